@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo serve test lint bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): tests/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r tests/requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED)  ## a sandbox, a receiver and a client: tasks of both services, end to end, under a minute
+	@$(BIN)/python -m client demo
+
+serve: $(INSTALLED)  ## the receiver on loopback, without keys, for development
+	RECEIVER_ALLOW_ANONYMOUS=true RECEIVER_HOST=127.0.0.1 $(BIN)/callback-receiver serve
+
+test: lint  ## lint, then all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(INSTALLED)  ## figures, side by side in one run
+	$(BIN)/python -m tests.benchmarks
+
+lock: $(INSTALLED)  ## renews both locks from pyproject.toml
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-header --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o tests/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links -c tests/requirements.lock pyproject.toml -o deploy/requirements.lock
+
+clean:  ## removes what was installed and built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis *.egg-info

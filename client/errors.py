@@ -1,0 +1,125 @@
+"""What can go wrong for a caller, one class per reaction the caller can have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from client.protocol import Task
+
+__all__ = [
+    "BadArgumentError",
+    "CallbackReceiverError",
+    "ClientClosedError",
+    "NoBalanceError",
+    "ProviderRefusedError",
+    "ProviderUnreachableError",
+    "ReceiverRefusedError",
+    "ReceiverUnavailableError",
+    "SubmitUnknownError",
+    "TaskFailedError",
+    "TaskTimedOutError",
+    "UnreadableError",
+    "UnsolvableError",
+    "WrongKeyError",
+]
+
+
+class CallbackReceiverError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class UnreadableError(CallbackReceiverError):
+    """The bytes are not what the dialect (or the protocol) calls a message."""
+
+
+class BadArgumentError(CallbackReceiverError, ValueError):
+    """An argument, a file or a setting of the caller is wrong; the text names it and what was expected."""
+
+
+class ClientClosedError(CallbackReceiverError):
+    """The `TaskClient` was closed while the task was still waiting; attach to it again to go on."""
+
+
+class ReceiverUnavailableError(CallbackReceiverError):
+    """The receiver did not answer in time, or answered 5xx: ask again later, or go on without it."""
+
+
+class ReceiverRefusedError(CallbackReceiverError):
+    """The receiver answered with a problem: asking the same again gives the same.
+
+    `status` is the HTTP status, `slug` the last part of the problem's `type`.
+    """
+
+    def __init__(self, *, status: int, slug: str, detail: str) -> None:
+        super().__init__(f"the receiver answered {status} {slug}: {detail}")
+        self.status = status
+        self.slug = slug
+        self.detail = detail
+
+
+class ProviderUnreachableError(CallbackReceiverError):
+    """The provider did not answer, or not with a message of its dialect (5xx, HTML, cut connection).
+
+    Raised at submit when it is unknown whether a task was made; nothing is submitted again.
+    """
+
+
+class ProviderRefusedError(CallbackReceiverError):
+    """The provider refused the request itself; a person has to change something.
+
+    `error_code` is the provider's code as it was sent, `error_id` its number.
+    """
+
+    advice = "change the request; the same one will be refused again"
+
+    def __init__(self, provider: str, error_id: int, error_code: str, description: str | None = None) -> None:
+        said = f" ({description})" if description else ""
+        super().__init__(f"{provider} refused the request: {error_code}{said}: {self.advice}")
+        self.provider = provider
+        self.error_id = error_id
+        self.error_code = error_code
+        self.description = description
+
+
+class WrongKeyError(ProviderRefusedError):
+    """The provider does not know the client key, or blocked it."""
+
+    advice = "check the client key"
+
+
+class NoBalanceError(ProviderRefusedError):
+    """The account has no money left."""
+
+    advice = "add funds to the account"
+
+
+class TaskFailedError(CallbackReceiverError):
+    """The task ended as `failed`; `task` is its last known state and holds the provider's code."""
+
+    advice = "the same task will fail again"
+
+    def __init__(self, task: Task) -> None:
+        said = f" ({task.error_description})" if task.error_description else ""
+        super().__init__(
+            f"{task.provider} task {task.task_id or task.ref} failed: {task.error_code}{said}: {self.advice}"
+        )
+        self.task = task
+
+
+class UnsolvableError(TaskFailedError):
+    """This task is dead, but a new one like it may work."""
+
+    advice = "submit it again if it is still worth it"
+
+
+class TaskTimedOutError(TaskFailedError):
+    """No answer came until the task's `deadlineAt`."""
+
+    advice = "no answer came in time; submit a new task"
+
+
+class SubmitUnknownError(TaskFailedError):
+    """Whether the provider made the task is not known, and no callback came; it may have been charged."""
+
+    advice = "check the account before submitting it again"

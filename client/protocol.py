@@ -1,0 +1,263 @@
+"""The JSON that client and receiver exchange: the only place for it.
+
+Names are camelCase on the wire, like those of the createTask family. What enters the receiver forbids unknown fields;
+what is read from the other half ignores them, so that either half may be newer.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    model_serializer,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import to_json
+
+__all__ = [
+    "API_KEY_MIN_LENGTH",
+    "NO_ANSWER",
+    "PROBLEM_PREFIX",
+    "SUBMIT_UNKNOWN",
+    "Binding",
+    "LogEntry",
+    "OutcomeReport",
+    "PollPlanView",
+    "Problem",
+    "Registered",
+    "Registration",
+    "Reported",
+    "ResultsPage",
+    "Source",
+    "Status",
+    "Task",
+    "TaskList",
+    "Trust",
+    "Verdict",
+]
+
+PROBLEM_PREFIX = "urn:callback-receiver:problem:"
+"""What the `type` of every problem of the receiver begins with."""
+
+NO_ANSWER = "RECEIVER_NO_ANSWER"
+"""`errorCode` of a task whose `deadlineAt` passed without an answer; provisional."""
+
+SUBMIT_UNKNOWN = "RECEIVER_SUBMIT_UNKNOWN"
+"""`errorCode` of a task whose `taskId` never became known until its `deadlineAt`; provisional."""
+
+API_KEY_MIN_LENGTH = 24
+
+Status = Literal["processing", "ready", "failed"]
+Source = Literal["submit", "callback", "poll", "deadline"]
+Trust = Literal["token", "standing", "signed", "confirmed", "polled", "reported"]
+Verdict = Literal[
+    "accepted",
+    "duplicate",
+    "late",
+    "disagreed",
+    "notFinal",
+    "notice",
+    "forgotten",
+    "mismatched",
+    "badSignature",
+    "unreadable",
+]
+
+_MAX_METADATA_BYTES = 4096
+_MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
+
+
+def _known_status(value: object) -> object:
+    return value if value in ("ready", "failed") else "processing"
+
+
+def _small_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    size = len(to_json(value))
+    if size > _MAX_METADATA_BYTES:
+        raise ValueError(f"at most {_MAX_METADATA_BYTES} bytes as JSON, got {size}")
+    return value
+
+
+def _some_task_id(value: int | str) -> int | str:
+    if not value:
+        raise ValueError('0 and "" are no ids')
+    return value
+
+
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^,\x00-\x1f]+$")]
+TaskIdField = Annotated[StrictInt | StrictStr, AfterValidator(_some_task_id)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class _Sent(BaseModel):
+    """What enters the receiver: unknown fields are refused by name."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class _Read(BaseModel):
+    """What the other half answers: unknown fields are ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class FirstOutcome(_Sent):
+    """The outcome in a report after the fact: `answer` is the provider's JSON, verbatim.
+
+    `finishedAt` is when the caller got it, if that is not now; it makes `validUntil` true after an outage.
+    """
+
+    source: Literal["submit", "poll"]
+    answer: dict[str, JsonValue]
+    polls: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    finished_at: AwareDatetime | None = None
+
+
+class OutcomeReport(FirstOutcome):
+    """`PUT /v1/tasks/{ref}/outcome`; `taskId`, where given, is bound as the createTask id."""
+
+    task_id: TaskIdField | None = None
+
+
+class Registration(_Sent):
+    """`POST /v1/tasks`."""
+
+    provider: ShortText
+    type: ShortText | None = None
+    tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
+    metadata: Annotated[dict[str, JsonValue], AfterValidator(_small_metadata)] = Field(default_factory=dict)
+    task_id: TaskIdField | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
+    client_key_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")] | None = None
+    outcome: FirstOutcome | None = None
+
+
+class Binding(_Sent):
+    """`PATCH /v1/tasks/{ref}`."""
+
+    task_id: TaskIdField
+
+
+class PollPlanView(_Read):
+    """How the task may be polled; `max_polls` None means that no limit is known."""
+
+    first_after_seconds: float
+    interval_seconds: float
+    max_polls: int | None = None
+    window_seconds: float
+
+
+class Registered(_Read):
+    """The answer to a registration: submit with `callback_url` (None: without one), read results from `cursor`."""
+
+    ref: str
+    callback_url: str | None = None
+    fallback: str = "client"
+    poll: PollPlanView
+    deadline_at: datetime
+    cursor: str
+
+
+class Task(_Read):
+    """A task and how far it is: a superset of a getTaskResult answer.
+
+    `disputed` (the createTask id differs from the one the outcome came with), `supersedes` (the cursor of the outcome
+    of ours that this one replaced) and `solutionRemoved` are written only where they hold.
+    """
+
+    error_id: int = 0
+    error_code: str | None = None
+    error_description: str | None = None
+    status: Annotated[Status, BeforeValidator(_known_status)] = "processing"
+    solution: Any = None
+    task_id: int | str | None = None
+    ref: str
+    provider: str
+    type: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    source: str | None = None
+    trust: str | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
+    valid_until: datetime | None = None
+    poll_after: datetime | None = None
+    next_poll_at: datetime | None = None
+    deadline_at: datetime
+    cursor: str | None = None
+    disputed: bool = False
+    solution_removed: bool = False
+    supersedes: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has an outcome; one of source `deadline` may still be replaced, once."""
+        return self.status != "processing"
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_hold(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        for name in ("disputed", "solutionRemoved", "solution_removed", "supersedes"):
+            if name in fields and not fields[name]:
+                del fields[name]
+        return fields
+
+
+class Reported(_Read):
+    """The answer to a report: what became of it, and the task with the outcome that won."""
+
+    verdict: str
+    task: Task
+
+
+class LogEntry(_Read):
+    """One place in the log: a result (`task`), a deletion (`ref`, `deleted`) or, if asked for, a hint (`ref`, `hint`)."""
+
+    cursor: str
+    task: Task | None = None
+    ref: str | None = None
+    deleted: bool = False
+    hint: bool = False
+
+
+class ResultsPage(_Read):
+    """A page of the log, oldest first; `cursor` is how far it has looked, not the last match."""
+
+    results: tuple[LogEntry, ...] = ()
+    cursor: str
+    more: bool = False
+
+
+class TaskList(_Read):
+    """A page of tasks, newest first; `next_page` is None on the last one."""
+
+    tasks: tuple[Task, ...] = ()
+    next_page: str | None = None
+
+
+class Problem(_Read):
+    """An error of the receiver (RFC 9457), readable as an error of the family too."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    error_id: int = 1
+    error_code: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The last part of `type`."""
+        return self.type.removeprefix(PROBLEM_PREFIX)

@@ -1,0 +1,27 @@
+"""Every provider that is known here, by name. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from client.errors import BadArgumentError
+from client.providers.capsolver import CAPSOLVER
+from client.providers.dialect import CallbackRule, Dialect, PollPlan, SignatureRule
+from client.providers.onecaptcha import ONECAPTCHA
+
+__all__ = ["DIALECTS", "CallbackRule", "Dialect", "PollPlan", "SignatureRule", "dialect_named"]
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.provider: dialect for dialect in (CAPSOLVER, ONECAPTCHA)})
+
+
+def dialect_named(name: str, dialects: Mapping[str, Dialect] = DIALECTS) -> Dialect:
+    """The dialect of a provider.
+
+    Raises:
+        BadArgumentError: no such provider; the text lists those there are.
+    """
+    try:
+        return dialects[name]
+    except KeyError:
+        raise BadArgumentError(f"unknown provider {name!r}: expected one of {', '.join(sorted(dialects))}") from None

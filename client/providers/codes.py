@@ -1,0 +1,98 @@
+"""Error codes of the createTask family and what to do about each (PROVIDERS.md 6.2).
+
+Errors are told apart by code, never by number: numbers are not portable between providers (PROVIDERS.md 6.1).
+The reaction is inferred unless a comment says that a provider documents it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from client.providers.readings import Failed, Pending, Reaction, Refused, Unknown
+
+__all__ = ["FAMILY_CODES", "REASON_NOT_GIVEN", "Code", "read_error"]
+
+REASON_NOT_GIVEN = "RECEIVER_REASON_NOT_GIVEN"
+"""Stands as `errorCode` where the provider failed a task and named no code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What one code means.
+
+    `about` is "task" for an error that ends the task; "key", "balance" or "request" for one about the request, which
+    ends nothing; "id" where the provider does not know the id; "state" where it is no error at all.
+    """
+
+    reaction: Reaction
+    about: str = "task"
+    pause_seconds: float = 0.0
+
+
+_LARGEST_ERROR_ID = 2**31 - 1
+
+
+def _each(names: str, code: Code) -> dict[str, Code]:
+    return dict.fromkeys(names.split(), code)
+
+
+_WAITING = Code(Reaction.WAIT, "state")
+_BUSY = Code(Reaction.SLOW, "request", 5.0)
+_DEAD = Code(Reaction.AGAIN)
+_OTHER_PARAMETERS = Code(Reaction.CHANGE)
+_BAD_TASK = Code(Reaction.STOP)
+_BAD_REQUEST = Code(Reaction.STOP, "request")
+_UNKNOWN_ID = Code(Reaction.AGAIN, "id")
+
+FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
+    {
+        # 2captcha v1 and CapMonster document these as "still working"; the spelling is theirs.
+        **_each("CAPCHA_NOT_READY CAPTCHA_NOT_READY", _WAITING),
+        **_each("ERROR_TOO_MUCH_REQUESTS ERROR_RATE_LIMIT ERROR_REQUEST_LIMIT ERROR_REQUEST_BANNED", _BUSY),
+        **_each("ERROR_SERVICE_UNAVALIABLE ERROR_SERVICE_UNAVAILABLE ERROR_SERVICE_NOT_AVAILABLE", _BUSY),
+        **_each("ERROR_INTERNAL_SERVER_ERROR ERROR_THREADS_MAXIMUM ERROR_NO_SLOT_AVAILABLE", _BUSY),
+        # CapSolver documents that this block lifts by itself after five minutes.
+        "ERROR_KEY_TEMP_BLOCKED": Code(Reaction.SLOW, "key", 300.0),
+        # CapSolver: 30 minutes; the caller decides whether that is worth a wait.
+        "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 1800.0),
+        **_each("ERROR_IP_BLOCKED ERROR_IP_BLOCKED_5MIN", Code(Reaction.SLOW, "request", 300.0)),
+        **_each("ERROR_CAPTCHA_UNSOLVABLE ERROR_TASK_TIMEOUT ERROR_BAD_DUPLICATES ERROR_RECAPTCHA_TIMEOUT", _DEAD),
+        **_each("ERROR_FAILED_LOADING_WIDGET ERROR_UNKNOWN_QUESTION ERROR_SETTLEMENT_FAILED", _DEAD),
+        **_each("ERROR_TOKEN_EXPIRED ERROR_INCORRECT_SESSION_DATA ERROR_WRONG_USERAGENT", _OTHER_PARAMETERS),
+        **_each("ERROR_PROXY_CONNECT_REFUSED ERROR_PROXY_CONNECT_TIMEOUT ERROR_PROXY_READ_TIMEOUT", _OTHER_PARAMETERS),
+        **_each("ERROR_PROXY_BANNED ERROR_PROXY_TRANSPARENT ERROR_PROXY_NOT_AUTHORISED", _OTHER_PARAMETERS),
+        **_each("ERROR_ZERO_CAPTCHA_FILESIZE ERROR_TOO_BIG_CAPTCHA_FILESIZE ERROR_INVALID_IMAGE", _OTHER_PARAMETERS),
+        **_each("ERROR_IMAGE_TYPE_NOT_SUPPORTED ERROR_PARSE_IMAGE_FAIL", _OTHER_PARAMETERS),
+        **_each("ERROR_INVALID_TASK_DATA ERROR_INVALID_TASK ERROR_TASK_ABSENT ERROR_TASK_NOT_SUPPORTED", _BAD_TASK),
+        **_each("ERROR_BAD_REQUEST ERROR_REQUIRED_FIELDS ERROR_NO_SUCH_METHOD", _BAD_REQUEST),
+        **_each("ERROR_IP_NOT_ALLOWED ERROR_DOMAIN_NOT_ALLOWED ERROR_ACCOUNT_SUSPENDED", _BAD_REQUEST),
+        **_each(
+            "ERROR_TASKID_INVALID ERROR_TASK_NOT_EXIST ERROR_NO_SUCH_CAPCHA_ID ERROR_WRONG_CAPTCHA_ID", _UNKNOWN_ID
+        ),
+        **_each(
+            "ERROR_KEY_DOES_NOT_EXIST ERROR_KEY_DENIED_ACCESS ERROR_KEY_NOT_AVAILABLE ERROR_WRONG_USER_KEY",
+            Code(Reaction.STOP, "key"),
+        ),
+        "ERROR_ZERO_BALANCE": Code(Reaction.STOP, "balance"),
+    }
+)
+"""The codes of CapSolver, YesCaptcha and what their relatives share; a dialect may overlay its own."""
+
+
+def read_error(
+    codes: Mapping[str, Code], error_id: int, error_code: str, error_description: str | None
+) -> Failed | Pending | Unknown | Refused:
+    """What an error answer means. A code that nobody knows ends the task (PROVIDERS.md 6.2, last row)."""
+    error_id = error_id if 0 < error_id <= _LARGEST_ERROR_ID else 1
+    code = codes.get(error_code, _BAD_TASK)
+    match code.about:
+        case "state":
+            return Pending(error_code)
+        case "id":
+            return Unknown(error_id, error_code, error_description)
+        case "task":
+            return Failed(error_id, error_code, error_description)
+        case about:
+            return Refused(error_id, error_code, error_description, code.reaction, about, code.pause_seconds)

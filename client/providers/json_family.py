@@ -1,0 +1,139 @@
+"""The JSON createTask / getTaskResult family (PROVIDERS.md 2.1, 4, 5, 8): a provider of it is a `JsonDialect`.
+
+The shapes that must be told apart:
+
+* no error is `errorId` 0 with `errorCode` "", null or absent, two of these at one provider even (PROVIDERS.md 6.1);
+* an error is any other `errorId`, or a `status` of "failed" even with `errorId` 0 (uCaptcha does so, CapSolver's own
+  samples test for it);
+* only `status` "ready" with a solution is an answer; every other or unknown status means wait (CapSolver has said
+  "idle" in async createTask answers since August 2025, which its documentation does not list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import to_json
+
+from client.errors import UnreadableError
+from client.providers.codes import FAMILY_CODES, REASON_NOT_GIVEN, Code, read_error
+from client.providers.dialect import CallbackRule, PollPlan
+from client.providers.readings import Callback, Failed, Pending, Reading, Ready, Refused, Submitted, TaskId
+from client.providers.values import parse_object, read_task_id
+
+__all__ = ["JsonDialect"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonDialect:
+    """A provider of the family, declared by its facts; see `Dialect` for what each means."""
+
+    provider: str
+    base_url: str
+    callback: CallbackRule | None
+    polls: PollPlan
+    answer_life_seconds: float | None = None
+    has_app_id: bool = False
+    codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
+
+    def create_task_body(
+        self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
+    ) -> bytes:
+        """The JSON body of a createTask request; `appId` and `callbackUrl` only where given."""
+        body: dict[str, Any] = {"clientKey": client_key}
+        if app_id is not None:
+            body["appId"] = app_id
+        body["task"] = dict(task)
+        if callback_url is not None:
+            body["callbackUrl"] = callback_url
+        return to_json(body)
+
+    def get_task_result_body(self, client_key: str, task_id: TaskId) -> bytes:
+        """The JSON body of a getTaskResult request; the id keeps its JSON type."""
+        return to_json({"clientKey": client_key, "taskId": task_id})
+
+    def get_balance_body(self, client_key: str) -> bytes:
+        """The JSON body of a getBalance request."""
+        return to_json({"clientKey": client_key})
+
+    def read_create_task(self, answer: Any) -> Submitted:
+        """The id and the state; ready at once for a synchronous answer (CapSolver's recognition types)."""
+        fields = _object(answer)
+        return Submitted(read_task_id(fields.get("taskId")), self._read(fields))
+
+    def read_task_result(self, answer: Any) -> Reading:
+        """The state of the task, or what was wrong with asking."""
+        return self._read(_object(answer))
+
+    def read_balance(self, answer: Any) -> float | Reading:
+        """The balance, or the error that came in its place."""
+        fields = _object(answer)
+        reading = self._read(fields)
+        if not isinstance(reading, Pending):
+            return reading
+        balance = fields.get("balance")
+        if isinstance(balance, bool) or not isinstance(balance, int | float):
+            raise UnreadableError("no balance in the answer")
+        return float(balance)
+
+    def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
+        """A callback of this family repeats the getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1).
+
+        An error about a request is no news of a task: such a body is unreadable, and the next poll tells.
+        """
+        del query, task_type
+        fields = parse_object(body)
+        if not fields.keys() & {"errorId", "status", "solution"}:
+            raise UnreadableError("expected errorId, status or solution in the object")
+        reading = self._read(fields)
+        if not isinstance(reading, Ready | Failed | Pending):
+            raise UnreadableError(f"errorCode: {reading.error_code} says nothing about a task")
+        return Callback(read_task_id(fields.get("taskId")), reading)
+
+    def refuses_callback_url(self, reading: Reading) -> bool:
+        """Whether the refusal names the address. No provider here documents a code for it, so the text decides."""
+        if not isinstance(reading, Failed | Refused):
+            return False
+        said = f"{reading.error_code} {reading.error_description or ''}".lower()
+        return "callback" in said or "pingback" in said
+
+    def _read(self, fields: dict[str, Any]) -> Reading:
+        error_id = _error_id(fields.get("errorId"))
+        error_code = _text(fields, "errorCode")
+        status = _text(fields, "status")
+        if error_id != 0 or status.lower() == "failed":
+            return read_error(
+                self.codes, error_id, error_code or REASON_NOT_GIVEN, _text(fields, "errorDescription") or None
+            )
+        if status == "ready" and fields.get("solution") is not None:
+            return Ready(fields["solution"])
+        return Pending(status)
+
+
+def _object(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise UnreadableError("expected a JSON object")
+    return answer
+
+
+def _error_id(value: Any) -> int:
+    """`errorId` as a number: absent and null mean 0; digits in text are taken, as lenient clients of the family do."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise UnreadableError("errorId: expected an integer")
+    try:
+        return int(value)
+    except ValueError:
+        raise UnreadableError("errorId: expected an integer") from None
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise UnreadableError(f"{name}: expected a string")
+    return str(value)

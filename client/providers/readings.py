@@ -1,0 +1,116 @@
+"""What a provider's message can mean: the values that every dialect gives, whatever the wire looked like.
+
+Pure: no I/O, no clock. A reading never holds a key, a token of ours or a URL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "Callback",
+    "Failed",
+    "Notice",
+    "Pending",
+    "Reaction",
+    "Reading",
+    "Ready",
+    "Refused",
+    "Submitted",
+    "TaskId",
+    "Unknown",
+]
+
+TaskId = int | str
+"""A provider's id with the JSON type that the provider gave it; compared as text."""
+
+
+class Reaction(Enum):
+    """What a caller does after an error code (PROVIDERS.md 6.2)."""
+
+    WAIT = "wait"
+    """Keep the task, ask again later."""
+    SLOW = "slow"
+    """Repeat the same request after a pause."""
+    AGAIN = "again"
+    """The task is dead; a new one may work."""
+    CHANGE = "change"
+    """A new task works only with other parameters."""
+    STOP = "stop"
+    """Final: a person must act."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The task ended with `solution`: any JSON value but null, mostly an object."""
+
+    solution: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The task itself ended without an answer. `error_code` is never empty."""
+
+    error_id: int
+    error_code: str
+    error_description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Not final: `state` is the provider's word for it, "" where it said nothing."""
+
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The provider does not know the id (any more): final only after its window and a grace."""
+
+    error_id: int
+    error_code: str
+    error_description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An error about the request (key, balance, rate, address, 5xx, HTML), not about the task.
+
+    `reaction` is SLOW where the same request may work later, otherwise STOP. `about` tells which error a
+    caller gets: "key", "balance", "callbackUrl" or "request".
+    """
+
+    error_id: int
+    error_code: str
+    error_description: str | None = None
+    reaction: Reaction = Reaction.STOP
+    about: str = "request"
+    pause_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event of the account without a task in it."""
+
+    name: str
+
+
+Reading = Ready | Failed | Pending | Unknown | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A createTask answer: the id, if one was given, and how far the task is."""
+
+    task_id: TaskId | None
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A delivery: the id in it, if any, and what it says."""
+
+    task_id: TaskId | None
+    reading: Ready | Failed | Pending | Notice

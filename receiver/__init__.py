@@ -1,0 +1,1 @@
+"""The server that takes a provider's callbacks, stores them durably and wakes whoever waits."""
