@@ -223,7 +223,7 @@ class Reported(_Read):
 
 
 class LogEntry(_Read):
-    """One place in the log: a result (`task`), a deletion (`ref`, `deleted`) or, if asked for, a hint (`ref`, `hint`)."""
+    """One place in the log: a result (`task`), a deletion (`ref`, `deleted`) or, if asked for, a `hint` (`ref`)."""
 
     cursor: str
     task: Task | None = None

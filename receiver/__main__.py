@@ -1,0 +1,139 @@
+"""The command line: `callback-receiver serve` and `callback-receiver callback-url`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import structlog
+from aiohttp import web
+
+from client.errors import BadArgumentError
+from client.providers import dialect_named
+from receiver.app import create_app, microseconds_now, new_ref
+from receiver.errors import CannotStartError
+from receiver.logs import configure_logs
+from receiver.settings import Settings, load_settings
+from receiver.standing import list_urls, make_url, revoke_url
+
+__all__ = ["main"]
+
+_SHUTDOWN_SECONDS = 10.0
+
+
+@click.group(help="Takes the callbacks of createTask services, stores them durably and wakes whoever waits.")
+def cli() -> None:
+    """The commands; settings come from the environment (prefix RECEIVER_), a .env file or a secrets folder."""
+
+
+@cli.command(epilog="Exit codes: 0 stopped by a signal, 1 failed while running, 2 refused to start.")
+def serve() -> None:
+    """Run the receiver until SIGTERM or SIGINT. Settings: see the README, or deploy/environment.example."""
+    settings = load_settings(Path.cwd())
+    configure_logs(settings.log_format)
+    _run(_serve(settings))
+
+
+@cli.command("callback-url", epilog="Exit codes: 0 done, 2 refused.")
+@click.argument("provider", required=False)
+@click.option("--label", help="A note for --list.")
+@click.option("--list", "is_list", is_flag=True, help="List all standing URLs by id, without their tokens.")
+@click.option("--revoke", metavar="ID", help="Make one answer 404 from now on, also in a running receiver.")
+def callback_url(provider: str | None, label: str | None, is_list: bool, revoke: str | None) -> None:
+    """Make a standing URL for PROVIDER, list them, or revoke one.
+
+    A standing URL is for callers that submit with a library of their own. It is a secret: whoever has it can deliver.
+    """
+    chosen = [provider is not None, is_list, revoke is not None]
+    if sum(chosen) != 1:
+        raise click.UsageError("expected a PROVIDER, --list, or --revoke ID")
+    settings = load_settings(Path.cwd())
+    configure_logs("console")
+    if provider is not None:
+        dialect = dialect_named(provider)
+        made = _run(make_url(settings, dialect, label, now=microseconds_now(), url_id=str(new_ref())))
+        click.echo(made.url)
+        click.echo(f"id {made.id}; revoke it with: callback-receiver callback-url --revoke {made.id}", err=True)
+        for note in made.notes:
+            click.echo(note, err=True)
+    elif revoke is not None:
+        click.echo(_run(revoke_url(settings, _url_id(revoke), now=microseconds_now())))
+    else:
+        for line in _run(list_urls(settings, now=microseconds_now())):
+            click.echo(line)
+
+
+def main() -> None:
+    """The console script: one clear line and exit code 2 for what is refused."""
+    try:
+        cli.main(prog_name="callback-receiver", standalone_mode=False)
+    except (CannotStartError, BadArgumentError) as error:
+        _exit(str(error), 2)
+    except click.ClickException as error:
+        _exit(error.format_message(), 2)
+    except click.Abort:
+        _exit("interrupted", 130)
+
+
+def _exit(text: str, code: int) -> None:
+    click.echo(f"callback-receiver: {text}", err=True)
+    sys.exit(code)
+
+
+def _url_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise click.UsageError("--revoke: expected an id as --list shows it") from None
+
+
+async def _serve(settings: Settings) -> None:
+    """Serves until a signal comes, or until something in the background fails."""
+    log = structlog.get_logger()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = web.AppRunner(
+        create_app(settings), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
+    )
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise CannotStartError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        host, port = runner.addresses[0][:2]
+        log.info(
+            "receiver.started", host=host, port=port, publicUrl=settings.public_url, database=str(settings.database)
+        )
+        await stop.wait()
+        log.info("receiver.stopping")
+    finally:
+        await runner.cleanup()
+    log.info("receiver.stopped")
+
+
+def _run(main_coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main_coroutine)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Puts the receiver together: settings in, an aiohttp application out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from uuid import UUID
+
+import uuid_utils
+from aiohttp import web
+
+from client.providers import DIALECTS, Dialect
+from receiver.deadlines import end_overdue_tasks
+from receiver.deliveries import Quotas
+from receiver.hub import Hub
+from receiver.inbox import Inbox, InboxRules
+from receiver.settings import Settings
+from receiver.storage.sqlite import open_sqlite_store
+from receiver.web import callbacks, health, results, tasks
+from receiver.web.context import CONTEXT, Context
+from receiver.web.keys import needs
+from receiver.web.problems import request_middleware
+
+__all__ = ["create_app", "microseconds_now", "new_ref"]
+
+
+def create_app(settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS) -> web.Application:
+    """The receiver as an application; its store is open from startup to cleanup.
+
+    Startup and cleanup must run in the same task. When something that runs in the background ends by an error, that
+    task is cancelled, so that the process ends instead of serving without it. Run it with `handler_cancellation=True`:
+    a wait ends when its peer hangs up, and what is being stored is stored all the same.
+    """
+    app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
+    app[CONTEXT] = context = Context(dialects, settings.keys, settings.max_body_bytes)
+    hub = Hub(settings.max_waiters)
+
+    async def storage(_app: web.Application) -> AsyncIterator[None]:
+        async with (
+            open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic) as store,
+            asyncio.TaskGroup() as owner,
+        ):
+            signing_keys = [*settings.more_signing_keys, *store.signing_keys]
+            inbox = Inbox(
+                store, hub, dialects, _rules(settings, signing_keys[0]), now=microseconds_now, new_ref=new_ref
+            )
+            context.inbox, context.signing_keys = inbox, signing_keys
+            owner.create_task(store.run(), name="writer")
+            owner.create_task(inbox.relay(), name="relay")
+            deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
+            try:
+                yield
+            finally:
+                deadlines.cancel()
+                store.stop()
+
+    async def release_waiters(_app: web.Application) -> None:
+        hub.close()
+
+    app.cleanup_ctx.append(storage)
+    app.on_shutdown.append(release_waiters)
+    tasks.prepare(app)
+    _add_routes(app)
+    return app
+
+
+def microseconds_now() -> int:
+    """The wall clock, in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def new_ref() -> UUID:
+    """A fresh UUIDv7: its order is that of creation, so that indexes grow at one end."""
+    return UUID(bytes=uuid_utils.uuid7().bytes)
+
+
+def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
+    return InboxRules(
+        public_url=settings.public_url,
+        signing_key=signing_key,
+        callback_secrets={
+            provider: secret.get_secret_value().encode() for provider, secret in settings.callback_secrets.items()
+        },
+        quotas=Quotas(
+            standing_rows=settings.standing_max_tasks,
+            standing_bytes=settings.standing_max_bytes,
+            unreadable_bytes=settings.unreadable_max_bytes,
+        ),
+    )
+
+
+def _add_routes(app: web.Application) -> None:
+    route = app.router.add_route
+    for method in ("GET", "POST"):
+        # Not add_get: that would take HEAD too.
+        route(method, "/callback/{provider}/{token}", callbacks.callback)
+    route("POST", "/v1/tasks", needs("submit", tasks.register))
+    route("GET", "/v1/tasks", needs("read", tasks.list_tasks))
+    route("GET", "/v1/tasks/{id}", needs("read", tasks.fetch))
+    route("PATCH", "/v1/tasks/{id}", needs("submit", tasks.bind))
+    route("DELETE", "/v1/tasks/{id}", needs("admin", tasks.forget))
+    route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
+    route("GET", "/v1/results", needs("read", results.results))
+    route("GET", "/healthz", health.healthz)
+    route("GET", "/readyz", health.readyz)

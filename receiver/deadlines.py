@@ -1,0 +1,36 @@
+"""Ends every task at its `deadlineAt`, so that nothing waits forever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from receiver.errors import ReceiverError
+from receiver.inbox import Inbox
+
+__all__ = ["end_overdue_tasks"]
+
+_LONGEST_SLEEP_SECONDS = 1.0
+_BATCH = 200
+
+_log = structlog.get_logger()
+
+
+async def end_overdue_tasks(inbox: Inbox, now: Callable[[], int]) -> None:
+    """Runs until it is cancelled. A task is ended within about a second of its deadline.
+
+    The outcome is provisional: an answer of the provider that still comes replaces it. While the store cannot write,
+    the tasks wait for the next round.
+    """
+    while True:
+        try:
+            deadline = await inbox.next_deadline()
+            if deadline is not None and deadline <= now():
+                ended = await inbox.give_up_overdue(_BATCH)
+                _log.info("tasks.expired", tasks=ended)
+                continue
+        except ReceiverError as error:
+            _log.warning("tasks.not_expired", reason=error.detail)
+        await asyncio.sleep(_LONGEST_SLEEP_SECONDS)

@@ -1,0 +1,156 @@
+"""How an outcome is decided: which of two wins, what a delivery is worth, what binds an id. Pure, on a `Ledger`.
+
+Kept here: the first outcome of the provider wins, by whatever road it came, and ours are provisional; what createTask
+said about the id beats what a callback said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic_core import from_json, to_json
+
+from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN, Verdict
+from client.providers.readings import Failed, Ready, TaskId
+from client.providers.values import same_value, task_id_text
+from receiver.errors import ReceiverError
+from receiver.ledger import Ledger, TaskIdKey
+from receiver.records import SECOND, Outcome, TaskRecord
+
+__all__ = ["Origin", "bind", "bind_from_callback", "give_up", "hint", "make_outcome", "settle", "weigh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """By what road an outcome came, how far it is trusted, and when it was finished."""
+
+    source: str
+    trust: str
+    finished_at: int
+    answer_life_seconds: float | None = None
+
+
+def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
+    """The outcome that a reading is."""
+    life = origin.answer_life_seconds
+    is_ready = isinstance(reading, Ready)
+    return Outcome(
+        status="ready" if is_ready else "failed",
+        solution=to_json(reading.solution).decode() if isinstance(reading, Ready) else None,
+        error_id=0 if isinstance(reading, Ready) else reading.error_id,
+        error_code=None if isinstance(reading, Ready) else reading.error_code,
+        error_description=None if isinstance(reading, Ready) else reading.error_description,
+        source=origin.source,
+        trust=origin.trust,
+        finished_at=origin.finished_at,
+        valid_until=origin.finished_at + round(life * SECOND) if is_ready and life is not None else None,
+    )
+
+
+def weigh(known: Outcome | None, new: Outcome) -> Verdict:
+    """What `new` is beside what is known: `accepted` where nothing, or only an outcome of ours, stands."""
+    if known is None or known.is_provisional:
+        return "accepted"
+    if not _says_the_same(known, new):
+        return "disagreed"
+    return "duplicate" if known.source == new.source else "late"
+
+
+def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:
+    """Lets the first outcome of the provider win, and gives the task as it now is.
+
+    A poll or report that says the same as a disputed outcome ends the dispute.
+    """
+    verdict = weigh(task.outcome, new)
+    if verdict == "accepted":
+        return verdict, ledger.append_outcome(task.evolve(next_poll_at=None), new)
+    if task.is_disputed and new.source == "poll":
+        task = task.evolve(is_disputed=verdict == "disagreed", next_poll_at=None)
+        ledger.change(task)
+    return verdict, task
+
+
+def give_up(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
+    """Ends a task at its deadline with a provisional outcome of ours."""
+    code, text = (
+        (SUBMIT_UNKNOWN, "the answer to createTask never became known, and no callback came")
+        if task.task_id is None
+        else (NO_ANSWER, "no answer came until deadlineAt")
+    )
+    failed = Failed(1, code, text)
+    return ledger.append_outcome(
+        task.evolve(next_poll_at=None), make_outcome(failed, Origin("deadline", "reported", now))
+    )
+
+
+def hint(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
+    """Brings the next poll to now, once in the life of a task, unless it has an outcome that nobody disputes."""
+    is_settled = task.outcome is not None and not task.outcome.is_provisional and not task.is_disputed
+    if task.hinted_at is not None or is_settled:
+        return task
+    task = task.evolve(hinted_at=now, next_poll_at=now)
+    ledger.change(task)
+    ledger.append_hint(task)
+    return task
+
+
+def bind(ledger: Ledger, task: TaskRecord, task_id: TaskId, now: int) -> TaskRecord:
+    """Binds the id that createTask gave.
+
+    The bound id again changes nothing. Where only a callback had bound another one, createTask is right: an outcome
+    that stands is disputed and a poll is due.
+
+    Raises:
+        ReceiverError: `task-id-taken`, or `task-id-mismatch` where createTask had given another id before.
+    """
+    id_text = task_id_text(task_id)
+    if task.id_text == id_text:
+        if task.bound_by == "callback":
+            task = task.evolve(task_id=task_id, bound_by="create")
+            ledger.change(task)
+        return task
+    if task.task_id is not None and task.bound_by == "create":
+        raise ReceiverError("task-id-mismatch", f"taskId: the task is bound to another id than {id_text[:80]!r}")
+    owner = ledger.task_by_id(TaskIdKey(task.provider, id_text))
+    if owner is not None and owner.standing_id is None:
+        raise ReceiverError("task-id-taken", f"taskId: {id_text[:80]!r} belongs to another task")
+    if task.id_text is not None:
+        ledger.mark_mismatched(task, task.id_text)
+        is_disputed = task.outcome is not None and task.outcome.source == "callback"
+        # A hint that was given before told of something else: this one is always given.
+        task = hint(ledger, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
+    if owner is not None:
+        return _join(ledger, task, owner, task_id, "create")
+    task = task.evolve(task_id=task_id, bound_by="create")
+    ledger.change(task)
+    return task
+
+
+def bind_from_callback(ledger: Ledger, task: TaskRecord, task_id: TaskId | None) -> TaskRecord | None:
+    """Binds the id of a delivery on the task's own URL; None where the id is another task's."""
+    if task_id is None or task.id_text == task_id_text(task_id):
+        return task
+    if task.task_id is not None:
+        return None
+    owner = ledger.task_by_id(TaskIdKey(task.provider, task_id_text(task_id)))
+    if owner is not None:
+        return _join(ledger, task, owner, task_id, "callback") if owner.standing_id is not None else None
+    return task.evolve(task_id=task_id, bound_by="callback")
+
+
+def _join(ledger: Ledger, task: TaskRecord, owner: TaskRecord, task_id: TaskId, bound_by: str) -> TaskRecord:
+    """Makes one of a task and of what a standing URL had created for its id; the outcome is copied, with an entry."""
+    ledger.release_id(owner, task.ref)
+    task = task.evolve(task_id=task_id, bound_by=bound_by, open_to_standing=True)
+    if owner.outcome is not None and weigh(task.outcome, owner.outcome) == "accepted":
+        return ledger.append_outcome(task.evolve(next_poll_at=None), owner.outcome)
+    ledger.change(task)
+    return task
+
+
+def _says_the_same(one: Outcome, other: Outcome) -> bool:
+    if one.status != other.status or one.error_code != other.error_code:
+        return False
+    if one.solution is None or other.solution is None:
+        return one.solution == other.solution or one.status == "ready"
+    return one.solution == other.solution or same_value(from_json(one.solution), from_json(other.solution))

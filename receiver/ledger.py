@@ -1,0 +1,112 @@
+"""What a decision sees of the store inside one transaction: the records it may read and the changes it may make.
+
+A `Ledger` lives as long as its transaction. Reads see the changes made before them in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+
+from receiver.records import Delivery, Outcome, StandingUrl, TaskRecord
+
+__all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
+
+Answer = TypeVar("Answer", covariant=True)
+
+
+class TaskIdKey(NamedTuple):
+    """A provider's id; unique among the tasks of that provider."""
+
+    provider: str
+    id_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyRecord:
+    """The first request that used an Idempotency-Key: the digest of its body, and the task that it made or found."""
+
+    body_digest: bytes
+    ref: str
+    is_new: bool
+
+
+class Ledger(Protocol):
+    """One transaction's view of the store."""
+
+    def task(self, ref: str) -> TaskRecord | None:
+        """The task with this ref, with its current outcome."""
+
+    def task_by_id(self, key: TaskIdKey) -> TaskRecord | None:
+        """The task to which the provider's id belongs."""
+
+    def is_forgotten(self, ref: str | None, key: TaskIdKey | None) -> bool:
+        """Whether a task with this ref or id was deleted, as long as its tombstone stands."""
+
+    def head(self) -> int:
+        """The last position of the log, the changes of this transaction included."""
+
+    def add(self, task: TaskRecord) -> TaskRecord:
+        """Inserts a task; gives it back with its row."""
+
+    def change(self, task: TaskRecord) -> None:
+        """Writes the state of a task that is already there."""
+
+    def release_id(self, task: TaskRecord, joined_ref: str) -> None:
+        """Takes the id from `task`, which from now on is found under `joined_ref`."""
+
+    def append_outcome(self, task: TaskRecord, outcome: Outcome) -> TaskRecord:
+        """Appends the outcome to the log and makes it the task's; gives the task back. Use in place of `change`."""
+
+    def append_hint(self, task: TaskRecord) -> None:
+        """Appends a hint to the log."""
+
+    def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
+        """Keeps a delivery: for a task in the slot that its count says, otherwise for its standing URL."""
+
+    def mark_mismatched(self, task: TaskRecord, id_text: str) -> None:
+        """Gives the kept deliveries of the task with this id the verdict `mismatched`."""
+
+    def forget(self, task: TaskRecord, now: int) -> None:
+        """Deletes the task, its deliveries and its outcomes; leaves a tombstone and an entry in the log."""
+
+    def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
+        """Tasks without an outcome whose `deadline_at` has come, oldest first."""
+
+    def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
+        """The record of an Idempotency-Key of one API key."""
+
+    def add_idempotency(self, owner: str, key: str, record: IdempotencyRecord) -> None:
+        """Remembers an Idempotency-Key as long as its task."""
+
+    def standing_url(self, url_id: str) -> StandingUrl | None:
+        """The standing URL with this id, revoked or not."""
+
+    def save_standing_url(self, url: StandingUrl) -> None:
+        """Inserts a standing URL, or writes its revocation."""
+
+    def quota(self, name: str) -> tuple[int, int]:
+        """Rows and bytes used of a quota."""
+
+    def spend(self, name: str, rows: int, size: int) -> None:
+        """Adds to what is used of a quota; negative to give back."""
+
+
+class Command(Protocol[Answer]):
+    """One use case: decides inside the transaction, and changes the ledger only through it.
+
+    `refs` are the tasks it will look up, so that a store can read them for a whole batch at once. `weight` is about how
+    many bytes it holds. `decide` checks before it changes: when it raises a `ReceiverError`, it has changed nothing.
+    """
+
+    @property
+    def refs(self) -> Sequence[str]:
+        """Refs of tasks."""
+
+    @property
+    def weight(self) -> int:
+        """Bytes."""
+
+    def decide(self, ledger: Ledger) -> Answer:
+        """The answer; raises `ReceiverError` for what the caller is to be told."""

@@ -1,0 +1,170 @@
+"""What the receiver remembers: frozen records, as the store gives and takes them. Times are µs since 1970, UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
+from client.providers.readings import TaskId
+from client.providers.values import task_id_text
+
+__all__ = [
+    "DELIVERIES_KEPT",
+    "SECOND",
+    "Delivery",
+    "Entry",
+    "Growth",
+    "Outcome",
+    "Page",
+    "ResultFilter",
+    "StandingUrl",
+    "TaskKey",
+    "TaskRecord",
+]
+
+SECOND = 1_000_000
+"""Microseconds in a second."""
+
+DELIVERIES_KEPT = 8
+"""This many deliveries of a task keep their bytes, and the newest; the rest are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended. `solution` is JSON text, None where it failed (or was removed by retention)."""
+
+    status: str
+    solution: str | None
+    error_id: int
+    error_code: str | None
+    error_description: str | None
+    source: str
+    trust: str
+    finished_at: int
+    valid_until: int | None
+    supersedes: int | None = None
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether it is ours, so that the first outcome of the provider replaces it."""
+        return self.source == "deadline" and self.error_code in (NO_ANSWER, SUBMIT_UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """One task. `position` is its outcome's place in the log, `registered_at` the head of the log when it was made.
+
+    `has_url`: it was given a URL of its own; `open_to_standing`: a standing URL may end it; `standing_id`: the standing
+    URL that created it. `bound_by` is "create" or "callback" for the road by which `task_id` became known. `quota` and
+    `kept_bytes`: what it is counted under, if a delivery made it. `joined_ref`: its id went to that task, under which
+    it is found.
+    """
+
+    row: int
+    ref: str
+    provider: str
+    type: str | None
+    tags: tuple[str, ...]
+    metadata: str
+    created_by: str | None
+    client_key_id: str | None
+    has_url: bool
+    open_to_standing: bool
+    standing_id: str | None
+    task_id: TaskId | None
+    bound_by: str | None
+    registered_at: int
+    created_at: int
+    poll_after: int
+    next_poll_at: int | None
+    deadline_at: int
+    hinted_at: int | None = None
+    is_disputed: bool = False
+    deliveries: int = 0
+    polls: int = 0
+    quota: str | None = None
+    kept_bytes: int = 0
+    joined_ref: str | None = None
+    position: int | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def id_text(self) -> str | None:
+        """The provider's id as it is compared."""
+        return None if self.task_id is None else task_id_text(self.task_id)
+
+    def evolve(self, **changes: Any) -> TaskRecord:
+        """A copy with `changes`."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One attempt of a callback, as it is kept. `body` is None where only the fact is; `size` is what came."""
+
+    received_at: int
+    verdict: str
+    method: str
+    content_type: str | None
+    body: bytes | None
+    size: int
+    id_text: str | None
+    standing_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingUrl:
+    """A long-lived callback URL of one provider; `label` is the operator's."""
+
+    id: str
+    provider: str
+    label: str | None
+    created_at: int
+    revoked_at: int | None
+
+
+class TaskKey(NamedTuple):
+    """By what a waiter may know a task."""
+
+    ref: str
+    provider: str
+    id_text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The log grew up to `cursor`; `tasks` are those with something new in it, None where they are too many to name."""
+
+    cursor: str
+    tasks: tuple[TaskKey, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One place in the log: `kind` is "result", "deleted" or "hint"; `task` carries the outcome of this place."""
+
+    cursor: str
+    kind: str
+    ref: str
+    task: TaskRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the log; `cursor` is how far it has looked, `more` that the log goes on behind it."""
+
+    entries: tuple[Entry, ...]
+    cursor: str
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFilter:
+    """What is read: (provider AND all tags) OR tasks; nothing given: all. `hints`: hints too."""
+
+    provider: str | None = None
+    tags: tuple[str, ...] = ()
+    refs: tuple[str, ...] | None = None
+    task_ids: tuple[tuple[str, str], ...] = ()
+    hints: bool = False

@@ -1,0 +1,242 @@
+"""The settings of the receiver, from the environment, a `.env` file or a folder of secrets, checked before it runs."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from client.protocol import API_KEY_MIN_LENGTH
+from receiver.errors import CannotStartError
+from receiver.tokens import SIGNING_KEY_MIN_BYTES
+
+__all__ = ["SCOPES", "ApiKey", "Settings", "is_loopback", "load_settings", "settings_table"]
+
+PREFIX = "RECEIVER_"
+SCOPES = ("submit", "read", "admin")
+_DEFAULT_SCOPES = frozenset({"submit", "read"})
+_SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
+
+# What Kubernetes puts into the environment for a service called "receiver".
+_SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key of the API: the digest of its secret, the name it is logged by, and what it may do."""
+
+    name: str
+    digest: bytes
+    scopes: frozenset[str]
+
+
+class Settings(BaseSettings):
+    """All settings; the description of each says its unit and the reason for its default."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Loopback, because a proxy with TLS stands in front."
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port to listen on; 0 takes any free one.")
+    public_url: str | None = Field(
+        None,
+        description="What providers reach this receiver by, with its path if it has one (the proxy strips it). "
+        "Unset: no callback URLs are given out, and clients poll.",
+    )
+    database: Path = Field(Path("receiver.db"), description="The SQLite file, made with mode 0600 if it is not there.")
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="`name:secret[:scopes]`, several with commas; scopes out of `submit`, `read`, `admin`, joined by "
+        "`+` (`submit+read` if none are given); a secret has at least 24 characters, none of them `,` or `:`.",
+    )
+    allow_anonymous: bool = Field(
+        False, description="Serve without keys; only on loopback and with no public URL but a loopback one."
+    )
+    signing_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Further keys for callback tokens, with commas, at least 32 bytes each; the first one signs, all "
+        "are tried. The key made at the first start lives in the database.",
+    )
+    callback_secrets: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="JSON object, provider → the secret that it signs its callbacks with. Unset: a signature is not "
+        "asked for, the URL alone is the proof.",
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
+        256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
+    )
+    max_waiters: Annotated[int, Field(ge=1)] = Field(
+        20_000, description="Requests that may wait at once; each costs about 10 kB. More are answered 429."
+    )
+    standing_max_tasks: Annotated[int, Field(ge=0)] = Field(
+        100_000, description="Tasks that the deliveries on one standing URL may make; more are answered 503."
+    )
+    standing_max_bytes: Annotated[int, Field(ge=0)] = Field(
+        256 * 1024 * 1024, description="The same in bytes of bodies."
+    )
+    unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
+        16 * 1024 * 1024, description="Bytes of unreadable bodies that are kept; of more, only the fact is."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="`json`: one object a line; `console`: for eyes."
+    )
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _is_no_service_link(cls, value: object) -> object:
+        return 8080 if isinstance(value, str) and value.startswith("tcp://") else value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected http:// or https:// and a host")
+        if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
+            raise ValueError("expected no query, fragment or user in it")
+        return value.rstrip("/")
+
+    @field_validator("database")
+    @classmethod
+    def _is_path(cls, value: Path) -> Path:
+        if re.match(r"[a-z]+:/", str(value)):
+            raise ValueError("expected the path of an SQLite file")
+        return value
+
+    @property
+    def keys(self) -> Sequence[ApiKey]:
+        """The API keys.
+
+        Raises:
+            CannotStartError: one is malformed; the text says which and how, without the secret.
+        """
+        return _parse_keys(self.api_keys.get_secret_value())
+
+    @property
+    def more_signing_keys(self) -> Sequence[bytes]:
+        """The keys of `signing_keys`.
+
+        Raises:
+            CannotStartError: one is too short.
+        """
+        keys = [key.strip().encode() for key in self.signing_keys.get_secret_value().split(",") if key.strip()]
+        for number, key in enumerate(keys, start=1):
+            if len(key) < SIGNING_KEY_MIN_BYTES:
+                needed = f"at least {SIGNING_KEY_MIN_BYTES} are needed"
+                raise CannotStartError(f"{PREFIX}SIGNING_KEYS: key {number} has {len(key)} bytes, {needed}")
+        return keys
+
+    def check_exposure(self) -> None:
+        """Refuses what would let strangers in.
+
+        Raises:
+            CannotStartError: there are no keys, and the receiver could be reached from elsewhere.
+        """
+        if self.keys:
+            return
+        if not self.allow_anonymous:
+            raise CannotStartError(
+                f"{PREFIX}API_KEYS: at least one key is needed, as name:secret; for a trial on this machine alone, "
+                f"set {PREFIX}ALLOW_ANONYMOUS=true"
+            )
+        if not is_loopback(self.host):
+            raise CannotStartError(f"{PREFIX}ALLOW_ANONYMOUS: {PREFIX}HOST is {self.host}, expected a loopback address")
+        if self.public_url is not None and not is_loopback(urlsplit(self.public_url).hostname or ""):
+            raise CannotStartError(
+                f"{PREFIX}ALLOW_ANONYMOUS: {PREFIX}PUBLIC_URL is not on this machine; keys are needed"
+            )
+
+
+def load_settings(folder: Path) -> Settings:
+    """The settings from the environment, from `folder`/.env and from the folder that RECEIVER_SECRETS_DIR names.
+
+    Raises:
+        CannotStartError: a variable is unknown or wrong; the text names it and what was expected.
+    """
+    dotenv = folder / ".env"
+    _check_names({*os.environ, *(dotenv_values(dotenv) if dotenv.is_file() else ())})
+    secrets_folder = os.environ.get(_SECRETS_FOLDER)
+    if secrets_folder is not None and not Path(secrets_folder).is_dir():
+        raise CannotStartError(f"{_SECRETS_FOLDER}: there is no folder {secrets_folder}")
+    try:
+        settings = Settings(_env_file=dotenv, _secrets_dir=secrets_folder)
+    except ValidationError as error:
+        raise CannotStartError("; ".join(_sentence(detail) for detail in error.errors())) from None
+    except ValueError as error:
+        raise CannotStartError(f"settings: {error}") from None
+    settings.check_exposure()
+    return settings
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table, for the README."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        shown = (
+            "" if default in (None, "", {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        )
+        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    rows.append(f"| `{_SECRETS_FOLDER}` | | A folder with a file for each secret, named like its variable. |")
+    return "\n".join(rows)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only mean this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_names(given: set[str]) -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {_SECRETS_FOLDER}
+    for name in sorted(given):
+        if not name.upper().startswith(PREFIX) or name.upper() in known or _SERVICE_LINKS.fullmatch(name.upper()):
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        raise CannotStartError(f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _sentence(detail: Any) -> str:
+    name = f"{PREFIX}{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _parse_keys(text: str) -> Sequence[ApiKey]:
+    keys = [_parse_key(part.strip(), number) for number, part in enumerate(text.split(","), start=1) if part.strip()]
+    for what, values in (("name", [key.name for key in keys]), ("secret", [key.digest for key in keys])):
+        if len(set(values)) < len(values):
+            raise CannotStartError(f"{PREFIX}API_KEYS: two keys have the same {what}")
+    return keys
+
+
+def _parse_key(text: str, number: int) -> ApiKey:
+    where = f"{PREFIX}API_KEYS: key {number}"
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not re.fullmatch(r"[\w.-]{1,64}", parts[0], re.ASCII):
+        raise CannotStartError(f"{where}: expected name:secret or name:secret:scopes")
+    if len(parts[1]) < API_KEY_MIN_LENGTH:
+        raise CannotStartError(f"{where} ({parts[0]}): the secret needs at least {API_KEY_MIN_LENGTH} characters")
+    scopes = frozenset(parts[2].split("+")) if len(parts) == 3 else _DEFAULT_SCOPES
+    if not scopes <= set(SCOPES):
+        raise CannotStartError(f"{where} ({parts[0]}): expected scopes out of {', '.join(SCOPES)}, joined by +")
+    return ApiKey(parts[0], hashlib.sha256(parts[1].encode()).digest(), scopes)

@@ -1,0 +1,100 @@
+"""Standing URLs, as an operator makes, lists and revokes them.
+
+The commands open the database themselves, for one transaction each: so they work whether the receiver runs or not,
+and need no route and no admin key. A running receiver sees them at once, because each delivery looks up its URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from client.providers import Dialect
+from receiver.errors import CannotStartError
+from receiver.records import StandingUrl
+from receiver.registrations import CreateStandingUrl, RevokeStandingUrl
+from receiver.settings import Settings
+from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from receiver.tokens import Kind, make_token
+from receiver.web.views import time_view
+
+__all__ = ["MadeUrl", "list_urls", "make_url", "revoke_url"]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUrl:
+    """A new standing URL, with what its owner should know."""
+
+    id: str
+    url: str
+    notes: Sequence[str]
+
+
+async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, now: int, url_id: str) -> MadeUrl:
+    """A new standing URL, valid once this returns.
+
+    Raises:
+        CannotStartError: there is no database or no public URL, the provider has no callback, or its callbacks may lack
+            the id without which a standing URL cannot tell the task.
+    """
+    rule = dialect.callback
+    if rule is None:
+        raise CannotStartError(f"{dialect.provider} documents no callback: its tasks are polled")
+    if rule.task_id == "missing":
+        raise CannotStartError(f"{dialect.provider}: its callbacks may lack a taskId; use the URL of each task")
+    if settings.public_url is None:
+        raise CannotStartError("RECEIVER_PUBLIC_URL: expected the address by which providers reach this receiver")
+    async with _store(settings, now) as store:
+        key = [*settings.more_signing_keys, *store.signing_keys][0]
+        await store.write(CreateStandingUrl(url=StandingUrl(url_id, dialect.provider, label, now, None)))
+    token = make_token(Kind.STANDING, UUID(url_id), dialect.provider, key)
+    notes = []
+    if rule.task_id == "inferred":
+        notes.append(
+            f"note: {dialect.provider} does not document that its callbacks carry a taskId; one without it is kept as "
+            "unreadable, and only a poll brings that answer"
+        )
+    return MadeUrl(url_id, f"{settings.public_url}/callback/{dialect.provider}/{token}", notes)
+
+
+async def list_urls(settings: Settings, *, now: int) -> Sequence[str]:
+    """One line for each standing URL: id, provider, when it was made, whether it was revoked, its label."""
+    async with _store(settings, now) as store:
+        urls = await store.standing_urls()
+    return [_line(url) for url in urls]
+
+
+async def revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
+    """The line of the URL, which answers 404 from now on.
+
+    Raises:
+        CannotStartError: there is none with this id.
+    """
+    async with _store(settings, now) as store:
+        url = await store.write(RevokeStandingUrl(url_id=url_id, now=now))
+    if url is None:
+        raise CannotStartError(f"--revoke: there is no standing URL {url_id}")
+    return _line(url)
+
+
+def _line(url: StandingUrl) -> str:
+    made = time_view(url.created_at).isoformat(timespec="seconds")
+    state = "valid" if url.revoked_at is None else f"revoked {time_view(url.revoked_at).isoformat(timespec='seconds')}"
+    return "  ".join(part for part in (url.id, url.provider, made, state, url.label) if part)
+
+
+@asynccontextmanager
+async def _store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
+    async with (
+        open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=False) as store,
+        asyncio.TaskGroup() as owner,
+    ):
+        owner.create_task(store.run(), name="writer")
+        try:
+            yield store
+        finally:
+            store.stop()

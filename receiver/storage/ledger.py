@@ -1,0 +1,246 @@
+"""The ledger of one SQLite transaction: reads what a batch needs at once, writes what it changed in a few statements.
+
+Runs on the connection's thread. Changes are gathered and written by `flush`; what is rare is written at once, after a
+flush, so that statements always see all that was decided before them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic_core import to_json
+
+from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
+from receiver.ledger import IdempotencyRecord, TaskIdKey
+from receiver.records import DELIVERIES_KEPT, SECOND, Delivery, Outcome, StandingUrl, TaskKey, TaskRecord
+from receiver.storage import statements as sql
+from receiver.storage.rows import (
+    NO_OUTCOME,
+    delivery_id,
+    delivery_range,
+    delivery_values,
+    outcome_values,
+    standing_url_from,
+    task_from,
+    task_state,
+    task_values,
+)
+
+__all__ = ["SqliteLedger"]
+
+_TOMBSTONE_LIFE = 90 * 24 * 3600 * SECOND
+
+
+class SqliteLedger:
+    """A `receiver.ledger.Ledger` on an open transaction. `grown` names the tasks with something new in the log."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.grown: list[TaskKey] = []
+        self._connection = connection
+        self._tasks: dict[str, TaskRecord | None] = {}
+        self._owners: dict[TaskIdKey, str | None] = {}
+        self._new: dict[str, TaskRecord] = {}
+        self._changed: dict[str, TaskRecord] = {}
+        self._log: list[tuple[Any, ...]] = []
+        self._deliveries: list[tuple[Any, ...]] = []
+        self._quotas: dict[str, tuple[int, int]] = {}
+        sequences = dict(connection.execute(sql.SELECT_SEQUENCES).fetchall())
+        self.position: int = sequences.get("log", 0)
+        self._last_row: int = sequences.get("task", 0)
+
+    def preload(self, refs: Iterable[str]) -> None:
+        """Reads these tasks in one statement."""
+        wanted = list(dict.fromkeys(refs))
+        if len(wanted) < 2:
+            return
+        self._tasks.update(dict.fromkeys(wanted))
+        for row in self._connection.execute(sql.SELECT_TASKS_BY_REFS, (to_json(wanted).decode(),)):
+            self._remember(task_from(row))
+
+    def task(self, ref: str) -> TaskRecord | None:
+        """See `Ledger`."""
+        if ref not in self._tasks:
+            row = self._connection.execute(sql.SELECT_TASK_BY_REF, (ref,)).fetchone()
+            self._tasks[ref] = None
+            if row is not None:
+                self._remember(task_from(row))
+        return self._tasks[ref]
+
+    def task_by_id(self, key: TaskIdKey) -> TaskRecord | None:
+        """See `Ledger`."""
+        if key not in self._owners:
+            row = self._connection.execute(sql.SELECT_TASK_BY_TASK_ID, (key.id_text, key.provider)).fetchone()
+            self._owners[key] = None
+            # A row may be older than what this transaction decided; then the id is not the task's any more.
+            if row is not None and row[1] not in self._tasks:
+                self._remember(task_from(row))
+            elif row is not None and (known := self._tasks[row[1]]) is not None and known.id_text == key.id_text:
+                self._owners[key] = known.ref
+        ref = self._owners[key]
+        return None if ref is None else self._tasks[ref]
+
+    def is_forgotten(self, ref: str | None, key: TaskIdKey | None) -> bool:
+        """See `Ledger`."""
+        if ref is not None and self._connection.execute(sql.SELECT_TOMBSTONE_BY_REF, (ref,)).fetchone():
+            return True
+        return (
+            key is not None
+            and self._connection.execute(sql.SELECT_TOMBSTONE_BY_TASK_ID, (key.id_text, key.provider)).fetchone()
+            is not None
+        )
+
+    def head(self) -> int:
+        """See `Ledger`."""
+        return self.position
+
+    def add(self, task: TaskRecord) -> TaskRecord:
+        """See `Ledger`."""
+        self._last_row += 1
+        task = task.evolve(row=self._last_row)
+        self._remember(task)
+        self._new[task.ref] = task
+        return task
+
+    def change(self, task: TaskRecord) -> None:
+        """See `Ledger`."""
+        before = self._tasks.get(task.ref)
+        if before is not None and before.id_text is not None and before.id_text != task.id_text:
+            self._owners[TaskIdKey(before.provider, before.id_text)] = None
+        self._remember(task)
+        (self._new if task.ref in self._new else self._changed)[task.ref] = task
+
+    def release_id(self, task: TaskRecord, joined_ref: str) -> None:
+        """See `Ledger`."""
+        self.flush()
+        self._connection.execute(sql.RELEASE_TASK_ID, (joined_ref, task.row))
+        self._tasks[task.ref] = task.evolve(task_id=None, joined_ref=joined_ref)
+        if task.id_text is not None:
+            self._owners[TaskIdKey(task.provider, task.id_text)] = None
+
+    def append_outcome(self, task: TaskRecord, outcome: Outcome) -> TaskRecord:
+        """See `Ledger`."""
+        if outcome.supersedes != task.position:
+            outcome = replace(outcome, supersedes=task.position)
+        self.position += 1
+        task = task.evolve(position=self.position, outcome=outcome)
+        self._log.append((self.position, "result", task.row, None, *outcome_values(outcome)))
+        self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
+        self.change(task)
+        return task
+
+    def append_hint(self, task: TaskRecord) -> None:
+        """See `Ledger`."""
+        self._append_bare("hint", task, None)
+
+    def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
+        """See `Ledger`."""
+        if task is None:
+            self._connection.execute(sql.INSERT_STRAY, delivery_values(delivery))
+            return
+        slot = delivery_id(task)
+        if task.deliveries > DELIVERIES_KEPT + 1:
+            self.flush()
+            self._give_back_unreadable(slot, slot)
+        self._deliveries.append((slot, *delivery_values(delivery)))
+
+    def mark_mismatched(self, task: TaskRecord, id_text: str) -> None:
+        """See `Ledger`."""
+        self.flush()
+        self._connection.execute(sql.MARK_MISMATCHED, (*delivery_range(task), id_text))
+
+    def forget(self, task: TaskRecord, now: int) -> None:
+        """See `Ledger`."""
+        self.flush()
+        run = self._connection.execute
+        self._give_back_unreadable(*delivery_range(task))
+        if task.quota is not None:
+            self.spend(task.quota, -1, -task.kept_bytes)
+        position = task.position
+        while position is not None:
+            row = run(sql.DELETE_LOG, (position,)).fetchone()
+            position = row[0] if row else None
+        run(sql.DELETE_DELIVERIES, delivery_range(task))
+        run(sql.DELETE_TAGS, (task.row,))
+        run(sql.DELETE_IDEMPOTENCY, (task.ref,))
+        run(sql.DELETE_TASK, (task.row,))
+        run(sql.PRUNE_TOMBSTONES, (now - _TOMBSTONE_LIFE,))
+        run(sql.INSERT_TOMBSTONE, (task.ref, task.provider, task.id_text, now))
+        self._tasks[task.ref] = None
+        if task.id_text is not None:
+            self._owners[TaskIdKey(task.provider, task.id_text)] = None
+        self._append_bare("deleted", task, task.ref)
+
+    def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
+        """See `Ledger`."""
+        self.flush()
+        return [task_from(row) for row in self._connection.execute(sql.SELECT_OVERDUE, (now, limit)).fetchall()]
+
+    def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
+        """See `Ledger`."""
+        row = self._connection.execute(sql.SELECT_IDEMPOTENCY, (owner, key)).fetchone()
+        return None if row is None else IdempotencyRecord(row[0], row[1], bool(row[2]))
+
+    def add_idempotency(self, owner: str, key: str, record: IdempotencyRecord) -> None:
+        """See `Ledger`."""
+        values = (owner, key, record.body_digest, record.ref, record.is_new)
+        self._connection.execute(sql.INSERT_IDEMPOTENCY, values)
+
+    def standing_url(self, url_id: str) -> StandingUrl | None:
+        """See `Ledger`."""
+        row = self._connection.execute(sql.SELECT_STANDING_URL, (url_id,)).fetchone()
+        return None if row is None else standing_url_from(row)
+
+    def save_standing_url(self, url: StandingUrl) -> None:
+        """See `Ledger`."""
+        values = (url.id, url.provider, url.label, url.created_at, url.revoked_at)
+        self._connection.execute(sql.SAVE_STANDING_URL, values)
+
+    def quota(self, name: str) -> tuple[int, int]:
+        """See `Ledger`."""
+        if name not in self._quotas:
+            self._quotas[name] = self._connection.execute(sql.SELECT_QUOTA, (name,)).fetchone() or (0, 0)
+        return self._quotas[name]
+
+    def spend(self, name: str, rows: int, size: int) -> None:
+        """See `Ledger`."""
+        used_rows, used_bytes = self.quota(name)
+        self._quotas[name] = (max(used_rows + rows, 0), max(used_bytes + size, 0))
+
+    def flush(self) -> None:
+        """Writes what was gathered, tasks first."""
+        many = self._connection.executemany
+        if self._new:
+            many(sql.INSERT_TASK, [task_values(task) for task in self._new.values()])
+            many(sql.INSERT_TAG, [(tag, task.row) for task in self._new.values() for tag in dict.fromkeys(task.tags)])
+            self._new = {}
+        if self._changed:
+            many(sql.UPDATE_TASK, [task_state(task) for task in self._changed.values()])
+            self._changed = {}
+        if self._log:
+            many(sql.INSERT_LOG, self._log)
+            self._log = []
+        if self._deliveries:
+            many(sql.INSERT_DELIVERY, self._deliveries)
+            self._deliveries = []
+        if self._quotas:
+            many(sql.SAVE_QUOTA, [(name, *used) for name, used in self._quotas.items()])
+            self._quotas = {}
+
+    def _remember(self, task: TaskRecord) -> None:
+        self._tasks[task.ref] = task
+        if task.task_id is not None and task.id_text is not None:
+            self._owners[TaskIdKey(task.provider, task.id_text)] = task.ref
+
+    def _append_bare(self, kind: str, task: TaskRecord, ref: str | None) -> None:
+        self.position += 1
+        row = None if ref is not None else task.row
+        self._log.append((self.position, kind, row, ref, *NO_OUTCOME))
+        self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
+
+    def _give_back_unreadable(self, first: int, last: int) -> None:
+        rows, size = self._connection.execute(sql.SELECT_UNREADABLE, (ROW_BYTES, first, last)).fetchone()
+        if rows:
+            self.spend(UNREADABLE_QUOTA, -rows, -size)

@@ -1,0 +1,135 @@
+"""Opens a database file: checks that it can be trusted, brings its schema up to date, knows its keys."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import aiosqlite
+
+from receiver.errors import CannotStartError
+from receiver.storage import statements as sql
+
+__all__ = ["Identity", "connect_reader", "connect_writer", "on_thread", "prepare"]
+
+Answer = TypeVar("Answer")
+
+_APPLICATION_ID = 0x43425243
+_OLDEST_SQLITE = (3, 37, 0)
+_BUSY_TIMEOUT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The id of the log, and the signing keys, newest first."""
+
+    log_id: str
+    signing_keys: tuple[bytes, ...]
+
+
+def on_thread(connection: aiosqlite.Connection, function: Callable[[], Answer]) -> Awaitable[Answer]:
+    """Runs `function` on the connection's own thread, in one hop; cancelling the wait does not stop it.
+
+    A transaction has to be one uninterrupted function there: a coroutine that is cancelled between BEGIN and COMMIT
+    would leave it open. aiosqlite has no public call for that; to be removed when it has one.
+    """
+    run: Callable[[Callable[[], Answer]], Awaitable[Answer]] = connection._execute  # noqa: SLF001
+    return run(function)
+
+
+def connect_writer(path: Path) -> aiosqlite.Connection:
+    """A connection that may write; a new file is made with mode 0600."""
+    return aiosqlite.Connection(lambda: _connect_writer(path), iter_chunk_size=64)
+
+
+def connect_reader(path: Path) -> aiosqlite.Connection:
+    """A connection that can only read."""
+    return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
+
+
+def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
+    """Checks and migrates an open database.
+
+    Raises:
+        CannotStartError: SQLite is too old, WAL does not work there, the database is newer than the code or not ours.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise CannotStartError(f"SQLite 3.37 or newer is needed, this is {sqlite3.sqlite_version}")
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise CannotStartError(f"{path}: the file system does not support SQLite's WAL mode (it is {mode})")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _migrate(connection, path)
+            identity = _identify(connection, path, now)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise CannotStartError(f"{path}: the database cannot be used: {error}") from error
+    return identity
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != _APPLICATION_ID:
+        raise CannotStartError(f"{path}: this is another program's database")
+    if version > len(sql.MIGRATIONS):
+        raise CannotStartError(
+            f"{path}: the database is newer (schema {version}) than this program (schema {len(sql.MIGRATIONS)})"
+        )
+    for step in sql.MIGRATIONS[version:]:
+        # Not executescript: that would commit first.
+        for statement in step.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(sql.MIGRATIONS)}")
+
+
+def _identify(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
+    """A copy put in the place of the file is another file: its log gets a new id, so that old cursors show a gap."""
+    meta = {name: _meta(connection, name) for name in ("log_id", "file")}
+    file = path.stat().st_ino
+    if meta["log_id"] is None or meta["file"] != file:
+        meta["log_id"] = secrets.token_hex(6)
+        connection.execute(sql.SAVE_META, ("log_id", meta["log_id"]))
+        connection.execute(sql.SAVE_META, ("file", file))
+    keys = connection.execute(sql.SELECT_SIGNING_KEYS).fetchall()
+    if not keys:
+        keys = [(secrets.token_bytes(32),)]
+        connection.execute(sql.INSERT_SIGNING_KEY, (keys[0][0], now))
+    return Identity(str(meta["log_id"]), tuple(key for (key,) in keys))
+
+
+def _meta(connection: sqlite3.Connection, name: str) -> object:
+    row = connection.execute(sql.SELECT_META, (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _connect_writer(path: Path) -> sqlite3.Connection:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise CannotStartError(f"{path}: the database cannot be opened for writing: {error.strerror}") from error
+    return _connect(f"{path.absolute().as_uri()}?mode=rw")
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(
+            uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_SECONDS, cached_statements=256
+        )
+    except sqlite3.Error as error:
+        raise CannotStartError(f"the database cannot be opened: {error}") from error

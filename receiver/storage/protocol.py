@@ -1,0 +1,79 @@
+"""What the receiver asks of a store. SQLite is the first implementation; nothing of it shows here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol, TypeVar
+
+from receiver.ledger import Command
+from receiver.records import Delivery, Growth, Page, ResultFilter, StandingUrl, TaskRecord
+
+__all__ = ["Store", "TaskQuery"]
+
+Answer = TypeVar("Answer")
+
+TaskQuery = tuple[str | None, str | None, str | None]
+"""Status, provider and tag to list by; None where any will do."""
+
+
+class Store(Protocol):
+    """Durable tasks and the log of results.
+
+    Store law: after a read has given cursor c, no result ever appears at or before c.
+    """
+
+    async def write(self, command: Command[Answer]) -> Answer:
+        """What the command decided, once it is durable.
+
+        Commands are decided in the order in which they were written. Cancelling the wait does not cancel the command.
+
+        Raises:
+            ReceiverError: what the command told its caller; then it changed nothing.
+            StoreBusyError: the queue is full; nothing was taken.
+            StoreFailedError: it could not be stored; nothing of it was.
+        """
+
+    async def task(self, ref: str) -> TaskRecord | None:
+        """The task with this ref, or the one that it was joined to."""
+
+    async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
+        """The tasks that have this provider's id: at most one with `provider`, two without."""
+
+    async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
+        """Tasks, newest first, and the next page, if any. A page may hold fewer than there are left."""
+
+    async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
+        """The kept deliveries of a task, in the order in which they came."""
+
+    async def results(self, after: str | None, *, limit: int, only: ResultFilter) -> Page:
+        """The log behind `after`, oldest first; None: from the oldest kept.
+
+        Raises:
+            CursorGoneError: the cursor is of another log, beyond the end, or older than what is kept.
+        """
+
+    async def head(self) -> str:
+        """The cursor of the end of the log."""
+
+    def cursor_at(self, position: int) -> str:
+        """The cursor of a position that a record names."""
+
+    async def next_deadline(self) -> int | None:
+        """When the next task without an outcome is to be given up."""
+
+    async def standing_urls(self) -> Sequence[StandingUrl]:
+        """All standing URLs, oldest first, revoked ones too; at most 1,000."""
+
+    def commits(self) -> AsyncIterator[Growth]:
+        """That the log grew, after each commit that made it so, by whatever process; for one reader.
+
+        Several commits may be told as one. It ends when the store is closed.
+        """
+
+    @property
+    def failure(self) -> str | None:
+        """Why the store cannot write, as of the last commit or probe; None while it can."""
+
+    @property
+    def signing_keys(self) -> Sequence[bytes]:
+        """The keys that this store made for callback tokens."""

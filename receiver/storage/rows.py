@@ -1,0 +1,175 @@
+"""Rows of the SQLite store to records and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from receiver.records import DELIVERIES_KEPT, Delivery, Outcome, StandingUrl, TaskRecord
+from receiver.storage.statements import OUTCOME_COLUMNS, TASK_COLUMNS
+
+__all__ = [
+    "delivery_from",
+    "delivery_id",
+    "delivery_range",
+    "delivery_values",
+    "outcome_values",
+    "standing_url_from",
+    "task_from",
+    "task_state",
+    "task_values",
+]
+
+_TASK_WIDTH = len(TASK_COLUMNS.split(", "))
+_SLOTS = 16
+NO_OUTCOME: tuple[None, ...] = (None,) * len(OUTCOME_COLUMNS.split(", "))
+
+
+def task_from(row: tuple[Any, ...]) -> TaskRecord:
+    """The record in a row of TASK_COLUMNS and OUTCOME_COLUMNS."""
+    return TaskRecord(
+        row=row[0],
+        ref=row[1],
+        provider=row[2],
+        type=row[3],
+        tags=() if row[4] == "[]" else tuple(from_json(row[4])),
+        metadata=row[5],
+        created_by=row[6],
+        client_key_id=row[7],
+        has_url=bool(row[8]),
+        open_to_standing=bool(row[9]),
+        standing_id=row[10],
+        task_id=int(row[11]) if row[12] and row[11] is not None else row[11],
+        bound_by=row[13],
+        registered_at=row[14],
+        created_at=row[15],
+        poll_after=row[16],
+        next_poll_at=row[17],
+        deadline_at=row[18],
+        hinted_at=row[19],
+        is_disputed=bool(row[20]),
+        deliveries=row[21],
+        polls=row[22],
+        quota=row[23],
+        kept_bytes=row[24],
+        joined_ref=row[25],
+        position=row[26],
+        outcome=None if row[_TASK_WIDTH] is None else Outcome(*row[_TASK_WIDTH:]),
+    )
+
+
+def task_values(task: TaskRecord) -> tuple[Any, ...]:
+    """All columns of a new task."""
+    return (
+        task.row,
+        task.ref,
+        task.provider,
+        task.type,
+        to_json(task.tags).decode(),
+        task.metadata,
+        task.created_by,
+        task.client_key_id,
+        task.has_url,
+        task.open_to_standing,
+        task.standing_id,
+        task.id_text,
+        isinstance(task.task_id, int),
+        task.bound_by,
+        task.registered_at,
+        task.created_at,
+        task.poll_after,
+        task.next_poll_at,
+        task.deadline_at,
+        task.hinted_at,
+        task.is_disputed,
+        task.deliveries,
+        task.polls,
+        task.quota,
+        task.kept_bytes,
+        task.joined_ref,
+        task.position,
+        _status(task),
+    )
+
+
+def task_state(task: TaskRecord) -> tuple[Any, ...]:
+    """The columns of UPDATE_TASK."""
+    return (
+        task.open_to_standing,
+        task.id_text,
+        isinstance(task.task_id, int),
+        task.bound_by,
+        task.next_poll_at,
+        task.hinted_at,
+        task.is_disputed,
+        task.deliveries,
+        task.polls,
+        task.position,
+        _status(task),
+        task.row,
+    )
+
+
+def outcome_values(outcome: Outcome) -> tuple[Any, ...]:
+    """OUTCOME_COLUMNS."""
+    return (
+        outcome.status,
+        outcome.solution,
+        outcome.error_id,
+        outcome.error_code,
+        outcome.error_description,
+        outcome.source,
+        outcome.trust,
+        outcome.finished_at,
+        outcome.valid_until,
+        outcome.supersedes,
+    )
+
+
+def delivery_id(task: TaskRecord) -> int:
+    """The id of the task's latest delivery: its slot is its number, or the last one for all that are not kept."""
+    return task.row * _SLOTS + min(task.deliveries, DELIVERIES_KEPT + 1)
+
+
+def delivery_range(task: TaskRecord) -> tuple[int, int]:
+    """The ids of all deliveries of the task."""
+    return task.row * _SLOTS, task.row * _SLOTS + _SLOTS - 1
+
+
+def delivery_values(delivery: Delivery) -> tuple[Any, ...]:
+    """The columns of a delivery but its id."""
+    return (
+        delivery.received_at,
+        delivery.verdict,
+        delivery.method,
+        delivery.content_type,
+        delivery.body,
+        delivery.size,
+        delivery.id_text,
+        delivery.standing_id,
+    )
+
+
+def delivery_from(row: tuple[Any, ...]) -> Delivery:
+    """The record in a row of SELECT_DELIVERIES."""
+    received_at, verdict, method, content_type, body, size, id_text, standing_id = row
+    return Delivery(
+        received_at=received_at,
+        verdict=verdict,
+        method=method,
+        content_type=content_type,
+        body=body,
+        size=size,
+        id_text=id_text,
+        standing_id=standing_id,
+    )
+
+
+def standing_url_from(row: tuple[Any, ...]) -> StandingUrl:
+    """The record in a row of SELECT_STANDING_URL."""
+    return StandingUrl(*row)
+
+
+def _status(task: TaskRecord) -> str:
+    return "processing" if task.outcome is None else task.outcome.status

@@ -1,0 +1,244 @@
+"""The SQLite store: one connection that writes, two that read, one file."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+from pydantic_core import to_json
+
+from receiver.errors import CannotStartError, CursorGoneError, ReceiverError
+from receiver.ledger import Command
+from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskRecord
+from receiver.storage import statements as sql
+from receiver.storage.opening import Identity, connect_reader, connect_writer, on_thread, prepare
+from receiver.storage.protocol import TaskQuery
+from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
+from receiver.storage.writer import Writer
+
+__all__ = ["SqliteStore", "open_sqlite_store"]
+
+Answer = TypeVar("Answer")
+
+_CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
+_SCAN = 2000
+_LAST_ROW = 2**62
+_LOG_HEAD_COLUMNS = 3
+
+
+@asynccontextmanager
+async def open_sqlite_store(
+    path: Path, *, now: int, clock: Callable[[], float], create: bool = True
+) -> AsyncIterator[SqliteStore]:
+    """A store on this file, which is made if need be and `create` is on; closed on leaving, when the writer has ended.
+
+    Raises:
+        CannotStartError: the file cannot be used; the text says why.
+    """
+    if not create and not path.is_file():  # noqa: ASYNC240  (once, before anything is served)
+        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    async with connect_writer(path) as writer:
+        identity = await on_thread(writer, lambda: prepare(writer._conn, path, now))  # noqa: SLF001  (see on_thread)
+        async with connect_reader(path) as fetch, connect_reader(path) as scan:
+            yield SqliteStore(identity, writer, (fetch, scan), clock)
+
+
+class SqliteStore:
+    """A `receiver.storage.protocol.Store`. Its owner runs `run` beside everything else and ends it with `stop`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        writer: aiosqlite.Connection,
+        readers: tuple[aiosqlite.Connection, aiosqlite.Connection],
+        clock: Callable[[], float],
+    ) -> None:
+        self._identity = identity
+        self._writer = Writer(writer, self.cursor_at, clock)
+        # Lists and pages take their time; one task by its id must not wait behind them.
+        self._fetch, self._scan = readers
+
+    async def run(self) -> None:
+        """Writes what is asked until `stop`."""
+        await self._writer.run()
+
+    def stop(self) -> None:
+        """Lets `run` end when all it was given is stored."""
+        self._writer.stop()
+
+    async def write(self, command: Command[Answer]) -> Answer:
+        """See `Store`."""
+        return await self._writer.write(command)
+
+    def commits(self) -> AsyncIterator[Growth]:
+        """See `Store`."""
+        return self._writer.commits()
+
+    @property
+    def failure(self) -> str | None:
+        """See `Store`."""
+        return self._writer.failure
+
+    @property
+    def signing_keys(self) -> Sequence[bytes]:
+        """See `Store`."""
+        return self._identity.signing_keys
+
+    def cursor_at(self, position: int) -> str:
+        """See `Store`."""
+        return f"{self._identity.log_id}-{position}"
+
+    async def task(self, ref: str) -> TaskRecord | None:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> TaskRecord | None:
+            wanted: str | None = ref
+            task = None
+            while wanted is not None:
+                row = connection.execute(sql.SELECT_TASK_BY_REF, (wanted,)).fetchone()
+                task = None if row is None else task_from(row)
+                wanted = None if task is None else task.joined_ref
+            return task
+
+        return await _read(self._fetch, read)
+
+    async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> Sequence[TaskRecord]:
+            if provider is None:
+                rows = connection.execute(sql.SELECT_TASKS_BY_TASK_ID, (id_text,))
+            else:
+                rows = connection.execute(sql.SELECT_TASK_BY_TASK_ID, (id_text, provider))
+            return [task_from(row) for row in rows]
+
+        return await _read(self._fetch, read)
+
+    async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
+        """See `Store`."""
+        status, provider, tag = query
+        before = _page_row(page)
+
+        def read(connection: sqlite3.Connection) -> tuple[Sequence[TaskRecord], str | None]:
+            if tag is None:
+                rows = connection.execute(sql.SELECT_TASK_PAGE, (before, _SCAN))
+            else:
+                rows = connection.execute(sql.SELECT_TASK_PAGE_BY_TAG, (tag, before, _SCAN))
+            looked_at = [task_from(row) for row in rows]
+            found = [task for task in looked_at if _matches(task, status, provider)]
+            if len(found) > limit:
+                return found[:limit], str(found[limit - 1].row)
+            return found, str(looked_at[-1].row) if len(looked_at) == _SCAN else None
+
+        return await _read(self._scan, read)
+
+    async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> Sequence[Delivery]:
+            return [delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, delivery_range(task))]
+
+        return await _read(self._scan, read)
+
+    async def results(self, after: str | None, *, limit: int, only: ResultFilter) -> Page:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> Page:
+            connection.execute("BEGIN")
+            try:
+                return self._read_log(connection, after, limit, only)
+            finally:
+                connection.execute("COMMIT")
+
+        return await _read(self._scan, read)
+
+    async def head(self) -> str:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> str:
+            (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
+            return self.cursor_at(position)
+
+        return await _read(self._fetch, read)
+
+    async def next_deadline(self) -> int | None:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> int | None:
+            (deadline,) = connection.execute(sql.SELECT_NEXT_DEADLINE).fetchone()
+            return None if deadline is None else int(deadline)
+
+        return await _read(self._scan, read)
+
+    async def standing_urls(self) -> Sequence[StandingUrl]:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> Sequence[StandingUrl]:
+            return [standing_url_from(row) for row in connection.execute(sql.SELECT_STANDING_URLS)]
+
+        return await _read(self._scan, read)
+
+    def _read_log(self, connection: sqlite3.Connection, after: str | None, limit: int, only: ResultFilter) -> Page:
+        (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
+        position = 0 if after is None else self._position(after, head)
+        (until,) = connection.execute(sql.SELECT_LOG_WINDOW, (position, _SCAN)).fetchone()
+        if until is None:
+            return Page((), self.cursor_at(position), more=False)
+        parameters = _filter_parameters(only) | {"after": position, "until": until, "limit": limit}
+        rows = connection.execute(sql.SELECT_LOG, parameters).fetchall()
+        entries = tuple(self._entry(row) for row in rows)
+        reached = rows[-1][0] if len(rows) == limit else until
+        return Page(entries, self.cursor_at(reached), more=reached < head)
+
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        position, kind, ref = row[:_LOG_HEAD_COLUMNS]
+        task = None if kind != "result" else task_from(row[_LOG_HEAD_COLUMNS:]).evolve(position=position)
+        return Entry(self.cursor_at(position), kind, ref, task)
+
+    def _position(self, cursor: str, head: int) -> int:
+        parts = _CURSOR.fullmatch(cursor)
+        if parts is None:
+            raise ReceiverError("wrong-field", "after: expected a cursor that this receiver gave, or `start`")
+        position = int(parts[2])
+        if parts[1] != self._identity.log_id:
+            raise CursorGoneError("other-log", self.cursor_at(0))
+        if position > head:
+            raise CursorGoneError("beyond-end", self.cursor_at(head))
+        return position
+
+
+async def _read(connection: aiosqlite.Connection, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
+    return await on_thread(connection, lambda: read(connection._conn))  # noqa: SLF001  (see on_thread)
+
+
+def _matches(task: TaskRecord, status: str | None, provider: str | None) -> bool:
+    if task.joined_ref is not None or (provider is not None and task.provider != provider):
+        return False
+    return status is None or status == ("processing" if task.outcome is None else task.outcome.status)
+
+
+def _page_row(page: str | None) -> int:
+    if page is None:
+        return _LAST_ROW
+    if not re.fullmatch(r"[0-9]{1,18}", page, re.ASCII):
+        raise ReceiverError("wrong-field", "page: expected a `nextPage` that this receiver gave")
+    return int(page)
+
+
+def _filter_parameters(only: ResultFilter) -> dict[str, object]:
+    tags = tuple(dict.fromkeys(only.tags))
+    is_everything = only.provider is None and not tags and only.refs is None and not only.task_ids
+    return {
+        "hints": only.hints,
+        "everything": is_everything,
+        "provider": only.provider,
+        "tags": to_json(tags).decode(),
+        "tag_count": len(tags),
+        "refs": to_json(only.refs or ()).decode(),
+        "ids": to_json(only.task_ids).decode(),
+    }

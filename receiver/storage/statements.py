@@ -1,0 +1,281 @@
+"""Every SQL statement of the SQLite store, one comment each. Parameters are bound, never written into the text."""
+
+from __future__ import annotations
+
+__all__ = ["MIGRATIONS"]
+
+TASK_COLUMNS = (
+    "id, ref, provider, type, tags, metadata, created_by, client_key_id, has_url, open_to_standing, standing_id, "
+    "task_id, task_id_is_integer, bound_by, registered_at, created_at, poll_after, next_poll_at, deadline_at, "
+    "hinted_at, is_disputed, deliveries, polls, quota, kept_bytes, joined_ref, position, status"
+)
+OUTCOME_COLUMNS = (
+    "status, solution, error_id, error_code, error_description, source, trust, finished_at, valid_until, supersedes"
+)
+
+
+def _of(table: str, columns: str) -> str:
+    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
+
+
+_TASK = f"{_of('task', TASK_COLUMNS)}, {_of('log', OUTCOME_COLUMNS)}"
+_WITH_OUTCOME = "FROM task LEFT JOIN log ON log.position = task.position"
+
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE signing_key (id INTEGER PRIMARY KEY, key BLOB NOT NULL, created_at INTEGER NOT NULL) STRICT;
+
+    CREATE TABLE task (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        ref TEXT NOT NULL UNIQUE,
+        provider TEXT NOT NULL,
+        type TEXT,
+        tags TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        created_by TEXT,
+        client_key_id TEXT,
+        has_url INTEGER NOT NULL,
+        open_to_standing INTEGER NOT NULL,
+        standing_id TEXT,
+        task_id TEXT,
+        task_id_is_integer INTEGER NOT NULL,
+        bound_by TEXT,
+        registered_at INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        poll_after INTEGER NOT NULL,
+        next_poll_at INTEGER,
+        deadline_at INTEGER NOT NULL,
+        hinted_at INTEGER,
+        is_disputed INTEGER NOT NULL,
+        deliveries INTEGER NOT NULL,
+        polls INTEGER NOT NULL,
+        quota TEXT,
+        kept_bytes INTEGER NOT NULL,
+        joined_ref TEXT,
+        position INTEGER,
+        status TEXT NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX task_by_task_id ON task (task_id, provider) WHERE task_id IS NOT NULL;
+    CREATE INDEX task_by_deadline ON task (deadline_at) WHERE status = 'processing';
+
+    CREATE TABLE log (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        task INTEGER,
+        ref TEXT,
+        status TEXT,
+        solution TEXT,
+        error_id INTEGER,
+        error_code TEXT,
+        error_description TEXT,
+        source TEXT,
+        trust TEXT,
+        finished_at INTEGER,
+        valid_until INTEGER,
+        supersedes INTEGER
+    ) STRICT;
+
+    CREATE TABLE delivery (
+        id INTEGER PRIMARY KEY,
+        received_at INTEGER NOT NULL,
+        verdict TEXT NOT NULL,
+        method TEXT NOT NULL,
+        content_type TEXT,
+        body BLOB,
+        size INTEGER NOT NULL,
+        task_id TEXT,
+        standing_id TEXT
+    ) STRICT;
+
+    CREATE TABLE stray_delivery (
+        id INTEGER PRIMARY KEY,
+        received_at INTEGER NOT NULL,
+        verdict TEXT NOT NULL,
+        method TEXT NOT NULL,
+        content_type TEXT,
+        body BLOB,
+        size INTEGER NOT NULL,
+        task_id TEXT,
+        standing_id TEXT
+    ) STRICT;
+
+    CREATE TABLE tag (tag TEXT, task INTEGER, PRIMARY KEY (tag, task)) STRICT, WITHOUT ROWID;
+    CREATE INDEX tag_by_task ON tag (task);
+
+    CREATE TABLE idempotency (
+        owner TEXT,
+        key TEXT,
+        body_digest BLOB NOT NULL,
+        ref TEXT NOT NULL,
+        is_new INTEGER NOT NULL,
+        PRIMARY KEY (owner, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX idempotency_by_ref ON idempotency (ref);
+
+    CREATE TABLE tombstone (id INTEGER PRIMARY KEY, ref TEXT NOT NULL, provider TEXT NOT NULL, task_id TEXT,
+        forgotten_at INTEGER NOT NULL) STRICT;
+    CREATE UNIQUE INDEX tombstone_by_ref ON tombstone (ref);
+    CREATE INDEX tombstone_by_task_id ON tombstone (task_id, provider);
+    CREATE INDEX tombstone_by_age ON tombstone (forgotten_at);
+
+    CREATE TABLE standing_url (
+        id TEXT PRIMARY KEY,
+        provider TEXT NOT NULL,
+        label TEXT,
+        created_at INTEGER NOT NULL,
+        revoked_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE quota (name TEXT PRIMARY KEY, used_rows INTEGER NOT NULL, used_bytes INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    """,
+)
+"""Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
+
+# The last ids that were given out, so that a batch can number its rows itself; they never come again.
+SELECT_SEQUENCES = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('task', 'log')"
+# The end of the log.
+SELECT_HEAD = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'"
+
+# The tasks of a batch in one go; the parameter is a JSON array of refs.
+SELECT_TASKS_BY_REFS = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
+# One task by our id.
+SELECT_TASK_BY_REF = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref = ?"
+# The task that has the provider's id.
+SELECT_TASK_BY_TASK_ID = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.task_id = ? AND task.provider = ?"
+# Tasks of any provider with this id; two are enough to see that it is ambiguous.
+SELECT_TASKS_BY_TASK_ID = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.task_id = ? ORDER BY task.provider LIMIT 2"
+# Whose deadline has come.
+SELECT_OVERDUE = (
+    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'processing' AND task.deadline_at <= ? "
+    "ORDER BY task.deadline_at LIMIT ?"
+)
+# When the next deadline comes.
+SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'processing'"
+
+_TASK_VALUES = ", ".join("?" * len(TASK_COLUMNS.split(", ")))
+# A new task, with the id that the batch gave it.
+INSERT_TASK = f"INSERT INTO task ({TASK_COLUMNS}) VALUES ({_TASK_VALUES})"
+# The state of a task; what never changes is left out.
+UPDATE_TASK = (
+    "UPDATE task SET open_to_standing = ?, task_id = ?, task_id_is_integer = ?, bound_by = ?, next_poll_at = ?, "
+    "hinted_at = ?, is_disputed = ?, deliveries = ?, polls = ?, position = ?, status = ? WHERE id = ?"
+)
+# The id goes to another task, under which this one is found from now on.
+RELEASE_TASK_ID = "UPDATE task SET task_id = NULL, joined_ref = ?, status = 'joined' WHERE id = ?"
+# One entry of the log, at the place that the batch gave it.
+INSERT_LOG = (
+    f"INSERT INTO log (position, kind, task, ref, {OUTCOME_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# A delivery in its slot; the newest one takes the place of the newest one before.
+INSERT_DELIVERY = (
+    "INSERT OR REPLACE INTO delivery "
+    "(id, received_at, verdict, method, content_type, body, size, task_id, standing_id) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# A delivery of which no task is known.
+INSERT_STRAY = (
+    "INSERT INTO stray_delivery (received_at, verdict, method, content_type, body, size, task_id, standing_id) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# createTask named another id than these deliveries did.
+MARK_MISMATCHED = "UPDATE delivery SET verdict = 'mismatched' WHERE id BETWEEN ? AND ? AND task_id = ?"
+# What the kept deliveries between two ids take of the quota of unreadable bytes.
+SELECT_UNREADABLE = (
+    "SELECT count(*), coalesce(sum(max(size, ?)), 0) FROM delivery "
+    "WHERE id BETWEEN ? AND ? AND verdict IN ('unreadable', 'badSignature') AND body IS NOT NULL"
+)
+# The deliveries of one task, in order.
+SELECT_DELIVERIES = (
+    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
+    "WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+)
+# A tag of a task, to list by.
+INSERT_TAG = "INSERT INTO tag (tag, task) VALUES (?, ?)"
+
+# A task is forgotten in these steps: its rows, its outcomes one by one, and what remembers that it was.
+DELETE_TASK = "DELETE FROM task WHERE id = ?"
+DELETE_TAGS = "DELETE FROM tag WHERE task = ?"
+DELETE_DELIVERIES = "DELETE FROM delivery WHERE id BETWEEN ? AND ?"
+DELETE_IDEMPOTENCY = "DELETE FROM idempotency WHERE ref = ?"
+DELETE_LOG = "DELETE FROM log WHERE position = ? RETURNING supersedes"
+INSERT_TOMBSTONE = "INSERT INTO tombstone (ref, provider, task_id, forgotten_at) VALUES (?, ?, ?, ?)"
+# Old tombstones go a few at a time, whenever one is added.
+PRUNE_TOMBSTONES = (
+    "DELETE FROM tombstone WHERE id IN "
+    "(SELECT id FROM tombstone WHERE forgotten_at < ? ORDER BY forgotten_at LIMIT 100)"
+)
+# Whether a ref was forgotten.
+SELECT_TOMBSTONE_BY_REF = "SELECT 1 FROM tombstone WHERE ref = ?"
+# Whether a provider's id was forgotten.
+SELECT_TOMBSTONE_BY_TASK_ID = "SELECT 1 FROM tombstone WHERE task_id = ? AND provider = ? LIMIT 1"
+
+# The first use of an Idempotency-Key.
+SELECT_IDEMPOTENCY = "SELECT body_digest, ref, is_new FROM idempotency WHERE owner = ? AND key = ?"
+INSERT_IDEMPOTENCY = "INSERT INTO idempotency (owner, key, body_digest, ref, is_new) VALUES (?, ?, ?, ?, ?)"
+
+# Standing URLs.
+SELECT_STANDING_URL = "SELECT id, provider, label, created_at, revoked_at FROM standing_url WHERE id = ?"
+SELECT_STANDING_URLS = "SELECT id, provider, label, created_at, revoked_at FROM standing_url ORDER BY id LIMIT 1000"
+SAVE_STANDING_URL = (
+    "INSERT INTO standing_url (id, provider, label, created_at, revoked_at) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at"
+)
+
+# What is used of a quota.
+SELECT_QUOTA = "SELECT used_rows, used_bytes FROM quota WHERE name = ?"
+SAVE_QUOTA = (
+    "INSERT INTO quota (name, used_rows, used_bytes) VALUES (?, ?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET used_rows = excluded.used_rows, used_bytes = excluded.used_bytes"
+)
+
+# Facts about the database itself.
+SELECT_META = "SELECT value FROM meta WHERE name = ?"
+SAVE_META = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+# Signing keys, newest first.
+SELECT_SIGNING_KEYS = "SELECT key FROM signing_key ORDER BY id DESC LIMIT 16"
+INSERT_SIGNING_KEY = "INSERT INTO signing_key (key, created_at) VALUES (?, ?)"
+
+# How far one look into the log goes: the last of the next so many positions.
+SELECT_LOG_WINDOW = "SELECT max(position) FROM (SELECT position FROM log WHERE position > ? ORDER BY position LIMIT ?)"
+# What stands between two positions and passes the filter. Its parameters, by name: after, until, limit, hints (0 or 1),
+# everything (0 or 1), provider (or null), tags (JSON array), tag_count, refs (JSON array), ids (JSON array of
+# [provider, taskId]). Deletions go to everyone: who waits for a deleted task must learn of it.
+SELECT_LOG = f"""
+    SELECT log.position, log.kind, coalesce(log.ref, task.ref), {_TASK}
+    FROM log LEFT JOIN task ON task.id = log.task
+    WHERE log.position > :after AND log.position <= :until
+      AND (log.kind = 'deleted' OR task.id IS NOT NULL)
+      AND (log.kind <> 'hint' OR :hints)
+      AND (
+        :everything OR log.kind = 'deleted'
+        OR (
+          (:provider IS NOT NULL OR :tag_count > 0)
+          AND (:provider IS NULL OR task.provider = :provider)
+          AND (SELECT count(*) FROM tag WHERE tag.task = task.id AND tag.tag IN (SELECT value FROM json_each(:tags)))
+              = :tag_count
+        )
+        OR task.ref IN (SELECT value FROM json_each(:refs))
+        OR EXISTS (SELECT 1 FROM json_each(:ids) AS pair
+            WHERE json_extract(pair.value, '$[0]') = task.provider AND json_extract(pair.value, '$[1]') = task.task_id)
+      )
+    ORDER BY log.position LIMIT :limit
+"""
+# The keys of what came into the log after a position, for the waiters of this process.
+SELECT_GROWTH = (
+    "SELECT coalesce(log.ref, task.ref), task.provider, task.task_id FROM log LEFT JOIN task ON task.id = log.task "
+    "WHERE log.position > ? AND (log.ref IS NOT NULL OR task.id IS NOT NULL) ORDER BY log.position LIMIT 10000"
+)
+
+# Tasks behind a row, newest first, a bounded stretch of them; the filter is applied to what the stretch holds.
+SELECT_TASK_PAGE = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.id < ? ORDER BY task.id DESC LIMIT ?"
+# The same for one tag.
+SELECT_TASK_PAGE_BY_TAG = (
+    f"SELECT {_TASK} FROM tag JOIN task ON task.id = tag.task LEFT JOIN log ON log.position = task.position "
+    "WHERE tag.tag = ? AND tag.task < ? ORDER BY tag.task DESC LIMIT ?"
+)
+
+# Seen from one connection, this changes when another one has written.
+DATA_VERSION = "PRAGMA data_version"

@@ -1,0 +1,238 @@
+"""The one task that writes: everything that is queued goes into one transaction, then all callers are released.
+
+While a commit runs, further commands gather; so the batch grows with the load, and nothing waits for a batch to fill.
+A batch that fails because of one command is rolled back and tried again one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiosqlite
+import structlog
+
+from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
+from receiver.ledger import Command
+from receiver.records import Growth, TaskKey
+from receiver.storage import statements as sql
+from receiver.storage.ledger import SqliteLedger
+from receiver.storage.opening import on_thread
+
+__all__ = ["Writer"]
+
+Answer = TypeVar("Answer")
+
+_MAX_BATCH = 256
+_MAX_QUEUED = 8192
+_MAX_QUEUED_BYTES = 64 * 1024 * 1024
+_TICK_SECONDS = 0.1
+_PROBE_SECONDS = 5.0
+_MAX_GROWTH = 10_000
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    command: Command[Any]
+    answer: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    answers: Sequence[tuple[Any, ReceiverError | None]]
+    position: int
+    grown: Sequence[TaskKey]
+
+
+class Writer:
+    """Owns the writing connection. `run` must be running while `write` is awaited."""
+
+    def __init__(
+        self, connection: aiosqlite.Connection, cursor_at: Callable[[int], str], clock: Callable[[], float]
+    ) -> None:
+        self.failure: str | None = None
+        self._connection = connection
+        self._cursor_at = cursor_at
+        self._clock = clock
+        self._queue: deque[_Entry] = deque()
+        self._queued_bytes = 0
+        self._arrived = asyncio.Event()
+        self._is_stopping = False
+        self._has_ended = False
+        self._known_position = 0
+        self._data_version: int | None = None
+        self._last_write = clock()
+        self._growth: list[TaskKey] = []
+        self._is_growth_cut = False
+        self._grew = asyncio.Event()
+
+    async def write(self, command: Command[Answer]) -> Answer:
+        """See `Store.write`."""
+        if self._is_stopping:
+            raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
+        if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + command.weight > _MAX_QUEUED_BYTES:
+            raise StoreBusyError("too much is waiting to be stored")
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Entry(command, answer))
+        self._queued_bytes += command.weight
+        self._arrived.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Writes until `stop`; then ends when the queue is empty."""
+        self._known_position = await on_thread(self._connection, self._head)
+        try:
+            while self._queue or not self._is_stopping:
+                if self._queue:
+                    await self._commit(self._take())
+                else:
+                    await self._idle()
+        finally:
+            self._is_stopping = self._has_ended = True
+            self._grew.set()
+
+    def stop(self) -> None:
+        """Takes no more commands and lets `run` end when those it has are stored."""
+        self._is_stopping = True
+        self._arrived.set()
+
+    async def commits(self) -> AsyncIterator[Growth]:
+        """See `Store.commits`."""
+        while True:
+            await self._grew.wait()
+            self._grew.clear()
+            if self._growth:
+                tasks = None if self._is_growth_cut else tuple(self._growth)
+                self._growth, self._is_growth_cut = [], False
+                yield Growth(self._cursor_at(self._known_position), tasks)
+            if self._has_ended and not self._growth:
+                return
+
+    def _take(self) -> list[_Entry]:
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
+        self._queued_bytes -= sum(entry.command.weight for entry in batch)
+        return batch
+
+    async def _commit(self, batch: list[_Entry]) -> None:
+        commands = [entry.command for entry in batch]
+        try:
+            committed = await on_thread(self._connection, lambda: self._transact(commands))
+        except Exception as error:
+            if _is_of_the_store(error):
+                self.failure = str(error)
+                _log.error("commit.failed", reason=str(error), commands=len(batch))
+                self._release(batch, [(None, StoreFailedError("the store cannot write now"))] * len(batch))
+            elif len(batch) > 1:
+                for entry in batch:
+                    await self._commit([entry])
+            else:
+                _log.exception("command.failed", command=type(commands[0]).__name__)
+                self._release(batch, [(None, StoreFailedError("the command cannot be stored"))])
+        else:
+            self.failure = None
+            self._last_write = self._clock()
+            # Released first: an acknowledgement has a sender that waits, a wake-up loses nothing by the microseconds.
+            self._release(batch, committed.answers)
+            self._grow(committed.position, committed.grown)
+
+    @staticmethod
+    def _release(batch: Sequence[_Entry], answers: Sequence[tuple[Any, ReceiverError | None]]) -> None:
+        for entry, (answer, error) in zip(batch, answers, strict=True):
+            if entry.answer.done():
+                continue
+            if error is None:
+                entry.answer.set_result(answer)
+            else:
+                entry.answer.set_exception(error)
+
+    def _grow(self, position: int, grown: Sequence[TaskKey]) -> None:
+        self._known_position = max(position, self._known_position)
+        if not grown:
+            return
+        room = _MAX_GROWTH - len(self._growth)
+        self._is_growth_cut |= len(grown) > room
+        self._growth.extend(grown[:room])
+        self._grew.set()
+
+    async def _idle(self) -> None:
+        """Waits for a command; meanwhile looks whether another process wrote, and whether writing still works."""
+        self._arrived.clear()
+        try:
+            async with asyncio.timeout(_TICK_SECONDS):
+                await self._arrived.wait()
+        except TimeoutError:
+            try:
+                self._grow(*await on_thread(self._connection, self._look))
+                if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
+                    await on_thread(self._connection, self._probe)
+                    self._last_write = self._clock()
+                    self.failure = None
+            except sqlite3.Error as error:
+                if self.failure is None:
+                    _log.error("probe.failed", reason=str(error))
+                self.failure = str(error)
+
+    # What follows runs on the connection's thread.
+
+    def _transact(self, commands: Sequence[Command[Any]]) -> _Committed:
+        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            ledger = SqliteLedger(connection)
+            foreign = self._since_known(connection) if ledger.position > self._known_position else []
+            ledger.preload(ref for command in commands for ref in command.refs)
+            answers = [_decide(command, ledger) for command in commands]
+            ledger.flush()
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return _Committed(answers, ledger.position, [*foreign, *ledger.grown])
+
+    def _look(self) -> tuple[int, Sequence[TaskKey]]:
+        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
+        (version,) = connection.execute(sql.DATA_VERSION).fetchone()
+        if version == self._data_version:
+            return self._known_position, []
+        self._data_version = version
+        # First the keys, then the head: what comes between the two is told twice rather than never.
+        foreign = self._since_known(connection)
+        return self._head(), foreign
+
+    def _since_known(self, connection: sqlite3.Connection) -> list[TaskKey]:
+        return [TaskKey(*row) for row in connection.execute(sql.SELECT_GROWTH, (self._known_position,))]
+
+    def _head(self) -> int:
+        (position,) = self._connection._conn.execute(sql.SELECT_HEAD).fetchone()  # noqa: SLF001  (see on_thread)
+        return int(position)
+
+    def _probe(self) -> None:
+        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(sql.SAVE_META, ("probed", str(self._clock())))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _is_of_the_store(error: Exception) -> bool:
+    """Whether every command would fail now (full disk, locked or broken file), and not only one for what is in it."""
+    of_one = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError)
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_one)
+
+
+def _decide(command: Command[Any], ledger: SqliteLedger) -> tuple[Any, ReceiverError | None]:
+    try:
+        return command.decide(ledger), None
+    except ReceiverError as error:
+        return None, error

@@ -1,0 +1,96 @@
+"""`GET or POST /callback/{provider}/{token}`: where providers deliver.
+
+Answers are tiny, never redirects, never cached, and tell nothing about the task. A bad token costs one HMAC for each
+key and touches no storage.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import structlog
+from aiohttp import web
+
+from client.providers import Dialect
+from receiver.deliveries import Delivered
+from receiver.errors import PROBLEMS, ReceiverError
+from receiver.inbox import Incoming
+from receiver.tokens import CallbackToken, check_token
+from receiver.web.context import CONTEXT, Context
+from receiver.web.reading import read_body
+
+__all__ = ["callback"]
+
+_STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
+_HEADERS = {"Cache-Control": "no-store"}
+
+_log = structlog.get_logger()
+
+
+async def callback(request: web.Request) -> web.Response:
+    """The verdict as an HTTP status, after the delivery is durable."""
+    started = time.perf_counter()
+    context = request.app[CONTEXT]
+    dialect, token = _check(request, context)
+    if token is None or dialect is None or dialect.callback is None:
+        _log.warning("callback.refused", status=404, reason="no such callback URL")
+        return _answer(404)
+    if request.method == "GET" and not request.rel_url.raw_query_string:
+        return _answer(204)
+    if request.method not in dialect.callback.methods:
+        return _answer(405, Allow=", ".join(sorted(dialect.callback.methods)))
+    try:
+        delivered = await _deliver(request, context, dialect, token)
+    except ReceiverError as error:
+        status = PROBLEMS[error.slug].status
+        _log.warning("callback.refused", provider=dialect.provider, status=status, reason=error.detail)
+        return _answer(status, **_retry_after(error))
+    # Nothing that happens after the commit may change the answer, not even a log that cannot be written.
+    with suppress(Exception):
+        _stored(dialect, delivered, started)
+    return _answer(_STATUS.get(delivered.verdict, 200))
+
+
+async def _deliver(request: web.Request, context: Context, dialect: Dialect, token: CallbackToken) -> Delivered:
+    try:
+        body = await read_body(request, context.max_body_bytes)
+    except ReceiverError:
+        await context.inbox.hint(token)
+        raise
+    incoming = Incoming(
+        method=request.method,
+        headers=request.headers,
+        query=request.rel_url.raw_query_string.encode("utf-8", "surrogateescape"),
+        body=body,
+    )
+    return await context.inbox.deliver(dialect, token, incoming)
+
+
+def _check(request: web.Request, context: Context) -> tuple[Dialect | None, CallbackToken | None]:
+    """An unknown provider costs the same work as a wrong token."""
+    provider = request.match_info["provider"]
+    token = check_token(request.match_info["token"], provider, context.signing_keys)
+    return context.dialects.get(provider), token
+
+
+def _stored(dialect: Dialect, delivered: Delivered, started: float) -> None:
+    task = delivered.task
+    _log.info(
+        "callback.stored",
+        provider=dialect.provider,
+        verdict=delivered.verdict,
+        ref=None if task is None else task.ref,
+        taskId=None if task is None else task.id_text,
+        milliseconds=round((time.perf_counter() - started) * 1000, 2),
+    )
+
+
+def _retry_after(error: ReceiverError) -> dict[str, str]:
+    return {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
+
+
+def _answer(status: int, **headers: str) -> web.Response:
+    body = None if status == 204 else b"ok" if status == 200 else b"refused"
+    all_headers = {**_HEADERS, **{name.replace("Retry_After", "Retry-After"): value for name, value in headers.items()}}
+    return web.Response(status=status, body=body, content_type="text/plain", headers=all_headers)

@@ -1,0 +1,97 @@
+"""Errors as `application/problem+json` (RFC 9457), readable as errors of the createTask family too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+from pydantic_core import to_json
+
+from client.protocol import PROBLEM_PREFIX
+from receiver.errors import PROBLEMS, ReceiverError
+
+__all__ = ["KEY_NAME", "problem_response", "request_middleware"]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+KEY_NAME: web.RequestKey[str] = web.RequestKey("key_name", str)
+"""The name of the API key of a request, for its log line."""
+
+_log = structlog.get_logger()
+
+
+@web.middleware
+async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns errors into problems, and writes one line for each request at its end.
+
+    The line names the route, never the path: paths of callbacks hold tokens.
+    """
+    started = time.perf_counter()
+    try:
+        response = await handler(request)
+    except ReceiverError as error:
+        response = problem_response(error)
+    except web.HTTPException as error:
+        response = _from_http(error)
+    except Exception:
+        _log.exception("request.failed", method=request.method, route=_route(request))
+        response = problem_response(ReceiverError("server-error", "the receiver failed; its log says why"))
+    if _route(request) not in _QUIET_ROUTES:
+        _log.info(
+            "request.completed",
+            method=request.method,
+            route=_route(request),
+            status=response.status,
+            key=request.get(KEY_NAME),
+            milliseconds=round((time.perf_counter() - started) * 1000, 2),
+        )
+    return response
+
+
+def problem_response(error: ReceiverError) -> web.Response:
+    """The response that tells of `error`."""
+    problem = PROBLEMS[error.slug]
+    body = {
+        "type": f"{PROBLEM_PREFIX}{error.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": error.detail,
+        "errorId": 1,
+        "errorCode": f"RECEIVER_{error.slug.upper().replace('-', '_')}",
+        "errorDescription": error.detail,
+        **error.extra,
+    }
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="callback-receiver"'
+    return web.Response(
+        status=problem.status, body=to_json(body), content_type="application/problem+json", headers=headers
+    )
+
+
+# Callbacks write a line of their own, with the verdict; probes would only fill the log.
+_QUIET_ROUTES = ("/callback/{provider}/{token}", "/healthz", "/readyz")
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
+
+
+def _from_http(error: web.HTTPException) -> web.Response:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            response = problem_response(ReceiverError("method-not-allowed", f"expected one of {allowed}"))
+            response.headers["Allow"] = allowed
+        case web.HTTPNotFound():
+            response = problem_response(ReceiverError("not-found", "there is nothing at this address"))
+        case web.HTTPRequestEntityTooLarge():
+            response = problem_response(ReceiverError("body-too-large", "the body is larger than this receiver takes"))
+        case _:
+            response = problem_response(ReceiverError("bad-request", error.reason))
+    return response

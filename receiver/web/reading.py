@@ -1,0 +1,131 @@
+"""What requests say: bodies, query parameters, headers, each with an error that names the field."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from client.errors import UnreadableError
+from client.providers.values import parse_json
+from receiver.errors import ReceiverError
+from receiver.web.context import CONTEXT
+
+__all__ = ["MAX_WAIT_SECONDS", "check_query", "read_body", "read_int", "read_model", "read_text", "read_wait"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_WAIT_SECONDS = 50.0
+_READ_SECONDS = 10.0
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE | re.ASCII)
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The body, counted while it is read.
+
+    Raises:
+        ReceiverError: `body-too-large`, or `too-slow` where it was not all there within 10 s.
+    """
+    too_large = ReceiverError("body-too-large", f"the body has more than {limit} bytes")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    if request.content.is_eof():
+        # It is all there already: no need to wait for it.
+        body = request.content.read_nowait()
+        if len(body) > limit:
+            raise too_large
+        return body
+    chunks = []
+    size = 0
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ReceiverError("too-slow", f"the body was not all there within {_READ_SECONDS:g} s") from None
+    return b"".join(chunks)
+
+
+async def read_model(request: web.Request, model: type[Model]) -> Model:
+    """The body as `model`.
+
+    Raises:
+        ReceiverError: `not-json` (400), `wrong-field` (422) with the name of the field, `body-too-large`.
+    """
+    body = await read_body(request, request.app[CONTEXT].max_body_bytes)
+    try:
+        value = parse_json(body)
+    except UnreadableError as error:
+        raise ReceiverError("not-json", str(error)) from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ReceiverError("wrong-field", _first(error)) from None
+
+
+def check_query(request: web.Request, *known: str) -> None:
+    """Refuses parameters that nobody would read."""
+    for name in request.query:
+        if name not in known:
+            raise ReceiverError("wrong-field", f"{name[:80]}: there is no such parameter here")
+
+
+def read_text(request: web.Request, name: str) -> str | None:
+    """A query parameter; None where it is not given.
+
+    Raises:
+        ReceiverError: `wrong-field`, also for one given twice.
+    """
+    values = request.query.getall(name, [])
+    if len(values) > 1:
+        raise ReceiverError("wrong-field", f"{name}: expected once")
+    value = values[0] if values else None
+    if value is not None and not _is_text(value):
+        raise ReceiverError("wrong-field", f"{name}: expected text in UTF-8")
+    return value
+
+
+def read_int(request: web.Request, name: str, *, default: int, most: int) -> int:
+    """A query parameter from 1 to `most`."""
+    value = read_text(request, name)
+    if value is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", value, re.ASCII) or not 1 <= int(value) <= most:
+        raise ReceiverError("wrong-field", f"{name}: expected a number from 1 to {most}")
+    return int(value)
+
+
+def read_wait(request: web.Request) -> float:
+    """How long the caller would wait: `?wait=` wins over `Prefer: wait=`; at most the ceiling, 0 for not at all."""
+    value = read_text(request, "wait")
+    if value is None:
+        preferred = _PREFER_WAIT.search(request.headers.get("Prefer", ""))
+        return min(float(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ReceiverError("wrong-field", "wait: expected seconds, 0 or more")
+    return min(seconds, MAX_WAIT_SECONDS)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in value
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(part) for part in detail["loc"] if part not in ("int", "str"))
+    return f"{path or 'body'}: {detail['msg'].removeprefix('Value error, ')}"

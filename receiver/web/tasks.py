@@ -1,0 +1,129 @@
+"""`/v1/tasks`: register, bind, report, fetch (with a long poll), list, delete."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import web
+
+from client.protocol import Binding, OutcomeReport, PollPlanView, Registered, Registration, Reported, TaskList
+from receiver.errors import ReceiverError
+from receiver.records import TaskRecord
+from receiver.web.context import CONTEXT, Context
+from receiver.web.problems import KEY_NAME
+from receiver.web.reading import check_query, read_int, read_model, read_text, read_wait
+from receiver.web.views import json_response, task_view, time_view
+
+__all__ = ["bind", "fetch", "forget", "list_tasks", "register", "report"]
+
+_IN_FLIGHT: web.AppKey[set[tuple[str, str]]] = web.AppKey("in_flight", set)
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_STATUSES = ("processing", "ready", "failed")
+
+
+def prepare(app: web.Application) -> None:
+    """What the handlers share beside the context."""
+    app[_IN_FLIGHT] = set()
+
+
+async def register(request: web.Request) -> web.Response:
+    """`POST /v1/tasks`."""
+    check_query(request)
+    context = request.app[CONTEXT]
+    owner = request[KEY_NAME]
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise ReceiverError("wrong-field", "Idempotency-Key: expected 1 to 200 visible ASCII characters")
+    registration = await read_model(request, Registration)
+    in_flight = request.app[_IN_FLIGHT]
+    if key is not None and (owner, key) in in_flight:
+        raise ReceiverError(
+            "idempotency-in-flight", "Idempotency-Key: wait for the first request to end", retry_after_seconds=1
+        )
+    if key is not None:
+        in_flight.add((owner, key))
+    try:
+        registered = await context.inbox.register(registration, owner=owner, idempotency_key=key)
+    finally:
+        in_flight.discard((owner, key or ""))
+    if not registered.is_new:
+        return _task_response(context, registered.task)
+    return json_response(_registered(context, registered.task).model_dump_json(by_alias=True).encode(), 201)
+
+
+async def bind(request: web.Request) -> web.Response:
+    """`PATCH /v1/tasks/{ref}`."""
+    check_query(request)
+    context = request.app[CONTEXT]
+    binding = await read_model(request, Binding)
+    return _task_response(context, await context.inbox.bind(request.match_info["id"], binding.task_id))
+
+
+async def report(request: web.Request) -> web.Response:
+    """`PUT /v1/tasks/{ref}/outcome`."""
+    check_query(request)
+    context = request.app[CONTEXT]
+    body = await read_model(request, OutcomeReport)
+    reported = await context.inbox.report(request.match_info["id"], body)
+    view = Reported(verdict=reported.verdict, task=task_view(reported.task, context.inbox.cursor_at))
+    return json_response(view.model_dump_json(by_alias=True).encode())
+
+
+async def fetch(request: web.Request) -> web.Response:
+    """`GET /v1/tasks/{id}`: 200 finished, 202 processing, 404 unknown; waits for as long as is asked and allowed."""
+    check_query(request, "wait", "provider")
+    context = request.app[CONTEXT]
+    task_or_ref, provider, seconds = request.match_info["id"], read_text(request, "provider"), read_wait(request)
+    if seconds:
+        task = await context.inbox.wait_for(task_or_ref, provider, seconds)
+    else:
+        task = await context.inbox.find(task_or_ref, provider)
+    if task is None:
+        raise ReceiverError("unknown-task", "no task has this ref or taskId")
+    response = _task_response(context, task, 202 if task.outcome is None else 200)
+    if seconds and "wait" not in request.query:
+        response.headers["Preference-Applied"] = f"wait={seconds:g}"
+    return response
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """`GET /v1/tasks`: newest first."""
+    check_query(request, "status", "provider", "tag", "page", "limit")
+    context = request.app[CONTEXT]
+    status = read_text(request, "status")
+    if status not in (None, *_STATUSES):
+        raise ReceiverError("wrong-field", f"status: expected one of {', '.join(_STATUSES)}")
+    query = (status, read_text(request, "provider"), read_text(request, "tag"))
+    limit = read_int(request, "limit", default=100, most=1000)
+    tasks, next_page = await context.inbox.tasks(query, page=read_text(request, "page"), limit=limit)
+    view = TaskList(tasks=tuple(task_view(task, context.inbox.cursor_at) for task in tasks), next_page=next_page)
+    return json_response(view.model_dump_json(by_alias=True).encode())
+
+
+async def forget(request: web.Request) -> web.Response:
+    """`DELETE /v1/tasks/{ref}`: 204."""
+    check_query(request)
+    await request.app[CONTEXT].inbox.forget(request.match_info["id"])
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+def _task_response(context: Context, task: TaskRecord, status: int = 200) -> web.Response:
+    return json_response(task_view(task, context.inbox.cursor_at).model_dump_json(by_alias=True).encode(), status)
+
+
+def _registered(context: Context, task: TaskRecord) -> Registered:
+    plan = context.dialects[task.provider].polls
+    url = context.inbox.callback_url(task)
+    return Registered(
+        ref=task.ref,
+        callback_url=url,
+        fallback="client",
+        poll=PollPlanView(
+            first_after_seconds=plan.first_after_seconds if url is None else plan.first_after_callback_seconds,
+            interval_seconds=plan.interval_seconds,
+            max_polls=plan.max_polls,
+            window_seconds=plan.window_seconds,
+        ),
+        deadline_at=time_view(task.deadline_at),
+        cursor=context.inbox.cursor_at(task.registered_at),
+    )

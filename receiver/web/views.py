@@ -1,0 +1,79 @@
+"""Records as the JSON of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+from pydantic_core import from_json, to_json
+
+from client.protocol import LogEntry, Task
+from receiver.records import Entry, TaskRecord
+
+__all__ = ["entry_view", "json_response", "task_view", "time_view"]
+
+CursorAt = Callable[[int], str]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
+    """The task as a superset of a getTaskResult answer.
+
+    `cursor` is the place of its outcome in the log; while it has none, the head of the log when it was registered, from
+    which a reader cannot miss it.
+    """
+    outcome = task.outcome
+    fields: dict[str, Any] = {
+        "ref": task.ref,
+        "provider": task.provider,
+        "type": task.type,
+        "task_id": task.task_id,
+        "tags": task.tags,
+        "metadata": {} if task.metadata == "{}" else from_json(task.metadata),
+        "created_at": time_view(task.created_at),
+        "poll_after": time_view(task.poll_after),
+        "next_poll_at": None if task.next_poll_at is None else time_view(task.next_poll_at),
+        "deadline_at": time_view(task.deadline_at),
+        "disputed": task.is_disputed,
+        "cursor": cursor_at(task.registered_at if task.position is None else task.position),
+    }
+    if outcome is not None:
+        fields |= {
+            "status": outcome.status,
+            "solution": None if outcome.solution is None else from_json(outcome.solution),
+            "solution_removed": outcome.status == "ready" and outcome.solution is None,
+            "error_id": outcome.error_id,
+            "error_code": outcome.error_code,
+            "error_description": outcome.error_description,
+            "source": outcome.source,
+            "trust": outcome.trust,
+            "finished_at": time_view(outcome.finished_at),
+            "valid_until": None if outcome.valid_until is None else time_view(outcome.valid_until),
+            "supersedes": None if outcome.supersedes is None else cursor_at(outcome.supersedes),
+        }
+    return Task(**fields)
+
+
+def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
+    """One place in the log: a result has a task, a deletion or a hint only a ref."""
+    if entry.task is not None:
+        return LogEntry(cursor=entry.cursor, task=task_view(entry.task, cursor_at)).model_dump(
+            mode="json", by_alias=True, include={"cursor", "task"}
+        )
+    return {"cursor": entry.cursor, "ref": entry.ref, entry.kind: True}
+
+
+def time_view(microseconds: int) -> datetime:
+    """The time, aware, in UTC; exact."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def json_response(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> web.Response:
+    """JSON that nobody may cache."""
+    raw = body if isinstance(body, bytes) else to_json(body)
+    return web.Response(
+        status=status, body=raw, content_type="application/json", headers={"Cache-Control": "no-store", **headers}
+    )
