@@ -1,0 +1,182 @@
+"""What tests of many parts share: a receiver in this process, a receiver as a process of its own, and how to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from client.providers import DIALECTS, Dialect
+from receiver.app import create_app
+from receiver.settings import Settings
+
+__all__ = [
+    "ADMIN",
+    "Answer",
+    "Api",
+    "ReceiverProcess",
+    "eventually",
+    "free_port",
+    "receiver_process",
+    "running_receiver",
+]
+
+ADMIN = "tests-only-admin-key-0123456789"
+SUBMIT_ONLY = "tests-only-submit-key-012345678"
+READ_ONLY = "tests-only-read-key-01234567890"
+API_KEYS = f"admin:{ADMIN}:submit+read+admin,submitter:{SUBMIT_ONLY}:submit,reader:{READ_ONLY}:read"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response that was read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class Api:
+    """Requests to a running receiver, with a key that may do everything."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self._session = session
+
+    async def send(self, method: str, path: str, *, key: str | None = ADMIN, **options: Any) -> Answer:
+        """One request; `path` may be a whole URL."""
+        headers = dict(options.pop("headers", {}))
+        if key is not None:
+            headers.setdefault("Authorization", f"Bearer {key}")
+        url = path if "://" in path else self.url + path
+        async with self._session.request(
+            method, url, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(30), **options
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def register(self, **fields: Any) -> Any:
+        """Registers a CapSolver task, if nothing else is said; the answer's JSON."""
+        answer = await self.send("POST", "/v1/tasks", json={"provider": "capsolver", **fields})
+        assert answer.status in (200, 201), answer.body
+        return answer.json
+
+    async def call_back(self, url: str, **fields: Any) -> Answer:
+        """Delivers a ready answer, if nothing else is said."""
+        body = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}, **fields}
+        return await self.send("POST", url, key=None, json=body)
+
+    async def task(self, task_or_ref: object) -> Any:
+        """A task's JSON."""
+        return (await self.send("GET", f"/v1/tasks/{task_or_ref}")).json
+
+    async def log(self, **parameters: Any) -> Any:
+        """The log from its start, with hints."""
+        query = {"after": "start", "hints": "true", **parameters}
+        return (await self.send("GET", "/v1/results", params=query)).json
+
+
+@asynccontextmanager
+async def running_receiver(
+    database: Path, *, dialects: Mapping[str, Dialect] = DIALECTS, port: int = 0, **settings: Any
+) -> AsyncIterator[Api]:
+    """A receiver in this process, on a free port of loopback, with callback URLs that lead to it."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        given = Settings(
+            database=database,
+            api_keys=settings.pop("api_keys", API_KEYS),
+            public_url=settings.pop("public_url", url),
+            _env_file=None,
+            **settings,
+        )
+        app = create_app(given, dialects)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, listener).start()
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+                yield Api(url, session)
+        finally:
+            await runner.cleanup()
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@dataclass
+class ReceiverProcess:
+    """`callback-receiver serve` as a process of its own; `url` is where it listens."""
+
+    url: str
+    process: asyncio.subprocess.Process
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code, after it was sent the signal."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(20):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def receiver_process(database: Path, *, port: int, **environment: str) -> AsyncIterator[ReceiverProcess]:
+    """A receiver that was started as a user would start it; killed on leaving if it still runs.
+
+    `environment` holds further RECEIVER_ variables, without the prefix.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
+    variables |= {
+        "RECEIVER_DATABASE": str(database),
+        "RECEIVER_PORT": str(port),
+        "RECEIVER_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "RECEIVER_API_KEYS": API_KEYS,
+        **{f"RECEIVER_{name.upper()}": value for name, value in environment.items()},
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "receiver", "serve", env=variables, cwd=database.parent, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.TaskGroup() as readers:
+        try:
+            async with asyncio.timeout(20):
+                first = json.loads(await process.stderr.readline() or b'{"event": "nothing"}')
+            assert first["event"] == "receiver.started", first
+            drain = readers.create_task(_drain(process.stderr))
+            yield ReceiverProcess(f"http://127.0.0.1:{first['port']}", process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        await drain
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    while await stream.readline():
+        pass
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Returns once `condition` holds; fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
