@@ -241,6 +241,11 @@ class Inbox:
         return await self._store.next_deadline()
 
     @property
+    def waiting(self) -> int:
+        """How many wait now."""
+        return len(self._hub)
+
+    @property
     def failure(self) -> str | None:
         """Why nothing can be stored now; None while it can."""
         return self._store.failure

@@ -20,12 +20,14 @@ from aiohttp import web
 from client.providers import DIALECTS, Dialect
 from receiver.app import create_app
 from receiver.settings import Settings
+from receiver.web.context import CONTEXT
 
 __all__ = [
     "ADMIN",
     "Answer",
     "Api",
     "ReceiverProcess",
+    "RunningReceiver",
     "eventually",
     "free_port",
     "receiver_process",
@@ -91,10 +93,27 @@ class Api:
         return (await self.send("GET", "/v1/results", params=query)).json
 
 
+class RunningReceiver(Api):
+    """A receiver in this process, and requests to it."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, runner: web.AppRunner) -> None:
+        super().__init__(url, session)
+        self._runner = runner
+
+    @property
+    def waiting(self) -> int:
+        """How many of its requests wait."""
+        return self._runner.app[CONTEXT].inbox.waiting
+
+    async def stop(self) -> None:
+        """Shuts it down as a signal would."""
+        await self._runner.cleanup()
+
+
 @asynccontextmanager
 async def running_receiver(
     database: Path, *, dialects: Mapping[str, Dialect] = DIALECTS, port: int = 0, **settings: Any
-) -> AsyncIterator[Api]:
+) -> AsyncIterator[RunningReceiver]:
     """A receiver in this process, on a free port of loopback, with callback URLs that lead to it."""
     with socket.create_server(("127.0.0.1", port)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -111,7 +130,7 @@ async def running_receiver(
         try:
             await web.SockSite(runner, listener).start()
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-                yield Api(url, session)
+                yield RunningReceiver(url, session, runner)
         finally:
             await runner.cleanup()
 

@@ -1,0 +1,64 @@
+"""Providers that the tests declare: what the shipped ones do not do (sign, call back by GET, tell of the account)."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from urllib.parse import parse_qs
+
+from client.errors import UnreadableError
+from client.providers import DIALECTS, CallbackRule, PollPlan, SignatureRule
+from client.providers.json_family import JsonDialect
+from client.providers.readings import Callback, Failed, Notice, Ready
+from client.providers.values import parse_object
+
+__all__ = ["ALL_DIALECTS"]
+
+_POLLS = PollPlan(
+    first_after_seconds=1.0,
+    first_after_callback_seconds=5.0,
+    interval_seconds=1.0,
+    max_polls=10,
+    window_seconds=60.0,
+    grace_seconds=5.0,
+)
+
+
+class _Signing(JsonDialect):
+    """Signs its callbacks and sends events of the account, as capsolution does (PROVIDERS.md 2.4)."""
+
+    def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
+        if parse_object(body).get("event") == "balance.low":
+            return Callback(None, Notice("balance.low"))
+        return super().read_callback(query=query, body=body, task_type=task_type)
+
+
+class _ByGet(JsonDialect):
+    """Calls back by GET, with all in the query, as uCaptcha does (PROVIDERS.md 2.3)."""
+
+    def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
+        fields = {name: values[0] for name, values in parse_qs(query.decode("ascii", "replace")).items()}
+        if "captcha_id" not in fields:
+            raise UnreadableError("captcha_id: expected")
+        if fields.get("status") == "1":
+            return Callback(fields["captcha_id"], Ready({"token": fields.get("code", "")}))
+        return Callback(fields["captcha_id"], Failed(1, "RECEIVER_REASON_NOT_GIVEN"))
+
+
+ALL_DIALECTS = MappingProxyType(
+    {
+        **DIALECTS,
+        "capsolution": _Signing(
+            provider="capsolution",
+            base_url="https://signing.invalid",
+            callback=CallbackRule(signature=SignatureRule(headers=("X-Webhook-Signature",))),
+            polls=_POLLS,
+        ),
+        "ucaptcha": _ByGet(
+            provider="ucaptcha",
+            base_url="https://by-get.invalid",
+            callback=CallbackRule(methods=frozenset({"GET"})),
+            polls=_POLLS,
+        ),
+    }
+)
+"""The shipped dialects and those of the tests."""

@@ -1,0 +1,1 @@
+"""Tests of the receiver over HTTP, and of its parts."""

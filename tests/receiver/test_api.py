@@ -1,0 +1,359 @@
+"""The routes for tasks: what they take, refuse and answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import READ_ONLY, SUBMIT_ONLY, Api, running_receiver
+
+READY = {"errorId": 0, "errorCode": "", "status": "ready", "solution": {"text": "44795sds"}}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A receiver whose public URL has a path."""
+    async with running_receiver(tmp_path / "receiver.db", public_url="https://hooks.example/in/") as running:
+        yield running
+
+
+async def test_a_registration_tells_how_to_go_on(api: Api) -> None:
+    """201 with a callback URL, who polls, the provider's limits, the deadline and a cursor."""
+    answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "timeoutSeconds": 60})
+
+    fields = answer.json
+    assert answer.status == 201
+    assert set(fields) == {"ref", "callbackUrl", "fallback", "poll", "deadlineAt", "cursor"}
+    assert fields["callbackUrl"].startswith("https://hooks.example/in/callback/capsolver/")
+    assert len(fields["callbackUrl"].rsplit("/", 1)[1]) == 64
+    assert (fields["fallback"], fields["poll"]["maxPolls"], fields["poll"]["windowSeconds"]) == ("client", 120, 300)
+    task = await api.task(fields["ref"])
+    lasts = datetime.fromisoformat(task["deadlineAt"]) - datetime.fromisoformat(task["createdAt"])
+    assert lasts.total_seconds() == 60
+
+
+async def test_a_provider_without_callbacks_gets_no_url(api: Api) -> None:
+    """`callbackUrl` is null, and the first poll is due by the provider's own times."""
+    registered = await api.register(provider="onecaptcha")
+
+    assert registered["callbackUrl"] is None
+    assert registered["poll"] == {
+        "firstAfterSeconds": 10.0,
+        "intervalSeconds": 3.0,
+        "maxPolls": None,
+        "windowSeconds": 300.0,
+    }
+
+
+async def test_without_a_public_url_there_are_no_callback_urls(tmp_path: Path) -> None:
+    """A receiver that nobody can reach gives out no URL."""
+    async with running_receiver(tmp_path / "receiver.db", public_url=None) as api:
+        registered = await api.register()
+
+    assert registered["callbackUrl"] is None
+    assert registered["poll"]["firstAfterSeconds"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "provider"),
+        ({"provider": "nobody"}, "provider"),
+        ({"provider": 1}, "provider"),
+        ({"provider": "capsolver", "callback": "x"}, "callback"),
+        ({"provider": "capsolver", "tags": ["a,b"]}, "tags.0"),
+        ({"provider": "capsolver", "tags": "a"}, "tags"),
+        ({"provider": "capsolver", "metadata": {"x": "y" * 5000}}, "metadata"),
+        ({"provider": "capsolver", "taskId": True}, "taskId"),
+        ({"provider": "capsolver", "taskId": 1.5}, "taskId"),
+        ({"provider": "capsolver", "taskId": 0}, "taskId"),
+        ({"provider": "capsolver", "timeoutSeconds": 0}, "timeoutSeconds"),
+        ({"provider": "capsolver", "clientKeyId": "secret key"}, "clientKeyId"),
+        ({"provider": "capsolver", "outcome": {"source": "poll", "answer": READY}}, "taskId"),
+        (
+            {"provider": "capsolver", "taskId": "T", "outcome": {"source": "callback", "answer": READY}},
+            "outcome.source",
+        ),
+        ({"provider": "capsolver", "taskId": "T", "outcome": {"source": "poll", "answer": []}}, "outcome.answer"),
+        ([], "body"),
+    ],
+)
+async def test_a_wrong_field_is_named(api: Api, body: Any, field: str) -> None:
+    """422 with the name of the field, as problem+json that reads as an error of the family too."""
+    answer = await api.send("POST", "/v1/tasks", json=body)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (422, "application/problem+json")
+    assert answer.json["type"] == "urn:callback-receiver:problem:wrong-field"
+    assert answer.json["detail"].startswith(f"{field}: ")
+    assert (answer.json["errorId"], answer.json["errorCode"]) == (1, "RECEIVER_WRONG_FIELD")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"provider": "\\ud800"}', b"[" * 1000, b"\xff", b'{"provider": NaN}'])
+async def test_what_is_not_json_is_a_bad_request(api: Api, body: bytes) -> None:
+    """400 where there is no JSON to find a field in."""
+    answer = await api.send("POST", "/v1/tasks", data=body)
+
+    assert (answer.status, answer.json["type"]) == (400, "urn:callback-receiver:problem:not-json")
+
+
+async def test_a_byte_order_mark_is_skipped(api: Api) -> None:
+    """A BOM before the JSON is no error."""
+    answer = await api.send("POST", "/v1/tasks", data=b'\xef\xbb\xbf{"provider": "capsolver"}')
+
+    assert answer.status == 201
+
+
+async def test_an_api_body_over_the_limit_is_413(api: Api) -> None:
+    """A body that nobody needs is not read to its end."""
+    answer = await api.send("POST", "/v1/tasks", data=b"x" * 300_000)
+
+    assert (answer.status, answer.json["type"]) == (413, "urn:callback-receiver:problem:body-too-large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("PUT", "/v1/tasks", 405),
+        ("POST", "/v1/results", 405),
+        ("HEAD", "/v1/tasks/x", 405),
+        ("GET", "/v2", 404),
+        ("POST", "/v1/tasks/", 404),
+    ],
+)
+async def test_a_wrong_address_or_method_is_told(api: Api, method: str, path: str, status: int) -> None:
+    """404 for what is not there, 405 with Allow for a method that is not."""
+    answer = await api.send(method, path)
+
+    assert answer.status == status
+    assert ("Allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("key", [None, "wrong-key-wrong-key-wrong-key", "", "Ünïcödé-" * 4])
+async def test_without_a_known_key_there_is_401(api: Api, key: str | None) -> None:
+    """No key and a wrong one get the same status, and are told how to send one."""
+    answer = await api.send("GET", "/v1/tasks", key=key)
+
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key"),
+    [
+        ("GET", "/v1/tasks", SUBMIT_ONLY),
+        ("GET", "/v1/results", SUBMIT_ONLY),
+        ("POST", "/v1/tasks", READ_ONLY),
+        ("PATCH", "/v1/tasks/x", READ_ONLY),
+        ("PUT", "/v1/tasks/x/outcome", READ_ONLY),
+        ("DELETE", "/v1/tasks/x", SUBMIT_ONLY),
+    ],
+)
+async def test_a_key_without_the_scope_gets_403(api: Api, method: str, path: str, key: str) -> None:
+    """The missing scope is named."""
+    answer = await api.send(method, path, key=key)
+
+    assert (answer.status, answer.json["type"]) == (403, "urn:callback-receiver:problem:scope-missing")
+
+
+async def test_an_idempotency_key_registers_once(api: Api) -> None:
+    """The same key and body give the same answer, byte for byte, and one task."""
+    body = {"provider": "capsolver", "tags": ["a"]}
+    first = await api.send("POST", "/v1/tasks", json=body, headers={"Idempotency-Key": "k1"})
+
+    second = await api.send("POST", "/v1/tasks", json=body, headers={"Idempotency-Key": "k1"})
+
+    assert (second.status, second.body) == (201, first.body)
+    assert len((await api.send("GET", "/v1/tasks")).json["tasks"]) == 1
+
+
+async def test_an_idempotency_key_with_another_body_is_refused(api: Api) -> None:
+    """422: the caller has mixed something up."""
+    await api.send("POST", "/v1/tasks", json={"provider": "capsolver"}, headers={"Idempotency-Key": "k1"})
+
+    answer = await api.send("POST", "/v1/tasks", json={"provider": "onecaptcha"}, headers={"Idempotency-Key": "k1"})
+
+    assert (answer.status, answer.json["type"]) == (422, "urn:callback-receiver:problem:idempotency-key-reused")
+
+
+async def test_an_idempotency_key_belongs_to_its_api_key(api: Api) -> None:
+    """Two API keys may use the same one for different requests."""
+    mine = await api.send("POST", "/v1/tasks", json={"provider": "capsolver"}, headers={"Idempotency-Key": "k1"})
+
+    theirs = await api.send(
+        "POST", "/v1/tasks", json={"provider": "onecaptcha"}, headers={"Idempotency-Key": "k1"}, key=SUBMIT_ONLY
+    )
+
+    assert (mine.status, theirs.status) == (201, 201)
+
+
+async def test_concurrent_requests_with_one_idempotency_key_make_one_task(api: Api) -> None:
+    """Each of them gets the task, or is told that the first is in flight."""
+    async with asyncio.TaskGroup() as group:
+        sent = [
+            group.create_task(
+                api.send("POST", "/v1/tasks", json={"provider": "capsolver"}, headers={"Idempotency-Key": "k1"})
+            )
+            for _ in range(10)
+        ]
+
+    assert {request.result().status for request in sent} <= {201, 409}
+    assert len((await api.send("GET", "/v1/tasks")).json["tasks"]) == 1
+
+
+async def test_a_known_task_id_is_answered_with_its_task(api: Api) -> None:
+    """Registering an id again is 200 with the task as it is."""
+    first = await api.register(taskId="T", tags=["mine"])
+
+    answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "taskId": "T"})
+
+    assert (answer.status, answer.json["ref"], answer.json["tags"]) == (200, first["ref"], ["mine"])
+
+
+async def test_a_report_after_the_fact_is_one_request(api: Api) -> None:
+    """With `taskId` and `outcome` the task is registered and ended at once; sent again it changes nothing."""
+    body = {
+        "provider": "onecaptcha",
+        "taskId": "T",
+        "outcome": {"source": "poll", "answer": READY, "polls": 4, "finishedAt": "2026-01-01T00:00:00Z"},
+    }
+    first = await api.send("POST", "/v1/tasks", json=body)
+
+    second = await api.send("POST", "/v1/tasks", json=body)
+
+    task = await api.task("T")
+    assert (first.status, second.status, second.json) == (201, 200, task)
+    assert (task["status"], task["source"], task["trust"]) == ("ready", "poll", "reported")
+    assert (task["finishedAt"], task["validUntil"]) == ("2026-01-01T00:00:00Z", "2026-01-01T00:02:00Z")
+    assert len((await api.log())["results"]) == 1
+
+
+async def test_a_synchronous_answer_is_reported_as_submitted(api: Api) -> None:
+    """A createTask answer with the solution in it binds the id and ends the task, source `submit`."""
+    registered = await api.register()
+
+    answer = await api.send(
+        "PUT",
+        f"/v1/tasks/{registered['ref']}/outcome",
+        json={"source": "submit", "answer": {**READY, "taskId": "2376919c"}},
+    )
+
+    assert answer.json["verdict"] == "accepted"
+    assert (answer.json["task"]["source"], answer.json["task"]["taskId"]) == ("submit", "2376919c")
+
+
+@pytest.mark.parametrize(
+    ("source", "answer", "verdict"),
+    [
+        ("submit", {"errorId": 1, "errorCode": "ERROR_KEY_DENIED_ACCESS"}, "accepted"),
+        ("submit", {"errorId": 0, "taskId": "T"}, "notFinal"),
+        ("poll", {"errorId": 0, "status": "processing"}, "notFinal"),
+        ("poll", {"errorId": 1, "errorCode": "ERROR_KEY_DENIED_ACCESS"}, "notFinal"),
+        ("poll", {"errorId": 1, "errorCode": "ERROR_ZERO_BALANCE"}, "notFinal"),
+        ("poll", {"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}, "notFinal"),
+        ("poll", {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE"}, "accepted"),
+        ("poll", {"errorId": 1, "errorCode": "A_CODE_THAT_NOBODY_KNOWS"}, "accepted"),
+    ],
+)
+async def test_only_an_error_about_the_task_is_an_outcome(
+    api: Api, source: str, answer: dict[str, Any], verdict: str
+) -> None:
+    """Errors about the request end a task at submit only; an unknown id, only after the provider's window."""
+    registered = await api.register()
+
+    reported = await api.send(
+        "PUT", f"/v1/tasks/{registered['ref']}/outcome", json={"source": source, "answer": answer}
+    )
+
+    assert reported.json["verdict"] == verdict
+    assert reported.json["task"]["status"] == ("failed" if verdict == "accepted" else "processing")
+
+
+async def test_an_answer_that_is_none_of_the_providers_is_refused(api: Api) -> None:
+    """422 `unreadable-answer`, and nothing is stored."""
+    registered = await api.register()
+
+    answer = await api.send(
+        "PUT", f"/v1/tasks/{registered['ref']}/outcome", json={"source": "poll", "answer": {"errorId": [1]}}
+    )
+
+    assert (answer.status, answer.json["type"]) == (422, "urn:callback-receiver:problem:unreadable-answer")
+    assert (await api.task(registered["ref"]))["status"] == "processing"
+
+
+@pytest.mark.parametrize("ref", ["nothing", "%00", "%FF", "a" * 3000, "0199%2F..", "%F0%9F%92%A9"])
+@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("PATCH", ""), ("PUT", "/outcome"), ("DELETE", "")])
+async def test_an_unknown_task_is_404(api: Api, ref: str, method: str, suffix: str) -> None:
+    """Whatever stands in the path."""
+    body = {"PATCH": {"taskId": "T"}, "PUT": {"source": "poll", "answer": READY}}.get(method)
+
+    answer = await api.send(method, f"/v1/tasks/{ref}{suffix}", json=body)
+
+    assert (answer.status, answer.json["type"]) == (404, "urn:callback-receiver:problem:unknown-task")
+
+
+async def test_tasks_are_listed_newest_first_by_page(api: Api) -> None:
+    """Pages hold each task once; filters by status, provider and tag hold together."""
+    refs = [(await api.register(tags=["odd" if number % 2 else "even"]))["ref"] for number in range(7)]
+    await api.register(provider="onecaptcha", tags=["odd"])
+
+    first = (await api.send("GET", "/v1/tasks?provider=capsolver&tag=odd&limit=2")).json
+    second = (await api.send("GET", f"/v1/tasks?provider=capsolver&tag=odd&limit=2&page={first['nextPage']}")).json
+
+    assert [task["ref"] for task in first["tasks"]] == [refs[5], refs[3]]
+    assert [task["ref"] for task in second["tasks"]] == [refs[1]]
+    assert second["nextPage"] is None
+
+
+async def test_tasks_are_listed_by_status(api: Api) -> None:
+    """`processing`, `ready` and `failed` are the words of the task itself."""
+    waiting = await api.register()
+    done = await api.register(taskId="T", outcome={"source": "poll", "answer": READY})
+
+    listed = {
+        status: (await api.send("GET", f"/v1/tasks?status={status}")).json["tasks"]
+        for status in ("processing", "ready", "failed")
+    }
+
+    assert {status: [task["ref"] for task in tasks] for status, tasks in listed.items()} == {
+        "processing": [waiting["ref"]],
+        "ready": [done["ref"]],
+        "failed": [],
+    }
+
+
+@pytest.mark.parametrize(
+    "query", ["status=done", "page=x", "limit=0", "limit=1001", "limit=x", "nonsense=1", "tag=a&tag=b", "tag=%00"]
+)
+async def test_a_wrong_parameter_is_named(api: Api, query: str) -> None:
+    """422 with the name of the parameter."""
+    answer = await api.send("GET", f"/v1/tasks?{query}")
+
+    assert answer.status == 422
+    assert answer.json["detail"].startswith(query.partition("=")[0])
+
+
+async def test_health_needs_no_key(api: Api) -> None:
+    """`/healthz` and `/readyz` are for whoever keeps the receiver running."""
+    alive = await api.send("GET", "/healthz", key=None)
+    ready = await api.send("GET", "/readyz", key=None)
+
+    assert (alive.status, ready.status) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Forwarded-For": "203.0.113.7"}, {"Forwarded": "for=203.0.113.7"}, {"Host": "evil.example"}, {"Host": "["}],
+)
+async def test_without_keys_only_this_machine_may_ask(tmp_path: Path, headers: dict[str, str]) -> None:
+    """Anonymous access ends at a proxy and at another host name (DNS rebinding)."""
+    async with running_receiver(tmp_path / "receiver.db", api_keys="", allow_anonymous=True) as api:
+        direct = await api.send("GET", "/v1/tasks", key=None)
+        refused = await api.send("GET", "/v1/tasks", key=None, headers=headers)
+
+    assert direct.status == 200
+    assert refused.status in (400, 401)
