@@ -13,23 +13,20 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 from uuid import UUID
 
-from pydantic_core import to_json
-
-from client.errors import UnreadableError
-from client.protocol import FirstOutcome, OutcomeReport, Registration
+from client.protocol import OutcomeReport, Registration
 from client.providers import Dialect
-from client.providers.readings import Callback, TaskId
-from receiver.decisions import Origin
-from receiver.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask, Quotas
+from client.providers.readings import TaskId
+from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.errors import ReceiverError, StoreBusyError
 from receiver.hub import EVERYTHING, Hub, Waiter
+from receiver.intake import Incoming, read_answer, read_arrival, task_of_registration, times_of_new_task
 from receiver.ledger import Command
-from receiver.records import SECOND, Entry, Page, ResultFilter, TaskRecord
-from receiver.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
+from receiver.records import Entry, Page, ResultFilter, TaskRecord
+from receiver.registrations import Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.tokens import CallbackToken, Kind, make_token
 
-__all__ = ["Inbox", "InboxRules", "Incoming"]
+__all__ = ["Inbox", "InboxRules"]
 
 Answer = TypeVar("Answer")
 
@@ -46,16 +43,6 @@ class InboxRules:
     signing_key: bytes
     callback_secrets: Mapping[str, bytes]
     quotas: Quotas
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
-    """A callback as it came over HTTP; `query` is raw."""
-
-    method: str
-    headers: Mapping[str, str]
-    query: bytes
-    body: bytes
 
 
 class Inbox:
@@ -97,24 +84,13 @@ class Inbox:
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
         now = self._now()
-        reading, is_signed = self._read(dialect, incoming)
-        trust = "signed" if is_signed else "token" if token.kind is Kind.TASK else "standing"
-        arrival = Arrival(
-            provider=dialect.provider,
-            method=incoming.method,
-            content_type=incoming.headers.get("Content-Type", "")[:200] or None,
-            body=incoming.query if incoming.method == "GET" else incoming.body,
-            reading=reading,
-            origin=Origin("callback", trust, now, dialect.answer_life_seconds),
-            received_at=now,
-        )
+        arrival = read_arrival(dialect, incoming, token.kind, self._rules.callback_secrets.get(dialect.provider), now)
         command: Command[Delivered]
         if token.kind is Kind.TASK:
-            ref = str(token.id)
-            times = self._new_task(dialect, ref, now)
-            command = DeliverToTask(ref=ref, arrival=arrival, new_task=times, quotas=self._rules.quotas)
+            times = times_of_new_task(dialect, str(token.id), now)
+            command = DeliverToTask(ref=times.ref, arrival=arrival, new_task=times, quotas=self._rules.quotas)
         else:
-            times = self._new_task(dialect, str(self._new_ref()), now)
+            times = times_of_new_task(dialect, str(self._new_ref()), now)
             command = DeliverToStanding(
                 url_id=str(token.id), arrival=arrival, new_task=times, quotas=self._rules.quotas
             )
@@ -149,10 +125,17 @@ class Inbox:
         if registration.outcome is not None and registration.task_id is None:
             raise ReceiverError("wrong-field", "taskId: a report after the fact needs it")
         now = self._now()
-        task = self._task_of(registration, dialect, owner, now)
+        task = task_of_registration(
+            registration,
+            dialect,
+            ref=str(self._new_ref()),
+            owner=owner,
+            now=now,
+            is_reachable=self._rules.public_url is not None,
+        )
         answered = None
         if registration.outcome is not None:
-            _, answered = self._answered(dialect, registration.outcome, now, is_after_the_fact=True)
+            _, answered = read_answer(dialect, registration.outcome, now, is_after_the_fact=True)
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
         return await self._write(Register(task=task, answered=answered, idempotency=idempotency))
@@ -167,7 +150,7 @@ class Inbox:
         if task is None:
             raise ReceiverError("unknown-task", "no task has this ref")
         now = self._now()
-        given_id, answered = self._answered(self._dialects[task.provider], report, now)
+        given_id, answered = read_answer(self._dialects[task.provider], report, now)
         task_id = given_id if report.task_id is None else report.task_id
         return await self._write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
 
@@ -282,79 +265,6 @@ class Inbox:
                 return await self._store.write(command)
         except TimeoutError:
             raise StoreBusyError("it was not stored in time; it may still be") from None
-
-    def _read(self, dialect: Dialect, incoming: Incoming) -> tuple[Callback | str, bool]:
-        """The reading, or the verdict that says why there is none; and whether a signature was verified."""
-        rule = dialect.callback
-        secret = self._rules.callback_secrets.get(dialect.provider)
-        is_signed = False
-        if rule is not None and rule.signature is not None and secret is not None:
-            is_signed = rule.signature.verifies(incoming.headers, incoming.body, secret)
-            if not is_signed:
-                return "badSignature", False
-        try:
-            return dialect.read_callback(query=incoming.query, body=incoming.body, task_type=None), is_signed
-        except UnreadableError:
-            return "unreadable", is_signed
-
-    def _answered(
-        self, dialect: Dialect, report: FirstOutcome, now: int, *, is_after_the_fact: bool = False
-    ) -> tuple[TaskId | None, Answered]:
-        """The id that a createTask answer gave, and the answer as it is read."""
-        task_id = None
-        try:
-            if report.source == "submit":
-                submitted = dialect.read_create_task(report.answer)
-                task_id, reading = submitted.task_id, submitted.reading
-            else:
-                reading = dialect.read_task_result(report.answer)
-        except UnreadableError as error:
-            raise ReceiverError("unreadable-answer", f"answer: {error}") from None
-        finished_at = now if report.finished_at is None else min(now, round(report.finished_at.timestamp() * SECOND))
-        grace = dialect.polls.window_seconds + dialect.polls.grace_seconds
-        return task_id, Answered(
-            reading=reading,
-            origin=Origin(report.source, "reported", finished_at, dialect.answer_life_seconds),
-            polls=report.polls,
-            reported_at=now,
-            unknown_final_after=0 if is_after_the_fact else round(grace * SECOND),
-        )
-
-    def _task_of(self, registration: Registration, dialect: Dialect, owner: str, now: int) -> TaskRecord:
-        is_attached = registration.task_id is not None
-        has_url = dialect.callback is not None and self._rules.public_url is not None and not is_attached
-        plan = dialect.polls
-        seconds = registration.timeout_seconds or plan.window_seconds + plan.grace_seconds
-        poll_after = now + round((plan.first_after_callback_seconds if has_url else plan.first_after_seconds) * SECOND)
-        return TaskRecord(
-            row=0,
-            ref=str(self._new_ref()),
-            provider=dialect.provider,
-            type=registration.type,
-            tags=registration.tags,
-            metadata=to_json(registration.metadata).decode(),
-            created_by=owner,
-            client_key_id=registration.client_key_id,
-            has_url=has_url,
-            open_to_standing=is_attached,
-            standing_id=None,
-            task_id=registration.task_id,
-            bound_by="create" if is_attached else None,
-            registered_at=0,
-            created_at=now,
-            poll_after=poll_after,
-            next_poll_at=poll_after,
-            deadline_at=now + round(seconds * SECOND),
-        )
-
-    @staticmethod
-    def _new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
-        plan = dialect.polls
-        return NewTask(
-            ref=ref,
-            poll_after=now + round(plan.first_after_callback_seconds * SECOND),
-            deadline_at=now + round((plan.window_seconds + plan.grace_seconds) * SECOND),
-        )
 
 
 def _loop_time() -> float:

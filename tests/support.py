@@ -61,6 +61,11 @@ class Api:
         self.url = url
         self._session = session
 
+    @property
+    def authorization(self) -> Mapping[str, str]:
+        """The header of a key that may do everything."""
+        return {"Authorization": f"Bearer {ADMIN}"}
+
     async def send(self, method: str, path: str, *, key: str | None = ADMIN, **options: Any) -> Answer:
         """One request; `path` may be a whole URL."""
         headers = dict(options.pop("headers", {}))

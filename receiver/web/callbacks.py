@@ -15,7 +15,7 @@ from aiohttp import web
 from client.providers import Dialect
 from receiver.deliveries import Delivered
 from receiver.errors import PROBLEMS, ReceiverError
-from receiver.inbox import Incoming
+from receiver.intake import Incoming
 from receiver.tokens import CallbackToken, check_token
 from receiver.web.context import CONTEXT, Context
 from receiver.web.reading import read_body

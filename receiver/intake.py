@@ -1,0 +1,129 @@
+"""What comes in, as the records and commands of the receiver: callbacks, reported answers, registrations. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic_core import to_json
+
+from client.errors import UnreadableError
+from client.protocol import FirstOutcome, Registration
+from client.providers import Dialect
+from client.providers.readings import Callback, TaskId
+from receiver.decisions import Origin
+from receiver.deliveries import Arrival, NewTask
+from receiver.errors import ReceiverError
+from receiver.records import SECOND, TaskRecord
+from receiver.registrations import Answered
+from receiver.tokens import Kind
+
+__all__ = ["Incoming", "read_answer", "read_arrival", "task_of_registration", "times_of_new_task"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A callback as it came over HTTP; `query` is raw."""
+
+    method: str
+    headers: Mapping[str, str]
+    query: bytes
+    body: bytes
+
+
+def read_arrival(dialect: Dialect, incoming: Incoming, kind: Kind, secret: bytes | None, now: int) -> Arrival:
+    """The delivery as the dialect reads it. With a `secret`, one that is not signed with it is not read at all."""
+    reading, is_signed = _read_callback(dialect, incoming, secret)
+    trust = "signed" if is_signed else "token" if kind is Kind.TASK else "standing"
+    return Arrival(
+        provider=dialect.provider,
+        method=incoming.method,
+        content_type=incoming.headers.get("Content-Type", "")[:200] or None,
+        body=incoming.query if incoming.method == "GET" else incoming.body,
+        reading=reading,
+        origin=Origin("callback", trust, now, dialect.answer_life_seconds),
+        received_at=now,
+    )
+
+
+def read_answer(
+    dialect: Dialect, report: FirstOutcome, now: int, *, is_after_the_fact: bool = False
+) -> tuple[TaskId | None, Answered]:
+    """The id that a createTask answer gave, and the reported answer as the dialect reads it.
+
+    Raises:
+        ReceiverError: `unreadable-answer`.
+    """
+    task_id = None
+    try:
+        if report.source == "submit":
+            submitted = dialect.read_create_task(report.answer)
+            task_id, reading = submitted.task_id, submitted.reading
+        else:
+            reading = dialect.read_task_result(report.answer)
+    except UnreadableError as error:
+        raise ReceiverError("unreadable-answer", f"answer: {error}") from None
+    finished_at = now if report.finished_at is None else min(now, round(report.finished_at.timestamp() * SECOND))
+    grace = dialect.polls.window_seconds + dialect.polls.grace_seconds
+    return task_id, Answered(
+        reading=reading,
+        origin=Origin(report.source, "reported", finished_at, dialect.answer_life_seconds),
+        polls=report.polls,
+        reported_at=now,
+        unknown_final_after=0 if is_after_the_fact else round(grace * SECOND),
+    )
+
+
+def task_of_registration(
+    registration: Registration, dialect: Dialect, *, ref: str, owner: str, now: int, is_reachable: bool
+) -> TaskRecord:
+    """The task that a registration asks for; it gets a URL of its own where the provider can call one back."""
+    is_attached = registration.task_id is not None
+    has_url = dialect.callback is not None and is_reachable and not is_attached
+    plan = dialect.polls
+    lasts_seconds = registration.timeout_seconds or plan.window_seconds + plan.grace_seconds
+    first_seconds = plan.first_after_callback_seconds if has_url else plan.first_after_seconds
+    return TaskRecord(
+        row=0,
+        ref=ref,
+        provider=dialect.provider,
+        type=registration.type,
+        tags=registration.tags,
+        metadata=to_json(registration.metadata).decode(),
+        created_by=owner,
+        client_key_id=registration.client_key_id,
+        has_url=has_url,
+        open_to_standing=is_attached,
+        standing_id=None,
+        task_id=registration.task_id,
+        bound_by="create" if is_attached else None,
+        registered_at=0,
+        created_at=now,
+        poll_after=now + round(first_seconds * SECOND),
+        next_poll_at=now + round(first_seconds * SECOND),
+        deadline_at=now + round(lasts_seconds * SECOND),
+    )
+
+
+def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
+    """The times of a task that a delivery makes."""
+    plan = dialect.polls
+    return NewTask(
+        ref=ref,
+        poll_after=now + round(plan.first_after_callback_seconds * SECOND),
+        deadline_at=now + round((plan.window_seconds + plan.grace_seconds) * SECOND),
+    )
+
+
+def _read_callback(dialect: Dialect, incoming: Incoming, secret: bytes | None) -> tuple[Callback | str, bool]:
+    """The reading, or the verdict that says why there is none; and whether a signature was verified."""
+    rule = dialect.callback
+    is_signed = False
+    if rule is not None and rule.signature is not None and secret is not None:
+        is_signed = rule.signature.verifies(incoming.headers, incoming.body, secret)
+        if not is_signed:
+            return "badSignature", False
+    try:
+        return dialect.read_callback(query=incoming.query, body=incoming.body, task_type=None), is_signed
+    except UnreadableError:
+        return "unreadable", is_signed
