@@ -6,7 +6,7 @@ what is read from the other half ignores them, so that either half may be newer.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -77,6 +77,7 @@ Verdict = Literal[
 
 _MAX_METADATA_BYTES = 4096
 _MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
+_OLDEST_FINISH = datetime(2000, 1, 1, tzinfo=UTC)  # years around 1 have no time in UTC
 
 
 def _known_status(value: object) -> object:
@@ -122,7 +123,7 @@ class FirstOutcome(_Sent):
     source: Literal["submit", "poll"]
     answer: dict[str, JsonValue]
     polls: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    finished_at: AwareDatetime | None = None
+    finished_at: Annotated[AwareDatetime, Field(ge=_OLDEST_FINISH)] | None = None
 
 
 class OutcomeReport(FirstOutcome):

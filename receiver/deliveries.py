@@ -54,7 +54,10 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One delivery as it came: its bytes, what the dialect read in them, and what it would be as an outcome."""
+    """One delivery as it came: its bytes, what the dialect read in them, and what it would be as an outcome.
+
+    `standing_id` is the standing URL that it came on, if it was one.
+    """
 
     provider: str
     method: str
@@ -63,6 +66,7 @@ class Arrival:
     reading: Callback | Unusable
     origin: Origin
     received_at: int
+    standing_id: str | None = None
 
     @property
     def id_text(self) -> str | None:
@@ -75,7 +79,7 @@ class Arrival:
         """The id in the delivery."""
         return self.reading.task_id if isinstance(self.reading, Callback) else None
 
-    def delivery(self, verdict: Verdict, *, keep_body: bool = True, standing_id: str | None = None) -> Delivery:
+    def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> Delivery:
         """What is kept of it."""
         return Delivery(
             received_at=self.received_at,
@@ -85,7 +89,7 @@ class Arrival:
             body=self.body if keep_body else None,
             size=len(self.body),
             id_text=self.id_text,
-            standing_id=standing_id,
+            standing_id=self.standing_id,
         )
 
 
@@ -172,7 +176,7 @@ class DeliverToStanding:
             return Delivered("notice", None)
         if isinstance(arrival.reading, str) or arrival.id_text is None:
             verdict = _unusable_verdict(arrival.reading) if isinstance(arrival.reading, str) else "unreadable"
-            delivery = _within_quota(ledger, arrival, verdict, self.quotas, standing_id=self.url_id)
+            delivery = _within_quota(ledger, arrival, verdict, self.quotas)
             if delivery.body is not None:
                 ledger.keep(None, delivery)
             return Delivered(verdict, None)
@@ -192,9 +196,7 @@ class DeliverToStanding:
             return _deliver(ledger, task, self.arrival, self.quotas)
         # A task with a URL of its own: ids can be guessed, so this is only a hint.
         task = hint(ledger, task, self.arrival.received_at)
-        return Delivered(
-            "mismatched", _keep(ledger, task, self.arrival.delivery("mismatched", standing_id=self.url_id))
-        )
+        return Delivered("mismatched", _keep(ledger, task, self.arrival.delivery("mismatched")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +284,7 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
             kept_bytes=size,
         )
     )
-    task = _keep(ledger, task, arrival.delivery("accepted", standing_id=place.standing_id))
+    task = _keep(ledger, task, arrival.delivery("accepted"))
     return Delivered("accepted", settle(ledger, task, make_outcome(outcome, arrival.origin))[1])
 
 
@@ -293,15 +295,13 @@ def _keep(ledger: Ledger, task: TaskRecord, delivery: Delivery) -> TaskRecord:
     return task
 
 
-def _within_quota(
-    ledger: Ledger, arrival: Arrival, verdict: Verdict, quotas: Quotas, standing_id: str | None = None
-) -> Delivery:
+def _within_quota(ledger: Ledger, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> Delivery:
     """The delivery with its bytes, or without them where the quota of unreadable bytes is used up."""
     size = max(len(arrival.body), ROW_BYTES)
     fits = ledger.quota(UNREADABLE_QUOTA)[1] + size <= quotas.unreadable_bytes
     if fits:
         ledger.spend(UNREADABLE_QUOTA, 1, size)
-    return arrival.delivery(verdict, keep_body=fits, standing_id=standing_id)
+    return arrival.delivery(verdict, keep_body=fits)
 
 
 def _unusable_verdict(reason: Unusable) -> Verdict:

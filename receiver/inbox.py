@@ -84,7 +84,7 @@ class Inbox:
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
         now = self._now()
-        arrival = read_arrival(dialect, incoming, token.kind, self._rules.callback_secrets.get(dialect.provider), now)
+        arrival = read_arrival(dialect, incoming, token, self._rules.callback_secrets.get(dialect.provider), now)
         command: Command[Delivered]
         if token.kind is Kind.TASK:
             times = times_of_new_task(dialect, str(token.id), now)

@@ -16,7 +16,7 @@ from receiver.deliveries import Arrival, NewTask
 from receiver.errors import ReceiverError
 from receiver.records import SECOND, TaskRecord
 from receiver.registrations import Answered
-from receiver.tokens import Kind
+from receiver.tokens import CallbackToken, Kind
 
 __all__ = ["Incoming", "read_answer", "read_arrival", "task_of_registration", "times_of_new_task"]
 
@@ -31,10 +31,11 @@ class Incoming:
     body: bytes
 
 
-def read_arrival(dialect: Dialect, incoming: Incoming, kind: Kind, secret: bytes | None, now: int) -> Arrival:
+def read_arrival(dialect: Dialect, incoming: Incoming, token: CallbackToken, secret: bytes | None, now: int) -> Arrival:
     """The delivery as the dialect reads it. With a `secret`, one that is not signed with it is not read at all."""
     reading, is_signed = _read_callback(dialect, incoming, secret)
-    trust = "signed" if is_signed else "token" if kind is Kind.TASK else "standing"
+    standing_id = str(token.id) if token.kind is Kind.STANDING else None
+    trust = "signed" if is_signed else "token" if standing_id is None else "standing"
     return Arrival(
         provider=dialect.provider,
         method=incoming.method,
@@ -43,6 +44,7 @@ def read_arrival(dialect: Dialect, incoming: Incoming, kind: Kind, secret: bytes
         reading=reading,
         origin=Origin("callback", trust, now, dialect.answer_life_seconds),
         received_at=now,
+        standing_id=standing_id,
     )
 
 

@@ -48,7 +48,7 @@ class SignatureRule:
         """Whether `body` is signed with `secret`; false for any other header, in constant time over the value."""
         expected = hmac.digest(secret, body, hashlib.sha256).hex().encode()
         given = next((headers[name] for name in self.headers if name in headers), "")
-        return hmac.compare_digest(given.strip().lower().encode("utf-8", "surrogateescape"), expected)
+        return hmac.compare_digest(given.strip().lower().encode("utf-8", "surrogatepass"), expected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,13 @@ The shapes that must be told apart:
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import to_json
-
-from client.errors import UnreadableError
+from client.errors import BadArgumentError, UnreadableError
 from client.providers.codes import FAMILY_CODES, REASON_NOT_GIVEN, Code, read_error
 from client.providers.dialect import CallbackRule, PollPlan
 from client.providers.readings import Callback, Failed, Pending, Reading, Ready, Refused, Submitted, TaskId
@@ -41,22 +41,26 @@ class JsonDialect:
     def create_task_body(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
     ) -> bytes:
-        """The JSON body of a createTask request; `appId` and `callbackUrl` only where given."""
+        """The JSON body of a createTask request; `appId` and `callbackUrl` only where given.
+
+        Raises:
+            BadArgumentError: `task` is not JSON (bytes, NaN, a lone surrogate).
+        """
         body: dict[str, Any] = {"clientKey": client_key}
         if app_id is not None:
             body["appId"] = app_id
         body["task"] = dict(task)
         if callback_url is not None:
             body["callbackUrl"] = callback_url
-        return to_json(body)
+        return _written(body)
 
     def get_task_result_body(self, client_key: str, task_id: TaskId) -> bytes:
         """The JSON body of a getTaskResult request; the id keeps its JSON type."""
-        return to_json({"clientKey": client_key, "taskId": task_id})
+        return _written({"clientKey": client_key, "taskId": task_id})
 
     def get_balance_body(self, client_key: str) -> bytes:
         """The JSON body of a getBalance request."""
-        return to_json({"clientKey": client_key})
+        return _written({"clientKey": client_key})
 
     def read_create_task(self, answer: Any) -> Submitted:
         """The id and the state; ready at once for a synchronous answer (CapSolver's recognition types)."""
@@ -76,7 +80,7 @@ class JsonDialect:
         balance = fields.get("balance")
         if isinstance(balance, bool) or not isinstance(balance, int | float):
             raise UnreadableError("no balance in the answer")
-        return float(balance)
+        return _amount(balance)
 
     def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
         """A callback of this family repeats the getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1).
@@ -110,6 +114,24 @@ class JsonDialect:
         if status == "ready" and fields.get("solution") is not None:
             return Ready(fields["solution"])
         return Pending(status)
+
+
+def _written(fields: Mapping[str, Any]) -> bytes:
+    # Not pydantic's to_json: it writes NaN, which is no JSON, and takes bytes and dates without being asked.
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadArgumentError(f"the request cannot be written as JSON: {error}") from None
+
+
+def _amount(balance: int | float) -> float:
+    try:
+        amount = float(balance)
+    except OverflowError:
+        amount = math.inf
+    if not math.isfinite(amount):
+        raise UnreadableError("balance: the number is too large")
+    return amount
 
 
 def _object(answer: Any) -> dict[str, Any]:

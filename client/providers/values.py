@@ -19,7 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def parse_json(body: bytes) -> Any:
-    """The value in `body`; a byte order mark is skipped, integers keep any size.
+    """The value in `body`; a byte order mark is skipped, integers keep their value up to 4300 digits.
 
     Raises:
         UnreadableError: not JSON, not UTF-8, nested deeper than 200, or with a number that is not finite.

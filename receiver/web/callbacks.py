@@ -23,6 +23,7 @@ from receiver.web.reading import read_body
 __all__ = ["callback"]
 
 _STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
+_LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
 
 _log = structlog.get_logger()
@@ -81,7 +82,7 @@ def _stored(dialect: Dialect, delivered: Delivered, started: float) -> None:
         provider=dialect.provider,
         verdict=delivered.verdict,
         ref=None if task is None else task.ref,
-        taskId=None if task is None else task.id_text,
+        taskId=None if task is None or task.id_text is None else task.id_text[:_LONGEST_LOGGED],
         milliseconds=round((time.perf_counter() - started) * 1000, 2),
     )
 

@@ -28,29 +28,25 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """The body, counted while it is read.
 
     Raises:
-        ReceiverError: `body-too-large`, or `too-slow` where it was not all there within 10 s.
+        ReceiverError: `body-too-large`, `too-slow` where it was not all there within 10 s, or `bad-request` where its
+            Content-Encoding does not fit it.
     """
-    too_large = ReceiverError("body-too-large", f"the body has more than {limit} bytes")
     if (request.content_length or 0) > limit:
-        raise too_large
-    if request.content.is_eof():
-        # It is all there already: no need to wait for it.
-        body = request.content.read_nowait()
-        if len(body) > limit:
-            raise too_large
-        return body
-    chunks = []
-    size = 0
+        raise _too_large(limit)
     try:
-        async with asyncio.timeout(_READ_SECONDS):
-            async for chunk in request.content.iter_any():
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                chunks.append(chunk)
+        if request.content.is_eof():
+            # It is all there already: no need to wait for it.
+            body = request.content.read_nowait()
+        else:
+            async with asyncio.timeout(_READ_SECONDS):
+                body = await _read_chunks(request, limit)
     except TimeoutError:
         raise ReceiverError("too-slow", f"the body was not all there within {_READ_SECONDS:g} s") from None
-    return b"".join(chunks)
+    except web.RequestPayloadError:
+        raise ReceiverError("bad-request", "the body cannot be decoded") from None
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 async def read_model(request: web.Request, model: type[Model]) -> Model:
@@ -65,7 +61,7 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
     except UnreadableError as error:
         raise ReceiverError("not-json", str(error)) from None
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ReceiverError("wrong-field", _first(error)) from None
 
@@ -115,6 +111,21 @@ def read_wait(request: web.Request) -> float:
     if not math.isfinite(seconds) or seconds < 0:
         raise ReceiverError("wrong-field", "wait: expected seconds, 0 or more")
     return min(seconds, MAX_WAIT_SECONDS)
+
+
+async def _read_chunks(request: web.Request, limit: int) -> bytes:
+    chunks = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> ReceiverError:
+    return ReceiverError("body-too-large", f"the body has more than {limit} bytes")
 
 
 def _is_text(value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import hmac
 import json
@@ -364,6 +365,33 @@ async def test_a_body_over_the_limit_is_a_hint(api: Api) -> None:
 
     assert answer.status == 413
     assert is_hinted(await api.log())
+
+
+async def test_a_body_that_cannot_be_decoded_is_a_hint(api: Api) -> None:
+    """A Content-Encoding that does not fit is the sender's fault, and a sign that an answer may be there."""
+    registered = await api.register()
+
+    answer = await api.send(
+        "POST", registered["callbackUrl"], key=None, data=b"garbage", headers={"Content-Encoding": "gzip"}
+    )
+
+    assert answer.status == 400
+    assert is_hinted(await api.log())
+
+
+async def test_a_compressed_body_is_read(api: Api) -> None:
+    """Compression is undone, and what comes of it counts against the limit."""
+    registered = await api.register()
+    headers = {"Content-Encoding": "gzip"}
+
+    bomb = await api.send(
+        "POST", registered["callbackUrl"], key=None, data=gzip.compress(bytes(1_000_000)), headers=headers
+    )
+    answer = await api.send(
+        "POST", registered["callbackUrl"], key=None, data=gzip.compress(json.dumps(READY).encode()), headers=headers
+    )
+
+    assert (bomb.status, answer.status) == (413, 200)
 
 
 async def test_a_deleted_task_is_forgotten(api: Api) -> None:

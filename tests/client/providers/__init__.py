@@ -1,0 +1,1 @@
+"""Tests of the dialects: bytes in, readings out."""

@@ -1,0 +1,269 @@
+"""The JSON shapes of the family, for both providers (PROVIDERS.md 4, 5, 6.1 and 8)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from client.errors import BadArgumentError, UnreadableError
+from client.providers import DIALECTS
+from client.providers.capsolver import CAPSOLVER
+from client.providers.json_family import JsonDialect
+from client.providers.onecaptcha import ONECAPTCHA
+from client.providers.readings import Failed, Pending, Ready, Refused, Submitted
+from client.providers.values import parse_json
+
+both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "submitted"),
+    [
+        (
+            b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"a1b2-c3"}',
+            Submitted("a1b2-c3", Pending("")),
+        ),
+        (b'{"errorId":0,"taskId":72345678901}', Submitted(72345678901, Pending(""))),
+        (
+            b'{"errorId":0,"errorCode":null,"errorDescription":null,"taskId":"a1","status":"idle"}',
+            Submitted("a1", Pending("idle")),
+        ),
+        (
+            b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"a1","status":"ready","solution":{"text":"t"}}',
+            Submitted("a1", Ready({"text": "t"})),
+        ),
+        (
+            b'{"errorId":1,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","errorDescription":"no","taskId":0}',
+            Submitted(None, Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", "no")),
+        ),
+        (b"{}", Submitted(None, Pending(""))),
+    ],
+    ids=["async", "integer id", "idle", "sync", "error with taskId 0", "nothing at all"],
+)
+def test_create_task_answers(dialect: JsonDialect, answer: bytes, submitted: Submitted) -> None:
+    """Each documented or observed createTask answer gives the id, if there is one, and how far the task is."""
+    assert dialect.read_create_task(parse_json(answer)) == submitted
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "reading"),
+    [
+        (b'{"errorId":0,"status":"processing"}', Pending("processing")),
+        (b'{"errorId":0,"errorCode":null,"errorDescription":null,"status":"processing"}', Pending("processing")),
+        (b'{"errorId":0,"errorCode":"","errorDescription":"","status":"idle"}', Pending("idle")),
+        (b'{"errorId":0,"status":"queued since Tuesday"}', Pending("queued since Tuesday")),
+        (b'{"errorId":0,"status":null}', Pending("")),
+        (
+            b'{"errorId":0,"errorCode":null,"errorDescription":null,"status":"ready","solution":{"text":"t"}}',
+            Ready({"text": "t"}),
+        ),
+        (
+            b"""{"errorId":0,"status":"ready","solution":{"text":"t"},"cost":"0.0007","ip":"192.0.2.1",
+            "createTime":1472205564,"endTime":1472205570,"solveCount":"0"}""",
+            Ready({"text": "t"}),
+        ),
+        (b'{"errorId":0,"status":"ready","solution":"a bare string"}', Ready("a bare string")),
+        (b'{"errorId":0,"status":"ready","solution":{"answers":[null,"t"]}}', Ready({"answers": [None, "t"]})),
+        (b'{"errorId":0,"status":"ready","solution":{}}', Ready({})),
+        (b'{"errorId":0,"status":"ready","solution":""}', Ready("")),
+        (b'{"errorId":null,"status":"ready","solution":{"text":"t"}}', Ready({"text": "t"})),
+        (b'{"errorId":0,"status":"ready","solution":null}', Pending("ready")),
+        (b'{"errorId":0,"status":"ready"}', Pending("ready")),
+        (b'{"errorId":0,"solution":{"text":"t"}}', Pending("")),
+        (
+            b'{"errorId":12,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","errorDescription":"no"}',
+            Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no"),
+        ),
+        (
+            b'{"errorId":"1","errorCode":"ERROR_CAPTCHA_UNSOLVABLE"}',
+            Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"),
+        ),
+        (b'{"errorId":1,"errorCode":"CAPTCHA_NOT_READY"}', Pending("CAPTCHA_NOT_READY")),
+    ],
+    ids=[
+        "processing, short",
+        "processing, nulls",
+        "idle",
+        "a status nobody knows",
+        "status null",
+        "ready, nulls",
+        "ready with the extra fields of relatives",
+        "ready with a bare string",
+        "ready with a list in it",
+        "ready with an empty object",
+        "ready with an empty string",
+        "ready with errorId null",
+        "ready with a null solution",
+        "ready without a solution",
+        "a solution without a status",
+        "an error without a status",
+        "errorId as digits in text",
+        "an error that means still working",
+    ],
+)
+def test_task_results(dialect: JsonDialect, answer: bytes, reading: object) -> None:
+    """Only `ready` with a solution is an answer; unknown states mean wait; an error needs no status."""
+    assert dialect.read_task_result(parse_json(answer)) == reading
+
+
+@both
+@pytest.mark.parametrize("status", ["failed", "FAILED", "Failed"])
+def test_failed_with_error_id_zero(dialect: JsonDialect, status: str) -> None:
+    """`status` "failed" ends the task although `errorId` is 0, as uCaptcha documents it; the number becomes 1."""
+    answer = {"errorId": 0, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "errorDescription": "", "status": status}
+
+    assert dialect.read_task_result(answer) == Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", None)
+
+
+@both
+@pytest.mark.parametrize("silence", [{}, {"errorCode": None}, {"errorCode": ""}], ids=["absent", "null", "empty"])
+def test_failure_without_a_code(dialect: JsonDialect, silence: dict[str, Any]) -> None:
+    """A failure whose code the provider does not say gets a code of ours, never an empty one."""
+    reading = dialect.read_task_result({"errorId": 0, "status": "failed", **silence})
+
+    assert reading == Failed(1, "RECEIVER_REASON_NOT_GIVEN", None)
+
+
+@both
+@pytest.mark.parametrize("error_id", [-1, 2**31, 10**30], ids=["negative", "over 31 bits", "huge"])
+def test_error_ids_out_of_range_become_one(dialect: JsonDialect, error_id: int) -> None:
+    """Any `errorId` but 0 is an error; one that is no positive 31-bit number is written as 1."""
+    reading = dialect.read_task_result({"errorId": error_id, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE"})
+
+    assert reading == Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", None)
+
+
+@both
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[]",
+        b'"ready"',
+        b"null",
+        b'{"errorId":true}',
+        b'{"errorId":0.0}',
+        b'{"errorId":"none"}',
+        b'{"errorId":[]}',
+        b'{"errorId":1,"errorCode":false}',
+        b'{"errorId":1,"errorCode":{}}',
+        b'{"errorId":0,"status":["ready"]}',
+        b'{"errorId":1,"errorDescription":[1]}',
+    ],
+)
+def test_answers_that_are_not_of_the_family(dialect: JsonDialect, answer: bytes) -> None:
+    """A value that is no object, or a field of another type, is unreadable, by either method."""
+    value = parse_json(answer)
+
+    with pytest.raises(UnreadableError):
+        dialect.read_task_result(value)
+    with pytest.raises(UnreadableError):
+        dialect.read_create_task(value)
+
+
+@both
+@pytest.mark.parametrize("task_id", [True, False, 1.0, 1.5, [], {}], ids=repr)
+def test_ids_of_other_types_are_unreadable(dialect: JsonDialect, task_id: object) -> None:
+    """An id is an integer or a string; a boolean is no integer here, although Python thinks so."""
+    with pytest.raises(UnreadableError, match="taskId"):
+        dialect.read_create_task({"errorId": 0, "taskId": task_id})
+
+
+@both
+@pytest.mark.parametrize("none", [None, 0, ""], ids=repr)
+def test_ids_that_mean_none(dialect: JsonDialect, none: object) -> None:
+    """Null, 0 and "" mean that there is no id."""
+    assert dialect.read_create_task({"errorId": 0, "taskId": none}) == Submitted(None, Pending(""))
+
+
+@both
+@pytest.mark.parametrize("task_id", [1, 2**31, 2**63, 10**40, "1", "task_9f", "0"], ids=repr)
+def test_ids_go_back_with_their_type(dialect: JsonDialect, task_id: int | str) -> None:
+    """The id is asked for with the JSON type in which createTask gave it, whatever its size."""
+    given = dialect.read_create_task(parse_json(b'{"errorId":0,"taskId":%s}' % json.dumps(task_id).encode())).task_id
+    assert given is not None
+
+    asked = json.loads(dialect.get_task_result_body("k", given))
+
+    assert asked == {"clientKey": "k", "taskId": task_id}
+    assert type(asked["taskId"]) is type(task_id)
+
+
+@both
+def test_create_task_leaves_out_what_is_not_given(dialect: JsonDialect) -> None:
+    """Without an app id and a callback URL the request has neither field; null would be another message."""
+    body = dialect.create_task_body("k", {"type": "ImageToTextTask", "body": "QUJD", "case": None})
+
+    assert json.loads(body) == {"clientKey": "k", "task": {"type": "ImageToTextTask", "body": "QUJD", "case": None}}
+
+
+@both
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), b"\xff", "\ud800", 1j, {1, 2}], ids=repr)
+def test_tasks_that_are_not_json_are_refused(dialect: JsonDialect, value: object) -> None:
+    """A task that JSON cannot hold is the caller's error, before anything is sent."""
+    with pytest.raises(BadArgumentError, match="cannot be written as JSON"):
+        dialect.create_task_body("k", {"type": "ImageToTextTask", "body": value})
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [({"errorId": 0, "balance": 12.5}, "12.5"), ({"balance": -1.5}, "-1.5"), ({"errorId": 0, "balance": 12}, "12.0")],
+)
+def test_balance(dialect: JsonDialect, answer: dict[str, Any], shown: str) -> None:
+    """The balance is a float, also where the provider writes a whole number."""
+    assert repr(dialect.read_balance(answer)) == shown
+
+
+@both
+@pytest.mark.parametrize(
+    "balance",
+    [b"null", b'"12"', b"true", b"{}", b"1" + 400 * b"0"],
+    ids=["null", "a string", "a boolean", "an object", "an integer beyond any float"],
+)
+def test_balance_that_is_no_amount(dialect: JsonDialect, balance: bytes) -> None:
+    """What is no finite number is unreadable as a balance."""
+    with pytest.raises(UnreadableError, match="balance"):
+        dialect.read_balance(parse_json(b'{"errorId":0,"balance":%s}' % balance))
+
+
+@both
+def test_balance_is_refused_with_the_error(dialect: JsonDialect) -> None:
+    """An error in the place of a balance is read as any error."""
+    reading = dialect.read_balance({"errorId": 1, "errorCode": "ERROR_KEY_DENIED_ACCESS", "errorDescription": "no"})
+
+    assert isinstance(reading, Refused)
+    assert reading.about == "key"
+
+
+@both
+def test_balance_asks_with_the_key_alone(dialect: JsonDialect) -> None:
+    """A getBalance request takes the client key and nothing else."""
+    assert json.loads(dialect.get_balance_body("k")) == {"clientKey": "k"}
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "is_refusal"),
+    [
+        (
+            {"errorId": 1, "errorCode": "ERROR_INVALID_TASK_DATA", "errorDescription": "callbackUrl is not allowed"},
+            True,
+        ),
+        ({"errorId": 1, "errorCode": "ERROR_BAD_REQUEST", "errorDescription": "CALLBACK address"}, True),
+        ({"errorId": 1, "errorCode": "ERROR_PINGBACK_DOMAIN", "errorDescription": None}, True),
+        ({"errorId": 1, "errorCode": "ERROR_INVALID_TASK_DATA", "errorDescription": "body is empty"}, False),
+        ({"errorId": 0, "taskId": "callback"}, False),
+    ],
+)
+def test_refusal_of_the_callback_url(dialect: JsonDialect, answer: dict[str, Any], is_refusal: bool) -> None:
+    """Only an error that speaks of the callback allows the task to be submitted again without one."""
+    assert dialect.refuses_callback_url(dialect.read_create_task(answer).reading) is is_refusal
+
+
+def test_only_capsolver_takes_an_app_id() -> None:
+    """`appId` is documented by CapSolver alone."""
+    assert {name: dialect.has_app_id for name, dialect in DIALECTS.items()} == {"capsolver": True, "onecaptcha": False}

@@ -1,0 +1,124 @@
+"""A store that runs on a file, and the commands that its tests give it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from client.providers.readings import Callback, Ready, TaskId
+from receiver.decisions import Origin
+from receiver.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
+from receiver.records import SECOND, Entry, ResultFilter, TaskRecord
+from receiver.registrations import Register
+from receiver.storage.protocol import Store
+from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+
+__all__ = [
+    "ALL",
+    "NOW",
+    "QUOTAS",
+    "a_delivery",
+    "a_ref",
+    "a_registration",
+    "a_standing_delivery",
+    "a_task",
+    "running_store",
+    "whole_log",
+]
+
+NOW = 1_700_000_000 * SECOND
+ALL = ResultFilter(hints=True)
+QUOTAS = Quotas(standing_rows=1000, standing_bytes=2**24, unreadable_bytes=2**24)
+
+
+@asynccontextmanager
+async def running_store(path: Path) -> AsyncIterator[SqliteStore]:
+    """A store with its writer; what is queued is written before it closes."""
+    async with (
+        open_sqlite_store(path, now=NOW, clock=time.monotonic) as store,
+        asyncio.TaskGroup() as owner,
+    ):
+        owner.create_task(store.run(), name="writer")
+        try:
+            yield store
+        finally:
+            store.stop()
+
+
+def a_ref(number: int) -> str:
+    """The ref of this number."""
+    return str(UUID(int=number))
+
+
+def a_task(ref: str, **fields: Any) -> TaskRecord:
+    """A CapSolver task with a URL of its own, if nothing else is said."""
+    given = {
+        "row": 0,
+        "provider": "capsolver",
+        "type": None,
+        "tags": (),
+        "metadata": "{}",
+        "created_by": "tests",
+        "client_key_id": None,
+        "has_url": True,
+        "open_to_standing": False,
+        "standing_id": None,
+        "task_id": None,
+        "bound_by": None,
+        "registered_at": 0,
+        "created_at": NOW,
+        "poll_after": NOW + 30 * SECOND,
+        "next_poll_at": NOW + 30 * SECOND,
+        "deadline_at": NOW + 300 * SECOND,
+    }
+    return TaskRecord(ref=ref, **(given | fields))
+
+
+def a_registration(number: int, **fields: Any) -> Register:
+    """The command that registers the task of this number."""
+    return Register(task=a_task(a_ref(number), **fields), answered=None, idempotency=None)
+
+
+def a_delivery(number: int, text: str = "answer", task_id: TaskId | None = None) -> DeliverToTask:
+    """A ready answer on the URL of the task of this number."""
+    ref = a_ref(number)
+    return DeliverToTask(ref=ref, arrival=_arrival(text, task_id), new_task=_new_task(ref), quotas=QUOTAS)
+
+
+def a_standing_delivery(number: int, task_id: TaskId, text: str = "answer") -> DeliverToStanding:
+    """A ready answer on a standing URL; the task that it may make has the ref of this number."""
+    return DeliverToStanding(
+        url_id=a_ref(0), arrival=_arrival(text, task_id), new_task=_new_task(a_ref(number)), quotas=QUOTAS
+    )
+
+
+async def whole_log(store: Store, only: ResultFilter = ALL) -> Sequence[Entry]:
+    """Everything in the log that passes the filter."""
+    entries: list[Entry] = []
+    page = await store.results(None, limit=500, only=only)
+    entries.extend(page.entries)
+    while page.more:
+        page = await store.results(page.cursor, limit=500, only=only)
+        entries.extend(page.entries)
+    return entries
+
+
+def _arrival(text: str, task_id: TaskId | None) -> Arrival:
+    return Arrival(
+        provider="capsolver",
+        method="POST",
+        content_type="application/json",
+        body=text.encode(),
+        reading=Callback(task_id, Ready({"text": text})),
+        origin=Origin("callback", "token", NOW),
+        received_at=NOW,
+    )
+
+
+def _new_task(ref: str) -> NewTask:
+    return NewTask(ref=ref, poll_after=NOW + 30 * SECOND, deadline_at=NOW + 300 * SECOND)
