@@ -139,7 +139,7 @@ class DeliverToTask:
             return Delivered("notice" if isinstance(outcome, Notice) else "notFinal", None)
         if arrival.id_text is not None and ledger.task_by_id(TaskIdKey(arrival.provider, arrival.id_text)) is not None:
             return Delivered("mismatched", None)
-        return _create(ledger, arrival, outcome, self.new_task, _Place(RESTORED_QUOTA, None, self.quotas))
+        return _create(ledger, arrival, outcome, self.new_task, self.quotas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +189,7 @@ class DeliverToStanding:
         outcome = arrival.reading.reading
         if not isinstance(outcome, Ready | Failed):
             return Delivered("notFinal", None)
-        return _create(ledger, arrival, outcome, self.new_task, _Place(self.url_id, self.url_id, self.quotas))
+        return _create(ledger, arrival, outcome, self.new_task, self.quotas)
 
     def _to_known_task(self, ledger: Ledger, task: TaskRecord) -> Delivered:
         if task.open_to_standing:
@@ -223,15 +223,6 @@ class HintTask:
             hint(ledger, task, self.now)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a task that a delivery makes is counted."""
-
-    quota: str
-    standing_id: str | None
-    quotas: Quotas
-
-
 def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> Delivered:
     now = arrival.received_at
     if isinstance(arrival.reading, str):
@@ -253,13 +244,14 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
     return Delivered(verdict, settle(ledger, task, new)[1])
 
 
-def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task: NewTask, place: _Place) -> Delivered:
+def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task: NewTask, quotas: Quotas) -> Delivered:
     """The task, its outcome and its log entry, in this one transaction."""
     size = max(len(arrival.body), ROW_BYTES)
-    rows_used, bytes_used = ledger.quota(place.quota)
-    if rows_used >= place.quotas.standing_rows or bytes_used + size > place.quotas.standing_bytes:
+    quota = arrival.standing_id or RESTORED_QUOTA
+    rows_used, bytes_used = ledger.quota(quota)
+    if rows_used >= quotas.standing_rows or bytes_used + size > quotas.standing_bytes:
         raise ReceiverError("quota-full", "this callback URL has made all the tasks it may", retry_after_seconds=60)
-    ledger.spend(place.quota, 1, size)
+    ledger.spend(quota, 1, size)
     task = ledger.add(
         TaskRecord(
             row=0,
@@ -270,9 +262,9 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
             metadata="{}",
             created_by=None,
             client_key_id=None,
-            has_url=place.standing_id is None,
-            open_to_standing=place.standing_id is not None,
-            standing_id=place.standing_id,
+            has_url=arrival.standing_id is None,
+            open_to_standing=arrival.standing_id is not None,
+            standing_id=arrival.standing_id,
             task_id=arrival.task_id,
             bound_by="callback" if arrival.task_id is not None else None,
             registered_at=ledger.head(),
@@ -280,7 +272,7 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
             poll_after=new_task.poll_after,
             next_poll_at=None,
             deadline_at=new_task.deadline_at,
-            quota=place.quota,
+            quota=quota,
             kept_bytes=size,
         )
     )
