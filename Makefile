@@ -22,7 +22,8 @@ demo: $(INSTALLED)  ## a sandbox, a receiver and a client: tasks of both service
 	@$(BIN)/python -m client demo
 
 serve: $(INSTALLED)  ## the receiver on loopback, without keys, for development
-	RECEIVER_ALLOW_ANONYMOUS=true RECEIVER_HOST=127.0.0.1 $(BIN)/callback-receiver serve
+	RECEIVER_ALLOW_ANONYMOUS=true RECEIVER_HOST=127.0.0.1 RECEIVER_PORT=8080 RECEIVER_LOG_FORMAT=console \
+		RECEIVER_PUBLIC_URL=http://127.0.0.1:8080 $(BIN)/callback-receiver serve
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
