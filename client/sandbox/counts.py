@@ -1,0 +1,68 @@
+"""What a sandbox counts, and the snapshot it gives of that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+__all__ = ["Counts", "Stats"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Everything counted so far; a snapshot that does not change.
+
+    `polls` is by `taskId`, in the order in which the tasks were made (the newest 50,000). `callbacks_sent` counts
+    requests begun, `callbacks_answered` those that got any HTTP answer, `callback_answers` these by status.
+    `errors` is by `errorCode`; `limits_broken` has `window`, `maxPolls`, `interval` (only advised, unless enforced),
+    `ipBanned` and `keyBlocked`; `faults` has `callback.lost` and the like, `task.fails`, `createTask.429` and so on.
+    """
+
+    create_task_calls: int
+    get_task_result_calls: int
+    get_balance_calls: int
+    tasks_made: int
+    callbacks_sent: int
+    callbacks_answered: int
+    callback_answers: Mapping[int, int]
+    errors: Mapping[str, int]
+    limits_broken: Mapping[str, int]
+    faults: Mapping[str, int]
+    polls: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same under camelCase names, as `GET /sandbox/stats` gives it."""
+        return {to_camel(each.name): getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """The counters behind `Stats`."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    tasks_made: int = 0
+    callbacks_sent: int = 0
+    callback_answers: Counter[int] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    limits_broken: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def snapshot(self, polls: Mapping[str, int]) -> Stats:
+        """The counts as they are now."""
+        return Stats(
+            create_task_calls=self.calls["createTask"],
+            get_task_result_calls=self.calls["getTaskResult"],
+            get_balance_calls=self.calls["getBalance"],
+            tasks_made=self.tasks_made,
+            callbacks_sent=self.callbacks_sent,
+            callbacks_answered=self.callback_answers.total(),
+            callback_answers=dict(self.callback_answers),
+            errors=dict(self.errors),
+            limits_broken=dict(self.limits_broken),
+            faults=dict(self.faults),
+            polls=polls,
+        )

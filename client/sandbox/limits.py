@@ -1,0 +1,122 @@
+"""The limits of a provider, and whether a call breaks one. Pure: the time is an argument.
+
+CapSolver's are documented (PROVIDERS.md 3.1, 5). Of 1captcha.vip only the 3 s between two queries and the 300 s
+time-out are (PROVIDERS.md 3.2); the rest are placeholders, which the command's help names as unknown.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any
+
+from client.errors import BadArgumentError
+
+__all__ = ["CAPSOLVER_LIMITS", "ONECAPTCHA_LIMITS", "Block", "Limits", "PollCount", "broken_limit", "limits_of"]
+
+_MOST_CALLERS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a provider puts up with; 0 in a count means that it is not limited.
+
+    A task is asked for at most `max_polls` times and can be read for `window_seconds` after its creation; then its id
+    is unknown (ERROR_TASKID_INVALID). It fails with ERROR_TASK_TIMEOUT after `task_timeout_seconds`. Polls closer than
+    `poll_interval_seconds` are counted, and refused (ERROR_RATE_LIMIT) where `is_interval_enforced`. `ban_errors`
+    errors within 60 s block an address for `ban_seconds` (ERROR_IP_BANNED), `key_block_errors` a key for
+    `key_block_seconds` (ERROR_KEY_TEMP_BLOCKED).
+
+    Raises:
+        BadArgumentError: a negative or non-finite number.
+    """
+
+    max_polls: int = 120
+    window_seconds: float = 300.0
+    task_timeout_seconds: float = 120.0
+    poll_interval_seconds: float = 3.0
+    is_interval_enforced: bool = False
+    ban_errors: int = 1000
+    ban_seconds: float = 1800.0
+    key_block_errors: int = 0
+    key_block_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not isfinite(value) or value < 0:
+                raise BadArgumentError(f"{each.name}: expected a number that is not negative, got {value}")
+
+
+CAPSOLVER_LIMITS = Limits()
+"""Documented, except how many errors block a key."""
+
+ONECAPTCHA_LIMITS = Limits(task_timeout_seconds=300.0, window_seconds=330.0, ban_errors=0)
+"""`task_timeout_seconds` and `poll_interval_seconds` are documented; the others are placeholders.
+
+A task that timed out can be read for another 30 s, or nobody would ever see that it did.
+"""
+
+ERROR_WINDOW_SECONDS = 60.0
+"""Within which errors add up to a block (documented by CapSolver)."""
+
+
+def limits_of(provider: str) -> Limits:
+    """The limits of a provider, where nobody asked for others."""
+    return ONECAPTCHA_LIMITS if provider == "onecaptcha" else CAPSOLVER_LIMITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollCount:
+    """One poll of a task: its age, which poll it is (from 1), and the seconds since the one before (None: none)."""
+
+    age_seconds: float
+    number: int
+    since_last_seconds: float | None
+
+
+def broken_limit(limits: Limits, poll: PollCount) -> str | None:
+    """The name of the limit that the poll breaks, the gravest first; `interval` is only advised by default."""
+    if poll.age_seconds > limits.window_seconds:
+        return "window"
+    if limits.max_polls and poll.number > limits.max_polls:
+        return "maxPolls"
+    if poll.since_last_seconds is not None and poll.since_last_seconds < limits.poll_interval_seconds:
+        return "interval"
+    return None
+
+
+class Block:
+    """Shuts callers out who make too many errors in a minute; of the callers, only the newest 1,000 are remembered.
+
+    `errors` 0 never blocks.
+    """
+
+    def __init__(self, *, errors: int, seconds: float) -> None:
+        self._errors = errors
+        self._seconds = seconds
+        self._times: dict[str, deque[float]] = {}
+        self._until: dict[str, float] = {}
+
+    def is_blocked(self, caller: str, now: float) -> bool:
+        """Whether the caller has to wait; a block ends by itself and leaves no errors behind."""
+        return now < self._until.get(caller, now)
+
+    def count_error(self, caller: str, now: float) -> None:
+        """Notes an error; enough of them within a minute block the caller from the next call on."""
+        if not self._errors:
+            return
+        times = self._times.pop(caller, None) or deque(maxlen=self._errors)
+        times.append(now)
+        self._times[caller] = times
+        if len(times) == self._errors and now - times[0] <= ERROR_WINDOW_SECONDS:
+            self._until[caller] = now + self._seconds
+            del self._times[caller]
+        _keep_newest(self._times)
+        _keep_newest(self._until)
+
+
+def _keep_newest(callers: dict[str, Any]) -> None:
+    if len(callers) > _MOST_CALLERS:
+        del callers[next(iter(callers))]

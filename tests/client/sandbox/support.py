@@ -1,0 +1,150 @@
+"""What the tests of the sandbox share: calls to it, a place for its callbacks, and a clock that can be set forward."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import aiohttp
+from aiohttp import web
+
+from client.sandbox import Sandbox, Settings
+
+__all__ = [
+    "IMAGE",
+    "KEY",
+    "NOW",
+    "TOKEN",
+    "Catcher",
+    "Reply",
+    "SettableClock",
+    "call",
+    "create_task",
+    "get_task_result",
+    "ordered",
+]
+
+KEY = "a-client-key"
+IMAGE: dict[str, Any] = {"type": "ImageToTextTask", "body": "iVBORw0KGgo=", "imageType": "Yandex2025"}
+TOKEN: dict[str, Any] = {"type": "ReCaptchaV2TaskProxyLess", "websiteURL": "https://example.com", "websiteKey": "6Le"}
+NOW = Settings(latency_seconds=(0.0, 0.0), async_images=True)
+"""Every task is asynchronous and finished at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+async def call(
+    sandbox: Sandbox,
+    path: str,
+    body: Mapping[str, Any] | bytes = b"",
+    *,
+    method: str = "POST",
+    as_type: str = "text/plain",
+) -> Reply:
+    """One request; a mapping is sent as JSON, under a content type that does not say so."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(
+            method, sandbox.url + path, data=io.BytesIO(raw), headers={"Content-Type": as_type}
+        ) as response,
+    ):
+        return Reply(response.status, dict(response.headers), await response.read())
+
+
+async def create_task(
+    sandbox: Sandbox, task: Mapping[str, Any], *, callback_url: str | None = None, key: str = KEY
+) -> Reply:
+    """A createTask call."""
+    return await call(sandbox, "/createTask", {"clientKey": key, "task": task, "callbackUrl": callback_url})
+
+
+async def get_task_result(sandbox: Sandbox, created: Reply, *, key: str = KEY) -> Reply:
+    """A getTaskResult call for the task that `created` tells of."""
+    return await call(sandbox, "/getTaskResult", {"clientKey": key, "taskId": created.json["taskId"]})
+
+
+def ordered(task: Mapping[str, Any], number: int = 0, **faults: Any) -> dict[str, Any]:
+    """A task of its own content, made so by `number`, with faults ordered in it."""
+    return {**task, "number": number, "sandbox": {"latencySeconds": 0, **faults}}
+
+
+@dataclass
+class Caught:
+    """A callback as it came in."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Catcher:
+    """A server that takes callbacks at `url`: answers `status` to each, or none while `is_silent`."""
+
+    status: int = 200
+    is_silent: bool = False
+    caught: list[Caught] = field(default_factory=list)
+    url: str = ""
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._catch)
+        self._released = asyncio.Event()
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/callback/capsolver/a-token"
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._released.set()
+        await self._runner.cleanup()
+
+    @property
+    def ids(self) -> list[str]:
+        """The `taskId` of each callback, in the order in which they came."""
+        return [caught.json["taskId"] for caught in self.caught]
+
+    async def _catch(self, request: web.Request) -> web.Response:
+        self.caught.append(Caught(request.path, dict(request.headers), await request.read()))
+        if self.is_silent:
+            await self._released.wait()
+        return web.Response(status=self.status, headers={"Location": "/elsewhere"})
+
+
+@dataclass
+class SettableClock:
+    """The real time, with a lead that a test may enlarge."""
+
+    lead_seconds: float = 0.0
+
+    def now(self) -> float:
+        """Seconds."""
+        return time.monotonic() + self.lead_seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps for real."""
+        await asyncio.sleep(seconds)

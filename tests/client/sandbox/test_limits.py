@@ -1,0 +1,119 @@
+"""The limits of the providers, with the time given."""
+
+from __future__ import annotations
+
+import pytest
+
+from client.errors import BadArgumentError
+from client.sandbox import Limits
+from client.sandbox.limits import CAPSOLVER_LIMITS, ONECAPTCHA_LIMITS, Block, PollCount, broken_limit
+
+
+def _poll(age_seconds: float = 10.0, number: int = 1, since_last_seconds: float | None = None) -> PollCount:
+    return PollCount(age_seconds=age_seconds, number=number, since_last_seconds=since_last_seconds)
+
+
+def test_documented_limits_of_capsolver() -> None:
+    """CapSolver: 120 queries, 5 minutes, 120 s, 1000 errors a minute for 30 minutes (PROVIDERS.md 3.1)."""
+    assert (
+        Limits(
+            max_polls=120,
+            window_seconds=300.0,
+            task_timeout_seconds=120.0,
+            poll_interval_seconds=3.0,
+            is_interval_enforced=False,
+            ban_errors=1000,
+            ban_seconds=1800.0,
+            key_block_errors=0,
+            key_block_seconds=300.0,
+        )
+        == CAPSOLVER_LIMITS
+    )
+
+
+def test_documented_limits_of_onecaptcha() -> None:
+    """1captcha.vip: 300 s time-out, 3 s between queries (seed: 1captcha, lines 58 and 74)."""
+    assert (ONECAPTCHA_LIMITS.task_timeout_seconds, ONECAPTCHA_LIMITS.poll_interval_seconds) == (300.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("poll", "broken"),
+    [
+        (_poll(age_seconds=300.0, number=120, since_last_seconds=3.0), None),
+        (_poll(age_seconds=300.1), "window"),
+        (_poll(number=121, since_last_seconds=3.0), "maxPolls"),
+        (_poll(number=2, since_last_seconds=2.9), "interval"),
+        (_poll(age_seconds=301.0, number=121, since_last_seconds=0.0), "window"),
+        (_poll(number=121, since_last_seconds=0.0), "maxPolls"),
+    ],
+)
+def test_which_limit_a_poll_breaks(poll: PollCount, broken: str | None) -> None:
+    """The gravest limit is named, and the last allowed poll breaks none."""
+    assert broken_limit(CAPSOLVER_LIMITS, poll) == broken
+
+
+def test_no_limit_of_polls() -> None:
+    """A count of 0 means that any number of polls is allowed."""
+    assert broken_limit(Limits(max_polls=0), _poll(number=100_000)) is None
+
+
+@pytest.mark.parametrize("name", ["max_polls", "window_seconds", "ban_seconds"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_limits_are_numbers_that_are_not_negative(name: str, value: float) -> None:
+    """A limit that makes no sense is an error that names it."""
+    with pytest.raises(BadArgumentError, match=f"^{name}: "):
+        Limits(**{name: value})  # type: ignore[arg-type]  # one name at a time, and all are numbers
+
+
+def test_errors_within_a_minute_block() -> None:
+    """The 1000th error within a minute blocks, for 30 minutes, the caller who made it and nobody else."""
+    block = Block(errors=1000, seconds=1800.0)
+    for number in range(999):
+        block.count_error("a", number * 0.06)
+    assert not block.is_blocked("a", 59.95)
+
+    block.count_error("a", 59.95)
+
+    assert block.is_blocked("a", 59.95)
+    assert block.is_blocked("a", 1859.9)
+    assert not block.is_blocked("a", 1859.95)
+    assert not block.is_blocked("b", 60.0)
+
+
+def test_errors_over_more_than_a_minute_do_not_block() -> None:
+    """Errors that are older than a minute do not count."""
+    block = Block(errors=3, seconds=10.0)
+    for now in (0.0, 40.0, 61.0):
+        block.count_error("a", now)
+
+    assert not block.is_blocked("a", 61.0)
+
+
+def test_a_block_leaves_no_errors_behind() -> None:
+    """After a block it takes as many errors again."""
+    block = Block(errors=2, seconds=10.0)
+    for now in (0.0, 0.0, 10.0):
+        block.count_error("a", now)
+
+    assert not block.is_blocked("a", 10.0)
+
+
+def test_nobody_is_blocked_without_a_limit() -> None:
+    """A limit of 0 errors never blocks."""
+    block = Block(errors=0, seconds=10.0)
+    for _ in range(10):
+        block.count_error("a", 0.0)
+
+    assert not block.is_blocked("a", 0.0)
+
+
+def test_callers_are_forgotten_beyond_a_bound() -> None:
+    """Of more than a thousand callers the oldest is forgotten, so that strangers cannot fill the memory."""
+    block = Block(errors=2, seconds=10.0)
+    block.count_error("oldest", 0.0)
+    for number in range(1000):
+        block.count_error(str(number), 0.0)
+
+    block.count_error("oldest", 0.0)
+
+    assert not block.is_blocked("oldest", 0.0)

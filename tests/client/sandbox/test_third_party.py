@@ -1,0 +1,101 @@
+"""A client library that others wrote works against the sandbox unchanged: the official `capsolver`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from client.sandbox import FaultRates, Limits, Sandbox, Settings, expected_solution
+from tests.client.sandbox.support import IMAGE, KEY, TOKEN
+
+_SCRIPT = """
+import json, sys
+import capsolver
+
+def said(call, *arguments):
+    try:
+        answer = call(*arguments)
+    except capsolver.error.CapsolverError as error:
+        answer = error
+    if isinstance(answer, capsolver.error.CapsolverError):
+        return [type(answer).__name__, answer.http_status, answer.json_body and answer.json_body["errorCode"]]
+    return answer
+
+tasks = json.load(sys.stdin)
+print(json.dumps([*[said(capsolver.solve, task) for task in tasks], said(capsolver.balance)]))
+"""
+
+
+async def _said(sandbox: Sandbox, tasks: list[dict[str, Any]], *, key: str = KEY) -> list[Any]:
+    """What the library gives for each task and for the balance; its errors as [class, HTTP status, code]."""
+    environment = {**os.environ, "CAPSOLVER_API_BASE": sandbox.url, "CAPSOLVER_API_KEY": key, "NO_PROXY": "127.0.0.1"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _SCRIPT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    try:
+        async with asyncio.timeout(30):
+            output, _ = await process.communicate(json.dumps(tasks).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    answers: list[Any] = json.loads(output)
+    return answers
+
+
+async def test_it_solves_and_asks_for_the_balance() -> None:
+    """A synchronous answer, one that needs polls, a task that fails, and the balance."""
+    failing = {**TOKEN, "number": 1, "sandbox": {"fails": True, "latencySeconds": 0}}
+    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 1.5), balance=1.0, cost=0.1)) as sandbox:
+        said = await _said(sandbox, [IMAGE, TOKEN, failing])
+        stats = sandbox.stats
+
+    assert said == [
+        expected_solution("capsolver", IMAGE),
+        expected_solution("capsolver", TOKEN),
+        ["InvalidRequestError", 400, "ERROR_CAPTCHA_UNSOLVABLE"],
+        {"errorId": 0, "balance": 0.8, "packages": []},
+    ]
+    assert (stats.create_task_calls, stats.get_balance_calls) == (3, 1)
+
+
+async def test_it_sees_a_wrong_key() -> None:
+    """A wrong key is the library's AuthenticationError."""
+    async with Sandbox("capsolver", Settings(client_keys=frozenset({KEY}))) as sandbox:
+        said = await _said(sandbox, [TOKEN], key="wrong")
+
+    assert said[0] == ["AuthenticationError", 401, "ERROR_KEY_DOES_NOT_EXIST"]
+
+
+async def test_it_sees_a_lost_result() -> None:
+    """An id that is not known any more is the library's InvalidRequestError."""
+    async with Sandbox("capsolver", Settings(limits=Limits(window_seconds=0.0))) as sandbox:
+        said = await _said(sandbox, [TOKEN])
+
+    assert said[0] == ["InvalidRequestError", 400, "ERROR_TASKID_INVALID"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "error"),
+    [
+        (FaultRates(http_429=1.0), ["RateLimitError", 429, "ERROR_RATE_LIMIT"]),
+        (FaultRates(http_500=1.0), ["APIError", 500, None]),
+        (FaultRates(html=1.0), ["APIError", 200, None]),
+    ],
+)
+async def test_it_sees_http_faults(rates: FaultRates, error: list[Any]) -> None:
+    """What comes instead of an answer is the library's error for it."""
+    async with Sandbox("capsolver", Settings(rates=rates)) as sandbox:
+        said = await _said(sandbox, [TOKEN])
+
+    assert said[0] == error
