@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 __all__ = ["CODES", "MANY", "answers", "as_json", "json_values", "reordered", "task_ids", "unknown_fields"]
 
-MANY = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 """Enough examples to find what is wrong; no time limit each, because the machine may be busy."""
 
 CODES = (

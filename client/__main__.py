@@ -1,0 +1,153 @@
+"""The command line of the client: `python -m client solve | sandbox | demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import click
+import structlog
+from pydantic_core import to_json
+from rich.console import Console
+
+from client.arguments import RECEIVER_URL
+from client.errors import BadArgumentError, CallbackReceiverError, TaskFailedError
+from client.images import MAX_IMAGE_BYTES, check_image, read_image
+from client.protocol import Task
+from client.providers import DIALECTS
+from client.tasks import TaskClient
+
+__all__ = ["main"]
+
+_ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"sandbox": ("client.sandbox.command", "sandbox"), "demo": ("client.demo.command", "demo")}
+)
+"""Commands with a module of their own: imported only where they are used."""
+
+_NEEDS_IMAGE_TYPE = frozenset({"onecaptcha"})
+_EXIT_CODES = "Exit codes: 0 solved, 1 the task or the provider failed, 2 wrong arguments, 130 interrupted."
+
+
+class _Commands(click.Group):
+    """The group, with those commands that live elsewhere."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        there = [name for name, (module, _) in _ELSEWHERE.items() if importlib.util.find_spec(module) is not None]
+        return sorted([*super().list_commands(ctx), *there])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, name = _ELSEWHERE[cmd_name]
+        if importlib.util.find_spec(module) is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=_Commands, help="Submits tasks to solving services and brings each answer once, however it comes.")
+def cli() -> None:
+    """The commands. Keys come from the environment, never from arguments, which other users of a machine can see."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("image", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--provider", required=True, help=f"One of {', '.join(sorted(DIALECTS))}.")
+@click.option("--provider-url", metavar="URL", help="Another endpoint of the provider, or a sandbox.")
+@click.option("--image-type", metavar="TYPE", help="The field imageType; onecaptcha needs it.")
+@click.option("--app-id", metavar="ID", help="The field appId (capsolver).")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up on the task after so long.")
+@click.option("--json", "is_json", is_flag=True, help="Print the finished task as one line of JSON.")
+def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **options: Any) -> None:
+    """Submit IMAGE (PNG, JPEG, GIF, WebP or BMP; - for standard input) and print its text.
+
+    The client key is read from <PROVIDER>_CLIENT_KEY, as in CAPSOLVER_CLIENT_KEY. With CALLBACK_RECEIVER_URL (and
+    CALLBACK_RECEIVER_KEY) the task is registered there and called back; without, it is polled.
+    """
+    client = TaskClient(
+        provider,
+        provider_url=options["provider_url"],
+        app_id=options["app_id"],
+        timeout_seconds=options["timeout"],
+    )
+    if image_type is None and provider in _NEEDS_IMAGE_TYPE:
+        raise BadArgumentError(f"--image-type: {provider} needs it")
+    task = {"type": "ImageToTextTask", "body": _read(image)}
+    if image_type is not None:
+        task["imageType"] = image_type
+    try:
+        solved = asyncio.run(_solve(client, provider, task))
+    except TaskFailedError as error:
+        if is_json:
+            _print_json(error.task)
+        raise
+    if is_json:
+        _print_json(solved)
+    else:
+        click.echo(_text_of(solved.solution))
+
+
+def main() -> None:
+    """Runs a command; what is refused or fails is told in one clear line."""
+    try:
+        code = cli.main(prog_name="python -m client", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except (BadArgumentError, click.ClickException) as error:
+        _exit(error.format_message() if isinstance(error, click.ClickException) else str(error), 2)
+    except CallbackReceiverError as error:
+        _exit(str(error), 1)
+    except (click.Abort, KeyboardInterrupt):
+        _exit("interrupted", 130)
+
+
+def _exit(text: str, code: int) -> None:
+    click.echo(f"client: {' '.join(text.split())}", err=True)
+    sys.exit(code)
+
+
+def _read(image: Path) -> bytes:
+    if str(image) != "-":
+        return read_image(image)
+    raw = sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1)
+    check_image(raw, "standard input")
+    return raw
+
+
+async def _solve(client: TaskClient, provider: str, task: dict[str, Any]) -> Task:
+    road = "waiting for the callback or a poll" if os.environ.get(RECEIVER_URL) else "polling"
+    with Console(stderr=True).status(f"submitting to {provider}") as status:
+        async with client as tasks:
+            submitted = await tasks.submit(task)
+            status.update(f"{provider} has task {submitted.task_id}: {road}")
+            return await submitted.result()
+
+
+def _print_json(task: Task) -> None:
+    click.echo(task.model_dump_json(by_alias=True))
+
+
+def _text_of(solution: Any) -> str:
+    """The text of an image; any other solution as JSON."""
+    if isinstance(solution, dict):
+        for name in ("text", "gRecaptchaResponse"):
+            if isinstance(solution.get(name), str):
+                return str(solution[name])
+    return solution if isinstance(solution, str) else to_json(solution).decode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What a `TaskClient` is made with: arguments, and the environment for what is not given, all checked at once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from client.errors import BadArgumentError
+from client.protocol import Registration
+from client.providers import Dialect, dialect_named
+
+__all__ = ["RECEIVER_KEY", "RECEIVER_URL", "ClientArguments", "Given", "key_variable", "read_arguments", "url_variable"]
+
+RECEIVER_URL = "CALLBACK_RECEIVER_URL"
+RECEIVER_KEY = "CALLBACK_RECEIVER_KEY"
+
+
+def key_variable(provider: str) -> str:
+    """The environment variable that holds the client key of a provider."""
+    return f"{provider.upper()}_CLIENT_KEY"
+
+
+def url_variable(provider: str) -> str:
+    """The environment variable that may hold another endpoint of a provider, such as a sandbox."""
+    return f"{provider.upper()}_URL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the caller gave; see `TaskClient`."""
+
+    provider: str
+    client_key: str | None = field(default=None, repr=False)
+    receiver_url: str | None = None
+    receiver_key: str | None = field(default=None, repr=False)
+    provider_url: str | None = None
+    app_id: str | None = None
+    first_poll_seconds: float | None = None
+    requests_per_second: float | None = None
+    timeout_seconds: float | None = None
+    tags: Iterable[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientArguments:
+    """The checked arguments of a client."""
+
+    dialect: Dialect
+    client_key: str = field(repr=False)
+    provider_url: str
+    receiver_url: str | None
+    receiver_key: str | None = field(repr=False)
+    app_id: str | None
+    first_poll_seconds: float | None
+    requests_per_second: float
+    timeout_seconds: float
+    tags: tuple[str, ...] = ()
+
+    def registration(self, *, timeout_seconds: float | None, tags: Iterable[str], **fields: Any) -> Registration:
+        """What a task is registered with; its tags are the client's and its own.
+
+        Raises:
+            BadArgumentError: a field is wrong; the text names it.
+        """
+        if isinstance(tags, str):
+            raise BadArgumentError("tags: expected several texts, got one")
+        try:
+            return Registration(
+                provider=self.dialect.provider,
+                tags=tuple(dict.fromkeys((*self.tags, *tags))),
+                timeout_seconds=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
+                client_key_id=hashlib.sha256(self.client_key.encode()).hexdigest()[:8],
+                **fields,
+            )
+        except ValidationError as error:
+            detail = error.errors(include_url=False, include_input=False)[0]
+            name = ".".join(str(part) for part in detail["loc"])
+            raise BadArgumentError(f"{name}: {detail['msg'].removeprefix('Value error, ')}") from None
+
+    def check_task(self, task: Mapping[str, Any]) -> None:
+        """Refuses a task that cannot be sent.
+
+        Raises:
+            BadArgumentError: it has no type, or is no JSON.
+        """
+        if not isinstance(task.get("type"), str) or not task["type"]:
+            raise BadArgumentError("type: expected the type of the task, such as ImageToTextTask")
+        try:
+            self.dialect.create_task_body("", task)
+        except (PydanticSerializationError, ValueError, TypeError) as error:
+            raise BadArgumentError(f"task: cannot be written as JSON: {error}") from None
+
+
+def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mapping[str, str]) -> ClientArguments:
+    """The arguments of a client; a variable that is set to nothing counts as not set.
+
+    Raises:
+        BadArgumentError: one is wrong or missing; the text names it, or the variable that could hold it.
+    """
+    dialect = dialect_named(given.provider, dialects)
+    if given.app_id is not None and not dialect.has_app_id:
+        raise BadArgumentError(f"app_id: {dialect.provider} takes none")
+    provider = dialect.provider
+    variable = key_variable(provider)
+    client_key = _key(variable, given.client_key, environ)
+    if client_key is None:
+        raise BadArgumentError(f"{variable}: expected the client key of {dialect.provider} in it")
+    receiver_url = given.receiver_url or environ.get(RECEIVER_URL)
+    window = dialect.polls.window_seconds
+    first_poll_seconds = _positive("first_poll_seconds", given.first_poll_seconds)
+    if first_poll_seconds is not None and first_poll_seconds >= window:
+        raise BadArgumentError(f"first_poll_seconds: {dialect.provider} forgets answers after {window:g} s")
+    rate = _positive("requests_per_second", given.requests_per_second)
+    timeout_seconds = _positive("timeout_seconds", given.timeout_seconds)
+    arguments = ClientArguments(
+        dialect=dialect,
+        client_key=client_key,
+        provider_url=_url(
+            "provider_url", given.provider_url or environ.get(url_variable(provider)) or dialect.base_url
+        ),
+        receiver_url=_url(RECEIVER_URL, receiver_url) if receiver_url else None,
+        receiver_key=_key(RECEIVER_KEY, given.receiver_key, environ),
+        app_id=given.app_id,
+        first_poll_seconds=first_poll_seconds,
+        requests_per_second=rate or dialect.polls.requests_per_second,
+        timeout_seconds=timeout_seconds or window + dialect.polls.grace_seconds,
+    )
+    # The client's own tags and time are checked as those of each task are.
+    return replace(arguments, tags=arguments.registration(timeout_seconds=None, tags=given.tags).tags)
+
+
+def _key(variable: str, given: str | None, environ: Mapping[str, str]) -> str | None:
+    key = given or environ.get(variable) or None
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise BadArgumentError(f"{variable}: a key has only visible ASCII characters, without blanks")
+    return key
+
+
+def _url(name: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_url = False
+    if not is_url or parts.query or parts.fragment or parts.username is not None or not url.isprintable():
+        raise BadArgumentError(f"{name}: expected http:// or https:// and a host, without user, query and fragment")
+    return url.rstrip("/")
+
+
+def _positive(name: str, number: float | None) -> float | None:
+    if number is not None and not (math.isfinite(number) and number > 0):
+        raise BadArgumentError(f"{name}: expected a number above 0, got {number!r}")
+    return number

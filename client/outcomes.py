@@ -1,0 +1,93 @@
+"""How a task ended, as callers get it: the final `Task`, or the error that says what they can do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from client.errors import (
+    NoBalanceError,
+    ProviderRefusedError,
+    SubmitUnknownError,
+    TaskFailedError,
+    TaskTimedOutError,
+    UnsolvableError,
+    WrongKeyError,
+)
+from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN, Source, Task
+from client.providers import Dialect
+from client.providers.codes import Code
+from client.providers.readings import Failed, Reaction, Ready, Refused, TaskId, Unknown
+
+__all__ = ["LocalTask", "failure_of", "refusal_of"]
+
+_REFUSALS: Mapping[str, type[ProviderRefusedError]] = {"key": WrongKeyError, "balance": NoBalanceError}
+_OURS: Mapping[str, type[TaskFailedError]] = {NO_ANSWER: TaskTimedOutError, SUBMIT_UNKNOWN: SubmitUnknownError}
+
+
+def failure_of(task: Task, codes: Mapping[str, Code]) -> TaskFailedError:
+    """The error that a task which ended as failed is raised as; `codes` are those of its provider."""
+    error_code = task.error_code or ""
+    known = codes.get(error_code)
+    is_worth_repeating = known is not None and known.reaction is Reaction.AGAIN
+    return _OURS.get(error_code, UnsolvableError if is_worth_repeating else TaskFailedError)(task)
+
+
+def refusal_of(provider: str, said: Refused | Unknown | Failed) -> ProviderRefusedError:
+    """The error that a refused request is raised as."""
+    about = said.about if isinstance(said, Refused) else "request"
+    error = _REFUSALS.get(about, ProviderRefusedError)
+    return error(provider, said.error_id, said.error_code, said.error_description)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTask:
+    """A task as this client alone knows it: what its final state is made of where no receiver tells it.
+
+    `ref` is "" where no receiver gave one.
+    """
+
+    dialect: Dialect
+    ref: str
+    task_id: TaskId | None
+    type: str | None
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    created_at: datetime
+    deadline_at: datetime
+
+    def ended(self, said: Ready | Failed | Refused | Unknown, source: Source, now: datetime) -> Task:
+        """The task with this outcome, finished `now`."""
+        fields: dict[str, Any] = {
+            "ref": self.ref,
+            "provider": self.dialect.provider,
+            "type": self.type,
+            "task_id": self.task_id,
+            "tags": self.tags,
+            "metadata": dict(self.metadata),
+            "source": source,
+            "created_at": self.created_at,
+            "deadline_at": self.deadline_at,
+            "finished_at": now,
+        }
+        if isinstance(said, Ready):
+            life = self.dialect.answer_life_seconds
+            valid_until = None if life is None else now + timedelta(seconds=life)
+            return Task(**fields, status="ready", solution=said.solution, valid_until=valid_until)
+        return Task(
+            **fields,
+            status="failed",
+            error_id=said.error_id,
+            error_code=said.error_code,
+            error_description=said.error_description,
+        )
+
+    def given_up(self, now: datetime) -> Task:
+        """The task as it ends at its deadline."""
+        if self.task_id is None:
+            said = Failed(1, SUBMIT_UNKNOWN, "the answer to createTask never became known, and no callback came")
+        else:
+            said = Failed(1, NO_ANSWER, "no answer came until deadlineAt")
+        return self.ended(said, "deadline", now)

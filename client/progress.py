@@ -1,0 +1,180 @@
+"""How far one task is: what is known of it, what the receiver tells of it, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+
+from client.endings import Ending, MakeError
+from client.gate import KeyGate
+from client.link import ReceiverLink
+from client.outcomes import LocalTask
+from client.protocol import FirstOutcome, Registration, Task
+from client.provider_api import Answered, ProviderApi
+from client.providers import Dialect
+from client.providers.readings import Failed, Ready, Unknown
+from client.record import Record
+from client.submitting import Submitter
+from client.timing import Timing
+from client.waiting import Known, Step, next_step
+
+__all__ = ["Progress", "Surroundings"]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all tasks of a client share. `said_once` holds the warnings that were given already."""
+
+    dialect: Dialect
+    provider: ProviderApi
+    submitter: Submitter
+    link: ReceiverLink | None
+    gate: KeyGate
+    timing: Timing
+    first_poll_seconds: float | None
+    said_once: set[str] = field(default_factory=set)
+
+
+class Progress:
+    """The state of one task, and a subscriber of the log for it.
+
+    `stage` is "submitting" until the id is bound, "concluding" while the provider's own answer is on its way to the
+    receiver. `accepted` is set when the caller may have the task, or `submit_error`, which kept it from being
+    submitted; `woken`, when what is to be done next may have changed. `stop` is called when the task ends by something
+    else than the code that drives it.
+    """
+
+    def __init__(self, around: Surroundings, registration: Registration, stop: Callable[[], None]) -> None:
+        clock = around.timing.clock
+        self._around = around
+        self._registration = registration
+        self._stop = stop
+        self.record = Record(around.link, registration, self)
+        self.known = Known(
+            plan=around.dialect.polls,
+            submitted_at=clock(),
+            deadline_at=clock() + (registration.timeout_seconds or 0.0),
+            expects_callback=False,
+            can_poll=False,
+            first_poll_seconds=around.first_poll_seconds,
+        )
+        self.stage: Literal["submitting", "waiting", "concluding"] = "submitting"
+        self.task_id = registration.task_id
+        self.created_at = around.timing.now()
+        self.submit_error: MakeError | None = None
+        self.accepted = asyncio.Event()
+        self.woken = asyncio.Event()
+        self.ending = Ending()
+
+    # What the reader of the log tells
+
+    def offer(self, task: Task) -> None:
+        """Takes the outcome, or what else the receiver knows of the task."""
+        if task.is_final:
+            # While the provider's own answer is on its way to the receiver, an outcome of ours is no news.
+            if self.stage != "concluding" or task.source != "deadline":
+                self.settle(task)
+            return
+        if self.stage == "waiting" and self.task_id is None and task.task_id is not None:
+            # The createTask answer was lost, but a callback that was no outcome told the id.
+            self.task_id = task.task_id
+            self.learn(can_poll=True)
+        if task.next_poll_at is not None and (task.poll_after is None or task.next_poll_at < task.poll_after):
+            # Brought forward: something came that could not be trusted or read.
+            self.hint()
+
+    def hint(self) -> None:
+        """Brings the next poll to now, once."""
+        self.learn(is_hinted=True)
+
+    def forget(self) -> None:
+        """The receiver has no record of it any more: its callback URL is dead, and only polling is left."""
+        self.record.lose()
+        self.learn(expects_callback=False)
+        if self.stage == "waiting" and self.task_id is None:
+            self.settle(self.local().given_up(self.now()))
+
+    def wake(self) -> None:
+        """Lets the task be looked at again."""
+        self.woken.set()
+
+    # What the code that drives the task finds out
+
+    def learn(self, **known: Any) -> None:
+        """Notes what is known from now on; the names are those of `Known`."""
+        self.known = replace(self.known, **known)
+        self.woken.set()
+
+    def next_step(self) -> Step:
+        """What to do now."""
+        known = replace(self.known, paused_until=self._around.gate.paused_until, silent_since=self.record.silent_since)
+        return next_step(known, self._around.timing.clock())
+
+    def settle(self, task: Task) -> bool:
+        """Ends the task with its final state; false where it had ended before."""
+        if not self.ending.settle(task):
+            return False
+        self.accepted.set()
+        _log.info(
+            "task.finished",
+            **self.names(),
+            status=task.status,
+            errorCode=task.error_code,
+            source=task.source,
+            polls=self.known.polls,
+        )
+        if self.stage == "waiting":
+            self._stop()
+        return True
+
+    def fail(self, make_error: MakeError) -> None:
+        """Ends the task because it could not be submitted."""
+        if self.ending.settle(make_error):
+            self.submit_error = make_error
+
+    async def conclude(
+        self, source: Literal["submit", "poll"], answered: Answered[Any], said: Ready | Failed | Unknown
+    ) -> Task | None:
+        """Ends the task with the provider's answer, or with what the receiver says won over it.
+
+        None where it had ended before.
+        """
+        self.stage = "concluding"
+        won = await self.report(source, answered)
+        if won is None or not won.is_final or won.source == "deadline":
+            won = self.local().ended(said, source, self.now())
+        return won if self.settle(won) else None
+
+    async def report(self, source: Literal["submit", "poll"], answered: Answered[Any]) -> Task | None:
+        """The task with the outcome that won, where the receiver can be told of the answer now."""
+        outcome = FirstOutcome(source=source, answer=answered.answer, polls=self.known.polls)
+        return await self.record.report(self.task_id, outcome)
+
+    def names(self) -> dict[str, Any]:
+        """What the task is called in log lines."""
+        return {"provider": self._around.dialect.provider, "ref": self.record.ref, "taskId": self.task_id}
+
+    def now(self) -> datetime:
+        """The wall clock."""
+        return self._around.timing.now()
+
+    def local(self) -> LocalTask:
+        """The task as this client alone knows it."""
+        left = self.known.deadline_at - self._around.timing.clock()
+        return LocalTask(
+            dialect=self._around.dialect,
+            ref=self.record.ref or "",
+            task_id=self.task_id,
+            type=self._registration.type,
+            tags=self._registration.tags,
+            metadata=self._registration.metadata,
+            created_at=self.created_at,
+            deadline_at=self.now() + timedelta(seconds=left),
+        )

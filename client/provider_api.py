@@ -1,0 +1,197 @@
+"""createTask, getTaskResult and getBalance over aiohttp, for any dialect.
+
+JSON is read whatever the content type and the HTTP status: providers of this family send errors under 200, 400, 401 and
+others. What is no answer of the dialect becomes one of three errors, which differ in what may have happened over there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import aiohttp
+
+from client.errors import ProviderUnreachableError, UnreadableError
+from client.providers import Dialect
+from client.providers.readings import Pending, Reading, Submitted, TaskId
+from client.providers.values import parse_object
+
+__all__ = [
+    "Answered",
+    "NotSentError",
+    "ProviderApi",
+    "ProviderBusyError",
+    "UnclearError",
+    "open_provider_session",
+]
+
+Said = TypeVar("Said")
+
+MAX_ANSWER_BYTES = 1024 * 1024
+_MAX_CONNECTIONS = 100
+_CONNECT_SECONDS = 10.0
+_CREATE_SECONDS = 60.0
+_ASK_SECONDS = 20.0
+_MAX_RETRY_AFTER_SECONDS = 600.0
+_OVERLOADED = (429, 503)
+
+
+class NotSentError(ProviderUnreachableError):
+    """No connection came about: the provider cannot have taken the request."""
+
+
+class ProviderBusyError(ProviderUnreachableError):
+    """The provider answered 429 or 503 without a word of its dialect: it did not take the request.
+
+    `retry_after_seconds` is what it asked for, None where it did not say.
+    """
+
+    def __init__(self, text: str, retry_after_seconds: float | None) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnclearError(ProviderUnreachableError):
+    """The request may or may not have been carried out: the connection broke, or the answer cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[Said]):
+    """A provider's answer, verbatim as JSON, and what the dialect reads in it.
+
+    `retry_after_seconds` is the pause that the answer's headers ask for, if they do.
+    """
+
+    answer: dict[str, Any]
+    said: Said
+    retry_after_seconds: float | None = None
+
+
+class ProviderApi:
+    """One provider with one client key. At most 100 requests are under way at once; the others wait their turn."""
+
+    def __init__(self, session: aiohttp.ClientSession, dialect: Dialect, client_key: str, base_url: str) -> None:
+        self._session = session
+        self._dialect = dialect
+        self._client_key = client_key
+        self._base_url = base_url.rstrip("/")
+        self._room = asyncio.Semaphore(_MAX_CONNECTIONS)
+
+    async def create_task(
+        self, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
+    ) -> Answered[Submitted]:
+        """What createTask answered. Cancelling it leaves open whether a task was made.
+
+        Raises:
+            NotSentError, ProviderBusyError: no task was made.
+            UnclearError: it is not known whether one was.
+        """
+        body = self._dialect.create_task_body(self._client_key, task, callback_url=callback_url, app_id=app_id)
+        answered = await self._ask("createTask", body, self._dialect.read_create_task, _CREATE_SECONDS)
+        submitted = answered.said
+        if isinstance(submitted.reading, Pending) and submitted.task_id is None:
+            raise UnclearError(f"{self._dialect.provider}: createTask answered without a taskId and without an error")
+        return answered
+
+    async def get_task_result(self, task_id: TaskId, *, seconds: float = _ASK_SECONDS) -> Answered[Reading]:
+        """What getTaskResult answered; at most `seconds` are waited for it.
+
+        Raises:
+            ProviderUnreachableError: nothing was learned about the task.
+        """
+        body = self._dialect.get_task_result_body(self._client_key, task_id)
+        return await self._ask(
+            "getTaskResult", body, self._dialect.read_task_result, max(0.0, min(seconds, _ASK_SECONDS))
+        )
+
+    async def get_balance(self) -> Answered[float | Reading]:
+        """What getBalance answered.
+
+        Raises:
+            ProviderUnreachableError: there was no answer.
+        """
+        body = self._dialect.get_balance_body(self._client_key)
+        return await self._ask("getBalance", body, self._dialect.read_balance, _ASK_SECONDS)
+
+    async def _ask(self, method: str, body: bytes, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
+        """The answer. Its limit begins with the request, not in the queue, so that waiting never looks like silence."""
+        name = f"{self._dialect.provider}: {method}"
+        try:
+            async with self._room, asyncio.timeout(seconds):
+                status, retry_after, raw = await self._post(method, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSentError(f"{name}: no connection ({_reason(error)})") from error
+        except TimeoutError as error:
+            raise UnclearError(f"{name}: no answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnclearError(f"{name}: the connection broke ({_reason(error)})") from error
+        try:
+            answer = _parse(raw)
+            said = read(answer)
+        except UnreadableError as error:
+            raise _not_understood(name, status, retry_after) from error
+        if status >= 300 and not _is_answer(said):
+            raise _not_understood(name, status, retry_after)
+        return Answered(answer, said, retry_after)
+
+    async def _post(self, method: str, body: bytes) -> tuple[int, float | None, bytes]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        url = f"{self._base_url}/{method}"
+        # A redirected POST would give the key to another address.
+        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            raw = bytearray()
+            async for chunk in response.content.iter_any():
+                raw += chunk
+                if len(raw) > MAX_ANSWER_BYTES:
+                    response.close()
+                    break
+            return response.status, _read_seconds(response.headers.get("Retry-After")), bytes(raw)
+
+
+def open_provider_session() -> aiohttp.ClientSession:
+    """A session for a provider; its limits are those of `ProviderApi`, so that none of aiohttp's own cuts in."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    if len(raw) > MAX_ANSWER_BYTES:
+        raise UnreadableError(f"more than {MAX_ANSWER_BYTES} bytes")
+    return parse_object(raw)
+
+
+def _is_answer(said: object) -> bool:
+    """Whether a body under an HTTP error is one of the dialect: an object that says nothing, or a balance, is not."""
+    if isinstance(said, Submitted):
+        return said.task_id is not None or _is_answer(said.reading)
+    return not isinstance(said, float) and said != Pending("")
+
+
+def _not_understood(name: str, status: int, retry_after: float | None) -> ProviderUnreachableError:
+    text = f"{name}: HTTP {status} without an answer of this provider"
+    if status not in _OVERLOADED:
+        return UnclearError(text)
+    return ProviderBusyError(text, retry_after)
+
+
+def _read_seconds(retry_after: str | None) -> float | None:
+    """`Retry-After` in seconds (RFC 9110, 10.2.3); its form as a date is not worth a clock here."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        return None
+    return min(seconds, _MAX_RETRY_AFTER_SECONDS) if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, without the address: it may hold more than a host."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    errno = getattr(cause, "errno", None)
+    return os.strerror(errno) if isinstance(errno, int) and errno > 0 else type(cause).__name__

@@ -1,0 +1,198 @@
+"""The receiver over HTTP: one function per endpoint, on a shared session."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+from yarl import URL
+
+from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
+from client.protocol import (
+    Binding,
+    OutcomeReport,
+    Problem,
+    Registered,
+    Registration,
+    Reported,
+    ResultsPage,
+    Task,
+)
+from client.providers.readings import TaskId
+from client.providers.values import parse_object
+
+__all__ = ["Attached", "Gap", "ReceiverApi", "open_receiver_session"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MAX_CONNECTIONS = 50
+_CONNECT_SECONDS = 5.0
+_CALL_SECONDS = 10.0
+_PAGE = 200
+# Statuses after which the same request may work: too slow, too many, and whatever the server failed in.
+_LATER = (408, 425, 429)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The cursor is of no use (any more); the log goes on at `resumes_at`, and what lies between is not in it."""
+
+    reason: str
+    resumes_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A task that the receiver knew, and by its own clock how old it is and how long it has still to live."""
+
+    task: Task
+    age_seconds: float
+    seconds_left: float
+
+
+class ReceiverApi:
+    """One receiver with one API key.
+
+    Every function raises `ReceiverUnavailableError` where the same may work later (no answer, 429, 5xx), and
+    `ReceiverRefusedError` where it will not. Cancelling one leaves open whether it was carried out; all may be
+    repeated, `register` with the same idempotency key.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, key: str | None) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    async def register(
+        self, registration: Registration, *, idempotency_key: str | None = None
+    ) -> Registered | Attached:
+        """`POST /v1/tasks`: the new task, or the one that has this `taskId`."""
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        answer = await self._ask("POST", "/v1/tasks", body=registration, headers=headers)
+        if answer.status == 201:
+            return _read(Registered, answer)
+        return _attached(_read(Task, answer), answer)
+
+    async def bind(self, ref: str, task_id: TaskId) -> Task:
+        """`PATCH /v1/tasks/{ref}`."""
+        return _read(Task, await self._ask("PATCH", f"/v1/tasks/{_part(ref)}", body=Binding(task_id=task_id)))
+
+    async def report(self, ref: str, report: OutcomeReport) -> Reported:
+        """`PUT /v1/tasks/{ref}/outcome`."""
+        return _read(Reported, await self._ask("PUT", f"/v1/tasks/{_part(ref)}/outcome", body=report))
+
+    async def task(self, ref: str) -> Task:
+        """`GET /v1/tasks/{ref}`, as it is now."""
+        return _read(Task, await self._ask("GET", f"/v1/tasks/{_part(ref)}"))
+
+    async def results(self, after: str, *, wait_seconds: float) -> ResultsPage | Gap:
+        """`GET /v1/results` with hints: the next page, once there is something in it or the wait is over."""
+        query = urlencode({"after": after, "limit": _PAGE, "wait": f"{wait_seconds:g}", "hints": "true"})
+        try:
+            answer = await self._ask("GET", f"/v1/results?{query}", seconds=wait_seconds + _CONNECT_SECONDS)
+        except _CursorGoneError as error:
+            return error.gap
+        return _read(ResultsPage, answer)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        headers: dict[str, str] | None = None,
+        seconds: float = _CALL_SECONDS,
+    ) -> _Answer:
+        sent = {**self._headers, **(headers or {})}
+        raw = None
+        if body is not None:
+            raw = body.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+            sent["Content-Type"] = "application/json"
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._exchange(method, path, raw, sent)
+        except TimeoutError as error:
+            raise ReceiverUnavailableError(f"the receiver did not answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ReceiverUnavailableError(f"the receiver cannot be reached ({type(error).__name__})") from error
+        if 200 <= answer.status < 300:
+            return answer
+        raise _error_of(answer)
+
+    async def _exchange(self, method: str, path: str, raw: bytes | None, headers: dict[str, str]) -> _Answer:
+        url = URL(self._url + path, encoded=True)
+        async with self._session.request(method, url, data=raw, headers=headers, allow_redirects=False) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _MAX_ANSWER_BYTES:
+                    response.close()
+                    raise ReceiverUnavailableError(f"the receiver answered with more than {_MAX_ANSWER_BYTES} bytes")
+            return _Answer(response.status, bytes(body), response.headers.get("Date"))
+
+
+def open_receiver_session() -> aiohttp.ClientSession:
+    """A session for a receiver; the limits on time are those of `ReceiverApi`."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+    date: str | None
+
+
+class _CursorGoneError(ReceiverRefusedError):
+    def __init__(self, detail: str, gap: Gap) -> None:
+        super().__init__(status=410, slug="cursor-gone", detail=detail)
+        self.gap = gap
+
+
+def _read(model: type[Model], answer: _Answer) -> Model:
+    try:
+        return model.model_validate_json(answer.body)
+    except ValidationError as error:
+        # Something else answers at this address, or a proxy on the way: not even a problem of ours.
+        raise ReceiverUnavailableError(f"the answer under HTTP {answer.status} is not one of a receiver") from error
+
+
+def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedError:
+    try:
+        fields = parse_object(answer.body)
+        problem = Problem.model_validate(fields)
+    except (UnreadableError, ValidationError):
+        fields, problem = {}, Problem()
+    detail = problem.detail or problem.title or "no reason was given"
+    if answer.status >= 500 or answer.status in _LATER or problem.slug == "idempotency-in-flight":
+        return ReceiverUnavailableError(f"the receiver answered {answer.status} {problem.slug}: {detail}")
+    if problem.slug == "cursor-gone" and isinstance(fields.get("resumesAt"), str):
+        return _CursorGoneError(detail, Gap(str(fields.get("reason", "")), fields["resumesAt"]))
+    return ReceiverRefusedError(status=answer.status, slug=problem.slug, detail=detail)
+
+
+def _attached(task: Task, answer: _Answer) -> Attached:
+    """Ages by the receiver's clock, from the answer's `Date`: this machine's may be wrong."""
+    try:
+        now = parsedate_to_datetime(answer.date or "")
+        age, left = (now - task.created_at).total_seconds(), (task.deadline_at - now).total_seconds()
+    except (TypeError, ValueError):
+        # Without a date, or one without a zone: as if it had been made now.
+        age, left = 0.0, (task.deadline_at - task.created_at).total_seconds()
+    return Attached(task, max(0.0, age), max(0.0, left))
+
+
+def _part(text: str) -> str:
+    if text in ("", ".", ".."):
+        raise BadArgumentError(f"{text!r} is no id of a task")
+    return quote(text, safe="")

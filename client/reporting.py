@@ -1,0 +1,131 @@
+"""What the receiver could not be told at once, kept until it can: ids to bind, and outcomes that were polled meanwhile.
+
+The queue is bounded. Each of its reports is idempotent, so one that may have arrived is simply sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+import structlog
+
+from client.errors import ReceiverRefusedError, ReceiverUnavailableError
+from client.protocol import FirstOutcome, OutcomeReport, Registration
+from client.providers.readings import TaskId
+from client.receiver_api import ReceiverApi
+from client.timing import Timing, backoff_seconds
+
+__all__ = ["LateBinding", "LateOutcome", "Reports"]
+
+_log = structlog.get_logger()
+
+_CALL_SECONDS = 10.0
+_MOST_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class LateBinding:
+    """The createTask id of a registered task."""
+
+    ref: str
+    task_id: TaskId
+
+    async def deliver(self, api: ReceiverApi) -> None:
+        """Binds the id."""
+        await api.bind(self.ref, self.task_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateOutcome:
+    """An outcome, with all it takes to register its task after the fact where the receiver never had it, or lost it.
+
+    `ref` is None where the task was never registered; `idempotency_key` keeps repetitions from making two tasks of it.
+    """
+
+    ref: str | None
+    task_id: TaskId | None
+    registration: Registration
+    outcome: FirstOutcome
+    idempotency_key: str
+
+    async def deliver(self, api: ReceiverApi) -> None:
+        """Reports the outcome, in one request."""
+        if self.ref is not None:
+            report = OutcomeReport(task_id=self.task_id, **dict(self.outcome))
+            try:
+                await api.report(self.ref, report)
+            except ReceiverRefusedError as error:
+                if error.slug != "unknown-task" or self.task_id is None:
+                    raise
+            else:
+                return
+        after_the_fact = self.registration.model_copy(update={"task_id": self.task_id, "outcome": self.outcome})
+        await api.register(after_the_fact, idempotency_key=self.idempotency_key)
+
+
+class Reports:
+    """Delivers what is added, in order, as soon as the receiver takes it; holds at most `limit`."""
+
+    def __init__(self, api: ReceiverApi, timing: Timing, *, limit: int = 1000) -> None:
+        self._api = api
+        self._timing = timing
+        self._limit = limit
+        self._waiting: deque[LateBinding | LateOutcome] = deque()
+        self._added = asyncio.Event()
+        self._lost = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, report: LateBinding | LateOutcome) -> None:
+        """Takes a report; when the queue is full it is lost, counted and said."""
+        if len(self._waiting) >= self._limit:
+            self._lost += 1
+            _log.warning("report.lost", reason="the queue of reports is full", limit=self._limit, lost=self._lost)
+            return
+        self._waiting.append(report)
+        self._added.set()
+        _log.info("report.queued", ref=report.ref, taskId=report.task_id, waiting=len(self))
+
+    async def run(self) -> None:
+        """Delivers until it is cancelled; what was not delivered then is still in the queue."""
+        failures = 0
+        while True:
+            self._added.clear()
+            if not self._waiting:
+                await self._added.wait()
+            try:
+                await self._deliver_next()
+            except ReceiverUnavailableError:
+                await self._timing.sleep(backoff_seconds(failures, self._timing.random, most=_MOST_SECONDS))
+                failures += 1
+            else:
+                failures = 0
+
+    async def close(self, seconds: float) -> None:
+        """One last try for all that waits, within `seconds`; says how many reports are lost. `run` must have ended."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._waiting:
+                    await self._deliver_next()
+        except (ReceiverUnavailableError, TimeoutError):
+            self._lost += len(self._waiting)
+            self._waiting.clear()
+        if self._lost:
+            _log.warning("report.lost", reason="the receiver did not take them in time", lost=self._lost)
+
+    async def _deliver_next(self) -> None:
+        """Delivers the oldest report, and only then takes it off; one that is refused for good is dropped."""
+        report = self._waiting[0]
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await report.deliver(self._api)
+        except ReceiverRefusedError as error:
+            _log.warning("report.refused", ref=report.ref, taskId=report.task_id, problem=error.slug)
+        except TimeoutError:
+            raise ReceiverUnavailableError(f"the receiver did not answer within {_CALL_SECONDS:g} s") from None
+        else:
+            _log.info("report.delivered", ref=report.ref, taskId=report.task_id, waiting=len(self) - 1)
+        self._waiting.popleft()

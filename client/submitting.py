@@ -1,0 +1,118 @@
+"""createTask, as often as it is safe to send it.
+
+It is sent again only where the provider cannot have made a task: there was no connection, or it said no in words. After
+anything else a task may exist and may have been paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from client.gate import KeyGate
+from client.provider_api import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
+from client.providers import Dialect
+from client.providers.readings import Reaction, Reading, Refused, Submitted
+from client.timing import Timing, backoff_seconds
+
+__all__ = ["Submission", "Submitter"]
+
+_log = structlog.get_logger()
+
+_MAX_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The answer to createTask, and whether the request had a callback URL.
+
+    `answered` is an `UnclearError` where it is not known whether a task was made; then nothing was sent after that.
+    """
+
+    answered: Answered[Submitted] | UnclearError
+    has_callback: bool
+
+
+class Submitter:
+    """Submits the tasks of one client; remembers when the provider refuses the receiver's address."""
+
+    def __init__(
+        self, provider: ProviderApi, dialect: Dialect, gate: KeyGate, timing: Timing, *, app_id: str | None
+    ) -> None:
+        self._provider = provider
+        self._dialect = dialect
+        self._gate = gate
+        self._timing = timing
+        self._app_id = app_id
+        self._is_address_refused = False
+
+    async def submit(self, task: Mapping[str, Any], callback_url: str | None, *, deadline_at: float) -> Submission:
+        """What the provider answered; refusals that a pause may mend are repeated while `deadline_at` allows.
+
+        Cancelling it leaves open whether a task was made.
+
+        Raises:
+            NotSentError, ProviderBusyError: no task was made, and several tries were in vain.
+        """
+        failures = 0
+        while True:
+            await self._wait_for_key(deadline_at)
+            url = None if self._is_address_refused else callback_url
+            try:
+                answered = await self._provider.create_task(task, callback_url=url, app_id=self._app_id)
+            except NotSentError:
+                pause = backoff_seconds(failures, self._timing.random, first=0.25)
+                if not self._may_repeat(failures, pause, deadline_at):
+                    raise
+                await self._timing.sleep(pause)
+            except ProviderBusyError as error:
+                pause = self._pause(error.retry_after_seconds, failures)
+                self._gate.pause(pause)
+                if not self._may_repeat(failures, pause, deadline_at):
+                    raise
+            except UnclearError as error:
+                return Submission(error, url is not None)
+            else:
+                reading = answered.said.reading
+                if url is not None and self._dialect.refuses_callback_url(reading):
+                    self._refuse_address(reading)
+                    continue
+                if not isinstance(reading, Refused) or reading.reaction is not Reaction.SLOW:
+                    return Submission(answered, url is not None)
+                pause = self._pause(answered.retry_after_seconds or reading.pause_seconds, failures)
+                self._gate.pause(pause)
+                _log.warning(
+                    "provider.paused", provider=self._dialect.provider, errorCode=reading.error_code, seconds=pause
+                )
+                if not self._may_repeat(failures, pause, deadline_at):
+                    return Submission(answered, url is not None)
+            failures += 1
+
+    async def _wait_for_key(self, deadline_at: float) -> None:
+        """Waits while the key is paused, whoever's refusal paused it."""
+        while (seconds := self._gate.paused_until - self._timing.clock()) > 0:
+            if self._gate.paused_until >= deadline_at:
+                raise ProviderBusyError(
+                    f"{self._dialect.provider}: it asked for a pause that lasts beyond the task's deadline", seconds
+                )
+            await self._timing.sleep(seconds)
+
+    def _may_repeat(self, failures: int, pause: float, deadline_at: float) -> bool:
+        return failures + 1 < _MAX_TRIES and self._timing.clock() + pause < deadline_at
+
+    def _pause(self, asked_seconds: float | None, failures: int) -> float:
+        """The pause that the provider asked for or that its code stands for; else a growing one."""
+        return asked_seconds or backoff_seconds(failures, self._timing.random, first=1.0)
+
+    def _refuse_address(self, reading: Reading) -> None:
+        if not self._is_address_refused:
+            _log.warning(
+                "callback_url.refused",
+                provider=self._dialect.provider,
+                errorCode=getattr(reading, "error_code", None),
+                consequence="tasks of this client are submitted without it and polled",
+            )
+        self._is_address_refused = True

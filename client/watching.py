@@ -1,0 +1,286 @@
+"""One task from its registration to its end, whoever still waits for it.
+
+The order is what makes it safe: the record is made and read before the provider is called, so that a callback which
+overtakes the createTask answer is seen; and the id is bound before the caller gets the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, assert_never
+
+import structlog
+
+from client.endings import Ending
+from client.errors import ClientClosedError, ProviderUnreachableError, ReceiverRefusedError
+from client.outcomes import failure_of, refusal_of
+from client.progress import Progress, Surroundings
+from client.protocol import Registered, Registration, Task
+from client.provider_api import Answered, ProviderBusyError, UnclearError
+from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
+from client.receiver_api import Attached
+from client.submitting import Submission
+from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
+
+__all__ = ["Watch"]
+
+_log = structlog.get_logger()
+
+_PAUSE_SECONDS = 5.0
+
+
+class Watch:
+    """Follows one task to its end.
+
+    `task` is what is submitted; None: the task of `registration` exists already, and is only attached to.
+    """
+
+    def __init__(self, around: Surroundings, registration: Registration, task: Mapping[str, Any] | None) -> None:
+        self._around = around
+        self._registration = registration
+        self._task = task
+        self._progress = Progress(around, registration, self._stop)
+        self._last_answer: Answered[Reading] | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def ref(self) -> str | None:
+        """The receiver's id of the task; None while, and where, it gave none."""
+        return self._progress.record.ref
+
+    @property
+    def task_id(self) -> TaskId | None:
+        """The provider's id of the task; None while it is not known."""
+        return self._progress.task_id
+
+    @property
+    def ending(self) -> Ending:
+        """How the task ended."""
+        return self._progress.ending
+
+    async def accepted(self) -> None:
+        """Returns once the task was submitted, or attached to, or has ended. Cancelling it leaves nothing behind.
+
+        Raises:
+            CallbackReceiverError: what kept it from being submitted.
+        """
+        await self._progress.accepted.wait()
+        if self._progress.submit_error is not None:
+            raise self._progress.submit_error()
+
+    async def answer(self) -> Task:
+        """The finished task; raises how else it ended. Cancelling it leaves nothing behind."""
+        await self.ending.finished.wait()
+        return self.ending.answer(self._around.dialect.codes)
+
+    def start(self, owner: asyncio.TaskGroup) -> asyncio.Task[None]:
+        """Runs the watch in `owner`, until the task has ended or the watch is abandoned."""
+        self._running = owner.create_task(self._run(), name="watch")
+        return self._running
+
+    def abandon(self) -> None:
+        """Ends the watch at once: nobody will ask for its outcome, or nobody can any more."""
+        closed = partial(ClientClosedError, "the client was closed while the task was still waiting")
+        if not self._progress.accepted.is_set():
+            self._progress.fail(closed)
+        self.ending.settle(closed)
+        self._progress.accepted.set()
+        self._stop()
+
+    def _stop(self) -> None:
+        # It may be in line for a poll that nobody needs any more.
+        if self._running is not None and self._running is not asyncio.current_task():
+            self._running.cancel()
+
+    async def _run(self) -> None:
+        progress = self._progress
+        try:
+            await (self._attach() if self._task is None else self._submit(self._task))
+            progress.stage = "waiting"
+            progress.accepted.set()
+            while not self.ending.finished.is_set():
+                await self._go_on()
+        finally:
+            progress.record.leave()
+            self.abandon()
+
+    # From the registration to the provider's first answer
+
+    async def _submit(self, task: Mapping[str, Any]) -> None:
+        progress, clock = self._progress, self._around.timing.clock
+        registered = await self._register()
+        if self.ending.finished.is_set():
+            return
+        callback_url = registered.callback_url if isinstance(registered, Registered) else None
+        # Counted from here, the deadline is never before that of the record.
+        deadline_at = clock() + (self._registration.timeout_seconds or 0.0)
+        progress.learn(submitted_at=clock(), deadline_at=deadline_at)
+        try:
+            submission = await self._around.submitter.submit(task, callback_url, deadline_at=deadline_at)
+        except ProviderUnreachableError as error:
+            progress.fail(partial(ProviderUnreachableError, str(error)))
+            return
+        progress.learn(expects_callback=submission.has_callback and progress.record.exists)
+        await self._submitted(submission)
+
+    async def _register(self) -> Registered | Attached | None:
+        try:
+            return await self._progress.record.register()
+        except ReceiverRefusedError as error:
+            self._progress.fail(
+                partial(ReceiverRefusedError, status=error.status, slug=error.slug, detail=error.detail)
+            )
+            return None
+
+    async def _submitted(self, submission: Submission) -> None:
+        progress, answered = self._progress, submission.answered
+        if isinstance(answered, UnclearError):
+            _log.warning("task.submit_unclear", **progress.names(), reason=str(answered))
+            if not progress.known.expects_callback:
+                progress.fail(partial(ProviderUnreachableError, f"{answered}; a task may have been made"))
+            return
+        progress.task_id = answered.said.task_id
+        match answered.said.reading:
+            case Pending(state):
+                _log.info("task.submitted", **progress.names(), state=state, hasCallback=submission.has_callback)
+                progress.learn(can_poll=True)
+                await self._bind()
+            case Ready() as said:
+                await progress.conclude("submit", answered, said)
+            case Failed() as said:
+                task = await progress.conclude("submit", answered, said)
+                if task is not None:
+                    progress.submit_error = partial(failure_of, task, self._around.dialect.codes)
+            case Refused() | Unknown() as said:
+                # Settled first: once it is reported, the log tells of it in other words.
+                progress.fail(partial(refusal_of, self._around.dialect.provider, said))
+                await progress.report("submit", answered)
+            case said:
+                assert_never(said)
+
+    async def _bind(self) -> None:
+        if self.task_id is None:
+            return
+        task = await self._progress.record.bind(self.task_id)
+        if task is not None and task.disputed:
+            task = await self._confirm(task)
+        if task is not None:
+            self._progress.offer(task)
+
+    async def _confirm(self, disputed: Task) -> Task:
+        """Polls once, because a callback had brought an outcome for another id than createTask's."""
+        await self._around.gate.turn()
+        answered = await self._ask()
+        if answered is None or not isinstance(answered.said, Ready | Failed):
+            return disputed
+        return await self._progress.report("poll", answered) or disputed
+
+    async def _attach(self) -> None:
+        progress, now = self._progress, self._around.timing.clock()
+        progress.learn(can_poll=True)
+        registered = await self._register()
+        if not isinstance(registered, Attached):
+            return
+        task = registered.task
+        if task.is_final:
+            progress.settle(task)
+            return
+        progress.created_at = task.created_at
+        progress.task_id = task.task_id or self.task_id
+        wait = None if task.poll_after is None else (task.poll_after - task.created_at).total_seconds()
+        progress.learn(
+            submitted_at=now - registered.age_seconds,
+            deadline_at=now + registered.seconds_left,
+            expects_callback=self._around.dialect.callback is not None,
+            first_poll_seconds=wait,
+        )
+        # Read again now that the reader tells of it: nothing can come to pass in between.
+        task_now = await progress.record.look()
+        if task_now is not None:
+            progress.offer(task_now)
+
+    # From there to the end
+
+    async def _go_on(self) -> None:
+        progress = self._progress
+        progress.woken.clear()
+        match progress.next_step():
+            case Wait(until):
+                await self._around.timing.wait(progress.woken, until)
+            case Poll():
+                await self._poll()
+            case UnknownIsFinal():
+                await self._end_as_unknown()
+            case GiveUp():
+                task = await progress.record.look()
+                if task is None or not task.is_final:
+                    task = progress.local().given_up(progress.now())
+                progress.settle(task)
+            case step:
+                assert_never(step)
+
+    async def _poll(self) -> None:
+        progress = self._progress
+        try:
+            async with asyncio.timeout(progress.known.deadline_at - self._around.timing.clock()):
+                await self._around.gate.turn()
+        except TimeoutError:
+            return
+        if not isinstance(progress.next_step(), Poll):
+            # While it was in line, the key was paused, or the window ended.
+            return
+        answered = await self._ask()
+        if answered is None:
+            return
+        match answered.said:
+            case Ready() | Failed() as said:
+                await progress.conclude("poll", answered, said)
+            case Refused() as said:
+                self._poll_refused(said, answered.retry_after_seconds)
+            case Pending() | Unknown() as said:
+                self._last_answer = answered
+                progress.learn(is_unknown=isinstance(said, Unknown))
+            case said:
+                assert_never(said)
+
+    async def _ask(self) -> Answered[Reading] | None:
+        """What getTaskResult answered; None where nothing was learned from it."""
+        progress, clock, task_id = self._progress, self._around.timing.clock, self.task_id
+        if task_id is None:
+            return None
+        progress.learn(polls=progress.known.polls + 1, last_poll_at=clock(), is_hinted=False)
+        try:
+            answered = await self._around.provider.get_task_result(
+                task_id, seconds=progress.known.deadline_at - clock()
+            )
+        except ProviderUnreachableError as error:
+            if isinstance(error, ProviderBusyError):
+                self._around.gate.pause(error.retry_after_seconds or 0.0)
+            _log.warning("poll.failed", **progress.names(), reason=str(error))
+            return None
+        finally:
+            # The interval counts from the answer: "ask again after 3 s" is what it says.
+            progress.learn(last_poll_at=clock())
+        _log.info("task.polled", **progress.names(), polls=progress.known.polls, said=type(answered.said).__name__)
+        return answered
+
+    def _poll_refused(self, said: Refused, retry_after_seconds: float | None) -> None:
+        """An error about the request is never an outcome: ask later, or wait for the callback, or tell the caller."""
+        around, progress = self._around, self._progress
+        if said.reaction is Reaction.SLOW:
+            around.gate.pause(retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS)
+            _log.warning("provider.paused", provider=around.dialect.provider, errorCode=said.error_code)
+            return
+        progress.learn(can_poll=False)
+        if not progress.known.expects_callback:
+            self.ending.settle(partial(refusal_of, around.dialect.provider, said))
+        elif said.error_code not in around.said_once:
+            around.said_once.add(said.error_code)
+            _log.warning("poll.refused", **progress.names(), errorCode=said.error_code, consequence="callbacks only")
+
+    async def _end_as_unknown(self) -> None:
+        answered = self._last_answer
+        if answered is not None and isinstance(answered.said, Unknown):
+            await self._progress.conclude("poll", answered, answered.said)

@@ -1,0 +1,161 @@
+"""What the client's tests share: quick providers, a provider that answers by script, a port that stays ours."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from aiohttp import web
+
+from client import TaskClient
+from client.providers import DIALECTS, Dialect
+from client.sandbox import Settings, expected_solution
+from tests.support import ADMIN
+
+__all__ = [
+    "CREATED",
+    "FAST",
+    "PENDING",
+    "PNG",
+    "QUICK",
+    "Reply",
+    "ScriptedProvider",
+    "fast",
+    "image_task",
+    "open_client",
+    "ready",
+    "reserved_port",
+    "scripted_provider",
+    "solution_of",
+    "until",
+]
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
+QUICK = Settings(latency_seconds=(0.0, 0.05), async_images=True)
+CREATED = {"errorId": 0, "errorCode": "", "errorDescription": "", "status": "idle", "taskId": "task-1"}
+PENDING = {"errorId": 0, "status": "processing"}
+
+
+def fast(**plan: Any) -> Mapping[str, Dialect]:
+    """The shipped providers with short times; behind a callback they are polled after a time no test waits for."""
+    times = {
+        "first_after_seconds": 0.02,
+        "first_after_callback_seconds": 20.0,
+        "interval_seconds": 0.05,
+        "window_seconds": 30.0,
+        "grace_seconds": 1.0,
+        "requests_per_second": 500.0,
+        **plan,
+    }
+    return MappingProxyType(
+        {name: replace(dialect, polls=replace(dialect.polls, **times)) for name, dialect in DIALECTS.items()}  # type: ignore[type-var]  # dialects are dataclasses here
+    )
+
+
+FAST = fast()
+
+
+def image_task(number: int = 0, **fields: Any) -> dict[str, Any]:
+    """A task that the sandbox answers; each number is another image."""
+    return {"type": "ImageToTextTask", "body": PNG + number.to_bytes(4), **fields}
+
+
+def solution_of(task: Mapping[str, Any], provider: str = "capsolver") -> dict[str, Any]:
+    """The right solution of an image task."""
+    return expected_solution(provider, {**task, "body": base64.b64encode(task["body"]).decode()})
+
+
+@asynccontextmanager
+async def open_client(
+    provider_url: str, receiver_url: str | None = None, *, provider: str = "capsolver", **options: Any
+) -> AsyncIterator[TaskClient]:
+    """A client of a quick provider; with a receiver if its address is given."""
+    options = {"client_key": "tests-only-client-key", "dialects": FAST, "receiver_key": ADMIN, **options}
+    async with TaskClient(provider, provider_url=provider_url, receiver_url=receiver_url, **options) as tasks:
+        yield tasks
+
+
+def ready(text: str = "44795sds", **fields: Any) -> dict[str, Any]:
+    """An answer of CapSolver's with a solution."""
+    return {"errorId": 0, "errorCode": "", "status": "ready", "solution": {"text": text}, **fields}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer by script: JSON or raw bytes; `first` is done before it is sent; `cuts` sends nothing."""
+
+    body: Any = field(default_factory=dict)
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    first: Callable[[dict[str, Any]], Awaitable[object]] | None = None
+    cuts: bool = False
+
+
+class ScriptedProvider:
+    """A provider that answers each method with one reply after the other, and then with the last one for good."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.calls: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.script: dict[str, list[Reply]] = defaultdict(lambda: [Reply(status=404)])
+
+    def answers(self, method: str, *replies: Reply | dict[str, Any]) -> None:
+        """Sets what a method answers from now on."""
+        self.script[method] = [each if isinstance(each, Reply) else Reply(each) for each in replies]
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        method = request.match_info["method"]
+        body = await request.json()
+        self.calls[method].append(body)
+        replies = self.script[method]
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        if reply.first is not None:
+            await reply.first(body)
+        if reply.cuts:
+            assert request.transport is not None
+            request.transport.abort()
+        if isinstance(reply.body, bytes):
+            return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+        return web.json_response(reply.body, status=reply.status, headers=reply.headers)
+
+
+@asynccontextmanager
+async def scripted_provider(port: int = 0, **script: Any) -> AsyncIterator[ScriptedProvider]:
+    """A running `ScriptedProvider`; keywords are methods with a reply or a list of them."""
+    provider = ScriptedProvider()
+    for method, replies in script.items():
+        provider.answers(method, *(replies if isinstance(replies, list) else [replies]))
+    app = web.Application()
+    app.router.add_post("/{method}", provider._answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        try:
+            await web.SockSite(runner, listener).start()
+            provider.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield provider
+        finally:
+            await runner.cleanup()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else can take: connections are refused, until a server of ours listens on it, and after."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:
+    """Returns once an awaited condition holds; fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)

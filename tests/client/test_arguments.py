@@ -1,0 +1,105 @@
+"""What a client is made with is checked at once; what is wrong is named, and keys are never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from client import TaskClient
+from client.arguments import ClientArguments, Given, read_arguments
+from client.errors import BadArgumentError
+from client.providers import DIALECTS
+
+_SECRET = "tests-only-client-key"
+_KEY = {"CAPSOLVER_CLIENT_KEY": _SECRET}
+
+
+def _read(provider: str = "capsolver", environ: Mapping[str, str] = _KEY, **given: Any) -> ClientArguments:
+    return read_arguments(Given(provider=provider, **given), DIALECTS, environ)
+
+
+def test_environment_fills_what_is_not_given() -> None:
+    """Keys and the receiver's address come from their variables, the endpoint and the limits from the provider."""
+    environ = {**_KEY, "CALLBACK_RECEIVER_URL": "https://host.example/base/", "CALLBACK_RECEIVER_KEY": "receiver-key"}
+
+    arguments = _read(environ=environ)
+
+    assert arguments.client_key == _SECRET
+    assert (arguments.receiver_url, arguments.receiver_key) == ("https://host.example/base", "receiver-key")
+    assert arguments.provider_url == "https://api.capsolver.com"
+    assert (arguments.timeout_seconds, arguments.requests_per_second) == (330.0, 20.0)
+
+
+def test_arguments_win_over_the_environment() -> None:
+    """What is given is not looked up."""
+    assert _read(client_key="another").client_key == "another"
+
+
+def test_no_receiver() -> None:
+    """A variable that is set to nothing counts as not set: the client just polls."""
+    assert _read(environ={**_KEY, "CALLBACK_RECEIVER_URL": ""}).receiver_url is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param({"provider": "nope"}, "unknown provider 'nope': expected one of capsolver", id="provider"),
+        pytest.param({"environ": {}}, "CAPSOLVER_CLIENT_KEY: expected the client key of capsolver", id="no-key"),
+        pytest.param({"client_key": "a b"}, "CAPSOLVER_CLIENT_KEY: a key has only visible", id="blank-in-a-key"),
+        pytest.param({"receiver_key": "a\nb"}, "CALLBACK_RECEIVER_KEY: a key has only", id="line-break-in-a-key"),
+        pytest.param({"receiver_url": "host:8080"}, "CALLBACK_RECEIVER_URL: expected http", id="receiver-without-http"),
+        pytest.param({"receiver_url": "http://u:p@host"}, "CALLBACK_RECEIVER_URL: expected", id="receiver-with-user"),
+        pytest.param({"provider_url": "http://host:99999"}, "provider_url: expected http", id="port-out-of-range"),
+        pytest.param({"provider_url": "http://[::1"}, "provider_url: expected http", id="broken-address"),
+        pytest.param({"timeout_seconds": 0}, "timeout_seconds: expected a number above 0, got 0", id="no-time"),
+        pytest.param({"timeout_seconds": 1e9}, "timeout_seconds: Input should be less", id="too-much-time"),
+        pytest.param({"requests_per_second": float("nan")}, "requests_per_second: expected", id="no-rate"),
+        pytest.param({"first_poll_seconds": 300.0}, "first_poll_seconds: capsolver forgets", id="poll-after-the-end"),
+        pytest.param({"tags": "checkout"}, "tags: expected several texts", id="tags-as-one-text"),
+        pytest.param({"tags": ["a,b"]}, "tags.0: String should match", id="comma-in-a-tag"),
+    ],
+)
+def test_wrong(given: dict[str, Any], said: str) -> None:
+    """Each wrong argument is refused with its name, or that of the variable that could hold it."""
+    with pytest.raises(BadArgumentError, match=said):
+        _read(**given)
+
+
+def test_app_id_where_there_is_none() -> None:
+    """A provider that knows no appId is not sent one."""
+    with pytest.raises(BadArgumentError, match="app_id: onecaptcha takes none"):
+        _read("onecaptcha", {"ONECAPTCHA_CLIENT_KEY": "key"}, app_id="app")
+
+
+def test_keys_are_not_shown() -> None:
+    """Neither the text of the arguments nor that of a client holds a key."""
+    client = TaskClient("capsolver", client_key=_SECRET, receiver_url="http://127.0.0.1:1", receiver_key=_SECRET)
+
+    assert _SECRET not in repr(_read()) + repr(Given(provider="capsolver", client_key=_SECRET)) + repr(vars(client))
+
+
+def test_registration_names_the_key_by_a_hash() -> None:
+    """The receiver learns the first 8 hex digits of the key's hash, the tags of both, and the time."""
+    arguments = _read(tags=["shop", "checkout"])
+
+    registration = arguments.registration(timeout_seconds=None, tags=["checkout", "now"], type="ImageToTextTask")
+
+    assert registration.client_key_id == "ba3dfb9d"
+    assert registration.tags == ("shop", "checkout", "now")
+    assert registration.timeout_seconds == 330.0
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        pytest.param({}, "type: expected the type", id="no-type"),
+        pytest.param({"type": 7}, "type: expected the type", id="type-is-no-text"),
+        pytest.param({"type": "T", "websiteURL": object()}, "task: cannot be written as JSON", id="no-json"),
+    ],
+)
+def test_task_that_cannot_be_sent(task: dict[str, Any], said: str) -> None:
+    """A task without a type, or with what is no JSON, is refused before anything is registered."""
+    with pytest.raises(BadArgumentError, match=said):
+        _read().check_task(task)
