@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test lint bench lock clean
+.PHONY: help demo serve test lint bench docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
 
 bench: $(INSTALLED)  ## figures, side by side in one run
 	$(BIN)/python -m tests.benchmarks
+
+docs: $(INSTALLED)  ## renews the README's table of settings
+	$(BIN)/python -m tests.readme
 
 lock: $(INSTALLED)  ## renews both locks from pyproject.toml
 	$(PIP) install uv

@@ -1,0 +1,1 @@
+"""The main job on one machine: two sandboxes, a receiver, and clients that await every answer."""

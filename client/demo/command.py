@@ -1,0 +1,32 @@
+"""`python -m client demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import click
+import structlog
+from rich.console import Console
+
+from client.demo.run import run_demo
+
+__all__ = ["demo"]
+
+_BY_HAND = """
+The parts by hand, each in a terminal of its own:
+  make serve
+  .venv/bin/python -m client sandbox --port 8081 --dialect capsolver
+  export CAPSOLVER_CLIENT_KEY=anything CALLBACK_RECEIVER_URL=http://127.0.0.1:8080
+  .venv/bin/python -m client solve IMAGE --provider capsolver --provider-url http://127.0.0.1:8081"""
+
+
+@click.command(epilog="Exit codes: 0 every answer came and was right, 1 otherwise.")
+def demo() -> None:
+    """Run two sandboxes, a receiver and clients on this machine, and watch tasks being answered. Under a minute."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    console = Console()
+    is_right = asyncio.run(run_demo(console))
+    console.print(_BY_HAND, highlight=False, soft_wrap=True)
+    sys.exit(0 if is_right else 1)

@@ -1,0 +1,1 @@
+"""Whole flows, as a user runs them: real processes, real sockets."""
