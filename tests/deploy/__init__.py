@@ -1,0 +1,1 @@
+"""Checks that deploy/ agrees with the code, and its files with each other."""

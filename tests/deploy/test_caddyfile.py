@@ -1,0 +1,82 @@
+"""deploy/Caddyfile: what its log shows of an address, and what it does with callbacks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from receiver.settings import Settings
+from tests.deploy.files import CADDYFILE, ENVIRONMENT, block, settings_in
+
+
+def _logged(uri: str) -> str:
+    """What the filter of the log leaves of an address; Go's and Python's expressions agree on what is used in it."""
+    found = re.search(r"request>uri regexp (\S+) \$1$", CADDYFILE, re.MULTILINE)
+    assert found is not None
+    return re.sub(found[1], lambda match: match[1] or "", uri, count=1)
+
+
+@pytest.mark.parametrize(
+    ("uri", "logged"),
+    [
+        ("/callback/capsolver/EQGh_BCcGHC-qCm0", "/callback/"),
+        ("/callback/capsolver/EQGh?id=1&code=t", "/callback/"),
+        ("/callback/", "/callback/"),
+        ("/callback?code=t", ""),
+        ("/callback%2Fcapsolver%2FEQGh", ""),
+        ("/%63allback/capsolver/EQGh", ""),
+        ("/prefix/callback/capsolver/EQGh", ""),
+        ("//callback/capsolver/EQGh", ""),
+        ("/v1/tasks?tags=a", "/v1/tasks"),
+        ("/v1/tasks/0199?wait=50", "/v1/tasks"),
+        ("/v1/results?after=c1&wait=50", "/v1/results"),
+        ("/v1/subscribe?ticket=t", "/v1/subscribe"),
+        ("/healthz?a=b", "/healthz"),
+        ("/readyz", "/readyz"),
+        ("/?code=t", ""),
+        ("*", ""),
+    ],
+)
+def test_the_log_shows_the_route_alone(uri: str, logged: str) -> None:
+    """Neither a query nor anything below /callback/ is left, however the address is spelt."""
+    assert _logged(uri) == logged
+
+
+def test_the_filter_covers_every_log() -> None:
+    """It is the default log's: failed requests are written there too, and no site has a log of its own."""
+    assert CADDYFILE.count("log {") == CADDYFILE.count("format filter {") == 1
+    assert re.search(r"\blog \{\s+format filter \{\s+wrap json\s", block(""))
+    assert re.findall(r"(request>headers|resp_headers) delete", CADDYFILE) == ["request>headers", "resp_headers"]
+
+
+def test_callbacks_are_not_redirected() -> None:
+    """On port 80 they are proxied before everything else is redirected; Caddy's own redirects are off."""
+    port_80 = block("http://")
+
+    assert "auto_https disable_redirects" in CADDYFILE
+    assert re.search(r"handle /callback/\* \{\s+import receiver\s+\}\s+handle \{\s+redir https://", port_80)
+    assert CADDYFILE.count("redir ") == 1
+
+
+def test_the_proxy_leads_to_the_receiver() -> None:
+    """Address and port are those of the environment example."""
+    given = settings_in(ENVIRONMENT, active=True)
+
+    assert f"reverse_proxy {given['RECEIVER_HOST']}:{given['RECEIVER_PORT']} {{" in block("(receiver)")
+    assert "callbacks.example.org" in given["RECEIVER_PUBLIC_URL"]
+    assert "import receiver" in block("callbacks.example.org")
+
+
+def test_the_receiver_sees_what_is_too_large_for_it() -> None:
+    """The proxy's limit lies above the largest one that the receiver can have."""
+    limit = re.search(r"max_size (\d+)MiB", block("(receiver)"))
+    assert limit is not None
+
+    with pytest.raises(ValueError, match="max_body_bytes"):
+        Settings(max_body_bytes=int(limit[1]) * 1024 * 1024, _env_file=None)
+
+
+def test_long_requests_have_no_limit() -> None:
+    """Nothing in it ends a long poll or a websocket."""
+    assert not re.search(r"^\s*(write|read_timeout|write_timeout|response_header_timeout) ", CADDYFILE, re.MULTILINE)

@@ -1,0 +1,77 @@
+"""deploy/environment.example, as the receiver reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from receiver.errors import CannotStartError
+from receiver.settings import Settings, load_settings
+from tests.deploy.files import ENVIRONMENT, settings_in
+
+KEY = "tests-only-key-0123456789"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in an environment without settings."""
+    for name in [name for name in os.environ if name.upper().startswith("RECEIVER_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def test_it_names_only_real_settings() -> None:
+    """Every variable in it, commented out or not, is a setting."""
+    names = {*settings_in(ENVIRONMENT, active=True), *settings_in(ENVIRONMENT, active=False)}
+
+    assert names - {f"RECEIVER_{name.upper()}" for name in Settings.model_fields} == set()
+
+
+def test_it_names_what_matters() -> None:
+    """What has to be chosen stands in active lines, what rarely is in comments."""
+    assert settings_in(ENVIRONMENT, active=True).keys() == {
+        "RECEIVER_HOST",
+        "RECEIVER_PORT",
+        "RECEIVER_PUBLIC_URL",
+        "RECEIVER_DATABASE",
+        "RECEIVER_API_KEYS",
+    }
+    assert settings_in(ENVIRONMENT, active=False).keys() == {
+        "RECEIVER_ALLOW_ANONYMOUS",
+        "RECEIVER_SIGNING_KEYS",
+        "RECEIVER_CALLBACK_SECRETS",
+        "RECEIVER_MAX_BODY_BYTES",
+        "RECEIVER_LOG_FORMAT",
+    }
+
+
+def test_it_does_not_start_before_it_is_filled_in(folder: Path) -> None:
+    """Without a key the receiver refuses, and names the setting."""
+    (folder / ".env").write_text(ENVIRONMENT)
+
+    with pytest.raises(CannotStartError, match="RECEIVER_API_KEYS: at least one key is needed"):
+        load_settings(folder)
+
+
+def test_it_is_valid_once_a_key_is_in(folder: Path) -> None:
+    """A key is all that is missing."""
+    (folder / ".env").write_text(ENVIRONMENT.replace("RECEIVER_API_KEYS=\n", f"RECEIVER_API_KEYS=worker:{KEY}\n"))
+
+    settings = load_settings(folder)
+
+    assert [key.name for key in settings.keys] == ["worker"]
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.public_url == "https://callbacks.example.org"
+    assert settings.database == Path("/var/lib/callback-receiver/receiver.db")
+
+
+def test_what_is_commented_out_is_the_default(folder: Path) -> None:
+    """Taking the comment marks away changes nothing."""
+    plain = ENVIRONMENT.replace("RECEIVER_API_KEYS=\n", f"RECEIVER_API_KEYS=worker:{KEY}\n")
+    (folder / ".env").write_text(plain)
+    as_shipped = load_settings(folder)
+    (folder / ".env").write_text(plain.replace("\n#RECEIVER_", "\nRECEIVER_"))
+
+    assert load_settings(folder) == as_shipped

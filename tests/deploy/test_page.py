@@ -1,0 +1,61 @@
+"""deploy/README.md: that what it tells to type works."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from receiver.settings import Settings
+from tests.deploy.files import PAGE
+from tests.support import running_receiver
+
+
+def test_it_names_only_real_settings() -> None:
+    """Every RECEIVER_ variable on the page is a setting."""
+    assert set(re.findall(r"RECEIVER_\w+", PAGE.replace("CALLBACK_RECEIVER_", ""))) <= {
+        f"RECEIVER_{name.upper()}" for name in Settings.model_fields
+    }
+
+
+async def test_the_first_callback_goes_as_told(tmp_path: Path) -> None:
+    """The two bodies of the page make a task and end it, with the answers that the page promises."""
+    registration, delivery = re.findall(r"--json '(\{.*?\})' ", PAGE)
+    json = {"Content-Type": "application/json"}
+
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        registered = (await api.send("POST", "/v1/tasks", data=registration, headers=json)).json
+        answer = await api.send("POST", registered["callbackUrl"], key=None, data=delivery, headers=json)
+        task = await api.task(registered["ref"])
+
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert (task["status"], task["source"], task["solution"]) == ("ready", "callback", {"text": "44795sds"})
+
+
+async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
+    """The statement of the page makes even the same file pass for a restored one: old cursors show a gap."""
+    found = re.search(r'sqlite3 receiver\.db "(DELETE .*)"', PAGE)
+    assert found is not None
+    database = tmp_path / "receiver.db"
+    async with running_receiver(database) as api:
+        cursor = (await api.register())["cursor"]
+    async with running_receiver(database) as api:
+        before = await api.send("GET", f"/v1/results?after={cursor}")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(found[1])
+
+    async with running_receiver(database) as api:
+        after = await api.send("GET", f"/v1/results?after={cursor}")
+
+    assert before.status == 200
+    assert (after.status, after.json["reason"]) == (410, "other-log")
+
+
+async def test_readiness_is_shown_as_told(tmp_path: Path) -> None:
+    """The check behind the proxy prints what the page says."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        answer = await api.send("GET", "/readyz", key=None)
+
+    assert answer.body.decode() == '{"status":"ready"}'
+    assert f"`{answer.body.decode()}`" in PAGE

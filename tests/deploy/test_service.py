@@ -1,0 +1,77 @@
+"""deploy/callback-receiver.service: that it starts the receiver, ends it cleanly and shuts it in."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pytest
+from click.testing import CliRunner
+
+from receiver.__main__ import cli
+from tests.deploy.files import ENVIRONMENT, PAGE, settings_in, unit_values
+
+
+def test_it_runs_the_serve_command() -> None:
+    """The command is there, from the checkout and the packages that the page installs."""
+    (command,) = unit_values("ExecStart")
+    (folder,) = unit_values("WorkingDirectory")
+    python, *arguments = command.split()
+
+    assert arguments == ["-m", "receiver", "serve"]
+    assert CliRunner().invoke(cli, ["serve", "--help"]).exit_code == 0
+    assert PurePosixPath(python) == PurePosixPath(folder, ".venv/bin/python")
+    assert f"git clone REPOSITORY {folder}\ncd {folder}\npython3 -m venv .venv\n" in PAGE
+
+
+def test_the_database_lies_in_its_own_folder() -> None:
+    """The state folder, closed to others, is where the environment example puts the database."""
+    (folder,) = unit_values("StateDirectory")
+
+    assert settings_in(ENVIRONMENT, active=True)["RECEIVER_DATABASE"] == f"/var/lib/{folder}/receiver.db"
+    assert unit_values("StateDirectoryMode") == ["0700"]
+    assert unit_values("UMask") == ["0077"]
+
+
+def test_the_settings_are_where_the_page_puts_them() -> None:
+    """The page installs the example where the unit reads it, for a user that it makes."""
+    (environment,) = unit_values("EnvironmentFile")
+    (user,) = unit_values("User")
+
+    assert f"install -m 0640 -o root -g {user} deploy/environment.example {environment}\n" in PAGE
+    assert f"adduser --system --group --no-create-home --home /var/lib/{user} {user}\n" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Restart", "on-failure"),
+        ("RestartPreventExitStatus", "2"),
+        ("KillSignal", "SIGTERM"),
+        ("TimeoutStopSec", "30"),
+        ("LimitNOFILE", "65536"),
+    ],
+)
+def test_it_is_started_and_stopped_with_care(name: str, value: str) -> None:
+    """Failures start it again, a refusal (exit code 2) does not; SIGTERM gets more time than a shutdown takes."""
+    assert unit_values(name) == [value]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NoNewPrivileges", "yes"),
+        ("CapabilityBoundingSet", ""),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+        ("PrivateTmp", "yes"),
+        ("PrivateDevices", "yes"),
+        ("ProtectKernelTunables", "yes"),
+        ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX"),
+        ("RestrictNamespaces", "yes"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("SystemCallArchitectures", "native"),
+    ],
+)
+def test_it_is_shut_in(name: str, value: str) -> None:
+    """It can write its own folder, speak over sockets, and do little else."""
+    assert unit_values(name) == [value]
