@@ -10,14 +10,13 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 from uuid import UUID
 
 from client.protocol import OutcomeReport, Registration
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
-from receiver.errors import ReceiverError, StoreBusyError
+from receiver.errors import ReceiverError
 from receiver.hub import EVERYTHING, Hub, Waiter
 from receiver.intake import Incoming, read_answer, read_arrival, task_of_registration, times_of_new_task
 from receiver.ledger import Command
@@ -28,10 +27,7 @@ from receiver.tokens import CallbackToken, Kind, make_token
 
 __all__ = ["Inbox", "InboxRules"]
 
-Answer = TypeVar("Answer")
-
 _ACKNOWLEDGE_SECONDS = 1.5
-_WRITE_SECONDS = 10.0
 _MAX_LOOKS = 25
 
 
@@ -94,12 +90,13 @@ class Inbox:
             command = DeliverToStanding(
                 url_id=str(token.id), arrival=arrival, new_task=times, quotas=self._rules.quotas
             )
-        return await self._write(command, _ACKNOWLEDGE_SECONDS)
+        return await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
 
     async def hint(self, token: CallbackToken) -> None:
         """Notes that something came for this task that could not be taken in."""
         if token.kind is Kind.TASK:
-            await self._write(HintTask(ref=str(token.id), now=self._now()), _ACKNOWLEDGE_SECONDS)
+            command = HintTask(ref=str(token.id), now=self._now())
+            await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
 
     # Tasks
 
@@ -138,11 +135,11 @@ class Inbox:
             _, answered = read_answer(dialect, registration.outcome, now, is_after_the_fact=True)
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
-        return await self._write(Register(task=task, answered=answered, idempotency=idempotency))
+        return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
 
     async def bind(self, ref: str, task_id: TaskId) -> TaskRecord:
         """The task with its id; raises `unknown-task`, `task-id-taken`, `task-id-mismatch`."""
-        return await self._write(Bind(ref=ref, task_id=task_id, now=self._now()))
+        return await self._store.write(Bind(ref=ref, task_id=task_id, now=self._now()))
 
     async def report(self, ref: str, report: OutcomeReport) -> ReportedTask:
         """What became of a provider's answer that a client reports; raises as `bind`, and `unreadable-answer`."""
@@ -152,15 +149,15 @@ class Inbox:
         now = self._now()
         given_id, answered = read_answer(self._dialects[task.provider], report, now)
         task_id = given_id if report.task_id is None else report.task_id
-        return await self._write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
+        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
 
     async def forget(self, ref: str) -> None:
         """Deletes the task; raises `unknown-task`."""
-        await self._write(Forget(ref=ref, now=self._now()))
+        await self._store.write(Forget(ref=ref, now=self._now()))
 
     async def give_up_overdue(self, limit: int) -> int:
         """Ends tasks whose deadline has come; the answer is how many."""
-        return await self._write(Expire(now=self._now(), limit=limit))
+        return await self._store.write(Expire(now=self._now(), limit=limit))
 
     async def find(self, task_or_ref: str, provider: str | None) -> TaskRecord | None:
         """The task with this ref (which wins) or provider's id.
@@ -258,13 +255,6 @@ class Inbox:
         """Waits for a wake-up until `deadline`; whether it is worth looking again."""
         seconds = deadline - _loop_time()
         return seconds > 0 and not self._hub.is_closed and await waiter.wait(seconds) and not self._hub.is_closed
-
-    async def _write(self, command: Command[Answer], seconds: float = _WRITE_SECONDS) -> Answer:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._store.write(command)
-        except TimeoutError:
-            raise StoreBusyError("it was not stored in time; it may still be") from None
 
 
 def _loop_time() -> float:

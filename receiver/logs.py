@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import sys
-from typing import Any
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
 
 import orjson
 import structlog
@@ -24,18 +28,53 @@ def configure_logs(log_format: str) -> None:
             cache_logger_on_first_use=True,
         )
         return
+    lines = _Lines(sys.stderr.buffer)
+    atexit.register(lines.flush)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            _render,
-        ],
+        processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, _render],
         wrapper_class=structlog.make_filtering_bound_logger("info"),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
 
 
 def _render(_logger: Any, _name: str, event_dict: structlog.typing.EventDict) -> bytes:
-    return orjson.dumps(event_dict, default=str, option=orjson.OPT_NON_STR_KEYS)
+    event_dict["timestamp"] = datetime.now(UTC)
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+    return orjson.dumps(event_dict, default=str, option=options)
+
+
+class _Lines:
+    """Writes what is told in one turn of the event loop at its end, at once: one write for a batch of callbacks.
+
+    Errors do not wait, because what they tell of may be followed by the end of the process; nor do lines that are told
+    outside a loop. A stream that takes no more lines is no reason to fail.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lines: list[bytes] = []
+
+    def info(self, line: bytes) -> None:
+        """Writes the line soon."""
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def error(self, line: bytes) -> None:
+        """Writes the line now."""
+        self._lines.append(line)
+        self.flush()
+
+    warning = info
+    critical = error
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        lines, self._lines = self._lines, []
+        with suppress(OSError, ValueError):
+            self._stream.write(b"".join(lines))
+            self._stream.flush()

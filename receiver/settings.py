@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from client.protocol import API_KEY_MIN_LENGTH
 from receiver.errors import CannotStartError
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         description="Further keys for callback tokens, with commas, at least 32 bytes each; the first one signs, all "
         "are tried. The key made at the first start lives in the database.",
     )
-    callback_secrets: dict[str, SecretStr] = Field(
+    callback_secrets: dict[str, Annotated[SecretStr, Field(min_length=1)]] = Field(
         default_factory=dict,
         description="JSON object, provider → the secret that it signs its callbacks with. Unset: a signature is not "
         "asked for, the URL alone is the proof.",
@@ -168,17 +168,26 @@ def load_settings(folder: Path) -> Settings:
         CannotStartError: a variable is unknown or wrong; the text names it and what was expected.
     """
     dotenv = folder / ".env"
-    _check_names({*os.environ, *(dotenv_values(dotenv) if dotenv.is_file() else ())})
-    secrets_folder = os.environ.get(_SECRETS_FOLDER)
+    given = {**_read_dotenv(dotenv), **os.environ}
+    secrets_folder = given.get(_SECRETS_FOLDER) or None
     if secrets_folder is not None and not Path(secrets_folder).is_dir():
         raise CannotStartError(f"{_SECRETS_FOLDER}: there is no folder {secrets_folder}")
+    secrets = [path.name for path in Path(secrets_folder).iterdir()] if secrets_folder is not None else []
+    _check_names({*given, *secrets})
+    _check_texts(given)
     try:
         settings = Settings(_env_file=dotenv, _secrets_dir=secrets_folder)
     except ValidationError as error:
         raise CannotStartError("; ".join(_sentence(detail) for detail in error.errors())) from None
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{field[1].upper()}" if field else "settings"
+        raise CannotStartError(f"{name}: expected JSON") from None
     except ValueError as error:
         raise CannotStartError(f"settings: {error}") from None
     settings.check_exposure()
+    # Read for its error: later it would end a server that has begun to start.
+    _ = settings.more_signing_keys
     return settings
 
 
@@ -205,6 +214,22 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _read_dotenv(path: Path) -> dict[str, str | None]:
+    try:
+        return dict(dotenv_values(path)) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError):
+        raise CannotStartError(f"{path}: it cannot be read as text in UTF-8") from None
+
+
+def _check_texts(given: Mapping[str, str | None]) -> None:
+    for name, value in given.items():
+        if name.upper().startswith(PREFIX) and value is not None and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise CannotStartError(f"{name}: expected text in UTF-8") from None
 
 
 def _check_names(given: set[str]) -> None:

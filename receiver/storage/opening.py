@@ -6,6 +6,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ import aiosqlite
 from receiver.errors import CannotStartError
 from receiver.storage import statements as sql
 
-__all__ = ["Identity", "connect_reader", "connect_writer", "on_thread", "prepare"]
+__all__ = ["Identity", "connect_reader", "connect_writer", "make_file", "on_thread", "prepare"]
 
 Answer = TypeVar("Answer")
 
@@ -42,9 +43,23 @@ def on_thread(connection: aiosqlite.Connection, function: Callable[[], Answer]) 
     return run(function)
 
 
+def make_file(path: Path) -> None:
+    """Makes the file, with mode 0600, if it is not there.
+
+    To be called before connecting: a connection that cannot be made leaves a thread (aiosqlite 0.22) that dies noisily.
+
+    Raises:
+        CannotStartError: the file cannot be opened for writing.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise CannotStartError(f"{path}: the database cannot be opened for writing: {error.strerror}") from error
+
+
 def connect_writer(path: Path) -> aiosqlite.Connection:
-    """A connection that may write; a new file is made with mode 0600."""
-    return aiosqlite.Connection(lambda: _connect_writer(path), iter_chunk_size=64)
+    """A connection that may write."""
+    return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=rw"), iter_chunk_size=64)
 
 
 def connect_reader(path: Path) -> aiosqlite.Connection:
@@ -61,6 +76,9 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise CannotStartError(f"SQLite 3.37 or newer is needed, this is {sqlite3.sqlite_version}")
     try:
+        # Before anything is written: what is not ours stays as it is.
+        _check(connection, path)
+        _close_to_others(path)
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise CannotStartError(f"{path}: the file system does not support SQLite's WAL mode (it is {mode})")
@@ -78,16 +96,32 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
     return identity
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of its schema."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and application != _APPLICATION_ID:
+    if application != _APPLICATION_ID and (tables or application):
         raise CannotStartError(f"{path}: this is another program's database")
     if version > len(sql.MIGRATIONS):
         raise CannotStartError(
             f"{path}: the database is newer (schema {version}) than this program (schema {len(sql.MIGRATIONS)})"
         )
+    return int(version)
+
+
+def _close_to_others(path: Path) -> None:
+    """Mode 0600 for the file and for those that SQLite keeps beside it."""
+    try:
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            with suppress(FileNotFoundError):
+                path.with_name(name).chmod(0o600)
+    except OSError as error:
+        raise CannotStartError(f"{path}: its mode cannot be set to 0600: {error.strerror}") from error
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = _check(connection, path)
     for step in sql.MIGRATIONS[version:]:
         # Not executescript: that would commit first.
         for statement in step.split(";"):
@@ -115,15 +149,6 @@ def _identify(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
 def _meta(connection: sqlite3.Connection, name: str) -> object:
     row = connection.execute(sql.SELECT_META, (name,)).fetchone()
     return None if row is None else row[0]
-
-
-def _connect_writer(path: Path) -> sqlite3.Connection:
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        path.chmod(0o600)
-    except OSError as error:
-        raise CannotStartError(f"{path}: the database cannot be opened for writing: {error.strerror}") from error
-    return _connect(f"{path.absolute().as_uri()}?mode=rw")
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -8,9 +8,12 @@ from typing import Protocol, TypeVar
 from receiver.ledger import Command
 from receiver.records import Delivery, Growth, Page, ResultFilter, StandingUrl, TaskRecord
 
-__all__ = ["Store", "TaskQuery"]
+__all__ = ["WRITE_SECONDS", "Store", "TaskQuery"]
 
 Answer = TypeVar("Answer")
+
+WRITE_SECONDS = 10.0
+"""How long a caller waits for its command to be stored, if it says nothing else."""
 
 TaskQuery = tuple[str | None, str | None, str | None]
 """Status, provider and tag to list by; None where any will do."""
@@ -22,14 +25,14 @@ class Store(Protocol):
     Store law: after a read has given cursor c, no result ever appears at or before c.
     """
 
-    async def write(self, command: Command[Answer]) -> Answer:
+    async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
         """What the command decided, once it is durable.
 
         Commands are decided in the order in which they were written. Cancelling the wait does not cancel the command.
 
         Raises:
             ReceiverError: what the command told its caller; then it changed nothing.
-            StoreBusyError: the queue is full; nothing was taken.
+            StoreBusyError: the queue is full, and nothing was taken; or it was not stored in time, and still may be.
             StoreFailedError: it could not be stored; nothing of it was.
         """
 

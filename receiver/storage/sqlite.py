@@ -16,8 +16,8 @@ from receiver.errors import CannotStartError, CursorGoneError, ReceiverError
 from receiver.ledger import Command
 from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
-from receiver.storage.opening import Identity, connect_reader, connect_writer, on_thread, prepare
-from receiver.storage.protocol import TaskQuery
+from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
+from receiver.storage.protocol import WRITE_SECONDS, TaskQuery
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
 from receiver.storage.writer import Writer
 
@@ -42,6 +42,7 @@ async def open_sqlite_store(
     """
     if not create and not path.is_file():  # noqa: ASYNC240  (once, before anything is served)
         raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    make_file(path)
     async with connect_writer(path) as writer:
         identity = await on_thread(writer, lambda: prepare(writer._conn, path, now))  # noqa: SLF001  (see on_thread)
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
@@ -71,9 +72,9 @@ class SqliteStore:
         """Lets `run` end when all it was given is stored."""
         self._writer.stop()
 
-    async def write(self, command: Command[Answer]) -> Answer:
+    async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
         """See `Store`."""
-        return await self._writer.write(command)
+        return await self._writer.write(command, within_seconds)
 
     def commits(self) -> AsyncIterator[Growth]:
         """See `Store`."""

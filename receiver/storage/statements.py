@@ -263,10 +263,11 @@ SELECT_LOG = f"""
       )
     ORDER BY log.position LIMIT :limit
 """
-# The keys of what came into the log after a position, for the waiters of this process.
+# The keys of what came into the log after a position, for the waiters of this process: one more than are named to them,
+# so that it shows when there are too many.
 SELECT_GROWTH = (
     "SELECT coalesce(log.ref, task.ref), task.provider, task.task_id FROM log LEFT JOIN task ON task.id = log.task "
-    "WHERE log.position > ? AND (log.ref IS NOT NULL OR task.id IS NOT NULL) ORDER BY log.position LIMIT 10000"
+    "WHERE log.position > ? AND (log.ref IS NOT NULL OR task.id IS NOT NULL) ORDER BY log.position LIMIT 10001"
 )
 
 # Tasks behind a row, newest first, a bounded stretch of them; the filter is applied to what the stretch holds.

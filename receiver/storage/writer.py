@@ -72,17 +72,23 @@ class Writer:
         self._is_growth_cut = False
         self._grew = asyncio.Event()
 
-    async def write(self, command: Command[Answer]) -> Answer:
+    async def write(self, command: Command[Answer], within_seconds: float) -> Answer:
         """See `Store.write`."""
         if self._is_stopping:
             raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
         if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + command.weight > _MAX_QUEUED_BYTES:
             raise StoreBusyError("too much is waiting to be stored")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
         self._queue.append(_Entry(command, answer))
         self._queued_bytes += command.weight
         self._arrived.set()
-        return await answer
+        # Not asyncio.timeout: this is on the way of every callback, and a bare timer is a fifth of the work.
+        limit = loop.call_later(within_seconds, _time_out, answer)
+        try:
+            return await answer
+        finally:
+            limit.cancel()
 
     async def run(self) -> None:
         """Writes until `stop`; then ends when the queue is empty."""
@@ -223,6 +229,11 @@ class Writer:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def _time_out(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(StoreBusyError("it was not stored in time; it may still be"))
 
 
 def _is_of_the_store(error: Exception) -> bool:

@@ -57,7 +57,7 @@ def a_ref(number: int) -> str:
 
 def a_task(ref: str, **fields: Any) -> TaskRecord:
     """A CapSolver task with a URL of its own, if nothing else is said."""
-    given = {
+    given: dict[str, Any] = {
         "row": 0,
         "provider": "capsolver",
         "type": None,
@@ -93,7 +93,7 @@ def a_delivery(number: int, text: str = "answer", task_id: TaskId | None = None)
 def a_standing_delivery(number: int, task_id: TaskId, text: str = "answer") -> DeliverToStanding:
     """A ready answer on a standing URL; the task that it may make has the ref of this number."""
     return DeliverToStanding(
-        url_id=a_ref(0), arrival=_arrival(text, task_id), new_task=_new_task(a_ref(number)), quotas=QUOTAS
+        url_id=a_ref(0), arrival=_arrival(text, task_id, a_ref(0)), new_task=_new_task(a_ref(number)), quotas=QUOTAS
     )
 
 
@@ -108,7 +108,7 @@ async def whole_log(store: Store, only: ResultFilter = ALL) -> Sequence[Entry]:
     return entries
 
 
-def _arrival(text: str, task_id: TaskId | None) -> Arrival:
+def _arrival(text: str, task_id: TaskId | None, standing_id: str | None = None) -> Arrival:
     return Arrival(
         provider="capsolver",
         method="POST",
@@ -117,6 +117,7 @@ def _arrival(text: str, task_id: TaskId | None) -> Arrival:
         reading=Callback(task_id, Ready({"text": text})),
         origin=Origin("callback", "token", NOW),
         received_at=NOW,
+        standing_id=standing_id,
     )
 
 

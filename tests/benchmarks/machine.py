@@ -1,0 +1,56 @@
+"""Where the figures come from: the machine, the versions, and how long this disk takes to make a write durable."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.benchmarks.load import percentile
+
+__all__ = ["describe_machine"]
+
+_SYNCS = 200
+_PAGE = bytes(4096)
+
+
+def describe_machine(folder: Path) -> dict[str, str | int | float]:
+    """Facts to print beside the figures; `folder` is where the databases are."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        **{name: version(name) for name in ("aiohttp", "aiosqlite", "uvloop", "pydantic", "structlog")},
+        "fdatasyncP50Ms": round(_sync_ms(folder), 3),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")
+
+
+def _sync_ms(folder: Path) -> float:
+    """The median of a page appended and synced, as a commit to a WAL does it."""
+    sync = getattr(os, "fdatasync", os.fsync)
+    file = folder / "sync"
+    took = []
+    with file.open("wb", buffering=0) as stream:
+        for _ in range(_SYNCS):
+            stream.write(_PAGE)
+            started = time.perf_counter()
+            sync(stream.fileno())
+            took.append(time.perf_counter() - started)
+    file.unlink()
+    return percentile(took, 50) * 1000

@@ -1,0 +1,191 @@
+"""What is measured, each in a process of its own: `python -m tests.benchmarks.servers NAME PORT DATABASE`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import aiosqlite
+import uvloop
+from aiohttp import web
+
+from client.providers import DIALECTS
+from receiver.app import create_app, microseconds_now, new_ref
+from receiver.deliveries import Delivered, Quotas
+from receiver.hub import Hub
+from receiver.inbox import Inbox, InboxRules
+from receiver.ledger import Command
+from receiver.logs import configure_logs
+from receiver.records import TaskRecord
+from receiver.settings import load_settings
+from receiver.storage.protocol import Store
+from receiver.web.context import CONTEXT
+from tests.benchmarks.tasks import READ_KEY, task_record, task_view_example
+from tests.support import free_port
+
+__all__ = ["Server", "serving"]
+
+_START_SECONDS = 20.0
+_CALLBACK = "/callback/{provider}/{token}"
+_DB: web.AppKey[aiosqlite.Connection] = web.AppKey("db", aiosqlite.Connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs."""
+
+    port: int
+    process: asyncio.subprocess.Process
+
+    def cpu_seconds(self) -> float | None:
+        """The processor time it has used so far; None where the system does not tell (only Linux does)."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def serving(name: str, database: Path) -> AsyncIterator[Server]:
+    """The server `name` ("bare", "receiver", "no store", "aiosqlite") until the block is left.
+
+    The receiver is started as a user would start it; its log goes to a file beside the database.
+    """
+    port = free_port()
+    environment = {variable: value for variable, value in os.environ.items() if not variable.startswith("RECEIVER_")}
+    environment |= {
+        "RECEIVER_DATABASE": str(database),
+        "RECEIVER_PORT": str(port),
+        "RECEIVER_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "RECEIVER_API_KEYS": f"bench:{READ_KEY}:read",
+        "PYTHONPATH": str(Path.cwd()),
+    }
+    command = ["receiver", "serve"] if name == "receiver" else [__name__, name, str(port), str(database)]
+    with database.with_suffix(".log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", *command, env=environment, cwd=database.parent, stdout=log, stderr=log
+        )
+    try:
+        await _accepts(port, process)
+        yield Server(port, process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _accepts(port: int, process: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(_START_SECONDS):
+        while process.returncode is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+    raise RuntimeError(f"the server ended with {process.returncode}; its log says why")
+
+
+def _bare(_database: Path) -> web.Application:
+    """Parses the same JSON and answers; nothing else."""
+
+    async def take(request: web.Request) -> web.Response:
+        await request.json()
+        return web.json_response({"status": "ok"})
+
+    async def give(_request: web.Request) -> web.Response:
+        return web.json_response(task)
+
+    task = task_view_example()
+    app = web.Application()
+    app.router.add_post(_CALLBACK, take)
+    app.router.add_get("/v1/tasks/{id}", give)
+    return app
+
+
+def _aiosqlite(database: Path) -> web.Application:
+    """One commit for each request, on one connection that all share, written as one would at first."""
+
+    async def connection(_app: web.Application) -> AsyncIterator[None]:
+        async with aiosqlite.connect(database) as db:
+            await db.execute("PRAGMA journal_mode = WAL")
+            await db.execute("PRAGMA synchronous = FULL")
+            await db.execute("CREATE TABLE callback (id INTEGER PRIMARY KEY, task_id TEXT, body TEXT)")
+            await db.commit()
+            app[_DB] = db
+            yield
+
+    async def take(request: web.Request) -> web.Response:
+        body = await request.json()
+        db = request.app[_DB]
+        await db.execute("INSERT INTO callback (task_id, body) VALUES (?, ?)", (body["taskId"], await request.text()))
+        await db.commit()
+        return web.json_response({"status": "ok"})
+
+    app = web.Application()
+    app.cleanup_ctx.append(connection)
+    app.router.add_post(_CALLBACK, take)
+    return app
+
+
+def _no_store(_database: Path) -> web.Application:
+    """The receiver with everything on, but a store that keeps nothing and answers at once."""
+    settings = load_settings(Path.cwd())
+    configure_logs(settings.log_format)
+    app = create_app(settings)
+
+    async def without_store(_app: web.Application) -> AsyncIterator[None]:
+        context = app[CONTEXT]
+        rules = InboxRules(
+            public_url=settings.public_url,
+            signing_key=context.signing_keys[0],
+            callback_secrets={},
+            quotas=Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0),
+        )
+        store = cast("Store", _NoStore(task_record(0)))
+        context.inbox = Inbox(store, Hub(1), DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
+        yield
+
+    app.cleanup_ctx.append(without_store)
+    return app
+
+
+class _NoStore:
+    """As much of a `Store` as the callback path asks of it."""
+
+    def __init__(self, task: TaskRecord) -> None:
+        self._delivered = Delivered("accepted", task)
+
+    async def write(self, _command: Command[Any], *, within_seconds: float) -> Delivered:
+        """That the delivery was accepted."""
+        del within_seconds
+        return self._delivered
+
+
+_APPS: dict[str, Callable[[Path], web.Application]] = {"bare": _bare, "aiosqlite": _aiosqlite, "no store": _no_store}
+
+
+def main() -> None:
+    """The process: serves until it is told to end."""
+    name, port, database = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    web.run_app(
+        _APPS[name](database),
+        host="127.0.0.1",
+        port=port,
+        access_log=None,
+        handler_cancellation=True,
+        print=None,
+        loop=uvloop.new_event_loop(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Commit to wake inside one process: how long after its COMMIT a waiter knows.
+
+From the moment in which `COMMIT` returned on the thread that writes, to the moment in which the waiter goes on: either
+`Inbox.wait_for`, which reads the task again before it returns, or a bare waiter of the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import aiosqlite
+
+from client.providers import DIALECTS
+from receiver.app import microseconds_now, new_ref
+from receiver.deliveries import Quotas
+from receiver.hub import Hub
+from receiver.inbox import Inbox, InboxRules
+from receiver.intake import Incoming
+from receiver.ledger import Command, Ledger
+from receiver.records import TaskRecord
+from receiver.storage.opening import connect_reader, on_thread, prepare
+from receiver.storage.protocol import WRITE_SECONDS
+from receiver.storage.sqlite import SqliteStore
+from receiver.tokens import CallbackToken, Kind
+from tests.benchmarks.load import percentile
+from tests.benchmarks.tasks import callback_body, register, running, task_record
+
+__all__ = ["PER_SECOND", "WAITERS", "Wakes", "measure_wakes"]
+
+Answer = TypeVar("Answer")
+
+WAITERS = 1000
+PER_SECOND = 1000
+_LIMIT_SECONDS = 60.0
+_PROVIDER = "capsolver"
+_NO_QUOTAS = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wakes:
+    """Milliseconds from a commit's return to the waiter's."""
+
+    wakes: int
+    p50_ms: float
+    p99_ms: float
+
+
+async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
+    """By what they wait with: "inbox" or "hub"; each with 1,000 waiters at 1,000 callbacks a second."""
+    hub = Hub(2 * WAITERS)
+    async with _noting_store(database) as store, asyncio.TaskGroup() as owner:
+        rules = InboxRules(public_url=None, signing_key=store.signing_keys[0], callback_secrets={}, quotas=_NO_QUOTAS)
+        inbox = Inbox(store, hub, DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
+        relay = owner.create_task(inbox.relay())
+
+        async def by_inbox(ref: str) -> None:
+            await inbox.wait_for(ref, None, _LIMIT_SECONDS)
+
+        async def by_hub(ref: str) -> None:
+            with hub.waiting(ref) as waiter:
+                await waiter.wait(_LIMIT_SECONDS)
+
+        measured: dict[str, Wakes] = {}
+        for name, wait in (("inbox", by_inbox), ("hub", by_hub)):
+            tasks = [task_record(len(measured) * (wakes + WAITERS) + number) for number in range(wakes + WAITERS)]
+            await register(store, tasks)
+            measured[name] = await _Course(store, inbox, tasks, wait).run(wakes)
+        relay.cancel()
+    return measured
+
+
+class _Course:
+    """One measurement: as one waiter goes on, the next begins, so that 1,000 wait all the time."""
+
+    def __init__(
+        self,
+        store: _NotingStore,
+        inbox: Inbox,
+        tasks: Sequence[TaskRecord],
+        wait: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._inbox = inbox
+        self._tasks = tasks
+        self._wait = wait
+        self._latencies: list[float] = []
+
+    async def run(self, wakes: int) -> Wakes:
+        async with asyncio.TaskGroup() as waiters, asyncio.timeout(_LIMIT_SECONDS):
+            for task in self._tasks[:WAITERS]:
+                waiters.create_task(self._wait_once(task.ref))
+            await asyncio.sleep(0.5)
+            async with asyncio.TaskGroup() as callbacks:
+                started = time.perf_counter()
+                for number, task in enumerate(self._tasks[:wakes]):
+                    await asyncio.sleep(started + number / PER_SECOND - time.perf_counter())
+                    callbacks.create_task(self._deliver(task))
+                    waiters.create_task(self._wait_once(self._tasks[number + WAITERS].ref))
+            # Those that began last are ended too, unmeasured.
+            measured = list(self._latencies)
+            async with asyncio.TaskGroup() as callbacks:
+                for task in self._tasks[wakes:]:
+                    callbacks.create_task(self._deliver(task))
+        return Wakes(
+            wakes=len(measured), p50_ms=percentile(measured, 50) * 1000, p99_ms=percentile(measured, 99) * 1000
+        )
+
+    async def _wait_once(self, ref: str) -> None:
+        await self._wait(ref)
+        self._latencies.append(time.perf_counter() - self._store.commits_at.pop(ref))
+
+    async def _deliver(self, task: TaskRecord) -> None:
+        await self._inbox.deliver(
+            DIALECTS[_PROVIDER],
+            CallbackToken(Kind.TASK, UUID(task.ref)),
+            Incoming(
+                method="POST",
+                headers={"Content-Type": "application/json"},
+                query=b"",
+                body=callback_body(task).encode(),
+            ),
+        )
+
+
+class _NotingConnection(sqlite3.Connection):
+    """Notes when COMMIT returned, for the tasks that were decided in the transaction."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.decided: list[str] = []
+        self.commits_at: dict[str, float] = {}
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        cursor = super().execute(sql, *parameters)
+        if sql == "COMMIT":
+            self.commits_at |= dict.fromkeys(self.decided, time.perf_counter())
+            self.decided.clear()
+        return cursor
+
+
+class _Noted:
+    """A command that leaves word of the tasks it was about."""
+
+    def __init__(self, command: Command[Any], decided: list[str]) -> None:
+        self.refs = command.refs
+        self.weight = command.weight
+        self._command = command
+        self._decided = decided
+
+    def decide(self, ledger: Ledger) -> Any:
+        self._decided.extend(self.refs)
+        return self._command.decide(ledger)
+
+
+class _NotingStore(SqliteStore):
+    """The store as it is; `commits_at` tells when the commit of a task's outcome returned."""
+
+    def __init__(self, connection: _NotingConnection, *rest: Any) -> None:
+        super().__init__(*rest)
+        self.commits_at = connection.commits_at
+        self._decided = connection.decided
+
+    async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
+        """See `Store.write`."""
+        noted: Command[Answer] = _Noted(command, self._decided)
+        return await super().write(noted, within_seconds=within_seconds)
+
+
+@asynccontextmanager
+async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(database, isolation_level=None, cached_statements=256, factory=_NotingConnection)
+
+    async with AsyncExitStack() as stack:
+        writer = await stack.enter_async_context(aiosqlite.Connection(connect, iter_chunk_size=64))
+        connection: Any = writer._conn
+        identity = await on_thread(writer, lambda: prepare(connection, database, microseconds_now()))
+        readers = [await stack.enter_async_context(connect_reader(database)) for _ in range(2)]
+        store = _NotingStore(connection, identity, writer, tuple(readers), time.monotonic)
+        await stack.enter_async_context(running(store))
+        yield store

@@ -1,0 +1,1 @@
+"""What holds for any input: the store against a plain model, the Store law, the tokens."""

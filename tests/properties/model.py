@@ -1,0 +1,323 @@
+"""The store as a plain dict and a list: what DESIGN 3 and 5 promise, written down a second time and without SQL.
+
+`Model.take` answers a step as the store should.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
+from client.providers.readings import TaskId
+from receiver.records import DELIVERIES_KEPT
+from tests.properties.steps import (
+    UNKNOWN_FINAL_AFTER,
+    Bind,
+    Deliver,
+    DeliverStanding,
+    Expire,
+    Forget,
+    Hint,
+    Register,
+    Report,
+    Says,
+    Step,
+)
+
+__all__ = ["Known", "Model", "Outcome", "Place"]
+
+
+class Outcome(NamedTuple):
+    """How a task ended."""
+
+    status: str
+    text: str
+    source: str
+    supersedes: int | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the provider's first outcome replaces it."""
+        return self.source == "deadline"
+
+
+class Place(NamedTuple):
+    """One place in the log; `ref` is empty where the result was forgotten."""
+
+    kind: str
+    ref: str
+    outcome: Outcome | None
+
+
+@dataclass
+class Known:
+    """One task."""
+
+    ref: str
+    provider: str
+    tags: tuple[str, ...]
+    deadline: int
+    poll: int | None
+    created: int
+    id: TaskId | None = None
+    bound_by: str | None = None
+    is_open: bool = False
+    is_standing: bool = False
+    is_disputed: bool = False
+    is_hinted: bool = False
+    joined: str | None = None
+    outcome: Outcome | None = None
+    position: int | None = None
+    deliveries: list[tuple[str | None, str]] = field(default_factory=list)
+
+    @property
+    def id_text(self) -> str | None:
+        """The id as it is compared."""
+        return None if self.id is None else str(self.id)
+
+    @property
+    def kept(self) -> list[str]:
+        """The verdicts of the deliveries that are kept: the first ones and the newest."""
+        return [verdict for _, verdict in [*self.deliveries[:DELIVERIES_KEPT], *self.deliveries[DELIVERIES_KEPT:][-1:]]]
+
+    def seen(self) -> tuple[Any, ...]:
+        """All that a reader may see of it."""
+        return (
+            *(self.ref, self.provider, self.tags, self.id, self.bound_by, self.is_open, self.is_disputed),
+            *(self.is_hinted, self.poll, len(self.deliveries), self.position, self.outcome),
+        )
+
+
+class ProblemError(Exception):
+    """What the caller is told."""
+
+
+class Model:
+    """All tasks, and the log of results."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Known] = {}
+        self.log: list[Place] = []
+        self.now = 0
+        self._forgotten_refs: set[str] = set()
+        self._forgotten_ids: set[tuple[str, str]] = set()
+        self._keys: dict[str, tuple[bytes, str, bool]] = {}
+
+    def take(self, step: Step) -> tuple[Any, ...]:
+        """The answer: a verdict and the task as it then is, or a problem."""
+        steps: dict[type, Any] = {
+            Register: self._register,
+            Bind: self._bind_step,
+            Deliver: self._deliver,
+            DeliverStanding: self._deliver_standing,
+            Report: self._report,
+            Expire: self._expire,
+            Forget: self._forget,
+            Hint: self._hint_step,
+        }
+        try:
+            verdict, task = steps[type(step)](step)
+        except ProblemError as problem:
+            return ("problem", str(problem))
+        return (verdict, None if task is None else task.seen())
+
+    def found(self, ref: str) -> Known | None:
+        """The task, or the one that it was joined to."""
+        task = self.tasks.get(ref)
+        while task is not None and task.joined is not None:
+            task = self.tasks.get(task.joined)
+        return task
+
+    def owner(self, provider: str, id_text: str) -> Known | None:
+        """The task that has the id."""
+        return next(
+            (task for task in self.tasks.values() if (task.provider, task.id_text) == (provider, id_text)), None
+        )
+
+    def _existing(self, ref: str) -> Known:
+        task = self.found(ref)
+        if task is None:
+            raise ProblemError("unknown-task")
+        return task
+
+    def _register(self, step: Register) -> tuple[bool, Known]:
+        if step.key is not None and step.key[0] in self._keys:
+            digest, ref, is_new = self._keys[step.key[0]]
+            if digest != step.key[1]:
+                raise ProblemError("idempotency-key-reused")
+            return is_new, self._existing(ref)
+        known = None if step.id is None else self.owner(step.provider, str(step.id))
+        task = known or Known(step.ref, step.provider, step.tags, step.deadline, self.now, self.now)
+        if known is None:
+            self.tasks[step.ref] = task
+            if step.id is not None:
+                task.id, task.bound_by, task.is_open = step.id, "create", True
+        if step.key is not None:
+            self._keys[step.key[0]] = (step.key[1], task.ref, known is None)
+        if step.says is not None:
+            self._settle_report(task, "poll", step.says, unknown_final_after=0)
+        return known is None, task
+
+    def _bind_step(self, step: Bind) -> tuple[str, Known]:
+        task = self._existing(step.ref)
+        self._bind(task, step.id)
+        return "bound", task
+
+    def _deliver(self, step: Deliver) -> tuple[str, Known | None]:
+        task = self.tasks.get(step.ref)
+        if task is not None:
+            return self._deliver_to(task, step)
+        if step.ref in self._forgotten_refs:
+            return "forgotten", None
+        if step.says[0] not in ("ready", "failed"):
+            return {"pending": "notFinal"}.get(step.says[0], step.says[0]), None
+        if step.id is not None and self.owner(step.provider, str(step.id)) is not None:
+            return "mismatched", None
+        return self._make(step, is_standing=False)
+
+    def _deliver_standing(self, step: DeliverStanding) -> tuple[str, Known | None]:
+        if step.says[0] == "notice":
+            return "notice", None
+        if step.says[0] == "unreadable" or step.id is None:
+            return "unreadable", None
+        task = self.owner(step.provider, str(step.id))
+        if task is not None and task.is_open:
+            return self._deliver_to(task, step)
+        if task is not None:
+            self._hint(task)
+            task.deliveries.append((str(step.id), "mismatched"))
+            return "mismatched", task
+        if (step.provider, str(step.id)) in self._forgotten_ids:
+            return "forgotten", None
+        if step.says[0] not in ("ready", "failed"):
+            return "notFinal", None
+        return self._make(step, is_standing=True)
+
+    def _report(self, step: Report) -> tuple[str, Known]:
+        task = self._existing(step.ref)
+        if step.id is not None:
+            self._bind(task, step.id)
+        return self._settle_report(task, step.source, step.says, unknown_final_after=UNKNOWN_FINAL_AFTER), task
+
+    def _expire(self, _step: Expire) -> tuple[int, None]:
+        overdue = [task for task in self.tasks.values() if task.outcome is None and task.deadline <= self.now]
+        for task in sorted(overdue, key=lambda task: task.deadline):
+            code = SUBMIT_UNKNOWN if task.id is None else NO_ANSWER
+            self._publish(task, Outcome("failed", code, "deadline"))
+        return len(overdue), None
+
+    def _forget(self, step: Forget) -> tuple[None, None]:
+        task = self._existing(step.ref)
+        self.log = [
+            Place(place.kind, "", None) if place.ref == task.ref and place.kind != "deleted" else place
+            for place in self.log
+        ]
+        self.log.append(Place("deleted", task.ref, None))
+        del self.tasks[task.ref]
+        self._keys = {key: value for key, value in self._keys.items() if value[1] != task.ref}
+        self._forgotten_refs.add(task.ref)
+        if task.id is not None:
+            self._forgotten_ids.add((task.provider, str(task.id)))
+        return None, None
+
+    def _hint_step(self, step: Hint) -> tuple[None, None]:
+        task = self.tasks.get(step.ref)
+        if task is not None:
+            self._hint(task)
+        return None, None
+
+    def _deliver_to(self, task: Known, step: Deliver) -> tuple[str, Known]:
+        verdict = self._verdict(task, step)
+        task.deliveries.append((_id_read(step), verdict))
+        if verdict == "accepted":
+            self._publish(task, Outcome(*step.says, "callback"))
+        return verdict, task
+
+    def _verdict(self, task: Known, step: Deliver) -> str:
+        if step.says[0] == "unreadable":
+            self._hint(task)
+        if step.says[0] in ("unreadable", "notice"):
+            return step.says[0]
+        if step.id is not None and task.id_text != str(step.id):
+            owner = self.owner(task.provider, str(step.id))
+            if task.id is not None or (owner is not None and not owner.is_standing):
+                self._hint(task)
+                return "mismatched"
+            self._give_id(task, owner, step.id, "callback")
+        if step.says[0] == "pending":
+            return "notFinal"
+        return _weigh(task.outcome, Outcome(*step.says, "callback"))
+
+    def _make(self, step: Deliver, *, is_standing: bool) -> tuple[str, Known]:
+        task = self.tasks[step.ref] = Known(step.ref, step.provider, (), 0, None, self.now)
+        if step.id is not None:
+            task.id, task.bound_by = step.id, "callback"
+        task.is_open = task.is_standing = is_standing
+        return self._deliver_to(task, step)
+
+    def _bind(self, task: Known, task_id: TaskId) -> None:
+        if task.id_text == str(task_id):
+            task.id, task.bound_by = task_id if task.bound_by == "callback" else task.id, "create"
+            return
+        if task.bound_by == "create":
+            raise ProblemError("task-id-mismatch")
+        owner = self.owner(task.provider, str(task_id))
+        if owner is not None and not owner.is_standing:
+            raise ProblemError("task-id-taken")
+        if task.id is not None:
+            wrong = task.id_text
+            task.deliveries = [
+                (id_given, "mismatched" if id_given == wrong else verdict) for id_given, verdict in task.deliveries
+            ]
+            task.is_disputed = task.outcome is not None and task.outcome.source == "callback"
+            task.is_hinted = False
+            self._hint(task)
+        self._give_id(task, owner, task_id, "create")
+
+    def _give_id(self, task: Known, owner: Known | None, task_id: TaskId, bound_by: str) -> None:
+        task.id, task.bound_by = task_id, bound_by
+        if owner is None:
+            return
+        owner.id, owner.joined = None, task.ref
+        task.is_open = True
+        if owner.outcome is not None and _weigh(task.outcome, owner.outcome) == "accepted":
+            self._publish(task, owner.outcome)
+
+    def _settle_report(self, task: Known, source: str, says: Says, *, unknown_final_after: int) -> str:
+        is_final = source == "submit" or (says[0] == "unknown" and self.now >= task.created + unknown_final_after)
+        if says[0] in ("refused", "unknown") and is_final:
+            says = ("failed", says[1])
+        if says[0] not in ("ready", "failed"):
+            return "notFinal"
+        new = Outcome(*says, source)
+        verdict = _weigh(task.outcome, new)
+        if verdict == "accepted":
+            self._publish(task, new)
+        elif task.is_disputed and source == "poll":
+            task.is_disputed, task.poll = verdict == "disagreed", None
+        return verdict
+
+    def _publish(self, task: Known, outcome: Outcome) -> None:
+        task.outcome = outcome._replace(supersedes=task.position)
+        self.log.append(Place("result", task.ref, task.outcome))
+        task.position, task.poll = len(self.log), None
+
+    def _hint(self, task: Known) -> None:
+        is_settled = task.outcome is not None and not task.outcome.is_ours and not task.is_disputed
+        if task.is_hinted or is_settled:
+            return
+        task.is_hinted, task.poll = True, self.now
+        self.log.append(Place("hint", task.ref, None))
+
+
+def _weigh(known: Outcome | None, new: Outcome) -> str:
+    if known is None or known.is_ours:
+        return "accepted"
+    if (known.status, known.text) != (new.status, new.text):
+        return "disagreed"
+    return "duplicate" if known.source == new.source else "late"
+
+
+def _id_read(step: Deliver) -> str | None:
+    return None if step.id is None or step.says[0] == "unreadable" else str(step.id)

@@ -1,0 +1,219 @@
+"""Steps: use cases in plain words, the store's commands that they are, and what a reader sees of a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from client.providers.readings import Callback, Failed, Notice, Pending, Reading, Ready, Refused, TaskId, Unknown
+from receiver.decisions import Origin
+from receiver.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
+from receiver.ledger import Command
+from receiver.records import SECOND, Outcome, TaskRecord
+from receiver.registrations import Answered, RegisteredTask, ReportedTask
+from receiver.registrations import Bind as BindCommand
+from receiver.registrations import Expire as ExpireCommand
+from receiver.registrations import Forget as ForgetCommand
+from receiver.registrations import Register as RegisterCommand
+from receiver.registrations import Report as ReportCommand
+from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
+
+__all__ = [
+    "UNKNOWN_FINAL_AFTER",
+    "Bind",
+    "Deliver",
+    "DeliverStanding",
+    "Expire",
+    "Forget",
+    "Hint",
+    "Register",
+    "Report",
+    "Says",
+    "Step",
+    "answer_view",
+    "command_of",
+    "outcome_view",
+    "task_view",
+]
+
+UNKNOWN_FINAL_AFTER = 50 * SECOND
+
+Says = tuple[str, str]
+"""What an answer says: ("ready", solution), ("failed" | "refused" | "unknown", code), or "pending", "unreadable",
+"notice" with nothing."""
+
+
+@dataclass(frozen=True)
+class Register:
+    """Registers `ref`, or finds the task that has the id; `says` is a report after the fact."""
+
+    ref: str
+    provider: str
+    id: TaskId | None
+    says: Says | None
+    tags: tuple[str, ...]
+    key: tuple[str, bytes] | None
+    deadline: int
+
+
+@dataclass(frozen=True)
+class Bind:
+    """Binds the createTask id."""
+
+    ref: str
+    id: TaskId
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """A delivery on the URL of the task."""
+
+    ref: str
+    provider: str
+    id: TaskId | None
+    says: Says
+
+
+@dataclass(frozen=True)
+class DeliverStanding(Deliver):
+    """A delivery on the standing URL of the provider; the task that it makes gets `ref`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A client's report."""
+
+    ref: str
+    id: TaskId | None
+    source: str
+    says: Says
+
+
+@dataclass(frozen=True)
+class Expire:
+    """Ends all that is overdue."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Deletes the task."""
+
+    ref: str
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Something came that was not taken in."""
+
+    ref: str
+
+
+Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | Hint
+
+
+def command_of(step: Step, now: int) -> Command[Any]:
+    """The store's command that this step is."""
+    match step:
+        case Register():
+            return _register(step, now)
+        case Bind():
+            return BindCommand(ref=step.ref, task_id=step.id, now=now)
+        case DeliverStanding():
+            url_id = a_ref(1000 + len(step.provider))
+            arrival, new_task = _arrival(step, url_id, now), NewTask(ref=step.ref, poll_after=now, deadline_at=now)
+            return DeliverToStanding(url_id=url_id, arrival=arrival, new_task=new_task, quotas=QUOTAS)
+        case Deliver():
+            arrival, new_task = _arrival(step, None, now), NewTask(ref=step.ref, poll_after=now, deadline_at=now)
+            return DeliverToTask(ref=step.ref, arrival=arrival, new_task=new_task, quotas=QUOTAS)
+        case Report():
+            answered = _answered(step.says, step.source, now, UNKNOWN_FINAL_AFTER)
+            return ReportCommand(ref=step.ref, task_id=step.id, answered=answered, now=now)
+        case Expire():
+            return ExpireCommand(now=now, limit=1000)
+        case Forget():
+            return ForgetCommand(ref=step.ref, now=now)
+        case Hint():
+            return HintTask(ref=step.ref, now=now)
+
+
+def answer_view(answer: object) -> tuple[Any, ...]:
+    """An answer of the store, as the model gives it."""
+    match answer:
+        case RegisteredTask():
+            return answer.is_new, task_view(answer.task)
+        case TaskRecord():
+            return "bound", task_view(answer)
+        case Delivered() | ReportedTask():
+            return answer.verdict, None if answer.task is None else task_view(answer.task)
+        case _:
+            return (answer, None)
+
+
+def task_view(task: TaskRecord) -> tuple[Any, ...]:
+    """All that the model knows of a task."""
+    return (
+        *(task.ref, task.provider, task.tags, task.task_id, task.bound_by, task.open_to_standing, task.is_disputed),
+        *(task.hinted_at is not None, task.next_poll_at, task.deliveries, task.position, outcome_view(task.outcome)),
+    )
+
+
+def outcome_view(outcome: Outcome | None) -> tuple[Any, ...] | None:
+    """Status, solution or code, source, and the place that it supersedes."""
+    if outcome is None:
+        return None
+    text = outcome.error_code if outcome.solution is None else from_json(outcome.solution)["text"]
+    return outcome.status, text, outcome.source, outcome.supersedes
+
+
+def _register(step: Register, now: int) -> RegisterCommand:
+    is_attached = step.id is not None
+    task = a_task(
+        step.ref,
+        provider=step.provider,
+        tags=step.tags,
+        task_id=step.id,
+        bound_by="create" if is_attached else None,
+        has_url=not is_attached,
+        open_to_standing=is_attached,
+        created_at=now,
+        next_poll_at=now,
+        deadline_at=step.deadline,
+    )
+    answered = None if step.says is None else _answered(step.says, "poll", now, 0)
+    return RegisterCommand(task=task, answered=answered, idempotency=step.key)
+
+
+def _answered(says: Says, source: str, now: int, unknown_final_after: int) -> Answered:
+    origin = Origin(source, "reported", now)
+    return Answered(
+        reading=_reading(says), origin=origin, polls=None, reported_at=now, unknown_final_after=unknown_final_after
+    )
+
+
+def _arrival(step: Deliver, standing_id: str | None, now: int) -> Arrival:
+    return Arrival(
+        provider=step.provider,
+        method="POST",
+        content_type=None,
+        body=b"the body",
+        reading="unreadable" if step.says[0] == "unreadable" else Callback(step.id, _callback_reading(step.says)),
+        origin=Origin("callback", "token", now),
+        received_at=now,
+        standing_id=standing_id,
+    )
+
+
+def _callback_reading(says: Says) -> Ready | Failed | Pending | Notice:
+    return Notice("balance.low") if says[0] == "notice" else _reading_of_a_task(says)
+
+
+def _reading_of_a_task(says: Says) -> Ready | Failed | Pending:
+    readings: dict[str, Ready | Failed] = {"ready": Ready({"text": says[1]}), "failed": Failed(1, says[1])}
+    return readings.get(says[0], Pending("processing"))
+
+
+def _reading(says: Says) -> Reading:
+    readings: dict[str, Reading] = {"refused": Refused(1, says[1]), "unknown": Unknown(1, says[1])}
+    return readings.get(says[0], _reading_of_a_task(says))

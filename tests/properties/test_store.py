@@ -1,0 +1,297 @@
+"""The store agrees with a plain model, whatever the order of steps, in one batch or many, over restarts too."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from receiver.errors import ReceiverError
+from receiver.ledger import Command
+from receiver.records import SECOND, ResultFilter
+from receiver.storage.sqlite import SqliteStore
+from tests.properties.model import Model, Place
+from tests.properties.steps import (
+    Bind,
+    Deliver,
+    DeliverStanding,
+    Expire,
+    Forget,
+    Hint,
+    Register,
+    Report,
+    Step,
+    answer_view,
+    command_of,
+    outcome_view,
+    task_view,
+)
+from tests.receiver.storage.stores import a_ref, running_store, whole_log
+
+Answer = TypeVar("Answer")
+
+PROVIDERS = ("capsolver", "ucaptcha")
+IDS = (7, "7", "a", "b")
+"""Few, so that they collide; 7 and "7" are the same id."""
+
+any_ref = st.integers(0, 30).map(str)
+any_id = st.sampled_from(IDS)
+maybe_id = st.none() | any_id
+texts = st.tuples(st.just("ready"), st.sampled_from(["x", "y"])) | st.just(("failed", "ERROR_CAPTCHA_UNSOLVABLE"))
+called_back = texts | st.sampled_from([("pending", ""), ("unreadable", ""), ("notice", "")])
+reported = texts | st.sampled_from([("pending", ""), ("refused", "ERROR_ZERO_BALANCE"), ("unknown", "ERROR_NO_ID")])
+# References are numbers until the machine puts refs in their place.
+steps = st.one_of(
+    st.builds(
+        Register,
+        ref=any_ref,
+        provider=st.sampled_from(PROVIDERS),
+        id=maybe_id,
+        says=st.none() | reported,
+        tags=st.sampled_from([(), ("one",), ("one", "two")]),
+        key=st.none() | st.tuples(st.sampled_from(["k", "l"]), st.sampled_from([b"1", b"2"])),
+        deadline=st.integers(0, 100),
+    ),
+    st.builds(Bind, ref=any_ref, id=any_id),
+    st.builds(Deliver, ref=any_ref, provider=st.just(""), id=maybe_id, says=called_back),
+    st.builds(Deliver, ref=any_ref, provider=st.just(""), id=maybe_id, says=texts),
+    st.builds(DeliverStanding, ref=any_ref, provider=st.sampled_from(PROVIDERS), id=maybe_id, says=called_back),
+    st.builds(Report, ref=any_ref, id=maybe_id, source=st.sampled_from(["submit", "poll"]), says=reported),
+    st.builds(Expire),
+    st.builds(Forget, ref=any_ref),
+    st.builds(Hint, ref=any_ref),
+)
+filters = st.sampled_from(
+    [
+        ResultFilter(hints=True),
+        ResultFilter(),
+        ResultFilter(provider="ucaptcha"),
+        ResultFilter(tags=("one",), hints=True),
+        ResultFilter(provider="capsolver", tags=("two", "one")),
+        ResultFilter(refs=(a_ref(1), a_ref(2), a_ref(3))),
+        ResultFilter(tags=("two",), refs=(a_ref(1),), hints=True),
+    ]
+)
+
+
+class Life:
+    """A store from its opening to its closing, on a thread of its own, so that steps can come one by one."""
+
+    def __init__(self, path: Path) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._opened: Future[tuple[SqliteStore, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._whole = self._thread.submit(asyncio.run, self._live(path))
+        self.store, self._loop, self._end = self._opened.result(10)
+
+    def call(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """What `work` gives, in the store's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def end(self) -> None:
+        """Closes the store."""
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._whole.result(10)
+        self._thread.shutdown()
+
+    async def _live(self, path: Path) -> None:
+        try:
+            async with running_store(path) as store:
+                end = asyncio.Event()
+                self._opened.set_result((store, asyncio.get_running_loop(), end))
+                await end.wait()
+        except BaseException as error:
+            if not self._opened.done():
+                self._opened.set_exception(error)
+            raise
+
+
+@dataclass
+class Reader:
+    """One that reads the log as it grows; `seen` are the places that it was given."""
+
+    only: ResultFilter
+    start: int
+    cursor: str | None
+    seen: list[int] = field(default_factory=list)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Drives the store and the model side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name, "receiver.db")
+        self.model = Model()
+        self.model.now = 10**15
+        self.refs: list[str] = []
+        self.provider_of: dict[str, str] = {}
+        self.with_url: list[str] = []
+        self.readers: list[Reader] = []
+        self.life = Life(self.path)
+        self._fresh_ref("capsolver", has_url=True)
+
+    @rule(batch=st.lists(steps, min_size=1, max_size=8), reads=st.lists(st.integers(1, 4), max_size=3))
+    def write_together(self, batch: list[Step], reads: list[int]) -> None:
+        """Several writes in one batch, and reads beside them, are answered as if they had come one by one."""
+        self.model.now += SECOND
+        resolved = [self._resolve(step) for step in batch]
+        expected = [self.model.take(step) for step in resolved]
+        commands = [command_of(step, self.model.now) for step in resolved]
+
+        answers = self.life.call(self._write_and_read(commands, reads))
+
+        assert answers == expected
+
+    @rule(seconds=st.integers(1, 60))
+    def let_time_pass(self, seconds: int) -> None:
+        """Deadlines come."""
+        self.model.now += seconds * SECOND
+
+    @rule()
+    def restart(self) -> None:
+        """What was answered is there after the file was closed and opened again, and cursors go on."""
+        self.life.end()
+        self.life = Life(self.path)
+
+    @rule(only=filters, is_from_now=st.booleans())
+    def subscribe(self, only: ResultFilter, *, is_from_now: bool) -> None:
+        """One more reader, from the start or from now."""
+        cursor = self.life.call(self.life.store.head()) if is_from_now else None
+        self.readers.append(Reader(only, len(self.model.log) if is_from_now else 0, cursor))
+
+    @invariant()
+    def tasks_agree(self) -> None:
+        """Every task and every id shows what the model says, deliveries included."""
+        for ref in self.refs:
+            known = self.model.found(ref)
+            task = self.life.call(self.life.store.task(ref))
+            assert (None if task is None else task_view(task)) == (None if known is None else known.seen())
+            if task is not None and known is not None:
+                kept = self.life.call(self.life.store.deliveries(task))
+                assert [delivery.verdict for delivery in kept] == known.kept
+        for provider in PROVIDERS:
+            for task_id in IDS:
+                owner = self.model.owner(provider, str(task_id))
+                found = self.life.call(self.life.store.tasks_by_id(str(task_id), provider))
+                assert [task.ref for task in found] == ([] if owner is None else [owner.ref])
+
+    @invariant()
+    def logs_agree(self) -> None:
+        """The log holds the same places in the same order, and nothing of what was forgotten."""
+        entries = self.life.call(whole_log(self.life.store))
+        expected = [
+            (position, place.kind, place.ref, place.outcome)
+            for position, place in enumerate(self.model.log, start=1)
+            if place.ref
+        ]
+        assert [
+            (
+                _position(entry.cursor),
+                entry.kind,
+                entry.ref,
+                outcome_view(None if entry.task is None else entry.task.outcome),
+            )
+            for entry in entries
+        ] == expected
+        assert _position(self.life.call(self.life.store.head())) == len(self.model.log)
+
+    def teardown(self) -> None:
+        """Each reader has seen, or still sees, every place that its filter wants, and each only once."""
+        try:
+            for reader in self.readers:
+                self.life.call(self._read_to_the_end(reader))
+                wanted = {
+                    position
+                    for position, place in enumerate(self.model.log, start=1)
+                    if position > reader.start and place.ref and self._passes(place, reader.only)
+                }
+                forgotten = {position for position, place in enumerate(self.model.log, start=1) if not place.ref}
+                assert len(reader.seen) == len(set(reader.seen))
+                assert wanted <= set(reader.seen) <= wanted | forgotten
+        finally:
+            self.life.end()
+            self.folder.cleanup()
+
+    async def _write_and_read(self, commands: Sequence[Command[Any]], reads: Sequence[int]) -> list[tuple[Any, ...]]:
+        async with asyncio.TaskGroup() as group:
+            writes = [group.create_task(self._write(command)) for command in commands]
+            for limit in reads:
+                for reader in self.readers:
+                    group.create_task(self._read(reader, limit))
+        return [write.result() for write in writes]
+
+    async def _write(self, command: Command[Any]) -> tuple[Any, ...]:
+        try:
+            return answer_view(await self.life.store.write(command))
+        except ReceiverError as error:
+            return ("problem", error.slug)
+
+    async def _read(self, reader: Reader, limit: int) -> bool:
+        after = reader.cursor
+        page = await self.life.store.results(after, limit=limit, only=reader.only)
+        places = [_position(entry.cursor) for entry in page.entries]
+        assert places == sorted(set(places))
+        assert all(_position(after) < place <= _position(page.cursor) for place in places)
+        if reader.cursor == after:
+            # Another read of this reader may have been faster; one of them counts.
+            reader.seen += places
+            reader.cursor = page.cursor
+        return page.more
+
+    async def _read_to_the_end(self, reader: Reader) -> None:
+        while await self._read(reader, 3):
+            pass
+
+    def _passes(self, place: Place, only: ResultFilter) -> bool:
+        if place.kind == "deleted":
+            return True
+        if place.kind == "hint" and not only.hints:
+            return False
+        if only in (ResultFilter(), ResultFilter(hints=True)):
+            return True
+        task = self.model.tasks[place.ref]
+        is_named = task.ref in (only.refs or ())
+        is_asked = only.provider is not None or bool(only.tags)
+        return is_named or (is_asked and only.provider in (None, task.provider) and set(only.tags) <= set(task.tags))
+
+    def _resolve(self, step: Step) -> Step:
+        match step:
+            case Register():
+                ref = self._fresh_ref(step.provider, has_url=True)
+                return replace(step, ref=ref, deadline=self.model.now + step.deadline * SECOND + len(self.refs))
+            case DeliverStanding():
+                return replace(step, ref=self._fresh_ref(step.provider, has_url=False))
+            case Deliver():
+                ref = self.with_url[int(step.ref) % len(self.with_url)]
+                return replace(step, ref=ref, provider=self.provider_of[ref])
+            case Hint():
+                return replace(step, ref=self.with_url[int(step.ref) % len(self.with_url)])
+            case Expire():
+                return step
+            case _:
+                return replace(step, ref=self.refs[int(step.ref) % len(self.refs)])
+
+    def _fresh_ref(self, provider: str, *, has_url: bool) -> str:
+        ref = a_ref(len(self.refs) + 1)
+        self.refs.append(ref)
+        self.provider_of[ref] = provider
+        if has_url:
+            self.with_url.append(ref)
+        return ref
+
+
+def _position(cursor: str | None) -> int:
+    return 0 if cursor is None else int(cursor.rpartition("-")[2])
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(max_examples=40, stateful_step_count=12, deadline=None, database=None)

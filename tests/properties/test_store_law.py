@@ -1,0 +1,88 @@
+"""The Store law: after a read has given cursor c, no result ever appears at or before c, while several write."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from receiver.records import ResultFilter
+from receiver.registrations import Forget
+from receiver.storage.sqlite import SqliteStore
+from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+
+TASKS = 240
+WRITERS = 6
+FILTERS = (
+    ResultFilter(),
+    ResultFilter(provider="capsolver"),
+    ResultFilter(tags=("even",)),
+    ResultFilter(provider="capsolver", tags=("even",), hints=True),
+    ResultFilter(refs=tuple(a_ref(number) for number in range(1, TASKS, 7))),
+)
+
+
+@dataclass
+class Reader:
+    """Reads pages of random sizes until it has seen the end after all was written."""
+
+    store: SqliteStore
+    only: ResultFilter
+    chance: random.Random
+    seen: list[int] = field(default_factory=list)
+
+    async def read(self, written: asyncio.Event) -> None:
+        """Reads on until the log ends and nothing more will be written."""
+        cursor = None
+        is_last = False
+        while not is_last:
+            is_last = written.is_set()
+            page = await self.store.results(cursor, limit=self.chance.randint(1, 9), only=self.only)
+            self.seen += [position(entry.cursor) for entry in page.entries]
+            assert all(position(cursor) < position(entry.cursor) <= position(page.cursor) for entry in page.entries)
+            is_last = is_last and not page.more
+            cursor = page.cursor
+
+
+def position(cursor: str | None) -> int:
+    """The place in the log that a cursor of the SQLite store names."""
+    return 0 if cursor is None else int(cursor.rpartition("-")[2])
+
+
+async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Random) -> None:
+    """Registers and ends the tasks of these numbers; forgets every tenth one before its end, so that places go."""
+    for number in numbers:
+        await store.write(a_registration(number, tags=("even",) if number % 2 == 0 else ("odd",)))
+        await store.write(Forget(ref=a_ref(number), now=NOW) if number % 10 == 0 else a_delivery(number))
+        if chance.random() < 0.2:
+            await asyncio.sleep(0)
+
+
+async def write_all(stores: Sequence[SqliteStore], chance: random.Random, written: asyncio.Event) -> None:
+    """All writers, side by side, half of them on each store."""
+    async with asyncio.TaskGroup() as group:
+        for first in range(1, WRITERS + 1):
+            store = stores[first % len(stores)]
+            group.create_task(write(store, range(first, TASKS, WRITERS), random.Random(chance.random())))
+    written.set()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_readers_beside_writers_see_each_result_once(tmp_path: Path, seed: int) -> None:
+    """Readers of two processes' stores page with random limits while both write: nothing is missed, nothing twice."""
+    chance = random.Random(seed)
+    written = asyncio.Event()
+    async with running_store(tmp_path / "receiver.db") as one, running_store(tmp_path / "receiver.db") as other:
+        readers = [Reader(store, only, random.Random(chance.random())) for only in FILTERS for store in (one, other)]
+        async with asyncio.TaskGroup() as group:
+            for reader in readers:
+                group.create_task(reader.read(written))
+            group.create_task(write_all([one, other], chance, written))
+        in_the_log = [[position(entry.cursor) for entry in await whole_log(one, reader.only)] for reader in readers]
+
+    assert [reader.seen for reader in readers] == in_the_log
+    assert len(in_the_log[0]) > TASKS * 0.8

@@ -1,0 +1,205 @@
+"""What is checked when a file is opened, and what a refusal leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from receiver.errors import CannotStartError, CursorGoneError
+from receiver.storage.sqlite import open_sqlite_store
+from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+
+
+@pytest.fixture
+def _no_umask() -> Iterator[None]:
+    """Files get whatever mode their maker asks for."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, str]:
+    """The mode of every file in the folder."""
+    return {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in folder.iterdir()}
+
+
+def execute(path: Path, *statements: str) -> None:
+    """Runs statements on the file, as another program would."""
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+async def refusal(path: Path, *, create: bool = True) -> str:
+    """Why the store refuses the file."""
+    with pytest.raises(CannotStartError) as caught:
+        async with open_sqlite_store(path, now=NOW, clock=lambda: 0.0, create=create):
+            pass
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("_no_umask")
+async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
+    """The database, its log and its index are made with mode 0600, whatever the umask."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+
+        assert modes(tmp_path) == dict.fromkeys(["receiver.db", "receiver.db-wal", "receiver.db-shm"], "0o600")
+
+
+@pytest.mark.usefixtures("_no_umask")
+async def test_a_file_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
+    """A database whose mode was widened gets 0600 again, and so do the files beside it."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+    (tmp_path / "receiver.db").chmod(0o666)
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(2))
+
+        assert modes(tmp_path) == dict.fromkeys(["receiver.db", "receiver.db-wal", "receiver.db-shm"], "0o600")
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.usefixtures("_no_umask")
+async def test_another_programs_database_is_left_alone(tmp_path: Path, mode: str) -> None:
+    """A database that is not ours is refused, and neither its bytes nor its mode change."""
+    path = tmp_path / "theirs.db"
+    execute(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE theirs (id INTEGER)", "PRAGMA user_version = 1")
+    path.chmod(0o640)
+    before = path.read_bytes()
+
+    reason = await refusal(path)
+
+    assert reason == f"{path}: this is another program's database"
+    assert (path.read_bytes(), modes(tmp_path)) == (before, {"theirs.db": "0o640"})
+
+
+async def test_an_application_id_of_another_program_is_enough(tmp_path: Path) -> None:
+    """A database without tables that carries another program's id is not taken over."""
+    path = tmp_path / "theirs.db"
+    execute(path, "PRAGMA application_id = 42")
+
+    assert await refusal(path) == f"{path}: this is another program's database"
+
+
+async def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    """A schema that a later version wrote is refused with both numbers, and not written to."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path):
+        pass
+    execute(path, "PRAGMA user_version = 99")
+    before = path.read_bytes()
+
+    reason = await refusal(path)
+
+    assert reason.startswith(f"{path}: the database is newer (schema 99) than this program (schema ")
+    assert path.read_bytes() == before
+
+
+async def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    """Garbage is refused and kept as it is."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"what somebody wrote down, longer than a header of SQLite is. " * 50)
+    before = path.read_bytes()
+
+    reason = await refusal(path)
+
+    assert reason == f"{path}: the database cannot be used: file is not a database"
+    assert path.read_bytes() == before
+
+
+async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    """A file without a byte, as a mount or `touch` leaves it, is nobody's and is used."""
+    path = tmp_path / "receiver.db"
+    path.touch()
+
+    async with running_store(path) as store:
+        await store.write(a_registration(1))
+
+        assert await store.task(a_ref(1)) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a folder", "Is a directory"),
+        ("a file/receiver.db", "Not a directory"),
+        ("nowhere/receiver.db", "No such file or directory"),
+    ],
+)
+async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, name: str, reason: str) -> None:
+    """The path and the system's reason are told."""
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a file").touch()
+
+    assert await refusal(tmp_path / name) == (f"{tmp_path / name}: the database cannot be opened for writing: {reason}")
+
+
+async def test_a_command_does_not_make_a_database(tmp_path: Path) -> None:
+    """Where none exists, commands other than serve refuse, and none exists afterwards."""
+    reason = await refusal(tmp_path / "receiver.db", create=False)
+
+    assert reason.startswith(f"{tmp_path / 'receiver.db'}: there is no database")
+    assert modes(tmp_path) == {}
+
+
+async def test_a_reopened_database_goes_on(tmp_path: Path) -> None:
+    """Cursors, signing keys and tasks outlive a restart."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        cursor, keys = await store.head(), store.signing_keys
+        await store.write(a_delivery(1))
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        page = await store.results(cursor, limit=10, only=ALL)
+
+        assert [entry.ref for entry in page.entries] == [a_ref(1)]
+        assert store.signing_keys == keys
+        assert [len(key) for key in keys] == [32]
+
+
+async def test_a_moved_database_goes_on(tmp_path: Path) -> None:
+    """A file under another name is the same file: its cursors stay good."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        cursor = await store.head()
+    (tmp_path / "receiver.db").rename(tmp_path / "moved.db")
+
+    async with running_store(tmp_path / "moved.db") as store:
+        assert (await store.results(cursor, limit=10, only=ALL)).cursor == cursor
+
+
+async def test_a_copy_is_another_log(tmp_path: Path) -> None:
+    """A copied file gets a new log id: old cursors are told of a gap, and where to go on."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        await store.write(a_delivery(1))
+        cursor = await store.head()
+    shutil.copy(tmp_path / "receiver.db", tmp_path / "restored.db")
+
+    async with running_store(tmp_path / "restored.db") as store:
+        with pytest.raises(CursorGoneError) as caught:
+            await store.results(cursor, limit=10, only=ALL)
+        resumed = await store.results(caught.value.resumes_at, limit=10, only=ALL)
+
+        assert caught.value.reason == "other-log"
+        assert [entry.ref for entry in resumed.entries] == [a_ref(1)]
+        assert len(await whole_log(store)) == 1
+
+
+async def test_a_cursor_beyond_the_end_is_a_gap(tmp_path: Path) -> None:
+    """A place that the log has not reached is never taken for the end."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        with pytest.raises(CursorGoneError) as caught:
+            await store.results(store.cursor_at(1), limit=10, only=ALL)
+
+        assert (caught.value.reason, caught.value.resumes_at) == ("beyond-end", await store.head())

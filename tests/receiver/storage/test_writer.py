@@ -1,0 +1,295 @@
+"""The owner of the writing connection: batches, callers that go away, and what the file system can do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
+from receiver.ledger import Command, Ledger
+from receiver.records import Growth
+from receiver.registrations import Expire
+from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, a_task, running_store
+from tests.support import eventually
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database is."""
+    return tmp_path / "receiver.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    """A running store."""
+    async with running_store(path) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A command with a bug: it changes something, then fails with what is no error of ours."""
+
+    refs: Sequence[str] = ()
+    weight: int = 0
+
+    def decide(self, ledger: Ledger) -> None:
+        """Never returns."""
+        ledger.add(a_task(a_ref(99)))
+        raise ZeroDivisionError
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A command that tells its caller something."""
+
+    refs: Sequence[str] = ()
+    weight: int = 0
+
+    def decide(self, _ledger: Ledger) -> None:
+        """Never returns."""
+        raise ReceiverError("unknown-task", "no such task")
+
+
+@dataclass(frozen=True)
+class Heavy:
+    """A command that holds more than the queue may."""
+
+    refs: Sequence[str] = ()
+    weight: int = 64 * 1024 * 1024 + 1
+
+    def decide(self, _ledger: Ledger) -> None:
+        """Nothing."""
+
+
+async def attempt(store: SqliteStore, command: Command[Any]) -> type[Exception] | None:
+    """The class of the error that the command ended with."""
+    try:
+        await store.write(command)
+    except ReceiverError as error:
+        return type(error)
+    return None
+
+
+async def write_together(store: SqliteStore, commands: Sequence[Command[Any]]) -> list[type[Exception] | None]:
+    """How commands of one batch ended."""
+    async with asyncio.TaskGroup() as group:
+        attempts = [group.create_task(attempt(store, command)) for command in commands]
+    return [one.result() for one in attempts]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another connection holds the right to write."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Files of this process cannot become larger than the database's log is."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = path.with_name(f"{path.name}-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("bad", "outcome"),
+    [
+        (Broken(), StoreFailedError),
+        (a_registration(99, deadline_at=2**63), StoreFailedError),
+        (a_registration(98), StoreFailedError),
+        (a_registration(99, type="\ud800"), StoreFailedError),
+        (a_registration(99, tags=("\ud800",)), StoreFailedError),
+        (Refused(), ReceiverError),
+    ],
+    ids=["raises", "integer-too-large", "ref-there-already", "surrogate", "surrogate-in-json", "refused"],
+)
+async def test_one_bad_command_hurts_nobody_else(
+    store: SqliteStore, bad: Command[Any], outcome: type[Exception]
+) -> None:
+    """In a batch with a command that cannot be stored, all others are stored, in their order."""
+    await store.write(a_registration(98))
+    commands = [a_registration(1), a_registration(2), bad, a_registration(3), a_delivery(1), a_delivery(3)]
+
+    outcomes = await write_together(store, commands)
+
+    assert outcomes == [None, None, outcome, None, None, None]
+    assert store.failure is None
+    log = await store.results(None, limit=10, only=ALL)
+    assert [entry.ref for entry in log.entries] == [a_ref(1), a_ref(3)]
+    assert await store.task(a_ref(99)) is None
+
+
+async def test_a_caller_that_goes_away_does_not_take_its_command_along(store: SqliteStore) -> None:
+    """Cancelling the wait leaves the command in the queue, and what comes after it untouched."""
+    async with asyncio.TaskGroup() as group:
+        gone = group.create_task(store.write(a_registration(1)))
+        stays = group.create_task(store.write(a_registration(2)))
+        await asyncio.sleep(0)
+        gone.cancel()
+
+    assert (gone.cancelled(), stays.result().is_new) == (True, True)
+    assert await store.task(a_ref(1)) is not None
+
+
+async def test_what_is_queued_when_the_store_closes_is_stored(path: Path) -> None:
+    """Commands that were taken before `stop` are durable and answered; later ones are refused."""
+    async with asyncio.TaskGroup() as group:
+        async with running_store(path) as store:
+            taken = [group.create_task(store.write(a_registration(number))) for number in range(1, 601)]
+            await asyncio.sleep(0)
+        with pytest.raises(ReceiverError) as caught:
+            await store.write(a_registration(601))
+
+    assert caught.value.slug == "shutting-down"
+    assert {task.result().is_new for task in taken} == {True}
+    async with running_store(path) as store:
+        found = [await store.task(a_ref(number)) for number in range(1, 601)]
+        assert None not in found
+
+
+async def test_a_full_queue_is_told(path: Path) -> None:
+    """Commands beyond what the queue holds are refused at once; those in it are stored once the writer runs."""
+    async with open_sqlite_store(path, now=NOW, clock=time.monotonic) as store, asyncio.TaskGroup() as group:
+        taken = [group.create_task(store.write(a_registration(number))) for number in range(1, 8193)]
+        await asyncio.sleep(0)
+        refused = await attempt(store, a_registration(8193))
+        group.create_task(store.run())
+        for task in taken:
+            await task
+        accepted = await attempt(store, a_registration(8193))
+        store.stop()
+
+    assert (refused, accepted) == (StoreBusyError, None)
+
+
+async def test_a_queue_is_bounded_in_bytes_too(store: SqliteStore) -> None:
+    """A command that holds more than the queue may hold is refused."""
+    assert await attempt(store, Heavy()) is StoreBusyError
+    assert await attempt(store, a_registration(1)) is None
+
+
+async def test_a_locked_database_fails_writes_until_it_is_free(store: SqliteStore, path: Path) -> None:
+    """Longer than the busy timeout: writes fail and nothing of them is stored; afterwards they work again."""
+    with locked(path):
+        outcomes = await write_together(store, [a_registration(1), a_registration(2)])
+        failure = store.failure
+
+    assert outcomes == [StoreFailedError, StoreFailedError]
+    assert failure == "database is locked"
+    assert await attempt(store, a_registration(1)) is None
+    assert store.failure is None
+    assert await store.task(a_ref(2)) is None
+
+
+async def test_a_failure_ends_without_a_write(store: SqliteStore, path: Path) -> None:
+    """Once the database can be written again, a probe finds out, though nobody writes."""
+    with locked(path):
+        assert await attempt(store, a_registration(1)) is StoreFailedError
+
+    await eventually(lambda: store.failure is None, seconds=5)
+
+
+async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> None:
+    """A lock that ends within the busy timeout costs time, not the write."""
+    async with asyncio.TaskGroup() as group:
+        with locked(path):
+            write = group.create_task(attempt(store, a_registration(1)))
+            await asyncio.sleep(0.2)
+
+    assert write.result() is None
+
+
+async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, path: Path) -> None:
+    """Without room nothing is acknowledged and reading goes on; with room again, writes work and the rest is there."""
+    await store.write(a_registration(1))
+    with full_disk(path):
+        outcomes = await write_together(store, [a_registration(2), a_delivery(1)])
+        failure = store.failure
+        known = await store.task(a_ref(1))
+
+    assert outcomes == [StoreFailedError, StoreFailedError]
+    assert failure is not None
+    assert (known is not None and known.outcome, await store.task(a_ref(2))) == (None, None)
+    assert await write_together(store, [a_registration(2), a_delivery(1)]) == [None, None]
+    assert store.failure is None
+
+
+async def test_commits_of_another_process_are_told(path: Path) -> None:
+    """A result that came through another store on the same file is told, by whatever is written there."""
+    async with running_store(path) as one, running_store(path) as other:
+        await other.write(a_registration(1))
+        await other.write(a_delivery(1))
+
+        growth = await next_growth(one)
+
+        assert [task.ref for task in growth.tasks or ()] == [a_ref(1)]
+        assert growth.cursor == await one.head()
+
+
+async def test_commits_of_another_process_are_told_beside_ones_own(path: Path) -> None:
+    """What another process wrote just before a write of ours is told with it: no wake-up falls in between."""
+    async with running_store(path) as one, running_store(path) as other:
+        await other.write(a_registration(1))
+        await one.write(a_registration(2))
+        await other.write(a_delivery(1))
+        await one.write(a_delivery(2))
+
+        told = await refs_told(one, until=a_ref(2))
+
+        assert told == [a_ref(1), a_ref(2)]
+
+
+async def test_more_growth_than_can_be_named_wakes_everyone(path: Path) -> None:
+    """When another process ends more tasks at once than are named one by one, nobody is left asleep."""
+    async with running_store(path) as one, running_store(path) as other:
+        many = 10_001
+        await write_together(other, [a_registration(number, deadline_at=NOW) for number in range(1, 6001)])
+        await write_together(other, [a_registration(number, deadline_at=NOW) for number in range(6001, many + 1)])
+        assert await other.write(Expire(now=NOW, limit=many)) == many
+
+        growth = await next_growth(one)
+
+        assert growth == Growth(one.cursor_at(many), None)
+
+
+async def test_the_store_says_when_nothing_more_will_come(path: Path) -> None:
+    """The commits end when the store is closed, after the last one was told."""
+    async with running_store(path) as store:
+        await store.write(a_registration(1))
+        await store.write(a_delivery(1))
+
+    assert [growth.cursor async for growth in store.commits()] == [store.cursor_at(1)]
+
+
+async def next_growth(store: SqliteStore) -> Growth:
+    """The next growth that the store tells of."""
+    async with asyncio.timeout(5):
+        return await anext(store.commits())
+
+
+async def refs_told(store: SqliteStore, *, until: str) -> list[str]:
+    """The refs that the store tells of, up to one."""
+    told: list[str] = []
+    async with asyncio.timeout(5):
+        async for growth in store.commits():
+            told += [task.ref for task in growth.tasks or ()]
+            if until in told:
+                break
+    return told
