@@ -237,8 +237,11 @@ def _check_names(given: set[str]) -> None:
     for name in sorted(given):
         if not name.upper().startswith(PREFIX) or name.upper() in known or _SERVICE_LINKS.fullmatch(name.upper()):
             continue
-        near = difflib.get_close_matches(name.upper(), known, n=1)
-        raise CannotStartError(f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        # Without the prefix, which would make any two names alike.
+        bare = [other.removeprefix(PREFIX) for other in known]
+        near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), bare, n=1)
+        meant = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+        raise CannotStartError(f"{name}: there is no such setting{meant}")
 
 
 def _sentence(detail: Any) -> str:

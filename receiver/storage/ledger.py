@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
 from receiver.ledger import IdempotencyRecord, TaskIdKey
@@ -31,6 +32,7 @@ from receiver.storage.rows import (
 
 __all__ = ["SqliteLedger"]
 
+_MOST_ROWS = 128
 _TOMBSTONE_LIFE = 90 * 24 * 3600 * SECOND
 
 
@@ -52,12 +54,13 @@ class SqliteLedger:
         self._last_row: int = sequences.get("task", 0)
 
     def preload(self, refs: Iterable[str]) -> None:
-        """Reads these tasks in one statement."""
+        """Reads these tasks at once, in one row, because the GIL is given away for each."""
         wanted = list(dict.fromkeys(refs))
         if len(wanted) < 2:
             return
         self._tasks.update(dict.fromkeys(wanted))
-        for row in self._connection.execute(sql.SELECT_TASKS_BY_REFS, (to_json(wanted).decode(),)):
+        (rows,) = self._connection.execute(sql.SELECT_TASKS_BY_REFS, (to_json(wanted).decode(),)).fetchone()
+        for row in from_json(rows):
             self._remember(task_from(row))
 
     def task(self, ref: str) -> TaskRecord | None:
@@ -211,23 +214,36 @@ class SqliteLedger:
 
     def flush(self) -> None:
         """Writes what was gathered, tasks first."""
-        many = self._connection.executemany
         if self._new:
-            many(sql.INSERT_TASK, [task_values(task) for task in self._new.values()])
-            many(sql.INSERT_TAG, [(tag, task.row) for task in self._new.values() for tag in dict.fromkeys(task.tags)])
+            self._write(sql.INSERT_TASK, [task_values(task) for task in self._new.values()])
+            tags = [(tag, task.row) for task in self._new.values() for tag in dict.fromkeys(task.tags)]
+            self._write(sql.INSERT_TAG, tags)
             self._new = {}
         if self._changed:
-            many(sql.UPDATE_TASK, [task_state(task) for task in self._changed.values()])
+            self._write(sql.UPDATE_TASK, [task_state(task) for task in self._changed.values()])
             self._changed = {}
         if self._log:
-            many(sql.INSERT_LOG, self._log)
+            self._write(sql.INSERT_LOG, self._log)
             self._log = []
         if self._deliveries:
-            many(sql.INSERT_DELIVERY, self._deliveries)
+            self._write(sql.INSERT_DELIVERY, self._deliveries)
             self._deliveries = []
         if self._quotas:
-            many(sql.SAVE_QUOTA, [(name, *used) for name, used in self._quotas.items()])
+            self._write(sql.SAVE_QUOTA, [(name, *used) for name, used in self._quotas.items()])
             self._quotas = {}
+
+    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Writes the rows by as few statements as there are bits in their number.
+
+        Not executemany: that gives the GIL away for each row, and gets it back from a busy event loop late. The sizes
+        are powers of two, so that few statements have to be kept prepared.
+        """
+        start = 0
+        while start < len(rows):
+            size = min(_MOST_ROWS, 1 << (len(rows) - start).bit_length() - 1)
+            values = list(chain.from_iterable(rows[start : start + size]))
+            self._connection.execute(sql.of_many_rows(statement, size), values)
+            start += size
 
     def _remember(self, task: TaskRecord) -> None:
         self._tasks[task.ref] = task

@@ -15,6 +15,7 @@ import aiosqlite
 
 from receiver.errors import CannotStartError
 from receiver.storage import statements as sql
+from receiver.storage.high_water import note_head, noted_head
 
 __all__ = ["Identity", "connect_reader", "connect_writer", "make_file", "on_thread", "prepare"]
 
@@ -27,10 +28,11 @@ _BUSY_TIMEOUT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The id of the log, and the signing keys, newest first."""
+    """The id of the log, the signing keys, newest first, and the last position of the log."""
 
     log_id: str
     signing_keys: tuple[bytes, ...]
+    head: int
 
 
 def on_thread(connection: aiosqlite.Connection, function: Callable[[], Answer]) -> Awaitable[Answer]:
@@ -93,6 +95,7 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise CannotStartError(f"{path}: the database cannot be used: {error}") from error
+    note_head(path, identity.log_id, identity.head)
     return identity
 
 
@@ -132,18 +135,18 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _identify(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
-    """A copy put in the place of the file is another file: its log gets a new id, so that old cursors show a gap."""
-    meta = {name: _meta(connection, name) for name in ("log_id", "file")}
-    file = path.stat().st_ino
-    if meta["log_id"] is None or meta["file"] != file:
-        meta["log_id"] = secrets.token_hex(6)
-        connection.execute(sql.SAVE_META, ("log_id", meta["log_id"]))
-        connection.execute(sql.SAVE_META, ("file", file))
+    """The log keeps its id unless it went back: then old cursors must show a gap."""
+    log_id = _meta(connection, "log_id")
+    (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
+    noted = noted_head(path)
+    if log_id is None or noted is None or noted[0] != log_id or noted[1] > head:
+        log_id = secrets.token_hex(6)
+        connection.execute(sql.SAVE_META, ("log_id", log_id))
     keys = connection.execute(sql.SELECT_SIGNING_KEYS).fetchall()
     if not keys:
         keys = [(secrets.token_bytes(32),)]
         connection.execute(sql.INSERT_SIGNING_KEY, (keys[0][0], now))
-    return Identity(str(meta["log_id"]), tuple(key for (key,) in keys))
+    return Identity(str(log_id), tuple(key for (key,) in keys), head)
 
 
 def _meta(connection: sqlite3.Connection, name: str) -> object:

@@ -16,6 +16,7 @@ from receiver.errors import CannotStartError, CursorGoneError, ReceiverError
 from receiver.ledger import Command
 from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
+from receiver.storage.high_water import note_head
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
 from receiver.storage.protocol import WRITE_SECONDS, TaskQuery
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
@@ -46,7 +47,7 @@ async def open_sqlite_store(
     async with connect_writer(path) as writer:
         identity = await on_thread(writer, lambda: prepare(writer._conn, path, now))  # noqa: SLF001  (see on_thread)
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
-            yield SqliteStore(identity, writer, (fetch, scan), clock)
+            yield SqliteStore(path, identity, writer, (fetch, scan), clock)
 
 
 class SqliteStore:
@@ -54,13 +55,19 @@ class SqliteStore:
 
     def __init__(
         self,
+        path: Path,
         identity: Identity,
         writer: aiosqlite.Connection,
         readers: tuple[aiosqlite.Connection, aiosqlite.Connection],
         clock: Callable[[], float],
     ) -> None:
         self._identity = identity
-        self._writer = Writer(writer, self.cursor_at, clock)
+        self._writer = Writer(
+            writer,
+            cursor_at=self.cursor_at,
+            note_head=lambda position: note_head(path, identity.log_id, position),
+            clock=clock,
+        )
         # Lists and pages take their time; one task by its id must not wait behind them.
         self._fetch, self._scan = readers
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["MIGRATIONS"]
+import re
+from functools import lru_cache
+
+__all__ = ["MIGRATIONS", "of_many_rows"]
 
 TASK_COLUMNS = (
     "id, ref, provider, type, tags, metadata, created_by, client_key_id, has_url, open_to_standing, standing_id, "
@@ -12,6 +15,15 @@ TASK_COLUMNS = (
 OUTCOME_COLUMNS = (
     "status, solution, error_id, error_code, error_description, source, trust, finished_at, valid_until, supersedes"
 )
+
+
+_VALUES = re.compile(r"VALUES (\([?, ]+\))")
+
+
+@lru_cache
+def of_many_rows(statement: str, rows: int) -> str:
+    """The statement with its one group of values so many times."""
+    return _VALUES.sub(lambda values: f"VALUES {', '.join([values[1]] * rows)}", statement, count=1)
 
 
 def _of(table: str, columns: str) -> str:
@@ -139,8 +151,10 @@ SELECT_SEQUENCES = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('task',
 # The end of the log.
 SELECT_HEAD = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'"
 
-# The tasks of a batch in one go; the parameter is a JSON array of refs.
-SELECT_TASKS_BY_REFS = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
+# The tasks of a batch in one row, as a JSON array of rows; the parameter is a JSON array of refs.
+SELECT_TASKS_BY_REFS = (
+    f"SELECT json_group_array(json_array({_TASK})) {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
+)
 # One task by our id.
 SELECT_TASK_BY_REF = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref = ?"
 # The task that has the provider's id.
@@ -158,10 +172,11 @@ SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'proces
 _TASK_VALUES = ", ".join("?" * len(TASK_COLUMNS.split(", ")))
 # A new task, with the id that the batch gave it.
 INSERT_TASK = f"INSERT INTO task ({TASK_COLUMNS}) VALUES ({_TASK_VALUES})"
-# The state of a task; what never changes is left out.
+# The state of a task; what never changes is left out. `columnN` is SQLite's name for the Nth of the values.
 UPDATE_TASK = (
-    "UPDATE task SET open_to_standing = ?, task_id = ?, task_id_is_integer = ?, bound_by = ?, next_poll_at = ?, "
-    "hinted_at = ?, is_disputed = ?, deliveries = ?, polls = ?, position = ?, status = ? WHERE id = ?"
+    "UPDATE task SET open_to_standing = column1, task_id = column2, task_id_is_integer = column3, bound_by = column4, "
+    "next_poll_at = column5, hinted_at = column6, is_disputed = column7, deliveries = column8, polls = column9, "
+    "position = column10, status = column11 FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column12"
 )
 # The id goes to another task, under which this one is found from now on.
 RELEASE_TASK_ID = "UPDATE task SET task_id = NULL, joined_ref = ?, status = 'joined' WHERE id = ?"

@@ -32,6 +32,7 @@ _MAX_QUEUED = 8192
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024
 _TICK_SECONDS = 0.1
 _PROBE_SECONDS = 5.0
+_NOTE_SECONDS = 1.0
 _MAX_GROWTH = 10_000
 
 _log = structlog.get_logger()
@@ -54,7 +55,12 @@ class Writer:
     """Owns the writing connection. `run` must be running while `write` is awaited."""
 
     def __init__(
-        self, connection: aiosqlite.Connection, cursor_at: Callable[[int], str], clock: Callable[[], float]
+        self,
+        connection: aiosqlite.Connection,
+        *,
+        cursor_at: Callable[[int], str],
+        note_head: Callable[[int], None],
+        clock: Callable[[], float],
     ) -> None:
         self.failure: str | None = None
         self._connection = connection
@@ -68,6 +74,8 @@ class Writer:
         self._known_position = 0
         self._data_version: int | None = None
         self._last_write = clock()
+        self._note_head = note_head
+        self._noted = (clock(), 0)
         self._growth: list[TaskKey] = []
         self._is_growth_cut = False
         self._grew = asyncio.Event()
@@ -99,6 +107,9 @@ class Writer:
                     await self._commit(self._take())
                 else:
                     await self._idle()
+                if self._clock() - self._noted[0] >= _NOTE_SECONDS:
+                    await self._note()
+            await self._note()
         finally:
             self._is_stopping = self._has_ended = True
             self._grew.set()
@@ -165,6 +176,13 @@ class Writer:
         self._is_growth_cut |= len(grown) > room
         self._growth.extend(grown[:room])
         self._grew.set()
+
+    async def _note(self) -> None:
+        """Notes how far the log is, if that has changed."""
+        position = self._known_position
+        if position != self._noted[1]:
+            await on_thread(self._connection, lambda: self._note_head(position))
+        self._noted = (self._clock(), position)
 
     async def _idle(self) -> None:
         """Waits for a command; meanwhile looks whether another process wrote, and whether writing still works."""

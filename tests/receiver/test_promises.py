@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from receiver.storage.opening import connect_writer, on_thread, prepare
+from receiver.storage.opening import connect_writer, make_file, on_thread, prepare
 from tests.support import Api, RunningReceiver, eventually, running_receiver
 
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
@@ -52,6 +52,7 @@ async def test_acknowledged_means_durable(database: Path) -> None:
 
 async def test_every_commit_is_synced(database: Path) -> None:
     """1: the writing connection is in WAL mode with synchronous=FULL."""
+    make_file(database)
     connection = connect_writer(database)
     async with connection:
         await on_thread(connection, lambda: prepare(connection._conn, database, 0))

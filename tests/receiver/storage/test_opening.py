@@ -15,6 +15,7 @@ import pytest
 from receiver.errors import CannotStartError, CursorGoneError
 from receiver.storage.sqlite import open_sqlite_store
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -23,6 +24,9 @@ def _no_umask() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
+
+
+FILES = ["receiver.db", "receiver.db-wal", "receiver.db-shm", "receiver.db-head"]
 
 
 def modes(folder: Path) -> dict[str, str]:
@@ -52,7 +56,7 @@ async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
 
-        assert modes(tmp_path) == dict.fromkeys(["receiver.db", "receiver.db-wal", "receiver.db-shm"], "0o600")
+        assert modes(tmp_path) == dict.fromkeys(FILES, "0o600")
 
 
 @pytest.mark.usefixtures("_no_umask")
@@ -65,7 +69,7 @@ async def test_a_file_that_others_may_read_is_closed_to_them(tmp_path: Path) -> 
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(2))
 
-        assert modes(tmp_path) == dict.fromkeys(["receiver.db", "receiver.db-wal", "receiver.db-shm"], "0o600")
+        assert modes(tmp_path) == dict.fromkeys(FILES, "0o600")
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
@@ -168,18 +172,61 @@ async def test_a_reopened_database_goes_on(tmp_path: Path) -> None:
 
 
 async def test_a_moved_database_goes_on(tmp_path: Path) -> None:
-    """A file under another name is the same file: its cursors stay good."""
+    """Under another name, with the note of how far it is, it is the same log: its cursors stay good."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
         cursor = await store.head()
     (tmp_path / "receiver.db").rename(tmp_path / "moved.db")
+    (tmp_path / "receiver.db-head").rename(tmp_path / "moved.db-head")
 
     async with running_store(tmp_path / "moved.db") as store:
         assert (await store.results(cursor, limit=10, only=ALL)).cursor == cursor
 
 
-async def test_a_copy_is_another_log(tmp_path: Path) -> None:
-    """A copied file gets a new log id: old cursors are told of a gap, and where to go on."""
+async def test_an_older_copy_in_its_place_is_another_log(tmp_path: Path) -> None:
+    """A restored backup that lacks results gets a new log id, also where it is copied into the very same file."""
+    database, backup = tmp_path / "receiver.db", tmp_path / "backup.db"
+    async with running_store(database) as store:
+        await store.write(a_registration(1))
+    shutil.copy(database, backup)
+    async with running_store(database) as store:
+        await store.write(a_delivery(1))
+        cursor = await store.head()
+    shutil.copy(backup, database)
+
+    async with running_store(database) as store:
+        await store.write(a_delivery(1))
+        with pytest.raises(CursorGoneError) as caught:
+            await store.results(cursor, limit=10, only=ALL)
+
+    assert caught.value.reason == "other-log"
+
+
+async def test_a_copy_that_lacks_nothing_goes_on(tmp_path: Path) -> None:
+    """Where a backup holds all that the log held, no reader has to be told anything."""
+    database = tmp_path / "receiver.db"
+    async with running_store(database) as store:
+        await store.write(a_registration(1))
+        await store.write(a_delivery(1))
+        cursor = await store.head()
+    shutil.copy(database, tmp_path / "backup.db")
+    database.unlink()
+    shutil.copy(tmp_path / "backup.db", database)
+
+    async with running_store(database) as store:
+        assert (await store.results(cursor, limit=10, only=ALL)).cursor == cursor
+
+
+async def test_the_head_is_noted_while_the_store_runs(tmp_path: Path) -> None:
+    """A process that is killed leaves a note that is about a second old, not one of its start."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        await store.write(a_delivery(1))
+        await eventually(lambda: (tmp_path / "receiver.db-head").read_text().endswith(" 1\n"))
+
+
+async def test_a_copy_elsewhere_is_another_log(tmp_path: Path) -> None:
+    """A copy without the note of how far its log was gets a new log id: old cursors are told of a gap."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
         await store.write(a_delivery(1))
