@@ -198,12 +198,13 @@ class Inbox:
         Named tasks that are finished come at once, whatever the cursor. After `seconds`, or when the receiver shuts
         down, the page is empty and its cursor says how far was looked. Raises `CursorGoneError`.
         """
+        if seconds <= 0:
+            return await self._look(after, only, limit)
         deadline = _loop_time() + seconds
         with self._hub.waiting(EVERYTHING) as waiter:
             while True:
                 waiter.clear()
                 page = await self._look(after, only, limit)
-                page = replace(page, entries=(*await self._named(only, page), *page.entries))
                 if page.entries or page.more or not await self._waits(waiter, deadline):
                     return page
                 after = page.cursor
@@ -236,7 +237,7 @@ class Inbox:
             if page.entries or not page.more:
                 break
             after = page.cursor
-        return page
+        return replace(page, entries=(*await self._named(only, page), *page.entries))
 
     async def _named(self, only: ResultFilter, page: Page) -> Sequence[Entry]:
         """The finished ones of the tasks that the filter names, but for those on the page."""

@@ -189,14 +189,16 @@ async def test_a_wait_that_is_no_time_is_refused(api: RunningReceiver, wait: str
 
 
 async def test_more_waits_than_the_limit_are_refused(api: RunningReceiver) -> None:
-    """429 with Retry-After; the waits that are held are not disturbed."""
+    """429 with Retry-After; neither the waits that are held nor reads that don't wait are disturbed."""
     registered = await api.register()
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         held = [group.create_task(api.send("GET", f"/v1/tasks/{registered['ref']}?wait=40")) for _ in range(3)]
         refused = await until_refused(api)
+        unwaited = await api.send("GET", "/v1/results")
         await api.call_back(registered["callbackUrl"])
 
     assert int(refused.headers["Retry-After"]) > 0
+    assert unwaited.status == 200
     assert [wait.result().status for wait in held] == [200, 200, 200]
 
 
