@@ -64,7 +64,9 @@ def cli() -> None:
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("image", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--provider", required=True, help=f"One of {', '.join(sorted(DIALECTS))}.")
-@click.option("--provider-url", metavar="URL", help="Another endpoint of the provider, or a sandbox.")
+@click.option(
+    "--provider-url", metavar="URL", help="Another endpoint of the provider, or a sandbox; also <PROVIDER>_URL."
+)
 @click.option("--image-type", metavar="TYPE", help="The field imageType; onecaptcha needs it.")
 @click.option("--app-id", metavar="ID", help="The field appId (capsolver).")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Give up on the task after so long.")

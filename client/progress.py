@@ -121,6 +121,8 @@ class Progress:
         """Ends the task with its final state; false where it had ended before."""
         if not self.ending.settle(task):
             return False
+        if self.task_id is None:
+            self.task_id = task.task_id
         self.accepted.set()
         _log.info(
             "task.finished",

@@ -78,10 +78,10 @@ class TaskClient:
     polled, within the provider's limits over all tasks of the key.
 
     Keys come from `<PROVIDER>_CLIENT_KEY` and `CALLBACK_RECEIVER_KEY`, the receiver's address from
-    `CALLBACK_RECEIVER_URL`, where they are not given. `provider_url` (or `<PROVIDER>_URL`) is another endpoint, or a sandbox.
-    `first_poll_seconds` is when a task behind a callback is first polled; `requests_per_second` bounds all polls;
-    `timeout_seconds` is how long a task may take, by default the provider's window and a grace; `tags` are given to
-    every task. `timing` is for tests.
+    `CALLBACK_RECEIVER_URL`, where they are not given. `provider_url` (or `<PROVIDER>_URL`) is another endpoint, or
+    a sandbox. `first_poll_seconds` is when a task behind a callback is first polled; `requests_per_second` bounds
+    all polls; `timeout_seconds` is how long a task may take, by default the provider's window and a grace; `tags`
+    are given to every task. `timing` is for tests.
 
     Raises:
         BadArgumentError: an argument or a variable is wrong or missing; the text names it.

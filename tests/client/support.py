@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from client import TaskClient
 from client.providers import DIALECTS, Dialect
@@ -20,11 +21,14 @@ from client.sandbox import Settings, expected_solution
 from tests.support import ADMIN
 
 __all__ = [
+    "AT_ONCE",
     "CREATED",
     "FAST",
     "PENDING",
     "PNG",
     "QUICK",
+    "REGISTERED",
+    "STORED",
     "Reply",
     "ScriptedProvider",
     "fast",
@@ -32,15 +36,36 @@ __all__ = [
     "open_client",
     "ready",
     "reserved_port",
+    "says",
     "scripted_provider",
+    "scripted_receiver",
     "solution_of",
     "until",
 ]
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
+AT_ONCE = Settings(latency_seconds=(0.0, 0.0))
 QUICK = Settings(latency_seconds=(0.0, 0.05), async_images=True)
 CREATED = {"errorId": 0, "errorCode": "", "errorDescription": "", "status": "idle", "taskId": "task-1"}
 PENDING = {"errorId": 0, "status": "processing"}
+REGISTERED = {
+    "ref": "ref-1",
+    "callbackUrl": "http://127.0.0.1:1/callback/capsolver/token",
+    "poll": {"firstAfterSeconds": 1, "intervalSeconds": 1, "windowSeconds": 300},
+    "deadlineAt": "2999-01-02T03:09:35Z",
+    "cursor": "c0",
+}
+STORED = {
+    "ref": "ref-1",
+    "provider": "capsolver",
+    "status": "ready",
+    "solution": {"text": "44795sds"},
+    "taskId": "task-1",
+    "source": "callback",
+    "cursor": "c1",
+    "createdAt": "2026-01-02T03:04:05Z",
+    "deadlineAt": "2999-01-02T03:09:35Z",
+}
 
 
 def fast(**plan: Any) -> Mapping[str, Dialect]:
@@ -145,6 +170,30 @@ async def scripted_provider(port: int = 0, **script: Any) -> AsyncIterator[Scrip
             await runner.cleanup()
 
 
+@asynccontextmanager
+async def scripted_receiver(**routes: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A receiver whose routes are the given ones (by name, see `_ROUTES`); others just hold."""
+
+    async def holds(_: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response(status=503)
+
+    app = web.Application()
+    for name, (method, path) in _ROUTES.items():
+        app.router.add_route(method, path, routes.get(name, holds))
+    async with TestServer(app, handler_cancellation=True) as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+_ROUTES = {
+    "register": ("POST", "/v1/tasks"),
+    "bind": ("PATCH", "/v1/tasks/{ref}"),
+    "report": ("PUT", "/v1/tasks/{ref}/outcome"),
+    "task": ("GET", "/v1/tasks/{ref}"),
+    "results": ("GET", "/v1/results"),
+}
+
+
 @contextmanager
 def reserved_port() -> Iterator[int]:
     """A port that nobody else can take: connections are refused, until a server of ours listens on it, and after."""
@@ -152,6 +201,15 @@ def reserved_port() -> Iterator[int]:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
+
+
+def says(body: Any, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A route that always answers the same."""
+
+    async def answers(_: web.Request) -> web.Response:
+        return web.json_response(body, status=status)
+
+    return answers
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:

@@ -37,6 +37,14 @@ def test_arguments_win_over_the_environment() -> None:
     assert _read(client_key="another").client_key == "another"
 
 
+def test_endpoint_from_the_environment() -> None:
+    """`<PROVIDER>_URL` names another endpoint, unless one is given."""
+    environ = {**_KEY, "CAPSOLVER_URL": "http://127.0.0.1:8081/"}
+
+    assert _read(environ=environ).provider_url == "http://127.0.0.1:8081"
+    assert _read(environ=environ, provider_url="http://127.0.0.1:8082").provider_url == "http://127.0.0.1:8082"
+
+
 def test_no_receiver() -> None:
     """A variable that is set to nothing counts as not set: the client just polls."""
     assert _read(environ={**_KEY, "CALLBACK_RECEIVER_URL": ""}).receiver_url is None

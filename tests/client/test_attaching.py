@@ -1,0 +1,141 @@
+"""Attaching to tasks that exist: finished, waiting, old, made elsewhere; with a receiver and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import (
+    BadArgumentError,
+)
+from client.sandbox import Sandbox
+from tests.client.support import (
+    CREATED,
+    FAST,
+    PENDING,
+    QUICK,
+    STORED,
+    Reply,
+    image_task,
+    open_client,
+    ready,
+    says,
+    scripted_provider,
+    scripted_receiver,
+    solution_of,
+)
+from tests.support import running_receiver
+
+_PROCESSING = {**STORED, "status": "processing", "solution": None, "source": None}
+
+
+async def test_attach_to_a_finished_task(tmp_path: Path) -> None:
+    """Attaching to a task that the receiver has an answer for gives it at once."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+    ):
+        async with open_client(sandbox.url, receiver.url) as tasks:
+            first = await tasks.solve(image_task())
+        async with open_client(sandbox.url, receiver.url) as tasks:
+            assert first.task_id is not None
+            again = await (await tasks.attach(first.task_id)).result(timeout=1)
+
+    assert again == first
+    assert sandbox.stats.get_task_result_calls == 0
+
+
+async def test_attach_to_a_waiting_task(tmp_path: Path) -> None:
+    """After a crash another client attaches to the task by its id, and gets the callback."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=CREATED) as provider,
+    ):
+        async with open_client(provider.url, receiver.url) as tasks:
+            first = await tasks.submit(image_task())
+        async with open_client(provider.url, receiver.url) as tasks:
+            task = await tasks.attach("task-1")
+            await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
+            solved = await task.result(timeout=5)
+
+    assert (task.ref, solved.source, provider.calls["getTaskResult"]) == (first.ref, "callback", [])
+
+
+async def test_attach_misses_no_answer_in_between() -> None:
+    """An answer that is stored between the registration and the reader's first look is seen: the task is read again."""
+    async with (
+        scripted_receiver(register=says(_PROCESSING), task=says(STORED)) as receiver_url,
+        open_client("http://127.0.0.1:1", receiver_url) as tasks,
+    ):
+        solved = await (await tasks.attach("task-1")).result(timeout=5)
+
+    assert (solved.ref, solved.solution) == ("ref-1", {"text": "44795sds"})
+
+
+async def test_attach_to_an_old_task() -> None:
+    """A task older than the provider's window is not polled any more, whoever made it."""
+    old = {**_PROCESSING, "pollAfter": STORED["createdAt"]}
+    async with (
+        scripted_receiver(register=says(old), task=says(old)) as receiver_url,
+        scripted_provider(getTaskResult=ready()) as provider,
+        open_client(provider.url, receiver_url) as tasks,
+    ):
+        task = await tasks.attach("task-1")
+        with pytest.raises(TimeoutError):
+            await task.result(timeout=0.3)
+
+    assert provider.calls["getTaskResult"] == []
+
+
+async def test_attach_to_a_task_of_this_client(tmp_path: Path) -> None:
+    """Two handles of one task in one client both get its answer."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=CREATED) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        handles = [await tasks.submit(image_task()), await tasks.attach("task-1")]
+        await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
+        solved = [await task.result(timeout=5) for task in handles]
+
+    assert solved[0] == solved[1]
+
+
+async def test_attach_to_a_task_made_elsewhere(tmp_path: Path) -> None:
+    """A task that was submitted without the receiver is polled by the plan, and its answer stored."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+    ):
+        async with open_client(sandbox.url) as tasks:
+            made = await tasks.submit(image_task())
+        async with open_client(sandbox.url, receiver.url) as tasks:
+            assert made.task_id is not None
+            task = await tasks.attach(made.task_id)
+            solved = await task.result(timeout=5)
+        stored = await receiver.task(made.task_id)
+
+    assert (solved.solution, stored["source"], stored["ref"]) == (solution_of(image_task()), "poll", task.ref)
+
+
+async def test_attach_without_a_receiver() -> None:
+    """Without a receiver a task that exists is polled until it has an answer."""
+    async with (
+        scripted_provider(getTaskResult=[Reply(PENDING), Reply(ready())]) as provider,
+        open_client(provider.url) as tasks,
+    ):
+        task = await tasks.attach(12345678901)
+        solved = await task.result(timeout=5)
+
+    assert (solved.task_id, solved.status) == (12345678901, "ready")
+    assert provider.calls["getTaskResult"][0]["taskId"] == 12345678901
+
+
+@pytest.mark.parametrize("task_id", [0, "", None, True, 1.5])
+async def test_attach_to_no_id(task_id: Any) -> None:
+    """What is no id is refused before anything is sent."""
+    async with open_client("http://127.0.0.1:1") as tasks:
+        with pytest.raises(BadArgumentError, match="task_id"):
+            await tasks.attach(task_id)

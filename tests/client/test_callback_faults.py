@@ -1,0 +1,200 @@
+"""With a receiver, and a provider that refuses, lies, forgets or answers twice: the answer still comes, or its end."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from client import (
+    ProviderUnreachableError,
+    SubmitUnknownError,
+)
+from client.sandbox import Sandbox
+from tests.client.support import (
+    CREATED,
+    FAST,
+    QUICK,
+    Reply,
+    fast,
+    image_task,
+    open_client,
+    ready,
+    scripted_provider,
+    solution_of,
+)
+from tests.support import RunningReceiver, running_receiver
+
+
+async def test_lost_callback(tmp_path: Path) -> None:
+    """A callback that never comes costs time: the fallback poll brings the answer, and the receiver gets it."""
+    dialects = fast(first_after_callback_seconds=0.2)
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+        open_client(sandbox.url, receiver.url, dialects=dialects) as tasks,
+    ):
+        solved = await tasks.solve(image_task(sandbox={"callback": "lost"}))
+        log = await receiver.log()
+
+    assert solved.solution == solution_of(image_task())
+    assert (solved.source, log["results"][0]["task"]["source"]) == ("poll", "poll")
+
+
+@pytest.mark.parametrize("fault", ["truncated", "otherTaskId"])
+async def test_callback_that_cannot_be_taken_is_a_hint(tmp_path: Path, fault: str) -> None:
+    """An unreadable callback, or one with another's id, brings the poll to now, once."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+        open_client(sandbox.url, receiver.url) as tasks,
+    ):
+        solved = await tasks.solve(image_task(sandbox={"callback": fault}), timeout=5)
+
+    assert (solved.solution, solved.source) == (solution_of(image_task()), "poll")
+    assert sandbox.stats.get_task_result_calls == 1
+
+
+async def test_lost_create_task_answer(tmp_path: Path) -> None:
+    """Where the createTask answer was lost but a callback address was given, the callback still brings the answer."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+        open_client(sandbox.url, receiver.url) as tasks,
+    ):
+        task = await tasks.submit(image_task(sandbox={"createTask": "cut"}))
+        solved = await task.result()
+
+    assert (solved.solution, solved.source) == (solution_of(image_task()), "callback")
+    assert task.task_id == solved.task_id
+    assert sandbox.stats.create_task_calls == 1
+
+
+async def test_lost_create_task_answer_and_no_callback(tmp_path: Path) -> None:
+    """Where neither the createTask answer nor a callback comes, the task ends as unknown, and is not repeated."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=Reply(cuts=True)) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        task = await tasks.submit(image_task(), timeout_seconds=0.5)
+        with pytest.raises(SubmitUnknownError) as caught:
+            await task.result()
+
+    assert (caught.value.task.error_code, caught.value.task.source) == ("RECEIVER_SUBMIT_UNKNOWN", "deadline")
+    assert (len(provider.calls["createTask"]), provider.calls["getTaskResult"]) == (1, [])
+
+
+async def test_no_connection_leaves_no_handle(tmp_path: Path) -> None:
+    """Where createTask was certainly not taken, there is nothing to wait for, callback address or not."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        open_client("http://127.0.0.1:1", receiver.url) as tasks,
+    ):
+        with pytest.raises(ProviderUnreachableError, match="no connection"):
+            await tasks.submit(image_task(), timeout_seconds=1.0)
+
+
+async def test_wrong_key_at_the_poll_leaves_the_callback(tmp_path: Path) -> None:
+    """A key that is refused at a poll is no outcome: the callback is waited for, and the warning is given once."""
+    dialects = fast(first_after_callback_seconds=0.05)
+    refusal = Reply({"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}, 401)
+    made = [Reply({**CREATED, "taskId": "task-1"}), Reply({**CREATED, "taskId": "task-2"})]
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
+        scripted_provider(createTask=made, getTaskResult=refusal) as provider,
+        open_client(provider.url, receiver.url, dialects=dialects) as tasks,
+    ):
+        with capture_logs() as lines:
+            waiting = [await tasks.submit(image_task(number)) for number in range(2)]
+            async with asyncio.timeout(5):
+                while len(provider.calls["getTaskResult"]) < 2:
+                    await asyncio.sleep(0.01)
+            for call in provider.calls["createTask"]:
+                await receiver.call_back(call["callbackUrl"])
+            solved = [await task.result() for task in waiting]
+
+    assert [task.source for task in solved] == ["callback", "callback"]
+    assert len(provider.calls["getTaskResult"]) == 2
+    assert [line["event"] for line in lines].count("poll.refused") == 1
+
+
+async def test_refused_address(tmp_path: Path) -> None:
+    """A provider that refuses the callback address is sent the task without it; that is said once, and remembered."""
+    refusal = Reply(
+        {"errorId": 1, "errorCode": "ERROR_BAD_REQUEST", "errorDescription": "callbackUrl: not public"}, 400
+    )
+    made = [refusal, Reply(CREATED), Reply({**CREATED, "taskId": "task-2"})]
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=made, getTaskResult=ready()) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        with capture_logs() as lines:
+            solved = [await tasks.solve(image_task(number)) for number in range(2)]
+        stored = [await receiver.task(task.ref) for task in solved]
+
+    assert ["callbackUrl" in call for call in provider.calls["createTask"]] == [True, False, False]
+    assert [line["log_level"] for line in lines if line["event"] == "callback_url.refused"] == ["warning"]
+    assert [task["source"] for task in stored] == ["poll", "poll"]
+
+
+async def test_receiver_says_who_won(tmp_path: Path) -> None:
+    """Where a callback and a poll bring different answers at once, all get the one that was stored first."""
+    dialects = fast(first_after_callback_seconds=0.05)
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
+        scripted_provider(createTask=CREATED) as provider,
+        open_client(provider.url, receiver.url, dialects=dialects) as tasks,
+    ):
+        first = _calls_back(receiver, provider.calls, ready("by callback", taskId="task-1"))
+        provider.answers("getTaskResult", Reply(ready("by poll"), first=first))
+        solved = await tasks.solve(image_task())
+
+    assert (solved.solution, solved.source) == ({"text": "by callback"}, "callback")
+
+
+async def test_create_task_knows_the_id_best(tmp_path: Path) -> None:
+    """Where a callback had bound another id, createTask's is bound, and one poll settles what the task's answer is."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(getTaskResult=ready("44795sds")) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        early = _calls_back(receiver, provider.calls, ready("44795sds", taskId="task-of-another"))
+        provider.answers("createTask", Reply(CREATED, first=early))
+        task = await tasks.submit(image_task())
+        await task.result()
+        async with asyncio.timeout(5):
+            while (stored := await receiver.task(task.ref))["taskId"] != "task-1" or stored.get("disputed"):
+                await asyncio.sleep(0.02)
+
+    assert len(provider.calls["getTaskResult"]) == 1
+
+
+async def test_id_that_belongs_to_another_task(tmp_path: Path) -> None:
+    """Where the receiver has another task of this id, the answer is stored under the ref of this one."""
+    dialects = fast(first_after_callback_seconds=0.05)
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
+        scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
+        open_client(provider.url, receiver.url, dialects=dialects) as tasks,
+    ):
+        await receiver.register(taskId="task-1")
+        solved = await tasks.solve(image_task())
+        stored = await receiver.task(solved.ref)
+
+    assert (stored["status"], stored["source"], stored["taskId"]) == ("ready", "poll", None)
+
+
+def _calls_back(receiver: RunningReceiver, calls: dict[str, list[dict[str, Any]]], body: dict[str, Any]) -> Any:
+    """What a scripted provider does before it answers: it calls back on the address of the first task."""
+
+    async def first(_: dict[str, Any]) -> None:
+        answer = await receiver.call_back(calls["createTask"][0]["callbackUrl"], **body)
+        assert answer.status == 200
+
+    return first

@@ -1,0 +1,149 @@
+"""`python -m client solve`: the text on standard output, one clear line on standard error, documented exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from client.sandbox import Sandbox, Settings
+from tests.client.support import AT_ONCE, PNG, QUICK, Reply, scripted_provider, solution_of
+from tests.support import ADMIN, running_receiver
+
+_TASK = {"type": "ImageToTextTask", "body": PNG}
+
+
+async def _run(*arguments: str, environ: Mapping[str, str], stdin: bytes = b"") -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("CALLBACK_RECEIVER")}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "client", *arguments, env={**others, **environ}, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate(stdin)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """The path of an image."""
+    path = tmp_path / "image.png"
+    path.write_bytes(PNG)
+    return str(path)
+
+
+async def test_solves_an_image(image: str) -> None:
+    """The text of the image is all that is printed."""
+    async with Sandbox("capsolver", AT_ONCE) as sandbox:
+        ran = await _run(
+            "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
+        )
+
+    assert ran == (0, f"{solution_of(_TASK)['text']}\n", "")
+
+
+async def test_solves_standard_input_with_a_receiver(tmp_path: Path) -> None:
+    """With a receiver in the environment the task is called back; `--json` prints it as one line."""
+    async with running_receiver(tmp_path / "receiver.db") as receiver, Sandbox("capsolver", QUICK) as sandbox:
+        code, out, err = await _run(
+            *("solve", "-", "--provider", "capsolver", "--provider-url", sandbox.url, "--json"),
+            stdin=PNG,
+            environ={**_key("capsolver"), "CALLBACK_RECEIVER_URL": receiver.url, "CALLBACK_RECEIVER_KEY": ADMIN},
+        )
+
+    (line,) = out.splitlines()
+    assert (code, err, json.loads(line)["source"]) == (0, "", "callback")
+    assert json.loads(line)["solution"] == solution_of(_TASK)
+
+
+async def test_image_type_is_sent(image: str) -> None:
+    """`--image-type` becomes the field imageType; a solution without a text is printed as JSON."""
+    answer = {"errorId": 0, "taskId": "t", "status": "ready", "solution": {"objects": [1, 2]}}
+    async with scripted_provider(createTask=Reply(answer)) as provider:
+        code, out, _ = await _run(
+            *("solve", image, "--provider", "onecaptcha", "--provider-url", provider.url, "--image-type", "Yandex2025"),
+            environ=_key("onecaptcha"),
+        )
+
+    assert (code, out) == (0, '{"objects":[1,2]}\n')
+    assert provider.calls["createTask"][0]["task"]["imageType"] == "Yandex2025"
+
+
+async def test_failed_task(image: str) -> None:
+    """A task or a provider that fails is told in one line, with exit code 1."""
+    async with Sandbox("capsolver", Settings(client_keys=frozenset({"another"}))) as sandbox:
+        ran = await _run(
+            "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
+        )
+
+    code, out, err = ran
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "ERROR_KEY_DOES_NOT_EXIST" in err
+    assert _key("capsolver")["CAPSOLVER_CLIENT_KEY"] not in err
+
+
+async def test_timed_out_task_as_json(image: str) -> None:
+    """With `--json` a failed task is printed too, for machines to read."""
+    async with Sandbox("capsolver", Settings(latency_seconds=(9.0, 9.0), async_images=True)) as sandbox:
+        code, out, err = await _run(
+            *("solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, "--timeout", "0.2", "--json"),
+            environ=_key("capsolver"),
+        )
+
+    assert (code, json.loads(out)["errorCode"], len(err.splitlines())) == (1, "RECEIVER_NO_ANSWER", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(["solve", "IMAGE"], "Missing option '--provider'", id="no-provider"),
+        pytest.param(["solve", "IMAGE", "--provider", "nope"], "unknown provider 'nope'", id="unknown-provider"),
+        pytest.param(["solve", "IMAGE", "--provider", "capsolver"], "CAPSOLVER_CLIENT_KEY: expected", id="no-key"),
+        pytest.param(["solve", "/missing.png", "--provider", "onecaptcha"], "--image-type", id="no-image-type"),
+        pytest.param(
+            ["solve", "/missing.png", "--provider", "onecaptcha", "--image-type", "x"],
+            "/missing.png: cannot be read: No such file",
+            id="unreadable-image",
+        ),
+        pytest.param(
+            ["solve", "-", "--provider", "onecaptcha", "--image-type", "x"], "standard input: it is empty", id="empty"
+        ),
+        pytest.param(["nothing"], "No such command 'nothing'", id="unknown-command"),
+    ],
+)
+async def test_wrong_arguments(image: str, arguments: list[str], said: str) -> None:
+    """What is wrong with the arguments is told in one line, with exit code 2."""
+    given = [image if argument == "IMAGE" else argument for argument in arguments]
+
+    code, out, err = await _run(*given, environ=_key("onecaptcha"))
+
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert said in err
+
+
+async def test_help_tells_exit_codes() -> None:
+    """The help names the exit codes and the variables."""
+    code, out, _ = await _run("solve", "--help", environ={})
+
+    text = " ".join(out.split())
+    assert code == 0
+    assert "Exit codes: 0 solved, 1 the task or the provider failed, 2 wrong arguments" in text
+    assert "CAPSOLVER_CLIENT_KEY" in text
+
+
+async def test_sandbox_is_one_of_the_commands() -> None:
+    """The sandbox is started by the same command."""
+    code, out, _ = await _run("sandbox", "--help", environ={})
+
+    assert (code, "--dialect" in out) == (0, True)
+
+
+def _key(provider: str) -> Mapping[str, str]:
+    return {f"{provider.upper()}_CLIENT_KEY": "tests-only-client-key"}

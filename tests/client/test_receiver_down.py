@@ -1,0 +1,184 @@
+"""A receiver that is down costs speed, not the answer; it is told afterwards."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import aiohttp
+from structlog.testing import capture_logs
+
+from client.sandbox import Sandbox
+from tests.client.support import (
+    AT_ONCE,
+    CREATED,
+    FAST,
+    QUICK,
+    Reply,
+    fast,
+    image_task,
+    open_client,
+    ready,
+    reserved_port,
+    scripted_provider,
+    solution_of,
+    until,
+)
+from tests.support import RunningReceiver, receiver_process, running_receiver
+
+
+async def test_down_at_submit(tmp_path: Path) -> None:
+    """A task submitted while the receiver is down is polled; once it is back it is told, in one request."""
+    with reserved_port() as port:
+        async with (
+            Sandbox("capsolver", QUICK) as sandbox,
+            open_client(sandbox.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            solved = await tasks.solve(image_task(), tags=["checkout"], metadata={"order": 7})
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
+                await until(lambda: _is_logged(receiver, 1))
+                (entry,) = (await receiver.log())["results"]
+
+    assert (solved.solution, solved.source, solved.ref) == (solution_of(image_task()), "poll", "")
+    stored = entry["task"]
+    assert (stored["taskId"], stored["solution"], stored["source"]) == (solved.task_id, solved.solution, "poll")
+    assert (stored["tags"], stored["metadata"]) == (["checkout"], {"order": 7})
+
+
+async def test_hanging_at_submit() -> None:
+    """A receiver that takes connections but never answers costs two seconds once, and nothing after that."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with Sandbox("capsolver", AT_ONCE) as sandbox, open_client(sandbox.url, url) as tasks:
+            times = [time.monotonic()]
+            for number in range(3):
+                await tasks.submit(image_task(number))
+                times.append(time.monotonic())
+
+    assert times[1] - times[0] < 4.0
+    assert times[3] - times[1] < 1.9
+
+
+async def test_gone_while_waiting(tmp_path: Path) -> None:
+    """When the receiver dies, its tasks are polled after a few seconds; when it is back it gets the outcome."""
+    with reserved_port() as port:
+        async with (
+            Sandbox("capsolver", QUICK) as sandbox,
+            open_client(sandbox.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port):
+                task = await tasks.submit(image_task(sandbox={"callback": "lost"}))
+            with capture_logs() as lines:
+                solved = await task.result(timeout=10)
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
+                await until(lambda: _is_logged(receiver, 1))
+                stored = await receiver.task(task.ref)
+
+    assert (solved.solution, solved.source) == (solution_of(image_task()), "poll")
+    assert (stored["status"], stored["solution"], stored["taskId"]) == ("ready", solved.solution, task.task_id)
+    assert [line["event"] for line in lines].count("receiver.lost") == 1
+
+
+async def test_restarted_while_waiting(tmp_path: Path) -> None:
+    """After a quick restart the reader goes on where it was: the callback that came next is not missed."""
+    with reserved_port() as port:
+        async with (
+            scripted_provider(createTask=CREATED) as provider,
+            open_client(provider.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port):
+                task = await tasks.submit(image_task())
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
+                url = provider.calls["createTask"][0]["callbackUrl"]
+                await receiver.call_back(url, taskId="task-1")
+                solved = await task.result(timeout=10)
+
+    assert (solved.ref, solved.source, provider.calls["getTaskResult"]) == (task.ref, "callback", [])
+
+
+async def test_killed_while_waiting(tmp_path: Path) -> None:
+    """A receiver that is killed and started again by its operator loses no waiter: the answer still arrives."""
+    with reserved_port() as port:
+        async with (
+            scripted_provider(createTask=CREATED) as provider,
+            open_client(provider.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            async with receiver_process(tmp_path / "receiver.db", port=port):
+                task = await tasks.submit(image_task())
+            async with receiver_process(tmp_path / "receiver.db", port=port):
+                url = provider.calls["createTask"][0]["callbackUrl"]
+                async with aiohttp.ClientSession() as session:
+                    await session.post(url, json=ready(taskId="task-1"))
+                solved = await task.result(timeout=15)
+
+    assert (solved.ref, solved.source) == (task.ref, "callback")
+
+
+async def test_database_replaced_while_waiting(tmp_path: Path) -> None:
+    """A receiver that comes back without the task is noticed by the gap in its log; the task is polled and reported."""
+    with reserved_port() as port:
+        async with (
+            scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
+            open_client(provider.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            async with running_receiver(tmp_path / "old.db", dialects=FAST, port=port):
+                task = await tasks.submit(image_task())
+            async with running_receiver(tmp_path / "new.db", dialects=FAST, port=port) as receiver:
+                solved = await task.result(timeout=10)
+                await until(lambda: _is_logged(receiver, 1))
+                stored = await receiver.task("task-1")
+
+    assert (solved.source, stored["status"], stored["source"]) == ("poll", "ready", "poll")
+
+
+async def test_deleted_while_waiting(tmp_path: Path) -> None:
+    """A task that an operator deleted at the receiver is polled, because no callback can reach it any more."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+        await receiver.send("DELETE", f"/v1/tasks/{task.ref}")
+        solved = await task.result(timeout=10)
+
+    assert solved.source == "poll"
+
+
+async def test_down_at_the_report(tmp_path: Path) -> None:
+    """Where only the report fails, the polled answer is the result, and the report follows."""
+    dialects = fast(first_after_callback_seconds=0.05)
+    with reserved_port() as port:
+        async with (
+            scripted_provider(createTask=CREATED) as provider,
+            open_client(provider.url, f"http://127.0.0.1:{port}", dialects=dialects) as tasks,
+        ):
+            async with running_receiver(tmp_path / "receiver.db", dialects=dialects, port=port) as receiver:
+                provider.answers("getTaskResult", Reply(ready(), first=lambda _: receiver.stop()))
+                solved = await tasks.solve(image_task())
+            async with running_receiver(tmp_path / "receiver.db", dialects=dialects, port=port) as receiver:
+                await until(lambda: _is_logged(receiver, 1))
+                stored = await receiver.task(solved.ref)
+
+    assert (solved.source, stored["source"], stored["solution"]) == ("poll", "poll", solved.solution)
+
+
+async def test_reports_that_cannot_be_delivered() -> None:
+    """Closing the client says how many reports the receiver never got, after a last try, and does not hang."""
+    with reserved_port() as port, capture_logs() as lines:
+        async with (
+            Sandbox("capsolver", AT_ONCE) as sandbox,
+            open_client(sandbox.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            for number in range(3):
+                await tasks.solve(image_task(number))
+            started = time.monotonic()
+        seconds = time.monotonic() - started
+
+    assert [line["lost"] for line in lines if line["event"] == "report.lost"] == [3]
+    assert seconds < 4
+
+
+async def _is_logged(receiver: RunningReceiver, count: int) -> bool:
+    return len((await receiver.log())["results"]) == count
