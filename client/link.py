@@ -7,10 +7,9 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import structlog
-
 from client.breaker import Breaker
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
+from client.logs import Log
 from client.protocol import FirstOutcome, OutcomeReport, Registered, Registration, Task
 from client.providers.readings import TaskId
 from client.receiver_api import Attached, ReceiverApi
@@ -20,7 +19,7 @@ from client.timing import Timing
 
 __all__ = ["ReceiverLink"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 Answer = TypeVar("Answer")
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import structlog
-
 from client.endings import Ending, MakeError
 from client.gate import KeyGate
 from client.link import ReceiverLink
+from client.logs import Log
 from client.outcomes import LocalTask
 from client.protocol import FirstOutcome, Registration, Task
 from client.provider_api import Answered, ProviderApi
@@ -25,7 +24,7 @@ from client.waiting import Known, Step, next_step
 
 __all__ = ["Progress", "Surroundings"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

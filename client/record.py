@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import structlog
-
 from client.errors import ReceiverRefusedError
 from client.link import ReceiverLink
+from client.logs import Log
 from client.protocol import FirstOutcome, Registered, Registration, Task
 from client.providers.readings import TaskId
 from client.receiver_api import Attached
@@ -15,7 +14,7 @@ from client.subscription import Subscriber
 
 __all__ = ["Record"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 
 class Record:

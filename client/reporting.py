@@ -9,9 +9,8 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-import structlog
-
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
+from client.logs import Log
 from client.protocol import FirstOutcome, OutcomeReport, Registration
 from client.providers.readings import TaskId
 from client.receiver_api import ReceiverApi
@@ -19,7 +18,7 @@ from client.timing import Timing, backoff_seconds
 
 __all__ = ["LateBinding", "LateOutcome", "Reports"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 _CALL_SECONDS = 10.0
 _MOST_SECONDS = 15.0

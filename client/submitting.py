@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from client.gate import KeyGate
+from client.logs import Log
 from client.provider_api import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
 from client.providers import Dialect
 from client.providers.readings import Reaction, Reading, Refused, Submitted
@@ -20,7 +19,7 @@ from client.timing import Timing, backoff_seconds
 
 __all__ = ["Submission", "Submitter"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 _MAX_TRIES = 5
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-import structlog
-
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
+from client.logs import Log
 from client.protocol import LogEntry, ResultsPage, Task
 from client.receiver_api import Gap, ReceiverApi
 from client.timing import Timing, backoff_seconds
 
 __all__ = ["Reader", "Subscriber"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 _WAIT_SECONDS = 20.0
 _LOOK_SECONDS = 5.0

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, assert_never
 
-import structlog
-
 from client.endings import Ending
 from client.errors import ClientClosedError, ProviderUnreachableError, ReceiverRefusedError
+from client.logs import Log
 from client.outcomes import failure_of, refusal_of
 from client.progress import Progress, Surroundings
 from client.protocol import Registered, Registration, Task
@@ -26,7 +25,7 @@ from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
 
 __all__ = ["Watch"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 _PAUSE_SECONDS = 5.0
 

@@ -81,6 +81,8 @@ async def test_cancelled_solve_without_a_receiver() -> None:
     ):
         with pytest.raises(TimeoutError):
             await tasks.solve(image_task(), timeout=0.2)
+        # One poll may have been on its way.
+        await asyncio.sleep(0.2)
         polls = len(provider.calls["getTaskResult"])
         await asyncio.sleep(0.3)
 
