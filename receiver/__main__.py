@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ from client.errors import BadArgumentError
 from client.providers import dialect_named
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.errors import CannotStartError
-from receiver.logs import configure_logs
+from receiver.logs import configure_logs, server_logger
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
 
@@ -102,7 +103,11 @@ async def _serve(settings: Settings) -> None:
         with suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     runner = web.AppRunner(
-        create_app(settings), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
+        create_app(settings),
+        logger=server_logger(),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
     )
     try:
         await runner.setup()
@@ -111,6 +116,7 @@ async def _serve(settings: Settings) -> None:
             await site.start()
         except OSError as error:
             raise CannotStartError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        _tune()
         host, port = runner.addresses[0][:2]
         log.info(
             "receiver.started", host=host, port=port, publicUrl=settings.public_url, database=str(settings.database)
@@ -120,6 +126,15 @@ async def _serve(settings: Settings) -> None:
     finally:
         await runner.cleanup()
     log.info("receiver.stopped")
+
+
+def _tune() -> None:
+    """Keeps the interpreter from holding up acknowledgements, once all is loaded."""
+    # From now on a full collection passes over what was loaded; it took 25 ms from everyone who waited meanwhile.
+    gc.collect()
+    gc.freeze()
+    # The store's threads wait at most this long for the event loop to let them run; by default ten times as long.
+    sys.setswitchinterval(0.0005)
 
 
 def _run(main_coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from typing import Any, BinaryIO
 
 import orjson
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
-__all__ = ["configure_logs"]
+__all__ = ["configure_logs", "server_logger"]
 
 
 def configure_logs(log_format: str) -> None:
@@ -36,6 +38,28 @@ def configure_logs(log_format: str) -> None:
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
+
+
+def server_logger() -> logging.Logger:
+    """What aiohttp's server is to log to: its records become lines like ours.
+
+    Of a request that is no HTTP only the kind of the mistake is told: aiohttp's own text shows the line where it is,
+    and that of a callback holds its token.
+    """
+    # Not from logging.getLogger: handlers of the root must not see these records.
+    logger = logging.Logger("aiohttp.server", logging.WARNING)
+    logger.addHandler(_ServerRecords())
+    return logger
+
+
+class _ServerRecords(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            log.warning("request.malformed", reason=type(error).__name__)
+        else:
+            log.error("server.failed", reason=record.getMessage(), exc_info=error)
 
 
 def _render(_logger: Any, _name: str, event_dict: structlog.typing.EventDict) -> bytes:

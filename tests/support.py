@@ -19,6 +19,7 @@ from aiohttp import web
 
 from client.providers import DIALECTS, Dialect
 from receiver.app import create_app
+from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import CONTEXT
 
@@ -130,7 +131,9 @@ async def running_receiver(
             **settings,
         )
         app = create_app(given, dialects)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2)
+        runner = web.AppRunner(
+            app, logger=server_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=2
+        )
         await runner.setup()
         try:
             await web.SockSite(runner, listener).start()

@@ -109,9 +109,6 @@ class SqliteLedger:
 
     def change(self, task: TaskRecord) -> None:
         """See `Ledger`."""
-        before = self._tasks.get(task.ref)
-        if before is not None and before.id_text is not None and before.id_text != task.id_text:
-            self._owners[TaskIdKey(before.provider, before.id_text)] = None
         self._remember(task)
         (self._new if task.ref in self._new else self._changed)[task.ref] = task
 
@@ -246,8 +243,14 @@ class SqliteLedger:
             start += size
 
     def _remember(self, task: TaskRecord) -> None:
+        before = self._tasks.get(task.ref)
         self._tasks[task.ref] = task
-        if task.task_id is not None and task.id_text is not None:
+        id_before = None if before is None else before.id_text
+        if id_before == task.id_text:
+            return
+        if id_before is not None:
+            self._owners[TaskIdKey(task.provider, id_before)] = None
+        if task.id_text is not None:
             self._owners[TaskIdKey(task.provider, task.id_text)] = task.ref
 
     def _append_bare(self, kind: str, task: TaskRecord, ref: str | None) -> None:

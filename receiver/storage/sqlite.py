@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,6 +20,7 @@ from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
 from receiver.storage.protocol import WRITE_SECONDS, TaskQuery
+from receiver.storage.reader import Reader
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
 from receiver.storage.writer import Writer
 
@@ -70,10 +72,16 @@ class SqliteStore:
         )
         # Lists and pages take their time; one task by its id must not wait behind them.
         self._fetch, self._scan = readers
+        self._reader = Reader(self._fetch)
 
     async def run(self) -> None:
-        """Writes what is asked until `stop`."""
-        await self._writer.run()
+        """Writes and reads what is asked until `stop`."""
+        async with asyncio.TaskGroup() as owner:
+            owner.create_task(self._reader.run(), name="reader")
+            try:
+                await self._writer.run()
+            finally:
+                self._reader.stop()
 
     def stop(self) -> None:
         """Lets `run` end when all it was given is stored."""
@@ -103,17 +111,7 @@ class SqliteStore:
 
     async def task(self, ref: str) -> TaskRecord | None:
         """See `Store`."""
-
-        def read(connection: sqlite3.Connection) -> TaskRecord | None:
-            wanted: str | None = ref
-            task = None
-            while wanted is not None:
-                row = connection.execute(sql.SELECT_TASK_BY_REF, (wanted,)).fetchone()
-                task = None if row is None else task_from(row)
-                wanted = None if task is None else task.joined_ref
-            return task
-
-        return await _read(self._fetch, read)
+        return await self._reader.task(ref)
 
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
         """See `Store`."""

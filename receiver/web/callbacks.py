@@ -19,17 +19,19 @@ from receiver.intake import Incoming
 from receiver.tokens import CallbackToken, check_token
 from receiver.web.context import CONTEXT, Context
 from receiver.web.reading import read_body
+from receiver.web.ready import ReadyAnswer
 
 __all__ = ["callback"]
 
 _STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
 _LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
+_ACKNOWLEDGED = ReadyAnswer("ok")
 
 _log = structlog.get_logger()
 
 
-async def callback(request: web.Request) -> web.Response:
+async def callback(request: web.Request) -> web.StreamResponse:
     """The verdict as an HTTP status, after the delivery is durable."""
     started = time.perf_counter()
     context = request.app[CONTEXT]
@@ -50,7 +52,8 @@ async def callback(request: web.Request) -> web.Response:
     # Nothing that happens after the commit may change the answer, not even a log that cannot be written.
     with suppress(Exception):
         _stored(dialect, delivered, started)
-    return _answer(_STATUS.get(delivered.verdict, 200))
+    status = _STATUS.get(delivered.verdict, 200)
+    return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)
 
 
 async def _deliver(request: web.Request, context: Context, dialect: Dialect, token: CallbackToken) -> Delivered:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from receiver.ledger import Command, Ledger
 from receiver.records import Growth
 from receiver.registrations import Expire
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from tests.faults.disks import full_disk, locked
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, a_task, running_store
 from tests.support import eventually
 
@@ -86,26 +84,6 @@ async def write_together(store: SqliteStore, commands: Sequence[Command[Any]]) -
     async with asyncio.TaskGroup() as group:
         attempts = [group.create_task(attempt(store, command)) for command in commands]
     return [one.result() for one in attempts]
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another connection holds the right to write."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-
-
-@contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """Files of this process cannot become larger than the database's log is."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = path.with_name(f"{path.name}-wal").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +192,15 @@ async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> Non
             await asyncio.sleep(0.2)
 
     assert write.result() is None
+
+
+async def test_a_caller_waits_no_longer_than_it_says(store: SqliteStore, path: Path) -> None:
+    """What is not stored in time is told as busy, and may still be stored."""
+    with locked(path), pytest.raises(StoreBusyError):
+        await store.write(a_registration(1), within_seconds=0.05)
+
+    await store.write(a_registration(2))
+    assert await store.task(a_ref(1)) is not None
 
 
 async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Reads single tasks: those that are asked for while a read runs are read together by the next one.
+
+A read on a thread costs little, but getting there and back costs much, and each row takes the GIL from a busy event
+loop and waits for it again. So a thousand that wait, woken by a few commits, cost a few reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import aiosqlite
+from pydantic_core import from_json, to_json
+
+from receiver.records import TaskRecord
+from receiver.storage import statements as sql
+from receiver.storage.opening import on_thread
+from receiver.storage.rows import task_from
+
+__all__ = ["Reader"]
+
+_MAX_BATCH = 256
+
+
+class Reader:
+    """Owns a reading connection while `run` runs; others may use it, too."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._wanted: deque[tuple[str, asyncio.Future[TaskRecord | None]]] = deque()
+        self._asked = asyncio.Event()
+        self._is_running = False
+
+    async def task(self, ref: str) -> TaskRecord | None:
+        """See `Store.task`. What was committed before the call is seen; cancelling it does not disturb others."""
+        if not self._is_running:
+            return (await on_thread(self._connection, lambda: self._read([ref])))[ref]
+        answer: asyncio.Future[TaskRecord | None] = asyncio.get_running_loop().create_future()
+        self._wanted.append((ref, answer))
+        self._asked.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Reads until `stop`; what was asked until then is still answered."""
+        self._is_running = True
+        while self._is_running or self._wanted:
+            if self._wanted:
+                await self._answer([self._wanted.popleft() for _ in range(min(len(self._wanted), _MAX_BATCH))])
+            else:
+                self._asked.clear()
+                await self._asked.wait()
+
+    def stop(self) -> None:
+        """Lets `run` end."""
+        self._is_running = False
+        self._asked.set()
+
+    async def _answer(self, batch: Sequence[tuple[str, asyncio.Future[TaskRecord | None]]]) -> None:
+        refs = list(dict.fromkeys(ref for ref, _ in batch))
+        found: Mapping[str, TaskRecord | None] | Exception
+        try:
+            found = await on_thread(self._connection, lambda: self._read(refs))
+        except Exception as error:
+            # Perhaps because of one of them: the others are not to suffer by it.
+            if len(refs) > 1:
+                for entry in batch:
+                    await self._answer([entry])
+                return
+            found = error
+        for ref, answer in batch:
+            if answer.done():
+                continue
+            if isinstance(found, Exception):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found[ref])
+
+    def _read(self, refs: Sequence[str]) -> Mapping[str, TaskRecord | None]:
+        """Runs on the connection's thread."""
+        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
+        if len(refs) == 1:
+            return {refs[0]: _read_task(connection, refs[0])}
+        (rows,) = connection.execute(sql.SELECT_TASKS_BY_REFS, (to_json(refs).decode(),)).fetchone()
+        found: dict[str, TaskRecord | None] = dict.fromkeys(refs)
+        for task in map(task_from, from_json(rows)):
+            found[task.ref] = task if task.joined_ref is None else _read_task(connection, task.joined_ref)
+        return found
+
+
+def _read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
+    """The task with this ref, or the one that it was joined to. Runs on the connection's thread."""
+    wanted: str | None = ref
+    task = None
+    while wanted is not None:
+        row = connection.execute(sql.SELECT_TASK_BY_REF, (wanted,)).fetchone()
+        task = None if row is None else task_from(row)
+        wanted = None if task is None else task.joined_ref
+    return task

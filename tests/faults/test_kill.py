@@ -1,0 +1,157 @@
+"""A receiver that is killed at any moment has every callback that it acknowledged, once, and goes on with its log."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.support import Answer, Api, receiver_process
+
+CONNECTIONS = 8
+KILLS = 20
+STOPS = 3
+
+
+@dataclass
+class Ledger:
+    """What the senders know: callbacks that are under way, those that were acknowledged, and the log so far."""
+
+    cursor: str = "start"
+    unanswered: dict[str, str] = field(default_factory=dict)
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    in_the_log: list[tuple[str, str]] = field(default_factory=list)
+    fetched: int = 0
+
+    async def send(self, api: Api, ref: str, path: str) -> None:
+        """Delivers the answer of a task; it is acknowledged once a 200 was read."""
+        self.unanswered[ref] = path
+        answer = await api.call_back(api.url + path, taskId=f"id-{ref}", solution={"text": f"answer of {ref}"})
+        if answer.status == 200:
+            self.acknowledged[ref] = self.unanswered.pop(ref)
+
+    async def submit_and_send(self, api: Api) -> None:
+        """Registers tasks and delivers their answers over one connection, until that breaks."""
+        with suppress(aiohttp.ClientError):
+            while True:
+                registered = await api.send("POST", "/v1/tasks", json={"provider": "capsolver"})
+                if registered.status != 201:
+                    return
+                await self.send(api, registered.json["ref"], urlsplit(registered.json["callbackUrl"]).path)
+
+    async def send_again(self, api: Api) -> None:
+        """Delivers what was not acknowledged once more, as a provider that retries does."""
+        for ref, path in list(self.unanswered.items()):
+            await self.send(api, ref, path)
+
+    async def missing(self, api: Api) -> list[str]:
+        """What was acknowledged since it was last asked, and is not found by its id with the right answer."""
+        asked = list(self.acknowledged)[self.fetched :]
+        tasks = [await api.task(f"id-{ref}") for ref in asked]
+        self.fetched += len(asked)
+        return [
+            ref for ref, task in zip(asked, tasks, strict=True) if task.get("solution") != {"text": f"answer of {ref}"}
+        ]
+
+    async def read_on(self, api: Api) -> None:
+        """Reads the log from where it was left."""
+        is_more = True
+        while is_more:
+            answer = await api.send("GET", "/v1/results", params={"after": self.cursor, "limit": "1000"})
+            assert answer.status == 200, answer.body
+            page = answer.json
+            self.in_the_log += [(entry["task"]["ref"], entry["task"]["solution"]["text"]) for entry in page["results"]]
+            self.cursor, is_more = page["cursor"], page["more"]
+
+    def is_complete(self) -> bool:
+        """Whether the log holds every acknowledged answer once, and no other."""
+        return sorted(self.in_the_log) == sorted((ref, f"answer of {ref}") for ref in self.acknowledged)
+
+
+@asynccontextmanager
+async def connections(url: str, count: int) -> AsyncIterator[list[Api]]:
+    """So many clients with one connection each."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield [Api(url, session) for _ in range(count)]
+
+
+async def test_every_acknowledged_callback_survives_kill_9(tmp_path: Path) -> None:
+    """Over 20 kills at random moments: all that was answered 200 is found by id and once in the log; cursors go on."""
+    chance = random.Random(20)
+    ledger = Ledger()
+    lost: list[str] = []
+    for _ in range(KILLS):
+        async with (
+            receiver_process(tmp_path / "receiver.db", port=0) as receiver,
+            connections(receiver.url, CONNECTIONS) as apis,
+        ):
+            lost += await ledger.missing(apis[0])
+            await ledger.send_again(apis[0])
+            await ledger.read_on(apis[0])
+            lost += [] if ledger.is_complete() else [f"the log after {len(ledger.acknowledged)} callbacks"]
+            async with asyncio.TaskGroup() as senders:
+                for api in apis:
+                    senders.create_task(ledger.submit_and_send(api))
+                await asyncio.sleep(chance.uniform(0.1, 0.4))
+                await receiver.stop(signal.SIGKILL)
+
+    async with receiver_process(tmp_path / "receiver.db", port=0) as receiver, connections(receiver.url, 1) as apis:
+        lost += await ledger.missing(apis[0])
+        await ledger.send_again(apis[0])
+        await ledger.read_on(apis[0])
+
+    assert lost == []
+    assert ledger.is_complete()
+    assert len(ledger.acknowledged) > KILLS * CONNECTIONS
+
+
+async def test_sigterm_loses_nothing_and_answers_those_who_wait(tmp_path: Path) -> None:
+    """On SIGTERM waits are answered 202, acknowledged callbacks are stored, and the process ends with 0."""
+    chance = random.Random(3)
+    ledger = Ledger()
+    for _ in range(STOPS):
+        async with (
+            receiver_process(tmp_path / "receiver.db", port=0) as receiver,
+            connections(receiver.url, CONNECTIONS) as apis,
+        ):
+            waiting = [(await apis[0].register())["ref"] for _ in range(5)]
+            async with asyncio.TaskGroup() as group:
+                waits = [group.create_task(wait(apis[0], ref)) for ref in waiting]
+                log_wait = group.create_task(wait_for_results(apis[0]))
+                for api in apis:
+                    group.create_task(ledger.submit_and_send(api))
+                await asyncio.sleep(chance.uniform(0.2, 0.5))
+                code = await receiver.stop(signal.SIGTERM)
+
+        assert code == 0
+        assert [(answer.status, answer.json["status"]) for answer in map(asyncio.Task.result, waits)] == [
+            (202, "processing")
+        ] * 5
+        assert (log_wait.result().status, log_wait.result().json["results"]) == (200, [])
+
+    async with receiver_process(tmp_path / "receiver.db", port=0) as receiver, connections(receiver.url, 1) as apis:
+        lost = await ledger.missing(apis[0])
+        await ledger.send_again(apis[0])
+        await ledger.read_on(apis[0])
+
+    assert lost == []
+    assert ledger.is_complete()
+    assert len(ledger.acknowledged) > STOPS * CONNECTIONS
+
+
+async def wait(api: Api, ref: str) -> Answer:
+    """The answer to a long poll for a task."""
+    return await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "25"})
+
+
+async def wait_for_results(api: Api) -> Any:
+    """The answer to a long poll for results that nobody makes."""
+    return await api.send("GET", "/v1/results", params={"wait": "25", "provider": "onecaptcha"})

@@ -1,0 +1,48 @@
+"""A database that cannot be written: nothing is acknowledged, the reason is shown, and it heals by itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.disks import full_disk, locked
+from tests.support import Api, running_receiver
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where the database is."""
+    return tmp_path / "receiver.db"
+
+
+@pytest.fixture
+async def api(database: Path) -> AsyncIterator[Api]:
+    """A receiver."""
+    async with running_receiver(database) as running:
+        yield running
+
+
+@pytest.mark.parametrize("trouble", [full_disk, locked])
+async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(
+    api: Api, database: Path, trouble: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    """503 with Retry-After, not ready with the reason, reads go on; afterwards the same delivery is accepted."""
+    registered = await api.register()
+    with trouble(database):
+        refused = await api.call_back(registered["callbackUrl"])
+        registration = await api.send("POST", "/v1/tasks", json={"provider": "capsolver"})
+        not_ready = await api.send("GET", "/readyz")
+        alive = await api.send("GET", "/healthz")
+        task = await api.task(registered["ref"])
+
+    accepted = await api.call_back(registered["callbackUrl"])
+    ready = await api.send("GET", "/readyz")
+
+    assert (refused.status, registration.status, not_ready.status, alive.status) == (503, 503, 503, 200)
+    assert min(int(answer.headers["Retry-After"]) for answer in (refused, registration)) > 0
+    assert registration.json["type"] == "urn:callback-receiver:problem:not-stored"
+    assert (task["status"], accepted.status, ready.status) == ("processing", 200, 200)
+    assert len((await api.log())["results"]) == 1

@@ -1,0 +1,115 @@
+"""Commands of one batch see what those before them decided, though nothing of it was written yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.deliveries import HintTask
+from receiver.errors import ReceiverError
+from receiver.ledger import Command
+from receiver.registrations import Bind, Expire, Forget
+from receiver.storage.sqlite import SqliteStore
+from tests.receiver.storage.stores import (
+    NOW,
+    a_delivery,
+    a_ref,
+    a_registration,
+    a_standing_delivery,
+    running_store,
+    whole_log,
+)
+
+KEY = ("k", b"digest")
+
+
+def bind(number: int, task_id: str) -> Bind:
+    """Binds an id to the task of this number."""
+    return Bind(ref=a_ref(number), task_id=task_id, now=NOW)
+
+
+def forget(number: int) -> Forget:
+    """Deletes the task of this number."""
+    return Forget(ref=a_ref(number), now=NOW)
+
+
+def attach(number: int, task_id: str) -> Command[Any]:
+    """Registers a task that the provider has already."""
+    return a_registration(number, task_id=task_id, bound_by="create", has_url=False, open_to_standing=True)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        pytest.param([bind(1, "Y"), attach(2, "X")], id="an-id-that-was-given-up"),
+        pytest.param([a_standing_delivery(9, "X"), bind(1, "Y"), attach(2, "X")], id="an-id-that-was-looked-up-before"),
+        pytest.param([bind(1, "Y"), a_standing_delivery(2, "X"), attach(3, "X")], id="an-id-that-was-taken-again"),
+        pytest.param([bind(1, "Y"), a_standing_delivery(2, "Y")], id="an-id-that-was-just-bound"),
+        pytest.param([a_standing_delivery(2, "Z"), bind(1, "Z"), attach(3, "Z")], id="a-task-that-was-joined"),
+        pytest.param([attach(2, "Z"), bind(1, "Z"), a_standing_delivery(3, "Z")], id="a-new-task-that-has-the-id"),
+        pytest.param([a_registration(2), a_delivery(2), a_delivery(2), forget(2), a_delivery(2)], id="a-whole-life"),
+        pytest.param([forget(1), attach(2, "X"), a_standing_delivery(3, "X")], id="an-id-that-was-forgotten"),
+        pytest.param([forget(1), a_standing_delivery(2, "X"), bind(1, "X")], id="a-tombstone"),
+        pytest.param([a_registration(2, deadline_at=NOW), Expire(now=NOW, limit=9), a_delivery(2)], id="a-deadline"),
+        pytest.param([HintTask(ref=a_ref(1), now=NOW), bind(1, "Y"), a_delivery(1, task_id="X")], id="a-hint"),
+        pytest.param([a_delivery(1, f"answer {number}", "X") for number in range(12)], id="many-deliveries"),
+    ],
+)
+async def test_a_batch_comes_to_the_same_as_its_commands_one_by_one(
+    tmp_path: Path, commands: Sequence[Command[Any]]
+) -> None:
+    """The answers, the log and the tasks are the same, whether commands share a transaction or not."""
+    async with running_store(tmp_path / "together.db") as store:
+        await prepare(store)
+        async with asyncio.TaskGroup() as group:
+            writes = [group.create_task(answer(store, command)) for command in commands]
+        together = ([write.result() for write in writes], await contents(store))
+    async with running_store(tmp_path / "apart.db") as store:
+        await prepare(store)
+        apart = ([await answer(store, command) for command in commands], await contents(store))
+
+    assert together == apart
+
+
+async def test_one_idempotency_key_in_a_batch_makes_one_task(tmp_path: Path) -> None:
+    """Two requests with the same key that meet in one transaction get the same task."""
+    async with running_store(tmp_path / "receiver.db") as store, asyncio.TaskGroup() as group:
+        twins = [group.create_task(store.write(keyed(number))) for number in (1, 2)]
+
+    first, second = [twin.result() for twin in twins]
+    assert (first.task.ref, second.task.ref) == (a_ref(1), a_ref(1))
+
+
+def keyed(number: int) -> Any:
+    """A registration with an Idempotency-Key."""
+    registration = a_registration(number)
+    return type(registration)(task=registration.task, answered=None, idempotency=KEY)
+
+
+async def prepare(store: SqliteStore) -> None:
+    """Task 1 has the id X, which only a callback named."""
+    await store.write(a_registration(1))
+    await store.write(a_delivery(1, task_id="X"))
+
+
+async def answer(store: SqliteStore, command: Command[Any]) -> object:
+    """What the command answered, a refusal by its name."""
+    try:
+        return await store.write(command)
+    except ReceiverError as error:
+        return error.slug
+
+
+async def contents(store: SqliteStore) -> object:
+    """All that a reader can see of tasks 1 to 3, of the ids and of the log."""
+    tasks = [await store.task(a_ref(number)) for number in (1, 2, 3)]
+    return (
+        tasks,
+        [await store.deliveries(task) for task in tasks if task is not None],
+        [await store.tasks_by_id(task_id, "capsolver") for task_id in "XYZ"],
+        [(entry.kind, entry.ref, entry.task) for entry in await whole_log(store)],
+    )

@@ -1,0 +1,94 @@
+"""Tasks that are read together: each asker gets its own, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from receiver.registrations import Bind
+from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from tests.receiver.storage.stores import NOW, a_ref, a_registration, a_standing_delivery, running_store
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """A store with the tasks 1 to 3."""
+    async with running_store(tmp_path / "receiver.db") as running:
+        for number in (1, 2, 3):
+            await running.write(a_registration(number))
+        yield running
+
+
+async def found(store: SqliteStore, ref: str) -> str | None:
+    """The ref of the task that is found under `ref`, or the name of the error."""
+    try:
+        task = await store.task(ref)
+    except UnicodeError as error:
+        return type(error).__name__
+    return None if task is None else task.ref
+
+
+async def read_together(store: SqliteStore, refs: Sequence[str]) -> list[str | None]:
+    """What each of them found; all were asked for in one turn of the loop."""
+    async with asyncio.TaskGroup() as group:
+        reads = [group.create_task(found(store, ref)) for ref in refs]
+    return [read.result() for read in reads]
+
+
+async def test_each_gets_its_own(store: SqliteStore) -> None:
+    """Known, unknown and repeated refs are told apart."""
+    refs = [a_ref(2), a_ref(99), a_ref(1), a_ref(2)]
+
+    assert await read_together(store, refs) == [a_ref(2), None, a_ref(1), a_ref(2)]
+
+
+async def test_more_than_one_read_takes(store: SqliteStore) -> None:
+    """However many ask at once, all are answered."""
+    assert await read_together(store, [a_ref(3), *map(a_ref, range(100, 900)), a_ref(1)]) == [
+        a_ref(3),
+        *[None] * 800,
+        a_ref(1),
+    ]
+
+
+async def test_a_joined_task_is_found_among_others(store: SqliteStore) -> None:
+    """A ref whose task was joined to another one leads there."""
+    await store.write(a_standing_delivery(50, "T"))
+    await store.write(Bind(ref=a_ref(1), task_id="T", now=NOW))
+
+    assert await read_together(store, [a_ref(50), a_ref(2)]) == [a_ref(1), a_ref(2)]
+
+
+async def test_one_that_cannot_be_read_hurts_nobody_else(store: SqliteStore) -> None:
+    """A ref that is no text is an error for the one that asked."""
+    assert await read_together(store, [a_ref(1), "\ud800", a_ref(2)]) == [a_ref(1), "UnicodeEncodeError", a_ref(2)]
+
+
+async def test_one_that_goes_away_hurts_nobody_else(store: SqliteStore) -> None:
+    """Cancelling a read leaves the others of its batch alone."""
+    async with asyncio.TaskGroup() as group:
+        reads = [group.create_task(found(store, a_ref(number))) for number in (1, 1, 2)]
+        await asyncio.sleep(0)
+        reads[0].cancel()
+
+    assert [read.result() for read in reads[1:]] == [a_ref(1), a_ref(2)]
+
+
+async def test_a_commit_is_seen_by_the_next_read(store: SqliteStore) -> None:
+    """A read that is asked for after a write was answered sees it, also while other reads run."""
+    async with asyncio.TaskGroup() as group:
+        for number in range(100, 150):
+            group.create_task(store.task(a_ref(number)))
+            await store.write(a_registration(number))
+
+            assert await found(store, a_ref(number)) == a_ref(number)
+
+
+async def test_tasks_can_be_read_without_an_owner(store: SqliteStore, tmp_path: Path) -> None:
+    """A store that nobody runs can be read."""
+    async with open_sqlite_store(tmp_path / "receiver.db", now=NOW, clock=time.monotonic) as other:
+        assert await found(other, a_ref(3)) == a_ref(3)
