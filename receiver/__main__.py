@@ -24,9 +24,10 @@ from receiver.logs import configure_logs, server_logger
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
 
-__all__ = ["main"]
+__all__ = ["main", "tune"]
 
 _SHUTDOWN_SECONDS = 10.0
+_KEEP_ALIVE_SECONDS = 75.0
 
 
 @click.group(help="Takes the callbacks of createTask services, stores them durably and wakes whoever waits.")
@@ -108,6 +109,7 @@ async def _serve(settings: Settings) -> None:
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=_SHUTDOWN_SECONDS,
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
     )
     try:
         await runner.setup()
@@ -116,7 +118,7 @@ async def _serve(settings: Settings) -> None:
             await site.start()
         except OSError as error:
             raise CannotStartError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
-        _tune()
+        tune()
         host, port = runner.addresses[0][:2]
         log.info(
             "receiver.started", host=host, port=port, publicUrl=settings.public_url, database=str(settings.database)
@@ -128,7 +130,7 @@ async def _serve(settings: Settings) -> None:
     log.info("receiver.stopped")
 
 
-def _tune() -> None:
+def tune() -> None:
     """Keeps the interpreter from holding up acknowledgements, once all is loaded."""
     # From now on a full collection passes over what was loaded; it took 25 ms from everyone who waited meanwhile.
     gc.collect()

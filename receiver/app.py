@@ -13,6 +13,7 @@ from aiohttp import web
 from client.providers import DIALECTS, Dialect
 from receiver.deadlines import end_overdue_tasks
 from receiver.deliveries import Quotas
+from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.settings import Settings
@@ -31,7 +32,11 @@ def create_app(settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS) -
     Startup and cleanup must run in the same task. When something that runs in the background ends by an error, that
     task is cancelled, so that the process ends instead of serving without it. Run it with `handler_cancellation=True`:
     a wait ends when its peer hangs up, and what is being stored is stored all the same.
+
+    Raises:
+        CannotStartError: a secret is set for a provider that does not sign.
     """
+    _check_secrets(settings, dialects)
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
     app[CONTEXT] = context = Context(dialects, settings.keys, settings.max_body_bytes)
     hub = Hub(settings.max_waiters)
@@ -88,6 +93,15 @@ def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
             unreadable_bytes=settings.unreadable_max_bytes,
         ),
     )
+
+
+def _check_secrets(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
+    for provider in settings.callback_secrets:
+        rule = dialects[provider].callback if provider in dialects else None
+        if rule is None or rule.signature is None:
+            raise CannotStartError(
+                f"RECEIVER_CALLBACK_SECRETS: no provider {provider} that signs its callbacks is known"
+            )
 
 
 def _add_routes(app: web.Application) -> None:

@@ -166,11 +166,15 @@ class DeliverToStanding:
         url = ledger.standing_url(self.url_id)
         if url is not None and url.revoked_at is not None:
             raise ReceiverError("not-found", "no such callback URL")
+        delivered = self._deliver(ledger)
         if url is None:
             # Made after the backup that this database was restored from: its signature says that it is ours.
             ledger.save_standing_url(
                 StandingUrl(self.url_id, self.arrival.provider, "restored", self.arrival.received_at, None)
             )
+        return delivered
+
+    def _deliver(self, ledger: Ledger) -> Delivered:
         arrival = self.arrival
         if isinstance(arrival.reading, Callback) and isinstance(arrival.reading.reading, Notice):
             return Delivered("notice", None)

@@ -77,7 +77,7 @@ class ReceiverError(Exception):
 
 
 class StoreFailedError(ReceiverError):
-    """The store could not write now (full disk, locked or broken file); nothing of the command was stored."""
+    """The store could not write or read now (full disk, locked or broken file); nothing of a command was stored."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("not-stored", detail, retry_after_seconds=5)

@@ -69,7 +69,7 @@ class Ledger(Protocol):
         """Gives the kept deliveries of the task with this id the verdict `mismatched`."""
 
     def forget(self, task: TaskRecord, now: int) -> None:
-        """Deletes the task, its deliveries and its outcomes; leaves a tombstone and an entry in the log."""
+        """Deletes the task, those joined to it, their deliveries and outcomes; leaves tombstones and log entries."""
 
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks without an outcome whose `deadline_at` has come, oldest first."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from client.providers import Dialect
-from receiver.errors import CannotStartError
+from receiver.errors import CannotStartError, ReceiverError
 from receiver.records import StandingUrl
 from receiver.registrations import CreateStandingUrl, RevokeStandingUrl
 from receiver.settings import Settings
@@ -89,6 +89,7 @@ def _line(url: StandingUrl) -> str:
 
 @asynccontextmanager
 async def _store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
+    refused: ReceiverError | None = None
     async with (
         open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=False) as store,
         asyncio.TaskGroup() as owner,
@@ -96,5 +97,10 @@ async def _store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
         owner.create_task(store.run(), name="writer")
         try:
             yield store
+        except ReceiverError as error:
+            # Not raised in the group, which would wrap it.
+            refused = error
         finally:
             store.stop()
+    if refused is not None:
+        raise CannotStartError(f"{settings.database}: {refused.detail}")

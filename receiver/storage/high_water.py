@@ -1,9 +1,9 @@
-"""How far the log has been, noted beside the database, so that a database which was restored from a backup is noticed.
+"""How far the log has been, noted beside the database: so that one which was restored from a backup is noticed.
 
-The note (`<database>-head`, mode 0600) holds the newest cursor, at most about a second old. Commits survive every
-crash, so at a start the database is never behind its note, unless an older copy was put in its place; then cursors that
-were given out may stand for results that no longer exist, and the log needs a new id. Without a note nothing is known,
-which comes to the same.
+The note (`<database>-head`, mode 0600) holds the newest cursor, a second or so old at most, and which file it is of.
+Commits survive every crash, so at a start the database is never behind its note, unless an older copy was put in its
+place; then cursors that were given out may stand for results that no longer exist, and the log needs a new id. A copy
+of both is mostly another file. Without a note nothing is known, which comes to the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["note_head", "noted_head"]
+__all__ = ["has_gone_back", "note_head"]
 
 
 def note_head(database: Path, log_id: str, position: int) -> None:
@@ -20,19 +20,20 @@ def note_head(database: Path, log_id: str, position: int) -> None:
     note = _beside(database)
     fresh = note.with_name(f"{note.name}.new")
     with suppress(OSError):
+        text = f"{log_id} {position} {database.stat().st_ino}\n"
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"{log_id} {position}\n")
+            file.write(text)
         fresh.replace(note)
 
 
-def noted_head(database: Path) -> tuple[str, int] | None:
-    """The id of the log and the position in the note; None where there is none that can be read."""
+def has_gone_back(database: Path, log_id: str, position: int) -> bool:
+    """Whether the log may have been further than `position`, because an older copy was put in its place."""
     try:
-        log_id, position = _beside(database).read_text().split()
-        return log_id, int(position)
+        noted_id, noted_position, file = _beside(database).read_text().split()
+        return noted_id != log_id or int(noted_position) > position or int(file) != database.stat().st_ino
     except (OSError, ValueError):
-        return None
+        return True
 
 
 def _beside(database: Path) -> Path:

@@ -155,6 +155,9 @@ class SqliteLedger:
         """See `Ledger`."""
         self.flush()
         run = self._connection.execute
+        for row in run(sql.SELECT_JOINED_TASKS, (task.ref,)).fetchall():
+            self.forget(task_from(row), now)
+        self.flush()
         self._give_back_unreadable(*delivery_range(task))
         if task.quota is not None:
             self.spend(task.quota, -1, -task.kept_bytes)

@@ -15,7 +15,7 @@ import aiosqlite
 
 from receiver.errors import CannotStartError
 from receiver.storage import statements as sql
-from receiver.storage.high_water import note_head, noted_head
+from receiver.storage.high_water import has_gone_back, note_head
 
 __all__ = ["Identity", "connect_reader", "connect_writer", "make_file", "on_thread", "prepare"]
 
@@ -95,7 +95,9 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise CannotStartError(f"{path}: the database cannot be used: {error}") from error
-    note_head(path, identity.log_id, identity.head)
+    if has_gone_back(path, identity.log_id, identity.head):
+        # It has a new id. Not in any case: a command that an operator gives must not make the note its own.
+        note_head(path, identity.log_id, identity.head)
     return identity
 
 
@@ -138,8 +140,7 @@ def _identify(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
     """The log keeps its id unless it went back: then old cursors must show a gap."""
     log_id = _meta(connection, "log_id")
     (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
-    noted = noted_head(path)
-    if log_id is None or noted is None or noted[0] != log_id or noted[1] > head:
+    if log_id is None or has_gone_back(path, str(log_id), head):
         log_id = secrets.token_hex(6)
         connection.execute(sql.SAVE_META, ("log_id", log_id))
     keys = connection.execute(sql.SELECT_SIGNING_KEYS).fetchall()

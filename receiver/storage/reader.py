@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import aiosqlite
 from pydantic_core import from_json, to_json
 
+from receiver.errors import StoreFailedError
 from receiver.records import TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.opening import on_thread
@@ -68,7 +69,9 @@ class Reader:
                 for entry in batch:
                     await self._answer([entry])
                 return
-            found = error
+            found = (
+                StoreFailedError(f"the store cannot be read: {error}") if isinstance(error, sqlite3.Error) else error
+            )
         for ref, answer in batch:
             if answer.done():
                 continue

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import aiosqlite
 from pydantic_core import to_json
 
-from receiver.errors import CannotStartError, CursorGoneError, ReceiverError
+from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
 from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
@@ -219,7 +219,10 @@ class SqliteStore:
 
 
 async def _read(connection: aiosqlite.Connection, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
-    return await on_thread(connection, lambda: read(connection._conn))  # noqa: SLF001  (see on_thread)
+    try:
+        return await on_thread(connection, lambda: read(connection._conn))  # noqa: SLF001  (see on_thread)
+    except sqlite3.Error as error:
+        raise StoreFailedError(f"the store cannot be read: {error}") from error
 
 
 def _matches(task: TaskRecord, status: str | None, provider: str | None) -> bool:

@@ -70,6 +70,7 @@ MIGRATIONS = (
         status TEXT NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX task_by_task_id ON task (task_id, provider) WHERE task_id IS NOT NULL;
+    CREATE INDEX task_by_joined_ref ON task (joined_ref) WHERE joined_ref IS NOT NULL;
     CREATE INDEX task_by_deadline ON task (deadline_at) WHERE status = 'processing';
 
     CREATE TABLE log (
@@ -159,6 +160,8 @@ SELECT_TASKS_BY_REFS = (
 SELECT_TASK_BY_REF = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref = ?"
 # The task that has the provider's id.
 SELECT_TASK_BY_TASK_ID = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.task_id = ? AND task.provider = ?"
+# Those whose id went to this one, which are found under its ref.
+SELECT_JOINED_TASKS = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.joined_ref = ? LIMIT 100"
 # Tasks of any provider with this id; two are enough to see that it is ambiguous.
 SELECT_TASKS_BY_TASK_ID = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.task_id = ? ORDER BY task.provider LIMIT 2"
 # Whose deadline has come.

@@ -101,6 +101,7 @@ class Writer:
     async def run(self) -> None:
         """Writes until `stop`; then ends when the queue is empty."""
         self._known_position = await on_thread(self._connection, self._head)
+        self._noted = (self._clock(), self._known_position)
         try:
             while self._queue or not self._is_stopping:
                 if self._queue:

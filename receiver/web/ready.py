@@ -23,7 +23,7 @@ class ReadyAnswer(web.StreamResponse):
         super().__init__()
         self._text = text
         self._clock = clock
-        self._second = 0
+        self._second = -1
         self._bytes = b""
 
     @staticmethod

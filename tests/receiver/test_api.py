@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -357,3 +359,18 @@ async def test_without_keys_only_this_machine_may_ask(tmp_path: Path, headers: d
 
     assert direct.status == 200
     assert refused.status in (400, 401)
+
+
+async def test_a_database_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """503 with Retry-After, for one task and for pages alike; the process lives on."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        registered = await api.register()
+        # Another program destroys the tables under the running receiver.
+        with closing(sqlite3.connect(tmp_path / "receiver.db")) as other:
+            other.execute("DROP TABLE task")
+            other.commit()
+        answers = [await api.send("GET", path) for path in (f"/v1/tasks/{registered['ref']}", "/v1/tasks")]
+
+        assert [answer.status for answer in answers] == [503, 503]
+        assert all("Retry-After" in answer.headers for answer in answers)
+        assert (await api.send("GET", "/healthz")).status == 200

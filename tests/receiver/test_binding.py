@@ -196,6 +196,22 @@ async def test_a_joined_task_is_listed_once(api: Api) -> None:
     assert [task["ref"] for task in listed] == [registered["ref"]]
 
 
+async def test_deleting_a_joined_task_forgets_both(api: Api) -> None:
+    """Nothing of the answer stays, by whatever ref it came, and the quota of the standing URL is given back."""
+    path = standing_path()
+    await api.call_back(path, taskId="T")
+    made = await api.task("T")
+    registered = await api.register()
+    await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "T"})
+
+    await api.send("DELETE", f"/v1/tasks/{registered['ref']}")
+    later = [(await api.call_back(path, taskId=f"U{number}")).status for number in range(4)]
+
+    assert (await api.send("GET", f"/v1/tasks/{made['ref']}")).status == 404
+    assert [entry["ref"] for entry in (await api.log())["results"][:2]] == [made["ref"], registered["ref"]]
+    assert later == [200, 200, 200, 503]
+
+
 async def test_a_standing_url_still_serves_a_joined_task(api: Api) -> None:
     """The provider's repetition on the standing URL is a duplicate, not another task's answer."""
     path = standing_path()
