@@ -107,8 +107,7 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mappi
     dialect = dialect_named(given.provider, dialects)
     if given.app_id is not None and not dialect.has_app_id:
         raise BadArgumentError(f"app_id: {dialect.provider} takes none")
-    provider = dialect.provider
-    variable = key_variable(provider)
+    variable = key_variable(dialect.provider)
     client_key = _key(variable, given.client_key, environ)
     if client_key is None:
         raise BadArgumentError(f"{variable}: expected the client key of {dialect.provider} in it")
@@ -122,9 +121,7 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mappi
     arguments = ClientArguments(
         dialect=dialect,
         client_key=client_key,
-        provider_url=_url(
-            "provider_url", given.provider_url or environ.get(url_variable(provider)) or dialect.base_url
-        ),
+        provider_url=_provider_url(given, environ, dialect),
         receiver_url=_url(RECEIVER_URL, receiver_url) if receiver_url else None,
         receiver_key=_key(RECEIVER_KEY, given.receiver_key, environ),
         app_id=given.app_id,
@@ -134,6 +131,13 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mappi
     )
     # The client's own tags and time are checked as those of each task are.
     return replace(arguments, tags=arguments.registration(timeout_seconds=None, tags=given.tags).tags)
+
+
+def _provider_url(given: Given, environ: Mapping[str, str], dialect: Dialect) -> str:
+    if given.provider_url:
+        return _url("provider_url", given.provider_url)
+    variable = url_variable(dialect.provider)
+    return _url(variable, environ.get(variable) or dialect.base_url)
 
 
 def _key(variable: str, given: str | None, environ: Mapping[str, str]) -> str | None:

@@ -16,6 +16,7 @@ __all__ = [
     "ProviderUnreachableError",
     "ReceiverRefusedError",
     "ReceiverUnavailableError",
+    "SlowDownError",
     "SubmitUnknownError",
     "TaskFailedError",
     "TaskTimedOutError",
@@ -88,6 +89,12 @@ class WrongKeyError(ProviderRefusedError):
     advice = "check the client key"
 
 
+class SlowDownError(ProviderRefusedError):
+    """The provider is busy, or was asked too often; several tries were in vain."""
+
+    advice = "wait a while, then submit again"
+
+
 class NoBalanceError(ProviderRefusedError):
     """The account has no money left."""
 
@@ -101,9 +108,8 @@ class TaskFailedError(CallbackReceiverError):
 
     def __init__(self, task: Task) -> None:
         said = f" ({task.error_description})" if task.error_description else ""
-        super().__init__(
-            f"{task.provider} task {task.task_id or task.ref} failed: {task.error_code}{said}: {self.advice}"
-        )
+        name = f"task {task.task_id or task.ref}".rstrip()
+        super().__init__(f"{task.provider} {name} failed: {task.error_code}{said}: {self.advice}")
         self.task = task
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from client.errors import (
     NoBalanceError,
     ProviderRefusedError,
+    SlowDownError,
     SubmitUnknownError,
     TaskFailedError,
     TaskTimedOutError,
@@ -38,7 +39,8 @@ def failure_of(task: Task, codes: Mapping[str, Code]) -> TaskFailedError:
 def refusal_of(provider: str, said: Refused | Unknown | Failed) -> ProviderRefusedError:
     """The error that a refused request is raised as."""
     about = said.about if isinstance(said, Refused) else "request"
-    error = _REFUSALS.get(about, ProviderRefusedError)
+    is_busy = isinstance(said, Refused) and said.reaction is Reaction.SLOW
+    error = SlowDownError if is_busy else _REFUSALS.get(about, ProviderRefusedError)
     return error(provider, said.error_id, said.error_code, said.error_description)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import sys
@@ -27,7 +28,14 @@ from receiver.standing import list_urls, make_url, revoke_url
 __all__ = ["main", "tune"]
 
 _SHUTDOWN_SECONDS = 10.0
+_LONGEST_LABEL = 100
 _KEEP_ALIVE_SECONDS = 75.0
+
+
+def _short_line(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and (len(text) > _LONGEST_LABEL or not text.isprintable()):
+        raise click.BadParameter(f"expected at most {_LONGEST_LABEL} printable characters")
+    return text
 
 
 @click.group(help="Takes the callbacks of createTask services, stores them durably and wakes whoever waits.")
@@ -35,7 +43,7 @@ def cli() -> None:
     """The commands; settings come from the environment (prefix RECEIVER_), a .env file or a secrets folder."""
 
 
-@cli.command(epilog="Exit codes: 0 stopped by a signal, 1 failed while running, 2 refused to start.")
+@cli.command(epilog="Exit codes: 0 stopped by a signal, 1 failed for a reason that may pass, 2 refused to start.")
 def serve() -> None:
     """Run the receiver until SIGTERM or SIGINT. Settings: see the README, or deploy/environment.example."""
     settings = load_settings(Path.cwd())
@@ -45,9 +53,9 @@ def serve() -> None:
 
 @cli.command("callback-url", epilog="Exit codes: 0 done, 2 refused.")
 @click.argument("provider", required=False)
-@click.option("--label", help="A note for --list.")
+@click.option("--label", callback=_short_line, help="A note for --list, of at most 100 characters.")
 @click.option("--list", "is_list", is_flag=True, help="List all standing URLs by id, without their tokens.")
-@click.option("--revoke", metavar="ID", help="Make one answer 404 from now on, also in a running receiver.")
+@click.option("--revoke", metavar="ID", help="Refuse deliveries on one from now on (404), also in a running receiver.")
 def callback_url(provider: str | None, label: str | None, is_list: bool, revoke: str | None) -> None:
     """Make a standing URL for PROVIDER, list them, or revoke one.
 
@@ -56,7 +64,7 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
     chosen = [provider is not None, is_list, revoke is not None]
     if sum(chosen) != 1:
         raise click.UsageError("expected a PROVIDER, --list, or --revoke ID")
-    settings = load_settings(Path.cwd())
+    settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
     if provider is not None:
         dialect = dialect_named(provider)
@@ -77,7 +85,10 @@ def main() -> None:
     try:
         cli.main(prog_name="callback-receiver", standalone_mode=False)
     except (CannotStartError, BadArgumentError) as error:
-        _exit(str(error), 2)
+        _exit(str(error), 1 if isinstance(error, CannotStartError) and error.passes else 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         _exit(error.format_message(), 2)
     except click.Abort:
@@ -117,7 +128,8 @@ async def _serve(settings: Settings) -> None:
         try:
             await site.start()
         except OSError as error:
-            raise CannotStartError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+            text = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+            raise CannotStartError(text, passes=error.errno == errno.EADDRINUSE) from None
         tune()
         host, port = runner.addresses[0][:2]
         log.info(

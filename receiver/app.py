@@ -116,5 +116,6 @@ def _add_routes(app: web.Application) -> None:
     route("DELETE", "/v1/tasks/{id}", needs("admin", tasks.forget))
     route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
     route("GET", "/v1/results", needs("read", results.results))
-    route("GET", "/healthz", health.healthz)
-    route("GET", "/readyz", health.readyz)
+    # Monitors ask by HEAD, too.
+    app.router.add_get("/healthz", health.healthz)
+    app.router.add_get("/readyz", health.readyz)

@@ -105,4 +105,11 @@ class CursorGoneError(ReceiverError):
 
 
 class CannotStartError(Exception):
-    """The receiver refuses to start; the text is the one line that an operator gets."""
+    """The receiver refuses to start; the text is the one line that an operator gets.
+
+    `passes`: the reason may pass by itself (a full disk, a port in use), so that trying again is worth it.
+    """
+
+    def __init__(self, text: str, *, passes: bool = False) -> None:
+        super().__init__(text)
+        self.passes = passes

@@ -92,6 +92,13 @@ class Inbox:
             )
         return await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
 
+    async def is_revoked(self, token: CallbackToken) -> bool:
+        """Whether the token is that of a standing URL which was revoked."""
+        if token.kind is not Kind.STANDING:
+            return False
+        url = await self._store.standing_url(str(token.id))
+        return url is not None and url.revoked_at is not None
+
     async def hint(self, token: CallbackToken) -> None:
         """Notes that something came for this task that could not be taken in."""
         if token.kind is Kind.TASK:
@@ -132,7 +139,7 @@ class Inbox:
         )
         answered = None
         if registration.outcome is not None:
-            _, answered = read_answer(dialect, registration.outcome, now, is_after_the_fact=True)
+            _, answered = read_answer(dialect, registration.outcome, now)
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
         return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
@@ -180,11 +187,16 @@ class Inbox:
         """
         deadline = _loop_time() + seconds
         with self._hub.waiting(task_or_ref) as waiter:
+            is_known = False
             while True:
                 waiter.clear()
                 task = await self.find(task_or_ref, provider)
-                if (task is not None and task.outcome is not None) or not await self._waits(waiter, deadline):
+                is_gone = is_known and task is None
+                is_known = task is not None
+                if is_gone or (task is not None and task.outcome is not None):
                     return task
+                if not await self._waits(waiter, deadline):
+                    return await self.find(task_or_ref, provider)
 
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
         """Tasks, newest first, and the next page."""

@@ -39,7 +39,7 @@ def read_arrival(dialect: Dialect, incoming: Incoming, token: CallbackToken, sec
     return Arrival(
         provider=dialect.provider,
         method=incoming.method,
-        content_type=incoming.headers.get("Content-Type", "")[:200] or None,
+        content_type=_storable(incoming.headers.get("Content-Type", "")[:200]) or None,
         body=incoming.query if incoming.method == "GET" else incoming.body,
         reading=reading,
         origin=Origin("callback", trust, now, dialect.answer_life_seconds),
@@ -48,9 +48,7 @@ def read_arrival(dialect: Dialect, incoming: Incoming, token: CallbackToken, sec
     )
 
 
-def read_answer(
-    dialect: Dialect, report: FirstOutcome, now: int, *, is_after_the_fact: bool = False
-) -> tuple[TaskId | None, Answered]:
+def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskId | None, Answered]:
     """The id that a createTask answer gave, and the reported answer as the dialect reads it.
 
     Raises:
@@ -72,7 +70,8 @@ def read_answer(
         origin=Origin(report.source, "reported", finished_at, dialect.answer_life_seconds),
         polls=report.polls,
         reported_at=now,
-        unknown_final_after=0 if is_after_the_fact else round(grace * SECOND),
+        unknown_final_after=round(grace * SECOND),
+        size=len(to_json(report.answer)),
     )
 
 
@@ -115,6 +114,11 @@ def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
         poll_after=now + round(plan.first_after_callback_seconds * SECOND),
         deadline_at=now + round((plan.window_seconds + plan.grace_seconds) * SECOND),
     )
+
+
+def _storable(header: str) -> str:
+    """The header without the bytes that are no UTF-8, which aiohttp lets through and no store takes."""
+    return header.encode("utf-8", "replace").decode()
 
 
 def _read_callback(dialect: Dialect, incoming: Incoming, secret: bytes | None) -> tuple[Callback | str, bool]:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import orjson
 import structlog
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 __all__ = ["configure_logs", "server_logger"]
@@ -24,7 +25,10 @@ def configure_logs(log_format: str) -> None:
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+                # Plain: the default shows the values of local variables, and solutions are among them.
+                structlog.dev.ConsoleRenderer(
+                    colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                ),
             ],
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
             cache_logger_on_first_use=True,
@@ -56,7 +60,7 @@ class _ServerRecords(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError):
             log.warning("request.malformed", reason=type(error).__name__)
         else:
             log.error("server.failed", reason=record.getMessage(), exc_info=error)

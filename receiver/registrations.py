@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.protocol import Verdict
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
@@ -32,7 +32,7 @@ class Answered:
     """A provider's answer that a client reports, as our dialect read it.
 
     `unknown_final_after`: so many microseconds after the task was made (window and grace), the provider's "unknown id"
-    is its last word.
+    is its last word. `size` is that of the answer, in bytes.
     """
 
     reading: Reading
@@ -40,6 +40,7 @@ class Answered:
     polls: int | None
     reported_at: int
     unknown_final_after: int
+    size: int
 
     def outcome_of(self, task: TaskRecord) -> Ready | Failed | None:
         """The outcome in the answer, or None: an error about the request is one only at submit (promise 5)."""
@@ -76,8 +77,8 @@ class Register:
 
     @property
     def weight(self) -> int:
-        """The size of the metadata."""
-        return len(self.task.metadata)
+        """The size of the metadata and of a reported answer."""
+        return len(self.task.metadata) + (0 if self.answered is None else self.answered.size)
 
     def decide(self, ledger: Ledger) -> RegisteredTask:
         """The task that was there, or is there now.
@@ -96,7 +97,9 @@ class Register:
             key, digest = self.idempotency
             ledger.add_idempotency(self.task.created_by or "", key, IdempotencyRecord(digest, task.ref, known is None))
         if self.answered is not None:
-            _, task = _settle_answer(ledger, task, self.answered)
+            # Of a task that nobody here knew, the reporter saw the whole life: its "unknown id" is the last word.
+            answered = self.answered if known is not None else replace(self.answered, unknown_final_after=0)
+            _, task = _settle_answer(ledger, task, answered)
         return RegisteredTask(task=task, is_new=known is None)
 
     def _replayed(self, ledger: Ledger) -> RegisteredTask | None:
@@ -158,8 +161,8 @@ class Report:
 
     @property
     def weight(self) -> int:
-        """About the size of a solution."""
-        return 1024
+        """The size of the answer."""
+        return self.answered.size
 
     def decide(self, ledger: Ledger) -> ReportedTask:
         """The verdict; raises as `bind` does where an id is given, and `unknown-task`."""

@@ -161,8 +161,10 @@ class Settings(BaseSettings):
             )
 
 
-def load_settings(folder: Path) -> Settings:
+def load_settings(folder: Path, *, serves: bool = True) -> Settings:
     """The settings from the environment, from `folder`/.env and from the folder that RECEIVER_SECRETS_DIR names.
+
+    Where the process is not going to serve, it does not matter whether strangers could reach it.
 
     Raises:
         CannotStartError: a variable is unknown or wrong; the text names it and what was expected.
@@ -185,7 +187,8 @@ def load_settings(folder: Path) -> Settings:
         raise CannotStartError(f"{name}: expected JSON") from None
     except ValueError as error:
         raise CannotStartError(f"settings: {error}") from None
-    settings.check_exposure()
+    if serves:
+        settings.check_exposure()
     # Read for its error: later it would end a server that has begun to start.
     _ = settings.more_signing_keys
     return settings

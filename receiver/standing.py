@@ -69,7 +69,7 @@ async def list_urls(settings: Settings, *, now: int) -> Sequence[str]:
 
 
 async def revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
-    """The line of the URL, which answers 404 from now on.
+    """The line of the URL; deliveries on it are answered 404 from now on.
 
     Raises:
         CannotStartError: there is none with this id.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 
 import click
@@ -26,6 +27,8 @@ The parts by hand, each in a terminal of its own:
 def demo() -> None:
     """Run two sandboxes, a receiver and clients on this machine, and watch tasks being answered. Under a minute."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    # Ended by a signal, it stops what it started all the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     is_right = asyncio.run(run_demo(console))
     console.print(_BY_HAND, highlight=False, soft_wrap=True)

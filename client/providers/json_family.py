@@ -85,13 +85,16 @@ class JsonDialect:
     def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
         """A callback of this family repeats the getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1).
 
-        An error about a request is no news of a task: such a body is unreadable, and the next poll tells.
+        An error about a request is no news of a task, and a solution without `status` "ready" is not how an answer
+        looks: such a body is unreadable, and the next poll tells.
         """
         del query, task_type
         fields = parse_object(body)
         if not fields.keys() & {"errorId", "status", "solution"}:
             raise UnreadableError("expected errorId, status or solution in the object")
         reading = self._read(fields)
+        if isinstance(reading, Pending) and fields.get("solution") is not None:
+            raise UnreadableError(f"status: {reading.state!r} beside a solution")
         if not isinstance(reading, Ready | Failed | Pending):
             raise UnreadableError(f"errorCode: {reading.error_code} says nothing about a task")
         return Callback(read_task_id(fields.get("taskId")), reading)

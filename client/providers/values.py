@@ -15,6 +15,8 @@ from client.providers.readings import TaskId
 
 __all__ = ["canonical_json", "parse_json", "parse_object", "read_task_id", "same_value", "task_id_text"]
 
+_MAX_DEPTH = 100
+"""Half of what parsers take: so that what is read here can be wrapped a few times and still be read elsewhere."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -22,14 +24,13 @@ def parse_json(body: bytes) -> Any:
     """The value in `body`; a byte order mark is skipped, integers keep their value up to 4300 digits.
 
     Raises:
-        UnreadableError: not JSON, not UTF-8, nested deeper than 200, or with a number that is not finite.
+        UnreadableError: not JSON, not UTF-8, nested deeper than 100, or with a number that is not finite.
     """
     try:
         value = from_json(body.removeprefix(_BOM), allow_inf_nan=False)
     except ValueError as error:
         raise UnreadableError(f"not JSON: {error}") from None
-    if not _is_finite(value):
-        raise UnreadableError("a number is too large to be read")
+    _check(value, 0)
     return value
 
 
@@ -81,14 +82,15 @@ def _sorted(value: Any) -> Any:
     return value
 
 
-def _is_finite(value: Any) -> bool:
+def _check(value: Any, depth: int) -> None:
     if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return True
+        if not math.isfinite(value):
+            raise UnreadableError("a number is too large to be read")
+    elif isinstance(value, dict | list):
+        if depth == _MAX_DEPTH:
+            raise UnreadableError(f"nested deeper than {_MAX_DEPTH}")
+        for part in value.values() if isinstance(value, dict) else value:
+            _check(part, depth + 1)
 
 
 def _kind(value: Any) -> str:

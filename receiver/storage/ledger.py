@@ -105,10 +105,16 @@ class SqliteLedger:
         task = task.evolve(row=self._last_row)
         self._remember(task)
         self._new[task.ref] = task
+        if task.id_text is not None:
+            self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
         return task
 
     def change(self, task: TaskRecord) -> None:
         """See `Ledger`."""
+        before = self._tasks.get(task.ref)
+        if task.id_text is not None and (before is None or before.id_text != task.id_text):
+            # Who waits under the id has to look: there may be an outcome already.
+            self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
         self._remember(task)
         (self._new if task.ref in self._new else self._changed)[task.ref] = task
 

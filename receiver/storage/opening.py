@@ -17,13 +17,14 @@ from receiver.errors import CannotStartError
 from receiver.storage import statements as sql
 from receiver.storage.high_water import has_gone_back, note_head
 
-__all__ = ["Identity", "connect_reader", "connect_writer", "make_file", "on_thread", "prepare"]
+__all__ = ["Identity", "connect_reader", "connect_writer", "make_file", "on_thread", "prepare", "watch_file"]
 
 Answer = TypeVar("Answer")
 
 _APPLICATION_ID = 0x43425243
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_TIMEOUT_SECONDS = 1.0
+_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,25 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise CannotStartError(f"{path}: the database cannot be opened for writing: {error.strerror}") from error
+
+
+def watch_file(path: Path) -> Callable[[], None]:
+    """A check that `path` is still the file that was opened.
+
+    SQLite goes on writing into a file that was removed or replaced, and what it acknowledges then is lost. The check
+    raises `sqlite3.OperationalError`, like any other reason for which nothing can be stored.
+    """
+    opened = path.stat()
+
+    def check() -> None:
+        try:
+            now = path.stat()
+        except OSError as error:
+            raise sqlite3.OperationalError(f"the database file is gone: {error.strerror}") from None
+        if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino):
+            raise sqlite3.OperationalError("the database file was replaced; the receiver has to be restarted")
+
+    return check
 
 
 def connect_writer(path: Path) -> aiosqlite.Connection:
@@ -94,7 +114,8 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
             raise
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise CannotStartError(f"{path}: the database cannot be used: {error}") from error
+        passes = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _PASSING
+        raise CannotStartError(f"{path}: the database cannot be used: {error}", passes=passes) from error
     if has_gone_back(path, identity.log_id, identity.head):
         # It has a new id. Not in any case: a command that an operator gives must not make the note its own.
         note_head(path, identity.log_id, identity.head)

@@ -67,6 +67,9 @@ class Store(Protocol):
     async def standing_urls(self) -> Sequence[StandingUrl]:
         """All standing URLs, oldest first, revoked ones too; at most 1,000."""
 
+    async def standing_url(self, url_id: str) -> StandingUrl | None:
+        """The standing URL with this id, revoked or not."""
+
     def commits(self) -> AsyncIterator[Growth]:
         """That the log grew, after each commit that made it so, by whatever process; for one reader.
 

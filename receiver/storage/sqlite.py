@@ -18,7 +18,7 @@ from receiver.ledger import Command
 from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
-from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
+from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import WRITE_SECONDS, TaskQuery
 from receiver.storage.reader import Reader
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
@@ -30,6 +30,8 @@ Answer = TypeVar("Answer")
 
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 _SCAN = 2000
+_PAGE_BYTES = 1024 * 1024
+"""A page ends behind the entry with which its solutions take more than this, whatever its limit."""
 _LAST_ROW = 2**62
 _LOG_HEAD_COLUMNS = 3
 
@@ -68,6 +70,7 @@ class SqliteStore:
             writer,
             cursor_at=self.cursor_at,
             note_head=lambda position: note_head(path, identity.log_id, position),
+            check_file=watch_file(path),
             clock=clock,
         )
         # Lists and pages take their time; one task by its id must not wait behind them.
@@ -135,11 +138,19 @@ class SqliteStore:
                 rows = connection.execute(sql.SELECT_TASK_PAGE, (before, _SCAN))
             else:
                 rows = connection.execute(sql.SELECT_TASK_PAGE_BY_TAG, (tag, before, _SCAN))
-            looked_at = [task_from(row) for row in rows]
-            found = [task for task in looked_at if _matches(task, status, provider)]
-            if len(found) > limit:
-                return found[:limit], str(found[limit - 1].row)
-            return found, str(looked_at[-1].row) if len(looked_at) == _SCAN else None
+            found: list[TaskRecord] = []
+            size = looked_at = 0
+            last = before
+            for row in rows:
+                task = task_from(row)
+                if _matches(task, status, provider):
+                    if len(found) == limit or size > _PAGE_BYTES:
+                        return found, str(last)
+                    found.append(task)
+                    size += _size(task)
+                looked_at += 1
+                last = task.row
+            return found, str(last) if looked_at == _SCAN else None
 
         return await _read(self._scan, read)
 
@@ -189,6 +200,15 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
+    async def standing_url(self, url_id: str) -> StandingUrl | None:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> StandingUrl | None:
+            row = connection.execute(sql.SELECT_STANDING_URL, (url_id,)).fetchone()
+            return None if row is None else standing_url_from(row)
+
+        return await _read(self._scan, read)
+
     def _read_log(self, connection: sqlite3.Connection, after: str | None, limit: int, only: ResultFilter) -> Page:
         (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
         position = 0 if after is None else self._position(after, head)
@@ -196,10 +216,15 @@ class SqliteStore:
         if until is None:
             return Page((), self.cursor_at(position), more=False)
         parameters = _filter_parameters(only) | {"after": position, "until": until, "limit": limit}
-        rows = connection.execute(sql.SELECT_LOG, parameters).fetchall()
-        entries = tuple(self._entry(row) for row in rows)
-        reached = rows[-1][0] if len(rows) == limit else until
-        return Page(entries, self.cursor_at(reached), more=reached < head)
+        entries = []
+        size = 0
+        for row in connection.execute(sql.SELECT_LOG, parameters):
+            entries.append(self._entry(row))
+            size += 0 if entries[-1].task is None else _size(entries[-1].task)
+            if len(entries) == limit or size > _PAGE_BYTES:
+                until = row[0]
+                break
+        return Page(tuple(entries), self.cursor_at(until), more=until < head)
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         position, kind, ref = row[:_LOG_HEAD_COLUMNS]
@@ -214,7 +239,8 @@ class SqliteStore:
         if parts[1] != self._identity.log_id:
             raise CursorGoneError("other-log", self.cursor_at(0))
         if position > head:
-            raise CursorGoneError("beyond-end", self.cursor_at(head))
+            # From the oldest kept: how far the log went back is not known.
+            raise CursorGoneError("beyond-end", self.cursor_at(0))
         return position
 
 
@@ -229,6 +255,11 @@ def _matches(task: TaskRecord, status: str | None, provider: str | None) -> bool
     if task.joined_ref is not None or (provider is not None and task.provider != provider):
         return False
     return status is None or status == ("processing" if task.outcome is None else task.outcome.status)
+
+
+def _size(task: TaskRecord) -> int:
+    solution = None if task.outcome is None else task.outcome.solution
+    return len(task.metadata) + len(solution or "")
 
 
 def _page_row(page: str | None) -> int:

@@ -1,6 +1,8 @@
 """The one task that writes: everything that is queued goes into one transaction, then all callers are released.
 
-While a commit runs, further commands gather; so the batch grows with the load, and nothing waits for a batch to fill.
+While a commit runs, further commands gather, and what the event loop has already read joins them; so the batch grows
+with the load, and nothing waits by the clock for it to fill.
+
 A batch that fails because of one command is rolled back and tried again one by one.
 """
 
@@ -28,6 +30,7 @@ __all__ = ["Writer"]
 Answer = TypeVar("Answer")
 
 _MAX_BATCH = 256
+_QUIET_TURNS = 2
 _MAX_QUEUED = 8192
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024
 _TICK_SECONDS = 0.1
@@ -60,6 +63,7 @@ class Writer:
         *,
         cursor_at: Callable[[int], str],
         note_head: Callable[[int], None],
+        check_file: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self.failure: str | None = None
@@ -75,6 +79,7 @@ class Writer:
         self._data_version: int | None = None
         self._last_write = clock()
         self._note_head = note_head
+        self._check_file = check_file
         self._noted = (clock(), 0)
         self._growth: list[TaskKey] = []
         self._is_growth_cut = False
@@ -105,6 +110,7 @@ class Writer:
         try:
             while self._queue or not self._is_stopping:
                 if self._queue:
+                    await self._gather()
                     await self._commit(self._take())
                 else:
                     await self._idle()
@@ -131,6 +137,18 @@ class Writer:
                 yield Growth(self._cursor_at(self._known_position), tasks)
             if self._has_ended and not self._growth:
                 return
+
+    async def _gather(self) -> None:
+        """Waits while each few turns of the event loop bring more commands, which takes microseconds when none come.
+
+        The thread that commits and the loop that reads requests share the GIL. To let them fight over it costs more
+        than to read first what has already come and to commit it together.
+        """
+        known, quiet_turns = len(self._queue), 0
+        while quiet_turns < _QUIET_TURNS and known < _MAX_BATCH:
+            await asyncio.sleep(0)
+            quiet_turns = quiet_turns + 1 if len(self._queue) == known else 0
+            known = len(self._queue)
 
     def _take(self) -> list[_Entry]:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
@@ -214,6 +232,7 @@ class Writer:
             ledger.preload(ref for command in commands for ref in command.refs)
             answers = [_decide(command, ledger) for command in commands]
             ledger.flush()
+            self._check_file()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -243,6 +262,7 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.execute(sql.SAVE_META, ("probed", str(self._clock())))
+            self._check_file()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -40,7 +40,7 @@ async def callback(request: web.Request) -> web.StreamResponse:
         _log.warning("callback.refused", status=404, reason="no such callback URL")
         return _answer(404)
     if request.method == "GET" and not request.rel_url.raw_query_string:
-        return _answer(204)
+        return _answer(404 if await context.inbox.is_revoked(token) else 204)
     if request.method not in dialect.callback.methods:
         return _answer(405, Allow=", ".join(sorted(dialect.callback.methods)))
     try:

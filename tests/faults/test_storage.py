@@ -46,3 +46,19 @@ async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(
     assert registration.json["type"] == "urn:callback-receiver:problem:not-stored"
     assert (task["status"], accepted.status, ready.status) == ("processing", 200, 200)
     assert len((await api.log())["results"]) == 1
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_database_that_is_taken_away_acknowledges_nothing(tmp_path: Path, replace: bool) -> None:
+    """Removed or replaced under the running receiver, the file takes no more: 503, and `/readyz` says why."""
+    database = tmp_path / "receiver.db"
+    async with running_receiver(database) as api:
+        registered = await api.register()
+        database.rename(tmp_path / "away.db")
+        if replace:
+            database.write_bytes(b"")
+        callback = await api.call_back(registered["callbackUrl"])
+        ready = await api.send("GET", "/readyz", key=None)
+
+    assert (callback.status, ready.status) == (503, 503)
+    assert ready.json["reason"].startswith("the database file")

@@ -156,7 +156,8 @@ class Model:
         if step.key is not None:
             self._keys[step.key[0]] = (step.key[1], task.ref, known is None)
         if step.says is not None:
-            self._settle_report(task, "poll", step.says, unknown_final_after=0)
+            final_after = 0 if known is None else UNKNOWN_FINAL_AFTER
+            self._settle_report(task, "poll", step.says, unknown_final_after=final_after)
         return known is None, task
 
     def _bind_step(self, step: Bind) -> tuple[str, Known]:

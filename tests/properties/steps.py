@@ -181,14 +181,19 @@ def _register(step: Register, now: int) -> RegisterCommand:
         next_poll_at=now,
         deadline_at=step.deadline,
     )
-    answered = None if step.says is None else _answered(step.says, "poll", now, 0)
+    answered = None if step.says is None else _answered(step.says, "poll", now, UNKNOWN_FINAL_AFTER)
     return RegisterCommand(task=task, answered=answered, idempotency=step.key)
 
 
 def _answered(says: Says, source: str, now: int, unknown_final_after: int) -> Answered:
     origin = Origin(source, "reported", now)
     return Answered(
-        reading=_reading(says), origin=origin, polls=None, reported_at=now, unknown_final_after=unknown_final_after
+        reading=_reading(says),
+        origin=origin,
+        polls=None,
+        reported_at=now,
+        unknown_final_after=unknown_final_after,
+        size=0,
     )
 
 

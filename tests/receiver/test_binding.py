@@ -142,6 +142,13 @@ async def test_a_standing_url_ends_a_task_that_was_attached(api: Api) -> None:
     assert (await api.task(attached["ref"]))["status"] == "ready"
 
 
+async def test_a_standing_url_that_nobody_revoked_can_be_checked(api: Api) -> None:
+    """GET without a query is 204 on it, as on a task's URL."""
+    answer = await api.send("GET", standing_path(), key=None)
+
+    assert answer.status == 204
+
+
 async def test_a_standing_delivery_without_an_id_is_unreadable(api: Api) -> None:
     """Only the id could tell the task."""
     answer = await api.call_back(standing_path())

@@ -19,10 +19,10 @@ async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
         yield running
 
 
-async def finish(api: RunningReceiver, task_id: str, **fields: Any) -> Any:
+async def finish(api: RunningReceiver, task_id: str, solution: Any = None, **fields: Any) -> Any:
     """Registers a task and ends it by its callback; its registration."""
     registered = await api.register(**fields)
-    await api.call_back(registered["callbackUrl"], taskId=task_id)
+    await api.call_back(registered["callbackUrl"], taskId=task_id, solution=solution or {"text": "44795sds"})
     return registered
 
 
@@ -132,14 +132,15 @@ async def test_what_is_no_cursor_is_refused(api: RunningReceiver, after: str) ->
 
 
 async def test_a_cursor_beyond_the_end_is_a_gap(api: RunningReceiver) -> None:
-    """A database that went back in time does not leave its readers waiting for what already was."""
+    """A database that went back in time does not leave its readers waiting: they go on from the oldest kept."""
     await finish(api, "T")
     end = (await read(api, after="start"))["cursor"]
     beyond = f"{end.rpartition('-')[0]}-99"
 
     answer = await api.send("GET", "/v1/results", params={"after": beyond})
 
-    assert (answer.status, answer.json["reason"], answer.json["resumesAt"]) == (410, "beyond-end", end)
+    assert (answer.status, answer.json["reason"]) == (410, "beyond-end")
+    assert ids(await read(api, after=answer.json["resumesAt"])) == ["T"]
 
 
 async def test_a_wait_on_the_log_ends_with_the_next_result(api: RunningReceiver) -> None:
@@ -168,6 +169,49 @@ async def test_a_wait_for_one_task_ends_with_its_outcome(api: RunningReceiver, b
     answer = waiting.result()
     assert (answer.status, answer.json["taskId"]) == (200, "T")
     assert answer.headers["Preference-Applied"] == "wait=40"
+
+
+@pytest.mark.parametrize(("solution", "status"), [({"text": "x"}, 200), (None, 202)])
+async def test_a_wait_for_an_id_ends_when_the_id_is_bound(
+    api: RunningReceiver, solution: dict[str, str] | None, status: int
+) -> None:
+    """Who waits under a taskId is told of a task whose outcome came before its id, and of one without an outcome."""
+    registered = await api.register()
+    await api.call_back(registered["callbackUrl"], solution=solution, status="ready" if solution else "processing")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        waiting = group.create_task(api.send("GET", f"/v1/tasks/T?wait={40 if solution else 0.5}"))
+        await until_waiting(api)
+        await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "T"})
+
+    assert (waiting.result().status, waiting.result().json["ref"]) == (status, registered["ref"])
+
+
+async def test_a_wait_for_a_task_that_is_deleted_ends(api: RunningReceiver) -> None:
+    """404 at the deletion, not at the end of the wait."""
+    registered = await api.register()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        waiting = group.create_task(api.send("GET", f"/v1/tasks/{registered['ref']}?wait=40"))
+        await until_waiting(api)
+        await api.send("DELETE", f"/v1/tasks/{registered['ref']}")
+
+    assert waiting.result().status == 404
+
+
+async def test_large_answers_make_short_pages(api: RunningReceiver) -> None:
+    """A page ends where its solutions take more than a megabyte; reading on misses nothing."""
+    for number in range(12):
+        await finish(api, f"T{number}", solution={"text": str(number % 10) * 200_000})
+
+    first = await read(api, after="start", limit=1000)
+    second = await read(api, after=first["cursor"], limit=1000)
+    listed = (await api.send("GET", "/v1/tasks?limit=1000")).json
+    rest = (await api.send("GET", f"/v1/tasks?limit=1000&page={listed['nextPage']}")).json
+
+    assert ids(first) + ids(second) == [f"T{number}" for number in range(12)]
+    assert (first["more"], second["more"]) == (True, False)
+    assert [task["taskId"] for task in listed["tasks"] + rest["tasks"]] == [
+        f"T{number}" for number in range(11, -1, -1)
+    ]
 
 
 async def test_a_wait_that_ends_in_vain_says_so(api: RunningReceiver) -> None:

@@ -200,6 +200,8 @@ async def test_an_id_of_none_is_no_id(api: Api, none: object) -> None:
         b"\xff\xfe",
         b'{"errorId": 1, "errorCode": "ERROR_KEY_DENIED_ACCESS"}',
         b'{"status": "ready", "solution": "x", "taskId": 1.5}',
+        b'{"taskId": "T", "solution": {"text": "x"}}',
+        b'{"status": "ready", "solution": ' + b"[" * 150 + b"]" * 150 + b"}",
     ],
 )
 async def test_what_is_not_the_dialect_is_unreadable(api: Api, body: bytes) -> None:
@@ -211,6 +213,18 @@ async def test_what_is_not_the_dialect_is_unreadable(api: Api, body: bytes) -> N
     assert answer.status == 422
     assert (await api.task(registered["ref"]))["status"] == "processing"
     assert is_hinted(await api.log())
+
+
+async def test_a_header_that_is_no_utf_8_is_no_reason_to_lose_an_answer(api: Api) -> None:
+    """Odd bytes in Content-Type are replaced, and the delivery is stored."""
+    registered = await api.register()
+    headers = {"Content-Type": b"application/json\xff".decode("utf-8", "surrogateescape")}
+
+    answer = await api.send(
+        "POST", registered["callbackUrl"], key=None, data=json.dumps(READY).encode(), headers=headers
+    )
+
+    assert answer.status == 200
 
 
 async def test_a_hint_is_given_once(api: Api) -> None:
