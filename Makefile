@@ -18,7 +18,7 @@ $(INSTALLED): tests/requirements.lock pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(INSTALLED)  ## a sandbox, a receiver and a client: tasks of both services, end to end, under a minute
+demo: $(INSTALLED)  ## two sandboxes, a receiver and clients: 34 tasks of both services, under a minute
 	@$(BIN)/python -m client demo
 
 serve: $(INSTALLED)  ## the receiver on loopback, without keys, for development

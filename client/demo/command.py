@@ -18,9 +18,9 @@ __all__ = ["demo"]
 _BY_HAND = """
 The parts by hand, each in a terminal of its own:
   make serve
-  .venv/bin/python -m client sandbox --port 8081 --dialect capsolver
+  .venv/bin/python -m client sandbox --port 8081 --dialect capsolver --async-images
   export CAPSOLVER_CLIENT_KEY=anything CALLBACK_RECEIVER_URL=http://127.0.0.1:8080
-  .venv/bin/python -m client solve IMAGE --provider capsolver --provider-url http://127.0.0.1:8081"""
+  .venv/bin/python -m client solve IMAGE --provider capsolver --provider-url http://127.0.0.1:8081 --json"""
 
 
 @click.command(epilog="Exit codes: 0 every answer came and was right, 1 otherwise.")
