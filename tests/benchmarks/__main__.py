@@ -22,14 +22,15 @@ from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.rounds import CONNECTIONS, Contender, Plan, ratio, run_rounds
 from tests.benchmarks.wakes import PER_SECOND, WAITERS, Wakes, measure_wakes
 
-_FULL = Plan(rounds=7, requests=8000)
-_QUICK = Plan(rounds=3, requests=1500)
-_WAKES = {_FULL: 5000, _QUICK: 1000}
+_FULL = Plan(rounds=5, requests=6000)
+_QUICK = Plan(rounds=3, requests=1000)
+_WAKES = {_FULL: 5000, _QUICK: 500}
 _SERVERS = {
     "bare": "parses the same JSON and answers",
     "receiver": "everything on, durable",
     "no store": "everything on, stored nowhere",
     "aiosqlite": "one commit for each request",
+    "aiosqlite guarded": "the same, each in a transaction of its own",
 }
 
 
@@ -76,6 +77,7 @@ def _goals(
         Goal("callbacks, durable ÷ no store", ratio(receiver, called["no store"]), least=0.65),
         Goal("p99 of the acknowledgement ÷ bare's", ratio(receiver, bare, of="p99_ms"), most=2.5),
         Goal("callbacks, durable ÷ one aiosqlite commit each", ratio(receiver, called["aiosqlite"]), least=1.7),
+        Goal("the same ÷ guarded by a lock", ratio(receiver, called["aiosqlite guarded"]), least=1.7),
         Goal("commit to wake in process, inbox, p99 ms", wakes["inbox"].p99_ms, most=0.5),
         Goal("fetch by id ÷ bare GET", ratio(fetched["receiver"], fetched["bare"]), least=0.7),
     )

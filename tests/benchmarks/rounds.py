@@ -16,7 +16,7 @@ from tests.benchmarks.tasks import Prepared, prepare_tasks
 __all__ = ["CONNECTIONS", "Contender", "Plan", "ratio", "run_rounds"]
 
 CONNECTIONS = 64
-_WARM_UP = 500
+_WARM_UP = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ async def run_rounds(folder: Path, plan: Plan) -> tuple[Mapping[str, Contender],
     """Callbacks for each of the four servers, then fetches of what the callbacks brought; by server."""
     prepared = await prepare_tasks(folder / "receiver.db", plan.requests_in_all)
     other = await prepare_tasks(folder / "no store.db", 0)
-    names = ("bare", "receiver", "no store", "aiosqlite")
+    names = ("bare", "receiver", "no store", "aiosqlite", "aiosqlite guarded")
     async with AsyncExitStack() as stack:
         servers = {name: await stack.enter_async_context(serving(name, folder / f"{name}.db")) for name in names}
         callbacks = {name: prepared.callbacks() for name in names}

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ import uvloop
 from aiohttp import web
 
 from client.providers import DIALECTS
+from receiver.__main__ import tune
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.deliveries import Delivered, Quotas
 from receiver.hub import Hub
@@ -55,7 +56,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(name: str, database: Path) -> AsyncIterator[Server]:
-    """The server `name` ("bare", "receiver", "no store", "aiosqlite") until the block is left.
+    """The server `name` (those of `_APPS`, or "receiver") until the block is left.
 
     The receiver is started as a user would start it; its log goes to a file beside the database.
     """
@@ -112,7 +113,21 @@ def _bare(_database: Path) -> web.Application:
 
 
 def _aiosqlite(database: Path) -> web.Application:
-    """One commit for each request, on one connection that all share, written as one would at first."""
+    """One commit for each request, on one connection that all share, written as one would at first.
+
+    Nothing keeps the statements of one request together: a commit takes along what others have inserted, and theirs
+    then has nothing left to do.
+    """
+    return _one_commit_each(database, nullcontext)
+
+
+def _aiosqlite_guarded(database: Path) -> web.Application:
+    """The same with a lock around insert and commit, so that each request has a transaction of its own."""
+    lock = asyncio.Lock()
+    return _one_commit_each(database, lambda: lock)
+
+
+def _one_commit_each(database: Path, guard: Callable[[], AbstractAsyncContextManager[None]]) -> web.Application:
 
     async def connection(_app: web.Application) -> AsyncIterator[None]:
         async with aiosqlite.connect(database) as db:
@@ -126,8 +141,10 @@ def _aiosqlite(database: Path) -> web.Application:
     async def take(request: web.Request) -> web.Response:
         body = await request.json()
         db = request.app[_DB]
-        await db.execute("INSERT INTO callback (task_id, body) VALUES (?, ?)", (body["taskId"], await request.text()))
-        await db.commit()
+        values = (body["taskId"], await request.text())
+        async with guard():
+            await db.execute("INSERT INTO callback (task_id, body) VALUES (?, ?)", values)
+            await db.commit()
         return web.json_response({"status": "ok"})
 
     app = web.Application()
@@ -151,6 +168,7 @@ def _no_store(_database: Path) -> web.Application:
             quotas=Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0),
         )
         store = cast("Store", _NoStore(task_record(0)))
+        tune()
         context.inbox = Inbox(store, Hub(1), DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
         yield
 
@@ -170,7 +188,12 @@ class _NoStore:
         return self._delivered
 
 
-_APPS: dict[str, Callable[[Path], web.Application]] = {"bare": _bare, "aiosqlite": _aiosqlite, "no store": _no_store}
+_APPS: dict[str, Callable[[Path], web.Application]] = {
+    "bare": _bare,
+    "aiosqlite": _aiosqlite,
+    "aiosqlite guarded": _aiosqlite_guarded,
+    "no store": _no_store,
+}
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from uuid import UUID
 import aiosqlite
 
 from client.providers import DIALECTS
+from receiver.__main__ import tune
 from receiver.app import microseconds_now, new_ref
 from receiver.deliveries import Quotas
 from receiver.hub import Hub
@@ -69,6 +70,7 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
                 await waiter.wait(_LIMIT_SECONDS)
 
         measured: dict[str, Wakes] = {}
+        tune()
         for name, wait in (("inbox", by_inbox), ("hub", by_hub)):
             tasks = [task_record(len(measured) * (wakes + WAITERS) + number) for number in range(wakes + WAITERS)]
             await register(store, tasks)
@@ -92,6 +94,7 @@ class _Course:
         self._tasks = tasks
         self._wait = wait
         self._latencies: list[float] = []
+        self._deliveries = [(_token(task), _incoming(task)) for task in tasks]
 
     async def run(self, wakes: int) -> Wakes:
         async with asyncio.TaskGroup() as waiters, asyncio.timeout(_LIMIT_SECONDS):
@@ -100,15 +103,17 @@ class _Course:
             await asyncio.sleep(0.5)
             async with asyncio.TaskGroup() as callbacks:
                 started = time.perf_counter()
-                for number, task in enumerate(self._tasks[:wakes]):
+                for number in range(wakes):
                     await asyncio.sleep(started + number / PER_SECOND - time.perf_counter())
-                    callbacks.create_task(self._deliver(task))
+                    callbacks.create_task(self._deliver(number))
                     waiters.create_task(self._wait_once(self._tasks[number + WAITERS].ref))
+            while len(self._latencies) < wakes:
+                await asyncio.sleep(0.001)
             # Those that began last are ended too, unmeasured.
             measured = list(self._latencies)
             async with asyncio.TaskGroup() as callbacks:
-                for task in self._tasks[wakes:]:
-                    callbacks.create_task(self._deliver(task))
+                for number in range(wakes, len(self._tasks)):
+                    callbacks.create_task(self._deliver(number))
         return Wakes(
             wakes=len(measured), p50_ms=percentile(measured, 50) * 1000, p99_ms=percentile(measured, 99) * 1000
         )
@@ -117,17 +122,17 @@ class _Course:
         await self._wait(ref)
         self._latencies.append(time.perf_counter() - self._store.commits_at.pop(ref))
 
-    async def _deliver(self, task: TaskRecord) -> None:
-        await self._inbox.deliver(
-            DIALECTS[_PROVIDER],
-            CallbackToken(Kind.TASK, UUID(task.ref)),
-            Incoming(
-                method="POST",
-                headers={"Content-Type": "application/json"},
-                query=b"",
-                body=callback_body(task).encode(),
-            ),
-        )
+    async def _deliver(self, number: int) -> None:
+        await self._inbox.deliver(DIALECTS[_PROVIDER], *self._deliveries[number])
+
+
+def _token(task: TaskRecord) -> CallbackToken:
+    return CallbackToken(Kind.TASK, UUID(task.ref))
+
+
+def _incoming(task: TaskRecord) -> Incoming:
+    headers = {"Content-Type": "application/json"}
+    return Incoming(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
 
 
 class _NotingConnection(sqlite3.Connection):
@@ -163,14 +168,12 @@ class _Noted:
 class _NotingStore(SqliteStore):
     """The store as it is; `commits_at` tells when the commit of a task's outcome returned."""
 
-    def __init__(self, connection: _NotingConnection, *rest: Any) -> None:
-        super().__init__(*rest)
-        self.commits_at = connection.commits_at
-        self._decided = connection.decided
+    commits_at: dict[str, float]
+    decided: list[str]
 
     async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
         """See `Store.write`."""
-        noted: Command[Answer] = _Noted(command, self._decided)
+        noted: Command[Answer] = _Noted(command, self.decided)
         return await super().write(noted, within_seconds=within_seconds)
 
 
@@ -184,6 +187,7 @@ async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
         connection: Any = writer._conn
         identity = await on_thread(writer, lambda: prepare(connection, database, microseconds_now()))
         readers = [await stack.enter_async_context(connect_reader(database)) for _ in range(2)]
-        store = _NotingStore(connection, identity, writer, tuple(readers), time.monotonic)
+        store = _NotingStore(database, identity, writer, (readers[0], readers[1]), time.monotonic)
+        store.commits_at, store.decided = connection.commits_at, connection.decided
         await stack.enter_async_context(running(store))
         yield store

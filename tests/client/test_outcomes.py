@@ -11,6 +11,7 @@ from client.errors import (
     CallbackReceiverError,
     NoBalanceError,
     ProviderRefusedError,
+    SlowDownError,
     SubmitUnknownError,
     TaskFailedError,
     TaskTimedOutError,
@@ -68,7 +69,7 @@ def test_failures(error_code: str, error: type[TaskFailedError]) -> None:
         ("ERROR_KEY_DOES_NOT_EXIST", WrongKeyError),
         ("ERROR_ZERO_BALANCE", NoBalanceError),
         ("ERROR_IP_NOT_ALLOWED", ProviderRefusedError),
-        ("ERROR_RATE_LIMIT", ProviderRefusedError),
+        ("ERROR_RATE_LIMIT", SlowDownError),
     ],
 )
 def test_refusals(error_code: str, error: type[ProviderRefusedError]) -> None:

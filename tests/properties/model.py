@@ -209,7 +209,12 @@ class Model:
         return len(overdue), None
 
     def _forget(self, step: Forget) -> tuple[None, None]:
-        task = self._existing(step.ref)
+        self._forget_task(self._existing(step.ref))
+        return None, None
+
+    def _forget_task(self, task: Known) -> None:
+        for joined in [other for other in self.tasks.values() if other.joined == task.ref]:
+            self._forget_task(joined)
         self.log = [
             Place(place.kind, "", None) if place.ref == task.ref and place.kind != "deleted" else place
             for place in self.log
@@ -220,7 +225,6 @@ class Model:
         self._forgotten_refs.add(task.ref)
         if task.id is not None:
             self._forgotten_ids.add((task.provider, str(task.id)))
-        return None, None
 
     def _hint_step(self, step: Hint) -> tuple[None, None]:
         task = self.tasks.get(step.ref)
