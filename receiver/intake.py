@@ -130,6 +130,6 @@ def _read_callback(dialect: Dialect, incoming: Incoming, secret: bytes | None) -
         if not is_signed:
             return "badSignature", False
     try:
-        return dialect.read_callback(query=incoming.query, body=incoming.body, task_type=None), is_signed
+        return dialect.read_callback(query=incoming.query, body=incoming.body), is_signed
     except UnreadableError:
         return "unreadable", is_signed

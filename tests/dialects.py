@@ -26,16 +26,16 @@ _POLLS = PollPlan(
 class _Signing(JsonDialect):
     """Signs its callbacks and sends events of the account, as capsolution does (PROVIDERS.md 2.4)."""
 
-    def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
+    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
         if parse_object(body).get("event") == "balance.low":
             return Callback(None, Notice("balance.low"))
-        return super().read_callback(query=query, body=body, task_type=task_type)
+        return super().read_callback(query=query, body=body)
 
 
 class _ByGet(JsonDialect):
     """Calls back by GET, with all in the query, as uCaptcha does (PROVIDERS.md 2.3)."""
 
-    def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
+    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
         fields = {name: values[0] for name, values in parse_qs(query.decode("ascii", "replace")).items()}
         if "captcha_id" not in fields:
             raise UnreadableError("captcha_id: expected")

@@ -115,8 +115,8 @@ class Dialect(Protocol):
     def read_balance(self, answer: Any) -> float | Reading:
         """The balance, or what the provider said instead."""
 
-    def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
-        """What a delivery says; `query` is the raw query string, `task_type` the type if the task is known."""
+    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
+        """What a delivery says; `query` is the raw query string."""
 
     def refuses_callback_url(self, reading: Reading) -> bool:
         """Whether createTask was refused because of the address, so that it may be repeated without one."""

@@ -82,13 +82,13 @@ class JsonDialect:
             raise UnreadableError("no balance in the answer")
         return _amount(balance)
 
-    def read_callback(self, *, query: bytes, body: bytes, task_type: str | None) -> Callback:
+    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
         """A callback of this family repeats the getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1).
 
         An error about a request is no news of a task, and a solution without `status` "ready" is not how an answer
         looks: such a body is unreadable, and the next poll tells.
         """
-        del query, task_type
+        del query
         fields = parse_object(body)
         if not fields.keys() & {"errorId", "status", "solution"}:
             raise UnreadableError("expected errorId, status or solution in the object")

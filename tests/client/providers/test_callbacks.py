@@ -12,7 +12,7 @@ from client.providers.readings import Callback, Failed, Pending, Ready
 
 
 def _read(body: bytes) -> Callback:
-    return CAPSOLVER.read_callback(query=b"", body=body, task_type=None)
+    return CAPSOLVER.read_callback(query=b"", body=body)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_query_and_the_type_change_nothing() -> None:
     """A delivery of this family is its body alone."""
     body = b'{"errorId":0,"status":"ready","solution":{"text":"t"},"taskId":"a1"}'
 
-    callback = CAPSOLVER.read_callback(query=b"taskId=other&status=0", body=body, task_type="ImageToTextTask")
+    callback = CAPSOLVER.read_callback(query=b"taskId=other&status=0", body=body)
 
     assert callback == Callback("a1", Ready({"text": "t"}))
 

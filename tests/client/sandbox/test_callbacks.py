@@ -42,7 +42,7 @@ async def test_our_dialect_reads_a_callback() -> None:
         created = await create_task(sandbox, TOKEN, callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
 
-    reading = _CAPSOLVER.read_callback(query=b"", body=catcher.caught[0].body, task_type=None)
+    reading = _CAPSOLVER.read_callback(query=b"", body=catcher.caught[0].body)
     assert reading == Callback(created.json["taskId"], Ready(expected_solution("capsolver", TOKEN)))
 
 
@@ -53,7 +53,7 @@ async def test_a_failure_is_called_back_too() -> None:
         await sandbox.sent_callbacks(1)
         faults = sandbox.stats.faults
 
-    reading = _CAPSOLVER.read_callback(query=b"", body=catcher.caught[0].body, task_type=None)
+    reading = _CAPSOLVER.read_callback(query=b"", body=catcher.caught[0].body)
     assert reading == Callback(created.json["taskId"], Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", ANY))
     assert faults == {"task.fails": 1}
 
