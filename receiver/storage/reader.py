@@ -44,14 +44,21 @@ class Reader:
         return await answer
 
     async def run(self) -> None:
-        """Reads until `stop`; what was asked until then is still answered."""
+        """Reads until `stop`; what was asked until then is still answered. Cancelled, it leaves nobody waiting."""
         self._is_running = True
-        while self._is_running or self._wanted:
-            if self._wanted:
-                await self._answer([self._wanted.popleft() for _ in range(min(len(self._wanted), _MAX_BATCH))])
-            else:
-                self._asked.clear()
-                await self._asked.wait()
+        try:
+            while self._is_running or self._wanted:
+                if self._wanted:
+                    await self._answer([self._wanted.popleft() for _ in range(min(len(self._wanted), _MAX_BATCH))])
+                else:
+                    self._asked.clear()
+                    await self._asked.wait()
+        finally:
+            self._is_running = False
+            for _, answer in self._wanted:
+                if not answer.done():
+                    answer.set_exception(StoreFailedError("the store was closed"))
+            self._wanted.clear()
 
     def stop(self) -> None:
         """Lets `run` end."""

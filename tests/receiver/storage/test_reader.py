@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from receiver.errors import StoreFailedError
 from receiver.registrations import Bind
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, a_standing_delivery, running_store
@@ -92,3 +93,28 @@ async def test_tasks_can_be_read_without_an_owner(store: SqliteStore, tmp_path: 
     """A store that nobody runs can be read."""
     async with open_sqlite_store(tmp_path / "receiver.db", now=NOW, clock=time.monotonic) as other:
         assert await found(other, a_ref(3)) == a_ref(3)
+
+
+async def test_a_reader_that_is_cancelled_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Who asked is told that the store was closed, and who asks later is read to directly."""
+    async with open_sqlite_store(tmp_path / "receiver.db", now=NOW, clock=time.monotonic) as store:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(store.run())
+            await store.write(a_registration(1))
+            asked = group.create_task(asyncio.wait([group.create_task(_refusal(store)) for _ in range(3)]))
+            running.cancel()
+        async with asyncio.timeout(5):
+            task = await store.task(a_ref(1))
+
+    assert task is not None
+    assert all(one.result() in ("the store was closed", "") for one in asked.result()[0])
+
+
+async def _refusal(store: SqliteStore) -> str:
+    """Why a read was refused; "" where it was not."""
+    try:
+        async with asyncio.timeout(5):
+            await store.task(a_ref(1))
+    except StoreFailedError as error:
+        return error.detail
+    return ""
