@@ -170,7 +170,7 @@ async def test_secrets_stay_out_of_the_log(database: Path, capfd: pytest.Capture
         token = registered["callbackUrl"].rsplit("/", 1)[1]
         await api.call_back(registered["callbackUrl"])
         await api.send("GET", registered["callbackUrl"] + "?code=44795sds", key=None)
-        await api.send("POST", f"/callback/capsolver/{token[:-1]}x", key=None)
+        await api.send("POST", f"/callback/capsolver/{token[:-1]}!", key=None)
         await api.send("POST", registered["callbackUrl"], key=None, data=b"44795sds")
         await api.send("GET", "/v1/tasks", key="a-wrong-key-that-is-long-enough")
 
