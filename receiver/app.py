@@ -11,6 +11,7 @@ import uuid_utils
 from aiohttp import web
 
 from client.providers import DIALECTS, Dialect
+from receiver.admission import Limits
 from receiver.deadlines import end_overdue_tasks
 from receiver.deliveries import Quotas
 from receiver.errors import CannotStartError
@@ -39,7 +40,7 @@ def create_app(settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS) -
     _check_secrets(settings, dialects)
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
     app[CONTEXT] = context = Context(dialects, settings.keys, settings.max_body_bytes)
-    hub = Hub(settings.max_waiters)
+    hub = Hub()
 
     async def storage(_app: web.Application) -> AsyncIterator[None]:
         async with (
@@ -50,6 +51,7 @@ def create_app(settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS) -
             inbox = Inbox(
                 store, hub, dialects, _rules(settings, signing_keys[0]), now=microseconds_now, new_ref=new_ref
             )
+            await inbox.open()
             context.inbox, context.signing_keys = inbox, signing_keys
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
@@ -61,7 +63,8 @@ def create_app(settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS) -
                 store.stop()
 
     async def release_waiters(_app: web.Application) -> None:
-        hub.close()
+        if context.has_started:
+            context.inbox.close()
 
     app.cleanup_ctx.append(storage)
     app.on_shutdown.append(release_waiters)
@@ -91,6 +94,12 @@ def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
             standing_rows=settings.standing_max_tasks,
             standing_bytes=settings.standing_max_bytes,
             unreadable_bytes=settings.unreadable_max_bytes,
+        ),
+        limits=Limits(
+            waiters=settings.max_waiters,
+            waiters_per_key=settings.max_waiters_per_key,
+            streams=settings.max_streams,
+            streams_per_key=settings.max_streams_per_key,
         ),
     )
 

@@ -45,10 +45,12 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "wrong-field": Problem(422, "A field is wrong"),
         "unreadable-answer": Problem(422, "The answer is not one of this provider's"),
         "idempotency-key-reused": Problem(422, "The Idempotency-Key was used with another body"),
-        "too-many-waiters": Problem(429, "Too many requests are waiting"),
+        "too-many-waiters": Problem(429, "The API key has too many requests waiting"),
+        "too-many-streams": Problem(429, "The API key has too many streams open"),
         "server-error": Problem(500, "The receiver failed"),
         "quota-full": Problem(503, "A quota is used up"),
         "not-stored": Problem(503, "It could not be stored now"),
+        "receiver-full": Problem(503, "The receiver holds all the waits and streams it can"),
         "shutting-down": Problem(503, "The receiver is shutting down"),
     }
 )

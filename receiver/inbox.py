@@ -1,7 +1,7 @@
 """The use cases of the receiver: the only place where the store and the hub meet.
 
 What writes goes to the store as a command and is answered after its commit; wake-ups come from `Store.commits` alone.
-Who waits registers in the hub, then reads the store, then waits.
+Who waits for a task registers in the hub, then reads the store, then waits; who reads the log follows the feed.
 """
 
 from __future__ import annotations
@@ -9,23 +9,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from client.protocol import OutcomeReport, Registration
 from client.providers import Dialect
 from client.providers.readings import TaskId
+from receiver.admission import Admission, Limits
 from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
-from receiver.errors import ReceiverError
-from receiver.hub import EVERYTHING, Hub, Waiter
+from receiver.errors import CursorGoneError, ReceiverError
+from receiver.feed import Feed
+from receiver.hub import Hub, Waiter
 from receiver.intake import Incoming, read_answer, read_arrival, task_of_registration, times_of_new_task
 from receiver.ledger import Command
-from receiver.records import Entry, Page, ResultFilter, TaskRecord
+from receiver.records import Entry, Gap, Page, ResultFilter, TaskRecord
 from receiver.registrations import Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
+from receiver.subscriptions import Listener, Subscription
 from receiver.tokens import CallbackToken, Kind, make_token
 
-__all__ = ["Inbox", "InboxRules"]
+__all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
+
+IN_PROCESS = "in process"
+"""The owner of what is asked in this process, without a key."""
 
 _ACKNOWLEDGE_SECONDS = 1.5
 _MAX_LOOKS = 25
@@ -39,6 +46,7 @@ class InboxRules:
     signing_key: bytes
     callback_secrets: Mapping[str, bytes]
     quotas: Quotas
+    limits: Limits = field(default_factory=Limits)
 
 
 class Inbox:
@@ -59,15 +67,34 @@ class Inbox:
     ) -> None:
         self._store = store
         self._hub = hub
+        self._feed = Feed(store)
+        limits = rules.limits
+        self._waits = Admission("too-many-waiters", most=limits.waiters, most_each=limits.waiters_per_key)
+        self._streams = Admission("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
         self._dialects = dialects
         self._rules = rules
         self._now = now
         self._new_ref = new_ref
 
+    async def open(self) -> None:
+        """To be awaited before anything else, while the store is open."""
+        await self._feed.open()
+
     async def relay(self) -> None:
-        """Wakes waiters after each commit that made the log grow, until the store is closed."""
+        """Wakes waiters and readers after each commit that made the log grow, until the store is closed."""
         async for growth in self._store.commits():
+            await self._feed.take(growth)
             self._hub.wake(growth.tasks)
+
+    def close(self) -> None:
+        """Shuts down: no wait lasts from now on, and every stream is told to end."""
+        self._hub.close()
+        self._feed.close()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is shutting down."""
+        return self._hub.is_closed
 
     # Callbacks
 
@@ -180,22 +207,27 @@ class Inbox:
             raise ReceiverError("ambiguous-task-id", "provider: several have a task with this id; name one")
         return found[0] if found else None
 
-    async def wait_for(self, task_or_ref: str, provider: str | None, seconds: float) -> TaskRecord | None:
+    async def wait_for(
+        self, task_or_ref: str, provider: str | None, seconds: float, *, owner: str = IN_PROCESS
+    ) -> TaskRecord | None:
         """The task as it is once it has an outcome, or after `seconds`; also for an id that is not known yet.
 
         Cancelling the wait leaves nothing behind.
+
+        Raises:
+            ReceiverError: `too-many-waiters`, `receiver-full`, or as `find`.
         """
         deadline = _loop_time() + seconds
-        with self._hub.waiting(task_or_ref) as waiter:
+        with self._waits.admitted(owner), self._hub.waiting(task_or_ref) as waiter:
             is_known = False
             while True:
                 waiter.clear()
-                task = await self.find(task_or_ref, provider)
+                task = self._feed.tail.result(task_or_ref) or await self.find(task_or_ref, provider)
                 is_gone = is_known and task is None
                 is_known = task is not None
                 if is_gone or (task is not None and task.outcome is not None):
                     return task
-                if not await self._waits(waiter, deadline):
+                if not await self._waits_for(waiter, deadline):
                     return await self.find(task_or_ref, provider)
 
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
@@ -204,22 +236,32 @@ class Inbox:
 
     # The log of results
 
-    async def results(self, after: str | None, only: ResultFilter, *, limit: int, seconds: float) -> Page:
+    async def results(
+        self, after: str | None, only: ResultFilter, *, limit: int, seconds: float, owner: str = IN_PROCESS
+    ) -> Page:
         """The next page of the log behind `after` (None: from the oldest kept), once there is something in it.
 
         Named tasks that are finished come at once, whatever the cursor. After `seconds`, or when the receiver shuts
-        down, the page is empty and its cursor says how far was looked. Raises `CursorGoneError`.
+        down, the page is empty and its cursor says how far was looked.
+
+        Raises:
+            CursorGoneError: the cursor is of no use (any more).
+            ReceiverError: `too-many-waiters`, `receiver-full`.
         """
-        if seconds <= 0:
-            return await self._look(after, only, limit)
         deadline = _loop_time() + seconds
-        with self._hub.waiting(EVERYTHING) as waiter:
-            while True:
-                waiter.clear()
-                page = await self._look(after, only, limit)
-                if page.entries or page.more or not await self._waits(waiter, deadline):
-                    return page
-                after = page.cursor
+        page = await self._look(after, only, limit)
+        if page.entries or page.more or seconds <= 0:
+            return page
+        with self._waits.admitted(owner):
+            return await self._next_page(page, only, limit, deadline)
+
+    async def subscribe(self, only: ResultFilter, cursor: str | None, listener: Listener) -> Subscription:
+        """A reader of the log as it grows, to be closed; see `Feed.subscribe`."""
+        return await self._feed.subscribe(only, cursor, listener)
+
+    def stream_admitted(self, owner: str) -> AbstractContextManager[None]:
+        """Room for one more stream of `owner`'s inside the block; raises `too-many-streams` or `receiver-full`."""
+        return self._streams.admitted(owner)
 
     async def head(self) -> str:
         """The cursor of "from now"."""
@@ -236,7 +278,12 @@ class Inbox:
     @property
     def waiting(self) -> int:
         """How many wait now."""
-        return len(self._hub)
+        return len(self._waits)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open now."""
+        return len(self._streams)
 
     @property
     def failure(self) -> str | None:
@@ -259,15 +306,35 @@ class Inbox:
             found.extend(await self._store.tasks_by_id(id_text, provider))
         finished = {task.ref: task for task in found if task is not None and task.outcome is not None}
         return [
-            Entry(self._store.cursor_at(task.position), "result", ref, task)
+            Entry(self._store.cursor_at(task.position), task.position, "result", ref, task)
             for ref, task in finished.items()
             if ref not in on_page and task.position is not None
         ]
 
-    async def _waits(self, waiter: Waiter, deadline: float) -> bool:
+    async def _next_page(self, page: Page, only: ResultFilter, limit: int, deadline: float) -> Page:
+        """What comes behind an empty page, until `deadline`."""
+        waiter = Waiter()
+        subscription = self._feed.follow(only, page.position, waiter.wake)
+        subscription.most = limit
+        try:
+            while True:
+                waiter.clear()
+                entries = tuple(map(_entry_or_error, await subscription.read()))
+                if entries or not await self._waits_for(waiter, deadline):
+                    return replace(page, entries=entries, cursor=subscription.cursor, more=subscription.has_more)
+        finally:
+            subscription.close()
+
+    async def _waits_for(self, waiter: Waiter, deadline: float) -> bool:
         """Waits for a wake-up until `deadline`; whether it is worth looking again."""
         seconds = deadline - _loop_time()
         return seconds > 0 and not self._hub.is_closed and await waiter.wait(seconds) and not self._hub.is_closed
+
+
+def _entry_or_error(told: Entry | Gap) -> Entry:
+    if isinstance(told, Gap):
+        raise CursorGoneError(told.reason, told.resumes_at)
+    return told
 
 
 def _loop_time() -> float:

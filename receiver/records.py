@@ -14,12 +14,14 @@ __all__ = [
     "SECOND",
     "Delivery",
     "Entry",
+    "Gap",
     "Growth",
     "Outcome",
     "Page",
     "ResultFilter",
     "StandingUrl",
     "TaskKey",
+    "TaskName",
     "TaskRecord",
 ]
 
@@ -138,30 +140,53 @@ class TaskKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
-    """The log grew up to `cursor`; `tasks` are those with something new in it, None where they are too many to name."""
-
-    cursor: str
-    tasks: tuple[TaskKey, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
-    """One place in the log: `kind` is "result", "deleted" or "hint"; `task` carries the outcome of this place."""
+    """One place in the log: `kind` is "result", "deleted" or "hint"; `task` carries the outcome of this place.
+
+    `position` orders entries of one log; `cursor` is what a reader goes on from. There is no task in a deletion.
+    """
 
     cursor: str
+    position: int
     kind: str
     ref: str
     task: TaskRecord | None
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A reader's cursor is of no use (any more): it may have missed something, and goes on from `resumes_at`."""
+
+    reason: str
+    resumes_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The log grew from behind one position up to another.
+
+    `tasks` are those that somebody may wait for in vain until they are looked at, None where they are too many to name;
+    `entries` is what came into the log, None where the log itself has to be read for it.
+    """
+
+    after: int
+    until: int
+    tasks: tuple[TaskKey, ...] | None
+    entries: tuple[Entry, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """A page of the log; `cursor` is how far it has looked, `more` that the log goes on behind it."""
+    """A page of the log; `cursor` (at `position`) is how far it has looked, `more` that the log goes on behind it."""
 
     entries: tuple[Entry, ...]
     cursor: str
+    position: int
     more: bool
+
+
+TaskName = str | tuple[str, str]
+"""What a reader names a task by: its ref, or provider and id as text."""
 
 
 @dataclass(frozen=True, slots=True)

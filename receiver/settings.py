@@ -77,8 +77,26 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
         256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
     )
+    allowed_origins: str = Field(
+        "",
+        description="Origins (`https://app.example`) of pages that may open streams, with commas; its own is always "
+        "fine. Others are answered 403, so that no page of a stranger can use a browser's way to this receiver.",
+    )
+    send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
+        10.0, description="A subscriber that takes nothing for so long is dropped; it goes on by its cursor."
+    )
     max_waiters: Annotated[int, Field(ge=1)] = Field(
-        20_000, description="Requests that may wait at once; each costs about 10 kB. More are answered 429."
+        20_000, description="Requests that may wait at once; each costs about 10 kB. More are answered 503."
+    )
+    max_waiters_per_key: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="The same for each API key, so that one does not take the room of all. More: 429."
+    )
+    max_streams: Annotated[int, Field(ge=1)] = Field(
+        20_000,
+        description="Websockets and SSE streams open at once. More are closed with 1013, or answered 503.",
+    )
+    max_streams_per_key: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="The same for each API key. More are closed with 1013, or answered 429."
     )
     standing_max_tasks: Annotated[int, Field(ge=0)] = Field(
         100_000, description="Tasks that the deliveries on one standing URL may make; more are answered 503."
@@ -110,12 +128,25 @@ class Settings(BaseSettings):
             raise ValueError("expected no query, fragment or user in it")
         return value.rstrip("/")
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?", origin):
+                raise ValueError(f"expected scheme://host or scheme://host:port in lower case, got {origin}")
+        return value
+
     @field_validator("database")
     @classmethod
     def _is_path(cls, value: Path) -> Path:
         if re.match(r"[a-z]+:/", str(value)):
             raise ValueError("expected the path of an SQLite file")
         return value
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins of `allowed_origins`."""
+        return frozenset(filter(None, map(str.strip, self.allowed_origins.split(","))))
 
     @property
     def keys(self) -> Sequence[ApiKey]:

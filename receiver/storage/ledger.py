@@ -37,10 +37,14 @@ _TOMBSTONE_LIFE = 90 * 24 * 3600 * SECOND
 
 
 class SqliteLedger:
-    """A `receiver.ledger.Ledger` on an open transaction. `grown` names the tasks with something new in the log."""
+    """A `receiver.ledger.Ledger` on an open transaction.
+
+    `grown` names the tasks that somebody may wait for, `appended` is what came into the log: position, kind, ref, task.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.grown: list[TaskKey] = []
+        self._appended: list[tuple[int, str, str, TaskRecord | None]] = []
         self._connection = connection
         self._tasks: dict[str, TaskRecord | None] = {}
         self._owners: dict[TaskIdKey, str | None] = {}
@@ -52,6 +56,11 @@ class SqliteLedger:
         sequences = dict(connection.execute(sql.SELECT_SEQUENCES).fetchall())
         self.position: int = sequences.get("log", 0)
         self._last_row: int = sequences.get("task", 0)
+
+    @property
+    def appended(self) -> Sequence[tuple[int, str, str, TaskRecord | None]]:
+        """What came into the log, with each task as the transaction left it, and the outcome of the place."""
+        return [(position, kind, ref, self._as_left(task)) for position, kind, ref, task in self._appended]
 
     def preload(self, refs: Iterable[str]) -> None:
         """Reads these tasks at once, in one row, because the GIL is given away for each."""
@@ -133,6 +142,7 @@ class SqliteLedger:
         self.position += 1
         task = task.evolve(position=self.position, outcome=outcome)
         self._log.append((self.position, "result", task.row, None, *outcome_values(outcome)))
+        self._appended.append((self.position, "result", task.ref, task))
         self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
         self.change(task)
         return task
@@ -266,7 +276,12 @@ class SqliteLedger:
         self.position += 1
         row = None if ref is not None else task.row
         self._log.append((self.position, kind, row, ref, *NO_OUTCOME))
+        self._appended.append((self.position, kind, task.ref, None if ref is not None else task))
         self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
+
+    def _as_left(self, task: TaskRecord | None) -> TaskRecord | None:
+        latest = None if task is None else self._tasks.get(task.ref)
+        return task if latest is None or task is None or latest.position != task.position else latest
 
     def _give_back_unreadable(self, first: int, last: int) -> None:
         rows, size = self._connection.execute(sql.SELECT_UNREADABLE, (ROW_BYTES, first, last)).fetchone()

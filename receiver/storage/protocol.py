@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
 from receiver.ledger import Command
-from receiver.records import Delivery, Growth, Page, ResultFilter, StandingUrl, TaskRecord
+from receiver.records import Delivery, Growth, Page, ResultFilter, StandingUrl, TaskName, TaskRecord
 
-__all__ = ["WRITE_SECONDS", "Store", "TaskQuery"]
+__all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 
 Answer = TypeVar("Answer")
 
 WRITE_SECONDS = 10.0
 """How long a caller waits for its command to be stored, if it says nothing else."""
+
+PAGE_BYTES = 1024 * 1024
+"""A page ends behind the task with which its solutions take more than this, whatever its limit."""
 
 TaskQuery = tuple[str | None, str | None, str | None]
 """Status, provider and tag to list by; None where any will do."""
@@ -42,13 +45,18 @@ class Store(Protocol):
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
         """The tasks that have this provider's id: at most one with `provider`, two without."""
 
+    async def named(
+        self, names: Sequence[TaskName], *, max_bytes: int = PAGE_BYTES
+    ) -> Sequence[tuple[TaskName, TaskRecord | None]]:
+        """The tasks of the first of these names, at least of one; None where no task has it."""
+
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
         """Tasks, newest first, and the next page, if any. A page may hold fewer than there are left."""
 
     async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
         """The kept deliveries of a task, in the order in which they came."""
 
-    async def results(self, after: str | None, *, limit: int, only: ResultFilter) -> Page:
+    async def results(self, after: str | None, *, limit: int, only: ResultFilter, max_bytes: int = PAGE_BYTES) -> Page:
         """The log behind `after`, oldest first; None: from the oldest kept.
 
         Raises:
@@ -57,6 +65,14 @@ class Store(Protocol):
 
     async def head(self) -> str:
         """The cursor of the end of the log."""
+
+    async def position(self, cursor: str) -> int:
+        """The position that a cursor of a reader's stands for.
+
+        Raises:
+            ReceiverError: `wrong-field` where it is none.
+            CursorGoneError: as `results`.
+        """
 
     def cursor_at(self, position: int) -> str:
         """The cursor of a position that a record names."""

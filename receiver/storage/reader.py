@@ -20,7 +20,7 @@ from receiver.storage import statements as sql
 from receiver.storage.opening import on_thread
 from receiver.storage.rows import task_from
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "read_task"]
 
 _MAX_BATCH = 256
 
@@ -91,15 +91,15 @@ class Reader:
         """Runs on the connection's thread."""
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)
         if len(refs) == 1:
-            return {refs[0]: _read_task(connection, refs[0])}
+            return {refs[0]: read_task(connection, refs[0])}
         (rows,) = connection.execute(sql.SELECT_TASKS_BY_REFS, (to_json(refs).decode(),)).fetchone()
         found: dict[str, TaskRecord | None] = dict.fromkeys(refs)
         for task in map(task_from, from_json(rows)):
-            found[task.ref] = task if task.joined_ref is None else _read_task(connection, task.joined_ref)
+            found[task.ref] = task if task.joined_ref is None else read_task(connection, task.joined_ref)
         return found
 
 
-def _read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
+def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
     """The task with this ref, or the one that it was joined to. Runs on the connection's thread."""
     wanted: str | None = ref
     task = None

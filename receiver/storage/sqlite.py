@@ -15,12 +15,12 @@ from pydantic_core import to_json
 
 from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskRecord
+from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskName, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
-from receiver.storage.protocol import WRITE_SECONDS, TaskQuery
-from receiver.storage.reader import Reader
+from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
+from receiver.storage.reader import Reader, read_task
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
 from receiver.storage.writer import Writer
 
@@ -30,8 +30,6 @@ Answer = TypeVar("Answer")
 
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 _SCAN = 2000
-_PAGE_BYTES = 1024 * 1024
-"""A page ends behind the entry with which its solutions take more than this, whatever its limit."""
 _LAST_ROW = 2**62
 _LOG_HEAD_COLUMNS = 3
 
@@ -118,13 +116,25 @@ class SqliteStore:
 
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
         """See `Store`."""
+        return await _read(self._fetch, lambda connection: _read_by_id(connection, id_text, provider))
 
-        def read(connection: sqlite3.Connection) -> Sequence[TaskRecord]:
-            if provider is None:
-                rows = connection.execute(sql.SELECT_TASKS_BY_TASK_ID, (id_text,))
-            else:
-                rows = connection.execute(sql.SELECT_TASK_BY_TASK_ID, (id_text, provider))
-            return [task_from(row) for row in rows]
+    async def named(
+        self, names: Sequence[TaskName], *, max_bytes: int = PAGE_BYTES
+    ) -> Sequence[tuple[TaskName, TaskRecord | None]]:
+        """See `Store`."""
+        if len(names) == 1 and isinstance(names[0], str):
+            return [(names[0], await self.task(names[0]))]
+
+        def read(connection: sqlite3.Connection) -> Sequence[tuple[TaskName, TaskRecord | None]]:
+            found: list[tuple[TaskName, TaskRecord | None]] = []
+            size = 0
+            for name in names:
+                task = _read_named(connection, name)
+                found.append((name, task))
+                size += 0 if task is None else _size(task)
+                if size > max_bytes:
+                    break
+            return found
 
         return await _read(self._fetch, read)
 
@@ -144,7 +154,7 @@ class SqliteStore:
             for row in rows:
                 task = task_from(row)
                 if _matches(task, status, provider):
-                    if len(found) == limit or size > _PAGE_BYTES:
+                    if len(found) == limit or size > PAGE_BYTES:
                         return found, str(last)
                     found.append(task)
                     size += _size(task)
@@ -162,13 +172,13 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
-    async def results(self, after: str | None, *, limit: int, only: ResultFilter) -> Page:
+    async def results(self, after: str | None, *, limit: int, only: ResultFilter, max_bytes: int = PAGE_BYTES) -> Page:
         """See `Store`."""
 
         def read(connection: sqlite3.Connection) -> Page:
             connection.execute("BEGIN")
             try:
-                return self._read_log(connection, after, limit, only)
+                return self._read_log(connection, after, (limit, max_bytes), only)
             finally:
                 connection.execute("COMMIT")
 
@@ -176,12 +186,11 @@ class SqliteStore:
 
     async def head(self) -> str:
         """See `Store`."""
+        return await _read(self._fetch, lambda connection: self.cursor_at(_read_head(connection)))
 
-        def read(connection: sqlite3.Connection) -> str:
-            (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
-            return self.cursor_at(position)
-
-        return await _read(self._fetch, read)
+    async def position(self, cursor: str) -> int:
+        """See `Store`."""
+        return await _read(self._fetch, lambda connection: self._position(cursor, _read_head(connection)))
 
     async def next_deadline(self) -> int | None:
         """See `Store`."""
@@ -209,27 +218,32 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
-    def _read_log(self, connection: sqlite3.Connection, after: str | None, limit: int, only: ResultFilter) -> Page:
-        (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
+    def _read_log(
+        self, connection: sqlite3.Connection, after: str | None, limits: tuple[int, int], only: ResultFilter
+    ) -> Page:
+        limit, max_bytes = limits
+        head = _read_head(connection)
         position = 0 if after is None else self._position(after, head)
         (until,) = connection.execute(sql.SELECT_LOG_WINDOW, (position, _SCAN)).fetchone()
         if until is None:
-            return Page((), self.cursor_at(position), more=False)
+            return Page((), self.cursor_at(position), position, more=False)
         parameters = _filter_parameters(only) | {"after": position, "until": until, "limit": limit}
         entries = []
         size = 0
         for row in connection.execute(sql.SELECT_LOG, parameters):
             entries.append(self._entry(row))
             size += 0 if entries[-1].task is None else _size(entries[-1].task)
-            if len(entries) == limit or size > _PAGE_BYTES:
+            if len(entries) == limit or size > max_bytes:
                 until = row[0]
                 break
-        return Page(tuple(entries), self.cursor_at(until), more=until < head)
+        return Page(tuple(entries), self.cursor_at(until), until, more=until < head)
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         position, kind, ref = row[:_LOG_HEAD_COLUMNS]
-        task = None if kind != "result" else task_from(row[_LOG_HEAD_COLUMNS:]).evolve(position=position)
-        return Entry(self.cursor_at(position), kind, ref, task)
+        task = None if kind == "deleted" else task_from(row[_LOG_HEAD_COLUMNS:])
+        if task is not None and kind == "result":
+            task = task.evolve(position=position)
+        return Entry(self.cursor_at(position), position, kind, ref, task)
 
     def _position(self, cursor: str, head: int) -> int:
         parts = _CURSOR.fullmatch(cursor)
@@ -242,6 +256,26 @@ class SqliteStore:
             # From the oldest kept: how far the log went back is not known.
             raise CursorGoneError("beyond-end", self.cursor_at(0))
         return position
+
+
+def _read_head(connection: sqlite3.Connection) -> int:
+    (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
+    return int(position)
+
+
+def _read_by_id(connection: sqlite3.Connection, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
+    if provider is None:
+        rows = connection.execute(sql.SELECT_TASKS_BY_TASK_ID, (id_text,))
+    else:
+        rows = connection.execute(sql.SELECT_TASK_BY_TASK_ID, (id_text, provider))
+    return [task_from(row) for row in rows]
+
+
+def _read_named(connection: sqlite3.Connection, name: TaskName) -> TaskRecord | None:
+    if isinstance(name, str):
+        return read_task(connection, name)
+    provider, id_text = name
+    return next(iter(_read_by_id(connection, id_text, provider)), None)
 
 
 async def _read(connection: aiosqlite.Connection, read: Callable[[sqlite3.Connection], Answer]) -> Answer:

@@ -20,7 +20,7 @@ import structlog
 
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Growth, TaskKey
+from receiver.records import Entry, Growth, TaskKey
 from receiver.storage import statements as sql
 from receiver.storage.ledger import SqliteLedger
 from receiver.storage.opening import on_thread
@@ -37,6 +37,7 @@ _TICK_SECONDS = 0.1
 _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
 _MAX_GROWTH = 10_000
+_MAX_GROWN_ENTRIES = 2000
 
 _log = structlog.get_logger()
 
@@ -52,6 +53,36 @@ class _Committed:
     answers: Sequence[tuple[Any, ReceiverError | None]]
     position: int
     grown: Sequence[TaskKey]
+    entries: Sequence[Entry] | None
+
+
+class _Growing:
+    """The growth of the log that nobody has been told of yet; bounded, because who is told may be slow."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self._until = after
+        self._tasks: list[TaskKey] | None = []
+        self._entries: list[Entry] | None = []
+
+    @property
+    def is_news(self) -> bool:
+        return self._until > self._after or self._tasks is None or bool(self._tasks)
+
+    def grow(self, until: int, tasks: Sequence[TaskKey], entries: Sequence[Entry] | None) -> None:
+        self._until = max(self._until, until)
+        if self._tasks is not None:
+            self._tasks = [*self._tasks, *tasks] if len(self._tasks) + len(tasks) <= _MAX_GROWTH else None
+        if self._entries is not None:
+            is_known = entries is not None and len(self._entries) + len(entries) <= _MAX_GROWN_ENTRIES
+            self._entries = [*self._entries, *(entries or ())] if is_known else None
+
+    def take(self) -> Growth:
+        tasks = None if self._tasks is None else tuple(self._tasks)
+        entries = None if self._entries is None else tuple(self._entries)
+        growth = Growth(self._after, self._until, tasks, entries)
+        self._after, self._tasks, self._entries = self._until, [], []
+        return growth
 
 
 class Writer:
@@ -81,8 +112,7 @@ class Writer:
         self._note_head = note_head
         self._check_file = check_file
         self._noted = (clock(), 0)
-        self._growth: list[TaskKey] = []
-        self._is_growth_cut = False
+        self._growing = _Growing(0)
         self._grew = asyncio.Event()
 
     async def write(self, command: Command[Answer], within_seconds: float) -> Answer:
@@ -107,6 +137,7 @@ class Writer:
         """Writes until `stop`; then ends when the queue is empty."""
         self._known_position = await on_thread(self._connection, self._head)
         self._noted = (self._clock(), self._known_position)
+        self._growing = _Growing(self._known_position)
         try:
             while self._queue or not self._is_stopping:
                 if self._queue:
@@ -131,11 +162,9 @@ class Writer:
         while True:
             await self._grew.wait()
             self._grew.clear()
-            if self._growth:
-                tasks = None if self._is_growth_cut else tuple(self._growth)
-                self._growth, self._is_growth_cut = [], False
-                yield Growth(self._cursor_at(self._known_position), tasks)
-            if self._has_ended and not self._growth:
+            if self._growing.is_news:
+                yield self._growing.take()
+            if self._has_ended and not self._growing.is_news:
                 return
 
     async def _gather(self) -> None:
@@ -175,7 +204,7 @@ class Writer:
             self._last_write = self._clock()
             # Released first: an acknowledgement has a sender that waits, a wake-up loses nothing by the microseconds.
             self._release(batch, committed.answers)
-            self._grow(committed.position, committed.grown)
+            self._grow(committed.position, committed.grown, committed.entries)
 
     @staticmethod
     def _release(batch: Sequence[_Entry], answers: Sequence[tuple[Any, ReceiverError | None]]) -> None:
@@ -187,14 +216,11 @@ class Writer:
             else:
                 entry.answer.set_exception(error)
 
-    def _grow(self, position: int, grown: Sequence[TaskKey]) -> None:
+    def _grow(self, position: int, grown: Sequence[TaskKey], entries: Sequence[Entry] | None) -> None:
         self._known_position = max(position, self._known_position)
-        if not grown:
-            return
-        room = _MAX_GROWTH - len(self._growth)
-        self._is_growth_cut |= len(grown) > room
-        self._growth.extend(grown[:room])
-        self._grew.set()
+        self._growing.grow(position, grown, entries)
+        if self._growing.is_news:
+            self._grew.set()
 
     async def _note(self) -> None:
         """Notes how far the log is, if that has changed."""
@@ -238,17 +264,20 @@ class Writer:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return _Committed(answers, ledger.position, [*foreign, *ledger.grown])
+        # What another process wrote in between is known only by its keys.
+        entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in ledger.appended]
+        return _Committed(answers, ledger.position, [*foreign, *ledger.grown], entries)
 
-    def _look(self) -> tuple[int, Sequence[TaskKey]]:
+    def _look(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)
         (version,) = connection.execute(sql.DATA_VERSION).fetchone()
         if version == self._data_version:
-            return self._known_position, []
+            return self._known_position, [], []
         self._data_version = version
         # First the keys, then the head: what comes between the two is told twice rather than never.
         foreign = self._since_known(connection)
-        return self._head(), foreign
+        head = self._head()
+        return head, foreign, [] if head == self._known_position else None
 
     def _since_known(self, connection: sqlite3.Connection) -> list[TaskKey]:
         return [TaskKey(*row) for row in connection.execute(sql.SELECT_GROWTH, (self._known_position,))]

@@ -24,5 +24,10 @@ class Context:
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the application has started."""
+        return hasattr(self, "inbox")
+
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

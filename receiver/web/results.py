@@ -9,6 +9,7 @@ from aiohttp import web
 from receiver.errors import ReceiverError
 from receiver.records import ResultFilter
 from receiver.web.context import CONTEXT
+from receiver.web.problems import KEY_NAME
 from receiver.web.reading import check_query, read_int, read_text, read_wait
 from receiver.web.views import entry_view, json_response
 
@@ -27,7 +28,9 @@ async def results(request: web.Request) -> web.Response:
     only = _read_filter(request)
     after = read_text(request, "after") or await inbox.head()
     limit = read_int(request, "limit", default=100, most=1000)
-    page = await inbox.results(None if after == "start" else after, only, limit=limit, seconds=read_wait(request))
+    page = await inbox.results(
+        None if after == "start" else after, only, limit=limit, seconds=read_wait(request), owner=request[KEY_NAME]
+    )
     entries = [entry_view(entry, inbox.cursor_at) for entry in page.entries]
     return json_response({"results": entries, "cursor": page.cursor, "more": page.more})
 

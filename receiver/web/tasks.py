@@ -75,7 +75,7 @@ async def fetch(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     task_or_ref, provider, seconds = request.match_info["id"], read_text(request, "provider"), read_wait(request)
     if seconds:
-        task = await context.inbox.wait_for(task_or_ref, provider, seconds)
+        task = await context.inbox.wait_for(task_or_ref, provider, seconds, owner=request[KEY_NAME])
     else:
         task = await context.inbox.find(task_or_ref, provider)
     if task is None:

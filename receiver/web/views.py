@@ -59,7 +59,7 @@ def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
 
 def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
     """One place in the log: a result has a task, a deletion or a hint only a ref."""
-    if entry.task is not None:
+    if entry.kind == "result" and entry.task is not None:
         return LogEntry(cursor=entry.cursor, task=task_view(entry.task, cursor_at)).model_dump(
             mode="json", by_alias=True, include={"cursor", "task"}
         )

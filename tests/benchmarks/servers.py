@@ -169,7 +169,7 @@ def _no_store(_database: Path) -> web.Application:
         )
         store = cast("Store", _NoStore(task_record(0)))
         tune()
-        context.inbox = Inbox(store, Hub(1), DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
+        context.inbox = Inbox(store, Hub(), DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
         yield
 
     app.cleanup_ctx.append(without_store)

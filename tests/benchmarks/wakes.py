@@ -56,10 +56,11 @@ class Wakes:
 
 async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
     """By what they wait with: "inbox" or "hub"; each with 1,000 waiters at 1,000 callbacks a second."""
-    hub = Hub(2 * WAITERS)
+    hub = Hub()
     async with _noting_store(database) as store, asyncio.TaskGroup() as owner:
         rules = InboxRules(public_url=None, signing_key=store.signing_keys[0], callback_secrets={}, quotas=_NO_QUOTAS)
         inbox = Inbox(store, hub, DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
+        await inbox.open()
         relay = owner.create_task(inbox.relay())
 
         async def by_inbox(ref: str) -> None:

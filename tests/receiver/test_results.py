@@ -233,7 +233,7 @@ async def test_a_wait_that_is_no_time_is_refused(api: RunningReceiver, wait: str
 
 
 async def test_more_waits_than_the_limit_are_refused(api: RunningReceiver) -> None:
-    """429 with Retry-After; neither the waits that are held nor reads that don't wait are disturbed."""
+    """503 with Retry-After; neither the waits that are held nor reads that don't wait are disturbed."""
     registered = await api.register()
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         held = [group.create_task(api.send("GET", f"/v1/tasks/{registered['ref']}?wait=40")) for _ in range(3)]
@@ -268,5 +268,5 @@ async def until_refused(api: RunningReceiver) -> Any:
     """The first refusal of a further wait."""
     await eventually(lambda: api.waiting == 3)
     answer = await api.send("GET", "/v1/results?wait=40")
-    assert answer.status == 429
+    assert (answer.status, answer.json["type"].rpartition(":")[2]) == (503, "receiver-full")
     return answer

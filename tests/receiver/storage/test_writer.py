@@ -227,7 +227,7 @@ async def test_commits_of_another_process_are_told(path: Path) -> None:
         growth = await next_growth(one)
 
         assert [task.ref for task in growth.tasks or ()] == [a_ref(1)]
-        assert growth.cursor == await one.head()
+        assert (one.cursor_at(growth.until), growth.entries) == (await one.head(), None)
 
 
 async def test_commits_of_another_process_are_told_beside_ones_own(path: Path) -> None:
@@ -253,7 +253,7 @@ async def test_more_growth_than_can_be_named_wakes_everyone(path: Path) -> None:
 
         growth = await next_growth(one)
 
-        assert growth == Growth(one.cursor_at(many), None)
+        assert growth == Growth(0, many, None, None)
 
 
 async def test_the_store_says_when_nothing_more_will_come(path: Path) -> None:
@@ -262,7 +262,7 @@ async def test_the_store_says_when_nothing_more_will_come(path: Path) -> None:
         await store.write(a_registration(1))
         await store.write(a_delivery(1))
 
-    assert [growth.cursor async for growth in store.commits()] == [store.cursor_at(1)]
+    assert [(growth.after, growth.until) async for growth in store.commits()] == [(0, 1)]
 
 
 async def next_growth(store: SqliteStore) -> Growth:

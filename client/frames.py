@@ -1,0 +1,211 @@
+"""The frames of a subscription: what a websocket carries both ways, and server-sent events one way.
+
+Frames that enter the receiver forbid unknown fields; of those that are read here, unknown fields and unknown types are
+ignored, so that either half may be newer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+from client.protocol import ShortText, Tag, Task, TaskIdField
+
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "MAX_NAMED",
+    "SUBPROTOCOL",
+    "Add",
+    "Added",
+    "Deleted",
+    "GapFrame",
+    "Goodbye",
+    "Heartbeat",
+    "Hint",
+    "NamedTask",
+    "ProblemFrame",
+    "Remove",
+    "Removed",
+    "RequestFrame",
+    "ResultFrame",
+    "StreamFrame",
+    "Subscribe",
+    "Subscribed",
+    "TaskName",
+    "read_frame",
+]
+
+SUBPROTOCOL = "callback-receiver.v1"
+"""The websocket subprotocol of these frames."""
+
+MAX_NAMED = 10_000
+"""So many tasks may be named in one subscription."""
+
+MAX_FRAME_BYTES = 1024 * 1024
+"""A frame that enters the receiver has at most so many bytes: room for `MAX_NAMED` refs at once."""
+
+FrameId = Annotated[
+    StrictInt | Annotated[StrictStr, StringConstraints(max_length=64)], Field(union_mode="left_to_right")
+]
+
+
+class _Sent(BaseModel):
+    """What enters the receiver."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class _Read(BaseModel):
+    """What leaves it."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class NamedTask(_Sent):
+    """A task by the provider's id."""
+
+    provider: ShortText
+    task_id: TaskIdField
+
+
+TaskName = ShortText | NamedTask
+"""A task by its ref, or by the provider's id."""
+
+TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=MAX_NAMED)]
+
+
+class Subscribe(_Sent):
+    """Begins the one subscription of a websocket; `id` comes back in the answer.
+
+    Read is (provider AND all tags) OR tasks; none given: all; `tasks: []` alone: none yet. Without `cursor`: from now;
+    `start`: from the oldest kept. Named tasks that are finished come at once, whatever the cursor. `hints`: also that
+    something came which could not be trusted or read, so that polling the task now is worth it.
+    """
+
+    type: Literal["subscribe"] = "subscribe"
+    id: FrameId
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    provider: ShortText | None = None
+    tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
+    tasks: TaskNames | None = None
+    hints: bool = False
+
+
+class Add(_Sent):
+    """Names further tasks; those that are finished come at once."""
+
+    type: Literal["add"] = "add"
+    id: FrameId
+    tasks: TaskNames
+
+
+class Remove(_Sent):
+    """Names tasks no more; one that was not named is no error."""
+
+    type: Literal["remove"] = "remove"
+    id: FrameId
+    tasks: TaskNames
+
+
+RequestFrame = Annotated[Subscribe | Add | Remove, Field(discriminator="type")]
+"""What a subscriber may send."""
+
+
+class Subscribed(_Read):
+    """The subscription has begun; nothing behind `cursor` will be missed."""
+
+    type: Literal["subscribed"] = "subscribed"
+    id: FrameId
+    cursor: str
+
+
+class Added(_Read):
+    """The tasks are named now."""
+
+    type: Literal["added"] = "added"
+    id: FrameId
+    cursor: str
+
+
+class Removed(_Read):
+    """The tasks are named no more."""
+
+    type: Literal["removed"] = "removed"
+    id: FrameId
+    cursor: str
+
+
+class ProblemFrame(_Read):
+    """What was sent changed nothing; `id` is null where it could not be read. `problem` is as over HTTP (RFC 9457)."""
+
+    type: Literal["problem"] = "problem"
+    id: FrameId | None = None
+    problem: dict[str, Any]
+
+
+class ResultFrame(_Read):
+    """A task has ended. A subscription that goes on from `cursor` misses nothing and gets nothing twice.
+
+    `task.cursor` is the place of the outcome itself; for a task that was named after it had ended, it may be earlier
+    or later than `cursor`.
+    """
+
+    type: Literal["result"] = "result"
+    cursor: str
+    task: Task
+
+
+class Deleted(_Read):
+    """The task was deleted, or a named ref is not known (any more)."""
+
+    type: Literal["deleted"] = "deleted"
+    cursor: str
+    ref: str
+
+
+class Hint(_Read):
+    """Something came for the task that could not be trusted or read; only where `hints` was asked for."""
+
+    type: Literal["hint"] = "hint"
+    cursor: str
+    ref: str
+
+
+class GapFrame(_Read):
+    """The cursor is of no use (any more), so results may have been missed; what follows begins at `resumesAt`."""
+
+    type: Literal["gap"] = "gap"
+    reason: str
+    resumes_at: str
+
+
+class Heartbeat(_Read):
+    """There is nothing (of this filter) up to `cursor`: go on from there."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+    cursor: str
+
+
+class Goodbye(_Read):
+    """The receiver shuts down; go on from `cursor` once it is back."""
+
+    type: Literal["goodbye"] = "goodbye"
+    cursor: str
+
+
+StreamFrame = (
+    Subscribed | Added | Removed | ProblemFrame | ResultFrame | Deleted | Hint | GapFrame | Heartbeat | Goodbye
+)
+"""What a subscriber gets; server-sent events carry those that answer nothing."""
+
+_ADAPTER: TypeAdapter[StreamFrame] = TypeAdapter(Annotated[StreamFrame, Field(discriminator="type")])
+
+
+def read_frame(raw: str | bytes) -> StreamFrame | None:
+    """The frame that a receiver sent; None for what this version does not know."""
+    try:
+        return _ADAPTER.validate_json(raw)
+    except ValidationError:
+        return None

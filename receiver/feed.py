@@ -1,0 +1,181 @@
+"""The log as all its readers in this process share it: each commit is looked at once, however many follow.
+
+What a commit brought goes into the tail, and only those whom it concerns are told that it is worth reading. Who cannot
+be told exactly (another process wrote, and its entries cannot be read now) is told to read the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
+
+from receiver.errors import CursorGoneError, StoreFailedError
+from receiver.records import Entry, Gap, Growth, ResultFilter, TaskName
+from receiver.storage.protocol import Store
+from receiver.subscriptions import Listener, Subscription, Wanted
+from receiver.tail import Tail
+
+__all__ = ["Feed"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+_PAGE = 100
+_MOST_PAGES = 5
+
+
+class Feed:
+    """Readers of one store's log. `open` it before anything is asked, and give it every growth of the log."""
+
+    def __init__(self, store: Store, tail: Tail | None = None) -> None:
+        self.store = store
+        self._index = _Index()
+        self.tail = tail or Tail()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    async def open(self) -> None:
+        """Begins at the end of the log as it is now."""
+        self.tail.begin_at(await self.store.position(await self.store.head()))
+
+    async def take(self, growth: Growth) -> None:
+        """Tells of what came those whom it concerns. Never fails: what cannot be read now, each reads for itself."""
+        end = self.tail.end
+        entries: Sequence[Entry] | None = growth.entries
+        if entries is None or growth.after > end:
+            entries = await self._read(growth.until)
+        if entries is None:
+            self.tail.begin_at(growth.until)
+            self._index.lose_tail(end)
+            return
+        news = [entry for entry in entries if entry.position > end]
+        self.tail.extend(news, growth.until)
+        for entry in news:
+            self._index.notice(entry)
+        told = {entry.ref for entry in news}
+        for key in growth.tasks or ():
+            if key.id_text is not None and key.ref not in told:
+                self._index.name_came((key.provider, key.id_text))
+
+    async def subscribe(self, only: ResultFilter, cursor: str | None, listener: Listener) -> Subscription:
+        """One that reads what `only` lets through, behind `cursor`; None: from now, "start": from the oldest kept.
+
+        Named tasks that have ended already come first, whatever the cursor. Where the cursor is gone, a gap comes
+        first, and it goes on from there. To be closed.
+
+        Raises:
+            ReceiverError: `wrong-field` where this is no cursor, or too many tasks are named.
+        """
+        position, gap = await self._begin(cursor)
+        wanted = Wanted(only)
+        if position is None or not wanted.is_stream:
+            # Where only tasks are named, they themselves tell what came before.
+            position = self.tail.end
+        subscription = self._follow(wanted, position, listener, looks=True)
+        if gap is not None:
+            subscription.gap(gap)
+        return subscription
+
+    def follow(self, only: ResultFilter, position: int, listener: Listener) -> Subscription:
+        """One that reads what comes behind a position that the store gave; named tasks are not looked at."""
+        return self._follow(Wanted(only), position, listener, looks=False)
+
+    def close(self) -> None:
+        """Calls every listener, so that each can end."""
+        self._index.call_all()
+
+    async def _begin(self, cursor: str | None) -> tuple[int | None, Gap | None]:
+        if cursor is None:
+            return None, None
+        if cursor == "start":
+            return 0, None
+        try:
+            return await self.store.position(cursor), None
+        except CursorGoneError as error:
+            return await self.store.position(error.resumes_at), Gap(error.reason, error.resumes_at)
+
+    def _follow(self, wanted: Wanted, position: int, listener: Listener, *, looks: bool) -> Subscription:
+        subscription = Subscription((self.store, self.tail, self._index), wanted, position, listener, looks=looks)
+        self._index.add(subscription)
+        return subscription
+
+    async def _read(self, until: int) -> Sequence[Entry] | None:
+        """What the log has behind the tail, if it can be read and is not too much."""
+        found: list[Entry] = []
+        cursor = self.store.cursor_at(self.tail.end)
+        try:
+            for _ in range(_MOST_PAGES):
+                page = await self.store.results(cursor, limit=_PAGE, only=ResultFilter(hints=True))
+                found.extend(page.entries)
+                cursor = page.cursor
+                if page.position >= until or not page.more:
+                    return [entry for entry in found if entry.position <= until]
+        except (StoreFailedError, CursorGoneError):
+            return None
+        return None
+
+
+class _Index:
+    """Who is to be told of an entry."""
+
+    def __init__(self) -> None:
+        self._all: set[Subscription] = set()
+        self._streams: dict[str | None, set[Subscription]] = {}
+        self._by_name: dict[TaskName, set[Subscription]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, subscription: Subscription) -> None:
+        self._all.add(subscription)
+        if subscription.wanted.is_stream:
+            self._streams.setdefault(subscription.wanted.provider, set()).add(subscription)
+
+    def remove(self, subscription: Subscription) -> None:
+        self._all.discard(subscription)
+        if subscription.wanted.is_stream:
+            _discard(self._streams, subscription.wanted.provider, subscription)
+        for name in subscription.wanted.names:
+            self.remove_name(name, subscription)
+
+    def add_name(self, name: TaskName, subscription: Subscription) -> None:
+        self._by_name.setdefault(name, set()).add(subscription)
+
+    def remove_name(self, name: TaskName, subscription: Subscription) -> None:
+        _discard(self._by_name, name, subscription)
+
+    def notice(self, entry: Entry) -> None:
+        for subscription in self._concerned(entry):
+            if subscription.wanted.lets_through(entry):
+                subscription.notice(entry.position)
+
+    def name_came(self, name: TaskName) -> None:
+        for subscription in self._by_name.get(name, ()):
+            subscription.name_came(name)
+
+    def lose_tail(self, end: int) -> None:
+        for subscription in self._all:
+            subscription.lose_tail(end)
+
+    def call_all(self) -> None:
+        for subscription in self._all:
+            subscription.listener()
+
+    def _concerned(self, entry: Entry) -> Iterator[Subscription]:
+        task = entry.task
+        if task is None:
+            # Of a deleted task only the ref is known.
+            return iter(self._all)
+        groups = [self._streams.get(None, ()), self._streams.get(task.provider, ()), self._by_name.get(entry.ref, ())]
+        if task.id_text is not None:
+            groups.append(self._by_name.get((task.provider, task.id_text), ()))
+        return chain.from_iterable(groups)
+
+
+def _discard(groups: dict[Key, set[Subscription]], key: Key, subscription: Subscription) -> None:
+    group = groups.get(key)
+    if group is not None:
+        group.discard(subscription)
+        if not group:
+            del groups[key]

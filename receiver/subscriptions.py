@@ -1,0 +1,275 @@
+"""One reader of the log: what it lets through, and how far it has read.
+
+It reads the store until it has caught up, and from then on the tail. There is no queue for it: it reads at its own
+pace, and when it is too slow for the tail it goes back to the store. While nothing of interest comes it costs nothing:
+its place moves along with the end of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Protocol
+
+from client.frames import MAX_NAMED
+from receiver.errors import CursorGoneError, ReceiverError
+from receiver.records import Entry, Gap, ResultFilter, TaskName, TaskRecord
+from receiver.storage.protocol import Store
+from receiver.tail import Tail, size_of
+
+__all__ = ["Listener", "Names", "Subscription", "Wanted"]
+
+Listener = Callable[[], None]
+
+_PAGE = 32
+_PAGE_BYTES = 64 * 1024
+
+
+class Names(Protocol):
+    """Keeps who named which task."""
+
+    def add_name(self, name: TaskName, subscription: Subscription) -> None:
+        """From now on the subscription is told of the task."""
+
+    def remove_name(self, name: TaskName, subscription: Subscription) -> None:
+        """From now on it is not."""
+
+    def remove(self, subscription: Subscription) -> None:
+        """From now on it is told of nothing."""
+
+
+class Wanted:
+    """What a reader lets through: (provider AND all tags) OR tasks; nothing given: all.
+
+    `is_stream`: not only named tasks.
+    """
+
+    __slots__ = ("hints", "ids", "is_all", "is_stream", "provider", "refs", "tags")
+
+    def __init__(self, only: ResultFilter) -> None:
+        is_part = only.provider is not None or bool(only.tags)
+        self.is_all = not is_part and only.refs is None and not only.task_ids
+        self.is_stream = is_part or self.is_all
+        self.provider = only.provider
+        self.tags = frozenset(only.tags)
+        self.hints = only.hints
+        self.refs = set(only.refs or ())
+        self.ids = set(only.task_ids)
+
+    @property
+    def names(self) -> Iterator[TaskName]:
+        """All tasks that are named."""
+        return chain(self.refs, self.ids)
+
+    def lets_through(self, entry: Entry) -> bool:
+        """Whether the entry is for this reader."""
+        task = entry.task
+        if task is None:
+            # Of a deleted task only the ref is known: it may be one that is named by its id.
+            return self.is_stream or entry.ref in self.refs or bool(self.ids)
+        if entry.kind == "hint" and not self.hints:
+            return False
+        if self.is_stream and self.provider in (None, task.provider) and self.tags.issubset(task.tags):
+            return True
+        return entry.ref in self.refs or (task.provider, task.id_text) in self.ids
+
+    def as_filter(self) -> ResultFilter:
+        """The same for the store."""
+        if self.is_all:
+            return ResultFilter(hints=self.hints)
+        return ResultFilter(self.provider, tuple(self.tags), tuple(self.refs), tuple(self.ids), self.hints)
+
+
+class Subscription:
+    """A reader of what comes behind a position. `listener` is called when `read` is worth it again.
+
+    Where it `looks` at once, named tasks that have ended already come first. `most` bounds what one `read` gives.
+    """
+
+    __slots__ = (
+        "_gap",
+        "_has_news",
+        "_is_behind",
+        "_names",
+        "_position",
+        "_store",
+        "_tail",
+        "_unread",
+        "listener",
+        "most",
+        "wanted",
+    )
+
+    def __init__(
+        self, sources: tuple[Store, Tail, Names], wanted: Wanted, position: int, listener: Listener, *, looks: bool
+    ) -> None:
+        self._store, self._tail, self._names = sources
+        self.wanted = wanted
+        self.listener = listener
+        self.most = _PAGE
+        self._gap: Gap | None = None
+        self._position = position
+        # Behind the tail, or with news in it; neither: up to its end nothing is left to be read.
+        self._is_behind = position < self._tail.end
+        self._has_news = False
+        # Names whose tasks are to be looked at, and how far the stream was when they came.
+        self._unread: dict[TaskName, int] = dict.fromkeys(wanted.names, position) if looks else {}
+        _check_number(len(wanted.refs) + len(wanted.ids))
+        for name in wanted.names:
+            self._names.add_name(name, self)
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on: everything up to here was given out by `read`, or is not let through."""
+        return self._store.cursor_at(self._place)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `read` would give more at once, as far as is known."""
+        return self._is_behind or self._has_news or bool(self._unread)
+
+    async def read(self) -> Sequence[Entry | Gap]:
+        """What there is, at most `most` entries; empty: all was given out, and the listener will be called.
+
+        The cursor of an entry is where to go on behind it, which for a task that had ended before it was named is not
+        the place of its outcome. Cancelled, it has given out nothing.
+
+        Raises:
+            StoreFailedError: the store cannot be read now; nothing is lost by asking again.
+        """
+        while True:
+            told: Sequence[Entry | Gap]
+            if self._gap is not None:
+                told, self._gap = [self._gap], None
+            elif self._unread:
+                told = await self._read_names()
+            elif self._is_behind:
+                told = await self._read_store()
+            elif self._has_news:
+                told = self._read_tail()
+            else:
+                return []
+            if told:
+                return told
+
+    def add(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
+        """Names tasks by ref, or by provider and id as text; those that have ended come at once.
+
+        Raises:
+            ReceiverError: `wrong-field`: too many would be named; none of these is.
+        """
+        names = dict.fromkeys(chain[TaskName](refs, task_ids))
+        new = [name for name in names if name not in self.wanted.refs and name not in self.wanted.ids]
+        _check_number(len(self.wanted.refs) + len(self.wanted.ids) + len(new))
+        for name in new:
+            self._set_of(name).add(name)
+            self._names.add_name(name, self)
+        # A task that was named before is looked at again, too: who asks anew wants to be told.
+        self._unread.update(dict.fromkeys(names, self._place))
+        if names:
+            self.listener()
+
+    def remove(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
+        """Names tasks no more."""
+        for name in chain[TaskName](refs, task_ids):
+            self._set_of(name).discard(name)
+            self._names.remove_name(name, self)
+            self._unread.pop(name, None)
+
+    def close(self) -> None:
+        """Ends it; whatever was named is forgotten."""
+        self._names.remove(self)
+
+    # What the feed tells
+
+    def gap(self, gap: Gap) -> None:
+        """The cursor it was to begin at is gone."""
+        self._gap = gap
+
+    def notice(self, position: int) -> None:
+        """Something that is let through came at this position; before, since it caught up, nothing had."""
+        if not self._is_behind and not self._has_news:
+            self._position = max(self._position, position - 1)
+            self._has_news = True
+            self.listener()
+
+    def name_came(self, name: TaskName) -> None:
+        """A task has this name now: it may have ended before."""
+        self._unread[name] = self._place
+        self.listener()
+
+    def lose_tail(self, end: int) -> None:
+        """The tail, which reached up to `end`, does not go on from there: the store has to be read."""
+        if not self._is_behind and not self._has_news:
+            self._position = max(self._position, end)
+        self._is_behind, self._has_news = True, False
+        self.listener()
+
+    @property
+    def _place(self) -> int:
+        return self._position if self._is_behind or self._has_news else max(self._position, self._tail.end)
+
+    def _set_of(self, name: TaskName) -> set[Any]:
+        return self.wanted.refs if isinstance(name, str) else self.wanted.ids
+
+    async def _read_names(self) -> Sequence[Entry]:
+        names = list(islice(self._unread, self.most))
+        found = await self._store.named(names, max_bytes=_PAGE_BYTES)
+        told: list[Entry] = []
+        for name, task in found:
+            named_at = self._unread.pop(name, None)
+            # None: it was removed meanwhile.
+            if named_at is not None:
+                told.extend(self._tell(name, task, named_at))
+        return told
+
+    def _tell(self, name: TaskName, task: TaskRecord | None, named_at: int) -> Iterator[Entry]:
+        if task is None:
+            if isinstance(name, str):
+                yield Entry(self.cursor, named_at, "deleted", name, None)
+        elif task.outcome is not None and task.position is not None:
+            # What came after it was named is told by the stream.
+            if task.position <= named_at:
+                yield Entry(self.cursor, task.position, "result", task.ref, task)
+        elif task.hinted_at is not None and self.wanted.hints:
+            yield Entry(self.cursor, named_at, "hint", task.ref, task)
+
+    async def _read_store(self) -> Sequence[Entry | Gap]:
+        after = self._store.cursor_at(self._position)
+        only = self.wanted.as_filter()
+        try:
+            page = await self._store.results(after, limit=self.most, only=only, max_bytes=_PAGE_BYTES)
+        except CursorGoneError as error:
+            self._position = await self._store.position(error.resumes_at)
+            return [Gap(error.reason, error.resumes_at)]
+        self._position = page.position
+        # What was named during the read is not on the page.
+        for name in self._unread:
+            self._unread[name] = page.position
+        if not page.more:
+            self._is_behind = False
+            self._has_news = page.position < self._tail.end
+        return [entry for entry in page.entries if self.wanted.lets_through(entry)]
+
+    def _read_tail(self) -> Sequence[Entry]:
+        if self._position < self._tail.start:
+            self._is_behind, self._has_news = True, False
+            return []
+        told: list[Entry] = []
+        size = 0
+        for entry in self._tail.after(self._position):
+            if not self.wanted.lets_through(entry):
+                continue
+            told.append(entry)
+            size += size_of(entry.task)
+            if len(told) >= self.most or size > _PAGE_BYTES:
+                self._position = entry.position
+                return told
+        self._position = self._tail.end
+        self._has_news = False
+        return told
+
+
+def _check_number(named: int) -> None:
+    if named > MAX_NAMED:
+        raise ReceiverError("wrong-field", f"tasks: at most {MAX_NAMED} can be named")

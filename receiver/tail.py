@@ -1,0 +1,80 @@
+"""The end of the log in memory, as it was committed: who follows the log need not read the store for what just came.
+
+Bounded in entries and bytes. Who is further behind than it reaches back reads the store.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+
+from receiver.records import Entry, TaskRecord
+
+__all__ = ["Tail"]
+
+_MOST_ENTRIES = 4096
+_MOST_BYTES = 16 * 1024 * 1024
+_position_of = attrgetter("position")
+
+
+class Tail:
+    """Everything in the log between `start` (exclusive) and `end`."""
+
+    def __init__(self, *, most_entries: int = _MOST_ENTRIES, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_entries = most_entries
+        self._most_bytes = most_bytes
+        self._entries: list[Entry] = []
+        self._size = 0
+        self._newest: dict[str, Entry] = {}
+        self.start = 0
+        self.end = 0
+
+    def begin_at(self, position: int) -> None:
+        """Forgets everything: what is before `position` has to be read from the store."""
+        self._entries, self._size, self._newest = [], 0, {}
+        self.start = self.end = position
+
+    def extend(self, entries: Iterable[Entry], until: int) -> None:
+        """Takes what came behind `end`, oldest first, up to `until`."""
+        for entry in entries:
+            self._entries.append(entry)
+            self._size += size_of(entry.task)
+            if entry.kind == "result":
+                self._newest[entry.ref] = entry
+            elif entry.kind == "deleted":
+                self._forget(entry.ref)
+        self.end = max(self.end, until)
+        while len(self._entries) > self._most_entries or self._size > self._most_bytes:
+            self._trim()
+
+    def after(self, position: int) -> Sequence[Entry]:
+        """What came behind `position`, which must not be before `start`."""
+        return self._entries[bisect_right(self._entries, position, key=_position_of) :]
+
+    def result(self, ref: str) -> TaskRecord | None:
+        """The task with its newest outcome, if that came lately."""
+        entry = self._newest.get(ref)
+        return None if entry is None else entry.task
+
+    def _trim(self) -> None:
+        """Drops the older half, so that it is done seldom."""
+        cut = len(self._entries) - len(self._entries) // 2
+        dropped, self._entries = self._entries[:cut], self._entries[cut:]
+        self.start = dropped[-1].position
+        self._size = sum(size_of(entry.task) for entry in self._entries)
+        for entry in dropped:
+            if self._newest.get(entry.ref) is entry:
+                del self._newest[entry.ref]
+
+    def _forget(self, ref: str) -> None:
+        """A deleted task is not told any more, also not to those that are a little behind."""
+        self._newest.pop(ref, None)
+        self._entries = [entry for entry in self._entries if entry.ref != ref or entry.kind == "deleted"]
+        self._size = sum(size_of(entry.task) for entry in self._entries)
+
+
+def size_of(task: TaskRecord | None) -> int:
+    """About how many bytes an entry with this task takes."""
+    solution = None if task is None or task.outcome is None else task.outcome.solution
+    return 1000 + len(solution or "")

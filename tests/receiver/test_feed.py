@@ -1,0 +1,395 @@
+"""Readers of the log as it grows: each gets what concerns it, from the tail or from the store, and nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from client.frames import MAX_NAMED
+from receiver.deliveries import HintTask
+from receiver.errors import ReceiverError
+from receiver.feed import Feed
+from receiver.records import Entry, Gap, Growth, ResultFilter
+from receiver.registrations import Bind, Forget
+from receiver.storage.sqlite import SqliteStore
+from receiver.subscriptions import Subscription
+from receiver.tail import Tail
+from tests.receiver.storage.stores import (
+    ALL,
+    NOW,
+    a_delivery,
+    a_ref,
+    a_registration,
+    a_standing_delivery,
+    running_store,
+    whole_log,
+)
+from tests.support import eventually
+
+Told = list[tuple[str, str]]
+
+
+class Reader:
+    """A subscription, and what it was told: kind and ref."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.subscription: Subscription
+
+    def listen(self) -> None:
+        """Counts the calls."""
+        self.calls += 1
+
+    async def read(self) -> Told:
+        """All there is."""
+        told: Told = []
+        while page := await self.subscription.read():
+            told += [_name(each) for each in page]
+        return told
+
+    async def next(self) -> Told:
+        """The same, once there is something."""
+        calls = self.calls
+        if told := await self.read():
+            return told
+        await eventually(lambda: self.calls > calls)
+        return await self.read()
+
+
+def _name(told: Entry | Gap) -> tuple[str, str]:
+    return ("gap", told.reason) if isinstance(told, Gap) else (told.kind, told.ref)
+
+
+def results(*numbers: int) -> Told:
+    """What is told of tasks that ended."""
+    return [("result", a_ref(number)) for number in numbers]
+
+
+@asynccontextmanager
+async def following(store: SqliteStore, tail: Tail | None = None) -> AsyncIterator[Feed]:
+    """A feed of the store that is given its growth."""
+    feed = Feed(store, tail)
+    await feed.open()
+
+    async def relay() -> None:
+        async for growth in store.commits():
+            await feed.take(growth)
+
+    async with asyncio.TaskGroup() as owner:
+        relaying = owner.create_task(relay())
+        yield feed
+        relaying.cancel()
+
+
+async def reader_of(feed: Feed, only: ResultFilter = ALL, cursor: str | None = None) -> Reader:
+    """A reader; by default of everything, from now. What was written before has reached the feed."""
+    head = await feed.store.position(await feed.store.head())
+    await eventually(lambda: feed.tail.end == head)
+    reader = Reader()
+    reader.subscription = await feed.subscribe(only, cursor, reader.listen)
+    return reader
+
+
+async def end(store: SqliteStore, *numbers: int, **fields: object) -> None:
+    """Registers the tasks of these numbers and ends them, one after the other."""
+    for number in numbers:
+        await store.write(a_registration(number, **fields))
+        await store.write(a_delivery(number))
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """A running store."""
+    async with running_store(tmp_path / "receiver.db") as running:
+        yield running
+
+
+@pytest.fixture
+async def feed(store: SqliteStore) -> AsyncIterator[Feed]:
+    """A feed of it."""
+    async with following(store) as running:
+        yield running
+
+
+async def test_from_now_only_what_comes_is_told(store: SqliteStore, feed: Feed) -> None:
+    """Without a cursor, what was there before is not told; what comes is, once."""
+    await end(store, 1)
+    await eventually(lambda: feed.tail.end == 1)
+    reader = await reader_of(feed)
+
+    await end(store, 2, 3)
+    await eventually(lambda: feed.tail.end == 3)
+
+    assert (reader.calls, await reader.read(), await reader.read()) == (1, results(2, 3), [])
+
+
+async def test_behind_a_cursor_the_store_comes_first(store: SqliteStore, feed: Feed) -> None:
+    """What lies behind the cursor is told, then what comes, in the order of the log."""
+    await end(store, 1, 2, 3)
+    first, *_ = await whole_log(store)
+    reader = await reader_of(feed, cursor=first.cursor)
+
+    before = await reader.read()
+    await end(store, 4)
+
+    assert (before, await reader.next()) == (results(2, 3), results(4))
+
+
+async def test_start_is_the_oldest_kept(store: SqliteStore, feed: Feed) -> None:
+    """The cursor `start` gives the whole log."""
+    await end(store, 1, 2)
+
+    assert await (await reader_of(feed, cursor="start")).read() == results(1, 2)
+
+
+async def test_who_is_too_slow_for_the_tail_reads_the_store(store: SqliteStore) -> None:
+    """A tail that reaches back over two entries makes nobody miss the ones before."""
+    async with following(store, Tail(most_entries=2)) as feed:
+        reader = await reader_of(feed)
+
+        await end(store, *range(1, 30))
+        await eventually(lambda: feed.tail.end == 29)
+
+        assert await reader.read() == results(*range(1, 30))
+
+
+async def test_a_tail_is_bounded_in_bytes() -> None:
+    """Large solutions make it shorter; the store has them all."""
+    tail = Tail(most_bytes=3000)
+
+    tail.extend([Entry(f"c{number}", number, "deleted", "ref", None) for number in range(1, 11)], 10)
+
+    assert (tail.end, len(tail.after(tail.start)) <= 3) == (10, True)
+
+
+async def test_named_tasks_that_ended_come_at_once(store: SqliteStore, feed: Feed) -> None:
+    """By ref and by the provider's id, whatever the cursor; those that have not ended when they do."""
+    await end(store, 1)
+    await end(store, 2, task_id="abc")
+    await store.write(a_registration(3))
+    only = ResultFilter(refs=(a_ref(1), a_ref(3)), task_ids=(("capsolver", "abc"),))
+    reader = await reader_of(feed, only, cursor=await store.head())
+
+    at_once = await reader.read()
+    await store.write(a_delivery(3))
+
+    assert (sorted(at_once), await reader.next()) == (results(1, 2), results(3))
+
+
+async def test_named_tasks_are_told_once_beside_a_stream(store: SqliteStore, feed: Feed) -> None:
+    """What the stream tells anyway is not told for its name as well."""
+    await end(store, 1, 2)
+    first, *_ = await whole_log(store)
+    only = ResultFilter(provider="capsolver", refs=(a_ref(1), a_ref(2)))
+
+    reader = await reader_of(feed, only, cursor=first.cursor)
+
+    assert await reader.read() == results(1, 2)
+
+
+async def test_tasks_can_be_added_and_removed(store: SqliteStore, feed: Feed) -> None:
+    """What is added comes at once or when it ends; what is removed does not come any more."""
+    await end(store, 1)
+    await store.write(a_registration(2))
+    await store.write(a_registration(3))
+    reader = await reader_of(feed, ResultFilter(refs=()))
+
+    reader.subscription.add([a_ref(1), a_ref(2), a_ref(3)], [])
+    added = await reader.read()
+    reader.subscription.remove([a_ref(2)], [])
+    await store.write(a_delivery(2))
+    await store.write(a_delivery(3))
+
+    assert (added, await reader.next()) == (results(1), results(3))
+
+
+async def test_an_id_that_becomes_known_later_is_told(store: SqliteStore, feed: Feed) -> None:
+    """Who named a task by an id gets its outcome when the id is bound to a task that has ended already."""
+    await end(store, 1)
+    reader = await reader_of(feed, ResultFilter(refs=(), task_ids=(("capsolver", "late"),)))
+
+    before = await reader.read()
+    await store.write(Bind(ref=a_ref(1), task_id="late", now=NOW))
+
+    assert (before, await reader.next()) == ([], results(1))
+
+
+async def test_a_task_that_a_standing_url_makes_is_told_by_its_id(store: SqliteStore, feed: Feed) -> None:
+    """An id that nobody registered can be waited for."""
+    reader = await reader_of(feed, ResultFilter(refs=(), task_ids=(("capsolver", "7"),)))
+
+    await store.write(a_standing_delivery(1, task_id=7))
+
+    assert await reader.next() == results(1)
+
+
+async def test_a_ref_that_is_not_known_is_told_as_deleted(feed: Feed) -> None:
+    """Who waits for a task that is gone must learn of it."""
+    assert await (await reader_of(feed, ResultFilter(refs=(a_ref(9),)))).read() == [("deleted", a_ref(9))]
+
+
+async def test_a_deletion_goes_to_those_whom_it_concerns(store: SqliteStore, feed: Feed) -> None:
+    """Streams and those that named the task are told, others are not; the deleted outcome is not told any more."""
+    await store.write(a_registration(1))
+    await store.write(a_registration(2))
+    stream = await reader_of(feed, ResultFilter(provider="capsolver"))
+    named = await reader_of(feed, ResultFilter(refs=(a_ref(1),)))
+    other = await reader_of(feed, ResultFilter(refs=(a_ref(2),)))
+    assert [await named.read(), await other.read()] == [[], []]
+
+    await store.write(a_delivery(1))
+    await store.write(Forget(ref=a_ref(1), now=NOW))
+    await eventually(lambda: feed.tail.end == 2)
+
+    assert [await stream.read(), await named.read()] == [[("deleted", a_ref(1))]] * 2
+    assert other.calls == 0
+
+
+async def test_hints_come_where_they_are_asked_for(store: SqliteStore, feed: Feed) -> None:
+    """A hint reaches those that want hints, also one that came before the task was named."""
+    await store.write(a_registration(1))
+    asked = await reader_of(feed)
+    silent = await reader_of(feed, ResultFilter())
+
+    await store.write(HintTask(ref=a_ref(1), now=NOW))
+    told = await asked.next()
+    named_later = await reader_of(feed, ResultFilter(refs=(a_ref(1),), hints=True))
+
+    assert (told, await named_later.read(), silent.calls) == ([("hint", a_ref(1))], [("hint", a_ref(1))], 0)
+
+
+async def test_the_cursor_of_a_rare_filter_moves_along(store: SqliteStore, feed: Feed) -> None:
+    """While nothing that it lets through comes, it is not called, and its cursor is the end of the log."""
+    reader = await reader_of(feed, ResultFilter(tags=("rare",)))
+    await reader.read()
+
+    await end(store, 1, 2)
+    await eventually(lambda: feed.tail.end == 2)
+
+    assert (reader.calls, reader.subscription.cursor) == (0, await store.head())
+
+
+async def test_a_cursor_of_another_log_is_a_gap(store: SqliteStore, feed: Feed) -> None:
+    """The gap is told first, then everything from the oldest kept."""
+    await end(store, 1)
+
+    reader = await reader_of(feed, cursor="0123456789ab-7")
+
+    assert await reader.read() == [("gap", "other-log"), *results(1)]
+
+
+async def test_what_is_no_cursor_is_refused(feed: Feed) -> None:
+    """A text that no store gave is an error of the caller's, not a gap."""
+    with pytest.raises(ReceiverError, match="expected a cursor"):
+        await reader_of(feed, cursor="yesterday")
+
+
+async def test_commits_of_another_process_are_told(tmp_path: Path) -> None:
+    """Readers are told of what another process wrote into the same file."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as one, running_store(path) as other, following(one) as feed:
+        reader = await reader_of(feed)
+
+        await end(other, 1)
+
+        assert await reader.next() == results(1)
+
+
+async def test_more_than_can_be_told_at_once_is_read_from_the_store(tmp_path: Path) -> None:
+    """After a long silence of the feed, each reader reads for itself, and nothing is missing."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as one, running_store(path) as other, following(one) as feed:
+        reader = await reader_of(feed)
+        async with asyncio.TaskGroup() as writing:
+            for number in range(1, 701):
+                writing.create_task(other.write(a_registration(number)))
+        async with asyncio.TaskGroup() as writing:
+            for number in range(1, 701):
+                writing.create_task(other.write(a_delivery(number)))
+        await eventually(lambda: feed.tail.end == 700)
+
+        assert sorted(await reader.read()) == results(*range(1, 701))
+
+
+async def test_what_is_named_while_the_store_is_read_is_not_missed(store: SqliteStore, feed: Feed) -> None:
+    """A task that ended behind the cursor and is named during a read of the log comes with that read or after it."""
+    await end(store, 1)
+    reader = await reader_of(feed, ResultFilter(tags=("none",)), cursor="start")
+
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(reader.read())
+        await asyncio.sleep(0)
+        reader.subscription.add([a_ref(1)], [])
+
+    assert [*reading.result(), *await reader.read()] == results(1)
+
+
+async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteStore, feed: Feed) -> None:
+    """What is committed after the last page was read, and before it is given out, comes right behind it."""
+    await end(store, 1)
+    reader = await reader_of(feed, cursor="start")
+    later = Entry(store.cursor_at(2), 2, "deleted", a_ref(2), None)
+
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(reader.read())
+        await asyncio.sleep(0)
+        await feed.take(Growth(1, 2, (), (later,)))
+
+    assert reading.result() == [*results(1), ("deleted", a_ref(2))]
+
+
+async def test_too_many_names_are_refused(feed: Feed) -> None:
+    """Neither at the beginning nor later; what was named before stays."""
+    names = [a_ref(number) for number in range(MAX_NAMED + 1)]
+    reader = await reader_of(feed, ResultFilter(refs=(a_ref(1),)))
+
+    with pytest.raises(ReceiverError, match="at most"):
+        await reader_of(feed, ResultFilter(refs=tuple(names)))
+    with pytest.raises(ReceiverError, match="at most"):
+        reader.subscription.add(names, [])
+    assert len(feed) == 1
+
+
+async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -> None:
+    """After it was closed nothing of it is left."""
+    reader = await reader_of(feed, ResultFilter(provider="capsolver", refs=(a_ref(1),)))
+    await reader.read()
+
+    reader.subscription.close()
+    await end(store, 1)
+    await eventually(lambda: feed.tail.end == 1)
+
+    assert (len(feed), reader.calls) == (0, 0)
+
+
+async def test_a_cancelled_read_gives_nothing_out(store: SqliteStore, feed: Feed) -> None:
+    """What a cancelled read would have given comes with the next one."""
+    await end(store, 1)
+    reader = await reader_of(feed, cursor="start")
+
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(reader.subscription.read())
+        await asyncio.sleep(0)
+        reading.cancel()
+
+    assert await reader.read() == results(1)
+
+
+async def test_growth_tells_what_the_log_holds(store: SqliteStore) -> None:
+    """What a commit is told to have brought is what is read from the log: outcomes, hints, deletions."""
+    await store.write(a_registration(1, tags=("one",)))
+    await store.write(HintTask(ref=a_ref(1), now=NOW))
+    await store.write(a_delivery(1, task_id="abc"))
+    store.stop()
+
+    told = [entry async for growth in store.commits() for entry in growth.entries or ()]
+
+    read = list(await whole_log(store))
+    assert [(entry.cursor, entry.position, entry.kind, entry.ref) for entry in told] == [
+        (entry.cursor, entry.position, entry.kind, entry.ref) for entry in read
+    ]
+    assert told[-1].task == read[-1].task
