@@ -12,7 +12,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def main() -> None:
     """Puts the table of settings between its marks."""
-    marked = re.compile(r"(?<=<!-- settings -->\n).*?(?=\n?<!-- /settings -->)", re.DOTALL)
+    marked = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
     README.write_text(marked.sub(lambda _: settings_table() + "\n", README.read_text()))
 
 
