@@ -44,6 +44,7 @@ __all__ = [
     "Status",
     "Task",
     "TaskList",
+    "Ticket",
     "Trust",
     "Verdict",
 ]
@@ -246,6 +247,13 @@ class TaskList(_Read):
 
     tasks: tuple[Task, ...] = ()
     next_page: str | None = None
+
+
+class Ticket(_Read):
+    """The answer to `POST /v1/tickets`: good until `ends_at`, for one websocket, or for server-sent events."""
+
+    ticket: str
+    ends_at: datetime
 
 
 class Problem(_Read):

@@ -19,27 +19,42 @@ from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
-from receiver.web import callbacks, health, results, tasks
+from receiver.tickets import Tickets
+from receiver.web import callbacks, health, results, stream, subscribe, tasks, tickets
 from receiver.web.context import CONTEXT, Context
-from receiver.web.keys import needs
+from receiver.web.frames import Frames
+from receiver.web.keys import needs, needs_for_stream
+from receiver.web.origins import origins_of
 from receiver.web.problems import request_middleware
+from receiver.web.sending import StreamRules, Streams
 
 __all__ = ["create_app", "microseconds_now", "new_ref"]
 
 
-def create_app(settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS) -> web.Application:
+def create_app(
+    settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS, *, rules: StreamRules | None = None
+) -> web.Application:
     """The receiver as an application; its store is open from startup to cleanup.
 
     Startup and cleanup must run in the same task. When something that runs in the background ends by an error, that
     task is cancelled, so that the process ends instead of serving without it. Run it with `handler_cancellation=True`:
-    a wait ends when its peer hangs up, and what is being stored is stored all the same.
+    a wait ends when its peer hangs up, and what is being stored is stored all the same. `rules` are the times of
+    streams, where they are not to be those of the settings.
 
     Raises:
         CannotStartError: a secret is set for a provider that does not sign.
     """
     _check_secrets(settings, dialects)
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
-    app[CONTEXT] = context = Context(dialects, settings.keys, settings.max_body_bytes)
+    streams = Streams(rules or StreamRules(send_seconds=settings.send_timeout_seconds))
+    app[CONTEXT] = context = Context(
+        dialects=dialects,
+        api_keys=settings.keys,
+        max_body_bytes=settings.max_body_bytes,
+        origins=origins_of(settings),
+        tickets=Tickets(time.monotonic),
+        streams=streams,
+    )
     hub = Hub()
 
     async def storage(_app: web.Application) -> AsyncIterator[None]:
@@ -53,18 +68,22 @@ def create_app(settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS) -
             )
             await inbox.open()
             context.inbox, context.signing_keys = inbox, signing_keys
+            context.frames = Frames(inbox.cursor_at)
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
+            beats = owner.create_task(streams.beat(), name="beats")
             try:
                 yield
             finally:
                 deadlines.cancel()
+                beats.cancel()
                 store.stop()
 
     async def release_waiters(_app: web.Application) -> None:
         if context.has_started:
             context.inbox.close()
+            streams.wake()
 
     app.cleanup_ctx.append(storage)
     app.on_shutdown.append(release_waiters)
@@ -125,6 +144,9 @@ def _add_routes(app: web.Application) -> None:
     route("DELETE", "/v1/tasks/{id}", needs("admin", tasks.forget))
     route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
     route("GET", "/v1/results", needs("read", results.results))
+    route("GET", "/v1/results/stream", needs_for_stream(stream.stream))
+    route("GET", "/v1/subscribe", needs_for_stream(subscribe.subscribe))
+    route("POST", "/v1/tickets", needs("read", tickets.make_ticket))
     # Monitors ask by HEAD, too.
     app.router.add_get("/healthz", health.healthz)
     app.router.add_get("/readyz", health.readyz)

@@ -22,6 +22,7 @@ from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import CONTEXT
+from receiver.web.sending import StreamRules
 
 __all__ = [
     "ADMIN",
@@ -111,6 +112,11 @@ class RunningReceiver(Api):
         """How many of its requests wait."""
         return self._runner.app[CONTEXT].inbox.waiting
 
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return self._runner.app[CONTEXT].inbox.streams
+
     async def stop(self) -> None:
         """Shuts it down as a signal would."""
         await self._runner.cleanup()
@@ -118,7 +124,12 @@ class RunningReceiver(Api):
 
 @asynccontextmanager
 async def running_receiver(
-    database: Path, *, dialects: Mapping[str, Dialect] = DIALECTS, port: int = 0, **settings: Any
+    database: Path,
+    *,
+    dialects: Mapping[str, Dialect] = DIALECTS,
+    port: int = 0,
+    rules: StreamRules | None = None,
+    **settings: Any,
 ) -> AsyncIterator[RunningReceiver]:
     """A receiver in this process, on a free port of loopback, with callback URLs that lead to it."""
     with socket.create_server(("127.0.0.1", port)) as listener:
@@ -130,7 +141,7 @@ async def running_receiver(
             _env_file=None,
             **settings,
         )
-        app = create_app(given, dialects)
+        app = create_app(given, dialects, rules=rules)
         runner = web.AppRunner(
             app, logger=server_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=2
         )

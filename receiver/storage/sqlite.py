@@ -248,7 +248,7 @@ class SqliteStore:
     def _position(self, cursor: str, head: int) -> int:
         parts = _CURSOR.fullmatch(cursor)
         if parts is None:
-            raise ReceiverError("wrong-field", "after: expected a cursor that this receiver gave, or `start`")
+            raise ReceiverError("wrong-field", "after, cursor: expected one that this receiver gave, or `start`")
         position = int(parts[2])
         if parts[1] != self._identity.log_id:
             raise CursorGoneError("other-log", self.cursor_at(0))

@@ -10,19 +10,26 @@ from aiohttp import web
 from client.providers import Dialect
 from receiver.inbox import Inbox
 from receiver.settings import ApiKey
+from receiver.tickets import Tickets
+from receiver.web.frames import Frames
+from receiver.web.sending import Streams
 
 __all__ = ["CONTEXT", "Context"]
 
 
 @dataclass(slots=True)
 class Context:
-    """Everything a handler needs. `inbox` and `signing_keys` are there once the application has started."""
+    """Everything a handler needs. `inbox`, `frames` and `signing_keys` are there once the application has started."""
 
     dialects: Mapping[str, Dialect]
     api_keys: Sequence[ApiKey]
     max_body_bytes: int
+    origins: frozenset[str]
+    tickets: Tickets
+    streams: Streams
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
+    frames: Frames = field(init=False)
 
     @property
     def has_started(self) -> bool:

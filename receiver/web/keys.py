@@ -8,12 +8,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from client.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
 from receiver.settings import is_loopback
 from receiver.web.context import CONTEXT
+from receiver.web.origins import allowed_origin
 from receiver.web.problems import KEY_NAME
 
-__all__ = ["needs"]
+__all__ = ["key_in_subprotocol", "needs", "needs_for_stream"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -31,19 +33,69 @@ def needs(scope: str, handler: Handler) -> Handler:
     return behind_key
 
 
+def needs_for_stream(handler: Handler) -> Handler:
+    """The handler, behind a key with `read` or a ticket that was made with one, and only for pages that may.
+
+    A browser cannot send headers of its own when it opens a stream. So a websocket may bring them as subprotocols,
+    `bearer.<key>` or `ticket.<ticket>`, and a stream of server-sent events brings a ticket as `?ticket=`.
+    """
+
+    async def behind_key_or_ticket(request: web.Request) -> web.StreamResponse:
+        allowed_origin(request)
+        request[KEY_NAME] = _stream_key_name(request)
+        return await handler(request)
+
+    return behind_key_or_ticket
+
+
+def _stream_key_name(request: web.Request) -> str:
+    named = key_in_subprotocol(request)
+    ticket = request.query.get("ticket")
+    if named is None and ticket is None:
+        return _key_name(request, "read")
+    if named is not None and named[0] == "bearer":
+        return _name_of(request, named[1], "read", "Sec-WebSocket-Protocol")
+    # A websocket uses its ticket up; server-sent events reconnect by themselves, with the same address.
+    where = "ticket" if named is None else "Sec-WebSocket-Protocol"
+    text = ticket or "" if named is None else named[1]
+    owner = request.app[CONTEXT].tickets.owner_of(text, is_used_up=named is not None)
+    if owner is None:
+        raise ReceiverError("no-key", f"{where}: the ticket is not good (any more); ask for another one")
+    return owner
+
+
+def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
+    """Whether a key or a ticket came as a subprotocol ("bearer" or "ticket"), and which.
+
+    Raises:
+        ReceiverError: `bad-request`: the subprotocol of the frames does not stand beside it.
+    """
+    given = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if part.strip()]
+    if given and SUBPROTOCOL not in given:
+        raise ReceiverError("bad-request", f"Sec-WebSocket-Protocol: expected {SUBPROTOCOL} among them")
+    for name in given:
+        kind, dot, secret = name.partition(".")
+        if dot and kind in ("bearer", "ticket"):
+            return kind, secret
+    return None
+
+
 def _key_name(request: web.Request, scope: str) -> str:
-    keys = request.app[CONTEXT].api_keys
-    if not keys:
+    if not request.app[CONTEXT].api_keys:
         _check_is_local(request)
         return _ANONYMOUS
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() != "bearer" or not secret:
         raise ReceiverError("no-key", "Authorization: expected `Bearer <secret>`")
+    return _name_of(request, secret, scope, "Authorization")
+
+
+def _name_of(request: web.Request, secret: str, scope: str, where: str) -> str:
     # Digests are compared: the time this takes tells nothing about the secret.
     digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
-    key = next((key for key in keys if key.digest == digest), None)
+    key = next((key for key in request.app[CONTEXT].api_keys if key.digest == digest), None)
     if key is None:
-        raise ReceiverError("no-key", "Authorization: the key is not known here")
+        raise ReceiverError("no-key", f"{where}: the key is not known here")
     if scope not in key.scopes:
         raise ReceiverError("scope-missing", f"the key {key.name} lacks the scope {scope}")
     return key.name

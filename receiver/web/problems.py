@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -12,12 +13,15 @@ from pydantic_core import to_json
 from client.protocol import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
 
-__all__ = ["KEY_NAME", "problem_response", "request_middleware"]
+__all__ = ["KEY_NAME", "STREAM_FACTS", "problem_fields", "problem_response", "request_middleware"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 KEY_NAME: web.RequestKey[str] = web.RequestKey("key_name", str)
 """The name of the API key of a request, for its log line."""
+
+STREAM_FACTS: web.RequestKey[dict[str, Any]] = web.RequestKey("stream_facts", dict)
+"""What the log line of a stream tells beside the rest."""
 
 _log = structlog.get_logger()
 
@@ -46,14 +50,15 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
             status=response.status,
             key=request.get(KEY_NAME),
             milliseconds=round((time.perf_counter() - started) * 1000, 2),
+            **request.get(STREAM_FACTS, {}),
         )
     return response
 
 
-def problem_response(error: ReceiverError) -> web.Response:
-    """The response that tells of `error`."""
+def problem_fields(error: ReceiverError) -> dict[str, Any]:
+    """The members of the problem that `error` is."""
     problem = PROBLEMS[error.slug]
-    body = {
+    return {
         "type": f"{PROBLEM_PREFIX}{error.slug}",
         "title": problem.title,
         "status": problem.status,
@@ -63,6 +68,12 @@ def problem_response(error: ReceiverError) -> web.Response:
         "errorDescription": error.detail,
         **error.extra,
     }
+
+
+def problem_response(error: ReceiverError) -> web.Response:
+    """The response that tells of `error`."""
+    problem = PROBLEMS[error.slug]
+    body = problem_fields(error)
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)

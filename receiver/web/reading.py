@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections.abc import Collection
 from typing import TypeVar
 
 from aiohttp import web
@@ -15,7 +16,16 @@ from client.providers.values import parse_json
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT
 
-__all__ = ["MAX_WAIT_SECONDS", "check_query", "read_body", "read_int", "read_model", "read_text", "read_wait"]
+__all__ = [
+    "MAX_WAIT_SECONDS",
+    "check_query",
+    "first_wrong_field",
+    "read_body",
+    "read_int",
+    "read_model",
+    "read_text",
+    "read_wait",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -63,7 +73,14 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
     try:
         return model.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ReceiverError("wrong-field", _first(error)) from None
+        raise ReceiverError("wrong-field", first_wrong_field(error)) from None
+
+
+def first_wrong_field(error: ValidationError, *, hidden: Collection[object] = ("int", "str")) -> str:
+    """The first field that is wrong, and what was expected; parts of its path that nobody wrote are hidden."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(part) for part in detail["loc"] if part not in hidden)
+    return f"{path or 'body'}: {detail['msg'].removeprefix('Value error, ')}"
 
 
 def check_query(request: web.Request, *known: str) -> None:
@@ -134,9 +151,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\x00" not in value
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors(include_url=False, include_input=False)[0]
-    path = ".".join(str(part) for part in detail["loc"] if part not in ("int", "str"))
-    return f"{path or 'body'}: {detail['msg'].removeprefix('Value error, ')}"

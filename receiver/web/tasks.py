@@ -6,13 +6,13 @@ import re
 
 from aiohttp import web
 
-from client.protocol import Binding, OutcomeReport, PollPlanView, Registered, Registration, Reported, TaskList
+from client.protocol import Binding, OutcomeReport, Registration, Reported, TaskList
 from receiver.errors import ReceiverError
 from receiver.records import TaskRecord
 from receiver.web.context import CONTEXT, Context
 from receiver.web.problems import KEY_NAME
 from receiver.web.reading import check_query, read_int, read_model, read_text, read_wait
-from receiver.web.views import json_response, task_view, time_view
+from receiver.web.views import json_response, registered_view, task_view
 
 __all__ = ["bind", "fetch", "forget", "list_tasks", "register", "report"]
 
@@ -48,7 +48,9 @@ async def register(request: web.Request) -> web.Response:
         in_flight.discard((owner, key or ""))
     if not registered.is_new:
         return _task_response(context, registered.task)
-    return json_response(_registered(context, registered.task).model_dump_json(by_alias=True).encode(), 201)
+    task = registered.task
+    view = registered_view(task, context.dialects[task.provider].polls, context.inbox)
+    return json_response(view.model_dump_json(by_alias=True).encode(), 201)
 
 
 async def bind(request: web.Request) -> web.Response:
@@ -109,21 +111,3 @@ async def forget(request: web.Request) -> web.Response:
 
 def _task_response(context: Context, task: TaskRecord, status: int = 200) -> web.Response:
     return json_response(task_view(task, context.inbox.cursor_at).model_dump_json(by_alias=True).encode(), status)
-
-
-def _registered(context: Context, task: TaskRecord) -> Registered:
-    plan = context.dialects[task.provider].polls
-    url = context.inbox.callback_url(task)
-    return Registered(
-        ref=task.ref,
-        callback_url=url,
-        fallback="client",
-        poll=PollPlanView(
-            first_after_seconds=plan.first_after_seconds if url is None else plan.first_after_callback_seconds,
-            interval_seconds=plan.interval_seconds,
-            max_polls=plan.max_polls,
-            window_seconds=plan.window_seconds,
-        ),
-        deadline_at=time_view(task.deadline_at),
-        cursor=context.inbox.cursor_at(task.registered_at),
-    )

@@ -9,10 +9,12 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import from_json, to_json
 
-from client.protocol import LogEntry, Task
+from client.protocol import LogEntry, PollPlanView, Registered, Task
+from client.providers import PollPlan
+from receiver.inbox import Inbox
 from receiver.records import Entry, TaskRecord
 
-__all__ = ["entry_view", "json_response", "task_view", "time_view"]
+__all__ = ["entry_view", "json_response", "registered_view", "task_view", "time_view"]
 
 CursorAt = Callable[[int], str]
 
@@ -55,6 +57,24 @@ def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
             "supersedes": None if outcome.supersedes is None else cursor_at(outcome.supersedes),
         }
     return Task(**fields)
+
+
+def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registered:
+    """What a registration is answered with."""
+    url = inbox.callback_url(task)
+    return Registered(
+        ref=task.ref,
+        callback_url=url,
+        fallback="client",
+        poll=PollPlanView(
+            first_after_seconds=plan.first_after_seconds if url is None else plan.first_after_callback_seconds,
+            interval_seconds=plan.interval_seconds,
+            max_polls=plan.max_polls,
+            window_seconds=plan.window_seconds,
+        ),
+        deadline_at=time_view(task.deadline_at),
+        cursor=inbox.cursor_at(task.registered_at),
+    )
 
 
 def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:

@@ -284,7 +284,7 @@ async def test_a_cursor_of_another_log_is_a_gap(store: SqliteStore, feed: Feed) 
 
 async def test_what_is_no_cursor_is_refused(feed: Feed) -> None:
     """A text that no store gave is an error of the caller's, not a gap."""
-    with pytest.raises(ReceiverError, match="expected a cursor"):
+    with pytest.raises(ReceiverError, match="expected one that this receiver gave"):
         await reader_of(feed, cursor="yesterday")
 
 

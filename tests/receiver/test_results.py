@@ -128,7 +128,7 @@ async def test_what_is_no_cursor_is_refused(api: RunningReceiver, after: str) ->
     """422 names `after`."""
     answer = await api.send("GET", "/v1/results", params={"after": after})
 
-    assert (answer.status, answer.json["detail"][:6]) == (422, "after:")
+    assert (answer.status, answer.json["detail"].split(",")[0]) == (422, "after")
 
 
 async def test_a_cursor_beyond_the_end_is_a_gap(api: RunningReceiver) -> None:

@@ -1,0 +1,58 @@
+"""What a subscriber asks for, as the store understands it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from client.frames import NamedTask, Subscribe
+from client.providers.values import task_id_text
+from receiver.errors import ReceiverError
+from receiver.records import ResultFilter
+
+__all__ = ["filter_of", "names_of", "ref_of"]
+
+Names = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
+
+
+def filter_of(frame: Subscribe) -> ResultFilter:
+    """The filter of a subscription.
+
+    Raises:
+        ReceiverError: `wrong-field`: a ref is none.
+    """
+    refs, task_ids = names_of(frame.tasks or ())
+    return ResultFilter(
+        provider=frame.provider,
+        tags=tuple(frame.tags),
+        refs=None if frame.tasks is None else refs,
+        task_ids=task_ids,
+        hints=frame.hints,
+    )
+
+
+def names_of(tasks: Iterable[str | NamedTask]) -> Names:
+    """Refs, and pairs of provider and id as text.
+
+    Raises:
+        ReceiverError: `wrong-field`: a ref is none.
+    """
+    refs, task_ids = [], []
+    for name in tasks:
+        if isinstance(name, str):
+            refs.append(ref_of(name))
+        else:
+            task_ids.append((name.provider, task_id_text(name.task_id)))
+    return tuple(refs), tuple(task_ids)
+
+
+def ref_of(text: str) -> str:
+    """The ref as it is stored.
+
+    Raises:
+        ReceiverError: `wrong-field`: this is no ref.
+    """
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise ReceiverError("wrong-field", "tasks: expected refs, or tasks by provider and taskId") from None

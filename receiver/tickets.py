@@ -1,0 +1,81 @@
+"""Tickets: what a page in a browser opens a stream with, because it must not have a key.
+
+A page's own backend asks for one with its key and gives it to the page. They live in memory: after a restart a page
+asks for another one, as it does when one has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from receiver.errors import ReceiverError
+
+__all__ = ["TICKET_SECONDS", "Tickets"]
+
+TICKET_SECONDS = 60.0
+_MOST_EACH = 1000
+_MOST = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    owner: str
+    ends_at: float
+
+
+class Tickets:
+    """All that are good now, by digest. `clock` gives seconds that only grow."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # In the order in which they end, because all live equally long.
+        self._tickets: dict[bytes, _Ticket] = {}
+        self._by_owner: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def make(self, owner: str) -> str:
+        """A new ticket of this key's.
+
+        Raises:
+            ReceiverError: `too-many-tickets`.
+        """
+        self._drop_ended()
+        if len(self._tickets) >= _MOST or self._by_owner[owner] >= _MOST_EACH:
+            raise ReceiverError("too-many-tickets", "so many tickets are good at once", retry_after_seconds=10)
+        ticket = secrets.token_urlsafe(24)
+        self._tickets[_digest(ticket)] = _Ticket(owner, self._clock() + TICKET_SECONDS)
+        self._by_owner[owner] += 1
+        return ticket
+
+    def owner_of(self, ticket: str, *, is_used_up: bool) -> str | None:
+        """The name of the key that it was made with, while it is good; `is_used_up`: from now on it is not."""
+        self._drop_ended()
+        digest = _digest(ticket)
+        known = self._tickets.get(digest)
+        if known is not None and is_used_up:
+            self._drop(digest)
+        return None if known is None else known.owner
+
+    def _drop_ended(self) -> None:
+        now = self._clock()
+        while self._tickets:
+            digest, ticket = next(iter(self._tickets.items()))
+            if ticket.ends_at > now:
+                break
+            self._drop(digest)
+
+    def _drop(self, digest: bytes) -> None:
+        ticket = self._tickets.pop(digest)
+        self._by_owner[ticket.owner] -= 1
+        if not self._by_owner[ticket.owner]:
+            del self._by_owner[ticket.owner]
+
+
+def _digest(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,121 @@
+"""`GET /v1/results/stream`: the log as server-sent events (WHATWG HTML, 9.2), with the frames of the websocket.
+
+Each event is named after its frame and has its cursor as id, so that a browser that reconnects by itself says with
+`Last-Event-ID` where to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+
+import structlog
+from aiohttp import web
+
+from receiver.errors import StoreFailedError
+from receiver.subscriptions import Subscription
+from receiver.web.context import CONTEXT, Context
+from receiver.web.filtering import read_filter
+from receiver.web.frames import Frame
+from receiver.web.origins import allowed_origin, origin_headers
+from receiver.web.problems import KEY_NAME, STREAM_FACTS
+from receiver.web.reading import check_query, read_text
+from receiver.web.sending import PeerGoneError, bound_buffer, send_within
+
+__all__ = ["stream"]
+
+_RETRY_SECONDS = 0.5
+# Browsers reconnect after so many milliseconds; drawn, so that after a restart they do not all come at once.
+_RECONNECT_MS = (1000, 3000)
+
+_log = structlog.get_logger()
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    """Serves the stream until either side ends it."""
+    check_query(request, "after", "provider", "tags", "tasks", "hints", "ticket")
+    context = request.app[CONTEXT]
+    only = read_filter(request)
+    cursor = request.headers.get("Last-Event-ID") or read_text(request, "after")
+    with context.inbox.stream_admitted(request[KEY_NAME]):
+        reader = _Reader(request, context)
+        subscription = await context.inbox.subscribe(only, cursor, reader.wake)
+        try:
+            return await reader.serve(subscription)
+        finally:
+            subscription.close()
+
+
+class _Reader:
+    """One reader of server-sent events."""
+
+    def __init__(self, request: web.Request, context: Context) -> None:
+        self._request = request
+        self._context = context
+        self._woken = asyncio.Event()
+        self._is_beat_due = True
+        self._sent = 0
+        self._sent_before = 0
+        self._response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                # nginx would otherwise gather what is to arrive at once.
+                "X-Accel-Buffering": "no",
+                **origin_headers(allowed_origin(request)),
+            }
+        )
+
+    def wake(self) -> None:
+        """See `Stream`; also the listener of the subscription."""
+        self._woken.set()
+
+    def beat(self) -> None:
+        """See `Stream`."""
+        if self._sent == self._sent_before:
+            self._is_beat_due = True
+            self._woken.set()
+        self._sent_before = self._sent
+
+    async def serve(self, subscription: Subscription) -> web.StreamResponse:
+        """Sends what comes until the peer hangs up or the receiver shuts down."""
+        await self._response.prepare(self._request)
+        bound_buffer(self._request)
+        self._context.streams.add(self)
+        try:
+            await self._write(f"retry: {random.randint(*_RECONNECT_MS)}\n\n".encode())  # noqa: S311  (no secret)
+            while not self._context.inbox.is_closing:
+                self._woken.clear()
+                if not await self._send_what_there_is(subscription):
+                    await self._woken.wait()
+            await self._send(self._context.frames.goodbye(subscription.cursor))
+        except PeerGoneError as gone:
+            _log.info("stream.dropped", key=self._request[KEY_NAME], reason=str(gone))
+        finally:
+            self._context.streams.discard(self)
+            self._request[STREAM_FACTS] = {"frames": self._sent}
+        return self._response
+
+    async def _send_what_there_is(self, subscription: Subscription) -> bool:
+        frames = self._context.frames
+        try:
+            told = await subscription.read()
+        except StoreFailedError as error:
+            _log.warning("stream.stalled", reason=error.detail)
+            await asyncio.sleep(_RETRY_SECONDS)
+            return True
+        for each in told:
+            await self._send(frames.of(each))
+        if self._is_beat_due and not told:
+            self._is_beat_due = False
+            await self._send(frames.heartbeat(subscription.cursor))
+        return bool(told)
+
+    async def _send(self, frame: Frame) -> None:
+        head = f"event: {frame.type}\nid: {frame.cursor}\ndata: ".encode()
+        await self._write(head + frame.raw + b"\n\n")
+        self._sent += 1
+
+    async def _write(self, raw: bytes) -> None:
+        await send_within(self._context.streams.rules.send_seconds, self._request, partial(self._response.write, raw))

@@ -1,0 +1,157 @@
+"""Tickets and origins: how pages in a browser open streams, and which pages may."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from receiver.errors import CannotStartError, ReceiverError
+from receiver.settings import load_settings
+from receiver.tickets import Tickets
+from tests.receiver.sockets import open_events, open_socket
+from tests.support import READ_ONLY, SUBMIT_ONLY, RunningReceiver, running_receiver
+
+PAGE = "https://app.example"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
+    """A receiver that lets the pages of one origin read."""
+    async with running_receiver(tmp_path / "receiver.db", allowed_origins=f"{PAGE}, https://other.example") as running:
+        yield running
+
+
+async def new_ticket(api: RunningReceiver) -> str:
+    """A ticket that was made with a key that may read."""
+    answer = await api.send("POST", "/v1/tickets", key=READ_ONLY)
+    assert answer.status == 201, answer.body
+    return str(answer.json["ticket"])
+
+
+async def test_a_ticket_lives_for_a_minute(api: RunningReceiver) -> None:
+    """Its answer says until when."""
+    answer = await api.send("POST", "/v1/tickets", key=READ_ONLY, json={})
+
+    left = datetime.fromisoformat(answer.json["endsAt"]) - datetime.now(UTC)
+    assert timedelta(seconds=50) < left <= timedelta(seconds=60)
+    assert len(answer.json["ticket"]) >= 24
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "status"), [(None, None, 401), (SUBMIT_ONLY, None, 403), (READ_ONLY, {"seconds": 3600}, 422)]
+)
+async def test_who_may_not_read_gets_no_ticket(
+    api: RunningReceiver, key: str | None, body: object, status: int
+) -> None:
+    """Nor does anyone get another kind of ticket."""
+    assert (await api.send("POST", "/v1/tickets", key=key, json=body)).status == status
+
+
+async def test_a_ticket_opens_one_websocket(api: RunningReceiver) -> None:
+    """The second time it is not good any more."""
+    ticket = await new_ticket(api)
+    async with open_socket(api, key=None, protocols=(f"ticket.{ticket}",), headers={"Origin": PAGE}) as socket:
+        answer = await socket.ask(type="subscribe", id=1)
+
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        async with open_socket(api, key=None, protocols=(f"ticket.{ticket}",)):
+            pass
+    assert (answer["type"], refused.value.status) == ("subscribed", 401)
+
+
+async def test_a_ticket_opens_server_sent_events_until_its_end(api: RunningReceiver) -> None:
+    """A browser that reconnects by itself repeats its address."""
+    ticket = await new_ticket(api)
+
+    for _ in range(2):
+        async with open_events(api, key=None, ticket=ticket, headers={"Origin": PAGE}) as events:
+            assert events.response.headers["Access-Control-Allow-Origin"] == PAGE
+            assert events.response.headers["Vary"] == "Origin"
+            assert (await events.next())[0] == "heartbeat"
+
+
+async def test_a_wrong_ticket_is_refused(api: RunningReceiver) -> None:
+    """401, also beside a query that is right."""
+    async with open_events(api, key=None, ticket="nothing") as events:
+        assert events.response.status == 401
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.evil", "http://app.example", "null", ""])
+async def test_pages_of_other_origins_are_refused(api: RunningReceiver, origin: str) -> None:
+    """403 both ways, whatever else they have."""
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        async with open_socket(api, headers={"Origin": origin}):
+            pass
+    async with open_events(api, headers={"Origin": origin}) as events:
+        assert (refused.value.status, events.response.status) == (403, 403)
+        assert "Access-Control-Allow-Origin" not in events.response.headers
+
+
+async def test_the_receivers_own_origin_may(api: RunningReceiver) -> None:
+    """The one of its public URL; that a page calls itself by the Host it asked is no proof."""
+    async with open_socket(api, headers={"Origin": api.url}) as socket:
+        assert (await socket.ask(type="subscribe", id=1))["type"] == "subscribed"
+    async with open_events(api, headers={"Origin": "http://evil.example", "Host": "evil.example"}) as events:
+        assert events.response.status == 403
+
+
+async def test_without_keys_pages_are_refused_as_well(tmp_path: Path) -> None:
+    """A receiver for a trial on this machine is not open to every page of the machine's browser."""
+    async with running_receiver(tmp_path / "receiver.db", api_keys="", allow_anonymous=True) as api:
+        async with open_events(api, key=None) as events:
+            local = events.response.status
+        async with open_events(api, key=None, headers={"Origin": "https://evil.example"}) as events:
+            assert (local, events.response.status) == (200, 403)
+
+
+class Clock:
+    """A clock that is set."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        """The seconds."""
+        return self.seconds
+
+
+def test_a_ticket_ends() -> None:
+    """After a minute nobody is let in by it, and nothing of it is kept."""
+    clock = Clock()
+    tickets = Tickets(clock)
+    ticket = tickets.make("reader")
+
+    clock.seconds = 59.9
+    before = tickets.owner_of(ticket, is_used_up=False)
+    clock.seconds = 60.0
+
+    assert (before, tickets.owner_of(ticket, is_used_up=False), len(tickets)) == ("reader", None, 0)
+
+
+def test_a_key_has_so_many_tickets() -> None:
+    """More are refused until some have ended or were used up; other keys are not disturbed."""
+    clock = Clock()
+    tickets = Tickets(clock)
+    first, *_ = [tickets.make("reader") for _ in range(1000)]
+
+    with pytest.raises(ReceiverError) as refused:
+        tickets.make("reader")
+    tickets.make("other")
+    tickets.owner_of(first, is_used_up=True)
+    tickets.make("reader")
+
+    assert (refused.value.slug, len(tickets)) == ("too-many-tickets", 1001)
+
+
+@pytest.mark.parametrize("origins", ["https://app.example/path", "app.example", "https://App.example", "*"])
+def test_origins_that_are_none_are_refused_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origins: str
+) -> None:
+    """One line names the variable and what was expected."""
+    monkeypatch.setenv("RECEIVER_ALLOWED_ORIGINS", origins)
+
+    with pytest.raises(CannotStartError, match="RECEIVER_ALLOWED_ORIGINS: expected scheme://host"):
+        load_settings(tmp_path)
