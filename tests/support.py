@@ -117,6 +117,12 @@ class RunningReceiver(Api):
         """How many streams are open."""
         return self._runner.app[CONTEXT].inbox.streams
 
+    def unsent(self) -> list[int]:
+        """For each connection, how many bytes this process holds that the system would not take."""
+        assert self._runner.server is not None
+        transports = [connection.transport for connection in self._runner.server.connections]
+        return [transport.get_write_buffer_size() for transport in transports if transport is not None]
+
     async def stop(self) -> None:
         """Shuts it down as a signal would."""
         await self._runner.cleanup()
