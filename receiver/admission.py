@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from receiver.errors import ReceiverError
 
-__all__ = ["Admission", "Limits"]
+__all__ = ["Admission", "Limits", "Place"]
 
 _RETRY_SECONDS = 5
 
@@ -37,9 +35,8 @@ class Admission:
     def __len__(self) -> int:
         return self._count
 
-    @contextmanager
-    def admitted(self, owner: str) -> Iterator[None]:
-        """Room for one more of `owner`'s inside the block.
+    def admitted(self, owner: str) -> Place:
+        """Room for one more of `owner`'s, taken now and given back at the end of the block.
 
         Raises:
             ReceiverError: `slug` where the owner has all it may, `receiver-full` where all together have.
@@ -52,10 +49,27 @@ class Admission:
             raise ReceiverError(self._slug, detail, retry_after_seconds=_RETRY_SECONDS)
         self._count += 1
         self._by_owner[owner] += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
-            self._by_owner[owner] -= 1
-            if not self._by_owner[owner]:
-                del self._by_owner[owner]
+        return Place(self, owner)
+
+    def give_back(self, owner: str) -> None:
+        """One of `owner`'s has ended."""
+        self._count -= 1
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
+
+
+class Place:
+    """One place that was taken; to be used as `with room.admitted(owner):`. Small, because thousands wait at once."""
+
+    __slots__ = ("_owner", "_room")
+
+    def __init__(self, room: Admission, owner: str) -> None:
+        self._room = room
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        """Nothing: the place was taken already."""
+
+    def __exit__(self, *_: object) -> None:
+        self._room.give_back(self._owner)

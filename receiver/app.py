@@ -72,6 +72,7 @@ def create_app(
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
+            streams.owner = owner
             beats = owner.create_task(streams.beat(), name="beats")
             try:
                 yield

@@ -6,9 +6,8 @@ be told exactly (another process wrote, and its entries cannot be read now) is t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
-from typing import TypeVar
 
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.records import Entry, Gap, Growth, ResultFilter, TaskName
@@ -17,8 +16,6 @@ from receiver.subscriptions import Listener, Subscription, Wanted
 from receiver.tail import Tail
 
 __all__ = ["Feed"]
-
-Key = TypeVar("Key", bound=Hashable)
 
 _PAGE = 100
 _MOST_PAGES = 5
@@ -122,7 +119,8 @@ class _Index:
     def __init__(self) -> None:
         self._all: set[Subscription] = set()
         self._streams: dict[str | None, set[Subscription]] = {}
-        self._by_name: dict[TaskName, set[Subscription]] = {}
+        # Mostly each task is named by one: that one stands there alone, because a set takes 216 bytes more.
+        self._by_name: dict[TaskName, Subscription | set[Subscription]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -134,16 +132,31 @@ class _Index:
 
     def remove(self, subscription: Subscription) -> None:
         self._all.discard(subscription)
-        if subscription.wanted.is_stream:
-            _discard(self._streams, subscription.wanted.provider, subscription)
+        provider = subscription.wanted.provider
+        if subscription.wanted.is_stream and (group := self._streams.get(provider)) is not None:
+            group.discard(subscription)
+            if not group:
+                del self._streams[provider]
         for name in subscription.wanted.names:
             self.remove_name(name, subscription)
 
     def add_name(self, name: TaskName, subscription: Subscription) -> None:
-        self._by_name.setdefault(name, set()).add(subscription)
+        others = self._by_name.get(name)
+        if others is None:
+            self._by_name[name] = subscription
+        elif isinstance(others, set):
+            others.add(subscription)
+        elif others is not subscription:
+            self._by_name[name] = {others, subscription}
 
     def remove_name(self, name: TaskName, subscription: Subscription) -> None:
-        _discard(self._by_name, name, subscription)
+        others = self._by_name.get(name)
+        if others is subscription:
+            del self._by_name[name]
+        elif isinstance(others, set):
+            others.discard(subscription)
+            if not others:
+                del self._by_name[name]
 
     def notice(self, entry: Entry) -> None:
         for subscription in self._concerned(entry):
@@ -151,7 +164,7 @@ class _Index:
                 subscription.notice(entry.position)
 
     def name_came(self, name: TaskName) -> None:
-        for subscription in self._by_name.get(name, ()):
+        for subscription in self._named(name):
             subscription.name_came(name)
 
     def lose_tail(self, end: int) -> None:
@@ -167,15 +180,11 @@ class _Index:
         if task is None:
             # Of a deleted task only the ref is known.
             return iter(self._all)
-        groups = [self._streams.get(None, ()), self._streams.get(task.provider, ()), self._by_name.get(entry.ref, ())]
+        groups = [self._streams.get(None, ()), self._streams.get(task.provider, ()), self._named(entry.ref)]
         if task.id_text is not None:
-            groups.append(self._by_name.get((task.provider, task.id_text), ()))
+            groups.append(self._named((task.provider, task.id_text)))
         return chain.from_iterable(groups)
 
-
-def _discard(groups: dict[Key, set[Subscription]], key: Key, subscription: Subscription) -> None:
-    group = groups.get(key)
-    if group is not None:
-        group.discard(subscription)
-        if not group:
-            del groups[key]
+    def _named(self, name: TaskName) -> Collection[Subscription]:
+        named_by = self._by_name.get(name, ())
+        return (named_by,) if isinstance(named_by, Subscription) else named_by

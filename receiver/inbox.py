@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from client.protocol import OutcomeReport, Registration
 from client.providers import Dialect
 from client.providers.readings import TaskId
-from receiver.admission import Admission, Limits
+from receiver.admission import Admission, Limits, Place
 from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed import Feed
@@ -259,7 +258,7 @@ class Inbox:
         """A reader of the log as it grows, to be closed; see `Feed.subscribe`."""
         return await self._feed.subscribe(only, cursor, listener)
 
-    def stream_admitted(self, owner: str) -> AbstractContextManager[None]:
+    def stream_admitted(self, owner: str) -> Place:
         """Room for one more stream of `owner`'s inside the block; raises `too-many-streams` or `receiver-full`."""
         return self._streams.admitted(owner)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from client.frames import MAX_NAMED
 from receiver.errors import CursorGoneError, ReceiverError
@@ -44,7 +44,7 @@ class Wanted:
     `is_stream`: not only named tasks.
     """
 
-    __slots__ = ("hints", "ids", "is_all", "is_stream", "provider", "refs", "tags")
+    __slots__ = ("hints", "is_all", "is_stream", "names", "provider", "tags")
 
     def __init__(self, only: ResultFilter) -> None:
         is_part = only.provider is not None or bool(only.tags)
@@ -53,31 +53,27 @@ class Wanted:
         self.provider = only.provider
         self.tags = frozenset(only.tags)
         self.hints = only.hints
-        self.refs = set(only.refs or ())
-        self.ids = set(only.task_ids)
-
-    @property
-    def names(self) -> Iterator[TaskName]:
-        """All tasks that are named."""
-        return chain(self.refs, self.ids)
+        self.names: set[TaskName] = {*(only.refs or ()), *only.task_ids}
 
     def lets_through(self, entry: Entry) -> bool:
         """Whether the entry is for this reader."""
         task = entry.task
         if task is None:
             # Of a deleted task only the ref is known: it may be one that is named by its id.
-            return self.is_stream or entry.ref in self.refs or bool(self.ids)
+            return self.is_stream or entry.ref in self.names or not all(isinstance(name, str) for name in self.names)
         if entry.kind == "hint" and not self.hints:
             return False
         if self.is_stream and self.provider in (None, task.provider) and self.tags.issubset(task.tags):
             return True
-        return entry.ref in self.refs or (task.provider, task.id_text) in self.ids
+        return entry.ref in self.names or (task.provider, task.id_text) in self.names
 
     def as_filter(self) -> ResultFilter:
         """The same for the store."""
         if self.is_all:
             return ResultFilter(hints=self.hints)
-        return ResultFilter(self.provider, tuple(self.tags), tuple(self.refs), tuple(self.ids), self.hints)
+        refs = tuple(name for name in self.names if isinstance(name, str))
+        task_ids = tuple(name for name in self.names if not isinstance(name, str))
+        return ResultFilter(self.provider, tuple(self.tags), refs, task_ids, self.hints)
 
 
 class Subscription:
@@ -114,7 +110,7 @@ class Subscription:
         self._has_news = False
         # Names whose tasks are to be looked at, and how far the stream was when they came.
         self._unread: dict[TaskName, int] = dict.fromkeys(wanted.names, position) if looks else {}
-        _check_number(len(wanted.refs) + len(wanted.ids))
+        _check_number(len(wanted.names))
         for name in wanted.names:
             self._names.add_name(name, self)
 
@@ -159,10 +155,10 @@ class Subscription:
             ReceiverError: `wrong-field`: too many would be named; none of these is.
         """
         names = dict.fromkeys(chain[TaskName](refs, task_ids))
-        new = [name for name in names if name not in self.wanted.refs and name not in self.wanted.ids]
-        _check_number(len(self.wanted.refs) + len(self.wanted.ids) + len(new))
+        new = names.keys() - self.wanted.names
+        _check_number(len(self.wanted.names) + len(new))
+        self.wanted.names.update(new)
         for name in new:
-            self._set_of(name).add(name)
             self._names.add_name(name, self)
         # A task that was named before is looked at again, too: who asks anew wants to be told.
         self._unread.update(dict.fromkeys(names, self._place))
@@ -172,7 +168,7 @@ class Subscription:
     def remove(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
         """Names tasks no more."""
         for name in chain[TaskName](refs, task_ids):
-            self._set_of(name).discard(name)
+            self.wanted.names.discard(name)
             self._names.remove_name(name, self)
             self._unread.pop(name, None)
 
@@ -208,9 +204,6 @@ class Subscription:
     @property
     def _place(self) -> int:
         return self._position if self._is_behind or self._has_news else max(self._position, self._tail.end)
-
-    def _set_of(self, name: TaskName) -> set[Any]:
-        return self.wanted.refs if isinstance(name, str) else self.wanted.ids
 
     async def _read_names(self) -> Sequence[Entry]:
         names = list(islice(self._unread, self.most))

@@ -258,14 +258,15 @@ class Writer:
             ledger.preload(ref for command in commands for ref in command.refs)
             answers = [_decide(command, ledger) for command in commands]
             ledger.flush()
+            # What another process wrote in between is known only by its keys. Made before the commit, because from
+            # then on somebody waits for it.
+            entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in ledger.appended]
             self._check_file()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        # What another process wrote in between is known only by its keys.
-        entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in ledger.appended]
         return _Committed(answers, ledger.position, [*foreign, *ledger.grown], entries)
 
     def _look(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:

@@ -44,7 +44,9 @@ class Stream(Protocol):
 
 
 class Streams:
-    """All open streams of an application. Run `beat` beside them."""
+    """All open streams of an application. Run `beat` beside them; `owner` runs what they send."""
+
+    owner: asyncio.TaskGroup
 
     def __init__(self, rules: StreamRules) -> None:
         self._streams: dict[Stream, None] = {}

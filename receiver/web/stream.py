@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from receiver.errors import StoreFailedError
+from receiver.hub import Waiter
 from receiver.subscriptions import Subscription
 from receiver.web.context import CONTEXT, Context
 from receiver.web.filtering import read_filter
@@ -53,7 +54,7 @@ class _Reader:
     def __init__(self, request: web.Request, context: Context) -> None:
         self._request = request
         self._context = context
-        self._woken = asyncio.Event()
+        self._waiter = Waiter()
         self._is_beat_due = True
         self._sent = 0
         self._sent_before = 0
@@ -69,13 +70,13 @@ class _Reader:
 
     def wake(self) -> None:
         """See `Stream`; also the listener of the subscription."""
-        self._woken.set()
+        self._waiter.wake()
 
     def beat(self) -> None:
         """See `Stream`."""
         if self._sent == self._sent_before:
             self._is_beat_due = True
-            self._woken.set()
+            self._waiter.wake()
         self._sent_before = self._sent
 
     async def serve(self, subscription: Subscription) -> web.StreamResponse:
@@ -86,9 +87,9 @@ class _Reader:
         try:
             await self._write(f"retry: {random.randint(*_RECONNECT_MS)}\n\n".encode())  # noqa: S311  (no secret)
             while not self._context.inbox.is_closing:
-                self._woken.clear()
+                self._waiter.clear()
                 if not await self._send_what_there_is(subscription):
-                    await self._woken.wait()
+                    await self._waiter.wait(self._context.streams.rules.heartbeat_seconds)
             await self._send(self._context.frames.goodbye(subscription.cursor))
         except PeerGoneError as gone:
             _log.info("stream.dropped", key=self._request[KEY_NAME], reason=str(gone))

@@ -7,7 +7,6 @@ all was sent: most sockets are idle most of the time, and an idle one is to cost
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, assert_never
 
@@ -59,14 +58,14 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         max_msg_size=MAX_FRAME_BYTES,
         writer_limit=1,
     )
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(context.inbox.stream_admitted(request[KEY_NAME]))
-        except ReceiverError as error:
-            # A page sees nothing of an answer by HTTP, so it is told by the socket itself.
-            await ws.prepare(request)
-            await ws.close(code=WSCloseCode.TRY_AGAIN_LATER, message=error.slug.encode())
-            return ws
+    try:
+        place = context.inbox.stream_admitted(request[KEY_NAME])
+    except ReceiverError as error:
+        # A page sees nothing of an answer by HTTP, so it is told by the socket itself.
+        await ws.prepare(request)
+        await ws.close(code=WSCloseCode.TRY_AGAIN_LATER, message=error.slug.encode())
+        return ws
+    with place:
         await ws.prepare(request)
         bound_buffer(request)
         await _Socket(request, ws, context).serve()
@@ -74,7 +73,22 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
 
 
 class _Socket:
-    """One socket that was accepted, and its subscription once there is one."""
+    """One socket that was accepted, and its subscription once there is one.
+
+    Its sending has no TaskGroup of its own, which would cost each idle socket half a kilobyte: `serve` awaits it.
+    """
+
+    __slots__ = (
+        "_context",
+        "_is_beat_due",
+        "_is_over",
+        "_request",
+        "_sending",
+        "_sent",
+        "_sent_before",
+        "_subscription",
+        "_ws",
+    )
 
     def __init__(self, request: web.Request, ws: web.WebSocketResponse, context: Context) -> None:
         self._request = request
@@ -82,7 +96,6 @@ class _Socket:
         self._context = context
         self._subscription: Subscription | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._owner = asyncio.TaskGroup()
         self._is_beat_due = False
         self._is_over = False
         self._sent = 0
@@ -92,27 +105,22 @@ class _Socket:
         """Answers the peer and tells it what comes, until one of the two ends it; then nothing is left of it."""
         self._context.streams.add(self)
         try:
-            async with self._owner:
-                try:
-                    await self._receive()
-                finally:
-                    self._is_over = True
-                    # At the end it is closing the socket itself, which takes a second at most.
-                    if self._sending is not None and not self._context.inbox.is_closing:
-                        self._sending.cancel()
-        except* PeerGoneError:
-            pass
+            await self._receive()
+        except PeerGoneError as gone:
+            self._drop(gone)
         finally:
+            self._is_over = True
             self._context.streams.discard(self)
             if self._subscription is not None:
                 self._subscription.close()
+            await self._end_sending()
             code = self._ws.close_code
             self._request[STREAM_FACTS] = {"frames": self._sent, "closeCode": None if code is None else int(code)}
 
     def wake(self) -> None:
         """See `Stream`; also the listener of the subscription."""
         if self._sending is None and not self._is_over:
-            self._sending = self._owner.create_task(self._send_what_there_is())
+            self._sending = self._context.streams.owner.create_task(self._send_what_there_is(), name="sending")
 
     def beat(self) -> None:
         """See `Stream`."""
@@ -190,11 +198,26 @@ class _Socket:
             if self._context.inbox.is_closing:
                 await self._say_goodbye()
         except PeerGoneError as gone:
-            _log.info("stream.dropped", key=self._request[KEY_NAME], reason=str(gone))
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            self._drop(gone)
+        except Exception as error:
+            # What is wrong with one stream must not end the others.
+            _log.exception("stream.failed", key=self._request[KEY_NAME])
+            self._drop(error)
         finally:
             self._sending = None
+
+    async def _end_sending(self) -> None:
+        """At shutdown it is closing the socket itself, which takes a second at most; otherwise nobody is left."""
+        if self._sending is None:
+            return
+        if not self._context.inbox.is_closing:
+            self._sending.cancel()
+        await asyncio.wait([self._sending])
+
+    def _drop(self, why: Exception) -> None:
+        _log.info("stream.dropped", key=self._request[KEY_NAME], reason=str(why) or type(why).__name__)
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     async def _send_told(self, subscription: Subscription) -> None:
         frames = self._context.frames
