@@ -110,6 +110,7 @@ def _url_id(text: str) -> str:
 async def _serve(settings: Settings) -> None:
     """Serves until a signal comes, or until something in the background fails."""
     log = structlog.get_logger()
+    file_limit = _raise_file_limit()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError):
@@ -135,11 +136,34 @@ async def _serve(settings: Settings) -> None:
         log.info(
             "receiver.started", host=host, port=port, publicUrl=settings.public_url, database=str(settings.database)
         )
+        _check_file_limit(settings, file_limit)
         await stop.wait()
         log.info("receiver.stopping")
     finally:
         await runner.cleanup()
     log.info("receiver.stopped")
+
+
+def _raise_file_limit() -> int | None:
+    """How many files and sockets may be open: as many as the system lets this process have without asking anyone."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _check_file_limit(settings: Settings, limit: int | None) -> None:
+    needed = settings.max_waiters + settings.max_streams
+    if limit is not None and limit < needed:
+        structlog.get_logger().warning(
+            "file_limit.low", limit=limit, waitersAndStreams=needed, consequence="further connections wait to be taken"
+        )
 
 
 def tune() -> None:

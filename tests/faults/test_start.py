@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -24,6 +25,21 @@ NO_KEYS = (
     "set RECEIVER_ALLOW_ANONYMOUS=true"
 )
 SCOPES = f"{KEYS} (tests): expected scopes out of submit, read, admin, joined by +"
+
+
+async def test_the_soft_limit_of_files_is_raised(tmp_path: Path) -> None:
+    """A login shell's 256 open files are no bound for the connections; the hard limit is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft_before = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with receiver_process(tmp_path / "receiver.db", port=0) as receiver:
+            limits = Path(f"/proc/{receiver.process.pid}/limits").read_text()  # noqa: ASYNC240  (the kernel answers at once)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft_before, hard))
+
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert line.split()[3:5] == [str(hard), str(hard)]
 
 
 @pytest.fixture
