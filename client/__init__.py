@@ -10,7 +10,9 @@ from client.errors import (
     ProviderRefusedError,
     ProviderUnreachableError,
     ReceiverRefusedError,
+    ResultsGapError,
     SlowDownError,
+    StaleAnswerError,
     SubmitUnknownError,
     TaskFailedError,
     TaskTimedOutError,
@@ -18,7 +20,9 @@ from client.errors import (
     WrongKeyError,
 )
 from client.protocol import Task as Result
+from client.results import read_results
 from client.tasks import Task, TaskClient
+from client.timeline import Step
 
 __all__ = [
     "BadArgumentError",
@@ -29,7 +33,10 @@ __all__ = [
     "ProviderUnreachableError",
     "ReceiverRefusedError",
     "Result",
+    "ResultsGapError",
     "SlowDownError",
+    "StaleAnswerError",
+    "Step",
     "SubmitUnknownError",
     "Task",
     "TaskClient",
@@ -37,4 +44,5 @@ __all__ = [
     "TaskTimedOutError",
     "UnsolvableError",
     "WrongKeyError",
+    "read_results",
 ]

@@ -1,4 +1,4 @@
-"""The command line of the client: `python -m client solve | sandbox | demo`."""
+"""The command line of the client: `python -m client solve | watch | sandbox | demo`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ from client.tasks import TaskClient
 __all__ = ["main"]
 
 _ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"sandbox": ("client.sandbox.command", "sandbox"), "demo": ("client.demo.command", "demo")}
+    {
+        "demo": ("client.demo.command", "demo"),
+        "sandbox": ("client.sandbox.command", "sandbox"),
+        "watch": ("client.watch", "watch"),
+    }
 )
 """Commands with a module of their own: imported only where they are used."""
 

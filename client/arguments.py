@@ -12,11 +12,21 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from client.connection import ReceiverConnection
 from client.errors import BadArgumentError
 from client.protocol import Registration
 from client.providers import Dialect, dialect_named
 
-__all__ = ["RECEIVER_KEY", "RECEIVER_URL", "ClientArguments", "Given", "key_variable", "read_arguments", "url_variable"]
+__all__ = [
+    "RECEIVER_KEY",
+    "RECEIVER_URL",
+    "ClientArguments",
+    "Given",
+    "key_variable",
+    "read_arguments",
+    "read_receiver",
+    "url_variable",
+]
 
 RECEIVER_URL = "CALLBACK_RECEIVER_URL"
 RECEIVER_KEY = "CALLBACK_RECEIVER_KEY"
@@ -40,6 +50,7 @@ class Given:
     client_key: str | None = field(default=None, repr=False)
     receiver_url: str | None = None
     receiver_key: str | None = field(default=None, repr=False)
+    receiver: ReceiverConnection | None = None
     provider_url: str | None = None
     app_id: str | None = None
     first_poll_seconds: float | None = None
@@ -57,11 +68,22 @@ class ClientArguments:
     provider_url: str
     receiver_url: str | None
     receiver_key: str | None = field(repr=False)
+    receiver: ReceiverConnection | None
     app_id: str | None
     first_poll_seconds: float | None
     requests_per_second: float
     timeout_seconds: float
     tags: tuple[str, ...] = ()
+
+    @property
+    def has_receiver(self) -> bool:
+        """Whether tasks are registered anywhere."""
+        return self.receiver is not None or self.receiver_url is not None
+
+    @property
+    def has_callback(self) -> bool:
+        """Whether a callback may bring an answer."""
+        return self.has_receiver and self.dialect.callback is not None
 
     def registration(self, *, timeout_seconds: float | None, tags: Iterable[str], **fields: Any) -> Registration:
         """What a task is registered with; its tags are the client's and its own.
@@ -111,7 +133,7 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mappi
     client_key = _key(variable, given.client_key, environ)
     if client_key is None:
         raise BadArgumentError(f"{variable}: expected the client key of {dialect.provider} in it")
-    receiver_url = given.receiver_url or environ.get(RECEIVER_URL)
+    receiver_url, receiver_key = _receiver(given, environ)
     window = dialect.polls.window_seconds
     first_poll_seconds = _positive("first_poll_seconds", given.first_poll_seconds)
     if first_poll_seconds is not None and first_poll_seconds >= window:
@@ -122,8 +144,9 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mappi
         dialect=dialect,
         client_key=client_key,
         provider_url=_provider_url(given, environ, dialect),
-        receiver_url=_url(RECEIVER_URL, receiver_url) if receiver_url else None,
-        receiver_key=_key(RECEIVER_KEY, given.receiver_key, environ),
+        receiver_url=receiver_url,
+        receiver_key=receiver_key,
+        receiver=given.receiver,
         app_id=given.app_id,
         first_poll_seconds=first_poll_seconds,
         requests_per_second=rate or dialect.polls.requests_per_second,
@@ -131,6 +154,28 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mappi
     )
     # The client's own tags and time are checked as those of each task are.
     return replace(arguments, tags=arguments.registration(timeout_seconds=None, tags=given.tags).tags)
+
+
+def read_receiver(url: str | None, key: str | None, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """The address of the receiver, which has to be known, and the key to it, for those that only read.
+
+    Raises:
+        BadArgumentError: one is wrong, or there is no address; the text names the variable.
+    """
+    address = url or environ.get(RECEIVER_URL)
+    if not address:
+        raise BadArgumentError(f"{RECEIVER_URL}: expected the address of the receiver in it")
+    return _url(RECEIVER_URL, address), _key(RECEIVER_KEY, key, environ)
+
+
+def _receiver(given: Given, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The address of the receiver and the key to it; neither, where the receiver itself was given."""
+    if given.receiver is None:
+        url = given.receiver_url or environ.get(RECEIVER_URL)
+        return _url(RECEIVER_URL, url) if url else None, _key(RECEIVER_KEY, given.receiver_key, environ)
+    if given.receiver_url or given.receiver_key:
+        raise BadArgumentError("receiver: expected either a receiver or the address and key of one, got both")
+    return None, None
 
 
 def _provider_url(given: Given, environ: Mapping[str, str], dialect: Dialect) -> str:

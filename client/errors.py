@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +18,9 @@ __all__ = [
     "ProviderUnreachableError",
     "ReceiverRefusedError",
     "ReceiverUnavailableError",
+    "ResultsGapError",
     "SlowDownError",
+    "StaleAnswerError",
     "SubmitUnknownError",
     "TaskFailedError",
     "TaskTimedOutError",
@@ -59,6 +63,19 @@ class ReceiverRefusedError(CallbackReceiverError):
         self.detail = detail
 
 
+class ResultsGapError(CallbackReceiverError):
+    """The log does not go on at the cursor, so that results may have been missed.
+
+    `reason` is `pruned`, `other-log` (a restored database) or `beyond-end`; `resumes_at` is the cursor from which what
+    is left can be read.
+    """
+
+    def __init__(self, reason: str, resumes_at: str) -> None:
+        super().__init__(f"results may have been missed ({reason}): the log goes on at cursor {resumes_at}")
+        self.reason = reason
+        self.resumes_at = resumes_at
+
+
 class ProviderUnreachableError(CallbackReceiverError):
     """The provider did not answer, or not with a message of its dialect (5xx, HTML, cut connection).
 
@@ -99,6 +116,31 @@ class NoBalanceError(ProviderRefusedError):
     """The account has no money left."""
 
     advice = "add funds to the account"
+
+
+class StaleAnswerError(CallbackReceiverError):
+    """Every answer was older than `fresh_for` seconds when it could be handed over, so none was.
+
+    `age_seconds` is the age of the last one (infinite: nobody can tell), `ages_seconds` holds those of all, one for
+    each task that was submitted; `task` is the last one, with its solution.
+    """
+
+    advice = "allow older answers, or submit a new task"
+
+    def __init__(self, task: Task, *, fresh_for: float, ages_seconds: Sequence[float]) -> None:
+        count = len(ages_seconds)
+        tasks = (
+            "1 task was submitted, and its answer was" if count == 1 else f"{count} tasks were submitted, and each was"
+        )
+        ages = ", ".join(f"{age:.1f} s" if isfinite(age) else "nobody can tell how" for age in ages_seconds)
+        super().__init__(
+            f"{task.provider} task {task.task_id or task.ref}: {tasks} older than {fresh_for:g} s when it could be "
+            f"handed over ({ages} old): {self.advice}"
+        )
+        self.age_seconds = ages_seconds[-1]
+        self.ages_seconds = tuple(ages_seconds)
+        self.fresh_for = fresh_for
+        self.task = task
 
 
 class TaskFailedError(CallbackReceiverError):

@@ -16,6 +16,7 @@ from client.protocol import ShortText, Tag, Task, TaskIdField
 __all__ = [
     "MAX_FRAME_BYTES",
     "MAX_NAMED",
+    "NAMES_AT_ONCE",
     "SUBPROTOCOL",
     "Add",
     "Added",
@@ -40,11 +41,14 @@ __all__ = [
 SUBPROTOCOL = "callback-receiver.v1"
 """The websocket subprotocol of these frames."""
 
-MAX_NAMED = 10_000
+MAX_NAMED = 50_000
 """So many tasks may be named in one subscription."""
 
 MAX_FRAME_BYTES = 1024 * 1024
-"""A frame that enters the receiver has at most so many bytes: room for `MAX_NAMED` refs at once."""
+"""A frame that enters the receiver has at most so many bytes: room for `NAMES_AT_ONCE` refs, and more."""
+
+NAMES_AT_ONCE = 5000
+"""So many tasks are named in one frame at most."""
 
 FrameId = Annotated[
     StrictInt | Annotated[StrictStr, StringConstraints(max_length=64)], Field(union_mode="left_to_right")
@@ -73,7 +77,7 @@ class NamedTask(_Sent):
 TaskName = ShortText | NamedTask
 """A task by its ref, or by the provider's id."""
 
-TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=MAX_NAMED)]
+TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=NAMES_AT_ONCE)]
 
 
 class Subscribe(_Sent):

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from client.breaker import Breaker
+from client.connection import Attached, ReceiverConnection
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
 from client.protocol import FirstOutcome, OutcomeReport, Registered, Registration, Task
 from client.providers.readings import TaskId
-from client.receiver_api import Attached, ReceiverApi
 from client.reporting import LateBinding, LateOutcome, Reports
 from client.subscription import Reader
 from client.timing import Timing
@@ -35,7 +35,7 @@ class ReceiverLink:
     the receiver carried it out.
     """
 
-    def __init__(self, api: ReceiverApi, owner: asyncio.TaskGroup, timing: Timing) -> None:
+    def __init__(self, api: ReceiverConnection, owner: asyncio.TaskGroup, timing: Timing) -> None:
         self._api = api
         self._timing = timing
         self._breaker = Breaker(timing.clock)

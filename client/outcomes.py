@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, assert_never
 
 from client.errors import (
     NoBalanceError,
@@ -20,9 +20,11 @@ from client.errors import (
 from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN, Source, Task
 from client.providers import Dialect
 from client.providers.codes import Code
-from client.providers.readings import Failed, Reaction, Ready, Refused, TaskId, Unknown
+from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
 
-__all__ = ["LocalTask", "failure_of", "refusal_of"]
+__all__ = ["LocalTask", "failure_of", "refusal_of", "words_of"]
+
+_MAX_WORD = 64
 
 _REFUSALS: Mapping[str, type[ProviderRefusedError]] = {"key": WrongKeyError, "balance": NoBalanceError}
 _OURS: Mapping[str, type[TaskFailedError]] = {NO_ANSWER: TaskTimedOutError, SUBMIT_UNKNOWN: SubmitUnknownError}
@@ -42,6 +44,19 @@ def refusal_of(provider: str, said: Refused | Unknown | Failed) -> ProviderRefus
     is_busy = isinstance(said, Refused) and said.reaction is Reaction.SLOW
     error = SlowDownError if is_busy else _REFUSALS.get(about, ProviderRefusedError)
     return error(provider, said.error_id, said.error_code, said.error_description)
+
+
+def words_of(said: Reading) -> dict[str, str]:
+    """What the provider called it, for logs: a state or a code, never a solution."""
+    match said:
+        case Ready():
+            return {}
+        case Pending(state):
+            return {"state": state[:_MAX_WORD]}
+        case Failed() | Refused() | Unknown():
+            return {"errorCode": said.error_code[:_MAX_WORD]}
+        case _:
+            assert_never(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

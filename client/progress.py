@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from client.endings import Ending, MakeError
-from client.gate import KeyGate
-from client.link import ReceiverLink
-from client.logs import Log
+from client.freshness import ready_since
 from client.outcomes import LocalTask
 from client.protocol import FirstOutcome, Registration, Task
-from client.provider_api import Answered, ProviderApi
-from client.providers import Dialect
+from client.provider_api import Answered
 from client.providers.readings import Failed, Ready, Unknown
 from client.record import Record
-from client.submitting import Submitter
-from client.timing import Timing
+from client.surroundings import Surroundings
+from client.timeline import Timeline
 from client.waiting import Known, Step, next_step
 
-__all__ = ["Progress", "Surroundings"]
+__all__ = ["Progress"]
 
-_log = Log()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all tasks of a client share. `said_once` holds the warnings that were given already."""
-
-    dialect: Dialect
-    provider: ProviderApi
-    submitter: Submitter
-    link: ReceiverLink | None
-    gate: KeyGate
-    timing: Timing
-    first_poll_seconds: float | None
-    said_once: set[str] = field(default_factory=set)
+HeardBy = Literal["createTask", "registration", "binding", "log", "look", "poll", "deadline"]
+"""From where this client learned how a task ended."""
 
 
 class Progress:
@@ -55,7 +41,10 @@ class Progress:
         self._around = around
         self._registration = registration
         self._stop = stop
-        self.record = Record(around.link, registration, self)
+        self._wanted_ages: list[float] = []
+        self._ready_since = -math.inf
+        self.timeline = Timeline(around.timing.now, self.names)
+        self.record = Record(around.link, registration, self, timeline=self.timeline, clock=clock)
         self.known = Known(
             plan=around.dialect.polls,
             submitted_at=clock(),
@@ -74,12 +63,12 @@ class Progress:
 
     # What the reader of the log tells
 
-    def offer(self, task: Task) -> None:
+    def offer(self, task: Task, heard_by: HeardBy = "log") -> None:
         """Takes the outcome, or what else the receiver knows of the task."""
         if task.is_final:
             # While the provider's own answer is on its way to the receiver, an outcome of ours is no news.
             if self.stage != "concluding" or task.source != "deadline":
-                self.settle(task)
+                self.settle(task, heard_by)
             return
         if self.stage == "waiting" and self.task_id is None and task.task_id is not None:
             # The createTask answer was lost, but a callback that was no outcome told the id.
@@ -91,6 +80,7 @@ class Progress:
 
     def hint(self) -> None:
         """Brings the next poll to now, once."""
+        self.note("hint.received")
         self.learn(is_hinted=True)
 
     def forget(self) -> None:
@@ -98,11 +88,15 @@ class Progress:
         self.record.lose()
         self.learn(expects_callback=False)
         if self.stage == "waiting" and self.task_id is None:
-            self.settle(self.local().given_up(self.now()))
+            self.settle(self.local().given_up(self.now()), "deadline")
 
     def wake(self) -> None:
         """Lets the task be looked at again."""
         self.woken.set()
+
+    def note(self, happened: str, **facts: Any) -> None:
+        """Takes a step of the timeline."""
+        self.timeline.note(happened, **facts)
 
     # What the code that drives the task finds out
 
@@ -116,21 +110,28 @@ class Progress:
         known = replace(self.known, paused_until=self._around.gate.paused_until, silent_since=self.record.silent_since)
         return next_step(known, self._around.timing.clock())
 
-    def settle(self, task: Task) -> bool:
+    def settle(self, task: Task, heard_by: HeardBy) -> bool:
         """Ends the task with its final state; false where it had ended before."""
-        if not self.ending.settle(task):
+        if self.ending.finished.is_set():
             return False
+        self._ready_since = ready_since(
+            task,
+            unfinished_at=self.known.unfinished_at,
+            record_made_at=self.record.made_at,
+            heard_at=self._around.timing.clock(),
+        )
         if self.task_id is None:
             self.task_id = task.task_id
-        self.accepted.set()
-        _log.info(
+        self.timeline.info(
             "task.finished",
-            **self.names(),
             status=task.status,
             errorCode=task.error_code,
             source=task.source,
+            heardBy=heard_by,
             polls=self.known.polls,
         )
+        self.ending.settle(task)
+        self.accepted.set()
         if self.stage == "waiting":
             self._stop()
         return True
@@ -138,6 +139,7 @@ class Progress:
     def fail(self, make_error: MakeError) -> None:
         """Ends the task because it could not be submitted."""
         if self.ending.settle(make_error):
+            self.note("task.abandoned", reason=str(make_error()))
             self.submit_error = make_error
 
     async def conclude(
@@ -151,12 +153,32 @@ class Progress:
         won = await self.report(source, answered)
         if won is None or not won.is_final or won.source == "deadline":
             won = self.local().ended(said, source, self.now())
-        return won if self.settle(won) else None
+        return won if self.settle(won, "createTask" if source == "submit" else "poll") else None
 
     async def report(self, source: Literal["submit", "poll"], answered: Answered[Any]) -> Task | None:
         """The task with the outcome that won, where the receiver can be told of the answer now."""
         outcome = FirstOutcome(source=source, answer=answered.answer, polls=self.known.polls)
         return await self.record.report(self.task_id, outcome)
+
+    # How old its answer is
+
+    @contextmanager
+    def kept_fresh(self, fresh_for: float | None) -> Iterator[None]:
+        """While someone waits who takes no older answer, the task is polled often enough to know the answer's age."""
+        if fresh_for is None:
+            yield
+            return
+        self._wanted_ages.append(fresh_for)
+        self.learn(fresh_for=min(self._wanted_ages))
+        try:
+            yield
+        finally:
+            self._wanted_ages.remove(fresh_for)
+            self.learn(fresh_for=min(self._wanted_ages, default=None))
+
+    def age_seconds(self) -> float:
+        """How old the answer is by now, or may be; infinite where nobody can tell. To be called once it has ended."""
+        return self._around.timing.clock() - self._ready_since
 
     def names(self) -> dict[str, Any]:
         """What the task is called in log lines."""

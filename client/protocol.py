@@ -24,6 +24,7 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 
 __all__ = [
@@ -83,6 +84,11 @@ _OLDEST_FINISH = datetime(2000, 1, 1, tzinfo=UTC)  # years around 1 have no time
 
 def _known_status(value: object) -> object:
     return value if value in ("ready", "failed") else "processing"
+
+
+def _not_of_the_wire(value: object) -> object:
+    """What Python code gives; an array of JSON is a list."""
+    return value if isinstance(value, tuple) else ()
 
 
 def _small_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -176,7 +182,8 @@ class Task(_Read):
     """A task and how far it is: a superset of a getTaskResult answer.
 
     `disputed` (the createTask id differs from the one the outcome came with), `supersedes` (the cursor of the outcome
-    of ours that this one replaced) and `solutionRemoved` are written only where they hold.
+    of ours that this one replaced) and `solutionRemoved` are written only where they hold. `discarded` is never
+    written: a client that threw answers away because they were too old names their tasks there, by ref or id.
     """
 
     error_id: int = 0
@@ -202,6 +209,7 @@ class Task(_Read):
     disputed: bool = False
     solution_removed: bool = False
     supersedes: str | None = None
+    discarded: Annotated[SkipJsonSchema[tuple[str, ...]], BeforeValidator(_not_of_the_wire), Field(exclude=True)] = ()
 
     @property
     def is_final(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -12,7 +13,9 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
+from client.connection import Attached, Gap
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
+from client.frames import Subscribe
 from client.protocol import (
     Binding,
     OutcomeReport,
@@ -25,6 +28,7 @@ from client.protocol import (
 )
 from client.providers.readings import TaskId
 from client.providers.values import parse_object
+from client.websocket import WebsocketSubscription, open_websocket
 
 __all__ = ["Attached", "Gap", "ReceiverApi", "open_receiver_session"]
 
@@ -39,25 +43,8 @@ _PAGE = 200
 _LATER = (408, 425, 429)
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The cursor is of no use (any more); the log goes on at `resumes_at`, and what lies between is not in it."""
-
-    reason: str
-    resumes_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """A task that the receiver knew, and by its own clock how old it is and how long it has still to live."""
-
-    task: Task
-    age_seconds: float
-    seconds_left: float
-
-
 class ReceiverApi:
-    """One receiver with one API key.
+    """A `client.connection.ReceiverConnection` over HTTP, with one API key.
 
     Every function raises `ReceiverUnavailableError` where the same may work later (no answer, 429, 5xx), and
     `ReceiverRefusedError` where it will not. Cancelling one leaves open whether it was carried out; all may be
@@ -91,14 +78,18 @@ class ReceiverApi:
         """`GET /v1/tasks/{ref}`, as it is now."""
         return _read(Task, await self._ask("GET", f"/v1/tasks/{_part(ref)}"))
 
-    async def results(self, after: str, *, wait_seconds: float) -> ResultsPage | Gap:
-        """`GET /v1/results` with hints: the next page, once there is something in it or the wait is over."""
-        query = urlencode({"after": after, "limit": _PAGE, "wait": f"{wait_seconds:g}", "hints": "true"})
+    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
+        """`GET /v1/results`; see `ReceiverConnection`."""
+        query = urlencode({**_query_of(only), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
         try:
             answer = await self._ask("GET", f"/v1/results?{query}", seconds=wait_seconds + _CONNECT_SECONDS)
         except _CursorGoneError as error:
             return error.gap
         return _read(ResultsPage, answer)
+
+    def subscription(self) -> AbstractAsyncContextManager[WebsocketSubscription]:
+        """`GET /v1/subscribe`; see `ReceiverConnection`."""
+        return open_websocket(self._session, f"{self._url}/v1/subscribe", self._headers)
 
     async def _ask(
         self,
@@ -159,6 +150,18 @@ class _CursorGoneError(ReceiverRefusedError):
         self.gap = gap
 
 
+def _query_of(only: Subscribe) -> dict[str, str]:
+    names = (name if isinstance(name, str) else f"{name.provider}:{name.task_id}" for name in only.tasks or ())
+    given = {
+        "after": only.cursor,
+        "provider": only.provider,
+        "tags": ",".join(only.tags) or None,
+        "tasks": None if only.tasks is None else ",".join(names),
+        "hints": "true" if only.hints else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _read(model: type[Model], answer: _Answer) -> Model:
     try:
         return model.model_validate_json(answer.body)
@@ -188,7 +191,8 @@ def _attached(task: Task, answer: _Answer) -> Attached:
         age, left = (now - task.created_at).total_seconds(), (task.deadline_at - now).total_seconds()
     except (TypeError, ValueError):
         # Without a date, or one without a zone: as if it had been made now.
-        age, left = 0.0, (task.deadline_at - task.created_at).total_seconds()
+        left = (task.deadline_at - task.created_at).total_seconds()
+        return Attached(task, 0.0, max(0.0, left), is_age_known=False)
     return Attached(task, max(0.0, age), max(0.0, left))
 
 

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
+from client.connection import Attached
 from client.errors import ReceiverRefusedError
+from client.freshness import DATE_SECONDS
 from client.link import ReceiverLink
-from client.logs import Log
 from client.protocol import FirstOutcome, Registered, Registration, Task
 from client.providers.readings import TaskId
-from client.receiver_api import Attached
 from client.subscription import Subscriber
+from client.timeline import Timeline
 
 __all__ = ["Record"]
-
-_log = Log()
 
 
 class Record:
     """One task at the receiver: made, bound, reported to, and read for `subscriber` while it exists.
 
-    `ref` stays known when the record is lost.
+    `ref` stays known when the record is lost. `made_at` is a moment by `clock`, the client's, that is not after the
+    making of the record, by whomever; None while there is none, or where its age is not known.
     """
 
-    def __init__(self, link: ReceiverLink | None, registration: Registration, subscriber: Subscriber) -> None:
+    def __init__(
+        self,
+        link: ReceiverLink | None,
+        registration: Registration,
+        subscriber: Subscriber,
+        *,
+        timeline: Timeline,
+        clock: Callable[[], float],
+    ) -> None:
         self._link = link
         self._registration = registration
         self._subscriber = subscriber
+        self._timeline = timeline
+        self._clock = clock
         self._is_bind_refused = False
         self.ref: str | None = None
+        self.made_at: float | None = None
         self.exists = False
 
     @property
@@ -42,15 +54,26 @@ class Record:
         Raises:
             ReceiverRefusedError: the receiver said no.
         """
-        registered = None if self._link is None else await self._link.register(self._registration)
+        if self._link is None:
+            self._timeline.note("registration.skipped", reason="there is no receiver")
+            return None
+        asked_at = self._clock()
+        registered = await self._link.register(self._registration)
         match registered:
             case Registered(ref=ref, cursor=cursor):
+                self.made_at = asked_at
+                has_url = registered.callback_url is not None
+                self._timeline.info("task.registered", ref=ref, hasCallbackUrl=has_url)
                 self._adopt(ref, cursor)
-                _log.info("task.registered", ref=ref, hasCallbackUrl=registered.callback_url is not None)
-            case Attached(task=task) if not task.is_final:
-                self._adopt(task.ref, task.cursor or "start")
             case Attached(task=task):
+                if registered.is_age_known:
+                    self.made_at = asked_at - registered.age_seconds - DATE_SECONDS
                 self.ref = task.ref
+                self._timeline.info("task.attached", ref=task.ref, status=task.status)
+                if not task.is_final:
+                    self._adopt(task.ref, task.cursor or "start")
+            case None:
+                self._timeline.note("registration.skipped", reason="the receiver did not answer")
         return registered
 
     async def bind(self, task_id: TaskId) -> Task | None:
@@ -58,13 +81,15 @@ class Record:
         if self._link is None or self.ref is None or not self.exists:
             return None
         try:
-            return await self._link.bind(self.ref, task_id)
+            task = await self._link.bind(self.ref, task_id)
         except ReceiverRefusedError as error:
-            _log.warning("task.bind_refused", ref=self.ref, taskId=task_id, problem=error.slug)
+            self._timeline.warning("task.bind_refused", taskId=task_id, problem=error.slug)
             self._is_bind_refused = True
             if error.slug == "unknown-task":
                 self._subscriber.forget()
             return None
+        self._timeline.note("binding.postponed" if task is None else "task.bound", taskId=task_id)
+        return task
 
     async def report(self, task_id: TaskId | None, outcome: FirstOutcome) -> Task | None:
         """The task with the outcome that won, if the receiver answers now; otherwise it is told later."""
@@ -72,7 +97,9 @@ class Record:
             return None
         # An id that was refused once would make the report be refused as well.
         named = None if self._is_bind_refused and self.exists else task_id
-        return await self._link.report(self.ref if self.exists else None, named, self._registration, outcome)
+        task = await self._link.report(self.ref if self.exists else None, named, self._registration, outcome)
+        self._timeline.note("report.postponed" if task is None else "outcome.reported", source=outcome.source)
+        return task
 
     async def look(self) -> Task | None:
         """The task as the receiver knows it now, if it answers."""
@@ -85,7 +112,7 @@ class Record:
     def lose(self) -> None:
         """The receiver has no such record any more."""
         if self.exists:
-            _log.warning("task.forgotten", ref=self.ref)
+            self._timeline.warning("task.forgotten")
         self.leave()
         self.exists = False
 

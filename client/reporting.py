@@ -9,11 +9,11 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+from client.connection import ReceiverConnection
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
 from client.protocol import FirstOutcome, OutcomeReport, Registration
 from client.providers.readings import TaskId
-from client.receiver_api import ReceiverApi
 from client.timing import Timing, backoff_seconds
 
 __all__ = ["LateBinding", "LateOutcome", "Reports"]
@@ -31,7 +31,7 @@ class LateBinding:
     ref: str
     task_id: TaskId
 
-    async def deliver(self, api: ReceiverApi) -> None:
+    async def deliver(self, api: ReceiverConnection) -> None:
         """Binds the id."""
         await api.bind(self.ref, self.task_id)
 
@@ -49,7 +49,7 @@ class LateOutcome:
     outcome: FirstOutcome
     idempotency_key: str
 
-    async def deliver(self, api: ReceiverApi) -> None:
+    async def deliver(self, api: ReceiverConnection) -> None:
         """Reports the outcome, in one request."""
         if self.ref is not None:
             report = OutcomeReport(task_id=self.task_id, **dict(self.outcome))
@@ -67,7 +67,7 @@ class LateOutcome:
 class Reports:
     """Delivers what is added, in order, as soon as the receiver takes it; holds at most `limit`."""
 
-    def __init__(self, api: ReceiverApi, timing: Timing, *, limit: int = 1000) -> None:
+    def __init__(self, api: ReceiverConnection, timing: Timing, *, limit: int = 1000) -> None:
         self._api = api
         self._timing = timing
         self._limit = limit

@@ -15,6 +15,7 @@ from client.logs import Log
 from client.provider_api import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
 from client.providers import Dialect
 from client.providers.readings import Reaction, Reading, Refused, Submitted
+from client.timeline import Timeline
 from client.timing import Timing, backoff_seconds
 
 __all__ = ["Submission", "Submitter"]
@@ -26,13 +27,14 @@ _MAX_TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The answer to createTask, and whether the request had a callback URL.
+    """The answer to createTask, whether the request had a callback URL, and when it was sent, by the client's clock.
 
     `answered` is an `UnclearError` where it is not known whether a task was made; then nothing was sent after that.
     """
 
     answered: Answered[Submitted] | UnclearError
     has_callback: bool
+    sent_at: float
 
 
 class Submitter:
@@ -48,10 +50,12 @@ class Submitter:
         self._app_id = app_id
         self._is_address_refused = False
 
-    async def submit(self, task: Mapping[str, Any], callback_url: str | None, *, deadline_at: float) -> Submission:
+    async def submit(
+        self, task: Mapping[str, Any], callback_url: str | None, *, deadline_at: float, timeline: Timeline
+    ) -> Submission:
         """What the provider answered; refusals that a pause may mend are repeated while `deadline_at` allows.
 
-        Cancelling it leaves open whether a task was made.
+        What it waits for stands in the task's timeline. Cancelling it leaves open whether a task was made.
 
         Raises:
             NotSentError, ProviderBusyError: no task was made, and several tries were in vain.
@@ -60,34 +64,36 @@ class Submitter:
         while True:
             await self._wait_for_key(deadline_at)
             url = None if self._is_address_refused else callback_url
+            sent_at = self._timing.clock()
             try:
                 answered = await self._provider.create_task(task, callback_url=url, app_id=self._app_id)
             except NotSentError:
                 pause = backoff_seconds(failures, self._timing.random, first=0.25)
+                timeline.note("provider.missed", seconds=pause)
                 if not self._may_repeat(failures, pause, deadline_at):
                     raise
                 await self._timing.sleep(pause)
             except ProviderBusyError as error:
                 pause = self._pause(error.retry_after_seconds, failures)
                 self._gate.pause(pause)
+                timeline.note("provider.paused", seconds=pause)
                 if not self._may_repeat(failures, pause, deadline_at):
                     raise
             except UnclearError as error:
-                return Submission(error, url is not None)
+                return Submission(error, url is not None, sent_at)
             else:
                 reading = answered.said.reading
                 if url is not None and self._dialect.refuses_callback_url(reading):
                     self._refuse_address(reading)
+                    timeline.note("callback_url.refused")
                     continue
                 if not isinstance(reading, Refused) or reading.reaction is not Reaction.SLOW:
-                    return Submission(answered, url is not None)
+                    return Submission(answered, url is not None, sent_at)
                 pause = self._pause(answered.retry_after_seconds or reading.pause_seconds, failures)
                 self._gate.pause(pause)
-                _log.warning(
-                    "provider.paused", provider=self._dialect.provider, errorCode=reading.error_code, seconds=pause
-                )
+                timeline.warning("provider.paused", errorCode=reading.error_code, seconds=pause)
                 if not self._may_repeat(failures, pause, deadline_at):
-                    return Submission(answered, url is not None)
+                    return Submission(answered, url is not None, sent_at)
             failures += 1
 
     async def _wait_for_key(self, deadline_at: float) -> None:

@@ -1,36 +1,54 @@
-"""One reader of the receiver's log for all waits of a client: thousands of tasks, one connection.
+"""One reader of the receiver's log for all waits of a client: thousands of tasks, one websocket.
 
-It starts with the first task that waits and stops when none does. Whatever it is told twice changes nothing, so it may
-read a page again. After a gap in the log it looks at every waiting task: what the log no longer tells, the task does.
+It starts with the first task that waits and stops when none does. The websocket names exactly the tasks that are
+waited for, and named tasks are told whenever they have ended, so that after a break nothing is missing once they are
+named again. Where no websocket gets through, long polls of the whole log stand in; then the log's cursor is what
+nothing is missed by, and after a gap each task that waits is looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from itertools import islice
+from typing import Any, Protocol
 
+from client.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
+from client.frames import (
+    Added,
+    Deleted,
+    GapFrame,
+    Goodbye,
+    Heartbeat,
+    Hint,
+    ProblemFrame,
+    Removed,
+    ResultFrame,
+    StreamFrame,
+    Subscribe,
+    Subscribed,
+)
 from client.logs import Log
-from client.protocol import LogEntry, ResultsPage, Task
-from client.receiver_api import Gap, ReceiverApi
-from client.timing import Timing, backoff_seconds
+from client.names import Names
+from client.pages import LongPolls, look_at
+from client.protocol import Task
+from client.roads import Roads
+from client.timing import Timing
 
 __all__ = ["Reader", "Subscriber"]
 
 _log = Log()
 
-_WAIT_SECONDS = 20.0
-_LOOK_SECONDS = 5.0
-_MOST_SECONDS = 5.0
-# A page that comes back empty much sooner than asked: the receiver is shutting down.
-_EARLY_SECONDS = 1.0
+_LOOKS_AT_ONCE = 32
+# What is told last of these is how things stand: it is told to those that come later as well.
+_STATES = ("reader.connected", "reader.fell_back", "reader.broken", "receiver.lost")
 
 
 class Subscriber(Protocol):
     """One that waits for one task. None of these calls waits or fails."""
 
     def offer(self, task: Task) -> None:
-        """The task as the receiver knows it now, with or without an outcome."""
+        """The task as the receiver knows it now, with or without an outcome; each outcome once."""
 
     def hint(self) -> None:
         """An answer may be there: poll once."""
@@ -41,124 +59,178 @@ class Subscriber(Protocol):
     def wake(self) -> None:
         """The receiver fell silent or is heard again."""
 
+    def note(self, happened: str, **facts: Any) -> None:
+        """What became of the road to the receiver, for the task's timeline."""
+
 
 class Reader:
     """Reads the log while anyone waits, and gives each entry to those that wait for its task.
 
-    `silent_since` is when the receiver began to fail, None while it answers; `owner` runs the reading and is told of
-    its bugs.
+    `owner` runs the reading and is told of its bugs.
     """
 
-    def __init__(self, api: ReceiverApi, owner: asyncio.TaskGroup, timing: Timing) -> None:
-        self._api = api
+    def __init__(self, connection: ReceiverConnection, owner: asyncio.TaskGroup, timing: Timing) -> None:
+        self._connection = connection
         self._owner = owner
         self._timing = timing
-        self._subscribers: dict[str, set[Subscriber]] = {}
+        # With each subscriber, the cursor of the last outcome that it was told.
+        self._subscribers: dict[str, dict[Subscriber, str]] = {}
+        self._names = Names()
+        self._roads = Roads(timing, self._tell)
+        self._state: dict[str, Any] | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._unsure: set[str] = set()
-        self.silent_since: float | None = None
+        self._cursor: str | None = None
+        # Whether none of the tasks can have ended at or before the cursor without being told; else, which may have.
+        self._is_sure = True
+        self._unsure: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def add(self, ref: str, cursor: str, subscriber: Subscriber) -> None:
-        """From now on the subscriber is told of the task, if its result is behind `cursor`.
+    @property
+    def silent_since(self) -> float | None:
+        """When the receiver began to fail; None while it answers."""
+        return self._roads.silent_since
 
-        A reader that runs already has not read beyond what happens from now on; so only the first cursor matters.
-        """
-        self._subscribers.setdefault(ref, set()).add(subscriber)
+    def add(self, ref: str, cursor: str, subscriber: Subscriber) -> None:
+        """From now on the subscriber is told of the task; `cursor` is from before it could have ended."""
+        self._subscribers.setdefault(ref, {}).setdefault(subscriber, "")
+        self._names.want(ref)
         if self._reading is None:
-            self.silent_since = None
-            self._reading = self._owner.create_task(self._read(cursor), name="reader")
+            self._roads, self._state = Roads(self._timing, self._tell), None
+            self._cursor, self._is_sure, self._unsure = cursor, True, {}
+            self._reading = self._owner.create_task(self._read(self._roads), name="reader")
+        elif self._state is not None:
+            subscriber.note(**self._state)
 
     def remove(self, ref: str, subscriber: Subscriber) -> None:
-        """Tells the subscriber no more; the last one to go ends the reading, and its request."""
-        same = self._subscribers.get(ref, set())
-        same.discard(subscriber)
+        """Tells the subscriber no more; the last one to go ends the reading, and its connection."""
+        same = self._subscribers.get(ref, {})
+        same.pop(subscriber, None)
         if not same:
             self._subscribers.pop(ref, None)
-            self._unsure.discard(ref)
+            self._names.drop(ref)
         if not self._subscribers and self._reading is not None:
             self._reading.cancel()
             self._reading = None
 
-    async def _read(self, cursor: str) -> None:
-        failures = 0
+    async def _read(self, roads: Roads) -> None:
         while True:
-            started = self._timing.clock()
             try:
-                await self._look_at_unsure()
-                page = await self._api.results(cursor, wait_seconds=_WAIT_SECONDS)
-            except (ReceiverUnavailableError, ReceiverRefusedError) as error:
-                self._fell_silent(error)
-                failures = await self._back_off(failures)
-                continue
-            self._is_heard()
-            if isinstance(page, Gap):
-                _log.warning("log.gap_found", reason=page.reason, waiting=len(self))
-                cursor = page.resumes_at
-                self._unsure = set(self._subscribers)
-                failures = await self._back_off(failures)
-                continue
-            failures = 0
-            cursor = page.cursor
-            self._tell(page)
-            is_early = self._timing.clock() - started < _EARLY_SECONDS
-            if is_early and not page.results and not page.more:
-                await self._back_off(0)
+                if roads.road == "websocket":
+                    await self._follow(roads)
+                else:
+                    await self._poll(roads)
+                    roads.turn_back()
+            except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
+                await self._timing.sleep(roads.broke(error))
 
-    def _tell(self, page: ResultsPage) -> None:
-        for entry in page.results:
-            for subscriber in tuple(self._subscribers.get(_ref_of(entry), ())):
-                if entry.task is not None:
-                    subscriber.offer(entry.task)
-                elif entry.hint:
-                    subscriber.hint()
-                elif entry.deleted:
-                    subscriber.forget()
+    # By websocket
+
+    async def _follow(self, roads: Roads) -> None:
+        """Reads by a subscription until it breaks."""
+        async with self._connection.subscription() as opened:
+            await opened.send(Subscribe(id=0, cursor=self._cursor, tasks=self._names.begin(), hints=True))
+            self._take(roads, await opened.receive())
+            # Its cursor is one for what is named: what is named last may have ended before.
+            self._is_sure = False
+            await self._follow_opened(roads, opened)
+
+    async def _follow_opened(self, roads: Roads, opened: OpenSubscription) -> None:
+        broken: list[BaseException] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_names(opened))
+                while True:
+                    self._take(roads, await opened.receive())
+        except* (ReceiverUnavailableError, ReceiverRefusedError) as errors:
+            broken.extend(errors.exceptions)
+        raise broken[0]
+
+    async def _keep_names(self, opened: OpenSubscription) -> None:
+        """Names what is waited for from now on, and no more what is not; what gathers meanwhile goes in one frame."""
+        while True:
+            await self._names.changed.wait()
+            for frame in self._names.changes():
+                await opened.send(frame)
+            if self._names.unnamed:
+                _log.warning("reader.full", waiting=len(self), unnamed=self._names.unnamed)
+
+    # By long polls
+
+    async def _poll(self, roads: Roads) -> None:
+        """Reads by long polls until a websocket may be tried again."""
+        polls = LongPolls(self._connection, self._timing)
+        await polls.send(Subscribe(id=0, cursor=self._cursor, hints=True))
+        if self._cursor is None:
+            self._take(roads, await polls.receive())
+            self._is_sure = False
+        while not roads.is_over:
+            await self._look_at_unsure()
+            self._take(roads, await polls.receive())
 
     async def _look_at_unsure(self) -> None:
+        if not self._is_sure:
+            self._is_sure, self._unsure = True, dict.fromkeys(self._subscribers)
         while self._unsure:
-            ref = next(iter(self._unsure))
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    task = await self._api.task(ref)
-            except TimeoutError:
-                raise ReceiverUnavailableError(f"the receiver did not answer within {_LOOK_SECONDS:g} s") from None
-            except ReceiverRefusedError as error:
-                if error.slug != "unknown-task":
-                    raise
-                self._unsure.discard(ref)
+            refs = tuple(islice(self._unsure, _LOOKS_AT_ONCE))
+            for ref, task in await look_at(self._connection, [ref for ref in refs if ref in self._subscribers]):
+                if task is None:
+                    self._forget(ref)
+                else:
+                    self._offer(task)
+            for ref in refs:
+                self._unsure.pop(ref, None)
+
+    # What comes, whichever way
+
+    def _take(self, roads: Roads, frame: StreamFrame) -> None:
+        match frame:
+            case ResultFrame(cursor=cursor, task=task):
+                self._cursor = cursor
+                self._offer(task)
+            case Hint(cursor=cursor, ref=ref):
+                self._cursor = cursor
                 for subscriber in tuple(self._subscribers.get(ref, ())):
-                    subscriber.forget()
-            else:
-                self._unsure.discard(ref)
-                for subscriber in tuple(self._subscribers.get(ref, ())):
-                    subscriber.offer(task)
+                    subscriber.hint()
+            case Deleted(cursor=cursor, ref=ref):
+                self._cursor = cursor
+                self._forget(ref)
+            case Heartbeat(cursor=cursor) | Subscribed(cursor=cursor) | Added(cursor=cursor) | Removed(cursor=cursor):
+                self._cursor = cursor
+            case GapFrame(reason=reason, resumes_at=cursor):
+                # What is named is told all the same; what a poll reads is looked at.
+                self._cursor, self._is_sure = cursor, False
+                self._tell("log.gap_found", reason=reason)
+            case Goodbye():
+                raise ReceiverUnavailableError("the receiver is shutting down")
+            case ProblemFrame(problem=problem):
+                # Perhaps it was the cursor, and what is named needs none.
+                self._cursor = None
+                raise ReceiverUnavailableError(f"the receiver refused a frame: {problem.get('detail')}")
+        roads.heard()
 
-    async def _back_off(self, failures: int) -> int:
-        await self._timing.sleep(backoff_seconds(failures, self._timing.random, first=0.25, most=_MOST_SECONDS))
-        return failures + 1
+    def _offer(self, task: Task) -> None:
+        same = self._subscribers.get(task.ref, {})
+        outcome = (task.cursor or "?") if task.is_final else ""
+        for subscriber, told in tuple(same.items()):
+            if not outcome:
+                subscriber.offer(task)
+            elif told != outcome:
+                same[subscriber] = outcome
+                subscriber.offer(task)
 
-    def _fell_silent(self, error: Exception) -> None:
-        if self.silent_since is not None:
-            return
-        self.silent_since = self._timing.clock()
-        _log.warning("receiver.lost", reason=str(error), waiting=len(self))
-        self._wake()
+    def _forget(self, ref: str) -> None:
+        for subscriber in tuple(self._subscribers.get(ref, ())):
+            subscriber.forget()
 
-    def _is_heard(self) -> None:
-        if self.silent_since is None:
-            return
-        self.silent_since = None
-        _log.info("receiver.found", waiting=len(self))
-        self._wake()
-
-    def _wake(self) -> None:
+    def _tell(self, happened: str, **facts: Any) -> None:
+        """A change of the road: one log line, a step of each timeline, and reason enough to think again."""
+        is_good = happened in ("reader.connected", "receiver.found")
+        (_log.info if is_good else _log.warning)(happened, waiting=len(self), **facts)
+        if happened in _STATES:
+            self._state = {"happened": happened, **facts}
         for same in tuple(self._subscribers.values()):
             for subscriber in tuple(same):
+                subscriber.note(happened, **facts)
                 subscriber.wake()
-
-
-def _ref_of(entry: LogEntry) -> str:
-    return entry.task.ref if entry.task is not None else entry.ref or ""

@@ -1,73 +1,33 @@
-"""`TaskClient`: submit tasks to a provider and await each; `Task`: one that was submitted."""
+"""`TaskClient`: submit tasks to a provider and await each."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from client import protocol
-from client.arguments import ClientArguments, Given, read_arguments
-from client.errors import BadArgumentError, ClientClosedError, ProviderUnreachableError
-from client.gate import KeyGate
+from client.arguments import Given, read_arguments
+from client.connection import ReceiverConnection
+from client.errors import BadArgumentError, ClientClosedError, ProviderUnreachableError, StaleAnswerError
+from client.freshness import FreshnessRule, name_of
+from client.handle import Task
 from client.images import with_encoded_body
-from client.link import ReceiverLink
 from client.outcomes import refusal_of
-from client.progress import Surroundings
-from client.provider_api import ProviderApi, open_provider_session
 from client.providers import DIALECTS, Dialect
 from client.providers.readings import Failed, Refused, TaskId, Unknown
-from client.receiver_api import ReceiverApi, open_receiver_session
-from client.submitting import Submitter
+from client.results import read_log, subscription_of
+from client.surroundings import Surroundings, open_surroundings
 from client.timing import Timing
 from client.watching import Watch
 
 __all__ = ["Task", "TaskClient"]
 
 _CLOSE_SECONDS = 2.0
-
-
-class Task:
-    """A task that was submitted or attached to; awaited or not, it is followed to its end while the client is open."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def __repr__(self) -> str:
-        return f"<Task ref={self.ref!r} taskId={self.task_id!r}>"
-
-    @property
-    def ref(self) -> str | None:
-        """The receiver's id of the task; None where it was done without."""
-        return self._watch.ref
-
-    @property
-    def task_id(self) -> TaskId | None:
-        """The provider's id; None where the answer to createTask was lost."""
-        return self._watch.task_id
-
-    def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Calls `listener` once it has ended, or now if it has; calling what this returns takes that back."""
-        return self._watch.ending.when_finished(listener)
-
-    async def result(self, timeout: float | None = None) -> protocol.Task:
-        """The finished task with its solution; any number of waiters may ask, any number of times.
-
-        Cancelling the wait leaves nothing behind; the task lives on.
-
-        Raises:
-            TimeoutError: `timeout` seconds passed; the task lives on.
-            TaskFailedError, UnsolvableError: the task ended as failed.
-            TaskTimedOutError, SubmitUnknownError: no answer came until its deadline.
-            WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refuses to be asked, and won't call back.
-            ClientClosedError: the client was closed first.
-        """
-        async with asyncio.timeout(timeout):
-            return await self._watch.answer()
 
 
 class TaskClient:
@@ -78,10 +38,11 @@ class TaskClient:
     polled, within the provider's limits over all tasks of the key.
 
     Keys come from `<PROVIDER>_CLIENT_KEY` and `CALLBACK_RECEIVER_KEY`, the receiver's address from
-    `CALLBACK_RECEIVER_URL`, where they are not given. `provider_url` (or `<PROVIDER>_URL`) is another endpoint, or
-    a sandbox. `first_poll_seconds` is when a task behind a callback is first polled; `requests_per_second` bounds
-    all polls; `timeout_seconds` is how long a task may take, by default the provider's window and a grace; `tags`
-    are given to every task. `timing` is for tests.
+    `CALLBACK_RECEIVER_URL`, where they are not given. `receiver` is one without an address, such as one that is mounted
+    in this process; then neither address nor key of another is read. `provider_url` (or `<PROVIDER>_URL`) is another
+    endpoint, or a sandbox. `first_poll_seconds` is when a task behind a callback is first polled; `requests_per_second`
+    bounds all polls; `timeout_seconds` is how long a task may take, by default the provider's window and a grace;
+    `tags` are given to every task. `timing` is for tests.
 
     Raises:
         BadArgumentError: an argument or a variable is wrong or missing; the text names it.
@@ -94,6 +55,7 @@ class TaskClient:
         client_key: str | None = None,
         receiver_url: str | None = None,
         receiver_key: str | None = None,
+        receiver: ReceiverConnection | None = None,
         provider_url: str | None = None,
         app_id: str | None = None,
         first_poll_seconds: float | None = None,
@@ -108,6 +70,7 @@ class TaskClient:
             client_key=client_key,
             receiver_url=receiver_url,
             receiver_key=receiver_key,
+            receiver=receiver,
             provider_url=provider_url,
             app_id=app_id,
             first_poll_seconds=first_poll_seconds,
@@ -118,6 +81,7 @@ class TaskClient:
         self._arguments = read_arguments(given, dialects, os.environ)
         self._timing = timing or Timing()
         self._watches: dict[Watch, asyncio.Task[None]] = {}
+        self._readings: set[asyncio.Timeout] = set()
         self._stack = AsyncExitStack()
         self._owner: asyncio.TaskGroup | None = None
         self._around: Surroundings | None = None
@@ -127,7 +91,7 @@ class TaskClient:
             raise ClientClosedError("a client is opened once")
         self._owner = owner = asyncio.TaskGroup()
         await owner.__aenter__()
-        self._around = await _surroundings(self._arguments, self._timing, self._stack, owner)
+        self._around = await open_surroundings(self._arguments, self._timing, self._stack, owner)
         return self
 
     async def __aexit__(
@@ -135,6 +99,8 @@ class TaskClient:
     ) -> None:
         around, owner = self._open()
         self._around = None
+        for reading in self._readings:
+            reading.reschedule(0.0)
         try:
             ending = tuple(self._watches.values())
             for watch in tuple(self._watches):
@@ -172,7 +138,8 @@ class TaskClient:
             ReceiverRefusedError: the receiver refused the registration, mostly because of its key; nothing was sent.
             ClientClosedError: the client is not open.
         """
-        watch = await self._submit(task, tags, metadata, timeout_seconds)
+        registration, encoded = await self._prepared(task, tags, metadata, timeout_seconds)
+        watch = self._start(registration, encoded)
         await self._accepted(watch)
         return Task(watch)
 
@@ -184,24 +151,46 @@ class TaskClient:
         metadata: Mapping[str, Any] | None = None,
         timeout_seconds: float | None = None,
         timeout: float | None = None,
+        fresh_for: float | None = None,
+        fresh_tries: int = 3,
     ) -> protocol.Task:
         """Submits a task and waits for it: the finished task with its solution.
 
+        With `fresh_for` no answer is given out that may be older than so many seconds at the moment when this returns.
+        Its age counts from the earliest moment at which it may have been ready: for a callback, when the receiver got
+        it; for a poll, when the last poll that was answered with "processing" was sent, or createTask itself. So the
+        first poll comes early enough to know, within the provider's limits. The receiver's clock and this machine's may
+        differ: neither is compared with the other. A provider that delivers again what it could not deliver at first
+        makes an answer look younger than it is.
+
+        An answer that is too old (its callback was lost, the receiver was down, this process was paused) is thrown
+        away, and the task submitted, and paid for, anew: at most `fresh_tries` times in all, and for no other reason.
+        What was thrown away is told by the log line `answer.discarded`, and by `discarded` of what is returned; where
+        there is a receiver, it has it.
+
         Cancelling it, or the end of `timeout`, leaves the task to be followed to its end and stored by the receiver;
-        without a receiver it abandons the task.
+        without a receiver it abandons the task. `timeout` is for all tries, `timeout_seconds` for each task.
 
         Raises:
             TimeoutError: `timeout` seconds passed.
+            StaleAnswerError: every answer was too old; `fresh_tries` tasks were submitted.
+            BadArgumentError: also where no callback can come, and polls alone cannot tell that an answer is so young.
             CallbackReceiverError: as `submit` and `Task.result`.
         """
+        rule = FreshnessRule(fresh_for, fresh_tries)
+        rule.check(self._arguments.dialect.polls, has_callback=self._arguments.has_callback)
+        stale: list[StaleAnswerError] = []
         async with asyncio.timeout(timeout):
-            watch = await self._submit(task, tags, metadata, timeout_seconds)
-            await self._accepted(watch)
-            try:
-                return await watch.answer()
-            except asyncio.CancelledError:
-                self._give_up_on(watch)
-                raise
+            registration, encoded = await self._prepared(task, tags, metadata, timeout_seconds)
+            while True:
+                try:
+                    solved = await self._solved(self._start(registration, encoded), fresh_for)
+                except StaleAnswerError as error:
+                    stale.append(error)
+                    if (last := rule.too_old(stale)) is not None:
+                        raise last from None
+                else:
+                    return solved.model_copy(update={"discarded": tuple(name_of(each.task) for each in stale)})
 
     async def attach(self, task_id: TaskId) -> Task:
         """A task that exists already at the provider, submitted by whomever, by the provider's id.
@@ -218,7 +207,21 @@ class TaskClient:
         await self._accepted(watch)
         return Task(watch)
 
-    async def as_completed(self, tasks: Iterable[Task]) -> AsyncIterator[Task]:
+    async def first(self, tasks: Iterable[Task], timeout: float | None = None) -> Task:
+        """The first of the tasks to end, failed or not; `result` of it is there at once. The others live on.
+
+        Of several that have ended already, it is the one that was named first. Cancelling it leaves nothing behind.
+
+        Raises:
+            TimeoutError: `timeout` seconds passed, and none has ended.
+            BadArgumentError: there are no tasks.
+        """
+        async with asyncio.timeout(timeout), aclosing(self.as_completed(tasks)) as ended:
+            async for task in ended:
+                return task
+        raise BadArgumentError("tasks: expected at least one to wait for")
+
+    async def as_completed(self, tasks: Iterable[Task]) -> AsyncGenerator[Task, None]:
         """The tasks in the order in which they end, failed ones too; `result` of each is there at once.
 
         Cancelling it, or leaving the loop, leaves nothing behind.
@@ -232,6 +235,35 @@ class TaskClient:
         finally:
             for take_back in takings_back:
                 take_back()
+
+    def results(
+        self,
+        *,
+        provider: str | None = None,
+        tags: Iterable[str] = (),
+        tasks: Iterable[Task | str | tuple[str, TaskId]] | None = None,
+        after: str | None = None,
+    ) -> AsyncGenerator[protocol.Task]:
+        """Each result of the receiver's log once, as it comes, whoever submitted its task. It does not end by itself.
+
+        As `read_results`, with the receiver of this client. `tasks` may be handles, too. Where no `provider` is named,
+        it is the client's own, unless only `tasks` are. Leaving the loop closes the connection soon after,
+        `contextlib.aclosing` at once; cancelling it leaves nothing behind.
+
+        Raises:
+            BadArgumentError: an argument is wrong, or the client has no receiver; at once.
+            ResultsGapError: the cursor is gone, so results may have been missed; the error says where to go on.
+            ReceiverRefusedError: the key may not read, or `after` is no cursor.
+            ClientClosedError: the client is not open, or was closed meanwhile.
+        """
+        around, _ = self._open()
+        if around.receiver is None:
+            raise BadArgumentError("receiver: results are read from one, and this client has none")
+        named = tasks if tasks is None or isinstance(tasks, str) else [self._name(task) for task in tasks]
+        if provider is None and (tags or named is None):
+            provider = self._arguments.dialect.provider
+        only = subscription_of(after, provider=provider, tags=tags, tasks=named)
+        return self._while_open(read_log(around.receiver, only, self._timing))
 
     async def balance(self) -> float:
         """What the provider says is left in the account, in its unit.
@@ -250,20 +282,28 @@ class TaskClient:
             case _:
                 raise ProviderUnreachableError(f"{around.dialect.provider}: getBalance was not answered with a balance")
 
-    async def _submit(
+    async def _solved(self, watch: Watch, fresh_for: float | None) -> protocol.Task:
+        await self._accepted(watch)
+        try:
+            return await watch.answer(fresh_for)
+        except asyncio.CancelledError:
+            self._give_up_on(watch)
+            raise
+
+    async def _prepared(
         self,
         task: Mapping[str, Any],
         tags: Iterable[str],
         metadata: Mapping[str, Any] | None,
         timeout_seconds: float | None,
-    ) -> Watch:
+    ) -> tuple[protocol.Registration, dict[str, Any]]:
         self._open()
         encoded = await with_encoded_body(task)
         self._arguments.check_task(encoded)
         registration = self._arguments.registration(
             timeout_seconds=timeout_seconds, tags=tags, metadata=dict(metadata or {}), type=encoded["type"]
         )
-        return self._start(registration, encoded)
+        return registration, encoded
 
     def _start(self, registration: protocol.Registration, task: Mapping[str, Any] | None) -> Watch:
         around, owner = self._open()
@@ -279,33 +319,35 @@ class TaskClient:
             self._give_up_on(watch)
             raise
 
+    def _name(self, task: Task | str | tuple[str, TaskId]) -> str | tuple[str, TaskId]:
+        if not isinstance(task, Task):
+            return task
+        if task.ref is None and task.task_id is None:
+            raise BadArgumentError("tasks: one of them has neither a ref nor a taskId")
+        return task.ref or (self._arguments.dialect.provider, task.task_id or 0)
+
+    async def _while_open(self, results: AsyncGenerator[protocol.Task]) -> AsyncGenerator[protocol.Task]:
+        async with aclosing(results):
+            while True:
+                try:
+                    async with asyncio.timeout(None) as reading:
+                        self._open()
+                        self._readings.add(reading)
+                        result = await anext(results)
+                except TimeoutError:
+                    # It is the end of the client that ended the wait.
+                    self._open()
+                    raise
+                finally:
+                    self._readings.discard(reading)
+                yield result
+
     def _give_up_on(self, watch: Watch) -> None:
         """Without a receiver nobody can get an answer any more that its only waiter does not wait for."""
-        if self._arguments.receiver_url is None:
+        if not self._arguments.has_receiver:
             watch.abandon()
 
     def _open(self) -> tuple[Surroundings, asyncio.TaskGroup]:
         if self._around is None or self._owner is None:
             raise ClientClosedError("the client is not open: use `async with TaskClient(...)`")
         return self._around, self._owner
-
-
-async def _surroundings(
-    arguments: ClientArguments, timing: Timing, stack: AsyncExitStack, owner: asyncio.TaskGroup
-) -> Surroundings:
-    session = await stack.enter_async_context(open_provider_session())
-    provider = ProviderApi(session, arguments.dialect, arguments.client_key, arguments.provider_url)
-    gate = KeyGate(arguments.requests_per_second, timing.clock)
-    link = None
-    if arguments.receiver_url is not None:
-        session = await stack.enter_async_context(open_receiver_session())
-        link = ReceiverLink(ReceiverApi(session, arguments.receiver_url, arguments.receiver_key), owner, timing)
-    return Surroundings(
-        dialect=arguments.dialect,
-        provider=provider,
-        submitter=Submitter(provider, arguments.dialect, gate, timing, app_id=arguments.app_id),
-        link=link,
-        gate=gate,
-        timing=timing,
-        first_poll_seconds=arguments.first_poll_seconds,
-    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 __all__ = ["Timing", "backoff_seconds"]
 
@@ -16,14 +18,23 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+# A clock that goes on while the machine sleeps, as the providers' do: answers get old meanwhile.
+_clock: Callable[[], float] = time.monotonic
+if sys.platform == "linux":
+    _clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+elif sys.platform == "darwin":
+    _clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """The clocks, the sleep and the chance of one client; tests and simulations bring their own.
 
-    `clock` gives seconds that only grow, `now` the aware wall clock, `random` a number from 0 up to 1.
+    `clock` gives seconds that only grow, also while the machine sleeps; `now` the aware wall clock, `random` a number
+    from 0 up to 1.
     """
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = _clock
     now: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random

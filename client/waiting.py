@@ -1,7 +1,8 @@
 """What to do next for a task that has no outcome yet: poll, wait, or give up. Pure.
 
 All times are seconds on one axis that only grows. Kept here: the provider's limits (no poll before the first one is
-due, none faster than the interval, none beyond the number allowed, none after the window), and that every wait ends.
+due, none faster than the interval, none beyond the number allowed, none after the window), that every wait ends, and
+that where only young answers are wanted, they are asked for often enough to be young.
 """
 
 from __future__ import annotations
@@ -11,10 +12,24 @@ from dataclasses import dataclass
 
 from client.providers import PollPlan
 
-__all__ = ["SILENCE_SECONDS", "GiveUp", "Known", "Poll", "Step", "UnknownIsFinal", "Wait", "first_poll_at", "next_step"]
+__all__ = [
+    "SILENCE_SECONDS",
+    "GiveUp",
+    "Known",
+    "Poll",
+    "Step",
+    "UnknownIsFinal",
+    "Wait",
+    "first_poll_at",
+    "hand_over_seconds",
+    "next_step",
+    "proof_poll_at",
+]
 
 SILENCE_SECONDS = 3.0
 """A receiver that has been failing for so long is not waited for: its tasks are polled."""
+
+_HAND_OVER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +40,8 @@ class Known:
     `can_poll` is false while no `taskId` is known, and after the provider refused to be asked. `expects_callback`:
     the provider was given a URL. `first_poll_seconds`, where set, replaces the plan's first wait behind a callback.
     `is_unknown`: the last poll was answered with "unknown id". `silent_since`: the receiver has been failing since
-    then.
+    then. `fresh_for`: somebody waits who takes no answer that is older. `unfinished_at`: the last moment at which the
+    task was known to be unfinished; None: it never was.
     """
 
     plan: PollPlan
@@ -40,6 +56,8 @@ class Known:
     is_unknown: bool = False
     paused_until: float = -math.inf
     silent_since: float | None = None
+    fresh_for: float | None = None
+    unfinished_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +114,25 @@ def first_poll_at(known: Known) -> float:
     return known.submitted_at + min(wanted, max(latest, min(wanted, plan.first_after_seconds)))
 
 
+def proof_poll_at(known: Known) -> float:
+    """When a poll is due so that an answer which only polls bring is young enough when it is handed over.
+
+    It may have lain there since the task was last known to be unfinished. So that is asked in time, no more often, and
+    not before the provider's first wait.
+    """
+    if known.fresh_for is None:
+        return math.inf
+    earliest = known.submitted_at + known.plan.first_after_seconds
+    if known.unfinished_at is None:
+        return earliest
+    return max(earliest, known.unfinished_at + known.fresh_for - hand_over_seconds(known.fresh_for))
+
+
+def hand_over_seconds(fresh_for: float) -> float:
+    """The part of `fresh_for` that is left to the poll itself and to the way of its answer."""
+    return min(_HAND_OVER_SECONDS, fresh_for / 4.0)
+
+
 def _next_poll_at(known: Known) -> float:
     """When the next poll is due; infinity: never, as things are."""
     if not known.can_poll:
@@ -110,7 +147,7 @@ def _next_poll_at(known: Known) -> float:
 
 
 def _unhinted_poll_at(known: Known) -> float:
-    due = first_poll_at(known)
+    due = min(first_poll_at(known), proof_poll_at(known))
     if known.silent_since is None:
         return due
     unattended = max(known.submitted_at + known.plan.first_after_seconds, known.silent_since + SILENCE_SECONDS)

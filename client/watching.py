@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from math import inf, isfinite
 from typing import Any, assert_never
 
+from client.connection import Attached
 from client.endings import Ending
-from client.errors import ClientClosedError, ProviderUnreachableError, ReceiverRefusedError
-from client.logs import Log
-from client.outcomes import failure_of, refusal_of
-from client.progress import Progress, Surroundings
+from client.errors import ClientClosedError, ProviderUnreachableError, ReceiverRefusedError, StaleAnswerError
+from client.outcomes import failure_of, refusal_of, words_of
+from client.progress import Progress
 from client.protocol import Registered, Registration, Task
 from client.provider_api import Answered, ProviderBusyError, UnclearError
 from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
-from client.receiver_api import Attached
 from client.submitting import Submission
+from client.surroundings import Surroundings
+from client.timeline import Timeline
 from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
 
 __all__ = ["Watch"]
-
-_log = Log()
 
 _PAUSE_SECONDS = 5.0
 
@@ -43,6 +43,7 @@ class Watch:
         self._progress = Progress(around, registration, self._stop)
         self._last_answer: Answered[Reading] | None = None
         self._running: asyncio.Task[None] | None = None
+        self._noted_pause = -inf
 
     @property
     def ref(self) -> str | None:
@@ -59,6 +60,11 @@ class Watch:
         """How the task ended."""
         return self._progress.ending
 
+    @property
+    def timeline(self) -> Timeline:
+        """What happened to the task so far."""
+        return self._progress.timeline
+
     async def accepted(self) -> None:
         """Returns once the task was submitted, or attached to, or has ended. Cancelling it leaves nothing behind.
 
@@ -69,10 +75,21 @@ class Watch:
         if self._progress.submit_error is not None:
             raise self._progress.submit_error()
 
-    async def answer(self) -> Task:
-        """The finished task; raises how else it ended. Cancelling it leaves nothing behind."""
-        await self.ending.finished.wait()
-        return self.ending.answer(self._around.dialect.codes)
+    async def answer(self, fresh_for: float | None = None) -> Task:
+        """The finished task; raises how else it ended, or that its answer is too old by now.
+
+        Cancelling it leaves nothing behind.
+        """
+        with self._progress.kept_fresh(fresh_for):
+            await self.ending.finished.wait()
+        task = self.ending.answer(self._around.dialect.codes)
+        age_seconds = self._progress.age_seconds()
+        if fresh_for is not None and age_seconds > fresh_for:
+            # No infinity: lines are written as JSON.
+            age = round(age_seconds, 3) if isfinite(age_seconds) else None
+            self.timeline.warning("answer.discarded", ageSeconds=age, freshFor=fresh_for)
+            raise StaleAnswerError(task, fresh_for=fresh_for, ages_seconds=[age_seconds])
+        return task
 
     def start(self, owner: asyncio.TaskGroup) -> asyncio.Task[None]:
         """Runs the watch in `owner`, until the task has ended or the watch is abandoned."""
@@ -82,6 +99,8 @@ class Watch:
     def abandon(self) -> None:
         """Ends the watch at once: nobody will ask for its outcome, or nobody can any more."""
         closed = partial(ClientClosedError, "the client was closed while the task was still waiting")
+        if not self.ending.finished.is_set():
+            self.timeline.note("task.abandoned", reason="the client was closed, or nobody waits any more")
         if not self._progress.accepted.is_set():
             self._progress.fail(closed)
         self.ending.settle(closed)
@@ -115,13 +134,17 @@ class Watch:
         callback_url = registered.callback_url if isinstance(registered, Registered) else None
         # Counted from here, the deadline is never before that of the record.
         deadline_at = clock() + (self._registration.timeout_seconds or 0.0)
-        progress.learn(submitted_at=clock(), deadline_at=deadline_at)
+        progress.learn(submitted_at=clock(), unfinished_at=clock(), deadline_at=deadline_at)
         try:
-            submission = await self._around.submitter.submit(task, callback_url, deadline_at=deadline_at)
+            submission = await self._around.submitter.submit(
+                task, callback_url, deadline_at=deadline_at, timeline=self.timeline
+            )
         except ProviderUnreachableError as error:
             progress.fail(partial(ProviderUnreachableError, str(error)))
             return
-        progress.learn(expects_callback=submission.has_callback and progress.record.exists)
+        progress.learn(
+            expects_callback=submission.has_callback and progress.record.exists, unfinished_at=submission.sent_at
+        )
         await self._submitted(submission)
 
     async def _register(self) -> Registered | Attached | None:
@@ -136,14 +159,15 @@ class Watch:
     async def _submitted(self, submission: Submission) -> None:
         progress, answered = self._progress, submission.answered
         if isinstance(answered, UnclearError):
-            _log.warning("task.submit_unclear", **progress.names(), reason=str(answered))
+            self.timeline.warning("task.submit_unclear", reason=str(answered))
             if not progress.known.expects_callback:
                 progress.fail(partial(ProviderUnreachableError, f"{answered}; a task may have been made"))
             return
         progress.task_id = answered.said.task_id
         match answered.said.reading:
-            case Pending(state):
-                _log.info("task.submitted", **progress.names(), state=state, hasCallback=submission.has_callback)
+            case Pending() as said:
+                has_callback = submission.has_callback
+                self.timeline.info("task.submitted", taskId=self.task_id, hasCallback=has_callback, **words_of(said))
                 progress.learn(can_poll=True)
                 await self._bind()
             case Ready() as said:
@@ -166,7 +190,7 @@ class Watch:
         if task is not None and task.disputed:
             task = await self._confirm(task)
         if task is not None:
-            self._progress.offer(task)
+            self._progress.offer(task, "binding")
 
     async def _confirm(self, disputed: Task) -> Task:
         """Polls once, because a callback had brought an outcome for another id than createTask's."""
@@ -184,7 +208,7 @@ class Watch:
             return
         task = registered.task
         if task.is_final:
-            progress.settle(task)
+            progress.settle(task, "registration")
             return
         progress.created_at = task.created_at
         progress.task_id = task.task_id or self.task_id
@@ -198,7 +222,7 @@ class Watch:
         # Read again now that the reader tells of it: nothing can come to pass in between.
         task_now = await progress.record.look()
         if task_now is not None:
-            progress.offer(task_now)
+            progress.offer(task_now, "look")
 
     # From there to the end
 
@@ -207,6 +231,7 @@ class Watch:
         progress.woken.clear()
         match progress.next_step():
             case Wait(until):
+                self._note_pause(until)
                 await self._around.timing.wait(progress.woken, until)
             case Poll():
                 await self._poll()
@@ -214,11 +239,19 @@ class Watch:
                 await self._end_as_unknown()
             case GiveUp():
                 task = await progress.record.look()
-                if task is None or not task.is_final:
-                    task = progress.local().given_up(progress.now())
-                progress.settle(task)
+                if task is not None and task.is_final:
+                    progress.settle(task, "look")
+                else:
+                    progress.settle(progress.local().given_up(progress.now()), "deadline")
             case step:
                 assert_never(step)
+
+    def _note_pause(self, until: float) -> None:
+        if until == self._around.gate.paused_until != self._noted_pause:
+            self._noted_pause = until
+            self.timeline.note(
+                "poll.postponed", seconds=until - self._around.timing.clock(), reason="the key is paused"
+            )
 
     async def _poll(self) -> None:
         progress = self._progress
@@ -249,7 +282,8 @@ class Watch:
         progress, clock, task_id = self._progress, self._around.timing.clock, self.task_id
         if task_id is None:
             return None
-        progress.learn(polls=progress.known.polls + 1, last_poll_at=clock(), is_hinted=False)
+        sent_at = clock()
+        progress.learn(polls=progress.known.polls + 1, last_poll_at=sent_at, is_hinted=False)
         try:
             answered = await self._around.provider.get_task_result(
                 task_id, seconds=progress.known.deadline_at - clock()
@@ -257,27 +291,35 @@ class Watch:
         except ProviderUnreachableError as error:
             if isinstance(error, ProviderBusyError):
                 self._around.gate.pause(error.retry_after_seconds or 0.0)
-            _log.warning("poll.failed", **progress.names(), reason=str(error))
+            self.timeline.warning("poll.failed", reason=str(error))
             return None
         finally:
             # The interval counts from the answer: "ask again after 3 s" is what it says.
             progress.learn(last_poll_at=clock())
-        _log.info("task.polled", **progress.names(), polls=progress.known.polls, said=type(answered.said).__name__)
+        said = answered.said
+        if isinstance(said, Pending) and said.state:
+            # An answer without a word on the state proves nothing.
+            progress.learn(unfinished_at=sent_at)
+        self.timeline.info("task.polled", polls=progress.known.polls, said=type(said).__name__, **words_of(said))
         return answered
 
     def _poll_refused(self, said: Refused, retry_after_seconds: float | None) -> None:
         """An error about the request is never an outcome: ask later, or wait for the callback, or tell the caller."""
         around, progress = self._around, self._progress
         if said.reaction is Reaction.SLOW:
-            around.gate.pause(retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS)
-            _log.warning("provider.paused", provider=around.dialect.provider, errorCode=said.error_code)
+            seconds = retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS
+            around.gate.pause(seconds)
+            self.timeline.warning("provider.paused", errorCode=said.error_code, seconds=seconds)
             return
         progress.learn(can_poll=False)
         if not progress.known.expects_callback:
+            self.timeline.note("poll.refused", errorCode=said.error_code, consequence="nobody else would tell")
             self.ending.settle(partial(refusal_of, around.dialect.provider, said))
-        elif said.error_code not in around.said_once:
-            around.said_once.add(said.error_code)
-            _log.warning("poll.refused", **progress.names(), errorCode=said.error_code, consequence="callbacks only")
+            return
+        is_new = said.error_code not in around.said_once
+        around.said_once.add(said.error_code)
+        tell = self.timeline.warning if is_new else self.timeline.note
+        tell("poll.refused", errorCode=said.error_code, consequence="callbacks only")
 
     async def _end_as_unknown(self) -> None:
         answered = self._last_answer

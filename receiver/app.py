@@ -20,7 +20,7 @@ from receiver.inbox import Inbox, InboxRules
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.tickets import Tickets
-from receiver.web import callbacks, health, results, stream, subscribe, tasks, tickets
+from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
@@ -148,6 +148,7 @@ def _add_routes(app: web.Application) -> None:
     route("GET", "/v1/results/stream", needs_for_stream(stream.stream))
     route("GET", "/v1/subscribe", needs_for_stream(subscribe.subscribe))
     route("POST", "/v1/tickets", needs("read", tickets.make_ticket))
+    route("GET", "/asyncapi.json", documents.asyncapi)
     # Monitors ask by HEAD, too.
     app.router.add_get("/healthz", health.healthz)
     app.router.add_get("/readyz", health.readyz)

@@ -22,7 +22,7 @@ from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import CONTEXT
-from receiver.web.sending import StreamRules
+from receiver.web.sending import StreamRules, Streams
 
 __all__ = [
     "ADMIN",
@@ -122,6 +122,11 @@ class RunningReceiver(Api):
         assert self._runner.server is not None
         transports = [connection.transport for connection in self._runner.server.connections]
         return [transport.get_write_buffer_size() for transport in transports if transport is not None]
+
+    @property
+    def ticker(self) -> Streams:
+        """What lets its streams beat."""
+        return self._runner.app[CONTEXT].streams
 
     async def stop(self) -> None:
         """Shuts it down as a signal would."""

@@ -5,8 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import runpy
+import socket
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
 
 from client.demo.pictures import draw_picture
 from client.sandbox import Sandbox, Settings
@@ -17,12 +26,12 @@ from receiver.settings import settings_table
 from tests.support import ADMIN, running_receiver
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 async def test_the_example_runs(tmp_path: Path) -> None:
     """The Python of the README, as it stands there, prints an answer for each image, by callback."""
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "example.py").write_text(example)
+    (tmp_path / "example.py").write_text(EXAMPLES[0])
     (tmp_path / "images").mkdir()
     for number in range(3):
         draw_picture(tmp_path / "images" / f"{number}.png", number)
@@ -44,6 +53,30 @@ async def test_the_example_runs(tmp_path: Path) -> None:
     assert shown.count("came by callback") == 3
 
 
+async def test_the_example_in_one_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application that mounts the receiver, as it stands in the README, answers a request by a callback."""
+    (tmp_path / "example.py").write_text(EXAMPLES[1])
+    settings = Settings(async_images=True, latency_seconds=(0.1, 0.3))
+    draw_picture(tmp_path / "image.png", 1)
+    async with Sandbox("capsolver", settings) as sandbox:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            for name, value in {
+                "CAPSOLVER_CLIENT_KEY": "anything",
+                "CAPSOLVER_URL": sandbox.url,
+                "RECEIVER_API_KEYS": f"tests:{ADMIN}",
+                "RECEIVER_PUBLIC_URL": f"{url}/receiver",
+            }.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.chdir(tmp_path)
+            app = runpy.run_path("example.py")["app"]
+            async with served(app, listener):
+                answer = await posted(f"{url}/solve", (tmp_path / "image.png").read_bytes())
+
+    assert answer["source"] == "callback"
+    assert answer["text"]
+
+
 def test_the_table_of_settings_is_generated() -> None:
     """What `receiver.settings` says is what the README shows; `make docs` renews it."""
     (shown,) = re.findall(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README, re.DOTALL)
@@ -63,3 +96,21 @@ def test_every_route_is_told(tmp_path: Path) -> None:
 def test_every_problem_status_is_told() -> None:
     """Each HTTP status that a problem can have is named somewhere in the README."""
     assert {problem.status for problem in PROBLEMS.values() if str(problem.status) not in README} == set()
+
+
+@asynccontextmanager
+async def served(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
+    """Serves an application as `run_app` would."""
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def posted(url: str, body: bytes) -> Any:
+    """The JSON that a POST is answered with."""
+    async with aiohttp.ClientSession() as session, session.post(url, data=body) as response:
+        return await response.json()

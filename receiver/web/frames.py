@@ -30,7 +30,10 @@ class Frame:
 
 
 class Frames:
-    """Renders what subscribers get; the tasks that were rendered last are kept, within a bound of bytes."""
+    """Renders what subscribers get; the results that were rendered last are kept, within a bound of bytes.
+
+    So the same bytes wait in the buffers of all that get them.
+    """
 
     def __init__(self, cursor_at: Callable[[int], str], *, most_bytes: int = _MOST_BYTES) -> None:
         self._cursor_at = cursor_at
@@ -43,10 +46,7 @@ class Frames:
         if isinstance(told, Gap):
             return _frame(GapFrame(reason=told.reason, resumes_at=told.resumes_at), told.resumes_at)
         if told.kind == "result" and told.task is not None:
-            raw = b"".join(
-                (b'{"type":"result","cursor":', to_json(told.cursor), b',"task":', self._task(told.task), b"}")
-            )
-            return Frame("result", told.cursor, raw)
+            return Frame("result", told.cursor, self._result(told.cursor, told.task))
         kind = Deleted if told.kind == "deleted" else Hint
         return _frame(kind(cursor=told.cursor, ref=told.ref), told.cursor)
 
@@ -60,13 +60,14 @@ class Frames:
         """That the receiver shuts down."""
         return _frame(Goodbye(cursor=cursor), cursor)
 
-    def _task(self, task: TaskRecord) -> bytes:
+    def _result(self, cursor: str, task: TaskRecord) -> bytes:
         # The outcome of a place does not change, but these do.
         has_solution = task.outcome is not None and task.outcome.solution is not None
-        key = (task.position, task.ref, task.id_text, task.is_disputed, has_solution)
+        key = (cursor, task.position, task.ref, task.id_text, task.is_disputed, has_solution)
         raw = self._rendered.get(key)
         if raw is None:
-            raw = task_view(task, self._cursor_at).model_dump_json(by_alias=True).encode()
+            view = task_view(task, self._cursor_at).model_dump_json(by_alias=True).encode()
+            raw = b"".join((b'{"type":"result","cursor":', to_json(cursor), b',"task":', view, b"}"))
             self._rendered[key] = raw
             self._size += len(raw)
             while self._size > self._most_bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from functools import partial
 
 import structlog
@@ -27,6 +28,8 @@ from receiver.web.sending import PeerGoneError, bound_buffer, send_within
 __all__ = ["stream"]
 
 _RETRY_SECONDS = 0.5
+_SMALL_BYTES = 4096
+_END = b"\n\n"
 # Browsers reconnect after so many milliseconds; drawn, so that after a restart they do not all come at once.
 _RECONNECT_MS = (1000, 3000)
 
@@ -101,21 +104,29 @@ class _Reader:
     async def _send_what_there_is(self, subscription: Subscription) -> bool:
         frames = self._context.frames
         try:
-            told = await subscription.read()
+            told = deque(await subscription.read())
         except StoreFailedError as error:
             _log.warning("stream.stalled", reason=error.detail)
             await asyncio.sleep(_RETRY_SECONDS)
             return True
-        for each in told:
-            await self._send(frames.of(each))
-        if self._is_beat_due and not told:
+        is_more = bool(told)
+        # Rendered, a result is let go: a peer that stops reading is to hold one frame, and not a page as well.
+        while told:
+            await self._send(frames.of(told.popleft()))
+        if self._is_beat_due and not is_more:
             self._is_beat_due = False
             await self._send(frames.heartbeat(subscription.cursor))
-        return bool(told)
+            self._sent_before = self._sent
+        return is_more
 
     async def _send(self, frame: Frame) -> None:
         head = f"event: {frame.type}\nid: {frame.cursor}\ndata: ".encode()
-        await self._write(head + frame.raw + b"\n\n")
+        if len(frame.raw) < _SMALL_BYTES:
+            await self._write(head + frame.raw + _END)
+        else:
+            # In parts, so that the frame is the one that others have in their buffers, too.
+            for part in (head, frame.raw, _END):
+                await self._write(part)
         self._sent += 1
 
     async def _write(self, raw: bytes) -> None:

@@ -7,6 +7,7 @@ all was sent: most sockets are idle most of the time, and an idle one is to cost
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from typing import Any, assert_never
 
@@ -62,6 +63,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         place = context.inbox.stream_admitted(request[KEY_NAME])
     except ReceiverError as error:
         # A page sees nothing of an answer by HTTP, so it is told by the socket itself.
+        request[STREAM_FACTS] = {"closeCode": int(WSCloseCode.TRY_AGAIN_LATER), "reason": error.slug}
         await ws.prepare(request)
         await ws.close(code=WSCloseCode.TRY_AGAIN_LATER, message=error.slug.encode())
         return ws
@@ -221,12 +223,14 @@ class _Socket:
 
     async def _send_told(self, subscription: Subscription) -> None:
         frames = self._context.frames
-        while told := await _read(subscription):
-            for each in told:
-                await self._send_frame(frames.of(each))
+        while told := deque(await _read(subscription)):
+            # Rendered, a result is let go: a peer that stops reading is to hold one frame, and not a page as well.
+            while told:
+                await self._send_frame(frames.of(told.popleft()))
         if self._is_beat_due:
             self._is_beat_due = False
             await self._send_frame(frames.heartbeat(subscription.cursor))
+            self._sent_before = self._sent
 
     async def _say_goodbye(self) -> None:
         if self._ws.closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from aiohttp.test_utils import TestServer
 from client import TaskClient
 from client.providers import DIALECTS, Dialect
 from client.sandbox import Settings, expected_solution
+from client.timing import Timing
 from tests.support import ADMIN
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "QUICK",
     "REGISTERED",
     "STORED",
+    "JumpingClock",
     "Reply",
     "ScriptedProvider",
     "fast",
@@ -123,6 +126,25 @@ class Reply:
     cuts: bool = False
 
 
+class JumpingClock:
+    """The clock, which a test can set forward, as if the process had been paused."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self.timing = Timing(clock=self._now)
+
+    def _now(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def jump(self, seconds: float = 60.0) -> None:
+        """Time passes."""
+        self._ahead += seconds
+
+    async def jump_first(self, _: dict[str, Any]) -> None:
+        """Time passes before a scripted reply."""
+        self.jump()
+
+
 class ScriptedProvider:
     """A provider that answers each method with one reply after the other, and then with the last one for good."""
 
@@ -171,8 +193,11 @@ async def scripted_provider(port: int = 0, **script: Any) -> AsyncIterator[Scrip
 
 
 @asynccontextmanager
-async def scripted_receiver(**routes: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """A receiver whose routes are the given ones (by name, see `_ROUTES`); others just hold."""
+async def scripted_receiver(**routes: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """A receiver whose routes are the given ones (by name, see `_ROUTES`); others just hold.
+
+    Unless `subscribe` is given, it knows no websockets.
+    """
 
     async def holds(_: web.Request) -> web.Response:
         await asyncio.sleep(60)
@@ -181,6 +206,8 @@ async def scripted_receiver(**routes: Callable[[web.Request], Awaitable[web.Resp
     app = web.Application()
     for name, (method, path) in _ROUTES.items():
         app.router.add_route(method, path, routes.get(name, holds))
+    if "subscribe" in routes:
+        app.router.add_route("GET", "/v1/subscribe", routes["subscribe"])
     async with TestServer(app, handler_cancellation=True) as server:
         yield str(server.make_url("")).rstrip("/")
 
@@ -203,11 +230,13 @@ def reserved_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def says(body: Any, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
+def says(
+    body: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     """A route that always answers the same."""
 
     async def answers(_: web.Request) -> web.Response:
-        return web.json_response(body, status=status)
+        return web.json_response(body, status=status, headers=headers)
 
     return answers
 

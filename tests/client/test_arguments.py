@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from client import TaskClient
 from client.arguments import ClientArguments, Given, read_arguments
+from client.connection import ReceiverConnection
 from client.errors import BadArgumentError
 from client.providers import DIALECTS
 
@@ -50,9 +51,25 @@ def test_no_receiver() -> None:
     assert _read(environ={**_KEY, "CALLBACK_RECEIVER_URL": ""}).receiver_url is None
 
 
+def test_receiver_itself() -> None:
+    """Where a receiver itself is given, the variables of another one are not read."""
+    environ = {**_KEY, "CALLBACK_RECEIVER_URL": "https://host.example", "CALLBACK_RECEIVER_KEY": "receiver-key"}
+    receiver = cast(ReceiverConnection, object())
+
+    arguments = _read(environ=environ, receiver=receiver)
+
+    assert (arguments.receiver, arguments.receiver_url, arguments.receiver_key) == (receiver, None, None)
+    assert (arguments.has_receiver, arguments.has_callback, _read().has_receiver) == (True, True, False)
+    assert not _read("onecaptcha", {"ONECAPTCHA_CLIENT_KEY": _SECRET}, receiver=receiver).has_callback
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        pytest.param(
+            {"receiver": object(), "receiver_url": "http://host"}, "receiver: .* got both", id="two-receivers"
+        ),
+        pytest.param({"receiver": object(), "receiver_key": "key"}, "receiver: .* got both", id="a-key-too-many"),
         pytest.param({"provider": "nope"}, "unknown provider 'nope': expected one of capsolver", id="provider"),
         pytest.param({"environ": {}}, "CAPSOLVER_CLIENT_KEY: expected the client key of capsolver", id="no-key"),
         pytest.param({"client_key": "a b"}, "CAPSOLVER_CLIENT_KEY: a key has only visible", id="blank-in-a-key"),

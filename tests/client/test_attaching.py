@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,15 +23,30 @@ from tests.client.support import (
     QUICK,
     STORED,
     Reply,
+    fast,
     image_task,
     open_client,
     ready,
+    reserved_port,
     says,
     scripted_provider,
     scripted_receiver,
     solution_of,
 )
-from tests.support import running_receiver
+from tests.support import ADMIN, running_receiver
+
+_KILLED = """
+import asyncio, os, signal
+from client import TaskClient
+
+async def main():
+    async with TaskClient("capsolver") as tasks:
+        task = await tasks.submit({"type": "AntiTurnstileTaskProxyLess"})
+        print(task.task_id, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
 
 _PROCESSING = {**STORED, "status": "processing", "solution": None, "source": None}
 
@@ -139,3 +159,102 @@ async def test_attach_to_no_id(task_id: Any) -> None:
     async with open_client("http://127.0.0.1:1") as tasks:
         with pytest.raises(BadArgumentError, match="task_id"):
             await tasks.attach(task_id)
+
+
+async def test_both_sides_restarted_in_between(tmp_path: Path) -> None:
+    """With nothing but the taskId, a new client gets the callback from a receiver that was restarted, too."""
+    database = tmp_path / "receiver.db"
+    async with scripted_provider(createTask=CREATED) as provider:
+        async with (
+            running_receiver(database, dialects=FAST) as receiver,
+            open_client(provider.url, receiver.url) as tasks,
+        ):
+            first = await tasks.submit(image_task())
+        path = urlsplit(provider.calls["createTask"][0]["callbackUrl"]).path
+        async with (
+            running_receiver(database, dialects=FAST) as receiver,
+            open_client(provider.url, receiver.url) as tasks,
+        ):
+            task = await tasks.attach("task-1")
+            await receiver.call_back(receiver.url + path, taskId="task-1")
+            solved = await task.result(timeout=5)
+
+    assert (task.ref, solved.source, provider.calls["getTaskResult"]) == (first.ref, "callback", [])
+
+
+async def test_answer_came_while_nobody_was_there(tmp_path: Path) -> None:
+    """An answer that came after the client had gone is still there after a restart of the receiver."""
+    database = tmp_path / "receiver.db"
+    async with scripted_provider(createTask=CREATED) as provider:
+        async with running_receiver(database, dialects=FAST) as receiver:
+            async with open_client(provider.url, receiver.url) as tasks:
+                first = await tasks.submit(image_task())
+            await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
+        async with (
+            running_receiver(database, dialects=FAST) as receiver,
+            open_client(provider.url, receiver.url) as tasks,
+        ):
+            task = await tasks.attach("task-1")
+            solved = await task.result(timeout=1)
+
+    assert (task.ref, solved.source, solved.solution) == (first.ref, "callback", {"text": "44795sds"})
+
+
+async def test_receiver_restarted_after_attaching(tmp_path: Path) -> None:
+    """A task that was attached to outlives a restart of the receiver as one that was submitted does."""
+    database = tmp_path / "receiver.db"
+    with reserved_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        async with scripted_provider(createTask=CREATED) as provider, open_client(provider.url, url) as tasks:
+            async with (
+                running_receiver(database, dialects=FAST, port=port) as receiver,
+                open_client(provider.url, url) as submitter,
+            ):
+                await submitter.submit(image_task())
+                task = await tasks.attach("task-1")
+            async with running_receiver(database, dialects=FAST, port=port) as receiver:
+                await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
+                solved = await task.result(timeout=10)
+
+    assert (solved.source, provider.calls["getTaskResult"]) == ("callback", [])
+
+
+async def test_lost_callback_after_attaching(tmp_path: Path) -> None:
+    """A task that was attached to is polled where its callback is lost, by the plan that counts from its making."""
+    dialects = fast(first_after_callback_seconds=0.5)
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+    ):
+        async with open_client(sandbox.url, receiver.url, dialects=dialects) as tasks:
+            first = await tasks.submit(image_task(sandbox={"callback": "lost"}))
+        async with open_client(sandbox.url, receiver.url, dialects=dialects) as tasks:
+            assert first.task_id is not None
+            solved = await (await tasks.attach(first.task_id)).result(timeout=5)
+
+    assert (solved.ref, solved.source, solved.solution) == (first.ref, "poll", solution_of(image_task()))
+
+
+async def test_killed_client(tmp_path: Path) -> None:
+    """A process that was killed right after it had submitted leaves all that another one needs but the taskId."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=CREATED) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        environment = {
+            "CAPSOLVER_CLIENT_KEY": "tests-only-client-key",
+            "CAPSOLVER_URL": provider.url,
+            "CALLBACK_RECEIVER_URL": receiver.url,
+            "CALLBACK_RECEIVER_KEY": ADMIN,
+        }
+        killed = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _KILLED, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await killed.communicate()
+        task = await tasks.attach(told.decode().strip())
+        await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
+        solved = await task.result(timeout=5)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert (solved.task_id, solved.source) == ("task-1", "callback")

@@ -212,6 +212,16 @@ def test_flags_that_hold_are_written(field: str, value: object) -> None:
     assert Task.model_validate_json(written) == task
 
 
+def test_what_was_thrown_away_is_not_on_the_wire() -> None:
+    """What a client threw away is its own affair: it is neither written nor read, and in no schema."""
+    task = Task(**TASK, discarded=("0198",))
+
+    assert task.discarded == ("0198",)
+    assert "discarded" not in task.model_dump_json(by_alias=True)
+    assert "discarded" not in Task.model_json_schema()["properties"]
+    assert [Task.model_validate({**TASK, "discarded": told}).discarded for told in (["0198"], 7)] == [(), ()]
+
+
 @pytest.mark.parametrize(
     ("status", "read", "is_final"),
     [

@@ -1,4 +1,4 @@
-"""One reader for all waits: it starts and stops with them, and after errors and gaps nobody has missed anything."""
+"""One reader for all waits, over one websocket: what it names, what it tells, and what becomes of it over breaks."""
 
 from __future__ import annotations
 
@@ -9,183 +9,235 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
-from client.protocol import Task
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.subscription import Reader
 from client.timing import Timing
-from tests.client.support import STORED
+from tests.client.streams import CUT, Close, Waiting, heartbeat, result, scripted_streams, subscribed
 from tests.support import ADMIN, SUBMIT_ONLY, RunningReceiver, eventually, running_receiver
 
 _HURRIED = Timing(random=lambda: 0.0)
 
 
-class _Subscriber:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def offer(self, task: Task) -> None:
-        self.told.append(task.status)
-
-    def hint(self) -> None:
-        self.told.append("hint")
-
-    def forget(self) -> None:
-        self.told.append("forget")
-
-    def wake(self) -> None:
-        self.told.append("wake")
+@pytest.fixture
+async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
+    """A receiver."""
+    async with running_receiver(tmp_path / "receiver.db") as running:
+        yield running
 
 
 @asynccontextmanager
-async def _reading(url: str, key: str = ADMIN) -> AsyncIterator[Reader]:
+async def reading(url: str, key: str = ADMIN) -> AsyncIterator[Reader]:
+    """A reader over HTTP, with short pauses."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
         yield Reader(ReceiverApi(session, url, key), owner, _HURRIED)
 
 
-@asynccontextmanager
-async def _scripted(
-    *answers: tuple[int, Any], task: tuple[int, Any] = (404, {})
-) -> AsyncIterator[tuple[str, list[str]]]:
-    """A receiver whose log answers by script and then holds its requests; the cursors it was asked with."""
-    script = list(answers)
-    cursors: list[str] = []
-
-    async def results(request: web.Request) -> web.Response:
-        cursors.append(request.query["after"])
-        if not script:
-            await asyncio.sleep(60)
-        status, body = script.pop(0)
-        return web.json_response(body, status=status)
-
-    async def one(_: web.Request) -> web.Response:
-        return web.json_response(task[1], status=task[0])
-
-    app = web.Application()
-    app.router.add_get("/v1/results", results)
-    app.router.add_get("/v1/tasks/{ref}", one)
-    async with TestServer(app, handler_cancellation=True) as server:
-        yield str(server.make_url("")).rstrip("/"), cursors
-
-
-def _page(cursor: str, *entries: dict[str, Any], more: bool = False) -> tuple[int, Any]:
-    return 200, {"results": list(entries), "cursor": cursor, "more": more}
-
-
-async def test_tells_each_what_concerns_it() -> None:
-    """Outcomes, hints and deletions go to those that wait for the task, others' are passed over."""
-    first, second = _Subscriber(), _Subscriber()
-    page = _page(
-        "c4",
-        {"cursor": "c1", "task": STORED},
-        {"cursor": "c2", "ref": "ref-2", "hint": True},
-        {"cursor": "c3", "task": {**STORED, "ref": "ref-of-another-client"}},
-        {"cursor": "c4", "ref": "ref-2", "deleted": True},
-    )
-    async with _scripted(page) as (url, cursors), _reading(url) as reader:
-        reader.add("ref-1", "c0", first)
-        reader.add("ref-2", "c0", second)
-        await eventually(lambda: len(cursors) == 2)
-        reader.remove("ref-1", first)
-        reader.remove("ref-2", second)
-
-    assert (first.told, second.told) == (["ready"], ["hint", "forget"])
-    assert cursors == ["c0", "c4"]
-
-
-async def test_stops_with_the_last_wait(tmp_path: Path) -> None:
-    """The reader's request ends when nobody waits any more, and a later wait starts a new one from its own cursor."""
-    subscriber = _Subscriber()
-    async with running_receiver(tmp_path / "receiver.db") as receiver, _reading(receiver.url) as reader:
-        reader.add("ref-1", "start", subscriber)
-        await eventually(lambda: receiver.waiting == 1)
-        reader.remove("ref-1", subscriber)
-        await eventually(lambda: receiver.waiting == 0)
-        task = await _called_back(receiver)
-        reader.add(task["ref"], task["cursor"], subscriber)
-        await eventually(lambda: subscriber.told == ["ready"])
-        reader.remove(task["ref"], subscriber)
-
-
-async def test_gap_is_filled_by_looking() -> None:
-    """After a gap in the log each waiting task is looked at: what the log no longer tells, the task does."""
-    subscriber = _Subscriber()
-    gone = (410, {"type": "urn:callback-receiver:problem:cursor-gone", "reason": "pruned", "resumesAt": "c50"})
-    async with _scripted(gone, task=(200, STORED)) as (url, cursors), _reading(url) as reader:
-        reader.add("ref-1", "c0", subscriber)
-        await eventually(lambda: "ready" in subscriber.told)
-        reader.remove("ref-1", subscriber)
-
-    assert subscriber.told == ["ready"]
-    assert cursors[:2] in (["c0"], ["c0", "c50"])
-
-
-async def test_look_that_fails_is_repeated() -> None:
-    """A task that could not be looked at after a gap is looked at again before the log is read on."""
-    subscriber = _Subscriber()
-    gone = (410, {"type": "urn:callback-receiver:problem:cursor-gone", "reason": "pruned", "resumesAt": "c50"})
-    async with _scripted(gone, task=(503, {})) as (url, cursors), _reading(url) as reader:
-        reader.add("ref-1", "c0", subscriber)
-        await eventually(lambda: reader.silent_since is not None)
-        reader.remove("ref-1", subscriber)
-
-    assert cursors == ["c0"]
-    assert subscriber.told == ["wake"]
-
-
-async def test_task_that_is_gone_with_the_log() -> None:
-    """A task that the receiver does not know after a gap is told to be forgotten."""
-    subscriber = _Subscriber()
-    gone = (410, {"type": "urn:callback-receiver:problem:cursor-gone", "reason": "other-log", "resumesAt": "n0"})
-    missing = (404, {"type": "urn:callback-receiver:problem:unknown-task"})
-    async with _scripted(gone, task=missing) as (url, _), _reading(url) as reader:
-        reader.add("ref-1", "c0", subscriber)
-        await eventually(lambda: subscriber.told == ["forget"])
-        reader.remove("ref-1", subscriber)
-
-
-@pytest.mark.parametrize("failure", [(500, {}), (429, {}), (200, "no page"), (403, {})])
-async def test_silence_is_noted_and_ends(failure: tuple[int, Any]) -> None:
-    """From the first failure on the receiver counts as silent, until it answers; the cursor is kept."""
-    subscriber = _Subscriber()
-    answers = [failure, failure, _page("c1", {"cursor": "c1", "task": STORED})]
-    async with _scripted(*answers) as (url, cursors), _reading(url) as reader:
-        reader.add("ref-1", "c0", subscriber)
-        await eventually(lambda: reader.silent_since is not None)
-        await eventually(lambda: len(cursors) == 4)
-        silent_since = reader.silent_since
-        reader.remove("ref-1", subscriber)
-
-    assert (silent_since, subscriber.told) == (None, ["wake", "wake", "ready"])
-    assert cursors == ["c0", "c0", "c0", "c1"]
-
-
-async def test_key_without_the_scope_to_read(tmp_path: Path) -> None:
-    """A key that may submit but not read is a silent receiver: its tasks are polled."""
-    subscriber = _Subscriber()
-    async with running_receiver(tmp_path / "receiver.db") as receiver, _reading(receiver.url, SUBMIT_ONLY) as reader:
-        reader.add("ref-1", "start", subscriber)
-        await eventually(lambda: reader.silent_since is not None)
-        reader.remove("ref-1", subscriber)
-
-
-async def test_early_answers_are_no_hot_loop() -> None:
-    """A receiver that answers empty pages at once, as one that shuts down does, is not asked without a pause."""
-    subscriber = _Subscriber()
-    async with _scripted(*[_page("c0")] * 1000) as (url, cursors), _reading(url) as reader:
-        reader.add("ref-1", "c0", subscriber)
-        await asyncio.sleep(0.3)
-        reader.remove("ref-1", subscriber)
-
-    assert len(cursors) < 5
-
-
-async def _called_back(receiver: RunningReceiver) -> Any:
+async def called_back(receiver: RunningReceiver, **fields: Any) -> Any:
     """A registered task that was called back."""
-    task = await receiver.register()
-    await receiver.call_back(task["callbackUrl"], taskId="task-1")
+    task = await receiver.register(**fields)
+    await receiver.call_back(task["callbackUrl"])
     return task
+
+
+async def test_names_what_is_waited_for(receiver: RunningReceiver) -> None:
+    """Each is told of its own task, over one websocket; tasks that nobody waits for are not sent."""
+    first, second, other = await receiver.register(), await receiver.register(), await receiver.register()
+    one, two = Waiting(), Waiting()
+    async with reading(receiver.url) as reader:
+        reader.add(first["ref"], first["cursor"], one)
+        reader.add(second["ref"], second["cursor"], two)
+        await eventually(lambda: one.steps == ["reader.connected"])
+        for task in (other, second, first):
+            await receiver.call_back(task["callbackUrl"])
+        await eventually(lambda: (one.told, two.told) == (["ready"], ["ready"]))
+        streams = receiver.streams
+        reader.remove(first["ref"], one)
+        reader.remove(second["ref"], two)
+
+    assert streams == 1
+
+
+async def test_stops_with_the_last_wait(receiver: RunningReceiver) -> None:
+    """The websocket is closed when nobody waits any more; a later wait opens another."""
+    waiting = Waiting()
+    task = await receiver.register()
+    async with reading(receiver.url) as reader:
+        reader.add(task["ref"], task["cursor"], waiting)
+        await eventually(lambda: receiver.streams == 1)
+        reader.remove(task["ref"], waiting)
+        await eventually(lambda: receiver.streams == 0)
+        await receiver.call_back(task["callbackUrl"])
+        reader.add(task["ref"], task["cursor"], waiting)
+        await eventually(lambda: waiting.told == ["ready"])
+        reader.remove(task["ref"], waiting)
+
+
+async def test_names_come_and_go_in_one_frame_each() -> None:
+    """What gathers in one turn of the loop is one frame; a name that came and went in it is none."""
+    waiting = Waiting()
+    async with scripted_streams() as server, reading(server.url) as reader:
+        reader.add("ref-0", "c0", waiting)
+        await eventually(lambda: waiting.steps == ["reader.connected"])
+        for ref in ("ref-1", "ref-2", "ref-3"):
+            reader.add(ref, "c0", waiting)
+        reader.remove("ref-2", waiting)
+        await eventually(lambda: len(server.received[0]) == 2)
+        reader.remove("ref-1", waiting)
+        reader.remove("ref-3", waiting)
+        await eventually(lambda: len(server.received[0]) == 3)
+        frames = list(server.received[0])
+        reader.remove("ref-0", waiting)
+        await eventually(lambda: server.open_sockets == 0)
+
+    assert [(frame["type"], frame["tasks"]) for frame in frames] == [
+        ("subscribe", ["ref-0"]),
+        ("add", ["ref-1", "ref-3"]),
+        ("remove", ["ref-1", "ref-3"]),
+    ]
+
+
+async def test_each_outcome_is_told_once() -> None:
+    """A result that comes again after a break is not told again; one that supersedes it is."""
+    waiting = Waiting()
+    first = [subscribed(), result("c5"), CUT]
+    second = [subscribed("c5"), result("c5"), result("c9", supersedes="c5"), heartbeat("c9")]
+    async with scripted_streams(first, second) as server, reading(server.url) as reader:
+        reader.add("ref-1", "c0", waiting)
+        await eventually(lambda: len(waiting.told) == 2)
+        reader.remove("ref-1", waiting)
+
+    assert waiting.told == ["ready", "ready"]
+    assert [frames[0]["cursor"] for frames in server.received] == ["c0", "c5"]
+
+
+async def test_who_joins_a_wait_is_told_too() -> None:
+    """A task that is waited for already is named again for a second wait, so that what has come is told."""
+    one, two = Waiting(), Waiting()
+    async with scripted_streams([subscribed(), result("c5")]) as server, reading(server.url) as reader:
+        reader.add("ref-1", "c0", one)
+        await eventually(lambda: one.told == ["ready"])
+        reader.add("ref-1", "c0", two)
+        await eventually(lambda: len(server.received[0]) == 2)
+        reader.remove("ref-1", one)
+        reader.remove("ref-1", two)
+
+    assert (server.received[0][1]["type"], server.received[0][1]["tasks"]) == ("add", ["ref-1"])
+    assert two.steps == ["reader.connected"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        pytest.param({"type": "hint", "cursor": "c3", "ref": "ref-1"}, ["hint"], id="hint"),
+        pytest.param({"type": "deleted", "cursor": "c3", "ref": "ref-1"}, ["forget"], id="deleted"),
+        pytest.param({"type": "hint", "cursor": "c3", "ref": "ref-2"}, [], id="of-another"),
+        pytest.param({"type": "news", "cursor": "c3"}, [], id="unknown"),
+        pytest.param("{garbage", [], id="garbage"),
+        pytest.param(b"\x00", [], id="binary"),
+    ],
+)
+async def test_other_frames(frame: Any, told: list[str]) -> None:
+    """Hints and deletions are told, what is not known is passed over."""
+    waiting = Waiting()
+    script = [subscribed(), frame, result("c5")]
+    async with scripted_streams(script) as server, reading(server.url) as reader:
+        reader.add("ref-1", "c0", waiting)
+        await eventually(lambda: "ready" in waiting.told)
+        reader.remove("ref-1", waiting)
+
+    assert waiting.told == [*told, "ready"]
+
+
+async def test_a_gap_is_noted_and_costs_nothing(receiver: RunningReceiver) -> None:
+    """With a cursor of another log the named tasks are told all the same."""
+    waiting = Waiting()
+    task = await called_back(receiver)
+    async with reading(receiver.url) as reader:
+        reader.add(task["ref"], "0123456789ab-7", waiting)
+        await eventually(lambda: waiting.told == ["ready"])
+        reader.remove(task["ref"], waiting)
+
+    assert waiting.steps == ["reader.connected", "log.gap_found"]
+
+
+async def test_task_that_the_receiver_does_not_know(receiver: RunningReceiver) -> None:
+    """A restored database may not have it: no callback can come."""
+    waiting = Waiting()
+    ref = "01990000-0000-7000-8000-000000000000"
+    async with reading(receiver.url) as reader:
+        reader.add(ref, "start", waiting)
+        await eventually(lambda: waiting.told == ["forget"])
+        reader.remove(ref, waiting)
+
+
+@pytest.mark.parametrize(
+    "end", [pytest.param(CUT, id="cut"), Close(1001), Close(1008), Close(1013, "receiver-full"), Close(1009)]
+)
+async def test_a_break_is_noted_and_mended(end: object) -> None:
+    """However a websocket ends, another is opened, with the names that are waited for then."""
+    waiting = Waiting()
+    async with (
+        scripted_streams([subscribed(), end], [subscribed(), result("c5")]) as server,
+        reading(server.url) as reader,
+    ):
+        reader.add("ref-1", "c0", waiting)
+        await eventually(lambda: waiting.told == ["ready"])
+        silent_since = reader.silent_since
+        reader.remove("ref-1", waiting)
+
+    assert waiting.steps == ["reader.connected", "reader.broken", "reader.connected"]
+    assert (silent_since, waiting.wakes) == (None, 3)
+
+
+async def test_goodbye_is_a_break() -> None:
+    """A receiver that says goodbye is not waited for until the websocket falls silent."""
+    waiting = Waiting()
+    first = [subscribed(), {"type": "goodbye", "cursor": "c4"}]
+    async with scripted_streams(first, [subscribed(), result("c5")]) as server, reading(server.url) as reader:
+        reader.add("ref-1", "c0", waiting)
+        await eventually(lambda: waiting.told == ["ready"])
+        reader.remove("ref-1", waiting)
+
+    assert waiting.steps == ["reader.connected", "reader.broken", "reader.connected"]
+
+
+async def test_a_refused_cursor_is_dropped() -> None:
+    """A receiver that cannot read the cursor is asked without one."""
+    waiting = Waiting()
+    refused = {"type": "problem", "id": 0, "problem": {"status": 422, "detail": "cursor: expected one of mine"}}
+    async with scripted_streams([refused], [subscribed(), result("c5")]) as server, reading(server.url) as reader:
+        reader.add("ref-1", "odd", waiting)
+        await eventually(lambda: waiting.told == ["ready"])
+        reader.remove("ref-1", waiting)
+
+    assert [frames[0].get("cursor") for frames in server.received] == ["odd", None]
+
+
+async def test_key_without_the_scope_to_read(receiver: RunningReceiver) -> None:
+    """A key that may submit but not read is a silent receiver: its tasks are polled."""
+    waiting = Waiting()
+    async with reading(receiver.url, SUBMIT_ONLY) as reader:
+        reader.add("ref-1", "start", waiting)
+        await eventually(lambda: waiting.steps == ["receiver.lost"])
+        silent_since = reader.silent_since
+        reader.remove("ref-1", waiting)
+
+    assert silent_since is not None
+
+
+async def test_thousands_are_named_in_parts(receiver: RunningReceiver) -> None:
+    """More names than a frame may hold are told all the same."""
+    waiting = Waiting()
+    task = await called_back(receiver)
+    async with reading(receiver.url) as reader:
+        for number in range(6000):
+            reader.add(f"01990000-0000-7000-8000-{number:012}", task["cursor"], waiting)
+        reader.add(task["ref"], task["cursor"], waiting)
+        await eventually(lambda: len(waiting.told) == 6001)
+        for number in range(6000):
+            reader.remove(f"01990000-0000-7000-8000-{number:012}", waiting)
+        reader.remove(task["ref"], waiting)
+        await eventually(lambda: receiver.streams == 0)
+
+    assert sorted(set(waiting.told)) == ["forget", "ready"]

@@ -20,7 +20,9 @@ from client.waiting import (
     UnknownIsFinal,
     Wait,
     first_poll_at,
+    hand_over_seconds,
     next_step,
+    proof_poll_at,
 )
 
 _PLAN = PollPlan(
@@ -69,6 +71,26 @@ _KNOWN = Known(plan=_PLAN, submitted_at=1000.0, deadline_at=1330.0, expects_call
         pytest.param(
             {"deadline_at": 1002.0}, 1000.0, Wait(1002.0), id="but-not-before-the-providers-first-wait-either"
         ),
+        pytest.param(
+            {"fresh_for": 20.0, "unfinished_at": 1000.0}, 1000.0, Wait(1015.0), id="young-answers-are-asked-for-in-time"
+        ),
+        pytest.param(
+            {"fresh_for": 20.0, "unfinished_at": 1014.0, "polls": 1, "last_poll_at": 1015.0},
+            1015.0,
+            Wait(1029.0),
+            id="and-no-more-often-than-it-takes",
+        ),
+        pytest.param(
+            {"fresh_for": 2.0, "unfinished_at": 1000.0}, 1000.0, Wait(1003.0), id="nor-before-the-providers-first-wait"
+        ),
+        pytest.param(
+            {"fresh_for": 2.0, "unfinished_at": 1014.0, "polls": 5, "last_poll_at": 1015.0},
+            1015.0,
+            Wait(1018.0),
+            id="nor-below-the-interval",
+        ),
+        pytest.param({"fresh_for": 90.0, "unfinished_at": 1000.0}, 1000.0, Wait(1035.0), id="nor-later-than-otherwise"),
+        pytest.param({"fresh_for": 20.0}, 1003.0, Poll(), id="what-was-never-known-is-asked-at-once"),
     ],
 )
 def test_step(changes: dict[str, Any], now: float, step: Step) -> None:
@@ -101,6 +123,8 @@ def _known(draw: st.DrawFn) -> Known:
         is_hinted=draw(st.booleans()),
         paused_until=start + draw(_SECONDS),
         silent_since=draw(st.none() | _SECONDS.map(lambda seconds: start + seconds)),
+        fresh_for=draw(st.none() | st.floats(0.5, 100.0)),
+        unfinished_at=draw(st.none() | st.just(start)),
     )
 
 
@@ -115,7 +139,7 @@ def _lives(known: Known) -> tuple[list[tuple[Known, float]], Step, float]:
                 now = until
             case Poll():
                 polls.append((known, now))
-                known = replace(known, polls=known.polls + 1, last_poll_at=now, is_hinted=False)
+                known = replace(known, polls=known.polls + 1, last_poll_at=now, is_hinted=False, unfinished_at=now)
             case last:
                 return polls, last, now
     raise AssertionError("it never ends")
@@ -163,10 +187,11 @@ def test_polls_keep_their_distance(known: Known) -> None:
 
 @given(_known())
 def test_no_poll_before_the_first_is_due(known: Known) -> None:
-    """Unless a hint came or the receiver is silent, no poll comes before the first one is due."""
+    """Unless a hint came or the receiver is silent, no poll comes before one is due, or needed to know an age."""
     polls, _, _ = _lives(known)
 
-    assert all(now >= first_poll_at(at) for at, now in polls if not at.is_hinted and at.silent_since is None)
+    due = [(min(first_poll_at(at), proof_poll_at(at)), now) for at, now in polls if not at.is_hinted]
+    assert known.silent_since is not None or all(now >= due_at for due_at, now in due)
 
 
 @given(_known())
@@ -184,3 +209,35 @@ def test_a_poll_is_left_for_a_hint(known: Known) -> None:
     polls, _, _ = _lives(replace(known, is_hinted=False, expects_callback=True))
 
     assert known.plan.max_polls is None or known.plan.max_polls < 2 or len(polls) < known.plan.max_polls
+
+
+@given(_known(), st.floats(0.5, 100.0))
+def test_ages_are_known_where_the_limits_allow(known: Known, fresh_for: float) -> None:
+    """Whenever the task ends between two polls, the later one brings its answer young enough, or as soon as allowed."""
+    known = replace(known, fresh_for=fresh_for, unfinished_at=known.submitted_at, can_poll=True)
+    polls, _, _ = _lives(known)
+
+    plan, start = known.plan, known.submitted_at
+    needed = fresh_for - hand_over_seconds(fresh_for)
+    distance = max(needed, plan.interval_seconds)
+    allowed_at = max(start + plan.first_after_seconds, known.paused_until)
+    times = [now for _, now in polls]
+    assert all(now <= max(start + needed, allowed_at) + 1e-6 for now in times[:1])
+    assert all(later <= max(earlier + distance, allowed_at) + 1e-6 for earlier, later in pairwise(times))
+
+
+@given(_known(), st.floats(0.5, 100.0))
+def test_ages_are_known_until_the_end(known: Known, fresh_for: float) -> None:
+    """Asking for young answers goes on until the polls are used up, or the window or the task ends."""
+    known = replace(known, fresh_for=fresh_for, unfinished_at=known.submitted_at, can_poll=True)
+    polls, _, _ = _lives(known)
+
+    plan = known.plan
+    last = polls[-1][1] if polls else known.submitted_at
+    ends_at = min(known.submitted_at + plan.window_seconds, known.deadline_at)
+    next_at = max(
+        last + max(fresh_for, plan.interval_seconds),
+        known.submitted_at + plan.first_after_seconds,
+        known.paused_until,
+    )
+    assert (plan.max_polls is not None and len(polls) >= plan.max_polls - 1) or next_at >= ends_at - 1e-6

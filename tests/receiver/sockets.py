@@ -1,4 +1,4 @@
-"""Websockets and server-sent events as tests read them: frames as JSON, each within a limit of time."""
+"""Websockets and server-sent events as tests read them: each within a limit of time, and as the contract has it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from client.frames import SUBPROTOCOL
+from tests.contract import check_event, check_received, check_sent
 from tests.support import ADMIN, Api
 
 __all__ = ["Events", "Socket", "open_events", "open_socket", "problem_of", "subscribed"]
@@ -27,12 +28,14 @@ class Socket:
 
     async def send(self, **frame: Any) -> None:
         """Sends a frame."""
-        await self.ws.send_str(json.dumps(frame))
+        text = json.dumps(frame)
+        check_sent(text)
+        await self.ws.send_str(text)
 
     async def next(self) -> Any:
         """The next frame."""
         async with asyncio.timeout(_SECONDS):
-            return json.loads(await self.ws.receive_str())
+            return check_received(await self.ws.receive_str())
 
     async def ask(self, **frame: Any) -> Any:
         """The next frame after one was sent."""
@@ -88,7 +91,7 @@ class Events:
     async def next(self) -> tuple[str, str, Any]:
         """Name, id and JSON of the next one."""
         fields = await self._fields()
-        return fields["event"], fields["id"], json.loads(fields["data"])
+        return fields["event"], fields["id"], check_event(fields["event"], fields["id"], fields["data"])
 
     async def start(self) -> None:
         """Reads the first line."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from receiver.web.sending import StreamRules
+from tests.raw import events_request, websocket_request
 from tests.receiver.sockets import subscribed
 from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
 
@@ -22,33 +21,7 @@ _IMPATIENT = StreamRules(send_seconds=0.5)
 _BOUND = 128 * 1024
 
 
-def _upgrade(url: str) -> bytes:
-    key = base64.b64encode(os.urandom(16)).decode()
-    lines = [
-        "GET /v1/subscribe HTTP/1.1",
-        f"Host: {urlsplit(url).netloc}",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {key}",
-        f"Authorization: Bearer {ADMIN}",
-    ]
-    payload = b'{"type": "subscribe", "id": 1}'
-    # A client's frame is masked; a mask of zeros changes nothing.
-    frame = bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
-    return "\r\n".join([*lines, "", ""]).encode() + frame
-
-
-def _get(url: str) -> bytes:
-    lines = [
-        "GET /v1/results/stream HTTP/1.1",
-        f"Host: {urlsplit(url).netloc}",
-        f"Authorization: Bearer {ADMIN}",
-    ]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-REQUESTS = {"websocket": _upgrade, "events": _get}
+REQUESTS = {"websocket": websocket_request(ADMIN), "events": events_request(ADMIN)}
 
 
 @asynccontextmanager
@@ -83,7 +56,7 @@ async def test_what_they_cost_is_bounded(tmp_path: Path, road: str, number: int,
     """Megabytes behind, each holds little in this process, and one that reads gets all of it meanwhile."""
     async with (
         running_receiver(tmp_path / "receiver.db", rules=_PATIENT) as api,
-        stalled(api, REQUESTS[road](api.url), 5),
+        stalled(api, REQUESTS[road], 5),
         subscribed(api) as reader,
     ):
         await eventually(lambda: api.streams == 6)
@@ -101,7 +74,7 @@ async def test_they_are_dropped_after_a_while(tmp_path: Path, road: str) -> None
     """Once nothing was taken for the time of the settings, they are cut off; one that reads is not disturbed."""
     async with (
         running_receiver(tmp_path / "receiver.db", rules=_IMPATIENT) as api,
-        stalled(api, REQUESTS[road](api.url), 3),
+        stalled(api, REQUESTS[road], 3),
         subscribed(api) as reader,
     ):
         await eventually(lambda: api.streams == 4)

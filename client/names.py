@@ -1,0 +1,83 @@
+"""Which tasks a subscription names, and which it is to name: the difference is sent, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from client.frames import MAX_NAMED, NAMES_AT_ONCE, Add, Remove
+
+__all__ = ["Names"]
+
+
+class Names:
+    """The refs that are wanted, and those that were named on the connection of now.
+
+    `changed` is set when the two differ. Where more are wanted than may be named, those that came last are named as
+    room for them comes.
+    """
+
+    def __init__(self, *, most: int = MAX_NAMED) -> None:
+        self._most = most
+        # Both in the order in which they came.
+        self._wanted: dict[str, None] = {}
+        self._new: dict[str, None] = {}
+        self._named: set[str] = set()
+        self._dropped: dict[str, None] = {}
+        self.changed = asyncio.Event()
+
+    @property
+    def unnamed(self) -> int:
+        """How many are wanted and not named (yet)."""
+        return len(self._new)
+
+    def want(self, ref: str) -> None:
+        """The ref is to be named; again, if it was named before."""
+        self._wanted[ref] = None
+        self._dropped.pop(ref, None)
+        self._new[ref] = None
+        self.changed.set()
+
+    def drop(self, ref: str) -> None:
+        """The ref is to be named no more."""
+        self._wanted.pop(ref, None)
+        self._new.pop(ref, None)
+        if ref in self._named:
+            self._dropped[ref] = None
+            self.changed.set()
+
+    def begin(self) -> tuple[str, ...]:
+        """What to name first on a new connection; the rest are changes."""
+        first = tuple(islice(self._wanted, min(self._most, NAMES_AT_ONCE)))
+        self._named = set(first)
+        self._dropped = {}
+        self._new = dict.fromkeys(islice(self._wanted, len(first), None))
+        if self._new:
+            self.changed.set()
+        return first
+
+    def changes(self) -> Iterator[Add | Remove]:
+        """The frames that make the two equal, as far as there is room; each counts as sent once it was given out."""
+        self.changed.clear()
+        while self._dropped:
+            yield Remove(id="remove", tasks=self._unname())
+        while self._new and (room := self._most - len(self._named)) > 0:
+            yield Add(id="add", tasks=self._name(room))
+
+    def _unname(self) -> tuple[str, ...]:
+        refs = _take(self._dropped, NAMES_AT_ONCE)
+        self._named.difference_update(refs)
+        return refs
+
+    def _name(self, room: int) -> tuple[str, ...]:
+        refs = _take(self._new, min(room, NAMES_AT_ONCE))
+        self._named.update(refs)
+        return refs
+
+
+def _take(refs: dict[str, None], most: int) -> tuple[str, ...]:
+    taken: Sequence[str] = tuple(islice(refs, most))
+    for ref in taken:
+        del refs[ref]
+    return tuple(taken)

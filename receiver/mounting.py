@@ -1,0 +1,226 @@
+"""The receiver inside another aiohttp application: callbacks come by HTTP, tasks are awaited without a hop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import assert_never
+
+from aiohttp import web
+
+from client.connection import Attached, Gap
+from client.errors import ReceiverRefusedError, ReceiverUnavailableError
+from client.frames import (
+    Add,
+    Added,
+    Deleted,
+    GapFrame,
+    Heartbeat,
+    Hint,
+    Remove,
+    Removed,
+    ResultFrame,
+    StreamFrame,
+    Subscribe,
+    Subscribed,
+)
+from client.protocol import LogEntry, OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
+from client.providers import DIALECTS, Dialect
+from client.providers.readings import TaskId
+from receiver.app import create_app, microseconds_now
+from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
+from receiver.filters import filter_of, names_of
+from receiver.hub import Waiter
+from receiver.inbox import IN_PROCESS, Inbox
+from receiver.records import SECOND, Entry, TaskRecord
+from receiver.records import Gap as MissedPart
+from receiver.settings import Settings
+from receiver.subscriptions import Subscription
+from receiver.web.context import CONTEXT
+from receiver.web.views import registered_view, task_view
+
+__all__ = ["MountedReceiver", "mount"]
+
+_HEARTBEAT_SECONDS = 15.0
+_PAGE = 200
+_LATER = (408, 425, 429)
+
+
+def mount(
+    app: web.Application, settings: Settings, *, prefix: str = "/receiver", dialects: Mapping[str, Dialect] = DIALECTS
+) -> MountedReceiver:
+    """Serves the receiver below `prefix` of an application, from its startup to its cleanup.
+
+    What is given back is the `receiver` of a `TaskClient`. The public URL of the settings has to lead to `prefix`. Run
+    the application with `handler_cancellation=True`, so that waits over HTTP end when their peers hang up.
+
+    Raises:
+        CannotStartError: the settings are wrong; where the database cannot be used, at the application's startup.
+    """
+    settings.check_exposure()
+    mounted = create_app(settings, dialects)
+    app.add_subapp(prefix, mounted)
+    return MountedReceiver(mounted)
+
+
+class MountedReceiver:
+    """A `client.connection.ReceiverConnection` to a receiver of this process, without keys and without HTTP.
+
+    Every function raises `ReceiverUnavailableError` while the application is not running, or where the store cannot
+    write now, and `ReceiverRefusedError` where the same will be refused again. Cancelling one leaves open whether it
+    was carried out.
+    """
+
+    def __init__(self, app: web.Application) -> None:
+        self._context = app[CONTEXT]
+
+    async def register(
+        self, registration: Registration, *, idempotency_key: str | None = None
+    ) -> Registered | Attached:
+        """The new task, or the one that has this `taskId`."""
+        inbox = self._inbox
+        with _as_client_errors():
+            made = await inbox.register(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
+        task = made.task
+        if made.is_new:
+            return registered_view(task, self._context.dialects[task.provider].polls, inbox)
+        now = microseconds_now()
+        age, left = (now - task.created_at) / SECOND, (task.deadline_at - now) / SECOND
+        return Attached(self._view(task), max(0.0, age), max(0.0, left))
+
+    async def bind(self, ref: str, task_id: TaskId) -> Task:
+        """The task with this id."""
+        with _as_client_errors():
+            return self._view(await self._inbox.bind(ref, task_id))
+
+    async def report(self, ref: str, report: OutcomeReport) -> Reported:
+        """What became of a report, with the outcome that won."""
+        with _as_client_errors():
+            reported = await self._inbox.report(ref, report)
+        return Reported(verdict=reported.verdict, task=self._view(reported.task))
+
+    async def task(self, ref: str) -> Task:
+        """The task as it is now."""
+        with _as_client_errors():
+            task = await self._inbox.find(ref, None)
+        if task is None:
+            raise ReceiverRefusedError(status=404, slug="unknown-task", detail="no task has this ref or taskId")
+        return self._view(task)
+
+    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
+        """The next page of the log, once there is something in it or the wait is over."""
+        inbox = self._inbox
+        try:
+            with _as_client_errors():
+                after = await inbox.head() if only.cursor is None else only.cursor
+                cursor = None if after == "start" else after
+                page = await inbox.results(cursor, filter_of(only), limit=_PAGE, seconds=wait_seconds)
+        except CursorGoneError as error:
+            return Gap(error.reason, error.resumes_at)
+        entries = tuple(self._entry(entry) for entry in page.entries)
+        return ResultsPage(results=entries, cursor=page.cursor, more=page.more)
+
+    @asynccontextmanager
+    async def subscription(self) -> AsyncIterator[InProcessSubscription]:
+        """A subscription, as over a websocket."""
+        opened = InProcessSubscription(self._inbox, self._view)
+        with _as_client_errors(), self._inbox.stream_admitted(IN_PROCESS):
+            try:
+                yield opened
+            finally:
+                opened.close()
+
+    @property
+    def _inbox(self) -> Inbox:
+        if not self._context.has_started:
+            raise ReceiverUnavailableError("the application that the receiver is mounted in is not running")
+        return self._context.inbox
+
+    def _view(self, task: TaskRecord) -> Task:
+        return task_view(task, self._inbox.cursor_at)
+
+    def _entry(self, entry: Entry) -> LogEntry:
+        if entry.kind == "result" and entry.task is not None:
+            return LogEntry(cursor=entry.cursor, task=self._view(entry.task))
+        return LogEntry(cursor=entry.cursor, ref=entry.ref, deleted=entry.kind == "deleted", hint=entry.kind == "hint")
+
+
+class InProcessSubscription:
+    """A `client.connection.OpenSubscription` on the feed itself: nothing is written as JSON, and no socket is used."""
+
+    def __init__(self, inbox: Inbox, view: Callable[[TaskRecord], Task]) -> None:
+        self._inbox = inbox
+        self._view = view
+        self._waiter = Waiter()
+        self._subscription: Subscription | None = None
+        self._frames: deque[StreamFrame] = deque()
+
+    async def send(self, frame: Subscribe | Add | Remove) -> None:
+        """Subscribes, once, or changes what is named; the answer comes as a frame."""
+        with _as_client_errors():
+            match frame:
+                case Subscribe():
+                    wanted = filter_of(frame)
+                    self._subscription = await self._inbox.subscribe(wanted, frame.cursor, self._waiter.wake)
+                    self._frames.append(Subscribed(id=frame.id, cursor=self._subscription.cursor))
+                case Add():
+                    self._open.add(*names_of(frame.tasks))
+                    self._frames.append(Added(id=frame.id, cursor=self._open.cursor))
+                case Remove():
+                    self._open.remove(*names_of(frame.tasks))
+                    self._frames.append(Removed(id=frame.id, cursor=self._open.cursor))
+                case _:
+                    assert_never(frame)
+        self._waiter.wake()
+
+    async def receive(self) -> StreamFrame:
+        """The next frame; a heartbeat where none came for a while. Cancelling it loses nothing."""
+        while not self._frames:
+            if self._inbox.is_closing:
+                raise ReceiverUnavailableError("the receiver is shutting down")
+            self._waiter.clear()
+            await self._read()
+            if not self._frames and not await self._waiter.wait(_HEARTBEAT_SECONDS) and self._subscription is not None:
+                return Heartbeat(cursor=self._subscription.cursor)
+        return self._frames.popleft()
+
+    def close(self) -> None:
+        """Ends it; nothing of it is left."""
+        if self._subscription is not None:
+            self._subscription.close()
+
+    @property
+    def _open(self) -> Subscription:
+        if self._subscription is None:
+            raise ReceiverRefusedError(status=422, slug="wrong-field", detail="type: expected a subscription first")
+        return self._subscription
+
+    async def _read(self) -> None:
+        if self._subscription is None:
+            return
+        with _as_client_errors():
+            told = await self._subscription.read()
+        self._frames.extend(map(self._frame, told))
+
+    def _frame(self, told: Entry | MissedPart) -> StreamFrame:
+        if isinstance(told, MissedPart):
+            return GapFrame(reason=told.reason, resumes_at=told.resumes_at)
+        if told.kind == "result" and told.task is not None:
+            return ResultFrame(cursor=told.cursor, task=self._view(told.task))
+        frame = Deleted if told.kind == "deleted" else Hint
+        return frame(cursor=told.cursor, ref=told.ref)
+
+
+@contextmanager
+def _as_client_errors() -> Iterator[None]:
+    """What the receiver raises, as a client knows it over HTTP; a cursor that is gone stays as it is."""
+    try:
+        yield
+    except CursorGoneError:
+        raise
+    except ReceiverError as error:
+        status = PROBLEMS[error.slug].status
+        if status >= 500 or status in _LATER:
+            raise ReceiverUnavailableError(f"the receiver answered {status} {error.slug}: {error.detail}") from error
+        raise ReceiverRefusedError(status=status, slug=error.slug, detail=error.detail) from error

@@ -1,0 +1,176 @@
+"""A receiver whose websockets and pages go by script, for what a real one would not do; and one that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestServer
+
+from client.protocol import Task
+from tests.client.support import STORED
+
+__all__ = [
+    "CUT",
+    "Close",
+    "ScriptedStreams",
+    "Waiting",
+    "heartbeat",
+    "page",
+    "result",
+    "scripted_streams",
+    "subscribed",
+    "told_task",
+]
+
+
+@dataclass(frozen=True)
+class Close:
+    """Closes the websocket."""
+
+    code: int
+    reason: str = ""
+
+
+CUT = object()
+"""Cuts the connection off."""
+
+Deed = Mapping[str, Any] | str | bytes | Close | object
+
+
+@dataclass
+class ScriptedStreams:
+    """What the server does and what it was sent.
+
+    `sockets` holds for each websocket the frames to send once it subscribed (or the HTTP status and headers that answer
+    the upgrade instead); after the last one of a script the socket stays open, and after the last script they all do
+    nothing. `pages` are the answers of the log, `tasks` those of single tasks; after the last page requests are held.
+    """
+
+    sockets: list[Any] = field(default_factory=list)
+    pages: list[tuple[int, Any]] = field(default_factory=list)
+    tasks: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    url: str = ""
+    received: list[list[Any]] = field(default_factory=list)
+    queries: list[Mapping[str, str]] = field(default_factory=list)
+    open_sockets: int = 0
+
+    async def subscribe(self, request: web.Request) -> web.StreamResponse:
+        """The route of the websocket."""
+        script = self.sockets.pop(0) if self.sockets else [subscribed()]
+        if isinstance(script, web.Response):
+            return script
+        ws = web.WebSocketResponse(protocols=("callback-receiver.v1",), timeout=0.1)
+        await ws.prepare(request)
+        frames: list[Any] = []
+        self.received.append(frames)
+        self.open_sockets += 1
+        try:
+            frames.append(json.loads(await ws.receive_str()))
+            for deed in script:
+                await _do(deed, ws, request)
+            while (frame := await ws.receive()).type is WSMsgType.TEXT:
+                frames.append(json.loads(frame.data))
+        finally:
+            self.open_sockets -= 1
+        return ws
+
+    async def results(self, request: web.Request) -> web.Response:
+        """The route of the log."""
+        self.queries.append(dict(request.query))
+        if not self.pages:
+            await asyncio.sleep(60)
+        status, body = self.pages.pop(0)
+        return web.json_response(body, status=status)
+
+    async def task(self, request: web.Request) -> web.Response:
+        """The route of one task."""
+        missing = (404, {"type": "urn:callback-receiver:problem:unknown-task"})
+        status, body = self.tasks.get(request.match_info["ref"], missing)
+        return web.json_response(body, status=status)
+
+
+async def _do(deed: Deed, ws: web.WebSocketResponse, request: web.Request) -> None:
+    if isinstance(deed, Close):
+        await ws.close(code=deed.code, message=deed.reason.encode())
+    elif deed is CUT:
+        assert request.transport is not None
+        request.transport.abort()
+    elif isinstance(deed, bytes):
+        await ws.send_bytes(deed)
+    else:
+        await ws.send_str(deed if isinstance(deed, str) else json.dumps(deed))
+
+
+@asynccontextmanager
+async def scripted_streams(
+    *sockets: Any, pages: list[tuple[int, Any]] | None = None, tasks: dict[str, tuple[int, Any]] | None = None
+) -> AsyncIterator[ScriptedStreams]:
+    """A running server that goes by this script; see `ScriptedStreams`."""
+    streams = ScriptedStreams(list(sockets), pages or [], tasks or {})
+    app = web.Application()
+    app.router.add_get("/v1/subscribe", streams.subscribe)
+    app.router.add_get("/v1/results", streams.results)
+    app.router.add_get("/v1/tasks/{ref}", streams.task)
+    async with TestServer(app, handler_cancellation=True) as server:
+        streams.url = str(server.make_url("")).rstrip("/")
+        yield streams
+
+
+def subscribed(cursor: str = "c0") -> dict[str, Any]:
+    """The answer to a subscription."""
+    return {"type": "subscribed", "id": 0, "cursor": cursor}
+
+
+def heartbeat(cursor: str) -> dict[str, Any]:
+    """A sign of life."""
+    return {"type": "heartbeat", "cursor": cursor}
+
+
+def told_task(ref: str = "ref-1", **fields: Any) -> dict[str, Any]:
+    """A task that has ended, as the receiver tells it."""
+    return {**STORED, "ref": ref, **fields}
+
+
+def result(cursor: str, ref: str = "ref-1", *, at: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A result; `at` is the place of the outcome in the log, where it is not that of the frame."""
+    return {"type": "result", "cursor": cursor, "task": told_task(ref, cursor=at or cursor, **fields)}
+
+
+def page(cursor: str, *entries: dict[str, Any], more: bool = False) -> tuple[int, Any]:
+    """A page of the log, up to this cursor."""
+    return 200, {"results": list(entries), "cursor": cursor, "more": more}
+
+
+class Waiting:
+    """A subscriber that notes what it is told: of the task in `told`, of the road to the receiver in `steps`."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.steps: list[str] = []
+        self.wakes = 0
+
+    def offer(self, task: Task) -> None:
+        """Notes the task's status."""
+        self.told.append(task.status)
+
+    def hint(self) -> None:
+        """Notes a hint."""
+        self.told.append("hint")
+
+    def forget(self) -> None:
+        """Notes that there is no such task."""
+        self.told.append("forget")
+
+    def wake(self) -> None:
+        """Counts."""
+        self.wakes += 1
+
+    def note(self, happened: str, **facts: Any) -> None:
+        """Notes the step."""
+        self.steps.append(happened)

@@ -1,0 +1,73 @@
+"""What is sent so that a subscription names what is wanted, and no more than may be named."""
+
+from __future__ import annotations
+
+from client.names import Names
+
+
+def sent(names: Names) -> list[tuple[str, tuple[object, ...]]]:
+    """The frames that are due."""
+    return [(frame.type, frame.tasks) for frame in names.changes()]
+
+
+def wanting(*refs: str, most: int = 10) -> Names:
+    """Names that are wanted."""
+    names = Names(most=most)
+    for ref in refs:
+        names.want(ref)
+    return names
+
+
+def test_a_new_connection_names_all() -> None:
+    """In the order in which they came; nothing of it is sent again."""
+    names = wanting("a", "b", "c")
+    names.drop("b")
+
+    assert (names.begin(), sent(names)) == (("a", "c"), [])
+
+
+def test_only_changes_are_sent() -> None:
+    """What came and went in between is none; `changed` says when there is something to send."""
+    names = wanting("a", "b")
+    names.begin()
+    list(names.changes())
+    was_changed = names.changed.is_set()
+    names.want("c")
+    names.want("d")
+    names.drop("d")
+    names.drop("a")
+
+    assert (was_changed, names.changed.is_set()) == (False, True)
+    assert sent(names) == [("remove", ("a",)), ("add", ("c",))]
+    assert (names.changed.is_set(), sent(names)) == (False, [])
+
+
+def test_a_name_that_is_wanted_again_is_sent_again() -> None:
+    """So that what has come for it meanwhile is told."""
+    names = wanting("a", "b")
+    names.begin()
+    names.drop("a")
+    names.want("a")
+    names.want("b")
+
+    assert sent(names) == [("add", ("a", "b"))]
+
+
+def test_those_that_came_last_wait_for_room() -> None:
+    """No more are named than may be; each that is dropped makes room for one."""
+    names = wanting("a", "b", "c", "d", most=2)
+    first = names.begin()
+    at_once = sent(names)
+    waiting = names.unnamed
+    names.drop("a")
+    names.drop("d")
+
+    assert (first, at_once, waiting) == (("a", "b"), [], 2)
+    assert sent(names) == [("remove", ("a",)), ("add", ("c",))]
+
+
+def test_frames_have_at_most_so_many() -> None:
+    """The first of them is the subscription."""
+    names = wanting(*map(str, range(12_000)), most=50_000)
+
+    assert (len(names.begin()), [len(refs) for _, refs in sent(names)]) == (5000, [5000, 2000])

@@ -1,0 +1,279 @@
+"""What a task's timeline tells: everything in order, with the names of the log, within a bound, without secrets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from client import Step, Task, WrongKeyError
+from client.sandbox import Sandbox
+from client.timeline import MAX_STEPS, Timeline
+from tests.client.support import (
+    CREATED,
+    FAST,
+    PENDING,
+    QUICK,
+    REGISTERED,
+    STORED,
+    Reply,
+    fast,
+    image_task,
+    open_client,
+    ready,
+    reserved_port,
+    says,
+    scripted_provider,
+    scripted_receiver,
+)
+from tests.support import eventually, running_receiver
+
+_START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def _timeline() -> Timeline:
+    times = (_START + timedelta(seconds=number) for number in range(10_000))
+    return Timeline(lambda: next(times), lambda: {"provider": "capsolver", "ref": "ref-1", "taskId": None})
+
+
+def _names(steps: tuple[Step, ...]) -> list[str]:
+    return [step.happened for step in steps]
+
+
+def _facts(task: Task, happened: str) -> dict[str, Any]:
+    return dict(next(step.facts for step in task.timeline() if step.happened == happened))
+
+
+def test_one_call_writes_both() -> None:
+    """What is logged stands in the timeline under the same name; the log has the task's names as well."""
+    timeline = _timeline()
+
+    with capture_logs() as lines:
+        timeline.info("task.bound", taskId=7)
+        timeline.warning("poll.failed", reason="no answer")
+        timeline.note("hint.received")
+
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("task.bound", "info"),
+        ("poll.failed", "warning"),
+    ]
+    assert {"provider": "capsolver", "ref": "ref-1", "taskId": 7}.items() <= lines[0].items()
+    assert timeline.steps() == (
+        Step(_START, "task.bound", {"taskId": 7}),
+        Step(_START + timedelta(seconds=1), "poll.failed", {"reason": "no answer"}),
+        Step(_START + timedelta(seconds=2), "hint.received", {}),
+    )
+
+
+def test_steps_cannot_be_changed() -> None:
+    """What a caller got is the timeline's own, so it cannot be written to."""
+    timeline = _timeline()
+    timeline.note("task.bound", taskId=7)
+
+    with pytest.raises(TypeError):
+        timeline.steps()[0].facts["taskId"] = 8  # type: ignore[index]  # that it fails is what is tested
+
+
+def test_oldest_polls_become_a_count() -> None:
+    """Beyond the bound the oldest polls give way to their count, which stands where the first of them stood."""
+    timeline = _timeline()
+    timeline.note("task.registered")
+    for number in range(200):
+        timeline.note("task.polled", polls=number)
+    timeline.note("task.finished")
+
+    steps = timeline.steps()
+    collapsed = 200 - (MAX_STEPS - 3)
+    assert len(steps) == MAX_STEPS
+    assert _names(steps[:3]) == ["task.registered", "polls.collapsed", "task.polled"]
+    assert (steps[1].at, steps[1].facts["count"]) == (_START + timedelta(seconds=1), collapsed)
+    assert steps[1].facts["until"] == _START + timedelta(seconds=collapsed)
+    assert (steps[2].facts["polls"], steps[-1].happened) == (collapsed, "task.finished")
+
+
+def test_without_polls_later_steps_become_a_count() -> None:
+    """Where no polls are left to give way, the oldest of the others do, but for the first few."""
+    timeline = _timeline()
+    for number in range(500):
+        timeline.note("reader.broken", number=number)
+
+    steps = timeline.steps()
+    assert len(steps) == MAX_STEPS
+    assert [step.facts.get("number") for step in steps[:8]] == list(range(8))
+    assert (steps[8].happened, steps[8].facts["count"]) == ("steps.collapsed", 500 - (MAX_STEPS - 1))
+    assert steps[-1].facts["number"] == 499
+
+
+async def test_by_callback(tmp_path: Path) -> None:
+    """A task that is called back was registered, submitted, bound, and finished by what the log told."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=CREATED) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+        await eventually(lambda: "reader.connected" in _names(task.timeline()))
+        await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
+        await task.result(timeout=5)
+
+    names = _names(task.timeline())
+    assert set(names) == {"task.registered", "reader.connected", "task.submitted", "task.bound", "task.finished"}
+    assert (names[0], names[-1]) == ("task.registered", "task.finished")
+    assert _facts(task, "task.registered") == {"ref": task.ref, "hasCallbackUrl": True}
+    assert _facts(task, "task.submitted") == {"taskId": "task-1", "hasCallback": True, "state": "idle"}
+    finished = {"status": "ready", "errorCode": None, "source": "callback", "heardBy": "log", "polls": 0}
+    assert _facts(task, "task.finished") == finished
+
+
+async def test_by_polls() -> None:
+    """Without a receiver the timeline says so, and what each poll was answered with."""
+    refused = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "0.1"})
+    unknown = Reply({"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}, 400)
+    replies = [Reply(PENDING), Reply(cuts=True), unknown, refused, Reply(ready())]
+    async with (
+        scripted_provider(createTask=CREATED, getTaskResult=replies) as provider,
+        open_client(provider.url) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+        await task.result(timeout=5)
+
+    steps = task.timeline()
+    polls = [step.facts for step in steps if step.happened == "task.polled"]
+    assert _names(steps[:3]) == ["registration.skipped", "task.submitted", "task.polled"]
+    assert steps[0].facts == {"reason": "there is no receiver"}
+    assert polls == [
+        {"polls": 1, "said": "Pending", "state": "processing"},
+        {"polls": 3, "said": "Unknown", "errorCode": "ERROR_TASKID_INVALID"},
+        {"polls": 4, "said": "Refused", "errorCode": "ERROR_RATE_LIMIT"},
+        {"polls": 5, "said": "Ready"},
+    ]
+    assert _facts(task, "poll.failed")["reason"].startswith("capsolver: getTaskResult")
+    assert _facts(task, "provider.paused") == {"errorCode": "ERROR_RATE_LIMIT", "seconds": 0.1}
+    assert _facts(task, "poll.postponed")["reason"] == "the key is paused"
+    assert (_facts(task, "task.finished")["source"], _facts(task, "task.finished")["heardBy"]) == ("poll", "poll")
+
+
+async def test_pauses_before_it_was_submitted() -> None:
+    """A createTask that had to be repeated is told with the pause, also where it did not mention the task."""
+    busy = [Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 429, {"Retry-After": "0.05"}), Reply(b"", 503)]
+    async with (
+        scripted_provider(createTask=[*busy, Reply(CREATED)], getTaskResult=ready()) as provider,
+        open_client(provider.url) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+
+    pauses = [step.facts.get("errorCode") for step in task.timeline() if step.happened == "provider.paused"]
+    assert pauses == ["ERROR_RATE_LIMIT", None]
+
+
+async def test_hint_and_report(tmp_path: Path) -> None:
+    """A callback that cannot be read shows as a hint, before the poll that it brings; the report shows as well."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+        open_client(sandbox.url, receiver.url) as tasks,
+    ):
+        task = await tasks.submit(image_task(sandbox={"callback": "truncated"}))
+        await task.result(timeout=5)
+
+    names = _names(task.timeline())
+    assert names.index("hint.received") < names.index("task.polled") < names.index("outcome.reported")
+    assert _facts(task, "outcome.reported") == {"source": "poll"}
+
+
+async def test_receiver_that_goes_away(tmp_path: Path) -> None:
+    """A receiver that is lost and found again shows in the timeline of a task that waits meanwhile."""
+    with reserved_port() as port:
+        async with (
+            scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,
+            open_client(provider.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port):
+                task = await tasks.submit(image_task())
+                await eventually(lambda: "reader.connected" in _names(task.timeline()))
+            await eventually(lambda: "receiver.lost" in _names(task.timeline()))
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port):
+                await eventually(lambda: "receiver.found" in _names(task.timeline()))
+
+    assert task.timeline()[-1].happened == "task.abandoned"
+
+
+async def test_without_websockets() -> None:
+    """Where no websocket gets through, the timeline says that long polls stand in."""
+    routes = {
+        "register": says(REGISTERED, 201),
+        "bind": says({**STORED, "status": "processing"}),
+        "results": says({"results": [], "cursor": "c0"}),
+    }
+    async with (
+        scripted_receiver(**routes) as receiver_url,
+        scripted_provider(createTask=CREATED) as provider,
+        open_client(provider.url, receiver_url) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+        await eventually(lambda: "reader.fell_back" in _names(task.timeline()))
+
+    assert "404" in _facts(task, "reader.fell_back")["reason"]
+
+
+async def test_receiver_that_is_down(tmp_path: Path) -> None:
+    """Where the receiver did not answer, the registration was skipped and the report is left for later."""
+    with reserved_port() as port:
+        async with (
+            scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
+            open_client(provider.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            task = await tasks.submit(image_task())
+            await task.result(timeout=5)
+
+    assert _facts(task, "registration.skipped") == {"reason": "the receiver did not answer"}
+    assert "report.postponed" in _names(task.timeline())
+
+
+async def test_attached(tmp_path: Path) -> None:
+    """A task that was attached to begins with that; what had happened before is not this client's to tell."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        Sandbox("capsolver", QUICK) as sandbox,
+        open_client(sandbox.url, receiver.url) as tasks,
+    ):
+        solved = await tasks.solve(image_task())
+        assert solved.task_id is not None
+        task = await tasks.attach(solved.task_id)
+
+    assert _names(task.timeline()) == ["task.attached", "task.finished"]
+    assert _facts(task, "task.finished")["heardBy"] == "registration"
+
+
+async def test_refused_poll() -> None:
+    """A key that is refused at a poll ends the wait but not the task, and that is told."""
+    refusal = Reply({"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}, 401)
+    async with (
+        scripted_provider(createTask=CREATED, getTaskResult=refusal) as provider,
+        open_client(provider.url) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+        with pytest.raises(WrongKeyError):
+            await task.result(timeout=5)
+
+    assert _names(task.timeline())[-1] == "poll.refused"
+    assert _facts(task, "poll.refused")["errorCode"] == "ERROR_KEY_DOES_NOT_EXIST"
+
+
+async def test_no_secrets(tmp_path: Path) -> None:
+    """No step holds the client key, the callback URL or the solution."""
+    dialects = fast(first_after_callback_seconds=0.05)
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
+        scripted_provider(createTask=CREATED, getTaskResult=[Reply(PENDING), Reply(ready())]) as provider,
+        open_client(provider.url, receiver.url, dialects=dialects) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+        await task.result(timeout=5)
+
+    told = repr(task.timeline())
+    assert "task.polled" in told
+    assert [secret for secret in ("tests-only-client-key", "/callback/", "44795sds") if secret in told] == []

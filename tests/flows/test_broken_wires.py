@@ -1,0 +1,241 @@
+"""Connections that break at random, receivers that restart, databases that go back: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import Result, ResultsGapError
+from client.frames import Subscribe
+from client.protocol import OutcomeReport
+from client.receiver_api import ReceiverApi, open_receiver_session
+from client.results import LogReader
+from client.subscription import Reader
+from client.timing import Timing
+from receiver.web.context import CONTEXT
+from receiver.web.sending import StreamRules
+from tests.benchmarks.tasks import prepare_tasks
+from tests.client.support import reserved_port
+from tests.proxy import Faults, running_proxy
+from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
+
+COUNT = 5000
+WILD = Faults(cuts=0.015, stalls=0.01, delays=0.02, refusals=0.1, stall_seconds=0.1)
+QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.05)
+
+
+async def pause(seconds: float) -> None:
+    """A hundredth of a pause: backing off is tested elsewhere."""
+    await asyncio.sleep(seconds / 100)
+
+
+HURRIED = Timing(sleep=pause)
+
+
+@dataclass
+class Waits:
+    """The waits of one client: most end with their results, every tenth goes on and would hear it again."""
+
+    reader: Reader
+    told: Counter[str] = field(default_factory=Counter)
+    open: dict[str, Wait] = field(default_factory=dict)
+
+    def begin(self, refs: Sequence[str]) -> None:
+        """Waits for all of them."""
+        for number, ref in enumerate(refs):
+            self.open[ref] = Wait(self, ref, leaves=number % 10 > 0)
+            self.reader.add(ref, "start", self.open[ref])
+
+    def end(self) -> None:
+        """Waits for none any more."""
+        for ref, wait in self.open.items():
+            self.reader.remove(ref, wait)
+
+
+@dataclass(eq=False)
+class Wait:
+    """The wait for one task."""
+
+    waits: Waits
+    ref: str
+    leaves: bool
+
+    def offer(self, task: Any) -> None:
+        """Counts an outcome."""
+        self.waits.told[self.ref] += task.is_final
+        if self.leaves and task.is_final:
+            self.waits.reader.remove(self.ref, self)
+
+    def hint(self) -> None:
+        """Nothing is hinted here."""
+        self.waits.told["hint"] += 1
+
+    def forget(self) -> None:
+        """Nothing is forgotten here."""
+        self.waits.told["forget"] += 1
+
+    def wake(self) -> None:
+        """It has nothing to think about."""
+
+    def note(self, happened: str, **facts: Any) -> None:
+        """Its timeline is not looked at."""
+
+
+@asynccontextmanager
+async def waiting(url: str, refs: Sequence[str]) -> AsyncIterator[Waits]:
+    """The waits of one client."""
+    async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
+        waits = Waits(Reader(ReceiverApi(session, url, ADMIN), owner, HURRIED))
+        waits.begin(refs)
+        yield waits
+        waits.end()
+
+
+async def read(url: str, count: int, only: Subscribe) -> list[Result]:
+    """So many results."""
+    results: list[Result] = []
+    async with open_receiver_session() as session:
+        reading = LogReader(ReceiverApi(session, url, ADMIN), only, HURRIED).results()
+        async with aclosing(reading):
+            async for each in reading:
+                results.append(each)
+                if len(results) == count:
+                    break
+    return results
+
+
+async def gap_met(url: str, cursor: str) -> ResultsGapError:
+    """The gap that a reader meets, some time behind this cursor."""
+    with pytest.raises(ResultsGapError) as gap:
+        await read(url, COUNT, Subscribe(id=0, cursor=cursor))
+    return gap.value
+
+
+def has_come_to(reader: LogReader, cursor: str) -> bool:
+    """Whether the log was read up to there."""
+    return reader.cursor == cursor
+
+
+async def end_tasks(receiver: RunningReceiver, refs: Sequence[str], *, at_once: int = 50) -> None:
+    """Ends the tasks, some at once, as their clients would by reports."""
+    inbox = receiver._runner.app[CONTEXT].inbox
+    report = OutcomeReport(source="poll", answer={"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}})
+    for start in range(0, len(refs), at_once):
+        async with asyncio.TaskGroup() as group:
+            for ref in refs[start : start + at_once]:
+                group.create_task(inbox.report(ref, report))
+
+
+async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
+    """5,000 results, while connections break at random and the receiver restarts in the middle.
+
+    For a client that waits for each of them, and for a program that reads the log.
+    """
+    database = tmp_path / "receiver.db"
+    refs = [task.ref for task in (await prepare_tasks(database, COUNT)).tasks]
+    with reserved_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        async with (
+            running_proxy(url, WILD, seed=1) as wild,
+            running_proxy(url, WILD, seed=2) as other,
+            waiting(wild.url, refs) as waits,
+            asyncio.TaskGroup() as group,
+        ):
+            reading = group.create_task(read(other.url, COUNT, Subscribe(id=0, cursor="start")))
+            async with running_receiver(database, port=port) as receiver:
+                await end_tasks(receiver, refs[:2500])
+            async with running_receiver(database, port=port) as receiver:
+                await end_tasks(receiver, refs[2500:])
+                await eventually(lambda: len(waits.told) == COUNT and reading.done(), seconds=60)
+                wild.cut()
+                await eventually(lambda: receiver.streams == 1)
+
+    assert waits.told == Counter(refs)
+    assert Counter(each.ref for each in reading.result()) == Counter(refs)
+    assert min(wild.breaks, other.breaks) > 5
+
+
+async def test_what_comes_during_a_stall_or_an_outage(tmp_path: Path) -> None:
+    """Is told once the stall or the outage is over; an outage makes the receiver count as silent, a stall does not."""
+    database = tmp_path / "receiver.db"
+    refs = [task.ref for task in (await prepare_tasks(database, 20)).tasks]
+    async with (
+        running_receiver(database) as receiver,
+        running_proxy(receiver.url) as proxy,
+        waiting(proxy.url, refs) as waits,
+    ):
+        await eventually(lambda: receiver.streams == 1)
+        proxy.stall()
+        await end_tasks(receiver, refs[:10])
+        proxy.flow()
+        await eventually(lambda: waits.told == Counter(refs[:10]))
+        silent_before = waits.reader.silent_since
+        proxy.refuses = True
+        proxy.cut()
+        await eventually(lambda: waits.reader.silent_since is not None)
+        await end_tasks(receiver, refs[10:])
+        proxy.refuses = False
+        await eventually(lambda: waits.told == Counter(refs))
+        await eventually(lambda: waits.reader.silent_since is None)
+
+    assert silent_before is None
+
+
+async def test_rare_filters_advance(tmp_path: Path) -> None:
+    """Behind thousands of results of others, over breaks, a rare one comes once, and there is no gap."""
+    database = tmp_path / "receiver.db"
+    refs = [task.ref for task in (await prepare_tasks(database, 1000)).tasks]
+    async with (
+        running_receiver(database, rules=QUICK) as receiver,
+        running_proxy(receiver.url) as proxy,
+        open_receiver_session() as session,
+    ):
+        reader = LogReader(
+            ReceiverApi(session, proxy.url, ADMIN), Subscribe(id=0, cursor="start", tags=("rare",)), HURRIED
+        )
+        results = reader.results()
+        async with aclosing(results), asyncio.TaskGroup() as group:
+            first = group.create_task(anext(results))
+            for start in range(0, 1000, 250):
+                await end_tasks(receiver, refs[start : start + 250])
+                head = (await receiver.log(limit=1000))["cursor"]
+                await eventually(partial(has_come_to, reader, head))
+                proxy.cut()
+            rare = await receiver.register(tags=["rare"])
+            await receiver.call_back(rare["callbackUrl"])
+            await first
+
+    assert first.result().ref == rare["ref"]
+
+
+async def test_a_restored_database_is_a_gap(tmp_path: Path) -> None:
+    """Whoever reads on is told, live over the restart and with a cursor of before; behind it the log is read on."""
+    database, backup = tmp_path / "receiver.db", tmp_path / "backup.db"
+    with reserved_port() as port:
+        async with running_receiver(database, port=port) as receiver:
+            await end_tasks(receiver, [(await receiver.register())["ref"]])
+        shutil.copy(database, backup)
+        async with asyncio.TaskGroup() as group:
+            async with running_receiver(database, port=port) as receiver:
+                live = group.create_task(gap_met(receiver.url, "start"))
+                lost = [(await receiver.register())["ref"] for _ in range(3)]
+                await end_tasks(receiver, lost)
+                await eventually(lambda: receiver.streams == 1)
+                cursor = (await receiver.log())["cursor"]
+            shutil.copy(backup, database)
+            async with running_receiver(database, port=port) as receiver:
+                await end_tasks(receiver, [(await receiver.register())["ref"] for _ in range(5)])
+                gaps = [await live, await gap_met(receiver.url, cursor)]
+                behind = await read(receiver.url, 6, Subscribe(id=0, cursor=gaps[0].resumes_at))
+
+    assert [gap.reason for gap in gaps] == ["other-log", "other-log"]
+    assert not {each.ref for each in behind} & set(lost)

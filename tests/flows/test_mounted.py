@@ -1,0 +1,191 @@
+"""The receiver inside another application: tasks are awaited without a hop, callbacks come by HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from client import TaskClient
+from client.connection import Attached, Gap
+from client.errors import ReceiverRefusedError, ReceiverUnavailableError
+from client.frames import Add, Added, GapFrame, Remove, Removed, ResultFrame, Subscribe, Subscribed
+from client.protocol import OutcomeReport, Registered, Registration
+from client.sandbox import Sandbox
+from receiver.mounting import MountedReceiver, mount
+from receiver.settings import Settings
+from tests.client.support import FAST, QUICK, image_task, solution_of
+from tests.support import ADMIN, API_KEYS, eventually
+
+READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
+
+
+@dataclass
+class Mounted:
+    """A running application with a receiver in it."""
+
+    url: str
+    receiver: MountedReceiver
+    runner: web.AppRunner
+
+    async def register(self, **fields: Any) -> Registered:
+        """A new task."""
+        registered = await self.receiver.register(Registration(provider="capsolver", **fields))
+        assert isinstance(registered, Registered)
+        return registered
+
+    async def call_back(self, registered: Registered) -> None:
+        """Delivers an answer over HTTP."""
+        assert registered.callback_url is not None
+        async with aiohttp.ClientSession() as session, session.post(registered.callback_url, json=READY) as response:
+            assert response.status == 200
+
+
+@asynccontextmanager
+async def mounted_at(path: Path) -> AsyncIterator[Mounted]:
+    """An application with a page of its own and a receiver below /receiver."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="mine")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = web.Application()
+        app.router.add_get("/", page)
+        settings = Settings(database=path, api_keys=API_KEYS, public_url=f"{url}/receiver", _env_file=None)
+        receiver = mount(app, settings)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, listener).start()
+            yield Mounted(url, receiver, runner)
+        finally:
+            await runner.cleanup()
+
+
+@pytest.fixture
+async def mounted(tmp_path: Path) -> AsyncIterator[Mounted]:
+    """A running application with a receiver in it."""
+    async with mounted_at(tmp_path / "receiver.db") as running:
+        yield running
+
+
+async def test_tasks_are_awaited_in_the_same_process(mounted: Mounted) -> None:
+    """Through the `TaskClient`, with callbacks over HTTP and not one poll."""
+    async with (
+        Sandbox("capsolver", QUICK) as sandbox,
+        TaskClient(
+            "capsolver", client_key="any", provider_url=sandbox.url, receiver=mounted.receiver, dialects=FAST
+        ) as tasks,
+        asyncio.TaskGroup() as group,
+    ):
+        solving = [group.create_task(tasks.solve(image_task(number))) for number in range(20)]
+
+    results = [each.result() for each in solving]
+    assert [result.solution for result in results] == [solution_of(image_task(number)) for number in range(20)]
+    assert {result.source for result in results} == {"callback"}
+
+
+async def test_the_application_goes_on_serving_its_own(mounted: Mounted) -> None:
+    """The receiver's routes lie below the prefix, with keys; the application's are its own."""
+    async with aiohttp.ClientSession() as session:
+        async with session.get(mounted.url) as response:
+            own = await response.text()
+        async with session.get(f"{mounted.url}/receiver/v1/results") as response:
+            without_key = response.status
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        async with session.get(f"{mounted.url}/receiver/v1/results", headers=headers) as response:
+            assert (own, without_key, response.status) == ("mine", 401, 200)
+
+
+async def test_a_subscription_tells_what_one_over_http_would(mounted: Mounted) -> None:
+    """Answers, results, names that come and go, gaps."""
+    first, second = await mounted.register(), await mounted.register()
+    async with mounted.receiver.subscription() as opened:
+        await opened.send(Subscribe(id=1, cursor="0123456789ab-7", tasks=(first.ref,)))
+        begun, gap = await opened.receive(), await opened.receive()
+        await opened.send(Add(id=2, tasks=(second.ref,)))
+        await opened.send(Remove(id=3, tasks=(first.ref,)))
+        changed = [await opened.receive(), await opened.receive()]
+        await mounted.call_back(first)
+        await mounted.call_back(second)
+        result = await opened.receive()
+
+    assert isinstance(begun, Subscribed)
+    assert isinstance(gap, GapFrame)
+    assert [type(each) for each in changed] == [Added, Removed]
+    assert isinstance(result, ResultFrame)
+    assert result.task.ref == second.ref
+
+
+async def test_a_subscription_that_is_left_leaves_nothing(mounted: Mounted) -> None:
+    """Its place is given back, also when it is cancelled in the middle of a wait."""
+    inbox = mounted.receiver._context.inbox
+
+    async def wait() -> None:
+        async with mounted.receiver.subscription() as opened:
+            await opened.send(Subscribe(id=1))
+            await opened.receive()
+            await opened.receive()
+
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(wait())
+        await eventually(lambda: inbox.streams == 1)
+        waiting.cancel()
+
+    assert inbox.streams == 0
+
+
+async def test_pages_and_gaps(mounted: Mounted) -> None:
+    """The stand-in for a subscription has the same cursor."""
+    registered = await mounted.register()
+    await mounted.call_back(registered)
+
+    page = await mounted.receiver.results(Subscribe(id=0, cursor="start"), wait_seconds=1)
+    gap = await mounted.receiver.results(Subscribe(id=0, cursor="0123456789ab-7"), wait_seconds=1)
+
+    assert not isinstance(page, Gap)
+    assert [entry.task.ref for entry in page.results if entry.task] == [registered.ref]
+    assert isinstance(gap, Gap)
+
+
+async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:
+    """Bind, report, look, attach; what is refused is refused as over HTTP."""
+    registered = await mounted.register()
+    await mounted.receiver.bind(registered.ref, "abc")
+    reported = await mounted.receiver.report(registered.ref, OutcomeReport(source="poll", answer=READY))
+    attached = await mounted.receiver.register(Registration(provider="capsolver", task_id="abc"))
+
+    with pytest.raises(ReceiverRefusedError) as refused:
+        await mounted.receiver.task("no-such-task")
+
+    assert isinstance(attached, Attached)
+    assert [reported.verdict, attached.task.status, refused.value.slug] == ["accepted", "ready", "unknown-task"]
+
+
+async def test_without_a_running_application_it_is_unavailable(tmp_path: Path) -> None:
+    """Before its startup nothing can be stored; the client would poll."""
+    settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, _env_file=None)
+    receiver = mount(web.Application(), settings)
+
+    with pytest.raises(ReceiverUnavailableError, match="not running"):
+        await receiver.task("any")
+
+
+async def test_shutdown_ends_the_subscription(mounted: Mounted) -> None:
+    """Whoever reads is told that the receiver is unavailable, and may go on with another one."""
+    async with mounted.receiver.subscription() as opened, asyncio.TaskGroup() as group:
+        await opened.send(Subscribe(id=1))
+        await opened.receive()
+        group.create_task(mounted.runner.cleanup())
+
+        with pytest.raises(ReceiverUnavailableError, match="shutting down"):
+            await opened.receive()
