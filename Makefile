@@ -37,7 +37,7 @@ lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
 bench: $(INSTALLED)  ## figures, side by side in one run
 	$(BIN)/python -m tests.benchmarks
 
-docs: $(INSTALLED)  ## renews the README's table of settings
+docs: $(INSTALLED)  ## renews the README's table of settings, and asyncapi.json
 	$(BIN)/python -m tests.readme
 
 lock: $(INSTALLED)  ## renews both locks from pyproject.toml

@@ -31,7 +31,10 @@ def _logged(uri: str) -> str:
         ("/v1/tasks?tags=a", "/v1/tasks"),
         ("/v1/tasks/0199?wait=50", "/v1/tasks"),
         ("/v1/results?after=c1&wait=50", "/v1/results"),
+        ("/v1/results/stream?ticket=t", "/v1/results"),
         ("/v1/subscribe?ticket=t", "/v1/subscribe"),
+        ("/asyncapi.json", "/asyncapi.json"),
+        ("/asyncapi-json", ""),
         ("/healthz?a=b", "/healthz"),
         ("/readyz", "/readyz"),
         ("/?code=t", ""),
@@ -80,3 +83,8 @@ def test_the_receiver_sees_what_is_too_large_for_it() -> None:
 def test_long_requests_have_no_limit() -> None:
     """Nothing in it ends a long poll or a websocket."""
     assert not re.search(r"^\s*(write|read_timeout|write_timeout|response_header_timeout) ", CADDYFILE, re.MULTILINE)
+
+
+def test_who_hangs_up_has_hung_up_at_the_receiver() -> None:
+    """Neither is a flush interval set, which would hold the receiver's side open, nor anything gathered on the way."""
+    assert not re.search(r"^\s*(flush_interval|buffer_\w+|response_buffers|request_buffers|encode) ?", CADDYFILE, re.M)

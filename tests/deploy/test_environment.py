@@ -39,6 +39,7 @@ def test_it_names_what_matters() -> None:
         "RECEIVER_API_KEYS",
     }
     assert settings_in(ENVIRONMENT, active=False).keys() == {
+        "RECEIVER_ALLOWED_ORIGINS",
         "RECEIVER_ALLOW_ANONYMOUS",
         "RECEIVER_SIGNING_KEYS",
         "RECEIVER_CALLBACK_SECRETS",

@@ -7,8 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from receiver.app import create_app
 from receiver.settings import Settings
 from tests.deploy.files import PAGE
+from tests.receiver.sockets import open_events
 from tests.support import running_receiver
 
 
@@ -51,6 +53,25 @@ async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
         answer = await api.send("GET", f"/v1/results?after={cursor}")
 
     assert (answer.status, answer.json["reason"]) == (410, "other-log")
+
+
+def test_its_addresses_are_routes(tmp_path: Path) -> None:
+    """Each address of the receiver that the page names leads somewhere."""
+    app = create_app(Settings(database=tmp_path / "receiver.db", _env_file=None))
+    routes = {resource.canonical for resource in app.router.resources()}
+
+    named = set(re.findall(r"(?:https|wss)://YOUR\.NAME(/[\w./]+)", PAGE.replace("/REF", "")))
+    assert {"/v1/results/stream", "/v1/tickets", "/v1/subscribe", "/asyncapi.json"} <= named <= routes
+
+
+async def test_a_stream_begins_as_told(tmp_path: Path) -> None:
+    """With a heartbeat; then each result comes as an event of its own."""
+    async with running_receiver(tmp_path / "receiver.db") as api, open_events(api) as events:
+        first, _, _ = await events.next()
+        await api.call_back((await api.register())["callbackUrl"])
+        second, _, _ = await events.next()
+
+    assert (first, second) == ("heartbeat", "result")
 
 
 async def test_readiness_is_shown_as_told(tmp_path: Path) -> None:

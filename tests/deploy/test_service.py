@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.__main__ import cli
+from receiver.settings import Settings
 from tests.deploy.files import ENVIRONMENT, PAGE, settings_in, unit_values
 
 
@@ -54,6 +55,17 @@ def test_the_settings_are_where_the_page_puts_them() -> None:
 def test_it_is_started_and_stopped_with_care(name: str, value: str) -> None:
     """Failures start it again, a refusal (exit code 2) does not; SIGTERM gets more time than a shutdown takes."""
     assert unit_values(name) == [value]
+
+
+def test_it_may_hold_all_that_wait() -> None:
+    """More files than the waits and streams that the receiver takes unless it is told otherwise, as the page says."""
+    (files,) = map(int, unit_values("LimitNOFILE"))
+    waits, streams = (Settings.model_fields[name].default for name in ("max_waiters", "max_streams"))
+
+    assert files > 1.5 * (waits + streams)
+    assert f"{files:,} files open" in PAGE
+    assert f"{waits:,} each" in PAGE
+    assert waits == streams
 
 
 @pytest.mark.parametrize(
