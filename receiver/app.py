@@ -84,7 +84,7 @@ def create_app(
     async def release_waiters(_app: web.Application) -> None:
         if context.has_started:
             context.inbox.close()
-            streams.wake()
+            await streams.end()
 
     app.cleanup_ctx.append(storage)
     app.on_shutdown.append(release_waiters)

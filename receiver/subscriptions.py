@@ -214,6 +214,9 @@ class Subscription:
             # None: it was removed meanwhile.
             if named_at is not None:
                 told.extend(self._tell(name, task, named_at))
+        if not self._unread:
+            # A dictionary that was emptied keeps its room.
+            self._unread = {}
         return told
 
     def _tell(self, name: TaskName, task: TaskRecord | None, named_at: int) -> Iterator[Entry]:

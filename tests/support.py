@@ -140,10 +140,17 @@ async def running_receiver(
     dialects: Mapping[str, Dialect] = DIALECTS,
     port: int = 0,
     rules: StreamRules | None = None,
+    send_buffer_bytes: int | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningReceiver]:
-    """A receiver in this process, on a free port of loopback, with callback URLs that lead to it."""
+    """A receiver in this process, on a free port of loopback, with callback URLs that lead to it.
+
+    With `send_buffer_bytes` the system takes only about so much of what a peer does not read.
+    """
     with socket.create_server(("127.0.0.1", port)) as listener:
+        if send_buffer_bytes is not None:
+            # Connections have it from the socket that listens.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         given = Settings(
             database=database,

@@ -12,8 +12,8 @@ from client.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
 from receiver.settings import is_loopback
 from receiver.web.context import CONTEXT
-from receiver.web.origins import allowed_origin
-from receiver.web.problems import KEY_NAME
+from receiver.web.origins import allowed_origin, origin_headers
+from receiver.web.problems import KEY_NAME, problem_response
 
 __all__ = ["key_in_subprotocol", "needs", "needs_for_stream"]
 
@@ -41,16 +41,22 @@ def needs_for_stream(handler: Handler) -> Handler:
     """
 
     async def behind_key_or_ticket(request: web.Request) -> web.StreamResponse:
-        allowed_origin(request)
-        request[KEY_NAME] = _stream_key_name(request)
-        return await handler(request)
+        origin = allowed_origin(request)
+        try:
+            request[KEY_NAME] = _stream_key_name(request)
+            return await handler(request)
+        except ReceiverError as error:
+            # The page may read why, too.
+            response = problem_response(error)
+            response.headers.update(origin_headers(origin))
+            return response
 
     return behind_key_or_ticket
 
 
 def _stream_key_name(request: web.Request) -> str:
     named = key_in_subprotocol(request)
-    ticket = request.query.get("ticket")
+    ticket = request.query.get("ticket") if "?" in request.raw_path else None
     if named is None and ticket is None:
         return _key_name(request, "read")
     if named is not None and named[0] == "bearer":

@@ -30,29 +30,26 @@ _log = structlog.get_logger()
 async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns errors into problems, and writes one line for each request at its end.
 
-    The line names the route, never the path: paths of callbacks hold tokens.
+    The line names the route, never the path: paths of callbacks hold tokens, and queries hold tickets. Its status is
+    null where the peer hung up before there was one.
     """
     started = time.perf_counter()
+    status = None
     try:
-        response = await handler(request)
-    except ReceiverError as error:
-        response = problem_response(error)
-    except web.HTTPException as error:
-        response = _from_http(error)
-    except Exception:
-        _log.exception("request.failed", method=request.method, route=_route(request))
-        response = problem_response(ReceiverError("server-error", "the receiver failed; its log says why"))
-    if _route(request) not in _QUIET_ROUTES:
-        _log.info(
-            "request.completed",
-            method=request.method,
-            route=_route(request),
-            status=response.status,
-            key=request.get(KEY_NAME),
-            milliseconds=round((time.perf_counter() - started) * 1000, 2),
-            **request.get(STREAM_FACTS, {}),
-        )
-    return response
+        response = await _answer(request, handler)
+        status = response.status
+        return response
+    finally:
+        # Also for those that are cancelled: that is how a stream ends whose peer hangs up.
+        if _route(request) not in _QUIET_ROUTES:
+            facts = {
+                "method": request.method,
+                "route": _route(request),
+                "status": status,
+                "key": request.get(KEY_NAME),
+                "milliseconds": round((time.perf_counter() - started) * 1000, 2),
+            }
+            _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
 
 
 def problem_fields(error: ReceiverError) -> dict[str, Any]:
@@ -82,6 +79,18 @@ def problem_response(error: ReceiverError) -> web.Response:
     return web.Response(
         status=problem.status, body=to_json(body), content_type="application/problem+json", headers=headers
     )
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ReceiverError as error:
+        return problem_response(error)
+    except web.HTTPException as error:
+        return _from_http(error)
+    except Exception:
+        _log.exception("request.failed", method=request.method, route=_route(request))
+        return problem_response(ReceiverError("server-error", "the receiver failed; its log says why"))
 
 
 # Callbacks write a line of their own, with the verdict; probes would only fill the log.

@@ -79,12 +79,15 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
 def first_wrong_field(error: ValidationError, *, hidden: Collection[object] = ("int", "str")) -> str:
     """The first field that is wrong, and what was expected; parts of its path that nobody wrote are hidden."""
     detail = error.errors(include_url=False, include_input=False)[0]
-    path = ".".join(str(part) for part in detail["loc"] if part not in hidden)
+    path = ".".join(str(part)[:80] for part in detail["loc"] if part not in hidden)
     return f"{path or 'body'}: {detail['msg'].removeprefix('Value error, ')}"
 
 
 def check_query(request: web.Request, *known: str) -> None:
     """Refuses parameters that nobody would read."""
+    if "?" not in request.raw_path:
+        # What aiohttp makes of a query, it keeps as long as the request, which may be a websocket's.
+        return
     for name in request.query:
         if name not in known:
             raise ReceiverError("wrong-field", f"{name[:80]}: there is no such parameter here")

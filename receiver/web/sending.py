@@ -6,27 +6,54 @@ A stream that is idle has no task and no timer of its own: one ticker beats for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import structlog
 from aiohttp import web
 
-__all__ = ["PeerGoneError", "Stream", "StreamRules", "Streams", "bound_buffer", "send_within"]
+from receiver.errors import StoreFailedError
+from receiver.hub import Waiter
+from receiver.records import Entry, Gap
+from receiver.subscriptions import Subscription
+
+__all__ = [
+    "CLOSE_SECONDS",
+    "PeerGoneError",
+    "Stream",
+    "StreamRules",
+    "Streams",
+    "bound_buffer",
+    "cut_off",
+    "cut_off_later",
+    "read_patiently",
+    "send_within",
+]
+
+CLOSE_SECONDS = 1.0
+"""A peer has so long to take what was still to be sent when its stream ended."""
 
 _SLICES = 50
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 # Between the transport's buffer and the frame that is being written, one that stops reading holds about twice this.
 _BUFFER_BYTES = 32 * 1024
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRules:
-    """Seconds: how long a peer may take nothing, between heartbeats, between pings, until the first frame must come."""
+    """Seconds: how long a peer may take nothing, between heartbeats, between pings, until a subscription must come.
+
+    And how long at most all of them are told goodbye at shutdown.
+    """
 
     send_seconds: float
     heartbeat_seconds: float = 15.0
     ping_seconds: float = 30.0
     subscribe_seconds: float = 10.0
+    goodbye_seconds: float = 5.0
 
 
 class PeerGoneError(Exception):
@@ -42,6 +69,9 @@ class Stream(Protocol):
     def wake(self) -> None:
         """Looks whether there is something to send, or to end."""
 
+    def abort(self) -> None:
+        """Cuts the peer off."""
+
 
 class Streams:
     """All open streams of an application. Run `beat` beside them; `owner` runs what they send."""
@@ -50,6 +80,7 @@ class Streams:
 
     def __init__(self, rules: StreamRules) -> None:
         self._streams: dict[Stream, None] = {}
+        self._end = Waiter()
         self.rules = rules
 
     def __len__(self) -> int:
@@ -62,6 +93,16 @@ class Streams:
     def discard(self, stream: Stream) -> None:
         """It has ended."""
         self._streams.pop(stream, None)
+        if not self._streams:
+            self._end.wake()
+
+    def start(self, sending: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Runs what sends; None where nothing is begun any more, because something else in the background failed."""
+        try:
+            return self.owner.create_task(sending, name="sending")
+        except RuntimeError:
+            sending.close()
+            return None
 
     async def beat(self) -> None:
         """Lets each stream beat once in each interval, a few at a time, so that thousands are no burst. Never ends."""
@@ -73,16 +114,51 @@ class Streams:
                     if stream in self._streams:
                         stream.beat()
 
-    def wake(self) -> None:
-        """Lets each look, at the end."""
+    async def end(self) -> None:
+        """Lets each say goodbye; those that have not ended in time are cut off, so that they cannot hold up the end."""
+        self._end.clear()
         for stream in tuple(self._streams):
             stream.wake()
+        if self._streams and not await self._end.wait(self.rules.goodbye_seconds):
+            _log.warning("streams.cut_off", count=len(self._streams))
+            for stream in tuple(self._streams):
+                stream.abort()
 
 
 def bound_buffer(request: web.Request) -> None:
     """Makes writing wait once the peer has left so much untaken."""
     if request.transport is not None:
         request.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+
+
+def cut_off(request: web.Request) -> None:
+    """Ends the connection at once; what the peer has not taken is dropped."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def cut_off_later(request: web.Request) -> None:
+    """For a stream that has ended: what the peer does not take soon is dropped.
+
+    A transport that is closed waits for that without a limit, and keeps its buffer as long.
+    """
+    transport = request.transport
+    if transport is not None and transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(CLOSE_SECONDS, transport.abort)
+
+
+async def read_patiently(subscription: Subscription, is_over: Callable[[], bool]) -> Sequence[Entry | Gap]:
+    """What there is; while the store cannot be read it is asked again, less and less often, until `is_over`."""
+    failures = 0
+    while not is_over():
+        try:
+            return await subscription.read()
+        except StoreFailedError as error:
+            if not failures:
+                _log.warning("stream.stalled", reason=error.detail)
+            await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
+            failures += 1
+    return ()
 
 
 async def send_within(seconds: float, request: web.Request, send: Callable[[], Awaitable[object]]) -> None:
@@ -95,8 +171,7 @@ async def send_within(seconds: float, request: web.Request, send: Callable[[], A
         async with asyncio.timeout(seconds):
             await send()
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
+        cut_off(request)
         raise PeerGoneError(f"nothing was taken for {seconds:g} s") from None
     except (ConnectionError, RuntimeError) as error:
         # aiohttp says RuntimeError where the socket was closed while it was being written to.

@@ -6,7 +6,6 @@ Each event is named after its frame and has its cursor as id, so that a browser 
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import deque
 from functools import partial
@@ -14,7 +13,6 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from receiver.errors import StoreFailedError
 from receiver.hub import Waiter
 from receiver.subscriptions import Subscription
 from receiver.web.context import CONTEXT, Context
@@ -23,11 +21,17 @@ from receiver.web.frames import Frame
 from receiver.web.origins import allowed_origin, origin_headers
 from receiver.web.problems import KEY_NAME, STREAM_FACTS
 from receiver.web.reading import check_query, read_text
-from receiver.web.sending import PeerGoneError, bound_buffer, send_within
+from receiver.web.sending import (
+    PeerGoneError,
+    bound_buffer,
+    cut_off,
+    cut_off_later,
+    read_patiently,
+    send_within,
+)
 
 __all__ = ["stream"]
 
-_RETRY_SECONDS = 0.5
 _SMALL_BYTES = 4096
 _END = b"\n\n"
 # Browsers reconnect after so many milliseconds; drawn, so that after a restart they do not all come at once.
@@ -82,6 +86,10 @@ class _Reader:
             self._waiter.wake()
         self._sent_before = self._sent
 
+    def abort(self) -> None:
+        """See `Stream`."""
+        cut_off(self._request)
+
     async def serve(self, subscription: Subscription) -> web.StreamResponse:
         """Sends what comes until the peer hangs up or the receiver shuts down."""
         await self._response.prepare(self._request)
@@ -89,7 +97,7 @@ class _Reader:
         self._context.streams.add(self)
         try:
             await self._write(f"retry: {random.randint(*_RECONNECT_MS)}\n\n".encode())  # noqa: S311  (no secret)
-            while not self._context.inbox.is_closing:
+            while not self._is_closing():
                 self._waiter.clear()
                 if not await self._send_what_there_is(subscription):
                     await self._waiter.wait(self._context.streams.rules.heartbeat_seconds)
@@ -98,17 +106,17 @@ class _Reader:
             _log.info("stream.dropped", key=self._request[KEY_NAME], reason=str(gone))
         finally:
             self._context.streams.discard(self)
-            self._request[STREAM_FACTS] = {"frames": self._sent}
+            # Its peer hangs up, mostly: then the handler is cancelled and gives no response.
+            self._request[STREAM_FACTS] = {"status": self._response.status, "frames": self._sent}
+            cut_off_later(self._request)
         return self._response
+
+    def _is_closing(self) -> bool:
+        return self._context.inbox.is_closing
 
     async def _send_what_there_is(self, subscription: Subscription) -> bool:
         frames = self._context.frames
-        try:
-            told = deque(await subscription.read())
-        except StoreFailedError as error:
-            _log.warning("stream.stalled", reason=error.detail)
-            await asyncio.sleep(_RETRY_SECONDS)
-            return True
+        told = deque(await read_patiently(subscription, self._is_closing))
         is_more = bool(told)
         # Rendered, a result is let go: a peer that stops reading is to hold one frame, and not a page as well.
         while told:

@@ -8,41 +8,36 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, assert_never
+from typing import assert_never
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
-from pydantic import TypeAdapter, ValidationError
 
-from client.errors import UnreadableError
-from client.frames import (
-    MAX_FRAME_BYTES,
-    SUBPROTOCOL,
-    Add,
-    Added,
-    ProblemFrame,
-    Remove,
-    Removed,
-    RequestFrame,
-    Subscribe,
-    Subscribed,
-)
-from client.providers.values import parse_object
-from receiver.errors import ReceiverError, StoreFailedError
+from client.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Add, Added, Remove, Removed, Subscribe, Subscribed
+from receiver.errors import ReceiverError
 from receiver.filters import filter_of, names_of
+from receiver.records import Entry, Gap
 from receiver.subscriptions import Subscription
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frame
-from receiver.web.problems import KEY_NAME, STREAM_FACTS, problem_fields
-from receiver.web.reading import check_query, first_wrong_field
-from receiver.web.sending import PeerGoneError, bound_buffer, send_within
+from receiver.web.problems import KEY_NAME, STREAM_FACTS
+from receiver.web.reading import check_query
+from receiver.web.requests import Request, answer_bytes, problem_bytes, read_request
+from receiver.web.sending import (
+    CLOSE_SECONDS,
+    PeerGoneError,
+    bound_buffer,
+    cut_off,
+    cut_off_later,
+    read_patiently,
+    send_within,
+)
 
 __all__ = ["subscribe"]
 
-_CLOSE_SECONDS = 1.0
-_RETRY_SECONDS = 0.5
-_REQUEST: TypeAdapter[Subscribe | Add | Remove] = TypeAdapter(RequestFrame)
+_ABNORMAL = 1006
 
 _log = structlog.get_logger()
 
@@ -52,8 +47,9 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     check_query(request)
     context = request.app[CONTEXT]
     ws = web.WebSocketResponse(
-        timeout=_CLOSE_SECONDS,
+        timeout=CLOSE_SECONDS,
         heartbeat=context.streams.rules.ping_seconds,
+        autoping=False,
         protocols=(SUBPROTOCOL,),
         compress=False,
         max_msg_size=MAX_FRAME_BYTES,
@@ -88,6 +84,7 @@ class _Socket:
         "_sending",
         "_sent",
         "_sent_before",
+        "_sent_until",
         "_subscription",
         "_ws",
     )
@@ -102,27 +99,42 @@ class _Socket:
         self._is_over = False
         self._sent = 0
         self._sent_before = 0
+        self._sent_until: str | None = None
 
     async def serve(self) -> None:
         """Answers the peer and tells it what comes, until one of the two ends it; then nothing is left of it."""
         self._context.streams.add(self)
+        if self._is_closing():
+            self.wake()
         try:
             await self._receive()
+            if self._is_closing() and self._sending is not None:
+                # It is closing the socket itself, which takes a second at most.
+                await asyncio.wait([self._sending])
         except PeerGoneError as gone:
-            self._drop(gone)
+            self._drop(str(gone))
         finally:
             self._is_over = True
             self._context.streams.discard(self)
             if self._subscription is not None:
                 self._subscription.close()
-            await self._end_sending()
-            code = self._ws.close_code
-            self._request[STREAM_FACTS] = {"frames": self._sent, "closeCode": None if code is None else int(code)}
+            ended = {
+                "status": self._ws.status,
+                "frames": self._sent,
+                "closeCode": int(self._ws.close_code or _ABNORMAL),
+            }
+            self._request[STREAM_FACTS] = ended | self._request.get(STREAM_FACTS, {})
+            cut_off_later(self._request)
+            if self._sending is not None:
+                self._sending.cancel()
+                await asyncio.wait([self._sending])
 
     def wake(self) -> None:
         """See `Stream`; also the listener of the subscription."""
         if self._sending is None and not self._is_over:
-            self._sending = self._context.streams.owner.create_task(self._send_what_there_is(), name="sending")
+            self._sending = self._context.streams.start(self._send_what_there_is())
+            if self._sending is None:
+                self.abort()
 
     def beat(self) -> None:
         """See `Stream`."""
@@ -131,57 +143,66 @@ class _Socket:
             self.wake()
         self._sent_before = self._sent
 
+    def abort(self) -> None:
+        """See `Stream`."""
+        cut_off(self._request)
+
     # Receiving
 
     async def _receive(self) -> None:
-        ws = self._ws
-        while not ws.closed:
+        until = asyncio.get_running_loop().time() + self._context.streams.rules.subscribe_seconds
+        while not self._ws.closed:
             try:
-                frame = await ws.receive(self._context.streams.rules.subscribe_seconds if self._is_new else None)
+                frame = await self._ws.receive(self._patience(until))
             except TimeoutError:
-                await ws.close(code=WSCloseCode.POLICY_VIOLATION, message=b"no subscription came")
+                await self._close(WSCloseCode.POLICY_VIOLATION, b"no subscription came")
                 return
-            if frame.type is WSMsgType.TEXT:
-                await self._answer(frame.data)
-            elif frame.type is WSMsgType.BINARY:
-                await ws.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"expected text")
-            else:
-                return
+            match frame.type:
+                case WSMsgType.TEXT:
+                    await self._answer(frame.data)
+                case WSMsgType.PING:
+                    # Not by autoping, which would wait without a limit for a peer that does not read.
+                    await self._within_limit(partial(self._ws.pong, frame.data))
+                case WSMsgType.PONG:
+                    pass
+                case WSMsgType.BINARY:
+                    await self._close(WSCloseCode.UNSUPPORTED_DATA, b"expected text")
+                    return
+                case _:
+                    return
 
-    @property
-    def _is_new(self) -> bool:
-        return self._subscription is None
+    def _patience(self, until: float) -> float | None:
+        if self._subscription is not None:
+            return None
+        # 0 would be no limit.
+        return max(0.001, until - asyncio.get_running_loop().time())
 
     async def _answer(self, text: str) -> None:
-        given_id = None
+        given_id, asked = read_request(text)
         try:
-            fields = parse_object(text.encode())
-            given_id = _id_of(fields)
-            answer = await self._carry_out(_REQUEST.validate_python(fields, by_alias=True, by_name=False))
-        except UnreadableError as error:
-            answer = _problem(None, ReceiverError("not-json", str(error)))
-        except ValidationError as error:
-            answer = _problem(given_id, ReceiverError("wrong-field", _wrong_field(error)))
+            answer = await self._carry_out(asked)
         except ReceiverError as error:
-            answer = _problem(given_id, error)
+            answer = problem_bytes(given_id, error)
         await self._send(answer)
         if self._subscription is not None:
             self.wake()
 
-    async def _carry_out(self, frame: Subscribe | Add | Remove) -> bytes:
+    async def _carry_out(self, frame: Request | ReceiverError) -> bytes:
         match frame:
             case Subscribe():
                 if self._subscription is not None:
                     raise ReceiverError("wrong-field", "type: there is a subscription on this socket already")
                 wanted = filter_of(frame)
                 self._subscription = await self._context.inbox.subscribe(wanted, frame.cursor, self.wake)
-                return _raw(Subscribed(id=frame.id, cursor=self._subscription.cursor))
+                return answer_bytes(Subscribed(id=frame.id, cursor=self._subscription.cursor))
             case Add():
                 self._subscribed.add(*names_of(frame.tasks))
-                return _raw(Added(id=frame.id, cursor=self._subscribed.cursor))
+                return answer_bytes(Added(id=frame.id, cursor=self._cursor))
             case Remove():
                 self._subscribed.remove(*names_of(frame.tasks))
-                return _raw(Removed(id=frame.id, cursor=self._subscribed.cursor))
+                return answer_bytes(Removed(id=frame.id, cursor=self._cursor))
+            case ReceiverError():
+                raise frame
             case _:
                 assert_never(frame)
 
@@ -191,87 +212,77 @@ class _Socket:
             raise ReceiverError("wrong-field", "type: expected subscribe first")
         return self._subscription
 
+    @property
+    def _cursor(self) -> str:
+        """Where to go on behind what was sent: the subscription is ahead of that while a page is being sent."""
+        return self._subscribed.cursor if self._sent_until is None else self._sent_until
+
     # Sending
 
     async def _send_what_there_is(self) -> None:
         try:
             if self._subscription is not None:
                 await self._send_told(self._subscription)
-            if self._context.inbox.is_closing:
+            if self._is_closing():
                 await self._say_goodbye()
         except PeerGoneError as gone:
-            self._drop(gone)
+            self._drop(str(gone))
         except Exception as error:
             # What is wrong with one stream must not end the others.
             _log.exception("stream.failed", key=self._request[KEY_NAME])
-            self._drop(error)
+            self._drop(type(error).__name__)
         finally:
             self._sending = None
 
-    async def _end_sending(self) -> None:
-        """At shutdown it is closing the socket itself, which takes a second at most; otherwise nobody is left."""
-        if self._sending is None:
-            return
-        if not self._context.inbox.is_closing:
-            self._sending.cancel()
-        await asyncio.wait([self._sending])
+    def _is_closing(self) -> bool:
+        return self._context.inbox.is_closing
 
-    def _drop(self, why: Exception) -> None:
-        _log.info("stream.dropped", key=self._request[KEY_NAME], reason=str(why) or type(why).__name__)
-        if self._request.transport is not None:
-            self._request.transport.abort()
+    def _drop(self, reason: str) -> None:
+        _log.info("stream.dropped", key=self._request[KEY_NAME], reason=reason)
+        self.abort()
 
     async def _send_told(self, subscription: Subscription) -> None:
         frames = self._context.frames
-        while told := deque(await _read(subscription)):
-            # Rendered, a result is let go: a peer that stops reading is to hold one frame, and not a page as well.
-            while told:
-                await self._send_frame(frames.of(told.popleft()))
-        if self._is_beat_due:
-            self._is_beat_due = False
-            await self._send_frame(frames.heartbeat(subscription.cursor))
-            self._sent_before = self._sent
+        while not self._is_closing():
+            before = subscription.cursor
+            told = deque(await read_patiently(subscription, self._is_closing))
+            if told:
+                await self._send_page(told, before)
+            elif self._is_beat_due:
+                # Read again behind it: who is sending is not woken.
+                self._is_beat_due = False
+                await self._send_frame(frames.heartbeat(subscription.cursor))
+                self._sent_before = self._sent
+            else:
+                return
+
+    async def _send_page(self, told: deque[Entry | Gap], before: str) -> None:
+        self._sent_until = before
+        # Rendered, a result is let go: a peer that stops reading is to hold one frame, and not a page as well.
+        while told:
+            frame = self._context.frames.of(told.popleft())
+            await self._send_frame(frame)
+            self._sent_until = frame.cursor
+        self._sent_until = None
 
     async def _say_goodbye(self) -> None:
         if self._ws.closed:
             return
         if self._subscription is not None:
             await self._send_frame(self._context.frames.goodbye(self._subscription.cursor))
-        await self._ws.close(code=WSCloseCode.GOING_AWAY, message=b"the receiver is shutting down")
+        await self._close(WSCloseCode.GOING_AWAY, b"the receiver is shutting down")
+
+    async def _close(self, code: WSCloseCode, reason: bytes) -> None:
+        # Not what the peer answers it with, which is mostly 1000.
+        self._request[STREAM_FACTS] = {"closeCode": int(code)}
+        await send_within(CLOSE_SECONDS, self._request, partial(self._ws.close, code=code, message=reason))
 
     async def _send_frame(self, frame: Frame) -> None:
         await self._send(frame.raw)
         self._sent += 1
 
     async def _send(self, raw: bytes) -> None:
-        send = partial(self._ws.send_frame, raw, WSMsgType.TEXT)
+        await self._within_limit(partial(self._ws.send_frame, raw, WSMsgType.TEXT))
+
+    async def _within_limit(self, send: Callable[[], Awaitable[object]]) -> None:
         await send_within(self._context.streams.rules.send_seconds, self._request, send)
-
-
-async def _read(subscription: Subscription) -> Any:
-    """What there is; where the store cannot be read now, it is asked again a little later."""
-    while True:
-        try:
-            return await subscription.read()
-        except StoreFailedError as error:
-            _log.warning("stream.stalled", reason=error.detail)
-            await asyncio.sleep(_RETRY_SECONDS)
-
-
-def _id_of(fields: Any) -> str | int | None:
-    given = fields.get("id")
-    return given if isinstance(given, str | int) and not isinstance(given, bool) else None
-
-
-def _wrong_field(error: ValidationError) -> str:
-    if error.errors()[0]["type"].startswith("union_tag"):
-        return "type: expected subscribe, add or remove"
-    return first_wrong_field(error, hidden=("subscribe", "add", "remove", "int", "str", "constrained-str", "NamedTask"))
-
-
-def _problem(given_id: str | int | None, error: ReceiverError) -> bytes:
-    return _raw(ProblemFrame(id=given_id, problem=problem_fields(error)))
-
-
-def _raw(frame: Subscribed | Added | Removed | ProblemFrame) -> bytes:
-    return frame.model_dump_json(by_alias=True).encode()

@@ -24,6 +24,9 @@ class Metronome:
     def wake(self) -> None:
         """Nothing to send."""
 
+    def abort(self) -> None:
+        """Nothing to cut off."""
+
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
@@ -40,6 +43,7 @@ async def test_an_idle_websocket_beats_in_each_interval(api: RunningReceiver) ->
         await socket.next()
         api.ticker.add(metronome)
         told = [(await socket.next())["type"] for _ in range(6)]
+        api.ticker.discard(metronome)
 
     assert told == ["heartbeat"] * 6
     assert metronome.beats <= 8
@@ -52,6 +56,7 @@ async def test_an_idle_stream_of_events_beats_in_each_interval(api: RunningRecei
         await events.next()
         api.ticker.add(metronome)
         told = [(await events.next())[0] for _ in range(6)]
+        api.ticker.discard(metronome)
 
     assert told == ["heartbeat"] * 6
     assert metronome.beats <= 8

@@ -172,6 +172,7 @@ async def test_a_cursor_of_another_log_is_a_gap(api: RunningReceiver) -> None:
         ("[1]", "not-json", ""),
         ('{"type": "unsubscribe", "id": 1}', "wrong-field", "type:"),
         ('{"type": "subscribe"}', "wrong-field", "id:"),
+        (f'{{"type": "subscribe", "id": "{"x" * 65}"}}', "wrong-field", "id:"),
         ('{"type": "subscribe", "id": 1, "cursor": "yesterday"}', "wrong-field", "after, cursor:"),
         ('{"type": "subscribe", "id": 1, "tags": "x"}', "wrong-field", "tags:"),
         ('{"type": "subscribe", "id": 1, "tasks": ["x"]}', "wrong-field", "tasks:"),

@@ -91,6 +91,14 @@ async def test_pages_of_other_origins_are_refused(api: RunningReceiver, origin: 
         assert "Access-Control-Allow-Origin" not in events.response.headers
 
 
+async def test_a_page_that_may_read_is_told_why_not_now(api: RunningReceiver) -> None:
+    """The browser hides a problem from the page, unless it says that the page may read it."""
+    async with open_events(api, key=None, ticket="nothing", headers={"Origin": PAGE}) as events:
+        status, allowed = events.response.status, events.response.headers["Access-Control-Allow-Origin"]
+
+    assert (status, allowed) == (401, PAGE)
+
+
 async def test_the_receivers_own_origin_may(api: RunningReceiver) -> None:
     """The one of its public URL; that a page calls itself by the Host it asked is no proof."""
     async with open_socket(api, headers={"Origin": api.url}) as socket:
