@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--quick] [--json FILE] [--folder FOLDER]`: the figures of this machine.
+"""`python -m tests.benchmarks [--quick] [--only PART] [--json FILE] [--folder FOLDER]`: the figures of this machine.
 
 Only the ratios travel to other machines. The databases lie in FOLDER while it runs: name one on the disk that matters.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from typing import Any
 import click
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
+from tests.benchmarks.goals import Goal, table
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.rounds import CONNECTIONS, Contender, Plan, ratio, run_rounds
-from tests.benchmarks.wakes import PER_SECOND, WAITERS, Wakes, measure_wakes
+from tests.benchmarks.waiting import FULL, QUICK, Waiting, measure_waiting
 
 _FULL = Plan(rounds=5, requests=6000)
 _QUICK = Plan(rounds=3, requests=1000)
-_WAKES = {_FULL: 5000, _QUICK: 500}
 _SERVERS = {
     "bare": "parses the same JSON and answers",
     "receiver": "everything on, durable",
@@ -32,113 +31,100 @@ _SERVERS = {
     "aiosqlite": "one commit for each request",
     "aiosqlite guarded": "the same, each in a transaction of its own",
 }
+Contenders = Mapping[str, Contender]
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
-    """One figure and what it is to be: at least `least`, or at most `most`."""
+class Measured:
+    """What was measured; None for what was not."""
 
-    name: str
-    value: float
-    least: float | None = None
-    most: float | None = None
+    machine: Mapping[str, Any]
+    callbacks: tuple[Contenders, Contenders] | None
+    waiting: Waiting | None
 
-    @property
-    def wanted(self) -> str:
-        """The goal, for eyes."""
-        return f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
+    def goals(self) -> Sequence[Goal]:
+        """All figures that have a goal."""
+        goals = [] if self.callbacks is None else list(_goals(*self.callbacks))
+        return goals + ([] if self.waiting is None else list(self.waiting.goals()))
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Under 20 s, with figures that scatter more.")
+@click.option("--quick", is_flag=True, help="About a minute, with figures that scatter more.")
+@click.option("--only", type=click.Choice(["callbacks", "waiting"]), help="Measure this part alone.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write all figures to this file.")
 @click.option("--folder", type=click.Path(path_type=Path), default="build", help="Where the databases lie meanwhile.")
-def main(*, quick: bool, json_file: Path | None, folder: Path) -> None:
-    """Measure the receiver beside what it is compared with."""
-    plan = _QUICK if quick else _FULL
+def main(*, quick: bool, only: str | None, json_file: Path | None, folder: Path) -> None:
+    """Measure the receiver beside what it is compared with, and those that wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder.absolute()) as name:
-        machine = describe_machine(Path(name))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            called, fetched = runner.run(run_rounds(Path(name), plan))
-            wakes = runner.run(measure_wakes(Path(name) / "wakes.db", _WAKES[plan]))
-    goals = _goals(called, fetched, wakes)
-    _show(machine, called, fetched, wakes, goals)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", dir=folder.absolute()) as name,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        measured = runner.run(_measure(Path(name), only, is_quick=quick))
+    _show(measured)
     if json_file is not None:
-        json_file.write_text(json.dumps(_figures(machine, plan, called, fetched, wakes, goals), indent=2) + "\n")
+        json_file.write_text(json.dumps(_figures(measured), indent=2) + "\n")
 
 
-def _goals(
-    called: Mapping[str, Contender], fetched: Mapping[str, Contender], wakes: Mapping[str, Wakes]
-) -> tuple[Goal, ...]:
+async def _measure(folder: Path, only: str | None, *, is_quick: bool) -> Measured:
+    machine = describe_machine(folder)
+    callbacks = await run_rounds(folder, _QUICK if is_quick else _FULL) if only != "waiting" else None
+    waiting = await measure_waiting(folder, QUICK if is_quick else FULL) if only != "callbacks" else None
+    return Measured(machine, callbacks, waiting)
+
+
+def _goals(called: Contenders, fetched: Contenders) -> Sequence[Goal]:
     receiver, bare = called["receiver"], called["bare"]
-    return (
+    return [
         Goal("callbacks, durable ÷ bare", ratio(receiver, bare), least=0.8),
         Goal("callbacks, durable ÷ no store", ratio(receiver, called["no store"]), least=0.65),
         Goal("p99 of the acknowledgement ÷ bare's", ratio(receiver, bare, of="p99_ms"), most=2.5),
         Goal("callbacks, durable ÷ one aiosqlite commit each", ratio(receiver, called["aiosqlite"]), least=1.7),
         Goal("the same ÷ guarded by a lock", ratio(receiver, called["aiosqlite guarded"]), least=1.7),
-        Goal("commit to wake in process, inbox, p99 ms", wakes["inbox"].p99_ms, most=0.5),
         Goal("fetch by id ÷ bare GET", ratio(fetched["receiver"], fetched["bare"]), least=0.7),
-    )
+    ]
 
 
-def _figures(
-    machine: Mapping[str, Any],
-    plan: Plan,
-    called: Mapping[str, Contender],
-    fetched: Mapping[str, Contender],
-    wakes: Mapping[str, Wakes],
-    goals: tuple[Goal, ...],
-) -> dict[str, Any]:
-    return {
-        "machine": machine,
-        "plan": {**asdict(plan), "connections": CONNECTIONS, "waiters": WAITERS, "callbacksPerSecond": PER_SECOND},
-        "callbacks": {name: contender.figures() for name, contender in called.items()},
-        "fetches": {name: contender.figures() for name, contender in fetched.items()},
-        "wakes": {name: asdict(measured) for name, measured in wakes.items()},
-        "ratios": [asdict(goal) for goal in goals],
-    }
+def _figures(measured: Measured) -> dict[str, Any]:
+    figures: dict[str, Any] = {"machine": measured.machine}
+    if measured.callbacks is not None:
+        called, fetched = measured.callbacks
+        figures["connections"] = CONNECTIONS
+        figures["callbacks"] = {name: contender.figures() for name, contender in called.items()}
+        figures["fetches"] = {name: contender.figures() for name, contender in fetched.items()}
+    if measured.waiting is not None:
+        figures["waiting"] = measured.waiting.figures()
+    return figures | {"goals": [asdict(goal) for goal in measured.goals()]}
 
 
-def _show(
-    machine: Mapping[str, Any],
-    called: Mapping[str, Contender],
-    fetched: Mapping[str, Contender],
-    wakes: Mapping[str, Wakes],
-    goals: tuple[Goal, ...],
-) -> None:
-    console = Console(width=110)
-    console.print(", ".join(f"{name} {value}" for name, value in machine.items()), highlight=False)
-    for title, contenders in ((f"callbacks, {CONNECTIONS} connections", called), ("fetch by id", fetched)):
-        table = _table(title, "a second", "p50 ms", "p99 ms", "CPU µs each", "load busy")
-        for name, contender in contenders.items():
-            values = contender.figures()
-            table.add_row(
-                f"{name}: {_SERVERS[name]}" if contenders is called else name,
-                f"{values['perSecond']:,.0f}",
-                f"{values['p50Ms']:.2f}",
-                f"{values['p99Ms']:.2f}",
-                "" if values["cpuMicroseconds"] is None else f"{values['cpuMicroseconds']:.0f}",
-                f"{values['loadBusy']:.2f}",
-            )
-        console.print(table)
-    table = _table(f"COMMIT to wake, {WAITERS:,} waiters, {PER_SECOND:,} callbacks/s", "p50 ms", "p99 ms", "wakes")
-    for name, measured in wakes.items():
-        table.add_row(name, f"{measured.p50_ms:.3f}", f"{measured.p99_ms:.3f}", f"{measured.wakes}")
-    console.print(table)
-    table = _table("against the goals", "measured", "goal")
-    for goal in goals:
-        table.add_row(goal.name, f"{goal.value:.2f}", goal.wanted)
-    console.print(table)
+def _show(measured: Measured) -> None:
+    console = Console(width=120)
+    console.print(", ".join(f"{name} {value}" for name, value in measured.machine.items()), highlight=False)
+    if measured.callbacks is not None:
+        called, fetched = measured.callbacks
+        _show_rounds(console, f"callbacks, {CONNECTIONS} connections", called, _SERVERS)
+        _show_rounds(console, "fetch by id", fetched, {})
+    for shown in [] if measured.waiting is None else measured.waiting.tables():
+        console.print(shown)
+    goals = table("against the goals", "measured", "goal")
+    for goal in measured.goals():
+        goals.add_row(goal.name, f"{goal.value:,.2f}", goal.wanted)
+    console.print(goals)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
+def _show_rounds(console: Console, title: str, contenders: Contenders, said: Mapping[str, str]) -> None:
+    shown = table(title, "a second", "p50 ms", "p99 ms", "CPU µs each", "load busy")
+    for name, contender in contenders.items():
+        values = contender.figures()
+        shown.add_row(
+            f"{name}: {said[name]}" if name in said else name,
+            f"{values['perSecond']:,.0f}",
+            f"{values['p50Ms']:.2f}",
+            f"{values['p99Ms']:.2f}",
+            "" if values["cpuMicroseconds"] is None else f"{values['cpuMicroseconds']:.0f}",
+            f"{values['loadBusy']:.2f}",
+        )
+    console.print(shown)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import uvloop
 from aiohttp import web
 
 from client.providers import DIALECTS
-from receiver.__main__ import tune
+from receiver.__main__ import _raise_file_limit, tune
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.deliveries import Delivered, Quotas
 from receiver.hub import Hub
@@ -27,6 +28,7 @@ from receiver.logs import configure_logs
 from receiver.records import TaskRecord
 from receiver.settings import load_settings
 from receiver.storage.protocol import Store
+from receiver.storage.writer import Writer
 from receiver.web.context import CONTEXT
 from tests.benchmarks.tasks import READ_KEY, task_record, task_view_example
 from tests.support import free_port
@@ -66,7 +68,9 @@ async def serving(name: str, database: Path) -> AsyncIterator[Server]:
         "RECEIVER_DATABASE": str(database),
         "RECEIVER_PORT": str(port),
         "RECEIVER_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "RECEIVER_API_KEYS": f"bench:{READ_KEY}:read",
+        "RECEIVER_API_KEYS": f"bench:{READ_KEY}:read+submit",
+        "RECEIVER_MAX_WAITERS_PER_KEY": "20000",
+        "RECEIVER_MAX_STREAMS_PER_KEY": "20000",
         "PYTHONPATH": str(Path.cwd()),
     }
     command = ["receiver", "serve"] if name == "receiver" else [__name__, name, str(port), str(database)]
@@ -153,6 +157,35 @@ def _one_commit_each(database: Path, guard: Callable[[], AbstractAsyncContextMan
     return app
 
 
+def _noting(_database: Path) -> web.Application:
+    """The receiver, which also tells when the COMMIT of each outcome returned: GET /bench/commits, by ref."""
+    settings = load_settings(Path.cwd())
+    configure_logs(settings.log_format)
+    commits: dict[str, int] = {}
+    transact = Writer._transact
+
+    def noting(writer: Writer, commands: Sequence[Command[Any]]) -> Any:
+        committed = transact(writer, commands)
+        commits.update(dict.fromkeys((entry.ref for entry in committed.entries or ()), time.monotonic_ns()))
+        return committed
+
+    async def told(_: web.Request) -> web.Response:
+        return web.json_response(commits)
+
+    # The only place that knows the moment.
+    setattr(Writer, "_transact", noting)  # noqa: B010  (a method is not to be assigned to, says the type checker)
+    app = create_app(settings)
+    app.router.add_get("/bench/commits", told)
+
+    async def tuned(_app: web.Application) -> AsyncIterator[None]:
+        _raise_file_limit()
+        tune()
+        yield
+
+    app.cleanup_ctx.append(tuned)
+    return app
+
+
 def _no_store(_database: Path) -> web.Application:
     """The receiver with everything on, but a store that keeps nothing and answers at once."""
     settings = load_settings(Path.cwd())
@@ -193,6 +226,7 @@ _APPS: dict[str, Callable[[Path], web.Application]] = {
     "aiosqlite": _aiosqlite,
     "aiosqlite guarded": _aiosqlite_guarded,
     "no store": _no_store,
+    "noting receiver": _noting,
 }
 
 
@@ -205,6 +239,7 @@ def main() -> None:
         port=port,
         access_log=None,
         handler_cancellation=True,
+        backlog=1024,
         print=None,
         loop=uvloop.new_event_loop(),
     )

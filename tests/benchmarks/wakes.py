@@ -1,7 +1,7 @@
 """Commit to wake inside one process: how long after its COMMIT a waiter knows.
 
 From the moment in which `COMMIT` returned on the thread that writes, to the moment in which the waiter goes on: either
-`Inbox.wait_for`, which reads the task again before it returns, or a bare waiter of the hub.
+`Inbox.wait_for`, which looks at the task again before it returns, or a bare waiter of the hub.
 """
 
 from __future__ import annotations
