@@ -115,7 +115,7 @@ class ClientArguments:
         if not isinstance(task.get("type"), str) or not task["type"]:
             raise BadArgumentError("type: expected the type of the task, such as ImageToTextTask")
         try:
-            self.dialect.create_task_body("", task)
+            self.dialect.create_task("", task)
         except (PydanticSerializationError, ValueError, TypeError) as error:
             raise BadArgumentError(f"task: cannot be written as JSON: {error}") from None
 
@@ -149,7 +149,7 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mappi
         receiver=given.receiver,
         app_id=given.app_id,
         first_poll_seconds=first_poll_seconds,
-        requests_per_second=rate or dialect.polls.requests_per_second,
+        requests_per_second=rate or dialect.key_limits.requests_per_second,
         timeout_seconds=timeout_seconds or window + dialect.polls.grace_seconds,
     )
     # The client's own tags and time are checked as those of each task are.
@@ -182,7 +182,10 @@ def _provider_url(given: Given, environ: Mapping[str, str], dialect: Dialect) ->
     if given.provider_url:
         return _url("provider_url", given.provider_url)
     variable = url_variable(dialect.provider)
-    return _url(variable, environ.get(variable) or dialect.base_url)
+    address = environ.get(variable) or dialect.base_url
+    if not address:
+        raise BadArgumentError(f"{variable}: no endpoint of {dialect.provider} is known; expected its base URL in it")
+    return _url(variable, address)
 
 
 def _key(variable: str, given: str | None, environ: Mapping[str, str]) -> str | None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from client.errors import ProviderUnreachableError, UnreadableError
-from client.providers import Dialect
+from client.providers import Call, Dialect
 from client.providers.readings import Pending, Reading, Submitted, TaskId
-from client.providers.values import parse_object
 
 __all__ = [
     "Answered",
@@ -90,8 +90,8 @@ class ProviderApi:
             NotSentError, ProviderBusyError: no task was made.
             UnclearError: it is not known whether one was.
         """
-        body = self._dialect.create_task_body(self._client_key, task, callback_url=callback_url, app_id=app_id)
-        answered = await self._ask("createTask", body, self._dialect.read_create_task, _CREATE_SECONDS)
+        call = self._dialect.create_task(self._client_key, task, callback_url=callback_url, app_id=app_id)
+        answered = await self._ask(call, self._dialect.read_create_task, _CREATE_SECONDS)
         submitted = answered.said
         if isinstance(submitted.reading, Pending) and submitted.task_id is None:
             raise UnclearError(f"{self._dialect.provider}: createTask answered without a taskId and without an error")
@@ -103,10 +103,8 @@ class ProviderApi:
         Raises:
             ProviderUnreachableError: nothing was learned about the task.
         """
-        body = self._dialect.get_task_result_body(self._client_key, task_id)
-        return await self._ask(
-            "getTaskResult", body, self._dialect.read_task_result, max(0.0, min(seconds, _ASK_SECONDS))
-        )
+        call = self._dialect.get_task_result(self._client_key, task_id)
+        return await self._ask(call, self._dialect.read_task_result, max(0.0, min(seconds, _ASK_SECONDS)))
 
     async def get_balance(self) -> Answered[float | Reading]:
         """What getBalance answered.
@@ -114,15 +112,25 @@ class ProviderApi:
         Raises:
             ProviderUnreachableError: there was no answer.
         """
-        body = self._dialect.get_balance_body(self._client_key)
-        return await self._ask("getBalance", body, self._dialect.read_balance, _ASK_SECONDS)
+        call = self._dialect.get_balance(self._client_key)
+        return await self._ask(call, self._dialect.read_balance, _ASK_SECONDS)
 
-    async def _ask(self, method: str, body: bytes, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
+    async def report(self, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Answered[Reading]:
+        """What the provider answered to the report of a right or a wrong answer: `Pending` where it was taken.
+
+        Raises:
+            BadArgumentError: no way to report is known of this provider, or none for this type of task.
+            ProviderUnreachableError: there was no answer.
+        """
+        call = self._dialect.report(self._client_key, task_id, task_type, is_good=is_good)
+        return await self._ask(call, self._dialect.read_report, _ASK_SECONDS)
+
+    async def _ask(self, call: Call, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
         """The answer. Its limit begins with the request, not in the queue, so that waiting never looks like silence."""
-        name = f"{self._dialect.provider}: {method}"
+        name = f"{self._dialect.provider}: {call.name}"
         try:
             async with self._room, asyncio.timeout(seconds):
-                status, retry_after, raw = await self._post(method, body)
+                status, retry_after, raw = await self._send(call)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSentError(f"{name}: no connection ({_reason(error)})") from error
         except TimeoutError as error:
@@ -130,7 +138,7 @@ class ProviderApi:
         except (aiohttp.ClientError, OSError) as error:
             raise UnclearError(f"{name}: the connection broke ({_reason(error)})") from error
         try:
-            answer = _parse(raw)
+            answer = self._parse(raw)
             said = read(answer)
         except UnreadableError as error:
             raise _not_understood(name, status, retry_after) from error
@@ -138,11 +146,12 @@ class ProviderApi:
             raise _not_understood(name, status, retry_after)
         return Answered(answer, said, retry_after)
 
-    async def _post(self, method: str, body: bytes) -> tuple[int, float | None, bytes]:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        url = f"{self._base_url}/{method}"
-        # A redirected POST would give the key to another address.
-        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+    async def _send(self, call: Call) -> tuple[int, float | None, bytes]:
+        url = URL(f"{self._base_url}{call.path}", encoded=True).extend_query(call.query)
+        # A redirect would give the key to another address.
+        async with self._session.request(
+            call.method, url, data=call.body, headers=call.headers, allow_redirects=False
+        ) as response:
             raw = bytearray()
             async for chunk in response.content.iter_any():
                 raw += chunk
@@ -150,6 +159,11 @@ class ProviderApi:
                     response.close()
                     break
             return response.status, _read_seconds(response.headers.get("Retry-After")), bytes(raw)
+
+    def _parse(self, raw: bytes) -> dict[str, Any]:
+        if len(raw) > MAX_ANSWER_BYTES:
+            raise UnreadableError(f"more than {MAX_ANSWER_BYTES} bytes")
+        return self._dialect.parse_answer(raw)
 
 
 def open_provider_session() -> aiohttp.ClientSession:
@@ -159,12 +173,6 @@ def open_provider_session() -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
-
-
-def _parse(raw: bytes) -> dict[str, Any]:
-    if len(raw) > MAX_ANSWER_BYTES:
-        raise UnreadableError(f"more than {MAX_ANSWER_BYTES} bytes")
-    return parse_object(raw)
 
 
 def _is_answer(said: object) -> bool:

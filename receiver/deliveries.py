@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from client.protocol import Verdict
-from client.providers.readings import Callback, Failed, Notice, Pending, Ready, TaskId
+from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
 from receiver.decisions import Origin, bind_from_callback, hint, make_outcome, settle, weigh
 from receiver.errors import ReceiverError
@@ -56,7 +57,7 @@ class NewTask:
 class Arrival:
     """One delivery as it came: its bytes, what the dialect read in them, and what it would be as an outcome.
 
-    `standing_id` is the standing URL that it came on, if it was one.
+    `standing_id` is the standing URL that it came on, if it was one. `solution_of` is the dialect's.
     """
 
     provider: str
@@ -67,6 +68,17 @@ class Arrival:
     origin: Origin
     received_at: int
     standing_id: str | None = None
+    solution_of: Callable[[str, str | None], Any | None] | None = None
+
+    def says(self, task_type: str | None) -> Ready | Bare | Failed | Pending | Notice | Unusable:
+        """What it says of a task of this type; a bare answer stays one where a poll would bring more than that."""
+        if isinstance(self.reading, str):
+            return self.reading
+        said = self.reading.reading
+        if not isinstance(said, Bare) or self.solution_of is None:
+            return said
+        solution = self.solution_of(said.code, task_type)
+        return said if solution is None else Ready(solution)
 
     @property
     def id_text(self) -> str | None:
@@ -134,7 +146,7 @@ class DeliverToTask:
             return Delivered("forgotten", None)
         if isinstance(arrival.reading, str):
             return Delivered(_unusable_verdict(arrival.reading), None)
-        outcome = arrival.reading.reading
+        outcome = arrival.says(None)
         if not isinstance(outcome, Ready | Failed):
             return Delivered("notice" if isinstance(outcome, Notice) else "notFinal", None)
         if arrival.id_text is not None and ledger.task_by_id(TaskIdKey(arrival.provider, arrival.id_text)) is not None:
@@ -190,7 +202,7 @@ class DeliverToStanding:
             return self._to_known_task(ledger, task)
         if ledger.is_forgotten(None, key):
             return Delivered("forgotten", None)
-        outcome = arrival.reading.reading
+        outcome = arrival.says(None)
         if not isinstance(outcome, Ready | Failed):
             return Delivered("notFinal", None)
         return _create(ledger, arrival, outcome, self.new_task, self.quotas)
@@ -229,11 +241,11 @@ class HintTask:
 
 def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> Delivered:
     now = arrival.received_at
-    if isinstance(arrival.reading, str):
-        verdict = _unusable_verdict(arrival.reading)
+    says = arrival.says(task.type)
+    if isinstance(says, str):
+        verdict = _unusable_verdict(says)
         task = hint(ledger, task, now)
         return Delivered(verdict, _keep(ledger, task, _within_quota(ledger, arrival, verdict, quotas)))
-    says = arrival.reading.reading
     if isinstance(says, Notice):
         return Delivered("notice", _keep(ledger, task, arrival.delivery("notice")))
     bound = bind_from_callback(ledger, task, arrival.task_id)
@@ -242,6 +254,11 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
         return Delivered("mismatched", _keep(ledger, task, arrival.delivery("mismatched")))
     if isinstance(says, Pending):
         return Delivered("notFinal", _keep(ledger, bound, arrival.delivery("notFinal")))
+    if isinstance(says, Bare):
+        if task.outcome is not None and not task.outcome.is_provisional:
+            return Delivered("late", _keep(ledger, bound, arrival.delivery("late")))
+        # A poll brings more than that: it is due now.
+        return Delivered("notFinal", _keep(ledger, hint(ledger, bound, now), arrival.delivery("notFinal")))
     new = make_outcome(says, arrival.origin)
     verdict = weigh(bound.outcome, new)
     task = _keep(ledger, bound, arrival.delivery(verdict))

@@ -45,6 +45,7 @@ def read_arrival(dialect: Dialect, incoming: Incoming, token: CallbackToken, sec
         origin=Origin("callback", trust, now, dialect.answer_life_seconds),
         received_at=now,
         standing_id=standing_id,
+        solution_of=dialect.solution_of,
     )
 
 

@@ -7,10 +7,20 @@ from types import MappingProxyType
 
 from client.errors import BadArgumentError
 from client.providers.capsolver import CAPSOLVER
-from client.providers.dialect import CallbackRule, Dialect, PollPlan, SignatureRule
+from client.providers.dialect import Call, CallbackRule, Dialect, KeyLimits, PollPlan, Rate, SignatureRule
 from client.providers.onecaptcha import ONECAPTCHA
 
-__all__ = ["DIALECTS", "CallbackRule", "Dialect", "PollPlan", "SignatureRule", "dialect_named"]
+__all__ = [
+    "DIALECTS",
+    "Call",
+    "CallbackRule",
+    "Dialect",
+    "KeyLimits",
+    "PollPlan",
+    "Rate",
+    "SignatureRule",
+    "dialect_named",
+]
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.provider: dialect for dialect in (CAPSOLVER, ONECAPTCHA)})
 

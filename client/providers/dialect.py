@@ -9,13 +9,53 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from client.providers.codes import Code
 from client.providers.readings import Callback, Reading, Submitted, TaskId
 
-__all__ = ["CallbackRule", "Dialect", "PollPlan", "SignatureRule"]
+__all__ = ["Call", "CallbackRule", "Dialect", "KeyLimits", "PollPlan", "Rate", "SignatureRule"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request to a provider: what stands behind its base URL. It holds the client key: never log it.
+
+    `name` is the provider's word for it, for logs and error texts.
+    """
+
+    name: str
+    path: str = field(repr=False)
+    method: str = "POST"
+    query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many within so many seconds."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What all tasks of a client key share.
+
+    `requests_per_second` is ours, a courtesy: no provider of this family documents one. `submits` is how many
+    createTask requests are allowed, `errors` how many errors get the key or the address blocked: callers stay at half
+    of both. `polls_for_all` are polls beyond `polls_for_each` times the number of tasks after which polling is blocked.
+    None: not known.
+    """
+
+    requests_per_second: float = 20.0
+    submits: Rate | None = None
+    errors: Rate | None = None
+    polls_for_each: int | None = None
+    polls_for_all: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +65,7 @@ class PollPlan:
     `first_after_seconds` holds where no callback is expected, `first_after_callback_seconds` where one is; then
     `interval_seconds` between two polls, at most `max_polls` (None: no limit is known), never after
     `window_seconds`, when the provider forgets the answer. `grace_seconds` is added before an unknown id or silence
-    is taken as final. `requests_per_second` is ours, a courtesy shared by all tasks of a key: no provider of this
-    family documents one.
+    is taken as final.
     """
 
     first_after_seconds: float
@@ -35,7 +74,6 @@ class PollPlan:
     max_polls: int | None
     window_seconds: float
     grace_seconds: float = 30.0
-    requests_per_second: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +110,8 @@ class Dialect(Protocol):
         """The name in URLs and rows."""
 
     @property
-    def base_url(self) -> str:
-        """The documented endpoint, without a slash at its end."""
+    def base_url(self) -> str | None:
+        """The documented endpoint, without a slash at its end; None where none is known."""
 
     @property
     def callback(self) -> CallbackRule | None:
@@ -82,6 +120,10 @@ class Dialect(Protocol):
     @property
     def polls(self) -> PollPlan:
         """The limits on getTaskResult."""
+
+    @property
+    def key_limits(self) -> KeyLimits:
+        """The limits that all tasks of a key share."""
 
     @property
     def answer_life_seconds(self) -> float | None:
@@ -95,16 +137,42 @@ class Dialect(Protocol):
     def has_app_id(self) -> bool:
         """Whether createTask takes an `appId`."""
 
-    def create_task_body(
+    def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
-    ) -> bytes:
-        """The JSON body of a createTask request."""
+    ) -> Call:
+        """The request that submits a task.
 
-    def get_task_result_body(self, client_key: str, task_id: TaskId) -> bytes:
-        """The JSON body of a getTaskResult request."""
+        Raises:
+            BadArgumentError: `task` cannot be written, or no such request is known of this provider.
+        """
 
-    def get_balance_body(self, client_key: str) -> bytes:
-        """The JSON body of a getBalance request."""
+    def get_task_result(self, client_key: str, task_id: TaskId) -> Call:
+        """The request that asks for a task.
+
+        Raises:
+            BadArgumentError: no such request is known of this provider.
+        """
+
+    def get_balance(self, client_key: str) -> Call:
+        """The request for the balance.
+
+        Raises:
+            BadArgumentError: no such request is known of this provider.
+        """
+
+    def report(self, client_key: str, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Call:
+        """The request that tells whether an answer was right.
+
+        Raises:
+            BadArgumentError: no such request is known of this provider, or none for this type of task.
+        """
+
+    def parse_answer(self, raw: bytes) -> dict[str, Any]:
+        """An answer as JSON; one that is no JSON is wrapped into what the provider would have written.
+
+        Raises:
+            UnreadableError: it is neither (an HTML page).
+        """
 
     def read_create_task(self, answer: Any) -> Submitted:
         """What a createTask answer, already parsed, says."""
@@ -115,8 +183,22 @@ class Dialect(Protocol):
     def read_balance(self, answer: Any) -> float | Reading:
         """The balance, or what the provider said instead."""
 
+    def read_report(self, answer: Any) -> Reading:
+        """`Pending` where the report was taken, else what the provider said instead."""
+
     def read_callback(self, *, query: bytes, body: bytes) -> Callback:
-        """What a delivery says; `query` is the raw query string."""
+        """What a delivery says; `query` is the raw query string. It is told by what the bytes are.
+
+        Raises:
+            UnreadableError: nothing that this provider is known to send.
+        """
+
+    def solution_of(self, code: str, task_type: str | None) -> Any | None:
+        """The solution that a poll would bring, made from the bare `code` of a callback.
+
+        None where a poll brings more than that: then the callback is no more than a hint (DESIGN 5). Where the type is
+        not known (None), it is what the callback said.
+        """
 
     def refuses_callback_url(self, reading: Reading) -> bool:
         """Whether createTask was refused because of the address, so that it may be repeated without one."""

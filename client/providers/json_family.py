@@ -19,7 +19,7 @@ from typing import Any
 
 from client.errors import BadArgumentError, UnreadableError
 from client.providers.codes import FAMILY_CODES, REASON_NOT_GIVEN, Code, read_error
-from client.providers.dialect import CallbackRule, PollPlan
+from client.providers.dialect import Call, CallbackRule, KeyLimits, PollPlan
 from client.providers.readings import Callback, Failed, Pending, Reading, Ready, Refused, Submitted, TaskId
 from client.providers.values import parse_object, read_task_id
 
@@ -31,36 +31,46 @@ class JsonDialect:
     """A provider of the family, declared by its facts; see `Dialect` for what each means."""
 
     provider: str
-    base_url: str
+    base_url: str | None
     callback: CallbackRule | None
     polls: PollPlan
+    key_limits: KeyLimits = field(default_factory=KeyLimits)
     answer_life_seconds: float | None = None
     has_app_id: bool = False
     codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
 
-    def create_task_body(
+    def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
-    ) -> bytes:
-        """The JSON body of a createTask request; `appId` and `callbackUrl` only where given.
+    ) -> Call:
+        """createTask; `appId` and `callbackUrl` only where given.
 
         Raises:
             BadArgumentError: `task` is not JSON (bytes, NaN, a lone surrogate).
         """
-        body: dict[str, Any] = {"clientKey": client_key}
+        fields: dict[str, Any] = {"clientKey": client_key}
         if app_id is not None:
-            body["appId"] = app_id
-        body["task"] = dict(task)
+            fields["appId"] = app_id
+        fields["task"] = dict(task)
         if callback_url is not None:
-            body["callbackUrl"] = callback_url
-        return _written(body)
+            fields["callbackUrl"] = callback_url
+        return _call("createTask", fields)
 
-    def get_task_result_body(self, client_key: str, task_id: TaskId) -> bytes:
-        """The JSON body of a getTaskResult request; the id keeps its JSON type."""
-        return _written({"clientKey": client_key, "taskId": task_id})
+    def get_task_result(self, client_key: str, task_id: TaskId) -> Call:
+        """getTaskResult; the id keeps its JSON type."""
+        return _call("getTaskResult", {"clientKey": client_key, "taskId": task_id})
 
-    def get_balance_body(self, client_key: str) -> bytes:
-        """The JSON body of a getBalance request."""
-        return _written({"clientKey": client_key})
+    def get_balance(self, client_key: str) -> Call:
+        """GetBalance."""
+        return _call("getBalance", {"clientKey": client_key})
+
+    def report(self, client_key: str, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Call:
+        """None is known here."""
+        del client_key, task_id, task_type, is_good
+        raise BadArgumentError(f"{self.provider}: no way to report an answer is known")
+
+    def parse_answer(self, raw: bytes) -> dict[str, Any]:
+        """The JSON object, whatever its content type was."""
+        return parse_object(raw)
 
     def read_create_task(self, answer: Any) -> Submitted:
         """The id and the state; ready at once for a synchronous answer (CapSolver's recognition types)."""
@@ -99,6 +109,15 @@ class JsonDialect:
             raise UnreadableError(f"errorCode: {reading.error_code} says nothing about a task")
         return Callback(read_task_id(fields.get("taskId")), reading)
 
+    def read_report(self, answer: Any) -> Reading:
+        """`Pending` where `errorId` is 0."""
+        return self._read(_object(answer))
+
+    def solution_of(self, code: str, task_type: str | None) -> Any | None:
+        """No callback of this family is a bare code."""
+        del code, task_type
+        return None
+
     def refuses_callback_url(self, reading: Reading) -> bool:
         """Whether the refusal names the address. No provider here documents a code for it, so the text decides."""
         if not isinstance(reading, Failed | Refused):
@@ -117,6 +136,11 @@ class JsonDialect:
         if status == "ready" and fields.get("solution") is not None:
             return Ready(fields["solution"])
         return Pending(status)
+
+
+def _call(name: str, fields: Mapping[str, Any]) -> Call:
+    headers = (("Content-Type", "application/json"), ("Accept", "application/json"))
+    return Call(name=name, path=f"/{name}", headers=headers, body=_written(fields))
 
 
 def _written(fields: Mapping[str, Any]) -> bytes:

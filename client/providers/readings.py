@@ -5,11 +5,12 @@ Pure: no I/O, no clock. A reading never holds a key, a token of ours or a URL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 __all__ = [
+    "Bare",
     "Callback",
     "Failed",
     "Notice",
@@ -91,6 +92,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Bare:
+    """The task ended with an answer of which only the text came; what that is as a solution depends on the type."""
+
+    code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """An event of the account without a task in it."""
 
@@ -113,4 +121,4 @@ class Callback:
     """A delivery: the id in it, if any, and what it says."""
 
     task_id: TaskId | None
-    reading: Ready | Failed | Pending | Notice
+    reading: Ready | Bare | Failed | Pending | Notice

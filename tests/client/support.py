@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from client import TaskClient
-from client.providers import DIALECTS, Dialect
+from client.providers import DIALECTS, Dialect, KeyLimits
 from client.sandbox import Settings, expected_solution
 from client.timing import Timing
 from tests.support import ADMIN
@@ -79,11 +79,14 @@ def fast(**plan: Any) -> Mapping[str, Dialect]:
         "interval_seconds": 0.05,
         "window_seconds": 30.0,
         "grace_seconds": 1.0,
-        "requests_per_second": 500.0,
         **plan,
     }
+    limits = KeyLimits(requests_per_second=500.0)
     return MappingProxyType(
-        {name: replace(dialect, polls=replace(dialect.polls, **times)) for name, dialect in DIALECTS.items()}  # type: ignore[type-var]  # dialects are dataclasses here
+        {
+            name: replace(dialect, polls=replace(dialect.polls, **times), key_limits=limits)  # type: ignore[type-var]  # dialects are dataclasses here
+            for name, dialect in DIALECTS.items()
+        }
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["CODES", "MANY", "answers", "as_json", "json_values", "reordered", "task_ids", "unknown_fields"]
+from client.providers import Call
+
+__all__ = ["CODES", "MANY", "answers", "as_json", "asked_in", "json_values", "reordered", "task_ids", "unknown_fields"]
 
 MANY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 """Enough examples to find what is wrong; no time limit each, because the machine may be busy."""
@@ -24,6 +26,13 @@ CODES = (
 )
 
 _KNOWN = ("errorId", "errorCode", "errorDescription", "status", "solution", "taskId", "balance")
+
+
+def asked_in(call: Call) -> Any:
+    """The fields of a request that is JSON."""
+    assert (call.method, call.path) == ("POST", f"/{call.name}")
+    return json.loads(call.body or b"")
+
 
 _scalars = (
     st.none()

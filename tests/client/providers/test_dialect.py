@@ -36,7 +36,7 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
 def test_names_fit_into_a_url(dialect: Dialect) -> None:
     """A provider's name stands in callback URLs and rows as it is; its endpoint is https without a slash at the end."""
     assert re.fullmatch(r"[a-z0-9]{1,32}", dialect.provider)
-    assert re.fullmatch(r"https://[a-z0-9.-]+", dialect.base_url)
+    assert re.fullmatch(r"https://[a-z0-9.-]+", dialect.base_url or "")
     assert DIALECTS[dialect.provider] is dialect
 
 

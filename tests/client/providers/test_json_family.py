@@ -14,6 +14,7 @@ from client.providers.json_family import JsonDialect
 from client.providers.onecaptcha import ONECAPTCHA
 from client.providers.readings import Failed, Pending, Ready, Refused, Submitted
 from client.providers.values import parse_json
+from tests.client.providers.strategies import asked_in
 
 both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
 
@@ -186,7 +187,7 @@ def test_ids_go_back_with_their_type(dialect: JsonDialect, task_id: int | str) -
     given = dialect.read_create_task(parse_json(b'{"errorId":0,"taskId":%s}' % json.dumps(task_id).encode())).task_id
     assert given is not None
 
-    asked = json.loads(dialect.get_task_result_body("k", given))
+    asked = asked_in(dialect.get_task_result("k", given))
 
     assert asked == {"clientKey": "k", "taskId": task_id}
     assert type(asked["taskId"]) is type(task_id)
@@ -195,9 +196,9 @@ def test_ids_go_back_with_their_type(dialect: JsonDialect, task_id: int | str) -
 @both
 def test_create_task_leaves_out_what_is_not_given(dialect: JsonDialect) -> None:
     """Without an app id and a callback URL the request has neither field; null would be another message."""
-    body = dialect.create_task_body("k", {"type": "ImageToTextTask", "body": "QUJD", "case": None})
+    asked = asked_in(dialect.create_task("k", {"type": "ImageToTextTask", "body": "QUJD", "case": None}))
 
-    assert json.loads(body) == {"clientKey": "k", "task": {"type": "ImageToTextTask", "body": "QUJD", "case": None}}
+    assert asked == {"clientKey": "k", "task": {"type": "ImageToTextTask", "body": "QUJD", "case": None}}
 
 
 @both
@@ -205,7 +206,7 @@ def test_create_task_leaves_out_what_is_not_given(dialect: JsonDialect) -> None:
 def test_tasks_that_are_not_json_are_refused(dialect: JsonDialect, value: object) -> None:
     """A task that JSON cannot hold is the caller's error, before anything is sent."""
     with pytest.raises(BadArgumentError, match="cannot be written as JSON"):
-        dialect.create_task_body("k", {"type": "ImageToTextTask", "body": value})
+        dialect.create_task("k", {"type": "ImageToTextTask", "body": value})
 
 
 @both
@@ -242,7 +243,7 @@ def test_balance_is_refused_with_the_error(dialect: JsonDialect) -> None:
 @both
 def test_balance_asks_with_the_key_alone(dialect: JsonDialect) -> None:
     """A getBalance request takes the client key and nothing else."""
-    assert json.loads(dialect.get_balance_body("k")) == {"clientKey": "k"}
+    assert asked_in(dialect.get_balance("k")) == {"clientKey": "k"}
 
 
 @both

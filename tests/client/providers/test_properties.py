@@ -19,7 +19,16 @@ from client.providers.json_family import JsonDialect
 from client.providers.onecaptcha import ONECAPTCHA
 from client.providers.readings import Callback, Failed, Pending, Ready, Refused, Submitted, Unknown
 from client.providers.values import canonical_json, parse_json, parse_object, read_task_id, same_value, task_id_text
-from tests.client.providers.strategies import MANY, answers, as_json, json_values, reordered, task_ids, unknown_fields
+from tests.client.providers.strategies import (
+    MANY,
+    answers,
+    as_json,
+    asked_in,
+    json_values,
+    reordered,
+    task_ids,
+    unknown_fields,
+)
 
 both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
 
@@ -138,7 +147,7 @@ def test_ids_keep_their_type_there_and_back(dialect: JsonDialect, task_id: int |
     given_id = dialect.read_create_task(parse_json(as_json({"errorId": 0, "taskId": task_id}))).task_id
     assert given_id is not None
 
-    asked = json.loads(dialect.get_task_result_body("k", given_id))["taskId"]
+    asked = asked_in(dialect.get_task_result("k", given_id))["taskId"]
 
     assert (type(asked), asked) == (type(task_id), task_id)
     assert task_id_text(asked) == str(task_id)

@@ -12,6 +12,7 @@ from client.providers.capsolver import CAPSOLVER
 from client.providers.onecaptcha import ONECAPTCHA
 from client.providers.readings import Pending, Ready, Submitted
 from client.providers.values import parse_json
+from tests.client.providers.strategies import asked_in
 
 # seed: CapSolver, line 22
 CAPSOLVER_CREATE_TASK = b"""
@@ -106,18 +107,18 @@ def test_capsolver_request_is_written_as_documented() -> None:
     """A createTask with an `appId` has the fields and values of seed: CapSolver, line 22, and no others."""
     task = {"type": "ImageToTextTask", "body": "BASE64 image"}
 
-    body = CAPSOLVER.create_task_body("YOUR_API_KEY", task, app_id="APP_ID")
+    asked = asked_in(CAPSOLVER.create_task("YOUR_API_KEY", task, app_id="APP_ID"))
 
-    assert json.loads(body) == json.loads(CAPSOLVER_CREATE_TASK)
+    assert asked == json.loads(CAPSOLVER_CREATE_TASK)
 
 
 def test_capsolver_callback_url_stands_beside_the_task() -> None:
     """`callbackUrl` is a field of the request, not of the task (seed: CapSolver, line 37)."""
     task = {"type": "ImageToTextTask", "body": "BASE64 image"}
 
-    body = CAPSOLVER.create_task_body("YOUR_API_KEY", task, callback_url="https://a.example/callback", app_id="APP_ID")
+    call = CAPSOLVER.create_task("YOUR_API_KEY", task, callback_url="https://a.example/callback", app_id="APP_ID")
 
-    assert json.loads(body) == {**json.loads(CAPSOLVER_CREATE_TASK), "callbackUrl": "https://a.example/callback"}
+    assert asked_in(call) == {**json.loads(CAPSOLVER_CREATE_TASK), "callbackUrl": "https://a.example/callback"}
 
 
 def test_capsolver_asynchronous_answer_gives_the_id() -> None:
@@ -145,9 +146,9 @@ def test_onecaptcha_request_is_written_as_documented() -> None:
     """A createTask with an image has the fields and values of seed: 1captcha, line 26, and no others."""
     task = {"type": "ImageToTextTask", "body": ONECAPTCHA_IMAGE, "imageType": "Yandex2025"}
 
-    body = ONECAPTCHA.create_task_body("nrfRuRHVkUsGRDirAzSSpASFCS", task)
+    asked = asked_in(ONECAPTCHA.create_task("nrfRuRHVkUsGRDirAzSSpASFCS", task))
 
-    assert json.loads(body) == json.loads(ONECAPTCHA_CREATE_TASK % ONECAPTCHA_IMAGE.encode())
+    assert asked == json.loads(ONECAPTCHA_CREATE_TASK % ONECAPTCHA_IMAGE.encode())
 
 
 def test_onecaptcha_create_task_answer_gives_the_id() -> None:
@@ -161,9 +162,9 @@ def test_onecaptcha_question_is_written_as_documented() -> None:
     """A getTaskResult has the fields and values of seed: 1captcha, line 62, and no others."""
     key, task_id = "cc9c18d3e263515c2c072b36a7125eecc078618f3", "61138bb6-19fb-11ec-a9c8-0242ac110006"
 
-    body = ONECAPTCHA.get_task_result_body(key, task_id)
+    asked = asked_in(ONECAPTCHA.get_task_result(key, task_id))
 
-    assert json.loads(body) == json.loads(ONECAPTCHA_GET_TASK_RESULT)
+    assert asked == json.loads(ONECAPTCHA_GET_TASK_RESULT)
 
 
 def test_onecaptcha_result_is_ready() -> None:
