@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from client.providers.codes import Code
+from client.providers.facts import Fact
 from client.providers.readings import Callback, Reading, Submitted, TaskId
 
 __all__ = ["Call", "CallbackRule", "Dialect", "KeyLimits", "PollPlan", "Rate", "SignatureRule"]
@@ -136,6 +137,10 @@ class Dialect(Protocol):
     @property
     def has_app_id(self) -> bool:
         """Whether createTask takes an `appId`."""
+
+    @property
+    def facts(self) -> Sequence[Fact]:
+        """What is known of it, and how surely."""
 
     def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from client.errors import BadArgumentError, UnreadableError
 from client.providers.codes import FAMILY_CODES, REASON_NOT_GIVEN, Code, read_error
 from client.providers.dialect import Call, CallbackRule, KeyLimits, PollPlan
+from client.providers.facts import Fact
 from client.providers.readings import Callback, Failed, Pending, Reading, Ready, Refused, Submitted, TaskId
 from client.providers.values import parse_object, read_task_id
 
@@ -38,6 +39,7 @@ class JsonDialect:
     answer_life_seconds: float | None = None
     has_app_id: bool = False
     codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
+    facts: Sequence[Fact] = ()
 
     def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
