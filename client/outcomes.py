@@ -19,7 +19,7 @@ from client.errors import (
 )
 from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN, Source, Task
 from client.providers import Dialect
-from client.providers.codes import Code
+from client.providers.codes import Code, code_named
 from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
 
 __all__ = ["LocalTask", "failure_of", "refusal_of", "words_of"]
@@ -33,7 +33,7 @@ _OURS: Mapping[str, type[TaskFailedError]] = {NO_ANSWER: TaskTimedOutError, SUBM
 def failure_of(task: Task, codes: Mapping[str, Code]) -> TaskFailedError:
     """The error that a task which ended as failed is raised as; `codes` are those of its provider."""
     error_code = task.error_code or ""
-    known = codes.get(error_code)
+    known = code_named(codes, error_code)
     is_worth_repeating = known is not None and known.reaction is Reaction.AGAIN
     return _OURS.get(error_code, UnsolvableError if is_worth_repeating else TaskFailedError)(task)
 
@@ -41,7 +41,7 @@ def failure_of(task: Task, codes: Mapping[str, Code]) -> TaskFailedError:
 def refusal_of(provider: str, said: Refused | Unknown | Failed) -> ProviderRefusedError:
     """The error that a refused request is raised as."""
     about = said.about if isinstance(said, Refused) else "request"
-    is_busy = isinstance(said, Refused) and said.reaction is Reaction.SLOW
+    is_busy = isinstance(said, Refused) and said.is_passing
     error = SlowDownError if is_busy else _REFUSALS.get(about, ProviderRefusedError)
     return error(provider, said.error_id, said.error_code, said.error_description)
 

@@ -91,7 +91,7 @@ class ProviderApi:
             UnclearError: it is not known whether one was.
         """
         call = self._dialect.create_task(self._client_key, task, callback_url=callback_url, app_id=app_id)
-        answered = await self._ask(call, self._dialect.read_create_task, _CREATE_SECONDS)
+        answered = await self._ask(call, self._dialect.read_create_task, call.seconds or _CREATE_SECONDS)
         submitted = answered.said
         if isinstance(submitted.reading, Pending) and submitted.task_id is None:
             raise UnclearError(f"{self._dialect.provider}: createTask answered without a taskId and without an error")

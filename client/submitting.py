@@ -14,7 +14,7 @@ from client.gate import KeyGate
 from client.logs import Log
 from client.provider_api import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
 from client.providers import Dialect
-from client.providers.readings import Reaction, Reading, Refused, Submitted
+from client.providers.readings import Reading, Refused, Submitted
 from client.timeline import Timeline
 from client.timing import Timing, backoff_seconds
 
@@ -87,7 +87,7 @@ class Submitter:
                     self._refuse_address(reading)
                     timeline.note("callback_url.refused")
                     continue
-                if not isinstance(reading, Refused) or reading.reaction is not Reaction.SLOW:
+                if not isinstance(reading, Refused) or not reading.is_passing:
                     return Submission(answered, url is not None, sent_at)
                 pause = self._pause(answered.retry_after_seconds or reading.pause_seconds, failures)
                 self._gate.pause(pause)

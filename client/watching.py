@@ -306,6 +306,9 @@ class Watch:
     def _poll_refused(self, said: Refused, retry_after_seconds: float | None) -> None:
         """An error about the request is never an outcome: ask later, or wait for the callback, or tell the caller."""
         around, progress = self._around, self._progress
+        if said.reaction is Reaction.WAIT:
+            # This question alone came too early; the next one is not before the interval anyway.
+            return
         if said.reaction is Reaction.SLOW:
             seconds = retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS
             around.gate.pause(seconds)

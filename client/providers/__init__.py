@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from client.errors import BadArgumentError
-from client.providers.capsolver import CAPSOLVER
+from client.providers.catalog import CATALOG
+from client.providers.declaration import read_providers
 from client.providers.dialect import Call, CallbackRule, Dialect, KeyLimits, PollPlan, Rate, SignatureRule
-from client.providers.onecaptcha import ONECAPTCHA
 
 __all__ = [
     "DIALECTS",
@@ -20,9 +20,10 @@ __all__ = [
     "Rate",
     "SignatureRule",
     "dialect_named",
+    "read_providers",
 ]
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.provider: dialect for dialect in (CAPSOLVER, ONECAPTCHA)})
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.provider: dialect for dialect in CATALOG})
 
 
 def dialect_named(name: str, dialects: Mapping[str, Dialect] = DIALECTS) -> Dialect:

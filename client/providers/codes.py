@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from client.providers.readings import Failed, Pending, Reaction, Refused, Unknown
 
-__all__ = ["FAMILY_CODES", "REASON_NOT_GIVEN", "Code", "read_error"]
+__all__ = ["FAMILY_CODES", "REASON_NOT_GIVEN", "Code", "code_named", "read_error"]
 
 REASON_NOT_GIVEN = "RECEIVER_REASON_NOT_GIVEN"
 """Stands as `errorCode` where the provider failed a task and named no code."""
@@ -39,20 +39,30 @@ def _each(names: str, code: Code) -> dict[str, Code]:
 
 
 _WAITING = Code(Reaction.WAIT, "state")
+_ASKED_TOO_OFTEN = Code(Reaction.WAIT, "request")
 _BUSY = Code(Reaction.SLOW, "request", 5.0)
 _DEAD = Code(Reaction.AGAIN)
 _OTHER_PARAMETERS = Code(Reaction.CHANGE)
 _BAD_TASK = Code(Reaction.STOP)
 _BAD_REQUEST = Code(Reaction.STOP, "request")
 _UNKNOWN_ID = Code(Reaction.AGAIN, "id")
+_KEY = Code(Reaction.STOP, "key")
 
 FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
     {
         # 2captcha v1 and CapMonster document these as "still working"; the spelling is theirs.
         **_each("CAPCHA_NOT_READY CAPTCHA_NOT_READY", _WAITING),
-        **_each("ERROR_TOO_MUCH_REQUESTS ERROR_RATE_LIMIT ERROR_REQUEST_LIMIT ERROR_REQUEST_BANNED", _BUSY),
+        # The question was refused, the task goes on (EZ-Captcha, CapMonster).
+        **_each("ERROR_REQUEST_LIMIT ERROR_REQUEST_BANNED ERROR_TOO_MUCH_REQUESTS", _ASKED_TOO_OFTEN),
+        **_each("ERROR_RATE_LIMIT ERROR_INTERNAL_SERVER_ERROR ERROR_THREADS_MAXIMUM ERROR_NO_SLOT_AVAILABLE", _BUSY),
         **_each("ERROR_SERVICE_UNAVALIABLE ERROR_SERVICE_UNAVAILABLE ERROR_SERVICE_NOT_AVAILABLE", _BUSY),
-        **_each("ERROR_INTERNAL_SERVER_ERROR ERROR_THREADS_MAXIMUM ERROR_NO_SLOT_AVAILABLE", _BUSY),
+        # 2captcha v1 documents these pauses (PROVIDERS.md 3.6).
+        "MAX_USER_TURN": Code(Reaction.SLOW, "request", 10.0),
+        "ERROR: 1001": Code(Reaction.SLOW, "request", 600.0),
+        "ERROR: 1002": Code(Reaction.SLOW, "request", 300.0),
+        "ERROR: 1003": Code(Reaction.SLOW, "request", 30.0),
+        "ERROR: 1004": Code(Reaction.SLOW, "request", 600.0),
+        "ERROR: 1005": Code(Reaction.SLOW, "request", 300.0),
         # CapSolver documents that this block lifts by itself after five minutes.
         "ERROR_KEY_TEMP_BLOCKED": Code(Reaction.SLOW, "key", 300.0),
         # CapSolver: 30 minutes; the caller decides whether that is worth a wait.
@@ -64,23 +74,43 @@ FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
         **_each("ERROR_PROXY_CONNECT_REFUSED ERROR_PROXY_CONNECT_TIMEOUT ERROR_PROXY_READ_TIMEOUT", _OTHER_PARAMETERS),
         **_each("ERROR_PROXY_BANNED ERROR_PROXY_TRANSPARENT ERROR_PROXY_NOT_AUTHORISED", _OTHER_PARAMETERS),
         **_each("ERROR_PROXY_HAS_NO_IMAGE_SUPPORT ERROR_PROXY_INCOMPATIBLE_HTTP_VERSION", _OTHER_PARAMETERS),
+        **_each(
+            "ERROR_PROXY_MISSING ERROR_PROXY_FORMAT ERROR_BAD_PROXY ERROR_REQUEST_PROXY_MISSING", _OTHER_PARAMETERS
+        ),
+        **_each("PROXY_CONNECTION_FAILED ERR_PROXY_CONNECTION_FAILED", _OTHER_PARAMETERS),
+        **_each("ERROR_RECAPTCHA_INVALID_SITEKEY ERROR_RECAPTCHA_INVALID_DOMAIN", _OTHER_PARAMETERS),
+        **_each(
+            "ERROR_RECAPTCHA_OLD_BROWSER ERROR_INVISIBLE_RECAPTCHA ERROR_FUNCAPTCHA_NOT_ALLOWED", _OTHER_PARAMETERS
+        ),
         **_each("ERROR_ZERO_CAPTCHA_FILESIZE ERROR_TOO_BIG_CAPTCHA_FILESIZE ERROR_INVALID_IMAGE", _OTHER_PARAMETERS),
-        **_each("ERROR_IMAGE_TYPE_NOT_SUPPORTED ERROR_PARSE_IMAGE_FAIL", _OTHER_PARAMETERS),
+        **_each("ERROR_IMAGE_TYPE_NOT_SUPPORTED ERROR_PARSE_IMAGE_FAIL ERROR_WRONG_FILE_EXTENSION", _OTHER_PARAMETERS),
+        **_each("ERROR_UPLOAD ERROR_CAPTCHAIMAGE_BLOCKED TOO_MANY_BAD_IMAGES", _OTHER_PARAMETERS),
+        **_each("ERROR_BAD_IMGINSTRUCTIONS ERROR_PAGEURL ERROR_GOOGLEKEY ERROR_WRONG_GOOGLEKEY", _OTHER_PARAMETERS),
+        **_each("ERROR_BAD_TOKEN_OR_PAGEURL ERROR_BAD_PARAMETERS ERROR_EMPTY_COMMENT", _OTHER_PARAMETERS),
+        "ERROR_EMPTY_ACTION": _OTHER_PARAMETERS,
         **_each("ERROR_INVALID_TASK_DATA ERROR_INVALID_TASK ERROR_TASK_ABSENT ERROR_TASK_NOT_SUPPORTED", _BAD_TASK),
+        **_each("ERROR_TASK_TYPE_* ERROR_FACTORY_*", _BAD_TASK),
         **_each("ERROR_BAD_REQUEST ERROR_REQUIRED_FIELDS ERROR_NO_SUCH_METHOD", _BAD_REQUEST),
         **_each("ERROR_REQUEST_PARAMETERS ERROR_CONTENT_TYPE_ERROR ERROR_REQUEST_METHOD", _BAD_REQUEST),
-        **_each("ERROR_PAGE_NOT_FOUND ERROR_WEBSITE_NOT_ALLOWED", _BAD_REQUEST),
+        **_each("ERROR_PAGE_NOT_FOUND ERROR_WEBSITE_NOT_ALLOWED ERROR_NOT_FOUND ERROR_IP_ADDRES", _BAD_REQUEST),
         **_each("ERROR_IP_NOT_ALLOWED ERROR_DOMAIN_NOT_ALLOWED ERROR_ACCOUNT_SUSPENDED", _BAD_REQUEST),
+        **_each("ERROR_PACKAGE_* ERROR_SUBSCRIPTION_EXPIRED", Code(Reaction.STOP, "balance")),
+        **_each("REPORT_NOT_RECORDED ERROR_DUPLICATE_REPORT", _BAD_REQUEST),
         **_each("ERROR_TASKID_INVALID ERROR_TASK_NOT_EXIST ERROR_WRONG_ID_FORMAT", _UNKNOWN_ID),
         **_each("ERROR_NO_SUCH_CAPCHA_ID ERROR_WRONG_CAPTCHA_ID", _UNKNOWN_ID),
-        **_each(
-            "ERROR_KEY_DOES_NOT_EXIST ERROR_KEY_DENIED_ACCESS ERROR_KEY_NOT_AVAILABLE ERROR_WRONG_USER_KEY",
-            Code(Reaction.STOP, "key"),
-        ),
+        **_each("ERROR_KEY_DOES_NOT_EXIST ERROR_KEY_DENIED_ACCESS ERROR_KEY_NOT_AVAILABLE ERROR_WRONG_USER_KEY", _KEY),
         "ERROR_ZERO_BALANCE": Code(Reaction.STOP, "balance"),
     }
 )
-"""The codes of CapSolver, YesCaptcha and what their relatives share; a dialect may overlay its own."""
+"""The union of PROVIDERS.md 6.2, which dialects overlay; a name that ends with `*` stands for all that begin so."""
+
+
+def code_named(codes: Mapping[str, Code], name: str) -> Code | None:
+    """What a code means, None where nobody knows it: it itself, or what begins as it does."""
+    exact = codes.get(name)
+    if exact is not None:
+        return exact
+    return next((code for start, code in codes.items() if start.endswith("*") and name.startswith(start[:-1])), None)
 
 
 def read_error(
@@ -88,7 +118,7 @@ def read_error(
 ) -> Failed | Pending | Unknown | Refused:
     """What an error answer means. A code that nobody knows ends the task (PROVIDERS.md 6.2, last row)."""
     error_id = error_id if 0 < error_id <= _LARGEST_ERROR_ID else 1
-    code = codes.get(error_code, _BAD_TASK)
+    code = code_named(codes, error_code) or _BAD_TASK
     match code.about:
         case "state":
             return Pending(error_code)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,7 +25,8 @@ __all__ = ["Call", "CallbackRule", "Dialect", "KeyLimits", "PollPlan", "Rate", "
 class Call:
     """One request to a provider: what stands behind its base URL. It holds the client key: never log it.
 
-    `name` is the provider's word for it, for logs and error texts.
+    `name` is the provider's word for it, for logs and error texts. `seconds` is how long its answer may take, where
+    that is not as usual.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Call:
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes | None = field(default=None, repr=False)
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +83,26 @@ class PollPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureRule:
-    """A hex HMAC-SHA256 over the raw body, in the first of `headers` that is there."""
+    """A hex HMAC-SHA256 over the raw body, in the first of `headers` that is there.
+
+    `is_rewritten`: it may also be over the body as JSON that was read and written again without blanks, which is what
+    capsolution's own sample signs (PROVIDERS.md 2.4).
+    """
 
     headers: tuple[str, ...]
+    is_rewritten: bool = False
 
     def verifies(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> bool:
         """Whether `body` is signed with `secret`; false for any other header, in constant time over the value."""
-        expected = hmac.digest(secret, body, hashlib.sha256).hex().encode()
         given = next((headers[name] for name in self.headers if name in headers), "")
-        return hmac.compare_digest(given.strip().lower().encode("utf-8", "surrogatepass"), expected)
+        sent = given.strip().lower().encode("utf-8", "surrogatepass")
+        signed = [body]
+        if self.is_rewritten:
+            with suppress(ValueError, RecursionError):
+                signed.append(json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode())
+        return any(
+            hmac.compare_digest(sent, hmac.digest(secret, each, hashlib.sha256).hex().encode()) for each in signed
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +110,17 @@ class CallbackRule:
     """How a provider calls back.
 
     `task_id` is "documented" or "inferred" where a callback is known or believed to carry the id, "missing" where it
-    may lack it: then a standing URL is refused, because only the URL could tell the task.
+    may lack it: then a standing URL is refused, because only the URL could tell the task. `shape` is how its bytes are
+    read (`client.providers.callbacks`): "result", "code" with the names of its fields, or an envelope of its own.
     """
 
     methods: frozenset[str] = frozenset({"POST"})
     task_id: str = "documented"
     signature: SignatureRule | None = None
+    shape: str = "result"
+    id_field: str = "id"
+    code_field: str = "code"
+    status_field: str | None = None
 
 
 class Dialect(Protocol):

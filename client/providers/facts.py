@@ -13,7 +13,7 @@ Mark = Literal["documented", "observed", "inferred", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that the code leans on: what it is about, what is known, how surely, and where that stands."""
+    """One thing that the code leans on: what it is about, what is known, how surely, and who says so."""
 
     about: str
     known: str

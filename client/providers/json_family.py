@@ -1,45 +1,35 @@
-"""The JSON createTask / getTaskResult family (PROVIDERS.md 2.1, 4, 5, 8): a provider of it is a `JsonDialect`.
-
-The shapes that must be told apart:
-
-* no error is `errorId` 0 with `errorCode` "", null or absent, two of these at one provider even (PROVIDERS.md 6.1);
-* an error is any other `errorId`, or a `status` of "failed" even with `errorId` 0 (uCaptcha does so, CapSolver's own
-  samples test for it);
-* only `status` "ready" with a solution is an answer; every other or unknown status means wait (CapSolver has said
-  "idle" in async createTask answers since August 2025, which its documentation does not list).
-"""
+"""The JSON createTask / getTaskResult family (PROVIDERS.md 2.1, 4, 5, 8): a provider of it is a `JsonDialect`."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from client.errors import BadArgumentError, UnreadableError
-from client.providers.codes import FAMILY_CODES, REASON_NOT_GIVEN, Code, read_error
-from client.providers.dialect import Call, CallbackRule, KeyLimits, PollPlan
-from client.providers.facts import Fact
-from client.providers.readings import Callback, Failed, Pending, Reading, Ready, Refused, Submitted, TaskId
+from client.providers.declared import DeclaredDialect
+from client.providers.dialect import Call
+from client.providers.envelope import read_envelope
+from client.providers.readings import Pending, Reading, Submitted, TaskId
 from client.providers.values import parse_object, read_task_id
 
-__all__ = ["JsonDialect"]
+__all__ = ["JsonDialect", "read_amount", "written"]
+
+_HEADERS = (("Content-Type", "application/json"), ("Accept", "application/json"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JsonDialect:
-    """A provider of the family, declared by its facts; see `Dialect` for what each means."""
+class JsonDialect(DeclaredDialect):
+    """A provider of the family, declared by its facts.
 
-    provider: str
-    base_url: str | None
-    callback: CallbackRule | None
-    polls: PollPlan
-    key_limits: KeyLimits = field(default_factory=KeyLimits)
-    answer_life_seconds: float | None = None
-    has_app_id: bool = False
-    codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
-    facts: Sequence[Fact] = ()
+    `has_api` false: how tasks are submitted is not known, so that only its callbacks are. `create_seconds` is how long
+    createTask may take.
+    """
+
+    has_api: bool = True
+    create_seconds: float = 60.0
 
     def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
@@ -47,7 +37,7 @@ class JsonDialect:
         """createTask; `appId` and `callbackUrl` only where given.
 
         Raises:
-            BadArgumentError: `task` is not JSON (bytes, NaN, a lone surrogate).
+            BadArgumentError: `task` is not JSON (bytes, NaN, a lone surrogate), or there is no such request.
         """
         fields: dict[str, Any] = {"clientKey": client_key}
         if app_id is not None:
@@ -55,20 +45,27 @@ class JsonDialect:
         fields["task"] = dict(task)
         if callback_url is not None:
             fields["callbackUrl"] = callback_url
-        return _call("createTask", fields)
+        return self._call("createTask", fields, seconds=self.create_seconds)
 
     def get_task_result(self, client_key: str, task_id: TaskId) -> Call:
         """getTaskResult; the id keeps its JSON type."""
-        return _call("getTaskResult", {"clientKey": client_key, "taskId": task_id})
+        return self._call("getTaskResult", {"clientKey": client_key, "taskId": task_id})
 
     def get_balance(self, client_key: str) -> Call:
         """GetBalance."""
-        return _call("getBalance", {"clientKey": client_key})
+        return self._call("getBalance", {"clientKey": client_key})
 
     def report(self, client_key: str, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Call:
-        """None is known here."""
-        del client_key, task_id, task_type, is_good
-        raise BadArgumentError(f"{self.provider}: no way to report an answer is known")
+        """The report that is declared for such a task (PROVIDERS.md 7).
+
+        Raises:
+            BadArgumentError: none is known.
+        """
+        rule = self.report_rule(task_type, is_good=is_good)
+        fields: dict[str, Any] = {"clientKey": client_key, "taskId": task_id}
+        if rule.name == "feedbackTask":
+            fields["result"] = {"invalid": not is_good}
+        return self._call(rule.name, fields)
 
     def parse_answer(self, raw: bytes) -> dict[str, Any]:
         """The JSON object, whatever its content type was."""
@@ -77,7 +74,9 @@ class JsonDialect:
     def read_create_task(self, answer: Any) -> Submitted:
         """The id and the state; ready at once for a synchronous answer (CapSolver's recognition types)."""
         fields = _object(answer)
-        return Submitted(read_task_id(fields.get("taskId")), self._read(fields))
+        reading = self._read(fields)
+        # CapMonster answers errors with taskId 0, which means none.
+        return Submitted(read_task_id(fields.get("taskId")), reading)
 
     def read_task_result(self, answer: Any) -> Reading:
         """The state of the task, or what was wrong with asking."""
@@ -87,65 +86,27 @@ class JsonDialect:
         """The balance, or the error that came in its place."""
         fields = _object(answer)
         reading = self._read(fields)
-        if not isinstance(reading, Pending):
-            return reading
-        balance = fields.get("balance")
-        if isinstance(balance, bool) or not isinstance(balance, int | float):
-            raise UnreadableError("no balance in the answer")
-        return _amount(balance)
-
-    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
-        """A callback of this family repeats the getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1).
-
-        An error about a request is no news of a task, and a solution without `status` "ready" is not how an answer
-        looks: such a body is unreadable, and the next poll tells.
-        """
-        del query
-        fields = parse_object(body)
-        if not fields.keys() & {"errorId", "status", "solution"}:
-            raise UnreadableError("expected errorId, status or solution in the object")
-        reading = self._read(fields)
-        if isinstance(reading, Pending) and fields.get("solution") is not None:
-            raise UnreadableError(f"status: {reading.state!r} beside a solution")
-        if not isinstance(reading, Ready | Failed | Pending):
-            raise UnreadableError(f"errorCode: {reading.error_code} says nothing about a task")
-        return Callback(read_task_id(fields.get("taskId")), reading)
+        return read_amount(fields.get("balance")) if isinstance(reading, Pending) else reading
 
     def read_report(self, answer: Any) -> Reading:
         """`Pending` where `errorId` is 0."""
         return self._read(_object(answer))
 
-    def solution_of(self, code: str, task_type: str | None) -> Any | None:
-        """No callback of this family is a bare code."""
-        del code, task_type
-        return None
+    def _read(self, fields: Mapping[str, Any]) -> Reading:
+        return read_envelope(fields, self.codes, self.pending_error_ids)
 
-    def refuses_callback_url(self, reading: Reading) -> bool:
-        """Whether the refusal names the address. No provider here documents a code for it, so the text decides."""
-        if not isinstance(reading, Failed | Refused):
-            return False
-        said = f"{reading.error_code} {reading.error_description or ''}".lower()
-        return "callback" in said or "pingback" in said
-
-    def _read(self, fields: dict[str, Any]) -> Reading:
-        error_id = _error_id(fields.get("errorId"))
-        error_code = _text(fields, "errorCode")
-        status = _text(fields, "status")
-        if error_id != 0 or status.lower() == "failed":
-            return read_error(
-                self.codes, error_id, error_code or REASON_NOT_GIVEN, _text(fields, "errorDescription") or None
-            )
-        if status == "ready" and fields.get("solution") is not None:
-            return Ready(fields["solution"])
-        return Pending(status)
+    def _call(self, name: str, fields: Mapping[str, Any], *, seconds: float | None = None) -> Call:
+        if not self.has_api:
+            raise BadArgumentError(f"{self.provider}: how it is asked is not known; only its callbacks are")
+        return Call(name=name, path=f"/{name}", headers=_HEADERS, body=written(fields), seconds=seconds)
 
 
-def _call(name: str, fields: Mapping[str, Any]) -> Call:
-    headers = (("Content-Type", "application/json"), ("Accept", "application/json"))
-    return Call(name=name, path=f"/{name}", headers=headers, body=_written(fields))
+def written(fields: Mapping[str, Any]) -> bytes:
+    """The fields as JSON.
 
-
-def _written(fields: Mapping[str, Any]) -> bytes:
+    Raises:
+        BadArgumentError: they are no JSON.
+    """
     # Not pydantic's to_json: it writes NaN, which is no JSON, and takes bytes and dates without being asked.
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -153,7 +114,14 @@ def _written(fields: Mapping[str, Any]) -> bytes:
         raise BadArgumentError(f"the request cannot be written as JSON: {error}") from None
 
 
-def _amount(balance: int | float) -> float:
+def read_amount(balance: Any) -> float:
+    """An amount of money.
+
+    Raises:
+        UnreadableError: it is none.
+    """
+    if isinstance(balance, bool) or not isinstance(balance, int | float):
+        raise UnreadableError("no balance in the answer")
     try:
         amount = float(balance)
     except OverflowError:
@@ -167,24 +135,3 @@ def _object(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise UnreadableError("expected a JSON object")
     return answer
-
-
-def _error_id(value: Any) -> int:
-    """`errorId` as a number: absent and null mean 0; digits in text are taken, as lenient clients of the family do."""
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UnreadableError("errorId: expected an integer")
-    try:
-        return int(value)
-    except ValueError:
-        raise UnreadableError("errorId: expected an integer") from None
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UnreadableError(f"{name}: expected a string")
-    return str(value)

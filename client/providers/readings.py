@@ -79,8 +79,8 @@ class Unknown:
 class Refused:
     """An error about the request (key, balance, rate, address, 5xx, HTML), not about the task.
 
-    `reaction` is SLOW where the same request may work later, otherwise STOP. `about` tells which error a
-    caller gets: "key", "balance", "callbackUrl" or "request".
+    `reaction` is SLOW or WAIT where the same request may work later (WAIT: this question alone was too early),
+    otherwise STOP. `about` tells which error a caller gets: "key", "balance", "callbackUrl" or "request".
     """
 
     error_id: int
@@ -89,6 +89,11 @@ class Refused:
     reaction: Reaction = Reaction.STOP
     about: str = "request"
     pause_seconds: float = 0.0
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may work later."""
+        return self.reaction in (Reaction.SLOW, Reaction.WAIT)
 
 
 @dataclass(frozen=True, slots=True)

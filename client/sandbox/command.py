@@ -14,11 +14,11 @@ from typing import Any, TypeVar, get_args
 import click
 
 from client.errors import BadArgumentError
-from client.providers import DIALECTS
 from client.sandbox.faults import FaultRates
 from client.sandbox.limits import Limits, limits_of
 from client.sandbox.provider import HOST, Sandbox
 from client.sandbox.settings import CallbackBody, Settings
+from client.sandbox.wire import DIALECTS
 
 __all__ = ["main", "sandbox"]
 

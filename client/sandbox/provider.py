@@ -14,13 +14,12 @@ from pydantic_core import to_json
 from uuid_utils import uuid7
 
 from client.errors import BadArgumentError
-from client.providers import DIALECTS
 from client.sandbox.callbacks import Callbacks, Clock, SentCallback
 from client.sandbox.counts import Stats
 from client.sandbox.fates import FaultsFor
 from client.sandbox.service import Made, Service
 from client.sandbox.settings import Settings
-from client.sandbox.wire import Answer
+from client.sandbox.wire import DIALECTS, Answer
 
 __all__ = ["HOST", "Sandbox"]
 

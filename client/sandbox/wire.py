@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from client.sandbox.faults import HttpFault
 from client.sandbox.settings import Settings
 
-__all__ = ["Answer", "CapSolverWire", "OneCaptchaWire", "Wire", "http_fault_answer", "wire_named"]
+__all__ = ["DIALECTS", "Answer", "CapSolverWire", "OneCaptchaWire", "Wire", "http_fault_answer", "wire_named"]
 
 _JSON = "application/json"
 _DESCRIPTIONS = {
@@ -142,6 +142,10 @@ class OneCaptchaWire:
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
         """The documented fields; the codes are those of the family (unknown: none is listed)."""
         return _json_answer(_error_fields(error_code, description), status or self.error_status)
+
+
+DIALECTS = ("capsolver", "onecaptcha")
+"""The providers that can be spoken like."""
 
 
 def wire_named(provider: str, settings: Settings) -> Wire:

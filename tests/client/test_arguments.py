@@ -70,7 +70,7 @@ def test_receiver_itself() -> None:
             {"receiver": object(), "receiver_url": "http://host"}, "receiver: .* got both", id="two-receivers"
         ),
         pytest.param({"receiver": object(), "receiver_key": "key"}, "receiver: .* got both", id="a-key-too-many"),
-        pytest.param({"provider": "nope"}, "unknown provider 'nope': expected one of capsolver", id="provider"),
+        pytest.param({"provider": "nope"}, "unknown provider 'nope': expected one of anticaptcha", id="provider"),
         pytest.param({"environ": {}}, "CAPSOLVER_CLIENT_KEY: expected the client key of capsolver", id="no-key"),
         pytest.param({"client_key": "a b"}, "CAPSOLVER_CLIENT_KEY: a key has only visible", id="blank-in-a-key"),
         pytest.param({"receiver_key": "a\nb"}, "CALLBACK_RECEIVER_KEY: a key has only", id="line-break-in-a-key"),

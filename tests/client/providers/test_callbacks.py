@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from client.errors import UnreadableError
-from client.providers.capsolver import CAPSOLVER
+from client.providers.catalog.results import CAPSOLVER
 from client.providers.readings import Callback, Failed, Pending, Ready
 
 

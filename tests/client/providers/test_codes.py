@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from client.providers.capsolver import CAPSOLVER
+from client.providers.catalog.polled import ONECAPTCHA
+from client.providers.catalog.results import CAPSOLVER
 from client.providers.codes import FAMILY_CODES, Code, read_error
 from client.providers.json_family import JsonDialect
-from client.providers.onecaptcha import ONECAPTCHA
 from client.providers.readings import Failed, Pending, Reaction, Refused, Unknown
 
 both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
@@ -48,7 +48,7 @@ def test_errors_about_the_task_end_it(dialect: JsonDialect, code: str, reaction:
         ("ERROR_KEY_TEMP_BLOCKED", "key", Reaction.SLOW, 300.0),
         ("ERROR_ZERO_BALANCE", "balance", Reaction.STOP, 0.0),
         ("ERROR_RATE_LIMIT", "request", Reaction.SLOW, 5.0),
-        ("ERROR_TOO_MUCH_REQUESTS", "request", Reaction.SLOW, 5.0),
+        ("ERROR_TOO_MUCH_REQUESTS", "request", Reaction.WAIT, 0.0),
         ("ERROR_SERVICE_UNAVALIABLE", "request", Reaction.SLOW, 5.0),
         ("ERROR_SERVICE_UNAVAILABLE", "request", Reaction.SLOW, 5.0),
         ("ERROR_NO_SLOT_AVAILABLE", "request", Reaction.SLOW, 5.0),

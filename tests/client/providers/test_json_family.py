@@ -9,9 +9,9 @@ import pytest
 
 from client.errors import BadArgumentError, UnreadableError
 from client.providers import DIALECTS
-from client.providers.capsolver import CAPSOLVER
+from client.providers.catalog.polled import ONECAPTCHA
+from client.providers.catalog.results import CAPSOLVER
 from client.providers.json_family import JsonDialect
-from client.providers.onecaptcha import ONECAPTCHA
 from client.providers.readings import Failed, Pending, Ready, Refused, Submitted
 from client.providers.values import parse_json
 from tests.client.providers.strategies import asked_in
@@ -267,4 +267,4 @@ def test_refusal_of_the_callback_url(dialect: JsonDialect, answer: dict[str, Any
 
 def test_only_capsolver_takes_an_app_id() -> None:
     """`appId` is documented by CapSolver alone."""
-    assert {name: dialect.has_app_id for name, dialect in DIALECTS.items()} == {"capsolver": True, "onecaptcha": False}
+    assert [name for name, dialect in DIALECTS.items() if dialect.has_app_id] == ["capsolver"]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from client.errors import UnreadableError
 from client.providers import SignatureRule
-from client.providers.capsolver import CAPSOLVER
+from client.providers.catalog.polled import ONECAPTCHA
+from client.providers.catalog.results import CAPSOLVER
 from client.providers.json_family import JsonDialect
-from client.providers.onecaptcha import ONECAPTCHA
 from client.providers.readings import Callback, Failed, Pending, Ready, Refused, Submitted, Unknown
 from client.providers.values import canonical_json, parse_json, parse_object, read_task_id, same_value, task_id_text
 from tests.client.providers.strategies import (

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 
-from client.providers.capsolver import CAPSOLVER
-from client.providers.onecaptcha import ONECAPTCHA
+from client.providers.catalog.polled import ONECAPTCHA
+from client.providers.catalog.results import CAPSOLVER
 from client.providers.readings import Pending, Ready, Submitted
 from client.providers.values import parse_json
 from tests.client.providers.strategies import asked_in

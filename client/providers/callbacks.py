@@ -1,0 +1,178 @@
+"""What providers deliver, by wire family (PROVIDERS.md 2): a delivery is told by what its bytes are.
+
+Content types are not asked: providers send JSON as text and forms without a type. Every function gives a reading or
+raises `UnreadableError`. An error about a request is no news of a task: such a delivery is unreadable, and the next
+poll tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from client.errors import UnreadableError
+from client.providers.codes import REASON_NOT_GIVEN, Code, code_named, read_error
+from client.providers.dialect import CallbackRule
+from client.providers.envelope import read_envelope
+from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Reading, Ready, TaskId
+from client.providers.values import parse_object, read_task_id
+
+__all__ = ["SHAPES", "Delivery"]
+
+_MAX_FIELDS = 50
+_LONGEST_INTEGER = 4300
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came, and what is known of who sent it; `query` is raw."""
+
+    rule: CallbackRule
+    codes: Mapping[str, Code]
+    query: bytes
+    body: bytes
+    has_integer_ids: bool = False
+    pending_error_ids: frozenset[int] = frozenset()
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a JSON object, of a form, or of the query, in this order.
+
+        Raises:
+            UnreadableError: none of the three.
+        """
+        body = self.body.strip()
+        if body.startswith((b"{", b"[", b"\xef\xbb\xbf")):
+            return parse_object(body)
+        return _form(body or self.query)
+
+    def task_id(self, value: Any) -> TaskId | None:
+        """The id with the type that createTask gives it: a form has only text."""
+        task_id = read_task_id(value)
+        is_number = isinstance(task_id, str) and task_id.isascii() and task_id.isdigit()
+        if self.has_integer_ids and is_number and len(str(task_id)) <= _LONGEST_INTEGER:
+            return int(task_id or 0) or None
+        return task_id
+
+
+def _read_result(delivery: Delivery) -> Callback:
+    """The getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1).
+
+    A solution without `status` "ready" is not how an answer looks.
+    """
+    fields = parse_object(delivery.body)
+    if not fields.keys() & {"errorId", "status", "solution"}:
+        raise UnreadableError("expected errorId, status or solution in the object")
+    reading = read_envelope(fields, delivery.codes, delivery.pending_error_ids)
+    if isinstance(reading, Pending) and fields.get("solution") is not None:
+        raise UnreadableError(f"status: {reading.state!r} beside a solution")
+    return Callback(delivery.task_id(fields.get("taskId")), _about_a_task(reading))
+
+
+def _read_code(delivery: Delivery) -> Callback:
+    """An id and an answer or an error code (PROVIDERS.md 2.2, 2.3); `rate` and other fields are left alone.
+
+    A `code` that looks like an error may be an answer: only listed codes and those that begin with ERROR are errors.
+    """
+    rule, fields = delivery.rule, delivery.fields()
+    if rule.id_field not in fields:
+        raise UnreadableError(f"{rule.id_field}: expected an id")
+    task_id = delivery.task_id(fields[rule.id_field])
+    if rule.status_field is not None and str(fields.get(rule.status_field)) == "0":
+        return Callback(task_id, Failed(1, str(fields.get(rule.code_field) or REASON_NOT_GIVEN)))
+    code = fields.get(rule.code_field)
+    if isinstance(code, bool) or not isinstance(code, str | int | float) or code == "":
+        raise UnreadableError(f"{rule.code_field}: expected an answer or an error code")
+    text = str(code)
+    if text.startswith(("ERROR_", "ERROR:")) or code_named(delivery.codes, text) is not None:
+        return Callback(task_id, _about_a_task(read_error(delivery.codes, 1, text, None)))
+    return Callback(task_id, Bare(text))
+
+
+def _read_hardcaptcha(delivery: Delivery) -> Callback:
+    """`{id, status: SUCCESS or FAILED, result: {token}}` (PROVIDERS.md 2.4)."""
+    fields = parse_object(delivery.body)
+    status = str(fields.get("status") or "")
+    task_id = delivery.task_id(fields.get("id"))
+    if status == "SUCCESS" and fields.get("result") is not None:
+        return Callback(task_id, Ready(fields["result"]))
+    if status == "FAILED":
+        return Callback(task_id, Failed(1, REASON_NOT_GIVEN))
+    if not status or "result" in fields:
+        raise UnreadableError("status: expected SUCCESS with a result, or FAILED")
+    return Callback(task_id, Pending(status))
+
+
+def _read_capsolution(delivery: Delivery) -> Callback:
+    """`{event, taskId, status, solution, timestamp}`; events without a task tell of the account (PROVIDERS.md 2.4)."""
+    fields = parse_object(delivery.body)
+    event = fields.get("event")
+    if not isinstance(event, str) or not event:
+        raise UnreadableError("event: expected the name of one")
+    task_id = delivery.task_id(fields.get("taskId"))
+    if task_id is None:
+        return Callback(None, Notice(event[:80]))
+    if event == "task.completed" and fields.get("solution") is not None:
+        return Callback(task_id, Ready(fields["solution"]))
+    if event == "task.failed":
+        reading = read_envelope({**fields, "status": "failed"}, delivery.codes)
+        return Callback(task_id, _about_a_task(reading))
+    return Callback(task_id, Pending(event[:80]))
+
+
+def _read_scrapeless(delivery: Delivery) -> Callback:
+    """Two envelopes, that of the scraping API and that of the other product (PROVIDERS.md 2.4).
+
+    `{taskId, state, success, response or status}`; `{task_id, status: success or failed, task_result}`.
+    """
+    fields = parse_object(delivery.body)
+    task_id = delivery.task_id(fields.get("taskId", fields.get("task_id")))
+    is_success = fields.get("success", fields.get("status"))
+    for name in ("response", "task_result", "solution"):
+        if is_success in (True, "success") and fields.get(name) is not None:
+            return Callback(task_id, Ready(fields[name]))
+    if is_success in (False, "failed"):
+        said = fields.get("status")
+        reason = said if isinstance(said, dict) else {}
+        code, text = reason.get("code"), reason.get("message")
+        error_code = str(code)[:80] if isinstance(code, int | str) and code else REASON_NOT_GIVEN
+        return Callback(task_id, Failed(1, error_code, text if isinstance(text, str) else None))
+    if isinstance(fields.get("state"), str) and "success" not in fields:
+        return Callback(task_id, Pending(fields["state"][:80]))
+    raise UnreadableError("success: expected true with a response, or false")
+
+
+SHAPES: Mapping[str, Callable[[Delivery], Callback]] = {
+    "result": _read_result,
+    "code": _read_code,
+    "hardcaptcha": _read_hardcaptcha,
+    "capsolution": _read_capsolution,
+    "scrapeless": _read_scrapeless,
+}
+"""How each shape of a callback is read: the answer to getTaskResult, a bare code, or an envelope of its own."""
+
+
+def _about_a_task(reading: Reading) -> Ready | Failed | Pending:
+    if not isinstance(reading, Ready | Failed | Pending):
+        raise UnreadableError(f"errorCode: {reading.error_code[:80]} says nothing about a task")
+    return reading
+
+
+def _form(raw: bytes) -> dict[str, Any]:
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MAX_FIELDS,
+        )
+    except ValueError:
+        raise UnreadableError("neither JSON nor a form") from None
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise UnreadableError(f"{name[:80]}: given twice")
+        fields[name] = value
+    return fields

@@ -1,0 +1,149 @@
+"""Providers of which no callback is known: polling is their main road (PROVIDERS.md 1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from client.providers.dialect import KeyLimits, PollPlan, Rate
+from client.providers.facts import Fact
+from client.providers.json_family import JsonDialect
+
+__all__ = ["EZCAPTCHA", "EZCAPTCHASYNC", "ONECAPTCHA", "POLLED", "YESCAPTCHA"]
+
+ONECAPTCHA = JsonDialect(
+    provider="onecaptcha",
+    base_url="https://api.1captcha.vip",
+    callback=None,
+    polls=PollPlan(
+        first_after_seconds=10.0,
+        first_after_callback_seconds=10.0,
+        interval_seconds=3.0,
+        max_polls=None,
+        window_seconds=300.0,
+    ),
+    answer_life_seconds=120.0,
+    facts=(
+        Fact(
+            "requests",
+            "createTask; ids are UUIDs in text",
+            "documented",
+            "the createTask and getTaskResult pages of 1captcha.vip",
+        ),
+        Fact(
+            "polls",
+            "after 10 to 120 s, every 3 s, until 300 s",
+            "documented",
+            "the createTask and getTaskResult pages of 1captcha.vip",
+        ),
+        Fact("most polls", "not known", "unknown", "not found in what it publishes"),
+        Fact(
+            "answer",
+            "can be used once, lives 120 s, 60 s advised",
+            "documented",
+            "the createTask and getTaskResult pages of 1captcha.vip",
+        ),
+        Fact("callback", "none mentioned", "unknown", "not found in what it publishes"),
+    ),
+)
+
+YESCAPTCHA = JsonDialect(
+    provider="yescaptcha",
+    base_url="https://api.yescaptcha.com",
+    callback=None,
+    polls=PollPlan(
+        first_after_seconds=10.0,
+        first_after_callback_seconds=10.0,
+        interval_seconds=3.0,
+        max_polls=120,
+        window_seconds=300.0,
+    ),
+    answer_life_seconds=120.0,
+    facts=(
+        Fact(
+            "requests",
+            "createTask without a callback field; UUIDs in text",
+            "documented",
+            "https://yescaptcha.atlassian.net/wiki/x/pYDTAw",
+        ),
+        Fact(
+            "polls",
+            "at most 120, 5 minutes; answers take 10 to 80 s",
+            "documented",
+            "https://yescaptcha.atlassian.net/wiki/spaces/YESCAPTCHA",
+        ),
+        Fact(
+            "interval", "3 s, as its relatives", "inferred", "https://yescaptcha.atlassian.net/wiki/spaces/YESCAPTCHA"
+        ),
+        Fact("answer", "lives 120 s", "inferred", "https://yescaptcha.atlassian.net/wiki/spaces/YESCAPTCHA"),
+        Fact(
+            "synchronous answers",
+            "of recognition types",
+            "inferred",
+            "https://yescaptcha.atlassian.net/wiki/spaces/YESCAPTCHA",
+        ),
+        Fact("callback", "none found", "unknown", "not found in what it publishes"),
+    ),
+)
+
+EZCAPTCHA = JsonDialect(
+    provider="ezcaptcha",
+    base_url="https://api.ez-captcha.com",
+    callback=None,
+    polls=PollPlan(
+        first_after_seconds=3.0,
+        first_after_callback_seconds=3.0,
+        interval_seconds=3.0,
+        # Of its own library; 50 of them 3 s apart are 150 s, and the task may take 180.
+        max_polls=60,
+        window_seconds=300.0,
+    ),
+    key_limits=KeyLimits(errors=Rate(30, 60.0)),
+    answer_life_seconds=120.0,
+    facts=(
+        Fact(
+            "requests",
+            "createTask; ids are text",
+            "documented",
+            "https://apifox.com/apidoc/shared-ffd0ba9c-dc72-41ef-961b-5c343f2615a1/api-114241448",
+        ),
+        Fact("polls", "every 3 s by its own library; kept 5 minutes", "observed", "EZXLabs/ezcapsolver-py"),
+        Fact("ERROR_REQUEST_LIMIT", "refuses the question, the task goes on", "observed", "EZXLabs/ezcapsolver-rs"),
+        Fact("bans", "30 errors about key or balance in a minute", "observed", "EZXLabs/ezcapsolver-rs"),
+        Fact(
+            "answer",
+            "lives 120 s, 60 s advised",
+            "documented",
+            "https://apifox.com/apidoc/shared-ffd0ba9c-dc72-41ef-961b-5c343f2615a1/api-114241448",
+        ),
+        Fact(
+            "callback",
+            "none",
+            "documented",
+            "https://apifox.com/apidoc/shared-ffd0ba9c-dc72-41ef-961b-5c343f2615a1/api-114241448",
+        ),
+    ),
+)
+
+EZCAPTCHASYNC = replace(
+    EZCAPTCHA,
+    provider="ezcaptchasync",
+    base_url="https://sync.ez-captcha.com",
+    create_seconds=190.0,
+    facts=(
+        Fact(
+            "requests",
+            "createTask answers with the solution, without taskId, in 180 s",
+            "documented",
+            "https://apifox.com/apidoc/shared-ffd0ba9c-dc72-41ef-961b-5c343f2615a1/api-114241448",
+        ),
+        Fact("bans", "30 errors about key or balance in a minute", "observed", "EZXLabs/ezcapsolver-rs"),
+        Fact(
+            "answer",
+            "lives 120 s, 60 s advised",
+            "documented",
+            "https://apifox.com/apidoc/shared-ffd0ba9c-dc72-41ef-961b-5c343f2615a1/api-114241448",
+        ),
+    ),
+)
+
+POLLED = (ONECAPTCHA, YESCAPTCHA, EZCAPTCHA, EZCAPTCHASYNC)

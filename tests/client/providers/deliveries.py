@@ -1,0 +1,91 @@
+"""Deliveries for the property tests and the fuzzer: bytes at random, and real ones that were changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from hypothesis import strategies as st
+
+from client.errors import UnreadableError
+from client.providers import DIALECTS, Dialect
+from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready
+from tests.client.providers.strategies import json_values
+from tests.client.providers.wire_facts import CALLBACKS, Delivered
+
+__all__ = ["CALLING", "changed", "check_delivery", "enriched"]
+
+CALLING = sorted(name for name, dialect in DIALECTS.items() if dialect.callback is not None)
+_KNOWN = (
+    *("errorId", "errorCode", "status", "solution", "taskId", "task_id", "id", "code", "captcha_id", "event"),
+    *("success", "state", "result", "response", "task_result"),
+)
+_unknown = st.dictionaries(
+    st.text(min_size=1, max_size=12).filter(lambda name: name not in _KNOWN), json_values, max_size=4
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A query and a body: noise, or a real delivery with some of its bytes or fields changed."""
+    if draw(st.integers(0, 3)) == 0:
+        return draw(st.binary(max_size=60)), draw(st.binary(max_size=200))
+    real = draw(st.sampled_from(CALLBACKS))
+    query, body = real.query, real.body
+    if draw(st.booleans()):
+        return _cut(draw, query), _cut(draw, body)
+    fields = _fields(real)
+    for name in draw(st.lists(st.sampled_from(_KNOWN), max_size=3)):
+        fields[name] = draw(json_values)
+    if draw(st.booleans()):
+        return query, json.dumps(fields).encode()
+    form = urlencode({name: str(value) for name, value in fields.items()}, errors="replace").encode()
+    return draw(st.sampled_from([(form, b""), (b"", form), (form, form)]))
+
+
+@st.composite
+def enriched(draw: st.DrawFn) -> tuple[Delivered, bytes, bytes]:
+    """A real delivery, and its query and body with its fields in another order and others beside them."""
+    real = draw(st.sampled_from(CALLBACKS))
+    fields: dict[str, Any] = _fields(real)
+    unknown = draw(_unknown)
+    if not real.body.startswith(b"{"):
+        unknown = {name: str(value).encode("utf-8", "replace").decode() for name, value in unknown.items()}
+    pairs = dict(draw(st.permutations([*fields.items(), *unknown.items()])))
+    if real.body.startswith(b"{"):
+        return real, b"", json.dumps(pairs).encode()
+    form = urlencode(pairs, errors="replace").encode()
+    return (real, form, b"") if real.query else (real, b"", form)
+
+
+def check_delivery(dialect: Dialect, query: bytes, body: bytes, task_type: str | None) -> None:
+    """Reads a delivery: it gives what one may say, or our error, and any bare answer has a shape or needs a poll."""
+    try:
+        said = dialect.read_callback(query=query, body=body)
+    except UnreadableError:
+        return
+    assert isinstance(said, Callback)
+    assert said.task_id not in (0, "")
+    assert isinstance(said.reading, Ready | Bare | Failed | Pending | Notice)
+    if isinstance(said.reading, Failed):
+        assert said.reading.error_code
+        assert 1 <= said.reading.error_id < 2**31
+    if isinstance(said.reading, Bare):
+        assert dialect.solution_of(said.reading.code, None) == {"code": said.reading.code}
+        solution = dialect.solution_of(said.reading.code, task_type)
+        assert solution is None or set(solution.values()) == {said.reading.code}
+
+
+def _fields(real: Delivered) -> dict[str, Any]:
+    if real.body.startswith(b"{"):
+        fields: dict[str, Any] = json.loads(real.body)
+        return fields
+    return dict(parse_qsl((real.body or real.query).decode()))
+
+
+def _cut(draw: st.DrawFn, raw: bytes) -> bytes:
+    if not raw:
+        return raw
+    place = draw(st.integers(0, len(raw) - 1))
+    return raw[:place] + draw(st.binary(max_size=3)) + raw[place + draw(st.integers(0, 3)) :]

@@ -1,0 +1,65 @@
+"""Every message that is known of every provider, through its dialect (PROVIDERS.md 8)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from client.errors import UnreadableError
+from client.providers import DIALECTS
+from tests.client.providers.wire_facts import ANSWERS, CALLBACKS, Answer, Delivered
+
+NONSENSE = (b"", b"null", b"[]", b"\xff\xfe", b'{"a":')
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: f"{each.provider} {each.to} {each.source}")
+def test_answers(answer: Answer) -> None:
+    """An answer means what its source says."""
+    dialect = DIALECTS[answer.provider]
+    read: Any = {
+        "createTask": dialect.read_create_task,
+        "getTaskResult": dialect.read_task_result,
+        "getBalance": dialect.read_balance,
+        "report": dialect.read_report,
+    }[answer.to]
+
+    assert read(dialect.parse_answer(answer.raw)) == answer.means
+
+
+@pytest.mark.parametrize("delivered", CALLBACKS, ids=lambda each: f"{each.provider} {each.kind} {each.source}")
+def test_callbacks(delivered: Delivered) -> None:
+    """A callback means what its source says, with the id in the type in which createTask gives it."""
+    read = DIALECTS[delivered.provider].read_callback(query=delivered.query, body=delivered.body)
+
+    assert read == delivered.means
+    assert type(read.task_id) is type(delivered.means.task_id)
+
+
+def test_no_provider_is_forgotten() -> None:
+    """Each has a message, and each that calls back a success and a failure."""
+    calling = {name for name, dialect in DIALECTS.items() if dialect.callback is not None}
+
+    for kind in ("success", "failure"):
+        assert {each.provider for each in CALLBACKS if each.kind == kind} == calling
+    assert {each.provider for each in ANSWERS} >= {name for name in DIALECTS if name != "hardcaptcha"}
+
+
+@pytest.mark.parametrize("provider", sorted(DIALECTS))
+@pytest.mark.parametrize(
+    "raw", [b"<html><body>502 Bad Gateway</body></html>", b"", b"null", b"[]", b"\xff\xfe", b'{"a":']
+)
+def test_what_is_no_answer_is_told(provider: str, raw: bytes) -> None:
+    """An HTML page, nothing or half an answer is unreadable, never an outcome."""
+    with pytest.raises(UnreadableError):
+        DIALECTS[provider].parse_answer(raw)
+
+
+@pytest.mark.parametrize("provider", sorted(name for name, dialect in DIALECTS.items() if dialect.callback))
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"", b"null", b"[]", b"\xff\xfe", b'{"a":', b"a=1", b"id=1", b'{"hello":1}']
+)
+def test_what_is_no_callback_is_told(provider: str, body: bytes) -> None:
+    """What a provider is not known to send is unreadable."""
+    with pytest.raises(UnreadableError):
+        DIALECTS[provider].read_callback(query=b"", body=body)

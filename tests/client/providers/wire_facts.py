@@ -1,0 +1,450 @@
+"""The messages of PROVIDERS.md 8 and what must come of each; every row names its source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from client.providers.codes import REASON_NOT_GIVEN
+from client.providers.readings import (
+    Bare,
+    Callback,
+    Failed,
+    Notice,
+    Pending,
+    Reaction,
+    Ready,
+    Refused,
+    Submitted,
+    Unknown,
+)
+
+__all__ = ["ANSWERS", "CALLBACKS", "Answer", "Delivered"]
+
+UUID = "37223a89-06ed-442c-a0b8-22067b79c5b4"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of a provider to one of our requests."""
+
+    provider: str
+    to: Literal["createTask", "getTaskResult", "getBalance", "report"]
+    raw: bytes
+    means: Any
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A callback: `query` by GET, `body` by POST."""
+
+    provider: str
+    kind: Literal["success", "failure", "notFinal", "notice"]
+    means: Callback
+    source: str
+    body: bytes = b""
+    query: bytes = b""
+
+
+def _answers(names: str, to: Any, raw: bytes, means: Any, source: str) -> list[Answer]:
+    return [Answer(name, to, raw, means, source) for name in names.split()]
+
+
+_INTEGERS = "anticaptcha twocaptcha rucaptcha nextcaptcha"
+_TEXTS = "capsolver onecaptcha yescaptcha"
+_V1 = "twocaptchav1 rucaptchav1 captchaai"
+
+ANSWERS: Sequence[Answer] = (
+    *_answers(
+        _TEXTS,
+        "createTask",
+        b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"%s"}' % UUID.encode(),
+        Submitted(UUID, Pending("")),
+        "8, row 1",
+    ),
+    *_answers(
+        "capsolver yescaptcha",
+        "createTask",
+        b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"a1","status":"ready","solution":{"text":"t"}}',
+        Submitted("a1", Ready({"text": "t"})),
+        "8, row 2; 4",
+    ),
+    *_answers(
+        "capsolver",
+        "createTask",
+        b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"a1","status":"idle"}',
+        Submitted("a1", Pending("idle")),
+        "3.1",
+    ),
+    *_answers(
+        _INTEGERS,
+        "createTask",
+        b'{"errorId":0,"taskId":73043008354}',
+        Submitted(73043008354, Pending("")),
+        "8, row 3",
+    ),
+    *_answers(
+        "nextcaptcha",
+        "createTask",
+        b'{"errorId":0,"taskId":1692863536123}',
+        Submitted(1692863536123, Pending("")),
+        "3.7",
+    ),
+    *_answers(
+        "capmonster capkill captcha69",
+        "createTask",
+        b'{"errorId":1,"errorCode":"ERROR_KEY_DOES_NOT_EXIST","errorDescription":"no such key","taskId":0}',
+        Submitted(None, Refused(1, "ERROR_KEY_DOES_NOT_EXIST", "no such key", Reaction.STOP, "key")),
+        "8, row 4",
+    ),
+    *_answers(
+        "ezcaptchasync",
+        "createTask",
+        b'{"errorId":0,"status":"ready","solution":{"gRecaptchaResponse":"t"}}',
+        Submitted(None, Ready({"gRecaptchaResponse": "t"})),
+        "3.7",
+    ),
+    *_answers(
+        "ucaptcha",
+        "createTask",
+        b'{"errorId":0,"status":"processing","taskId":"a1"}',
+        Submitted("a1", Pending("processing")),
+        "3.7",
+    ),
+    *_answers("capsolution", "createTask", b'{"errorId":0,"taskId":"task_x"}', Submitted("task_x", Pending("")), "3.7"),
+    *_answers(
+        "scrapeless",
+        "createTask",
+        b'{"state":"idle","success":true,"taskId":"a1"}',
+        Submitted("a1", Pending("idle")),
+        "3.7",
+    ),
+    *_answers(
+        "scrapeless",
+        "createTask",
+        b'{"success":false,"message":"bad key"}',
+        Submitted(None, Refused(1, REASON_NOT_GIVEN, "bad key")),
+        "3.7",
+    ),
+    *_answers(_V1, "createTask", b"OK|2122988149", Submitted("2122988149", Pending("")), "3.6"),
+    *_answers(_V1, "createTask", b'{"status":1,"request":"2122988149"}', Submitted("2122988149", Pending("")), "3.6"),
+    *_answers(
+        "twocaptchav1",
+        "createTask",
+        b"ERROR_ZERO_BALANCE",
+        Submitted(None, Refused(1, "ERROR_ZERO_BALANCE", None, Reaction.STOP, "balance")),
+        "3.6",
+    ),
+    *_answers(
+        "captchaai",
+        "createTask",
+        b"ERROR_ZERO_BALANCE",
+        Submitted(None, Refused(1, "ERROR_ZERO_BALANCE", None, Reaction.SLOW, "request", 5.0)),
+        "3.7",
+    ),
+    *_answers(
+        _V1,
+        "createTask",
+        b"MAX_USER_TURN",
+        Submitted(None, Refused(1, "MAX_USER_TURN", None, Reaction.SLOW, "request", 10.0)),
+        "3.6",
+    ),
+    *_answers(
+        _V1,
+        "getTaskResult",
+        b"ERROR: 1005",
+        Refused(1, "ERROR: 1005", None, Reaction.SLOW, "request", 300.0),
+        "3.6",
+    ),
+    *_answers(
+        "twocaptcha rucaptcha anticaptcha",
+        "getTaskResult",
+        b'{"errorId":0,"status":"processing"}',
+        Pending("processing"),
+        "8, row 5",
+    ),
+    *_answers(
+        "capmonster onecaptcha yescaptcha",
+        "getTaskResult",
+        b'{"errorId":0,"errorCode":null,"errorDescription":null,"status":"processing"}',
+        Pending("processing"),
+        "8, row 6",
+    ),
+    *_answers(
+        "onecaptcha yescaptcha",
+        "getTaskResult",
+        b'{"errorId":0,"errorCode":null,"errorDescription":null,"status":"ready","solution":{"gRecaptchaResponse":"t"}}',
+        Ready({"gRecaptchaResponse": "t"}),
+        "8, row 7",
+    ),
+    *_answers(
+        "anticaptcha twocaptcha rucaptcha",
+        "getTaskResult",
+        b'{"errorId":0,"status":"ready","solution":{"text":"t"},"cost":"0.0007","ip":"46.98.54.221",'
+        b'"createTime":1472205564,"endTime":1472205570,"solveCount":"0"}',
+        Ready({"text": "t"}),
+        "8, row 8",
+    ),
+    *_answers(
+        "twocaptcha",
+        "getTaskResult",
+        b'{"errorId":0,"status":"ready","solution":"a bare string","cost":"0.1","solveCount":1}',
+        Ready("a bare string"),
+        "3.6",
+    ),
+    *_answers(
+        _INTEGERS,
+        "getTaskResult",
+        b'{"errorId":12,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","errorDescription":"no worker could"}',
+        Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could"),
+        "8, row 9",
+    ),
+    *_answers(
+        "ucaptcha capsolver",
+        "getTaskResult",
+        b'{"errorId":0,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","status":"failed"}',
+        Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"),
+        "8, row 10; 3.1",
+    ),
+    *_answers("capsolver ucaptcha", "getTaskResult", b'{"errorId":0,"status":"idle"}', Pending("idle"), "3.1, 3.7"),
+    *_answers("nextcaptcha", "getTaskResult", b'{"errorId":0,"status":"pending"}', Pending("pending"), "3.7"),
+    *_answers("capsolver", "getTaskResult", b'{"errorId":0,"status":"new in 2027"}', Pending("new in 2027"), "12.10"),
+    *_answers(
+        "capmonster",
+        "getTaskResult",
+        b'{"errorId":1,"errorCode":"CAPTCHA_NOT_READY","errorDescription":""}',
+        Pending("CAPTCHA_NOT_READY"),
+        "3.5",
+    ),
+    *_answers(
+        "capmonster",
+        "getTaskResult",
+        b'{"errorId":1,"errorCode":"ERROR_TOO_MUCH_REQUESTS"}',
+        Refused(1, "ERROR_TOO_MUCH_REQUESTS", None, Reaction.WAIT),
+        "3.5, 6.2",
+    ),
+    *_answers(
+        "ezcaptcha",
+        "getTaskResult",
+        b'{"errorId":1,"errorCode":"ERROR_REQUEST_LIMIT"}',
+        Refused(1, "ERROR_REQUEST_LIMIT", None, Reaction.WAIT),
+        "3.7, 6.2",
+    ),
+    *_answers(
+        "capsolution", "getTaskResult", b'{"errorId":21,"errorCode":"TASK_NOT_READY"}', Pending("TASK_NOT_READY"), "3.7"
+    ),
+    *_answers(
+        "anticaptcha twocaptcha",
+        "getTaskResult",
+        b'{"errorId":16,"errorCode":"ERROR_NO_SUCH_CAPCHA_ID","errorDescription":"gone"}',
+        Unknown(16, "ERROR_NO_SUCH_CAPCHA_ID", "gone"),
+        "6.2",
+    ),
+    *_answers(
+        "scrapeless",
+        "getTaskResult",
+        b'{"actor":"captcha.recaptcha","createTime":1730800000000,"elapsed":2254,"solution":{"token":"t"},"success":true,"taskId":"a1"}',
+        Ready({"token": "t"}),
+        "3.7",
+    ),
+    *_answers(
+        "scrapeless", "getTaskResult", b'{"state":"running","success":true,"taskId":"a1"}', Pending("running"), "3.7"
+    ),
+    *_answers(_V1, "getTaskResult", b"CAPCHA_NOT_READY", Pending("CAPCHA_NOT_READY"), "3.6"),
+    *_answers(_V1, "getTaskResult", b'{"status":0,"request":"CAPCHA_NOT_READY"}', Pending("CAPCHA_NOT_READY"), "3.6"),
+    *_answers(_V1, "getTaskResult", b"OK|44795sds", Ready({"code": "44795sds"}), "3.6"),
+    *_answers(_V1, "getTaskResult", b'{"status":1,"request":"44795sds"}', Ready({"code": "44795sds"}), "3.6"),
+    *_answers(_V1, "getTaskResult", b"ERROR_CAPTCHA_UNSOLVABLE", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"), "3.6, 6.2"),
+    *_answers("capsolver", "getBalance", b'{"errorId":0,"balance":1071810,"packages":[]}', 1071810.0, "7"),
+    *_answers(_V1, "getBalance", b"2.73688", 2.73688, "7"),
+    *_answers(_V1, "getBalance", b'{"status":1,"request":"2.73688"}', 2.73688, "7"),
+    *_answers(
+        "anticaptcha",
+        "getBalance",
+        b'{"errorId":1,"errorCode":"ERROR_KEY_DOES_NOT_EXIST"}',
+        Refused(1, "ERROR_KEY_DOES_NOT_EXIST", None, Reaction.STOP, "key"),
+        "6.2",
+    ),
+    *_answers("anticaptcha", "report", b'{"errorId":0,"status":"success"}', Pending("success"), "7"),
+    *_answers("capsolver twocaptcha", "report", b'{"errorId":0}', Pending(""), "7"),
+    *_answers("twocaptchav1", "report", b"OK_REPORT_RECORDED", Pending(""), "7"),
+    *_answers("twocaptchav1", "report", b'{"status":1,"request":"OK_REPORT_RECORDED"}', Pending(""), "7"),
+    *_answers("twocaptchav1", "report", b"REPORT_NOT_RECORDED", Refused(1, "REPORT_NOT_RECORDED"), "6.2"),
+)
+
+_UNSOLVABLE = b'{"errorId":12,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","errorDescription":"no worker could"%s}'
+
+CALLBACKS: Sequence[Delivered] = (
+    Delivered(
+        "anticaptcha",
+        "success",
+        Callback(73043008354, Ready({"text": "t"})),
+        "8, row 11",
+        body=b'{"errorId":0,"status":"ready","solution":{"text":"t"},"cost":"0.0007","taskId":73043008354}',
+    ),
+    Delivered(
+        "anticaptcha",
+        "failure",
+        Callback(73043008354, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
+        "2.1, 8",
+        body=_UNSOLVABLE % b',"taskId":73043008354',
+    ),
+    *(
+        each
+        for name in ("capmonster", "capkill", "captcha69")
+        for each in (
+            Delivered(
+                name,
+                "success",
+                Callback(None, Ready({"text": "t"})),
+                "2.1",
+                body=b'{"errorId":0,"status":"ready","solution":{"text":"t"}}',
+            ),
+            Delivered(
+                name,
+                "failure",
+                Callback(None, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
+                "2.1",
+                body=_UNSOLVABLE % b"",
+            ),
+            Delivered(
+                name,
+                "notFinal",
+                Callback(None, Pending("CAPTCHA_NOT_READY")),
+                "3.5",
+                body=b'{"errorId":1,"errorCode":"CAPTCHA_NOT_READY"}',
+            ),
+        )
+    ),
+    *(
+        each
+        for name, task_id in (("capsolver", '"a1"'), ("nextcaptcha", "1692863536123"))
+        for each in (
+            Delivered(
+                name,
+                "success",
+                Callback("a1" if name == "capsolver" else 1692863536123, Ready({"text": "t"})),
+                "2.1",
+                body=b'{"errorId":0,"status":"ready","solution":{"text":"t"},"taskId":%s}' % task_id.encode(),
+            ),
+            Delivered(
+                name,
+                "failure",
+                Callback(
+                    "a1" if name == "capsolver" else 1692863536123,
+                    Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could"),
+                ),
+                "2.1",
+                body=_UNSOLVABLE % f',"taskId":{task_id}'.encode(),
+            ),
+        )
+    ),
+    *(
+        each
+        for name in ("twocaptcha", "rucaptcha", "twocaptchav1", "rucaptchav1")
+        for each in (
+            Delivered(
+                name,
+                "success",
+                Callback(73043008354 if "v1" not in name else "73043008354", Bare("44795 sds")),
+                "8, row 12",
+                body=b"id=73043008354&code=44795+sds&rate=0.00299",
+            ),
+            Delivered(
+                name,
+                "failure",
+                Callback(73043008354 if "v1" not in name else "73043008354", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+                "8, row 12",
+                body=b"id=73043008354&code=ERROR_CAPTCHA_UNSOLVABLE",
+            ),
+            Delivered(
+                name,
+                "notFinal",
+                Callback(73043008354 if "v1" not in name else "73043008354", Pending("CAPCHA_NOT_READY")),
+                "3.6",
+                body=b"id=73043008354&code=CAPCHA_NOT_READY",
+            ),
+        )
+    ),
+    Delivered(
+        "ucaptcha",
+        "success",
+        Callback(UUID, Bare("44795sds")),
+        "8, row 13",
+        query=b"captcha_id=%s&status=1&code=44795sds" % UUID.encode(),
+    ),
+    Delivered(
+        "ucaptcha",
+        "failure",
+        Callback(UUID, Failed(1, REASON_NOT_GIVEN)),
+        "8, row 13",
+        query=b"captcha_id=%s&status=0" % UUID.encode(),
+    ),
+    Delivered(
+        "captchaai",
+        "success",
+        Callback("2122988149", Bare("44795sds")),
+        "8, row 14",
+        query=b"id=2122988149&code=44795sds",
+    ),
+    Delivered(
+        "captchaai",
+        "failure",
+        Callback("2122988149", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+        "2.3, 6.2",
+        query=b"id=2122988149&code=ERROR_CAPTCHA_UNSOLVABLE",
+    ),
+    Delivered(
+        "hardcaptcha",
+        "success",
+        Callback("h1", Ready({"token": "t"})),
+        "2.4",
+        body=b'{"id":"h1","status":"SUCCESS","result":{"token":"t"}}',
+    ),
+    Delivered(
+        "hardcaptcha",
+        "failure",
+        Callback("h1", Failed(1, REASON_NOT_GIVEN)),
+        "8, row 15",
+        body=b'{"id":"h1","status":"FAILED","result":{"token":null}}',
+    ),
+    Delivered(
+        "capsolution",
+        "success",
+        Callback("task_x", Ready({"token": "t"})),
+        "8, row 16",
+        body=b'{"event":"task.completed","taskId":"task_x","status":"ready","solution":{"token":"t"},'
+        b'"timestamp":"2026-01-02T03:04:05Z"}',
+    ),
+    Delivered(
+        "capsolution",
+        "failure",
+        Callback("task_x", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+        "2.4",
+        body=b'{"event":"task.failed","taskId":"task_x","errorId":1,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE"}',
+    ),
+    Delivered("capsolution", "notice", Callback(None, Notice("balance.low")), "2.4", body=b'{"event":"balance.low"}'),
+    Delivered(
+        "scrapeless",
+        "success",
+        Callback("a1", Ready({"data": "dA==", "encoding": "base64"})),
+        "2.4",
+        body=b'{"taskId":"a1","state":"completed","success":true,"response":{"data":"dA==","encoding":"base64"}}',
+    ),
+    Delivered(
+        "scrapeless",
+        "failure",
+        Callback("a1", Failed(1, "14500", "blocked")),
+        "8, row 17",
+        body=b'{"taskId":"a1","state":"completed","success":false,"status":{"code":14500,"message":"blocked"}}',
+    ),
+    Delivered(
+        "scrapeless",
+        "success",
+        Callback("a1", Ready({"answer": "t"})),
+        "2.4, row 4",
+        body=b'{"task_id":"a1","status":"success","input":"{}","task_result":{"answer":"t"}}',
+    ),
+)
