@@ -15,9 +15,11 @@ from pydantic_core import PydanticSerializationError
 from client.connection import ReceiverConnection
 from client.errors import BadArgumentError
 from client.protocol import Registration
-from client.providers import Dialect, dialect_named
+from client.provider_file import load_providers
+from client.providers import DIALECTS, Dialect, dialect_named
 
 __all__ = [
+    "PROVIDERS_FILE",
     "RECEIVER_KEY",
     "RECEIVER_URL",
     "ClientArguments",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 RECEIVER_URL = "CALLBACK_RECEIVER_URL"
+PROVIDERS_FILE = "CALLBACK_RECEIVER_PROVIDERS_FILE"
 RECEIVER_KEY = "CALLBACK_RECEIVER_KEY"
 
 
@@ -120,13 +123,15 @@ class ClientArguments:
             raise BadArgumentError(f"task: cannot be written as JSON: {error}") from None
 
 
-def read_arguments(given: Given, dialects: Mapping[str, Dialect], environ: Mapping[str, str]) -> ClientArguments:
+def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ: Mapping[str, str]) -> ClientArguments:
     """The arguments of a client; a variable that is set to nothing counts as not set.
+
+    Without `dialects` the shipped ones are known, and those of the file in CALLBACK_RECEIVER_PROVIDERS_FILE.
 
     Raises:
         BadArgumentError: one is wrong or missing; the text names it, or the variable that could hold it.
     """
-    dialect = dialect_named(given.provider, dialects)
+    dialect = dialect_named(given.provider, _known(environ) if dialects is None else dialects)
     if given.app_id is not None and not dialect.has_app_id:
         raise BadArgumentError(f"app_id: {dialect.provider} takes none")
     variable = key_variable(dialect.provider)
@@ -166,6 +171,11 @@ def read_receiver(url: str | None, key: str | None, environ: Mapping[str, str]) 
     if not address:
         raise BadArgumentError(f"{RECEIVER_URL}: expected the address of the receiver in it")
     return _url(RECEIVER_URL, address), _key(RECEIVER_KEY, key, environ)
+
+
+def _known(environ: Mapping[str, str]) -> Mapping[str, Dialect]:
+    path = environ.get(PROVIDERS_FILE)
+    return load_providers(path) if path else DIALECTS
 
 
 def _receiver(given: Given, environ: Mapping[str, str]) -> tuple[str | None, str | None]:

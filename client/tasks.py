@@ -18,7 +18,7 @@ from client.freshness import FreshnessRule, name_of
 from client.handle import Task
 from client.images import with_encoded_body
 from client.outcomes import refusal_of
-from client.providers import DIALECTS, Dialect
+from client.providers import Dialect
 from client.providers.readings import Failed, Refused, TaskId, Unknown
 from client.results import read_log, subscription_of
 from client.surroundings import Surroundings, open_surroundings
@@ -42,7 +42,8 @@ class TaskClient:
     in this process; then neither address nor key of another is read. `provider_url` (or `<PROVIDER>_URL`) is another
     endpoint, or a sandbox. `first_poll_seconds` is when a task behind a callback is first polled; `requests_per_second`
     bounds all polls; `timeout_seconds` is how long a task may take, by default the provider's window and a grace;
-    `tags` are given to every task. `timing` is for tests.
+    `tags` are given to every task. `dialects` are the providers that are known: by default the shipped ones, and those
+    declared in the file that `CALLBACK_RECEIVER_PROVIDERS_FILE` names. `timing` is for tests.
 
     Raises:
         BadArgumentError: an argument or a variable is wrong or missing; the text names it.
@@ -62,7 +63,7 @@ class TaskClient:
         requests_per_second: float | None = None,
         timeout_seconds: float | None = None,
         tags: Iterable[str] = (),
-        dialects: Mapping[str, Dialect] = DIALECTS,
+        dialects: Mapping[str, Dialect] | None = None,
         timing: Timing | None = None,
     ) -> None:
         given = Given(

@@ -20,6 +20,7 @@ from aiohttp import web
 from client.errors import BadArgumentError
 from client.providers import dialect_named
 from receiver.app import create_app, microseconds_now, new_ref
+from receiver.catalog import known_dialects
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
 from receiver.settings import Settings, load_settings
@@ -67,7 +68,7 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
     if provider is not None:
-        dialect = dialect_named(provider)
+        dialect = dialect_named(provider, known_dialects(settings))
         made = _run(make_url(settings, dialect, label, now=microseconds_now(), url_id=str(new_ref())))
         click.echo(made.url)
         click.echo(f"id {made.id}; revoke it with: callback-receiver callback-url --revoke {made.id}", err=True)

@@ -10,8 +10,9 @@ from uuid import UUID
 import uuid_utils
 from aiohttp import web
 
-from client.providers import DIALECTS, Dialect
+from client.providers import Dialect
 from receiver.admission import Limits
+from receiver.catalog import known_dialects
 from receiver.deadlines import end_overdue_tasks
 from receiver.deliveries import Quotas
 from receiver.errors import CannotStartError
@@ -32,18 +33,19 @@ __all__ = ["create_app", "microseconds_now", "new_ref"]
 
 
 def create_app(
-    settings: Settings, dialects: Mapping[str, Dialect] = DIALECTS, *, rules: StreamRules | None = None
+    settings: Settings, dialects: Mapping[str, Dialect] | None = None, *, rules: StreamRules | None = None
 ) -> web.Application:
     """The receiver as an application; its store is open from startup to cleanup.
 
     Startup and cleanup must run in the same task. When something that runs in the background ends by an error, that
     task is cancelled, so that the process ends instead of serving without it. Run it with `handler_cancellation=True`:
     a wait ends when its peer hangs up, and what is being stored is stored all the same. `rules` are the times of
-    streams, where they are not to be those of the settings.
+    streams, where they are not to be those of the settings; `dialects` the providers, likewise.
 
     Raises:
-        CannotStartError: a secret is set for a provider that does not sign.
+        CannotStartError: a secret is set for a provider that does not sign, or the file of providers is wrong.
     """
+    dialects = known_dialects(settings) if dialects is None else dialects
     _check_secrets(settings, dialects)
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
     streams = Streams(rules or StreamRules(send_seconds=settings.send_timeout_seconds))

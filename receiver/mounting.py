@@ -26,7 +26,7 @@ from client.frames import (
     Subscribed,
 )
 from client.protocol import LogEntry, OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
-from client.providers import DIALECTS, Dialect
+from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.app import create_app, microseconds_now
 from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
@@ -48,7 +48,11 @@ _LATER = (408, 425, 429)
 
 
 def mount(
-    app: web.Application, settings: Settings, *, prefix: str = "/receiver", dialects: Mapping[str, Dialect] = DIALECTS
+    app: web.Application,
+    settings: Settings,
+    *,
+    prefix: str = "/receiver",
+    dialects: Mapping[str, Dialect] | None = None,
 ) -> MountedReceiver:
     """Serves the receiver below `prefix` of an application, from its startup to its cleanup.
 

@@ -69,6 +69,11 @@ class Settings(BaseSettings):
         description="Further keys for callback tokens, with commas, at least 32 bytes each; the first one signs, all "
         "are tried. The key made at the first start lives in the database.",
     )
+    providers_file: Path | None = Field(
+        None,
+        description="A TOML file with providers of your own, or changes to those that are known. Unset: the shipped "
+        "ones.",
+    )
     callback_secrets: dict[str, Annotated[SecretStr, Field(min_length=1)]] = Field(
         default_factory=dict,
         description="JSON object, provider → the secret that it signs its callbacks with. Unset: a signature is not "
@@ -115,6 +120,11 @@ class Settings(BaseSettings):
     @classmethod
     def _is_no_service_link(cls, value: object) -> object:
         return 8080 if isinstance(value, str) and value.startswith("tcp://") else value
+
+    @field_validator("providers_file", mode="before")
+    @classmethod
+    def _is_set(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("public_url")
     @classmethod

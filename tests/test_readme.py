@@ -18,11 +18,13 @@ import pytest
 from aiohttp import web
 
 from client.demo.pictures import draw_picture
+from client.providers import DIALECTS, read_providers
 from client.sandbox import Sandbox, Settings
 from receiver.app import create_app
 from receiver.errors import PROBLEMS
 from receiver.settings import Settings as ReceiverSettings
 from receiver.settings import settings_table
+from tests.readme import providers_table
 from tests.support import ADMIN, running_receiver
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -51,6 +53,22 @@ async def test_the_example_runs(tmp_path: Path) -> None:
 
     assert process.returncode == 0
     assert shown.count("came by callback") == 3
+
+
+def test_the_table_of_providers_is_what_is_known() -> None:
+    """Renewed by `make docs`."""
+    assert providers_table() in README
+
+
+def test_the_declaration_of_a_provider_is_read() -> None:
+    """The TOML of the README, as it stands there."""
+    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+
+    mine = read_providers(example.encode(), DIALECTS)["myprovider"]
+
+    assert mine.callback is not None
+    assert mine.callback.task_id == "missing"
+    assert mine.codes["ERROR_TEAPOT"].pause_seconds == 30
 
 
 async def test_the_example_in_one_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             {**ANONYMOUS, "PUBLIC_URL": "https://callbacks.example.com"},
             "RECEIVER_ALLOW_ANONYMOUS: RECEIVER_PUBLIC_URL is not on this machine; keys are needed",
         ),
+        (
+            {"API_KEYS": KEY, "PROVIDERS_FILE": "none.toml"},
+            "RECEIVER_PROVIDERS_FILE: none.toml cannot be read (No such file or directory)",
+        ),
         ({"API_KEYS": f"tests:{SECRET[:20]}"}, f"{KEYS} (tests): the secret needs at least 24 characters"),
         ({"API_KEYS": SECRET}, f"{KEYS}: expected name:secret or name:secret:scopes"),
         ({"API_KEYS": f"{KEY}:read:admin"}, f"{KEYS}: expected name:secret or name:secret:scopes"),

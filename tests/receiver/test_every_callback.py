@@ -1,0 +1,155 @@
+"""Every callback that is known of every provider, over the real server: the outcome, the duplicate, and garbage.
+
+The messages, and what must come of them, are those of `tests.client.providers.wire_facts`, where each has its source.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.providers import DIALECTS
+from client.providers.readings import Bare, Failed, Pending, Ready
+from tests.client.providers.wire_facts import CALLBACKS, Delivered
+from tests.support import Answer, Api, RunningReceiver, running_receiver
+
+_SECRETS = {"hardcaptcha": "the key of the account", "capsolution": "the signing secret"}
+_TYPES = {"twocaptcha": "ImageToTextTask", "rucaptcha": "ImageToTextTask"}
+_SOLUTIONS = {"twocaptcha": "text", "rucaptcha": "text"}
+_CALLING = sorted(name for name, dialect in DIALECTS.items() if dialect.callback is not None)
+_OUTCOMES = [each for each in CALLBACKS if isinstance(each.means.reading, Ready | Bare | Failed)]
+_TYPES_OF_CONTENT = ("application/json", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A receiver of the shipped providers, which knows what two of them sign with."""
+    async with running_receiver(tmp_path / "receiver.db", callback_secrets=_SECRETS) as running:
+        yield running
+
+
+async def deliver(
+    api: Api, url: str, provider: str, *, query: bytes = b"", body: bytes = b"", content_type: str | None = None
+) -> Answer:
+    """Delivers as the provider does: its method, its signature, and the given content type or its own."""
+    rule = DIALECTS[provider].callback
+    assert rule is not None
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    if rule.signature is not None:
+        headers[rule.signature.headers[0]] = hmac.digest(_SECRETS[provider].encode(), body, "sha256").hex()
+    if "GET" in rule.methods:
+        return await api.send("GET", f"{url}?{query.decode()}", key=None)
+    return await api.send("POST", url, key=None, data=body, headers=headers)
+
+
+async def registered(api: Api, provider: str) -> Any:
+    """A task of this provider."""
+    return await api.register(provider=provider, type=_TYPES.get(provider))
+
+
+@pytest.mark.parametrize("sent", _OUTCOMES, ids=lambda each: f"{each.provider} {each.kind} {each.source}")
+async def test_a_callback_becomes_the_outcome_once(api: RunningReceiver, sent: Delivered) -> None:
+    """The first one is the outcome, the second a duplicate, both are answered 200; the log has one result."""
+    if sent.provider == "ucaptcha" and isinstance(sent.means.reading, Bare):
+        # Of a task whose type is known nobody knows the solution by the code alone: see the next test.
+        task = await api.register(provider=sent.provider)
+    else:
+        task = await registered(api, sent.provider)
+    content_types = _TYPES_OF_CONTENT if sent.body else (None,)
+
+    answers = [
+        await deliver(api, task["callbackUrl"], sent.provider, query=sent.query, body=sent.body, content_type=each)
+        for each in content_types
+    ]
+
+    assert {answer.status for answer in answers} == {200}
+    ended = await api.task(task["ref"])
+    means = sent.means.reading
+    if isinstance(means, Failed):
+        assert (ended["status"], ended["errorCode"], ended["errorDescription"]) == (
+            "failed",
+            means.error_code,
+            means.error_description,
+        )
+    else:
+        name = _SOLUTIONS.get(sent.provider, "code")
+        solution = {name: means.code} if isinstance(means, Bare) else getattr(means, "solution", None)
+        assert (ended["status"], ended["solution"]) == ("ready", solution)
+    assert ended["trust"] == ("signed" if sent.provider in _SECRETS else "token")
+    assert (ended["taskId"], type(ended["taskId"])) == (sent.means.task_id, type(sent.means.task_id))
+    assert len((await api.log())["results"]) == 1
+
+
+@pytest.mark.parametrize(("provider", "type_"), [("ucaptcha", "ImageToTextTask"), ("twocaptcha", "TurnstileTask")])
+async def test_a_bare_answer_of_which_a_poll_tells_more_is_a_hint(api: Api, provider: str, type_: str) -> None:
+    """It is acknowledged and kept, the task goes on, and whoever polls it is told to do so now."""
+    (sent,) = [each for each in CALLBACKS if (each.provider, each.kind) == (provider, "success")]
+    task = await api.register(provider=provider, type=type_)
+
+    answer = await deliver(api, task["callbackUrl"], provider, query=sent.query, body=sent.body)
+
+    now = await api.task(task["ref"])
+    log = await api.log(hints="true")
+    assert (answer.status, now["status"], now["taskId"]) == (200, "processing", sent.means.task_id)
+    assert [entry.get("hint") for entry in log["results"]] == [True]
+
+
+@pytest.mark.parametrize(
+    "sent", [each for each in CALLBACKS if isinstance(each.means.reading, Pending)], ids=lambda each: each.provider
+)
+async def test_what_is_not_final_ends_nothing(api: Api, sent: Delivered) -> None:
+    """An error that means "still working" is acknowledged, and the task goes on."""
+    task = await registered(api, sent.provider)
+
+    answer = await deliver(api, task["callbackUrl"], sent.provider, body=sent.body)
+
+    assert (answer.status, (await api.task(task["ref"]))["status"]) == (200, "processing")
+
+
+async def test_an_event_without_a_task_is_acknowledged(api: Api) -> None:
+    """`balance.low` of capsolution ends nothing, though it comes on the URL of a task."""
+    task = await registered(api, "capsolution")
+
+    answer = await deliver(api, task["callbackUrl"], "capsolution", body=b'{"event":"balance.low"}')
+
+    assert (answer.status, (await api.task(task["ref"]))["status"]) == (200, "processing")
+
+
+@pytest.mark.parametrize("provider", _CALLING)
+async def test_garbage_is_refused_and_is_a_hint(api: Api, provider: str) -> None:
+    """What the provider is not known to send is 422; the task goes on, and is to be polled now."""
+    task = await registered(api, provider)
+
+    answer = await deliver(api, task["callbackUrl"], provider, query=b"garbage=1", body=b"garbage=1")
+
+    log = await api.log(hints="true")
+    assert (answer.status, (await api.task(task["ref"]))["status"]) == (422, "processing")
+    assert [entry.get("hint") for entry in log["results"]] == [True]
+
+
+@pytest.mark.parametrize("provider", sorted(_SECRETS))
+async def test_what_is_not_signed_is_refused(api: Api, provider: str) -> None:
+    """With a secret, an outcome without its signature is 401 and a hint."""
+    sent = next(each for each in CALLBACKS if (each.provider, each.kind) == (provider, "success"))
+    task = await registered(api, provider)
+
+    answer = await api.send("POST", task["callbackUrl"], key=None, data=sent.body)
+
+    assert (answer.status, (await api.task(task["ref"]))["status"]) == (401, "processing")
+
+
+@pytest.mark.parametrize("provider", _CALLING)
+async def test_other_methods_are_refused(api: Api, provider: str) -> None:
+    """POST where the provider calls by GET, GET with a query where it calls by POST: 405, with the right one."""
+    rule = DIALECTS[provider].callback
+    assert rule is not None
+    task = await registered(api, provider)
+    other = "POST" if "GET" in rule.methods else "GET"
+
+    answer = await api.send(other, f"{task['callbackUrl']}?id=1&code=abc", key=None, data=b"id=1&code=abc")
+
+    assert (answer.status, answer.headers["Allow"]) == (405, ", ".join(sorted(rule.methods)))
