@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from receiver.records import Delivery, Outcome, StandingUrl, TaskRecord
+from receiver.records import Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
 
 __all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
 
@@ -73,6 +73,12 @@ class Ledger(Protocol):
 
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks without an outcome whose `deadline_at` has come, oldest first."""
+
+    def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
+        """Tasks of this provider that are to be polled here now and that nobody polls, oldest first."""
+
+    def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
+        """Keeps a poll in the slot that the task's count of polls says."""
 
     def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
         """The record of an Idempotency-Key of one API key."""

@@ -11,6 +11,7 @@ from client.providers.values import task_id_text
 
 __all__ = [
     "DELIVERIES_KEPT",
+    "POLLS_KEPT",
     "SECOND",
     "Delivery",
     "Entry",
@@ -18,6 +19,7 @@ __all__ = [
     "Growth",
     "Outcome",
     "Page",
+    "PollRecord",
     "ResultFilter",
     "StandingUrl",
     "TaskKey",
@@ -30,6 +32,9 @@ SECOND = 1_000_000
 
 DELIVERIES_KEPT = 8
 """This many deliveries of a task keep their bytes, and the newest; the rest are counted."""
+
+POLLS_KEPT = 14
+"""The same for the polls that the receiver made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class TaskRecord:
     `has_url`: it was given a URL of its own; `open_to_standing`: a standing URL may end it; `standing_id`: the standing
     URL that created it. `bound_by` is "create" or "callback" for the road by which `task_id` became known. `quota` and
     `kept_bytes`: what it is counted under, if a delivery made it. `joined_ref`: its id went to that task, under which
-    it is found.
+    it is found. `is_polled_here`: the receiver polls it, at `next_poll_at`; who does has a `lease`, a growing number,
+    until `leased_until`. `polled_at`: when the last poll ended.
     """
 
     row: int
@@ -90,6 +96,10 @@ class TaskRecord:
     kept_bytes: int = 0
     joined_ref: str | None = None
     position: int | None = None
+    is_polled_here: bool = False
+    lease: int = 0
+    leased_until: int | None = None
+    polled_at: int | None = None
     outcome: Outcome | None = None
 
     @property
@@ -118,6 +128,16 @@ class Delivery:
     size: int
     id_text: str | None
     standing_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollRecord:
+    """One question of the receiver's to the provider; `said` is the answer in a word or a code, never a solution."""
+
+    started_at: int
+    ended_at: int
+    lease: int
+    said: str
 
 
 @dataclass(frozen=True, slots=True)

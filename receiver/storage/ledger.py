@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
 from receiver.ledger import IdempotencyRecord, TaskIdKey
-from receiver.records import DELIVERIES_KEPT, SECOND, Delivery, Outcome, StandingUrl, TaskKey, TaskRecord
+from receiver.records import DELIVERIES_KEPT, SECOND, Delivery, Outcome, PollRecord, StandingUrl, TaskKey, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.rows import (
     NO_OUTCOME,
@@ -24,6 +24,7 @@ from receiver.storage.rows import (
     delivery_range,
     delivery_values,
     outcome_values,
+    poll_values,
     standing_url_from,
     task_from,
     task_state,
@@ -182,6 +183,7 @@ class SqliteLedger:
             row = run(sql.DELETE_LOG, (position,)).fetchone()
             position = row[0] if row else None
         run(sql.DELETE_DELIVERIES, delivery_range(task))
+        run(sql.DELETE_POLLS, delivery_range(task))
         run(sql.DELETE_TAGS, (task.row,))
         run(sql.DELETE_IDEMPOTENCY, (task.ref,))
         run(sql.DELETE_TASK, (task.row,))
@@ -196,6 +198,18 @@ class SqliteLedger:
         """See `Ledger`."""
         self.flush()
         return [task_from(row) for row in self._connection.execute(sql.SELECT_OVERDUE, (now, limit)).fetchall()]
+
+    def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
+        """See `Ledger`."""
+        self.flush()
+        rows = self._connection.execute(sql.SELECT_DUE, (provider, now, now, limit)).fetchall()
+        for row in rows:
+            self._remember(task_from(row))
+        return [task_from(row) for row in rows]
+
+    def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
+        """See `Ledger`."""
+        self._connection.execute(sql.INSERT_POLL, poll_values(task, poll))
 
     def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
         """See `Ledger`."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
 from receiver.ledger import Command
-from receiver.records import Delivery, Growth, Page, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import Delivery, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 
@@ -55,6 +55,12 @@ class Store(Protocol):
 
     async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
         """The kept deliveries of a task, in the order in which they came."""
+
+    async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
+        """The kept polls of a task that this receiver made, in order."""
+
+    async def next_due(self, provider: str) -> int | None:
+        """When the next task of this provider is to be polled here."""
 
     async def results(self, after: str | None, *, limit: int, only: ResultFilter, max_bytes: int = PAGE_BYTES) -> Page:
         """The log behind `after`, oldest first; None: from the oldest kept.

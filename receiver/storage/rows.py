@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from receiver.records import DELIVERIES_KEPT, Delivery, Outcome, StandingUrl, TaskRecord
+from receiver.records import DELIVERIES_KEPT, POLLS_KEPT, Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
 from receiver.storage.statements import OUTCOME_COLUMNS, TASK_COLUMNS
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "delivery_range",
     "delivery_values",
     "outcome_values",
+    "poll_values",
     "standing_url_from",
     "task_from",
     "task_state",
@@ -55,6 +56,10 @@ def task_from(row: tuple[Any, ...]) -> TaskRecord:
         kept_bytes=row[24],
         joined_ref=row[25],
         position=row[26],
+        is_polled_here=bool(row[28]),
+        lease=row[29],
+        leased_until=row[30],
+        polled_at=row[31],
         outcome=None if row[_TASK_WIDTH] is None else Outcome(*row[_TASK_WIDTH:]),
     )
 
@@ -90,6 +95,10 @@ def task_values(task: TaskRecord) -> tuple[Any, ...]:
         task.joined_ref,
         task.position,
         _status(task),
+        task.is_polled_here,
+        task.lease,
+        task.leased_until,
+        task.polled_at,
     )
 
 
@@ -107,6 +116,10 @@ def task_state(task: TaskRecord) -> tuple[Any, ...]:
         task.polls,
         task.position,
         _status(task),
+        task.is_polled_here,
+        task.lease,
+        task.leased_until,
+        task.polled_at,
         task.row,
     )
 
@@ -132,8 +145,14 @@ def delivery_id(task: TaskRecord) -> int:
     return task.row * _SLOTS + min(task.deliveries, DELIVERIES_KEPT + 1)
 
 
+def poll_values(task: TaskRecord, poll: PollRecord) -> tuple[Any, ...]:
+    """All columns of the task's latest poll; slots are as those of deliveries."""
+    slot = task.row * _SLOTS + min(task.polls, POLLS_KEPT + 1)
+    return slot, poll.started_at, poll.ended_at, poll.lease, poll.said
+
+
 def delivery_range(task: TaskRecord) -> tuple[int, int]:
-    """The ids of all deliveries of the task."""
+    """The ids of all deliveries of the task, and of all its polls."""
     return task.row * _SLOTS, task.row * _SLOTS + _SLOTS - 1
 
 

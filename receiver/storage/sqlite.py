@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Delivery, Entry, Growth, Page, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import Delivery, Entry, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
@@ -169,6 +169,23 @@ class SqliteStore:
 
         def read(connection: sqlite3.Connection) -> Sequence[Delivery]:
             return [delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, delivery_range(task))]
+
+        return await _read(self._scan, read)
+
+    async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> Sequence[PollRecord]:
+            return [PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, delivery_range(task))]
+
+        return await _read(self._scan, read)
+
+    async def next_due(self, provider: str) -> int | None:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> int | None:
+            (due,) = connection.execute(sql.SELECT_NEXT_DUE, (provider,)).fetchone()
+            return None if due is None else int(due)
 
         return await _read(self._scan, read)
 

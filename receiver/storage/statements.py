@@ -10,7 +10,8 @@ __all__ = ["MIGRATIONS", "of_many_rows"]
 TASK_COLUMNS = (
     "id, ref, provider, type, tags, metadata, created_by, client_key_id, has_url, open_to_standing, standing_id, "
     "task_id, task_id_is_integer, bound_by, registered_at, created_at, poll_after, next_poll_at, deadline_at, "
-    "hinted_at, is_disputed, deliveries, polls, quota, kept_bytes, joined_ref, position, status"
+    "hinted_at, is_disputed, deliveries, polls, quota, kept_bytes, joined_ref, position, status, is_polled_here, "
+    "lease, leased_until, polled_at"
 )
 OUTCOME_COLUMNS = (
     "status, solution, error_id, error_code, error_description, source, trust, finished_at, valid_until, supersedes"
@@ -144,6 +145,21 @@ MIGRATIONS = (
     CREATE TABLE quota (name TEXT PRIMARY KEY, used_rows INTEGER NOT NULL, used_bytes INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE task ADD COLUMN is_polled_here INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE task ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE task ADD COLUMN leased_until INTEGER;
+    ALTER TABLE task ADD COLUMN polled_at INTEGER;
+    CREATE INDEX task_by_next_poll ON task (provider, next_poll_at) WHERE status = 'processing' AND is_polled_here = 1;
+
+    CREATE TABLE poll (
+        id INTEGER PRIMARY KEY,
+        started_at INTEGER NOT NULL,
+        ended_at INTEGER NOT NULL,
+        lease INTEGER NOT NULL,
+        said TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 
@@ -179,7 +195,8 @@ INSERT_TASK = f"INSERT INTO task ({TASK_COLUMNS}) VALUES ({_TASK_VALUES})"
 UPDATE_TASK = (
     "UPDATE task SET open_to_standing = column1, task_id = column2, task_id_is_integer = column3, bound_by = column4, "
     "next_poll_at = column5, hinted_at = column6, is_disputed = column7, deliveries = column8, polls = column9, "
-    "position = column10, status = column11 FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column12"
+    "position = column10, status = column11, is_polled_here = column12, lease = column13, leased_until = column14, "
+    "polled_at = column15 FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column16"
 )
 # The id goes to another task, under which this one is found from now on.
 RELEASE_TASK_ID = "UPDATE task SET task_id = NULL, joined_ref = ?, status = 'joined' WHERE id = ?"
@@ -210,6 +227,22 @@ SELECT_DELIVERIES = (
     "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
     "WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
 )
+# Tasks of a provider that the receiver polls and whose time has come, oldest first; the parameters: provider, now, now,
+# limit.
+SELECT_DUE = (
+    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'processing' AND task.is_polled_here = 1 "
+    "AND task.provider = ? AND task.next_poll_at <= ? AND (task.leased_until IS NULL OR task.leased_until <= ?) "
+    "ORDER BY task.next_poll_at LIMIT ?"
+)
+# When the next of them is due.
+SELECT_NEXT_DUE = (
+    "SELECT min(next_poll_at) FROM task WHERE status = 'processing' AND is_polled_here = 1 AND provider = ?"
+)
+# A poll in its slot, like a delivery.
+INSERT_POLL = "INSERT OR REPLACE INTO poll (id, started_at, ended_at, lease, said) VALUES (?, ?, ?, ?, ?)"
+# The polls of one task, in order.
+SELECT_POLLS = "SELECT started_at, ended_at, lease, said FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+
 # A tag of a task, to list by.
 INSERT_TAG = "INSERT INTO tag (tag, task) VALUES (?, ?)"
 
@@ -217,6 +250,7 @@ INSERT_TAG = "INSERT INTO tag (tag, task) VALUES (?, ?)"
 DELETE_TASK = "DELETE FROM task WHERE id = ?"
 DELETE_TAGS = "DELETE FROM tag WHERE task = ?"
 DELETE_DELIVERIES = "DELETE FROM delivery WHERE id BETWEEN ? AND ?"
+DELETE_POLLS = "DELETE FROM poll WHERE id BETWEEN ? AND ?"
 DELETE_IDEMPOTENCY = "DELETE FROM idempotency WHERE ref = ?"
 DELETE_LOG = "DELETE FROM log WHERE position = ? RETURNING supersedes"
 INSERT_TOMBSTONE = "INSERT INTO tombstone (ref, provider, task_id, forgotten_at) VALUES (?, ?, ?, ?)"

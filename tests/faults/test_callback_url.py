@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from client.providers import DIALECTS
 from tests.faults.commands import KEY, run_command
 from tests.receiver.storage.stores import running_store
 from tests.support import Api, receiver_process
@@ -34,7 +35,7 @@ async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
     ("arguments", "line"),
     [
         (["onecaptcha"], "onecaptcha documents no callback: its tasks are polled"),
-        (["capsolvr"], "unknown provider 'capsolvr': expected one of capsolver, onecaptcha"),
+        (["capsolvr"], f"unknown provider 'capsolvr': expected one of {', '.join(sorted(DIALECTS))}"),
         ([], "expected a PROVIDER, --list, or --revoke ID"),
         (["capsolver", "--list"], "expected a PROVIDER, --list, or --revoke ID"),
         (["--revoke", "no id"], "--revoke: expected an id as --list shows it"),
