@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from uuid import UUID
 
 import uuid_utils
 from aiohttp import web
 
 from client.providers import Dialect
+from receiver.accounts import check_accounts, open_accounts
 from receiver.admission import Limits
 from receiver.catalog import known_dialects
 from receiver.deadlines import end_overdue_tasks
@@ -18,6 +21,7 @@ from receiver.deliveries import Quotas
 from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
+from receiver.reconcile import Reconciler
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.tickets import Tickets
@@ -47,6 +51,7 @@ def create_app(
     """
     dialects = known_dialects(settings) if dialects is None else dialects
     _check_secrets(settings, dialects)
+    check_accounts(settings, dialects)
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
     streams = Streams(rules or StreamRules(send_seconds=settings.send_timeout_seconds))
     app[CONTEXT] = context = Context(
@@ -62,11 +67,19 @@ def create_app(
     async def storage(_app: web.Application) -> AsyncIterator[None]:
         async with (
             open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic) as store,
+            AsyncExitStack() as stack,
             asyncio.TaskGroup() as owner,
         ):
+            accounts = await open_accounts(settings, dialects, stack)
             signing_keys = [*settings.more_signing_keys, *store.signing_keys]
             inbox = Inbox(
-                store, hub, dialects, _rules(settings, signing_keys[0]), now=microseconds_now, new_ref=new_ref
+                store,
+                hub,
+                dialects,
+                _rules(settings, signing_keys[0]),
+                now=microseconds_now,
+                new_ref=new_ref,
+                accounts=accounts,
             )
             await inbox.open()
             context.inbox, context.signing_keys = inbox, signing_keys
@@ -76,11 +89,14 @@ def create_app(
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
             streams.owner = owner
             beats = owner.create_task(streams.beat(), name="beats")
+            reconcilers = [Reconciler(account, store, microseconds_now) for account in accounts.values()]
+            inbox.hinted = partial(_nudge, reconcilers)
+            running = [deadlines, beats, *(owner.create_task(each.run(), name="reconcile") for each in reconcilers)]
             try:
                 yield
             finally:
-                deadlines.cancel()
-                beats.cancel()
+                for each in running:
+                    each.cancel()
                 store.stop()
 
     async def release_waiters(_app: web.Application) -> None:
@@ -103,6 +119,11 @@ def microseconds_now() -> int:
 def new_ref() -> UUID:
     """A fresh UUIDv7: its order is that of creation, so that indexes grow at one end."""
     return UUID(bytes=uuid_utils.uuid7().bytes)
+
+
+def _nudge(reconcilers: Iterable[Reconciler]) -> None:
+    for each in reconcilers:
+        each.nudge()
 
 
 def _rules(settings: Settings, signing_key: bytes) -> InboxRules:

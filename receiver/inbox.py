@@ -15,6 +15,7 @@ from uuid import UUID
 from client.protocol import OutcomeReport, Registration
 from client.providers import Dialect
 from client.providers.readings import TaskId
+from receiver.accounts import Account
 from receiver.admission import Admission, Limits, Place
 from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.errors import CursorGoneError, ReceiverError
@@ -63,8 +64,11 @@ class Inbox:
         *,
         now: Callable[[], int],
         new_ref: Callable[[], UUID],
+        accounts: Mapping[str, Account] | None = None,
     ) -> None:
         self._store = store
+        self._accounts = accounts or {}
+        self.hinted: Callable[[], None] = _nothing
         self._hub = hub
         self._feed = Feed(store)
         limits = rules.limits
@@ -84,6 +88,8 @@ class Inbox:
         async for growth in self._store.commits():
             await self._feed.take(growth)
             self._hub.wake(growth.tasks)
+            if any(entry.kind == "hint" for entry in growth.entries or ()):
+                self.hinted()
 
     def close(self) -> None:
         """Shuts down: no wait lasts from now on, and every stream is told to end."""
@@ -162,6 +168,7 @@ class Inbox:
             owner=owner,
             now=now,
             is_reachable=self._rules.public_url is not None,
+            is_polled_here=self._polls_here(registration),
         )
         answered = None
         if registration.outcome is not None:
@@ -169,6 +176,10 @@ class Inbox:
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
         return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
+
+    def _polls_here(self, registration: Registration) -> bool:
+        account = self._accounts.get(registration.provider)
+        return account is not None and account.is_of(registration.client_key_id)
 
     async def bind(self, ref: str, task_id: TaskId) -> TaskRecord:
         """The task with its id; raises `unknown-task`, `task-id-taken`, `task-id-mismatch`."""
@@ -328,6 +339,10 @@ class Inbox:
         """Waits for a wake-up until `deadline`; whether it is worth looking again."""
         seconds = deadline - _loop_time()
         return seconds > 0 and not self._hub.is_closed and await waiter.wait(seconds) and not self._hub.is_closed
+
+
+def _nothing() -> None:
+    """Nobody is told."""
 
 
 def _entry_or_error(told: Entry | Gap) -> Entry:

@@ -77,7 +77,14 @@ def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskI
 
 
 def task_of_registration(
-    registration: Registration, dialect: Dialect, *, ref: str, owner: str, now: int, is_reachable: bool
+    registration: Registration,
+    dialect: Dialect,
+    *,
+    ref: str,
+    owner: str,
+    now: int,
+    is_reachable: bool,
+    is_polled_here: bool = False,
 ) -> TaskRecord:
     """The task that a registration asks for; it gets a URL of its own where the provider can call one back."""
     is_attached = registration.task_id is not None
@@ -104,6 +111,7 @@ def task_of_registration(
         poll_after=now + round(first_seconds * SECOND),
         next_poll_at=now + round(first_seconds * SECOND),
         deadline_at=now + round(lasts_seconds * SECOND),
+        is_polled_here=is_polled_here,
     )
 
 

@@ -77,6 +77,9 @@ class Ledger(Protocol):
     def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks of this provider that are to be polled here now and that nobody polls, oldest first."""
 
+    def adopt(self, rows: Sequence[int]) -> None:
+        """Lets the receiver poll the tasks in these rows, but for those that have ended."""
+
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """Keeps a poll in the slot that the task's count of polls says."""
 

@@ -79,6 +79,15 @@ class Settings(BaseSettings):
         description="JSON object, provider → the secret that it signs its callbacks with. Unset: a signature is not "
         "asked for, the URL alone is the proof.",
     )
+    provider_keys: dict[str, Annotated[SecretStr, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="JSON object, provider → client key. With it the receiver itself polls the tasks of that key, so "
+        "that callers need not, and can submit.",
+    )
+    provider_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="JSON object, provider → base URL: another endpoint, or a sandbox.",
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
         256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
     )
@@ -137,6 +146,11 @@ class Settings(BaseSettings):
         if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
             raise ValueError("expected no query, fragment or user in it")
         return value.rstrip("/")
+
+    @field_validator("provider_urls")
+    @classmethod
+    def _are_base_urls(cls, value: dict[str, str]) -> dict[str, str]:
+        return {provider: cls._is_base_url(url) or "" for provider, url in value.items()}
 
     @field_validator("allowed_origins")
     @classmethod

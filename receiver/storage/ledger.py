@@ -202,10 +202,19 @@ class SqliteLedger:
     def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
         """See `Ledger`."""
         self.flush()
-        rows = self._connection.execute(sql.SELECT_DUE, (provider, now, now, limit)).fetchall()
+        run, values = self._connection.execute, (provider, now, now, limit)
+        rows = [*run(sql.SELECT_DUE_DISPUTES, values).fetchall(), *run(sql.SELECT_DUE, values).fetchall()][:limit]
         for row in rows:
             self._remember(task_from(row))
         return [task_from(row) for row in rows]
+
+    def adopt(self, rows: Sequence[int]) -> None:
+        """See `Ledger`."""
+        self.flush()
+        self._connection.execute(sql.ADOPT, (to_json(list(rows)).decode(),))
+        # What was read before is not so any more.
+        self._tasks.clear()
+        self._owners.clear()
 
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """See `Ledger`."""

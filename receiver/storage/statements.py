@@ -150,7 +150,10 @@ MIGRATIONS = (
     ALTER TABLE task ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE task ADD COLUMN leased_until INTEGER;
     ALTER TABLE task ADD COLUMN polled_at INTEGER;
-    CREATE INDEX task_by_next_poll ON task (provider, next_poll_at) WHERE status = 'processing' AND is_polled_here = 1;
+    CREATE INDEX task_by_next_poll ON task (provider, next_poll_at)
+        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL;
+    CREATE INDEX task_by_dispute ON task (provider, next_poll_at)
+        WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL;
 
     CREATE TABLE poll (
         id INTEGER PRIMARY KEY,
@@ -231,12 +234,34 @@ SELECT_DELIVERIES = (
 # limit.
 SELECT_DUE = (
     f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'processing' AND task.is_polled_here = 1 "
-    "AND task.provider = ? AND task.next_poll_at <= ? AND (task.leased_until IS NULL OR task.leased_until <= ?) "
-    "ORDER BY task.next_poll_at LIMIT ?"
+    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
+    "AND (task.leased_until IS NULL OR task.leased_until <= ?) ORDER BY task.next_poll_at LIMIT ?"
+)
+# The same for those whose outcome is disputed.
+SELECT_DUE_DISPUTES = (
+    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.is_disputed = 1 AND task.is_polled_here = 1 "
+    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
+    "AND (task.leased_until IS NULL OR task.leased_until <= ?) ORDER BY task.next_poll_at LIMIT ?"
 )
 # When the next of them is due.
-SELECT_NEXT_DUE = (
-    "SELECT min(next_poll_at) FROM task WHERE status = 'processing' AND is_polled_here = 1 AND provider = ?"
+SELECT_NEXT_DUE = """
+    SELECT min(at) FROM (
+        SELECT min(next_poll_at) AS at FROM task
+        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        UNION ALL
+        SELECT min(next_poll_at) FROM task
+        WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+    )
+"""
+# A stretch of the unfinished tasks, in the order of their deadlines; the parameters: deadline, deadline, row, limit.
+SELECT_UNFINISHED = (
+    "SELECT deadline_at, id, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
+    "AND deadline_at >= ? AND (deadline_at, id) > (?, ?) ORDER BY deadline_at, id LIMIT ?"
+)
+# The receiver polls these from now on; the parameter is a JSON array of rows.
+ADOPT = (
+    "UPDATE task SET is_polled_here = 1, next_poll_at = coalesce(next_poll_at, poll_after) "
+    "WHERE id IN (SELECT value FROM json_each(?)) AND status = 'processing'"
 )
 # A poll in its slot, like a delivery.
 INSERT_POLL = "INSERT OR REPLACE INTO poll (id, started_at, ended_at, lease, said) VALUES (?, ?, ?, ?, ?)"

@@ -65,7 +65,7 @@ def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registere
     return Registered(
         ref=task.ref,
         callback_url=url,
-        fallback="client",
+        fallback="receiver" if task.is_polled_here else "client",
         poll=PollPlanView(
             first_after_seconds=plan.first_after_seconds if url is None else plan.first_after_callback_seconds,
             interval_seconds=plan.interval_seconds,
