@@ -24,6 +24,7 @@ from receiver.inbox import Inbox, InboxRules
 from receiver.reconcile import Reconciler
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
+from receiver.submissions import Submissions
 from receiver.tickets import Tickets
 from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets
 from receiver.web.context import CONTEXT, Context
@@ -87,7 +88,8 @@ def create_app(
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
-            streams.owner = owner
+            context.submissions = Submissions(inbox, accounts)
+            streams.owner = context.submissions.owner = owner
             beats = owner.create_task(streams.beat(), name="beats")
             reconcilers = [Reconciler(account, store, microseconds_now) for account in accounts.values()]
             inbox.hinted = partial(_nudge, reconcilers)

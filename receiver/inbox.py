@@ -24,7 +24,7 @@ from receiver.hub import Hub, Waiter
 from receiver.intake import Incoming, read_answer, read_arrival, task_of_registration, times_of_new_task
 from receiver.ledger import Command
 from receiver.records import Entry, Gap, Page, ResultFilter, TaskRecord
-from receiver.registrations import Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
+from receiver.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
 from receiver.tokens import CallbackToken, Kind, make_token
@@ -173,7 +173,9 @@ class Inbox:
         answered = None
         if registration.outcome is not None:
             _, answered = read_answer(dialect, registration.outcome, now)
-        digest = hashlib.sha256(registration.model_dump_json(by_alias=True).encode()).digest()
+        # A field that an older version did not know must not make its bodies others.
+        newer = {name for name in ("task", "app_id") if getattr(registration, name) is None}
+        digest = hashlib.sha256(registration.model_dump_json(by_alias=True, exclude=newer).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
         return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
 
@@ -194,6 +196,14 @@ class Inbox:
         given_id, answered = read_answer(self._dialects[task.provider], report, now)
         task_id = given_id if report.task_id is None else report.task_id
         return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
+
+    async def settle(self, ref: str, task_id: TaskId | None, answered: Answered) -> ReportedTask:
+        """What became of an answer that the receiver got itself; raises as `bind`."""
+        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=self._now()))
+
+    def now(self) -> int:
+        """The wall clock, in µs."""
+        return self._now()
 
     async def forget(self, ref: str) -> None:
         """Deletes the task; raises `unknown-task`."""

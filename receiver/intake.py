@@ -96,7 +96,7 @@ def task_of_registration(
         row=0,
         ref=ref,
         provider=dialect.provider,
-        type=registration.type,
+        type=registration.type if registration.task is None else str(registration.task["type"]),
         tags=registration.tags,
         metadata=to_json(registration.metadata).decode(),
         created_by=owner,

@@ -64,6 +64,7 @@ def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registere
     url = inbox.callback_url(task)
     return Registered(
         ref=task.ref,
+        task_id=task.task_id,
         callback_url=url,
         fallback="receiver" if task.is_polled_here else "client",
         poll=PollPlanView(
