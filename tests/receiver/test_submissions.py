@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
@@ -143,12 +144,16 @@ async def test_after_a_crash_it_is_not_submitted_again(tmp_path: Path) -> None:
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with submitting(database, url=f"http://127.0.0.1:{port}") as (api, _), asyncio.TaskGroup() as group:
-        asking = group.create_task(submit(api, key="order-7", timeoutSeconds=2))
+
+        async def ask() -> None:
+            with pytest.raises(aiohttp.ClientError):
+                await submit(api, key="order-7", timeoutSeconds=2)
+
+        group.create_task(ask())
         async with asyncio.timeout(10):
             await gone.wait()
         await api.stop()
-        asking.cancel()
-    done.set()
+        done.set()
     server.close()
     await server.wait_closed()
     async with submitting(database) as (api, sandbox):
