@@ -74,6 +74,7 @@ Verdict = Literal[
     "late",
     "disagreed",
     "notFinal",
+    "held",
     "notice",
     "forgotten",
     "mismatched",

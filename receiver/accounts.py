@@ -43,6 +43,8 @@ def check_accounts(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
     Raises:
         CannotStartError: of an unknown provider, or of one whose endpoint is not known.
     """
+    if settings.confirm_callbacks == "always" and not settings.provider_keys:
+        raise CannotStartError("RECEIVER_CONFIRM_CALLBACKS: always needs a key in RECEIVER_PROVIDER_KEYS to ask with")
     for name, given in (("PROVIDER_KEYS", settings.provider_keys), ("PROVIDER_URLS", settings.provider_urls)):
         for provider in given:
             if provider not in dialects:

@@ -91,7 +91,9 @@ def create_app(
             context.submissions = Submissions(inbox, accounts)
             streams.owner = context.submissions.owner = owner
             beats = owner.create_task(streams.beat(), name="beats")
-            reconcilers = [Reconciler(account, store, microseconds_now) for account in accounts.values()]
+            reconcilers = [
+                Reconciler(account, store, microseconds_now, inbox.read_kept) for account in accounts.values()
+            ]
             inbox.hinted = partial(_nudge, reconcilers)
             running = [deadlines, beats, *(owner.create_task(each.run(), name="reconcile") for each in reconcilers)]
             try:
@@ -135,6 +137,7 @@ def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
         callback_secrets={
             provider: secret.get_secret_value().encode() for provider, secret in settings.callback_secrets.items()
         },
+        confirm_callbacks=settings.confirm_callbacks,
         quotas=Quotas(
             standing_rows=settings.standing_max_tasks,
             standing_bytes=settings.standing_max_bytes,

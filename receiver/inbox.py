@@ -21,9 +21,10 @@ from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, Hin
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed import Feed
 from receiver.hub import Hub, Waiter
-from receiver.intake import Incoming, read_answer, read_arrival, task_of_registration, times_of_new_task
+from receiver.intake import Incoming, read_answer, read_arrival, read_kept, task_of_registration, times_of_new_task
 from receiver.ledger import Command
-from receiver.records import Entry, Gap, Page, ResultFilter, TaskRecord
+from receiver.polling import ReleaseHeld
+from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord
 from receiver.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
@@ -46,6 +47,7 @@ class InboxRules:
     signing_key: bytes
     callback_secrets: Mapping[str, bytes]
     quotas: Quotas
+    confirm_callbacks: str = "mismatched"
     limits: Limits = field(default_factory=Limits)
 
 
@@ -112,7 +114,15 @@ class Inbox:
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
         now = self._now()
-        arrival = read_arrival(dialect, incoming, token, self._rules.callback_secrets.get(dialect.provider), now)
+        arrival = read_arrival(
+            dialect,
+            incoming,
+            token,
+            self._rules.callback_secrets.get(dialect.provider),
+            now,
+            confirm=self._rules.confirm_callbacks,
+            can_poll=dialect.provider in self._accounts,
+        )
         command: Command[Delivered]
         if token.kind is Kind.TASK:
             times = times_of_new_task(dialect, str(token.id), now)
@@ -212,6 +222,18 @@ class Inbox:
     async def give_up_overdue(self, limit: int) -> int:
         """Ends tasks whose deadline has come; the answer is how many."""
         return await self._store.write(Expire(now=self._now(), limit=limit))
+
+    async def release_held(self, limit: int) -> int:
+        """Lets callbacks be outcomes that were held back for long enough; the answer is how many."""
+        return await self._store.write(ReleaseHeld(now=self._now(), limit=limit, read=self.read_kept))
+
+    async def next_held(self) -> int | None:
+        """When the next of them is to be released."""
+        return await self._store.next_held()
+
+    def read_kept(self, task: TaskRecord, delivery: Delivery) -> Outcome | None:
+        """What a kept callback says, as the outcome that it would be."""
+        return read_kept(self._dialects, task, delivery)
 
     async def find(self, task_or_ref: str, provider: str | None) -> TaskRecord | None:
         """The task with this ref (which wins) or provider's id.

@@ -6,18 +6,31 @@ which is harmless and counted, but does not decide when the next poll is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from client.protocol import Verdict
 from client.providers import PollPlan
 from client.providers.readings import Unknown
-from receiver.decisions import make_outcome, settle
+from receiver.decisions import is_open, make_outcome, settle, weigh
 from receiver.ledger import Ledger
-from receiver.records import SECOND, PollRecord, TaskRecord
+from receiver.records import SECOND, Delivery, Outcome, PollRecord, TaskRecord
 from receiver.registrations import Answered
 
-__all__ = ["LEASE_SECONDS", "Adopt", "FinishPoll", "PollRules", "PolledTask", "TakeDue", "rules_of"]
+__all__ = [
+    "LEASE_SECONDS",
+    "Adopt",
+    "FinishPoll",
+    "PollRules",
+    "PolledTask",
+    "Read",
+    "ReleaseHeld",
+    "TakeDue",
+    "rules_of",
+]
+
+Read = Callable[[TaskRecord, Delivery], Outcome | None]
+"""What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
 
 LEASE_SECONDS = 60.0
 """How long a poll that was taken is nobody else's: longer than a poll and its line may take."""
@@ -70,22 +83,31 @@ class TakeDue:
 
 @dataclass(frozen=True, slots=True)
 class PolledTask:
-    """What became of a poll. `is_doubled`: somebody else had taken the task meanwhile."""
+    """What became of a poll. `is_doubled`: somebody else had taken the task meanwhile.
+
+    `is_contradicted`: a callback that had been held back said something else than the provider.
+    """
 
     verdict: Verdict
     task: TaskRecord
     is_doubled: bool
+    is_contradicted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishPoll:
-    """A poll has ended. `answered` is None where nothing was learned; `next_after` is when to poll again, in µs."""
+    """A poll has ended.
+
+    `answered` is None where nothing was learned; `next_after` is when to poll again, in µs. `read` tells what a
+    callback says that was held back until the provider was asked.
+    """
 
     ref: str
     poll: PollRecord
     answered: Answered | None
     next_after: int
     rules: PollRules
+    read: Read
 
     @property
     def refs(self) -> Sequence[str]:
@@ -113,8 +135,18 @@ class FinishPoll:
         outcome = None if self.answered is None else self.answered.outcome_of(task)
         if self.answered is None or outcome is None:
             return PolledTask("notFinal", task, is_doubled)
+        if task.held_until is not None:
+            return self._confirm(ledger, task, make_outcome(outcome, replace(self.answered.origin, trust="confirmed")))
         verdict, task = settle(ledger, task, make_outcome(outcome, self.answered.origin))
         return PolledTask(verdict, task, is_doubled)
+
+    def _confirm(self, ledger: Ledger, task: TaskRecord, polled: Outcome) -> PolledTask:
+        """What the provider says wins over a callback that was held back; whether they say the same is kept."""
+        held = _held_outcome(ledger, task, self.read)
+        ledger.judge_held(task, "late" if held is None or weigh(polled, held) != "disagreed" else "disagreed")
+        is_contradicted = held is not None and weigh(polled, held) == "disagreed"
+        verdict, settled = settle(ledger, task, polled)
+        return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
 
     def _next(self, task: TaskRecord) -> int | None:
         """When the task is to be polled again; None: never, as things are."""
@@ -131,6 +163,37 @@ class FinishPoll:
         last_at = window_ends_at + self.rules.grace
         is_unknown = self.answered is not None and isinstance(self.answered.reading, Unknown)
         return last_at if is_unknown and self.poll.ended_at < last_at else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseHeld:
+    """Callbacks that were held back for long enough are the outcomes of at most `limit` tasks; the answer is how many.
+
+    `read` tells what each of them says, by the provider.
+    """
+
+    now: int
+    limit: int
+    read: Read
+    refs: Sequence[str] = ()
+    weight: int = 0
+
+    def decide(self, ledger: Ledger) -> int:
+        """How many were released."""
+        tasks = ledger.held(self.now, self.limit)
+        for task in tasks:
+            held = _held_outcome(ledger, task, self.read) if is_open(task) else None
+            ledger.judge_held(task, "accepted" if held is not None else "notFinal")
+            if held is None:
+                ledger.change(task.evolve(held_until=None))
+            else:
+                settle(ledger, task, held)
+        return len(tasks)
+
+
+def _held_outcome(ledger: Ledger, task: TaskRecord, read: Read) -> Outcome | None:
+    delivery = ledger.held_delivery(task)
+    return None if delivery is None else read(task, delivery)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

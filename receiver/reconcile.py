@@ -22,7 +22,7 @@ from receiver.accounts import Account
 from receiver.decisions import Origin
 from receiver.errors import ReceiverError
 from receiver.hub import Waiter
-from receiver.polling import Adopt, FinishPoll, PolledTask, TakeDue, rules_of
+from receiver.polling import Adopt, FinishPoll, PolledTask, Read, TakeDue, rules_of
 from receiver.records import SECOND, PollRecord, TaskRecord
 from receiver.registrations import Answered
 from receiver.storage.protocol import Store
@@ -51,16 +51,21 @@ class PollCounts:
     answers: int = 0
     failures: int = 0
     doubled: int = 0
+    contradicted: int = 0
 
 
 class Reconciler:
-    """Polls the tasks of one account. `run` it; `nudge` it where something may be due now."""
+    """Polls the tasks of one account. `run` it; `nudge` it where something may be due now.
 
-    def __init__(self, account: Account, store: Store, now: Callable[[], int]) -> None:
+    `read` tells what a callback says that was held back until the provider was asked.
+    """
+
+    def __init__(self, account: Account, store: Store, now: Callable[[], int], read: Read) -> None:
         self.counts = PollCounts()
         self._account = account
         self._store = store
         self._now = now
+        self._read = read
         self._rules = rules_of(account.dialect.polls)
         self._polling: set[asyncio.Task[None]] = set()
         self._waiter = Waiter()
@@ -201,6 +206,7 @@ class Reconciler:
             answered=None if said is None or isinstance(said, Refused) else self._answered(said, poll.ended_at),
             next_after=self._rules.interval,
             rules=self._rules,
+            read=self._read,
         )
         for _ in range(_WRITE_TRIES):
             try:
@@ -228,6 +234,9 @@ class Reconciler:
         if polled.is_doubled:
             self.counts.doubled += 1
         task = polled.task
+        if polled.is_contradicted:
+            self.counts.contradicted += 1
+            _log.warning("callback.contradicted", provider=self.provider, ref=task.ref, consequence="the poll wins")
         _log.info(
             "task.polled",
             provider=self.provider,

@@ -88,6 +88,12 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="JSON object, provider → base URL: another endpoint, or a sandbox.",
     )
+    confirm_callbacks: Literal["never", "mismatched", "always"] = Field(
+        "mismatched",
+        description="Which callbacks the provider is asked about: `never` any; `mismatched` those with another task's "
+        "id; `always` all that are not signed, of providers whose key is in `PROVIDER_KEYS`: such a callback is the "
+        "outcome only after 10 s without an answer.",
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
         256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
     )

@@ -20,6 +20,7 @@ from receiver.records import DELIVERIES_KEPT, SECOND, Delivery, Outcome, PollRec
 from receiver.storage import statements as sql
 from receiver.storage.rows import (
     NO_OUTCOME,
+    delivery_from,
     delivery_id,
     delivery_range,
     delivery_values,
@@ -207,6 +208,25 @@ class SqliteLedger:
         for row in rows:
             self._remember(task_from(row))
         return [task_from(row) for row in rows]
+
+    def held(self, now: int, limit: int) -> Sequence[TaskRecord]:
+        """See `Ledger`."""
+        self.flush()
+        tasks = [task_from(row) for row in self._connection.execute(sql.SELECT_HELD, (now, limit)).fetchall()]
+        for task in tasks:
+            self._remember(task)
+        return tasks
+
+    def held_delivery(self, task: TaskRecord) -> Delivery | None:
+        """See `Ledger`."""
+        self.flush()
+        row = self._connection.execute(sql.SELECT_HELD_DELIVERY, delivery_range(task)).fetchone()
+        return None if row is None else delivery_from(row)
+
+    def judge_held(self, task: TaskRecord, verdict: str) -> None:
+        """See `Ledger`."""
+        self.flush()
+        self._connection.execute(sql.JUDGE_HELD, (verdict, *delivery_range(task)))
 
     def adopt(self, rows: Sequence[int]) -> None:
         """See `Ledger`."""

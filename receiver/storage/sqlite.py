@@ -189,6 +189,15 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
+    async def next_held(self) -> int | None:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> int | None:
+            (held_until,) = connection.execute(sql.SELECT_NEXT_HELD).fetchone()
+            return None if held_until is None else int(held_until)
+
+        return await _read(self._scan, read)
+
     async def unpolled(
         self, provider: str, key_id: str, place: tuple[int, int], *, limit: int
     ) -> tuple[Sequence[int], tuple[int, int] | None]:
