@@ -26,7 +26,7 @@ from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
-from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets
+from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets, verification
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
@@ -112,6 +112,8 @@ def create_app(
     app.on_shutdown.append(release_waiters)
     tasks.prepare(app)
     _add_routes(app)
+    if settings.verification_text:
+        app.router.add_get(f"/{settings.verification_name}", verification.verification(settings.verification_text))
     return app
 
 

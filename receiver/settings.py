@@ -94,6 +94,14 @@ class Settings(BaseSettings):
         "id; `always` all that are not signed, of providers whose key is in `PROVIDER_KEYS`: such a callback is the "
         "outcome only after 10 s without an answer.",
     )
+    verification_name: str = Field(
+        "2captcha.txt",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="The file that a provider asks for at the root of the host, to see that it is yours.",
+    )
+    verification_text: str = Field(
+        "", max_length=1000, description="What is answered there, from the provider's account page. Unset: 404."
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
         256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
     )
