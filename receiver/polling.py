@@ -32,8 +32,11 @@ __all__ = [
 Read = Callable[[TaskRecord, Delivery], Outcome | None]
 """What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
 
-LEASE_SECONDS = 60.0
-"""How long a poll that was taken is nobody else's: longer than a poll and its line may take."""
+LEASE_SECONDS = 30.0
+"""How long a poll that was taken is nobody else's: longer than a poll and its place in the line may take.
+
+After a crash the task waits for so long.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,8 @@ _POLL_SECONDS = 20.0
 # A lease must outlast the poll: one that has less left is not begun any more.
 _LEASE_LEFT_SECONDS = _POLL_SECONDS + 5.0
 _AT_ONCE = 50
+# What is taken stands in line for the key's next turns; it must come to its turn while its lease is fresh.
+_TURNS_AHEAD_SECONDS = 2.0
 _TICK_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 _WRITE_TRIES = 5
@@ -69,6 +71,7 @@ class Reconciler:
         self._rules = rules_of(account.dialect.polls)
         self._polling: set[asyncio.Task[None]] = set()
         self._waiter = Waiter()
+        self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
         self._halts = 0
         self._is_paused = False
 
@@ -95,7 +98,7 @@ class Reconciler:
 
     def _ended(self, polling: asyncio.Task[None]) -> None:
         self._polling.discard(polling)
-        if len(self._polling) == _AT_ONCE - 1:
+        if len(self._polling) == self._most - 1:
             self._waiter.wake()
 
     async def _adopt(self) -> None:
@@ -120,7 +123,7 @@ class Reconciler:
 
     async def _take(self) -> list[TaskRecord]:
         """What is due and can be asked for now."""
-        now, room = self._now(), _AT_ONCE - len(self._polling)
+        now, room = self._now(), self._most - len(self._polling)
         if room <= 0 or self._is_key_paused():
             return []
         try:
