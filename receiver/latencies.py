@@ -9,12 +9,12 @@ from itertools import accumulate
 
 __all__ = ["LARGEST", "QUANTILE", "Latencies"]
 
-LARGEST = 200
+LARGEST = 100
 """So many latencies are kept."""
 
-QUANTILE = 0.95
+QUANTILE = 0.9
 
-_HALF_LIFE = 50
+_HALF_LIFE = 25
 _WEIGHTS = [0.5 ** (age / _HALF_LIFE) for age in range(LARGEST)]
 _TOTALS = [0.0, *accumulate(_WEIGHTS)]
 
@@ -22,8 +22,8 @@ _TOTALS = [0.0, *accumulate(_WEIGHTS)]
 class Latencies:
     """The last `LARGEST` latencies, in seconds.
 
-    Each counts half as much as one that came fifty later. So the quantile is moved by four high ones in a row, within
-    minutes where there is traffic, and never by one or two, however high.
+    Each counts half as much as one that came 25 later. So where many are known, the quantile is moved by four high ones
+    in a row, within minutes where there is traffic, but not by one or two, however high; and bad hours are soon over.
     """
 
     __slots__ = ("_added", "_by_age", "_by_size")

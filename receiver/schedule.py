@@ -2,9 +2,10 @@
 
 Times are arguments, in seconds; `at` is on one axis that survives a restart. Three things are learned:
 
-* how long callbacks take, for each type of task: one is overdue after one and a half times the 95th percentile of the
-  last ones. The 99th would be the highest of them all in a window that forgets quickly enough, so one straggler would
-  set it; with the margin about one poll in a hundred is needless where latencies are spread as usual;
+* how long callbacks take, for each type of task: one is overdue when it took a third longer than the 90th percentile of
+  the last ones. The 95th or 99th would be the one or two highest of a window that forgets soon enough, so stragglers
+  would set it. A lower one, or no margin, wastes polls; a higher margin makes lost callbacks cost more. The simulated
+  week (`tests/benchmarks/week.py`) chose these: fewer than one poll in ten tasks is needless;
 * that they come late: a callback after the poll that brought the answer is counted by its own latency, so that a few
   of those lengthen the wait;
 * that they do not come: then tasks are polled as if no callback was expected, until callbacks come again.
@@ -31,7 +32,7 @@ ENOUGH = 20
 MOST_TYPES = 16
 """So many types of task are told apart; of more, those that were not seen for longest are forgotten."""
 
-_MARGIN = 1.5
+_MARGIN = 4.0 / 3.0
 _STRETCH = 3.0
 _WORTH_TELLING = 0.5
 
@@ -161,7 +162,7 @@ class Schedule:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """All that was learned, at most about 25 kB; `from_json` reads it."""
+        """All that was learned, at most about 15 kB; `from_json` reads it."""
         return {
             "all": self._all.oldest_first(),
             "types": {task_type: seen.oldest_first() for task_type, seen in self._types.items()},

@@ -122,10 +122,10 @@ def test_anything_stored_gives_a_schedule(stored: object, plan: PollPlan) -> Non
 
 @given(st.lists(st.floats(0.0, 1000.0), min_size=1, max_size=500))
 def test_the_quantile_is_what_its_weights_say(seconds: list[float]) -> None:
-    """It is the largest latency above which more than a twentieth of the weight lies, or that makes it so."""
+    """It is the smallest latency above which no more than a tenth of the weight lies."""
     latencies = Latencies(seconds)
     kept = seconds[-LARGEST:]
-    weights = [0.5 ** ((len(kept) - 1 - index) / 50) for index in range(len(kept))]
+    weights = [0.5 ** ((len(kept) - 1 - index) / 25) for index in range(len(kept))]
 
     quantile = latencies.quantile()
 
