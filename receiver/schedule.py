@@ -240,7 +240,7 @@ def _time(value: Any) -> float:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return int(min(value, 1e9)) if _is_number(value) and value > 0 else 0
 
 
 def _is_number(value: Any) -> bool:
