@@ -22,6 +22,7 @@ from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.learning import Learning
+from receiver.observing import Observer
 from receiver.reconcile import Reconciler
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
@@ -86,6 +87,7 @@ def create_app(
             await inbox.open()
             context.inbox, context.signing_keys = inbox, signing_keys
             context.frames = Frames(inbox.cursor_at)
+            context.observer = observer = Observer(store, microseconds_now)
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
@@ -101,10 +103,12 @@ def create_app(
             ]
             inbox.hinted = partial(_nudge, reconcilers)
             keeping = owner.create_task(learning.run(), name="learning")
+            observing = owner.create_task(observer.run(), name="shapes")
             running = [
                 deadlines,
                 beats,
                 keeping,
+                observing,
                 *(owner.create_task(each.run(), name="reconcile") for each in reconcilers),
             ]
             try:
@@ -113,6 +117,7 @@ def create_app(
                 for each in running:
                     each.cancel()
                 await learning.save()
+                await observer.save()
                 store.stop()
 
     async def release_waiters(_app: web.Application) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 from receiver.records import Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
+from receiver.shapes import ShapeRecord
 
 __all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
 
@@ -88,6 +89,9 @@ class Ledger(Protocol):
 
     def remember(self, name: str, text: str) -> None:
         """Keeps a text under a name, in place of the one before."""
+
+    def add_shapes(self, records: Sequence[ShapeRecord]) -> None:
+        """Adds what was seen of the shapes of callbacks; of each provider's only those seen last are kept."""
 
     def adopt(self, rows: Sequence[int]) -> None:
         """Lets the receiver poll the tasks in these rows, but for those that have ended."""

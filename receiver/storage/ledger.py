@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
 from receiver.ledger import IdempotencyRecord, TaskIdKey
 from receiver.records import DELIVERIES_KEPT, SECOND, Delivery, Outcome, PollRecord, StandingUrl, TaskKey, TaskRecord
+from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
 from receiver.storage.rows import (
     NO_OUTCOME,
@@ -31,6 +32,7 @@ from receiver.storage.rows import (
     task_state,
     task_values,
 )
+from receiver.storage.shapes import add_shapes
 
 __all__ = ["SqliteLedger"]
 
@@ -231,6 +233,10 @@ class SqliteLedger:
     def remember(self, name: str, text: str) -> None:
         """See `Ledger`."""
         self._connection.execute(sql.SAVE_META, (name, text))
+
+    def add_shapes(self, records: Sequence[ShapeRecord]) -> None:
+        """See `Ledger`."""
+        add_shapes(self._connection, records)
 
     def adopt(self, rows: Sequence[int]) -> None:
         """See `Ledger`."""

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from receiver.ledger import Command
 from receiver.records import Delivery, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.shapes import ShapeRecord
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 
@@ -105,6 +106,9 @@ class Store(Protocol):
 
     async def standing_url(self, url_id: str) -> StandingUrl | None:
         """The standing URL with this id, revoked or not."""
+
+    async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
+        """The shapes of a provider's callbacks, those seen last first; at most 50."""
 
     def commits(self) -> AsyncIterator[Growth]:
         """That the log grew, after each commit that made it so, by whatever process; for one reader.

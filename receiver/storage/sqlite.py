@@ -16,12 +16,14 @@ from pydantic_core import to_json
 from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
 from receiver.records import Delivery, Entry, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 from receiver.storage.reader import Reader, read_task
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
+from receiver.storage.shapes import read_shapes
 from receiver.storage.writer import Writer
 
 __all__ = ["SqliteStore", "open_sqlite_store"]
@@ -269,6 +271,10 @@ class SqliteStore:
             return None if row is None else standing_url_from(row)
 
         return await _read(self._scan, read)
+
+    async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
+        """See `Store`."""
+        return await _read(self._scan, lambda connection: read_shapes(connection, provider))
 
     def _read_log(
         self, connection: sqlite3.Connection, after: str | None, limits: tuple[int, int], only: ResultFilter

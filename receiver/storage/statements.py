@@ -165,6 +165,21 @@ MIGRATIONS = (
         said TEXT NOT NULL
     ) STRICT;
     """,
+    """
+    CREATE TABLE shape (
+        id INTEGER PRIMARY KEY,
+        provider TEXT NOT NULL,
+        method TEXT NOT NULL,
+        content_type TEXT NOT NULL,
+        fields TEXT NOT NULL,
+        callbacks INTEGER NOT NULL,
+        readable INTEGER NOT NULL,
+        first_seen INTEGER NOT NULL,
+        last_seen INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX shape_by_itself ON shape (provider, method, content_type, fields);
+    CREATE INDEX shape_by_last_seen ON shape (provider, last_seen);
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 
@@ -328,6 +343,23 @@ SAVE_META = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO 
 # Signing keys, newest first.
 SELECT_SIGNING_KEYS = "SELECT key FROM signing_key ORDER BY id DESC LIMIT 16"
 INSERT_SIGNING_KEY = "INSERT INTO signing_key (key, created_at) VALUES (?, ?)"
+
+# What was seen of a shape since it was last written; the content type is "" where there was none.
+ADD_SHAPE = (
+    "INSERT INTO shape (provider, method, content_type, fields, callbacks, readable, first_seen, last_seen) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (provider, method, content_type, fields) DO UPDATE SET "
+    "callbacks = callbacks + excluded.callbacks, readable = readable + excluded.readable, "
+    "first_seen = min(first_seen, excluded.first_seen), last_seen = max(last_seen, excluded.last_seen)"
+)
+# Only so many of a provider's are kept, those that were seen last.
+PRUNE_SHAPES = (
+    "DELETE FROM shape WHERE id IN (SELECT id FROM shape WHERE provider = ? ORDER BY last_seen DESC LIMIT -1 OFFSET ?)"
+)
+# The shapes of a provider's callbacks, newest first.
+SELECT_SHAPES = (
+    "SELECT provider, method, content_type, fields, callbacks, readable, first_seen, last_seen FROM shape "
+    "WHERE provider = ? ORDER BY last_seen DESC LIMIT ?"
+)
 
 # How far one look into the log goes: the last of the next so many positions.
 SELECT_LOG_WINDOW = "SELECT max(position) FROM (SELECT position FROM log WHERE position > ? ORDER BY position LIMIT ?)"

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from client.providers import Dialect
 from receiver.inbox import Inbox
+from receiver.observing import Observer
 from receiver.settings import ApiKey
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
@@ -31,6 +32,7 @@ class Context:
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)
+    observer: Observer = field(init=False)
     submissions: Submissions = field(init=False)
 
     @property
