@@ -21,7 +21,7 @@ from receiver.inbox import Inbox, InboxRules
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.tickets import Tickets
-from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets
+from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets, timeline
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
@@ -145,6 +145,7 @@ def _add_routes(app: web.Application) -> None:
     route("GET", "/v1/tasks/{id}", needs("read", tasks.fetch))
     route("PATCH", "/v1/tasks/{id}", needs("submit", tasks.bind))
     route("DELETE", "/v1/tasks/{id}", needs("admin", tasks.forget))
+    route("GET", "/v1/tasks/{id}/timeline", needs("read", timeline.timeline))
     route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
     route("GET", "/v1/results", needs("read", results.results))
     route("GET", "/v1/results/stream", needs_for_stream(stream.stream))

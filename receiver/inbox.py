@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from client.protocol import OutcomeReport, Registration
+from client.protocol import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.admission import Admission, Limits, Place
@@ -26,6 +26,7 @@ from receiver.records import Entry, Gap, Page, ResultFilter, TaskRecord
 from receiver.registrations import Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
+from receiver.timeline import timeline_of
 from receiver.tokens import CallbackToken, Kind, make_token
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
@@ -205,6 +206,16 @@ class Inbox:
         if len(found) > 1:
             raise ReceiverError("ambiguous-task-id", "provider: several have a task with this id; name one")
         return found[0] if found else None
+
+    async def timeline(self, task_or_ref: str, provider: str | None) -> TaskTimeline | None:
+        """What happened to a task and what it waits for; None where there is none. Raises as `find`."""
+        task = await self.find(task_or_ref, provider)
+        if task is None:
+            return None
+        dialect = self._dialects.get(task.provider)
+        plan = None if dialect is None else dialect.polls
+        history = await self._store.history(task)
+        return timeline_of(task, history, plan, now=self._now(), wakes=self._hub.wakes(task.ref))
 
     async def wait_for(
         self, task_or_ref: str, provider: str | None, seconds: float, *, owner: str = IN_PROCESS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
@@ -17,6 +18,7 @@ __all__ = [
     "Entry",
     "Gap",
     "Growth",
+    "History",
     "Outcome",
     "Page",
     "PollRecord",
@@ -25,6 +27,7 @@ __all__ = [
     "TaskKey",
     "TaskName",
     "TaskRecord",
+    "time_view",
 ]
 
 SECOND = 1_000_000
@@ -35,6 +38,13 @@ DELIVERIES_KEPT = 8
 
 POLLS_KEPT = 14
 """The same for the polls that the receiver made."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_view(microseconds: int) -> datetime:
+    """The time, aware, in UTC; exact."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,15 @@ class PollRecord:
     ended_at: int
     lease: int
     said: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is kept of a task beside its record, each oldest first; the last of `outcomes` is the one that stands."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    polls: tuple[PollRecord, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

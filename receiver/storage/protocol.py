@@ -6,7 +6,17 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
 from receiver.ledger import Command
-from receiver.records import Delivery, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import (
+    Delivery,
+    Growth,
+    History,
+    Page,
+    PollRecord,
+    ResultFilter,
+    StandingUrl,
+    TaskName,
+    TaskRecord,
+)
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 
@@ -58,6 +68,9 @@ class Store(Protocol):
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
         """The kept polls of a task that this receiver made, in order."""
+
+    async def history(self, task: TaskRecord) -> History:
+        """What is kept of a task beside its record."""
 
     async def next_due(self, provider: str) -> int | None:
         """When the next task of this provider is to be polled here."""

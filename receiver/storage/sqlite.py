@@ -15,9 +15,21 @@ from pydantic_core import to_json
 
 from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Delivery, Entry, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import (
+    Delivery,
+    Entry,
+    Growth,
+    History,
+    Page,
+    PollRecord,
+    ResultFilter,
+    StandingUrl,
+    TaskName,
+    TaskRecord,
+)
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
+from receiver.storage.history import read_history
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 from receiver.storage.reader import Reader, read_task
@@ -179,6 +191,10 @@ class SqliteStore:
             return [PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, delivery_range(task))]
 
         return await _read(self._scan, read)
+
+    async def history(self, task: TaskRecord) -> History:
+        """See `Store`."""
+        return await _read(self._scan, lambda connection: read_history(connection, task))
 
     async def next_due(self, provider: str) -> int | None:
         """See `Store`."""

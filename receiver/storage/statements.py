@@ -238,6 +238,8 @@ SELECT_DUE = (
 SELECT_NEXT_DUE = (
     "SELECT min(next_poll_at) FROM task WHERE status = 'processing' AND is_polled_here = 1 AND provider = ?"
 )
+# The outcome at a place in the log.
+SELECT_OUTCOME = f"SELECT {OUTCOME_COLUMNS} FROM log WHERE position = ? AND kind = 'result'"
 # A poll in its slot, like a delivery.
 INSERT_POLL = "INSERT OR REPLACE INTO poll (id, started_at, ended_at, lease, said) VALUES (?, ?, ?, ?, ?)"
 # The polls of one task, in order.
