@@ -22,7 +22,7 @@ from receiver.feed import Feed
 from receiver.hub import Hub, Waiter
 from receiver.intake import Incoming, read_answer, read_arrival, task_of_registration, times_of_new_task
 from receiver.ledger import Command
-from receiver.records import Entry, Gap, Page, ResultFilter, TaskRecord
+from receiver.records import Entry, Gap, Page, ResultFilter, TaskRecord, WaitingTasks
 from receiver.registrations import Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
@@ -284,6 +284,15 @@ class Inbox:
     async def next_deadline(self) -> int | None:
         """When the next task is to be given up."""
         return await self._store.next_deadline()
+
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """What waits for an outcome, by provider."""
+        return await self._store.waiting_tasks()
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be stored."""
+        return self._store.queued
 
     @property
     def waiting(self) -> int:

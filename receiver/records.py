@@ -27,6 +27,7 @@ __all__ = [
     "TaskKey",
     "TaskName",
     "TaskRecord",
+    "WaitingTasks",
     "time_view",
 ]
 
@@ -222,6 +223,14 @@ class Page:
     cursor: str
     position: int
     more: bool
+
+
+class WaitingTasks(NamedTuple):
+    """How many tasks of a provider have no outcome yet, and when the first of them was due to be polled."""
+
+    provider: str
+    tasks: int
+    oldest_poll_after: int
 
 
 TaskName = str | tuple[str, str]

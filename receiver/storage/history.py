@@ -1,14 +1,14 @@
-"""Reads what is kept of single tasks, on any connection that may read, on whatever thread that is used on."""
+"""Reads what tells of tasks beside their records, on any connection and whatever thread it is used on."""
 
 from __future__ import annotations
 
 import sqlite3
 
-from receiver.records import History, Outcome, PollRecord, TaskRecord
+from receiver.records import History, Outcome, PollRecord, TaskRecord, WaitingTasks
 from receiver.storage import statements as sql
 from receiver.storage.rows import delivery_from, delivery_range
 
-__all__ = ["read_history"]
+__all__ = ["read_history", "read_waiting"]
 
 _MOST_OUTCOMES = 16
 
@@ -21,6 +21,11 @@ def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
         polls=tuple(PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, slots)),
         outcomes=_read_outcomes(connection, task),
     )
+
+
+def read_waiting(connection: sqlite3.Connection) -> list[WaitingTasks]:
+    """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
+    return [WaitingTasks(*row) for row in connection.execute(sql.SELECT_WAITING)]
 
 
 def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Outcome, ...]:

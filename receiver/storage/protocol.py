@@ -16,6 +16,7 @@ from receiver.records import (
     StandingUrl,
     TaskName,
     TaskRecord,
+    WaitingTasks,
 )
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
@@ -105,11 +106,18 @@ class Store(Protocol):
     async def standing_url(self, url_id: str) -> StandingUrl | None:
         """The standing URL with this id, revoked or not."""
 
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
+
     def commits(self) -> AsyncIterator[Growth]:
         """That the log grew, after each commit that made it so, by whatever process; for one reader.
 
         Several commits may be told as one. It ends when the store is closed.
         """
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be stored."""
 
     @property
     def failure(self) -> str | None:

@@ -188,6 +188,13 @@ SELECT_OVERDUE = (
 # When the next deadline comes.
 SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'processing'"
 
+# What waits, by provider: of very many 20,000, so that nobody who asks costs more than that; by the index, those whose
+# deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL.
+SELECT_WAITING = (
+    "SELECT provider, count(*), min(poll_after) FROM (SELECT provider, poll_after FROM task "
+    "WHERE status = 'processing' AND deadline_at > 0 LIMIT 20000) GROUP BY provider"
+)
+
 _TASK_VALUES = ", ".join("?" * len(TASK_COLUMNS.split(", ")))
 # A new task, with the id that the batch gave it.
 INSERT_TASK = f"INSERT INTO task ({TASK_COLUMNS}) VALUES ({_TASK_VALUES})"
