@@ -159,6 +159,7 @@ def _add_routes(app: web.Application) -> None:
     route("POST", "/v1/tickets", needs("read", tickets.make_ticket))
     route("GET", "/metrics", needs("admin", metrics.metrics))
     route("GET", "/asyncapi.json", documents.asyncapi)
+    route("GET", "/openapi.json", documents.openapi)
     # Monitors ask by HEAD, too.
     app.router.add_get("/healthz", health.healthz)
     app.router.add_get("/readyz", health.readyz)
