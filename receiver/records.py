@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "Page",
     "PollRecord",
+    "RecentTasks",
     "ResultFilter",
     "StandingUrl",
     "TaskKey",
@@ -223,6 +224,20 @@ class Page:
     cursor: str
     position: int
     more: bool
+
+
+class RecentTasks(NamedTuple):
+    """What became of a provider's tasks that had a callback URL.
+
+    How many ended by an answer, how many of those by a poll, for how many of those the callback came afterwards; and
+    how many kept callbacks were refused.
+    """
+
+    provider: str
+    ended: int
+    polled: int
+    late: int
+    refused: int
 
 
 class WaitingTasks(NamedTuple):

@@ -5,17 +5,30 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.errors import CannotStartError, ReceiverError
-from receiver.records import History, TaskRecord
+from receiver.records import History, RecentTasks, TaskRecord, WaitingTasks
 from receiver.storage import statements as sql
-from receiver.storage.history import read_history
+from receiver.storage.history import read_history, read_waiting
 from receiver.storage.opening import connect_to_look, schema_version
 from receiver.storage.reader import read_task
-from receiver.storage.rows import task_from
+from receiver.storage.rows import standing_url_from, task_from
 
-__all__ = ["look_up_task", "opened_to_look"]
+__all__ = ["Look", "look", "look_up_task", "opened_to_look"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the database tells of the whole: `providers` are those that have tasks lately, or a standing URL."""
+
+    newest_task: int | None
+    waiting: tuple[WaitingTasks, ...]
+    hour: tuple[RecentTasks, ...]
+    day: tuple[RecentTasks, ...]
+    providers: frozenset[str]
+    signing_keys: tuple[bytes, ...]
 
 
 @contextmanager
@@ -65,3 +78,21 @@ def look_up_task(
         return None if task is None else (task, read_history(connection, task))
     finally:
         connection.execute("ROLLBACK")
+
+
+def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int) -> Look:
+    """What is judged of the whole database; of very many tasks, only of the newest."""
+    run = connection.execute
+    newest = run(sql.SELECT_NEWEST).fetchone()
+    waiting = tuple(read_waiting(connection))
+    hour, day = (tuple(RecentTasks(*row) for row in run(sql.SELECT_RECENT, (since,))) for since in (hour_ago, day_ago))
+    standing = {url.provider for url in map(standing_url_from, run(sql.SELECT_STANDING_URLS)) if url.revoked_at is None}
+    used = {tasks.provider for tasks in waiting} | {tasks.provider for tasks in day} | standing
+    return Look(
+        newest_task=None if newest is None else newest[0],
+        waiting=waiting,
+        hour=hour,
+        day=day,
+        providers=frozenset(used),
+        signing_keys=tuple(key for (key,) in run(sql.SELECT_SIGNING_KEYS)),
+    )
