@@ -7,7 +7,7 @@ what is read from the other half ignores them, so that either half may be newer.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
     StrictStr,
     StringConstraints,
     model_serializer,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
@@ -29,6 +30,7 @@ from pydantic_core import to_json
 
 __all__ = [
     "API_KEY_MIN_LENGTH",
+    "NOT_SUBMITTED",
     "NO_ANSWER",
     "PROBLEM_PREFIX",
     "SUBMIT_UNKNOWN",
@@ -61,6 +63,8 @@ NO_ANSWER = "RECEIVER_NO_ANSWER"
 
 SUBMIT_UNKNOWN = "RECEIVER_SUBMIT_UNKNOWN"
 """`errorCode` of a task whose `taskId` never became known until its `deadlineAt`; provisional."""
+NOT_SUBMITTED = "RECEIVER_NOT_SUBMITTED"
+"""The receiver was to submit the task, and the provider could not be reached, or took no tasks then: none was made."""
 
 API_KEY_MIN_LENGTH = 24
 
@@ -73,6 +77,7 @@ Verdict = Literal[
     "late",
     "disagreed",
     "notFinal",
+    "held",
     "notice",
     "forgotten",
     "mismatched",
@@ -81,6 +86,7 @@ Verdict = Literal[
 ]
 
 _MAX_METADATA_BYTES = 4096
+_LONGEST_TYPE = 128
 _MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 _OLDEST_FINISH = datetime(2000, 1, 1, tzinfo=UTC)  # years around 1 have no time in UTC
 
@@ -104,6 +110,12 @@ def _small_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 def _some_task_id(value: int | str) -> int | str:
     if not value:
         raise ValueError('0 and "" are no ids')
+    return value
+
+
+def _typed_task(value: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(value.get("type"), str) or not 0 < len(value["type"]) <= _LONGEST_TYPE:
+        raise ValueError(f"expected a type of 1 to {_LONGEST_TYPE} characters in it")
     return value
 
 
@@ -143,7 +155,7 @@ class OutcomeReport(FirstOutcome):
 
 
 class Registration(_Sent):
-    """`POST /v1/tasks`."""
+    """`POST /v1/tasks`. With `task`, the receiver submits it with its own key; `type` is that of `task` then."""
 
     provider: ShortText
     type: ShortText | None = None
@@ -153,6 +165,16 @@ class Registration(_Sent):
     timeout_seconds: Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
     client_key_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")] | None = None
     outcome: FirstOutcome | None = None
+    task: Annotated[dict[str, JsonValue], AfterValidator(_typed_task)] | None = None
+    app_id: ShortText | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if self.task is not None and (self.task_id is not None or self.outcome is not None):
+            raise ValueError("task: what is to be submitted has neither taskId nor outcome yet")
+        if self.task is None and self.app_id is not None:
+            raise ValueError("appId: is for a task that is to be submitted")
+        return self
 
 
 class Binding(_Sent):
@@ -171,9 +193,13 @@ class PollPlanView(_Read):
 
 
 class Registered(_Read):
-    """The answer to a registration: submit with `callback_url` (None: without one), read results from `cursor`."""
+    """The answer to a registration: submit with `callback_url` (None: without one), read results from `cursor`.
+
+    `taskId` is there where the receiver submitted the task; null even then: it is not known whether a task was made.
+    """
 
     ref: str
+    task_id: int | str | None = None
     callback_url: str | None = None
     fallback: str = "client"
     poll: PollPlanView

@@ -30,6 +30,7 @@ SILENCE_SECONDS = 3.0
 """A receiver that has been failing for so long is not waited for: its tasks are polled."""
 
 _HAND_OVER_SECONDS = 5.0
+_LATE_IN_THE_WINDOW = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +39,12 @@ class Known:
 
     `submitted_at` is when createTask was called: the provider's window can only end after what is counted from it.
     `can_poll` is false while no `taskId` is known, and after the provider refused to be asked. `expects_callback`:
-    the provider was given a URL. `first_poll_seconds`, where set, replaces the plan's first wait behind a callback.
-    `is_unknown`: the last poll was answered with "unknown id". `silent_since`: the receiver has been failing since
-    then. `fresh_for`: somebody waits who takes no answer that is older. `unfinished_at`: the last moment at which the
-    task was known to be unfinished; None: it never was.
+    the provider was given a URL. `is_polled_elsewhere`: the receiver polls the task itself, so that here it is polled
+    only while the receiver is silent, where fresh answers are wanted, and late in the window all the same.
+    `first_poll_seconds`, where set, replaces the plan's first wait behind a callback. `is_unknown`: the last poll was
+    answered with "unknown id". `silent_since`: the receiver has been failing since then. `fresh_for`: somebody waits
+    who takes no answer that is older. `unfinished_at`: the last moment at which the task was known to be unfinished;
+    None: it never was.
     """
 
     plan: PollPlan
@@ -49,6 +52,7 @@ class Known:
     deadline_at: float
     expects_callback: bool
     can_poll: bool = True
+    is_polled_elsewhere: bool = False
     first_poll_seconds: float | None = None
     polls: int = 0
     last_poll_at: float | None = None
@@ -138,7 +142,8 @@ def _next_poll_at(known: Known) -> float:
     if not known.can_poll:
         return math.inf
     left = math.inf if known.plan.max_polls is None else known.plan.max_polls - known.polls
-    if known.is_hinted:
+    # The receiver follows the hint itself, where it polls.
+    if known.is_hinted and not known.is_polled_elsewhere:
         due = -math.inf if left > 0 else math.inf
     else:
         due = _unhinted_poll_at(known) if left > _reserve(known) else math.inf
@@ -147,7 +152,10 @@ def _next_poll_at(known: Known) -> float:
 
 
 def _unhinted_poll_at(known: Known) -> float:
-    due = min(first_poll_at(known), proof_poll_at(known))
+    first_at = first_poll_at(known)
+    if known.is_polled_elsewhere:
+        first_at = max(first_at, known.submitted_at + known.plan.window_seconds * _LATE_IN_THE_WINDOW)
+    due = min(first_at, proof_poll_at(known))
     if known.silent_since is None:
         return due
     unattended = max(known.submitted_at + known.plan.first_after_seconds, known.silent_since + SILENCE_SECONDS)

@@ -134,7 +134,13 @@ class Watch:
         callback_url = registered.callback_url if isinstance(registered, Registered) else None
         # Counted from here, the deadline is never before that of the record.
         deadline_at = clock() + (self._registration.timeout_seconds or 0.0)
-        progress.learn(submitted_at=clock(), unfinished_at=clock(), deadline_at=deadline_at)
+        polls_elsewhere = isinstance(registered, Registered) and registered.fallback == "receiver"
+        progress.learn(
+            submitted_at=clock(),
+            unfinished_at=clock(),
+            deadline_at=deadline_at,
+            is_polled_elsewhere=polls_elsewhere,
+        )
         try:
             submission = await self._around.submitter.submit(
                 task, callback_url, deadline_at=deadline_at, timeline=self.timeline

@@ -1,4 +1,4 @@
-"""The command line: `callback-receiver serve` and `callback-receiver callback-url`."""
+"""The command line: `callback-receiver serve`, `callback-url` and those that say what is known."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from receiver.errors import CannotStartError
 from receiver.examining import doctor
 from receiver.explaining import explain
 from receiver.logs import configure_logs, server_logger
+from receiver.providers_command import providers
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
 
@@ -85,6 +86,7 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
 
 cli.add_command(doctor)
 cli.add_command(explain)
+cli.add_command(providers)
 
 
 def main() -> None:

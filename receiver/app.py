@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from uuid import UUID
 
 import uuid_utils
 from aiohttp import web
 
 from client.providers import Dialect
+from receiver.accounts import check_accounts, open_accounts
 from receiver.admission import Limits
 from receiver.catalog import known_dialects
 from receiver.deadlines import end_overdue_tasks
@@ -19,10 +22,24 @@ from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.metrics import Metrics
+from receiver.reconcile import Reconciler
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
+from receiver.submissions import Submissions
 from receiver.tickets import Tickets
-from receiver.web import callbacks, documents, health, metrics, results, stream, subscribe, tasks, tickets, timeline
+from receiver.web import (
+    callbacks,
+    documents,
+    health,
+    metrics,
+    results,
+    stream,
+    subscribe,
+    tasks,
+    tickets,
+    timeline,
+    verification,
+)
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
@@ -48,6 +65,7 @@ def create_app(
     """
     dialects = known_dialects(settings) if dialects is None else dialects
     _check_secrets(settings, dialects)
+    check_accounts(settings, dialects)
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
     streams = Streams(rules or StreamRules(send_seconds=settings.send_timeout_seconds))
     app[CONTEXT] = context = Context(
@@ -66,11 +84,19 @@ def create_app(
             open_sqlite_store(
                 settings.database, now=microseconds_now(), clock=time.monotonic, tally=context.metrics.committed
             ) as store,
+            AsyncExitStack() as stack,
             asyncio.TaskGroup() as owner,
         ):
+            accounts = await open_accounts(settings, dialects, stack)
             signing_keys = [*settings.more_signing_keys, *store.signing_keys]
             inbox = Inbox(
-                store, hub, dialects, _rules(settings, signing_keys[0]), now=microseconds_now, new_ref=new_ref
+                store,
+                hub,
+                dialects,
+                _rules(settings, signing_keys[0]),
+                now=microseconds_now,
+                new_ref=new_ref,
+                accounts=accounts,
             )
             await inbox.open()
             context.inbox, context.signing_keys = inbox, signing_keys
@@ -78,13 +104,19 @@ def create_app(
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
-            streams.owner = owner
+            context.submissions = Submissions(inbox, accounts)
+            streams.owner = context.submissions.owner = owner
             beats = owner.create_task(streams.beat(), name="beats")
+            reconcilers = [
+                Reconciler(account, store, microseconds_now, inbox.read_kept) for account in accounts.values()
+            ]
+            inbox.hinted = partial(_nudge, reconcilers)
+            running = [deadlines, beats, *(owner.create_task(each.run(), name="reconcile") for each in reconcilers)]
             try:
                 yield
             finally:
-                deadlines.cancel()
-                beats.cancel()
+                for each in running:
+                    each.cancel()
                 store.stop()
 
     async def release_waiters(_app: web.Application) -> None:
@@ -98,6 +130,8 @@ def create_app(
     app.on_shutdown.append(release_waiters)
     tasks.prepare(app)
     _add_routes(app)
+    if settings.verification_text:
+        app.router.add_get(f"/{settings.verification_name}", verification.verification(settings.verification_text))
     return app
 
 
@@ -111,6 +145,11 @@ def new_ref() -> UUID:
     return UUID(bytes=uuid_utils.uuid7().bytes)
 
 
+def _nudge(reconcilers: Iterable[Reconciler]) -> None:
+    for each in reconcilers:
+        each.nudge()
+
+
 def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
     return InboxRules(
         public_url=settings.public_url,
@@ -118,6 +157,7 @@ def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
         callback_secrets={
             provider: secret.get_secret_value().encode() for provider, secret in settings.callback_secrets.items()
         },
+        confirm_callbacks=settings.confirm_callbacks,
         quotas=Quotas(
             standing_rows=settings.standing_max_tasks,
             standing_bytes=settings.standing_max_bytes,

@@ -1,4 +1,4 @@
-"""Ends every task at its `deadlineAt`, so that nothing waits forever."""
+"""Ends every task at its `deadlineAt`, so that nothing waits forever; releases callbacks that were held back."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ async def end_overdue_tasks(inbox: Inbox, now: Callable[[], int]) -> None:
     """
     while True:
         try:
+            held_until = await inbox.next_held()
+            if held_until is not None and held_until <= now():
+                _log.info("callbacks.released", tasks=await inbox.release_held(_BATCH))
+                continue
             deadline = await inbox.next_deadline()
             if deadline is not None and deadline <= now():
                 ended = await inbox.give_up_overdue(_BATCH)

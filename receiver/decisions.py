@@ -17,7 +17,7 @@ from receiver.errors import ReceiverError
 from receiver.ledger import Ledger, TaskIdKey
 from receiver.records import SECOND, Outcome, TaskRecord
 
-__all__ = ["Origin", "bind", "bind_from_callback", "give_up", "hint", "make_outcome", "settle", "weigh"]
+__all__ = ["Origin", "bind", "bind_from_callback", "give_up", "hint", "is_open", "make_outcome", "settle", "weigh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,11 @@ def weigh(known: Outcome | None, new: Outcome) -> Verdict:
     return "duplicate" if known.source == new.source else "late"
 
 
+def is_open(task: TaskRecord) -> bool:
+    """Whether the next outcome of the provider would be the task's."""
+    return task.outcome is None or task.outcome.is_provisional
+
+
 def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:
     """Lets the first outcome of the provider win, and gives the task as it now is.
 
@@ -63,7 +68,7 @@ def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, Tas
     """
     verdict = weigh(task.outcome, new)
     if verdict == "accepted":
-        return verdict, ledger.append_outcome(task.evolve(next_poll_at=None), new)
+        return verdict, ledger.append_outcome(task.evolve(next_poll_at=None, held_until=None), new)
     if task.is_disputed and new.source == "poll":
         task = task.evolve(is_disputed=verdict == "disagreed", next_poll_at=None)
         ledger.change(task)

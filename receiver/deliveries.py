@@ -9,12 +9,13 @@ from typing import Any
 from client.protocol import Verdict
 from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
-from receiver.decisions import Origin, bind_from_callback, hint, make_outcome, settle, weigh
+from receiver.decisions import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
 from receiver.errors import ReceiverError
 from receiver.ledger import Ledger, TaskIdKey
-from receiver.records import Delivery, StandingUrl, TaskRecord
+from receiver.records import SECOND, Delivery, StandingUrl, TaskRecord
 
 __all__ = [
+    "HOLD",
     "ROW_BYTES",
     "UNREADABLE_QUOTA",
     "Arrival",
@@ -28,6 +29,8 @@ __all__ = [
 
 UNREADABLE_QUOTA = "unreadable"
 RESTORED_QUOTA = "restored"
+HOLD = 10 * SECOND
+"""A callback that is to be confirmed is held back for so long at most, in µs."""
 ROW_BYTES = 512
 """A kept delivery counts for at least this many bytes of a quota, so that empty ones are bounded too."""
 
@@ -57,7 +60,9 @@ class NewTask:
 class Arrival:
     """One delivery as it came: its bytes, what the dialect read in them, and what it would be as an outcome.
 
-    `standing_id` is the standing URL that it came on, if it was one. `solution_of` is the dialect's.
+    `standing_id` is the standing URL that it came on, if it was one. `solution_of` is the dialect's. `confirm` says
+    which callbacks the provider is asked about: "never" any, "mismatched" ones, or "always" all that are not signed.
+    `can_poll`: the receiver has a key, so that it can ask.
     """
 
     provider: str
@@ -69,6 +74,13 @@ class Arrival:
     received_at: int
     standing_id: str | None = None
     solution_of: Callable[[str, str | None], Any | None] | None = None
+    confirm: str = "mismatched"
+    can_poll: bool = False
+
+    def must_be_confirmed(self, task: TaskRecord) -> bool:
+        """Whether it is the outcome of this task only once the provider was asked, or could not be."""
+        is_doubtful = self.confirm == "always" and self.origin.trust != "signed"
+        return is_doubtful and task.is_polled_here and task.task_id is not None and is_open(task)
 
     def says(self, task_type: str | None) -> Ready | Bare | Failed | Pending | Notice | Unusable:
         """What it says of a task of this type; a bare answer stays one where a poll would bring more than that."""
@@ -250,7 +262,7 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
         return Delivered("notice", _keep(ledger, task, arrival.delivery("notice")))
     bound = bind_from_callback(ledger, task, arrival.task_id)
     if bound is None:
-        task = hint(ledger, task, now)
+        task = task if arrival.confirm == "never" else hint(ledger, task, now)
         return Delivered("mismatched", _keep(ledger, task, arrival.delivery("mismatched")))
     if isinstance(says, Pending):
         return Delivered("notFinal", _keep(ledger, bound, arrival.delivery("notFinal")))
@@ -259,6 +271,8 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
             return Delivered("late", _keep(ledger, bound, arrival.delivery("late")))
         # A poll brings more than that: it is due now.
         return Delivered("notFinal", _keep(ledger, hint(ledger, bound, now), arrival.delivery("notFinal")))
+    if arrival.must_be_confirmed(bound):
+        return Delivered("held", _hold(ledger, bound, arrival))
     new = make_outcome(says, arrival.origin)
     verdict = weigh(bound.outcome, new)
     task = _keep(ledger, bound, arrival.delivery(verdict))
@@ -295,10 +309,24 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
             deadline_at=new_task.deadline_at,
             quota=quota,
             kept_bytes=size,
+            is_polled_here=arrival.can_poll,
         )
     )
+    if arrival.must_be_confirmed(task):
+        return Delivered("held", _hold(ledger, task, arrival))
     task = _keep(ledger, task, arrival.delivery("accepted"))
     return Delivered("accepted", settle(ledger, task, make_outcome(outcome, arrival.origin))[1])
+
+
+def _hold(ledger: Ledger, task: TaskRecord, arrival: Arrival) -> TaskRecord:
+    """Asks the provider first; after a while the callback is the outcome all the same."""
+    task = _keep(ledger, task, arrival.delivery("held"))
+    if task.held_until is None:
+        now = arrival.received_at
+        task = task.evolve(held_until=now + HOLD, hinted_at=now, next_poll_at=now)
+        ledger.change(task)
+        ledger.append_hint(task)
+    return task
 
 
 def _keep(ledger: Ledger, task: TaskRecord, delivery: Delivery) -> TaskRecord:

@@ -15,15 +15,17 @@ from uuid import UUID
 from client.protocol import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import TaskId
+from receiver.accounts import Account
 from receiver.admission import Admission, Limits, Place
 from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed import Feed
 from receiver.hub import Hub, Waiter
-from receiver.intake import Incoming, read_answer, read_arrival, task_of_registration, times_of_new_task
+from receiver.intake import Incoming, read_answer, read_arrival, read_kept, task_of_registration, times_of_new_task
 from receiver.ledger import Command
-from receiver.records import Entry, Gap, Page, ResultFilter, TaskRecord, WaitingTasks
-from receiver.registrations import Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
+from receiver.polling import ReleaseHeld
+from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
+from receiver.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
 from receiver.timeline import timeline_of
@@ -46,6 +48,7 @@ class InboxRules:
     signing_key: bytes
     callback_secrets: Mapping[str, bytes]
     quotas: Quotas
+    confirm_callbacks: str = "mismatched"
     limits: Limits = field(default_factory=Limits)
 
 
@@ -64,8 +67,11 @@ class Inbox:
         *,
         now: Callable[[], int],
         new_ref: Callable[[], UUID],
+        accounts: Mapping[str, Account] | None = None,
     ) -> None:
         self._store = store
+        self._accounts = accounts or {}
+        self.hinted: Callable[[], None] = _nothing
         self._hub = hub
         self._feed = Feed(store)
         limits = rules.limits
@@ -85,6 +91,8 @@ class Inbox:
         async for growth in self._store.commits():
             await self._feed.take(growth)
             self._hub.wake(growth.tasks)
+            if any(entry.kind == "hint" for entry in growth.entries or ()):
+                self.hinted()
 
     def close(self) -> None:
         """Shuts down: no wait lasts from now on, and every stream is told to end."""
@@ -107,7 +115,15 @@ class Inbox:
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
         now = self._now()
-        arrival = read_arrival(dialect, incoming, token, self._rules.callback_secrets.get(dialect.provider), now)
+        arrival = read_arrival(
+            dialect,
+            incoming,
+            token,
+            self._rules.callback_secrets.get(dialect.provider),
+            now,
+            confirm=self._rules.confirm_callbacks,
+            can_poll=dialect.provider in self._accounts,
+        )
         command: Command[Delivered]
         if token.kind is Kind.TASK:
             times = times_of_new_task(dialect, str(token.id), now)
@@ -163,13 +179,20 @@ class Inbox:
             owner=owner,
             now=now,
             is_reachable=self._rules.public_url is not None,
+            is_polled_here=self._polls_here(registration),
         )
         answered = None
         if registration.outcome is not None:
             _, answered = read_answer(dialect, registration.outcome, now)
-        digest = hashlib.sha256(registration.model_dump_json(by_alias=True).encode()).digest()
+        # A field that an older version did not know must not make its bodies others.
+        newer = {name for name in ("task", "app_id") if getattr(registration, name) is None}
+        digest = hashlib.sha256(registration.model_dump_json(by_alias=True, exclude=newer).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
         return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
+
+    def _polls_here(self, registration: Registration) -> bool:
+        account = self._accounts.get(registration.provider)
+        return account is not None and account.is_of(registration.client_key_id)
 
     async def bind(self, ref: str, task_id: TaskId) -> TaskRecord:
         """The task with its id; raises `unknown-task`, `task-id-taken`, `task-id-mismatch`."""
@@ -185,6 +208,14 @@ class Inbox:
         task_id = given_id if report.task_id is None else report.task_id
         return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
 
+    async def settle(self, ref: str, task_id: TaskId | None, answered: Answered) -> ReportedTask:
+        """What became of an answer that the receiver got itself; raises as `bind`."""
+        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=self._now()))
+
+    def now(self) -> int:
+        """The wall clock, in µs."""
+        return self._now()
+
     async def forget(self, ref: str) -> None:
         """Deletes the task; raises `unknown-task`."""
         await self._store.write(Forget(ref=ref, now=self._now()))
@@ -192,6 +223,18 @@ class Inbox:
     async def give_up_overdue(self, limit: int) -> int:
         """Ends tasks whose deadline has come; the answer is how many."""
         return await self._store.write(Expire(now=self._now(), limit=limit))
+
+    async def release_held(self, limit: int) -> int:
+        """Lets callbacks be outcomes that were held back for long enough; the answer is how many."""
+        return await self._store.write(ReleaseHeld(now=self._now(), limit=limit, read=self.read_kept))
+
+    async def next_held(self) -> int | None:
+        """When the next of them is to be released."""
+        return await self._store.next_held()
+
+    def read_kept(self, task: TaskRecord, delivery: Delivery) -> Outcome | None:
+        """What a kept callback says, as the outcome that it would be."""
+        return read_kept(self._dialects, task, delivery)
 
     async def find(self, task_or_ref: str, provider: str | None) -> TaskRecord | None:
         """The task with this ref (which wins) or provider's id.
@@ -348,6 +391,10 @@ class Inbox:
         """Waits for a wake-up until `deadline`; whether it is worth looking again."""
         seconds = deadline - _loop_time()
         return seconds > 0 and not self._hub.is_closed and await waiter.wait(seconds) and not self._hub.is_closed
+
+
+def _nothing() -> None:
+    """Nobody is told."""
 
 
 def _entry_or_error(told: Entry | Gap) -> Entry:

@@ -10,15 +10,15 @@ from pydantic_core import to_json
 from client.errors import UnreadableError
 from client.protocol import FirstOutcome, Registration
 from client.providers import Dialect
-from client.providers.readings import Callback, TaskId
-from receiver.decisions import Origin
+from client.providers.readings import Bare, Callback, Failed, Ready, TaskId
+from receiver.decisions import Origin, make_outcome
 from receiver.deliveries import Arrival, NewTask
 from receiver.errors import ReceiverError
-from receiver.records import SECOND, TaskRecord
+from receiver.records import SECOND, Delivery, Outcome, TaskRecord
 from receiver.registrations import Answered
 from receiver.tokens import CallbackToken, Kind
 
-__all__ = ["Incoming", "read_answer", "read_arrival", "task_of_registration", "times_of_new_task"]
+__all__ = ["Incoming", "read_answer", "read_arrival", "read_kept", "task_of_registration", "times_of_new_task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,16 @@ class Incoming:
     body: bytes
 
 
-def read_arrival(dialect: Dialect, incoming: Incoming, token: CallbackToken, secret: bytes | None, now: int) -> Arrival:
+def read_arrival(
+    dialect: Dialect,
+    incoming: Incoming,
+    token: CallbackToken,
+    secret: bytes | None,
+    now: int,
+    *,
+    confirm: str,
+    can_poll: bool,
+) -> Arrival:
     """The delivery as the dialect reads it. With a `secret`, one that is not signed with it is not read at all."""
     reading, is_signed = _read_callback(dialect, incoming, secret)
     standing_id = str(token.id) if token.kind is Kind.STANDING else None
@@ -46,6 +55,8 @@ def read_arrival(dialect: Dialect, incoming: Incoming, token: CallbackToken, sec
         received_at=now,
         standing_id=standing_id,
         solution_of=dialect.solution_of,
+        confirm=confirm,
+        can_poll=can_poll,
     )
 
 
@@ -77,7 +88,14 @@ def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskI
 
 
 def task_of_registration(
-    registration: Registration, dialect: Dialect, *, ref: str, owner: str, now: int, is_reachable: bool
+    registration: Registration,
+    dialect: Dialect,
+    *,
+    ref: str,
+    owner: str,
+    now: int,
+    is_reachable: bool,
+    is_polled_here: bool = False,
 ) -> TaskRecord:
     """The task that a registration asks for; it gets a URL of its own where the provider can call one back."""
     is_attached = registration.task_id is not None
@@ -89,7 +107,7 @@ def task_of_registration(
         row=0,
         ref=ref,
         provider=dialect.provider,
-        type=registration.type,
+        type=registration.type if registration.task is None else str(registration.task["type"]),
         tags=registration.tags,
         metadata=to_json(registration.metadata).decode(),
         created_by=owner,
@@ -104,6 +122,7 @@ def task_of_registration(
         poll_after=now + round(first_seconds * SECOND),
         next_poll_at=now + round(first_seconds * SECOND),
         deadline_at=now + round(lasts_seconds * SECOND),
+        is_polled_here=is_polled_here,
     )
 
 
@@ -115,6 +134,25 @@ def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
         poll_after=now + round(plan.first_after_callback_seconds * SECOND),
         deadline_at=now + round((plan.window_seconds + plan.grace_seconds) * SECOND),
     )
+
+
+def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Delivery) -> Outcome | None:
+    """The outcome in a kept delivery, whose signature, if it had one, was not asked for."""
+    dialect = dialects.get(task.provider)
+    if dialect is None or delivery.body is None:
+        return None
+    query, body = (delivery.body, b"") if delivery.method == "GET" else (b"", delivery.body)
+    try:
+        said = dialect.read_callback(query=query, body=body).reading
+    except UnreadableError:
+        return None
+    if isinstance(said, Bare):
+        solution = dialect.solution_of(said.code, task.type)
+        said = said if solution is None else Ready(solution)
+    if not isinstance(said, Ready | Failed):
+        return None
+    trust = "token" if delivery.standing_id is None else "standing"
+    return make_outcome(said, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
 
 
 def _storable(header: str) -> str:

@@ -77,6 +77,18 @@ class Ledger(Protocol):
     def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks of this provider that are to be polled here now and that nobody polls, oldest first."""
 
+    def held(self, now: int, limit: int) -> Sequence[TaskRecord]:
+        """Tasks whose callback has been held back for long enough, oldest first."""
+
+    def held_delivery(self, task: TaskRecord) -> Delivery | None:
+        """The first delivery of the task that was held back; None where its bytes are not kept any more."""
+
+    def judge_held(self, task: TaskRecord, verdict: str) -> None:
+        """Gives the deliveries of the task that were held back their verdict."""
+
+    def adopt(self, rows: Sequence[int]) -> None:
+        """Lets the receiver poll the tasks in these rows, but for those that have ended."""
+
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """Keeps a poll in the slot that the task's count of polls says."""
 

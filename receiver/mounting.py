@@ -85,7 +85,8 @@ class MountedReceiver:
         """The new task, or the one that has this `taskId`."""
         inbox = self._inbox
         with _as_client_errors():
-            made = await inbox.register(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
+            take_on = inbox.register if registration.task is None else self._context.submissions.submit
+            made = await take_on(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
         task = made.task
         if made.is_new:
             return registered_view(task, self._context.dialects[task.provider].polls, inbox)

@@ -79,7 +79,8 @@ class TaskRecord:
     URL that created it. `bound_by` is "create" or "callback" for the road by which `task_id` became known. `quota` and
     `kept_bytes`: what it is counted under, if a delivery made it. `joined_ref`: its id went to that task, under which
     it is found. `is_polled_here`: the receiver polls it, at `next_poll_at`; who does has a `lease`, a growing number,
-    until `leased_until`. `polled_at`: when the last poll ended.
+    until `leased_until`. `polled_at`: when the last poll ended. `held_until`: a callback came and is the outcome then,
+    unless the provider, which is being asked, says something else before.
     """
 
     row: int
@@ -112,6 +113,7 @@ class TaskRecord:
     lease: int = 0
     leased_until: int | None = None
     polled_at: int | None = None
+    held_until: int | None = None
     outcome: Outcome | None = None
 
     @property

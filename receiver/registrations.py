@@ -60,10 +60,11 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredTask:
-    """A registration; a repetition of it is told the same. `is_new`: the taskId was not known."""
+    """A registration; a repetition of it is told the same, `is_replayed`. `is_new`: the taskId was not known."""
 
     task: TaskRecord
     is_new: bool
+    is_replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ class Register:
             return None
         if record.body_digest != digest:
             raise ReceiverError("idempotency-key-reused", "Idempotency-Key: it came with another body before")
-        return RegisteredTask(task=_existing(ledger, record.ref), is_new=record.is_new)
+        return RegisteredTask(task=_existing(ledger, record.ref), is_new=record.is_new, is_replayed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

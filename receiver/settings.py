@@ -79,6 +79,29 @@ class Settings(BaseSettings):
         description="JSON object, provider → the secret that it signs its callbacks with. Unset: a signature is not "
         "asked for, the URL alone is the proof.",
     )
+    provider_keys: dict[str, Annotated[SecretStr, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="JSON object, provider → client key. With it the receiver itself polls the tasks of that key, so "
+        "that callers need not, and can submit.",
+    )
+    provider_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="JSON object, provider → base URL: another endpoint, or a sandbox.",
+    )
+    confirm_callbacks: Literal["never", "mismatched", "always"] = Field(
+        "mismatched",
+        description="Which callbacks the provider is asked about: `never` any; `mismatched` those with another task's "
+        "id; `always` all that are not signed, of providers whose key is in `PROVIDER_KEYS`: such a callback is the "
+        "outcome only after 10 s without an answer.",
+    )
+    verification_name: str = Field(
+        "2captcha.txt",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="The file that a provider asks for at the root of the host, to see that it is yours.",
+    )
+    verification_text: str = Field(
+        "", max_length=1000, description="What is answered there, from the provider's account page. Unset: 404."
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
         256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
     )
@@ -142,6 +165,11 @@ class Settings(BaseSettings):
         if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
             raise ValueError("expected no query, fragment or user in it")
         return value.rstrip("/")
+
+    @field_validator("provider_urls")
+    @classmethod
+    def _are_base_urls(cls, value: dict[str, str]) -> dict[str, str]:
+        return {provider: cls._is_base_url(url) or "" for provider, url in value.items()}
 
     @field_validator("allowed_origins")
     @classmethod

@@ -12,8 +12,8 @@ from base64 import b32encode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from client.providers import dialect_named
 from client.providers.values import canonical_json
+from client.sandbox.wires import profile_named
 
 __all__ = ["FAULTS_FIELD", "content_digest", "content_of", "expected_solution", "is_recognition"]
 
@@ -46,10 +46,10 @@ def expected_solution(dialect_name: str, task: Mapping[str, Any]) -> dict[str, A
     Raises:
         BadArgumentError: no such dialect.
     """
-    provider = dialect_named(dialect_name).provider
+    profile_named(dialect_name)
     digest = content_digest(task)
     task_type = str(task.get("type", ""))
-    if provider == "onecaptcha":
+    if dialect_name == "onecaptcha":
         return _onecaptcha_solution(task_type, digest)
     return _capsolver_solution(task_type, digest)
 

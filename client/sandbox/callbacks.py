@@ -166,9 +166,11 @@ class Callbacks:
         if self._settings.callback_body == "solution" and task.error_code is None:
             fields = {"solution": task.solution}
         fields.pop("taskId", None)
-        if self._settings.callback_has_task_id:
+        is_id_sent = self._settings.callback_has_task_id
+        if self._service.profile.is_id_in_callback if is_id_sent is None else is_id_sent:
             is_mixed_up = task.fate.faults.callback == "otherTaskId"
-            fields["taskId"] = self._service.other_task_id(task) if is_mixed_up else task.id
+            task_id = self._service.other_task_id(task) if is_mixed_up else task.id
+            fields["taskId"] = self._service.wire.wire_id(task_id)
         return to_json(fields)
 
     async def _send(self, task: SandboxTask, body: bytes) -> None:

@@ -18,7 +18,7 @@ from client.sandbox.faults import FaultRates
 from client.sandbox.limits import Limits, limits_of
 from client.sandbox.provider import HOST, Sandbox
 from client.sandbox.settings import CallbackBody, Settings
-from client.sandbox.wire import DIALECTS
+from client.sandbox.wires import PROFILES
 
 __all__ = ["main", "sandbox"]
 
@@ -27,7 +27,7 @@ _NOT_NEGATIVE = click.FloatRange(min=0)
 _COUNT = click.IntRange(min=0)
 
 _OPTIONS = [
-    click.option("--dialect", type=click.Choice(sorted(DIALECTS)), help="The provider to speak like; required."),
+    click.option("--dialect", type=click.Choice(sorted(PROFILES)), help="The provider to speak like; required."),
     click.option(
         "--port", type=click.IntRange(0, 65535), default=0, help="On 127.0.0.1; 0, the default: any free one."
     ),
@@ -137,7 +137,7 @@ def sandbox(**options: Any) -> None:
     """
     if options["dialect"] is None:
         # Not left to click, whose text for a missing choice goes over several lines.
-        raise click.UsageError(f"--dialect: expected one of {', '.join(sorted(DIALECTS))}")
+        raise click.UsageError(f"--dialect: expected one of {', '.join(sorted(PROFILES))}")
     try:
         settings = _settings(options)
         provider = Sandbox(options["dialect"], settings, port=options["port"])
@@ -193,7 +193,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         is_status_sent=not options["no_status"],
         error_status=options["error_status"],
         callback_body=options["callback_body"],
-        callback_has_task_id=not options["callback_without_task_id"],
+        callback_has_task_id=False if options["callback_without_task_id"] else None,
         callback_timeout_seconds=_or(options["callback_timeout"], plain.callback_timeout_seconds),
         is_sync_called_back=options["callback_for_sync"],
     )

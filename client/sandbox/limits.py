@@ -64,7 +64,19 @@ ERROR_WINDOW_SECONDS = 60.0
 
 def limits_of(provider: str) -> Limits:
     """The limits of a provider, where nobody asked for others."""
-    return ONECAPTCHA_LIMITS if provider == "onecaptcha" else CAPSOLVER_LIMITS
+    return _LIMITS.get(provider, CAPSOLVER_LIMITS)
+
+
+# PROVIDERS.md 3.3, 3.5, 3.7 and 5; no count of errors that bans is known for any of them.
+_CAPMONSTER_LIMITS = Limits(poll_interval_seconds=2.0, ban_errors=0)
+_LIMITS = {
+    "capkill": _CAPMONSTER_LIMITS,
+    "capmonster": _CAPMONSTER_LIMITS,
+    "captcha69": _CAPMONSTER_LIMITS,
+    "nextcaptcha": Limits(max_polls=0, poll_interval_seconds=0.5, ban_errors=0),
+    "onecaptcha": ONECAPTCHA_LIMITS,
+    "yescaptcha": Limits(ban_errors=0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic_core import to_json
-from uuid_utils import uuid7
 
 from client.errors import BadArgumentError
 from client.sandbox.callbacks import Callbacks, Clock, SentCallback
@@ -19,7 +18,8 @@ from client.sandbox.counts import Stats
 from client.sandbox.fates import FaultsFor
 from client.sandbox.service import Made, Service
 from client.sandbox.settings import Settings
-from client.sandbox.wire import DIALECTS, Answer
+from client.sandbox.wire import Answer
+from client.sandbox.wires import profile_named
 
 __all__ = ["HOST", "Sandbox"]
 
@@ -60,7 +60,7 @@ class Sandbox:
     ) -> None:
         self._settings = settings or Settings()
         _check_settings(dialect, self._settings)
-        self._service = Service(dialect, self._settings, faults_for=faults_for, new_id=lambda: str(uuid7()))
+        self._service = Service(dialect, self._settings, faults_for=faults_for)
         self._clock = clock or _MonotonicClock()
         self._port = port
         self._url = ""
@@ -189,8 +189,7 @@ class Sandbox:
 
 
 def _check_settings(dialect: str, settings: Settings) -> None:
-    if dialect not in DIALECTS:
-        raise BadArgumentError(f"unknown dialect {dialect!r}: expected one of {', '.join(sorted(DIALECTS))}")
+    profile_named(dialect)
     if dialect == "capsolver" and settings.error_status is not None:
         raise BadArgumentError("error_status: capsolver documents 400 and 401, so it is not for you to choose")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from client.providers import dialect_named
 from client.sandbox.accounts import Accounts
 from client.sandbox.answers import expected_solution, is_recognition
 from client.sandbox.counts import Counts, Stats
@@ -18,7 +17,8 @@ from client.sandbox.faults import Faults, HttpFault, draw_http_fault
 from client.sandbox.limits import Block, PollCount, broken_limit, limits_of
 from client.sandbox.reading import RefusalError, TaskRequest, read_fields, read_task_id, read_task_request
 from client.sandbox.settings import Settings
-from client.sandbox.wire import Answer, http_fault_answer, wire_named
+from client.sandbox.wire import Answer, http_fault_answer
+from client.sandbox.wires import profile_named
 
 __all__ = ["Made", "Polled", "SandboxTask", "Service"]
 
@@ -61,21 +61,20 @@ class Polled:
 
 
 class Service:
-    """One provider: its tasks, accounts and limits. `new_id` gives ids that never repeat."""
+    """One provider: its tasks, accounts and limits."""
 
-    def __init__(
-        self, provider: str, settings: Settings, *, faults_for: FaultsFor | None, new_id: Callable[[], str]
-    ) -> None:
-        self._dialect = dialect_named(provider)
+    def __init__(self, provider: str, settings: Settings, *, faults_for: FaultsFor | None) -> None:
+        self._provider = provider
+        self.profile = profile_named(provider)
         self._settings = settings
         self._fates = Fates(settings, faults_for)
-        self._new_id = new_id
+        self._new_id = self.profile.id_maker()
         self._limits = settings.limits or limits_of(provider)
         self._accounts = Accounts(keys=settings.client_keys, balance=settings.balance, cost=settings.cost)
         self._addresses = Block(errors=self._limits.ban_errors, seconds=self._limits.ban_seconds)
         self._keys = Block(errors=self._limits.key_block_errors, seconds=self._limits.key_block_seconds)
         self._tasks: dict[str, SandboxTask] = {}
-        self.wire = wire_named(provider, settings)
+        self.wire = self.profile.wire(settings)
         self.counts = Counts()
 
     @property
@@ -149,7 +148,7 @@ class Service:
             raise RefusalError("ERROR_KEY_TEMP_BLOCKED")
 
     def _create_task(self, fields: Mapping[str, Any], now: float) -> Answer | Made:
-        request = read_task_request(fields, self._dialect.provider)
+        request = read_task_request(fields, self._provider)
         fate = self._fates.fate_of(request.task, request.faults)
         struck = fate.strike_create_task()
         if struck is not None:
@@ -171,9 +170,9 @@ class Service:
             client_key=key,
             created_at=now,
             finished_at=now + seconds,
-            solution=None if error_code else expected_solution(self._dialect.provider, request.task),
+            solution=None if error_code else expected_solution(self._provider, request.task),
             error_code=error_code,
-            callback_url=None if self._dialect.callback is None else request.callback_url,
+            callback_url=request.callback_url if self.profile.has_callback else None,
             fate=fate,
             is_sync=self._is_sync(request, fate.faults),
         )
@@ -181,7 +180,7 @@ class Service:
     def _is_sync(self, request: TaskRequest, faults: Faults) -> bool:
         if faults.sync is not None:
             return faults.sync
-        is_usual = self._dialect.provider == "capsolver" and not self._settings.async_images
+        is_usual = self._provider == "capsolver" and not self._settings.async_images
         return is_usual and is_recognition(request.type)
 
     def _made(self, task: SandboxTask) -> Answer | Made:

@@ -27,7 +27,9 @@ class Settings:
     asynchronous createTask answers. `error_status` is the HTTP status of 1captcha.vip's errors, which is unknown.
     `limits` None takes the provider's. How CapSolver calls back is documented in one sentence only: the body
     (`callback_body`, `callback_has_task_id`), the time-out and whether synchronous tasks are called back
-    (`is_sync_called_back`) are guesses, and yours to change. A `reordered` callback waits `reorder_seconds` at most.
+    (`is_sync_called_back`) are guesses, and yours to change;
+    `callback_has_task_id` None does as the provider is thought to.
+    A `reordered` callback waits `reorder_seconds` at most.
 
     Raises:
         BadArgumentError: a value out of its range; the text names it.
@@ -44,7 +46,7 @@ class Settings:
     is_status_sent: bool = True
     error_status: int | None = None
     callback_body: CallbackBody = "result"
-    callback_has_task_id: bool = True
+    callback_has_task_id: bool | None = None
     callback_timeout_seconds: float = 10.0
     is_sync_called_back: bool = False
     reorder_seconds: float = 5.0

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from client.sandbox.faults import HttpFault
-from client.sandbox.settings import Settings
 
-__all__ = ["DIALECTS", "Answer", "CapSolverWire", "OneCaptchaWire", "Wire", "http_fault_answer", "wire_named"]
+__all__ = ["Answer", "CapSolverWire", "OneCaptchaWire", "Wire", "error_fields", "http_fault_answer", "json_answer"]
 
 _JSON = "application/json"
 _DESCRIPTIONS = {
@@ -44,6 +43,9 @@ class Answer:
 class Wire(Protocol):
     """How one service writes each of its answers."""
 
+    def wire_id(self, task_id: str) -> int | str:
+        """The id as JSON has it."""
+
     def created(self, task_id: str) -> Answer:
         """For createTask: the task was taken, its outcome comes later."""
 
@@ -72,35 +74,39 @@ class CapSolverWire:
 
     is_status_sent: bool = True
 
+    def wire_id(self, task_id: str) -> int | str:
+        """A UUID, as text."""
+        return task_id
+
     def created(self, task_id: str) -> Answer:
         """With `status` "idle" (observed since August 2025), or without one, as the seed has it."""
         state = {"status": "idle"} if self.is_status_sent else {}
-        return _json_answer({**_NO_ERROR_TEXTS, **state, "taskId": task_id})
+        return json_answer({**_NO_ERROR_TEXTS, **state, "taskId": task_id})
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
         """The synchronous answer of the seed."""
-        return _json_answer({**_NO_ERROR_TEXTS, "status": "ready", "solution": solution, "taskId": task_id})
+        return json_answer({**_NO_ERROR_TEXTS, "status": "ready", "solution": solution, "taskId": task_id})
 
     def processing(self, task_id: str) -> Answer:
         """The fields of the ready example without its solution (inferred: no example is shown)."""
-        return _json_answer({"errorId": 0, "taskId": task_id, "status": "processing"})
+        return json_answer({"errorId": 0, "taskId": task_id, "status": "processing"})
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
         """As the newer documentation shows it: with `taskId`, without error texts."""
-        return _json_answer({"errorId": 0, "taskId": task_id, "solution": solution, "status": "ready"})
+        return json_answer({"errorId": 0, "taskId": task_id, "solution": solution, "status": "ready"})
 
     def failed(self, task_id: str, error_code: str) -> Answer:
         """An error with `status` "failed", for which the vendor's own samples test (observed)."""
-        fields = {**_error_fields(error_code), "taskId": task_id, "status": "failed"}
-        return _json_answer(fields, self._error_status(error_code))
+        fields = {**error_fields(error_code), "taskId": task_id, "status": "failed"}
+        return json_answer(fields, self._error_status(error_code))
 
     def balance(self, amount: float) -> Answer:
         """Without error texts, with `packages`, as documented."""
-        return _json_answer({"errorId": 0, "balance": amount, "packages": []})
+        return json_answer({"errorId": 0, "balance": amount, "packages": []})
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
         """The documented error envelope."""
-        return _json_answer(_error_fields(error_code, description), status or self._error_status(error_code))
+        return json_answer(error_fields(error_code, description), status or self._error_status(error_code))
 
     def _error_status(self, error_code: str) -> int:
         return 401 if error_code in _KEY_CODES else 400
@@ -112,23 +118,27 @@ class OneCaptchaWire:
 
     error_status: int = 200
 
+    def wire_id(self, task_id: str) -> int | str:
+        """A UUID, as text."""
+        return task_id
+
     def created(self, task_id: str) -> Answer:
         """The answer of the seed."""
-        return _json_answer({**_NO_ERROR_TEXTS, "taskId": task_id})
+        return json_answer({**_NO_ERROR_TEXTS, "taskId": task_id})
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
         """Never asked for without a test's order: every type is fetched with getTaskResult here."""
-        return _json_answer({**_NO_ERROR_TEXTS, "status": "ready", "solution": solution, "taskId": task_id})
+        return json_answer({**_NO_ERROR_TEXTS, "status": "ready", "solution": solution, "taskId": task_id})
 
     def processing(self, task_id: str) -> Answer:
         """The fields of the ready example without its solution (inferred); no id."""
         del task_id
-        return _json_answer({**_NO_ERROR_NULLS, "status": "processing"})
+        return json_answer({**_NO_ERROR_NULLS, "status": "processing"})
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
         """The ready example of the seed; no id."""
         del task_id
-        return _json_answer({**_NO_ERROR_NULLS, "status": "ready", "solution": solution})
+        return json_answer({**_NO_ERROR_NULLS, "status": "ready", "solution": solution})
 
     def failed(self, task_id: str, error_code: str) -> Answer:
         """`errorId` above 0 says it all: only processing and ready are documented for `status`."""
@@ -137,22 +147,11 @@ class OneCaptchaWire:
 
     def balance(self, amount: float) -> Answer:
         """Unknown; written like its getTaskResult."""
-        return _json_answer({**_NO_ERROR_NULLS, "balance": amount})
+        return json_answer({**_NO_ERROR_NULLS, "balance": amount})
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
         """The documented fields; the codes are those of the family (unknown: none is listed)."""
-        return _json_answer(_error_fields(error_code, description), status or self.error_status)
-
-
-DIALECTS = ("capsolver", "onecaptcha")
-"""The providers that can be spoken like."""
-
-
-def wire_named(provider: str, settings: Settings) -> Wire:
-    """How the provider writes, as far as the settings leave it to the caller."""
-    if provider == "onecaptcha":
-        return OneCaptchaWire(error_status=settings.error_status or 200)
-    return CapSolverWire(is_status_sent=settings.is_status_sent)
+        return json_answer(error_fields(error_code, description), status or self.error_status)
 
 
 def http_fault_answer(fault: HttpFault, wire: Wire) -> Answer:
@@ -172,10 +171,12 @@ _NO_ERROR_TEXTS: dict[str, Any] = {"errorId": 0, "errorCode": "", "errorDescript
 _NO_ERROR_NULLS: dict[str, Any] = {"errorId": 0, "errorCode": None, "errorDescription": None}
 
 
-def _error_fields(error_code: str, description: str | None = None) -> dict[str, Any]:
+def error_fields(error_code: str, description: str | None = None) -> dict[str, Any]:
+    """The three fields of an error, with `errorId` 1 and the usual text unless another is given."""
     text = description or _DESCRIPTIONS.get(error_code, "the task ended with this error")
     return {"errorId": 1, "errorCode": error_code, "errorDescription": text}
 
 
-def _json_answer(fields: dict[str, Any], status: int = 200) -> Answer:
+def json_answer(fields: dict[str, Any], status: int = 200) -> Answer:
+    """An answer with these fields."""
     return Answer(status, to_json(fields))

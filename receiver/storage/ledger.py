@@ -20,6 +20,7 @@ from receiver.records import DELIVERIES_KEPT, SECOND, Delivery, Outcome, PollRec
 from receiver.storage import statements as sql
 from receiver.storage.rows import (
     NO_OUTCOME,
+    delivery_from,
     delivery_id,
     delivery_range,
     delivery_values,
@@ -202,10 +203,38 @@ class SqliteLedger:
     def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
         """See `Ledger`."""
         self.flush()
-        rows = self._connection.execute(sql.SELECT_DUE, (provider, now, now, limit)).fetchall()
+        run, values = self._connection.execute, (provider, now, now, limit)
+        rows = [*run(sql.SELECT_DUE_DISPUTES, values).fetchall(), *run(sql.SELECT_DUE, values).fetchall()][:limit]
         for row in rows:
             self._remember(task_from(row))
         return [task_from(row) for row in rows]
+
+    def held(self, now: int, limit: int) -> Sequence[TaskRecord]:
+        """See `Ledger`."""
+        self.flush()
+        tasks = [task_from(row) for row in self._connection.execute(sql.SELECT_HELD, (now, limit)).fetchall()]
+        for task in tasks:
+            self._remember(task)
+        return tasks
+
+    def held_delivery(self, task: TaskRecord) -> Delivery | None:
+        """See `Ledger`."""
+        self.flush()
+        row = self._connection.execute(sql.SELECT_HELD_DELIVERY, delivery_range(task)).fetchone()
+        return None if row is None else delivery_from(row)
+
+    def judge_held(self, task: TaskRecord, verdict: str) -> None:
+        """See `Ledger`."""
+        self.flush()
+        self._connection.execute(sql.JUDGE_HELD, (verdict, *delivery_range(task)))
+
+    def adopt(self, rows: Sequence[int]) -> None:
+        """See `Ledger`."""
+        self.flush()
+        self._connection.execute(sql.ADOPT, (to_json(list(rows)).decode(),))
+        # What was read before is not so any more.
+        self._tasks.clear()
+        self._owners.clear()
 
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """See `Ledger`."""

@@ -76,6 +76,17 @@ class Store(Protocol):
     async def next_due(self, provider: str) -> int | None:
         """When the next task of this provider is to be polled here."""
 
+    async def next_held(self) -> int | None:
+        """When the next callback that is held back is to be released."""
+
+    async def unpolled(
+        self, provider: str, key_id: str, place: tuple[int, int], *, limit: int
+    ) -> tuple[Sequence[int], tuple[int, int] | None]:
+        """The rows of those tasks that could be polled here with this key and are not, and where to go on.
+
+        Looked at are the next `limit` unfinished tasks behind `place`; there is nowhere to go on at their end.
+        """
+
     async def results(self, after: str | None, *, limit: int, only: ResultFilter, max_bytes: int = PAGE_BYTES) -> Page:
         """The log behind `after`, oldest first; None: from the oldest kept.
 

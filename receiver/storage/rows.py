@@ -60,6 +60,7 @@ def task_from(row: tuple[Any, ...]) -> TaskRecord:
         lease=row[29],
         leased_until=row[30],
         polled_at=row[31],
+        held_until=row[32],
         outcome=None if row[_TASK_WIDTH] is None else Outcome(*row[_TASK_WIDTH:]),
     )
 
@@ -99,6 +100,7 @@ def task_values(task: TaskRecord) -> tuple[Any, ...]:
         task.lease,
         task.leased_until,
         task.polled_at,
+        task.held_until,
     )
 
 
@@ -120,6 +122,7 @@ def task_state(task: TaskRecord) -> tuple[Any, ...]:
         task.lease,
         task.leased_until,
         task.polled_at,
+        task.held_until,
         task.row,
     )
 

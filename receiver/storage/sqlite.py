@@ -211,8 +211,34 @@ class SqliteStore:
         """See `Store`."""
 
         def read(connection: sqlite3.Connection) -> int | None:
-            (due,) = connection.execute(sql.SELECT_NEXT_DUE, (provider,)).fetchone()
+            (due,) = connection.execute(sql.SELECT_NEXT_DUE, {"provider": provider}).fetchone()
             return None if due is None else int(due)
+
+        return await _read(self._scan, read)
+
+    async def next_held(self) -> int | None:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> int | None:
+            (held_until,) = connection.execute(sql.SELECT_NEXT_HELD).fetchone()
+            return None if held_until is None else int(held_until)
+
+        return await _read(self._scan, read)
+
+    async def unpolled(
+        self, provider: str, key_id: str, place: tuple[int, int], *, limit: int
+    ) -> tuple[Sequence[int], tuple[int, int] | None]:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> tuple[Sequence[int], tuple[int, int] | None]:
+            deadline, row = place
+            found = connection.execute(sql.SELECT_UNFINISHED, (deadline, deadline, row, limit)).fetchall()
+            rows = [
+                row
+                for _, row, whose, client_key_id, is_polled_here in found
+                if whose == provider and not is_polled_here and client_key_id in (None, key_id)
+            ]
+            return rows, (found[-1][0], found[-1][1]) if len(found) == limit else None
 
         return await _read(self._scan, read)
 

@@ -11,7 +11,7 @@ TASK_COLUMNS = (
     "id, ref, provider, type, tags, metadata, created_by, client_key_id, has_url, open_to_standing, standing_id, "
     "task_id, task_id_is_integer, bound_by, registered_at, created_at, poll_after, next_poll_at, deadline_at, "
     "hinted_at, is_disputed, deliveries, polls, quota, kept_bytes, joined_ref, position, status, is_polled_here, "
-    "lease, leased_until, polled_at"
+    "lease, leased_until, polled_at, held_until"
 )
 OUTCOME_COLUMNS = (
     "status, solution, error_id, error_code, error_description, source, trust, finished_at, valid_until, supersedes"
@@ -150,7 +150,12 @@ MIGRATIONS = (
     ALTER TABLE task ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE task ADD COLUMN leased_until INTEGER;
     ALTER TABLE task ADD COLUMN polled_at INTEGER;
-    CREATE INDEX task_by_next_poll ON task (provider, next_poll_at) WHERE status = 'processing' AND is_polled_here = 1;
+    ALTER TABLE task ADD COLUMN held_until INTEGER;
+    CREATE INDEX task_by_hold ON task (held_until) WHERE held_until IS NOT NULL;
+    CREATE INDEX task_by_next_poll ON task (provider, next_poll_at)
+        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL;
+    CREATE INDEX task_by_dispute ON task (provider, next_poll_at)
+        WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL;
 
     CREATE TABLE poll (
         id INTEGER PRIMARY KEY,
@@ -222,7 +227,8 @@ UPDATE_TASK = (
     "UPDATE task SET open_to_standing = column1, task_id = column2, task_id_is_integer = column3, bound_by = column4, "
     "next_poll_at = column5, hinted_at = column6, is_disputed = column7, deliveries = column8, polls = column9, "
     "position = column10, status = column11, is_polled_here = column12, lease = column13, leased_until = column14, "
-    "polled_at = column15 FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column16"
+    "polled_at = column15, held_until = column16 "
+    "FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column17"
 )
 # The id goes to another task, under which this one is found from now on.
 RELEASE_TASK_ID = "UPDATE task SET task_id = NULL, joined_ref = ?, status = 'joined' WHERE id = ?"
@@ -257,15 +263,48 @@ SELECT_DELIVERIES = (
 # limit.
 SELECT_DUE = (
     f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'processing' AND task.is_polled_here = 1 "
-    "AND task.provider = ? AND task.next_poll_at <= ? AND (task.leased_until IS NULL OR task.leased_until <= ?) "
-    "ORDER BY task.next_poll_at LIMIT ?"
+    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
+    "AND (task.leased_until IS NULL OR task.leased_until <= ?) ORDER BY task.next_poll_at LIMIT ?"
+)
+# The same for those whose outcome is disputed.
+SELECT_DUE_DISPUTES = (
+    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.is_disputed = 1 AND task.is_polled_here = 1 "
+    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
+    "AND (task.leased_until IS NULL OR task.leased_until <= ?) ORDER BY task.next_poll_at LIMIT ?"
 )
 # When the next of them is due.
-SELECT_NEXT_DUE = (
-    "SELECT min(next_poll_at) FROM task WHERE status = 'processing' AND is_polled_here = 1 AND provider = ?"
+SELECT_NEXT_DUE = """
+    SELECT min(at) FROM (
+        SELECT min(next_poll_at) AS at FROM task
+        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        UNION ALL
+        SELECT min(next_poll_at) FROM task
+        WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+    )
+"""
+# A stretch of the unfinished tasks, in the order of their deadlines; the parameters: deadline, deadline, row, limit.
+SELECT_UNFINISHED = (
+    "SELECT deadline_at, id, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
+    "AND deadline_at >= ? AND (deadline_at, id) > (?, ?) ORDER BY deadline_at, id LIMIT ?"
 )
 # The outcome at a place in the log.
 SELECT_OUTCOME = f"SELECT {OUTCOME_COLUMNS} FROM log WHERE position = ? AND kind = 'result'"
+# The receiver polls these from now on; the parameter is a JSON array of rows.
+ADOPT = (
+    "UPDATE task SET is_polled_here = 1, next_poll_at = coalesce(next_poll_at, poll_after) "
+    "WHERE id IN (SELECT value FROM json_each(?)) AND status = 'processing'"
+)
+# Whose callback has been held back for long enough.
+SELECT_HELD = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.held_until <= ? ORDER BY task.held_until LIMIT ?"
+# When the next of them is.
+SELECT_NEXT_HELD = "SELECT min(held_until) FROM task WHERE held_until IS NOT NULL"
+# The first delivery of a task that was held back.
+SELECT_HELD_DELIVERY = (
+    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
+    "WHERE id BETWEEN ? AND ? AND verdict = 'held' AND body IS NOT NULL ORDER BY id LIMIT 1"
+)
+# What became of the deliveries that were held back.
+JUDGE_HELD = "UPDATE delivery SET verdict = ? WHERE id BETWEEN ? AND ? AND verdict = 'held'"
 # A poll in its slot, like a delivery.
 INSERT_POLL = "INSERT OR REPLACE INTO poll (id, started_at, ended_at, lease, said) VALUES (?, ?, ?, ?, ?)"
 # The polls of one task, in order.

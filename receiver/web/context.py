@@ -11,6 +11,7 @@ from client.providers import Dialect
 from receiver.inbox import Inbox
 from receiver.metrics import Metrics
 from receiver.settings import ApiKey
+from receiver.submissions import Submissions
 from receiver.tickets import Tickets
 from receiver.web.frames import Frames
 from receiver.web.sending import Streams
@@ -20,7 +21,7 @@ __all__ = ["CONTEXT", "Context"]
 
 @dataclass(slots=True)
 class Context:
-    """Everything a handler needs. `inbox`, `frames` and `signing_keys` are there once the application has started."""
+    """Everything a handler needs. `inbox` and what stands below it are there once the application has started."""
 
     dialects: Mapping[str, Dialect]
     api_keys: Sequence[ApiKey]
@@ -32,6 +33,7 @@ class Context:
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)
+    submissions: Submissions = field(init=False)
 
     @property
     def has_started(self) -> bool:

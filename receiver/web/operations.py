@@ -97,7 +97,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: ("The task that has this `taskId` already.", Task), 201: ("A new task.", Registered)},
         problems=(
             *(*_KEYED, *_BODY, *_WRITES, "unreadable-answer", "unknown-task"),
-            *("idempotency-in-flight", "idempotency-key-reused"),
+            *("idempotency-in-flight", "idempotency-key-reused", "provider-refused", "provider-unreachable"),
         ),
     ),
     Operation(
@@ -205,6 +205,13 @@ OPERATIONS: tuple[Operation, ...] = (
         scope="admin",
         answers={200: ("The numbers of this process since its start.", _PLAIN)},
         problems=tuple(slug for slug in _KEYED if slug != "wrong-field"),
+    ),
+    Operation(
+        method="GET",
+        path="/2captcha.txt",
+        summary="The text by which a provider tells that the host is yours.",
+        answers={200: ("The text of the settings.", _PLAIN)},
+        problems=("not-found",),
     ),
     *(
         Operation(method="GET", path=path, summary=summary, answers={200: ("The document.", "application/json")})

@@ -37,7 +37,7 @@ CLOSE_SECONDS = 1.0
 _SLICES = 50
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 # Between the transport's buffer and the frame that is being written, one that stops reading holds about twice this.
-_BUFFER_BYTES = 32 * 1024
+_BUFFER_BYTES = 16 * 1024
 
 _log = structlog.get_logger()
 

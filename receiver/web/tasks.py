@@ -44,7 +44,8 @@ async def register(request: web.Request) -> web.Response:
     if key is not None:
         in_flight.add((owner, key))
     try:
-        registered = await context.inbox.register(registration, owner=owner, idempotency_key=key)
+        take_on = context.inbox.register if registration.task is None else context.submissions.submit
+        registered = await take_on(registration, owner=owner, idempotency_key=key)
     finally:
         in_flight.discard((owner, key or ""))
     if not registered.is_new:

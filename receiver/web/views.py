@@ -61,8 +61,9 @@ def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registere
     url = inbox.callback_url(task)
     return Registered(
         ref=task.ref,
+        task_id=task.task_id,
         callback_url=url,
-        fallback="client",
+        fallback="receiver" if task.is_polled_here else "client",
         poll=PollPlanView(
             first_after_seconds=plan.first_after_seconds if url is None else plan.first_after_callback_seconds,
             interval_seconds=plan.interval_seconds,

@@ -21,6 +21,7 @@ from tests.benchmarks.goals import Goal, table
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.rounds import CONNECTIONS, Contender, Plan, ratio, run_rounds
 from tests.benchmarks.waiting import FULL, QUICK, Waiting, measure_waiting
+from tests.benchmarks.week import DAYS, QUICK_DAYS, Week, simulate_week
 
 _FULL = Plan(rounds=5, requests=6000)
 _QUICK = Plan(rounds=3, requests=1000)
@@ -41,20 +42,27 @@ class Measured:
     machine: Mapping[str, Any]
     callbacks: tuple[Contenders, Contenders] | None
     waiting: Waiting | None
+    week: Week | None
+
+    @property
+    def parts(self) -> Mapping[str, Waiting | Week]:
+        """Those that show themselves, by their names."""
+        named = {"waiting": self.waiting, "week": self.week}
+        return {name: part for name, part in named.items() if part is not None}
 
     def goals(self) -> Sequence[Goal]:
         """All figures that have a goal."""
         goals = [] if self.callbacks is None else list(_goals(*self.callbacks))
-        return goals + ([] if self.waiting is None else list(self.waiting.goals()))
+        return goals + [goal for part in self.parts.values() for goal in part.goals()]
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="About a minute, with figures that scatter more.")
-@click.option("--only", type=click.Choice(["callbacks", "waiting"]), help="Measure this part alone.")
+@click.option("--only", type=click.Choice(["callbacks", "waiting", "week"]), help="Measure this part alone.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write all figures to this file.")
 @click.option("--folder", type=click.Path(path_type=Path), default="build", help="Where the databases lie meanwhile.")
 def main(*, quick: bool, only: str | None, json_file: Path | None, folder: Path) -> None:
-    """Measure the receiver beside what it is compared with, and those that wait for it."""
+    """Measure the receiver beside what it is compared with, those that wait for it, and its schedule in a week."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="bench-", dir=folder.absolute()) as name,
@@ -68,9 +76,10 @@ def main(*, quick: bool, only: str | None, json_file: Path | None, folder: Path)
 
 async def _measure(folder: Path, only: str | None, *, is_quick: bool) -> Measured:
     machine = describe_machine(folder)
-    callbacks = await run_rounds(folder, _QUICK if is_quick else _FULL) if only != "waiting" else None
-    waiting = await measure_waiting(folder, QUICK if is_quick else FULL) if only != "callbacks" else None
-    return Measured(machine, callbacks, waiting)
+    callbacks = await run_rounds(folder, _QUICK if is_quick else _FULL) if only in {None, "callbacks"} else None
+    waiting = await measure_waiting(folder, QUICK if is_quick else FULL) if only in {None, "waiting"} else None
+    week = simulate_week(QUICK_DAYS if is_quick else DAYS) if only in {None, "week"} else None
+    return Measured(machine, callbacks, waiting, week)
 
 
 def _goals(called: Contenders, fetched: Contenders) -> Sequence[Goal]:
@@ -92,8 +101,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
         figures["connections"] = CONNECTIONS
         figures["callbacks"] = {name: contender.figures() for name, contender in called.items()}
         figures["fetches"] = {name: contender.figures() for name, contender in fetched.items()}
-    if measured.waiting is not None:
-        figures["waiting"] = measured.waiting.figures()
+    figures |= {name: part.figures() for name, part in measured.parts.items()}
     return figures | {"goals": [asdict(goal) for goal in measured.goals()]}
 
 
@@ -104,8 +112,9 @@ def _show(measured: Measured) -> None:
         called, fetched = measured.callbacks
         _show_rounds(console, f"callbacks, {CONNECTIONS} connections", called, _SERVERS)
         _show_rounds(console, "fetch by id", fetched, {})
-    for shown in [] if measured.waiting is None else measured.waiting.tables():
-        console.print(shown)
+    for part in measured.parts.values():
+        for shown in part.tables():
+            console.print(shown)
     goals = table("against the goals", "measured", "goal")
     for goal in measured.goals():
         goals.add_row(goal.name, f"{goal.value:,.2f}", goal.wanted)

@@ -42,6 +42,15 @@ _KNOWN = Known(plan=_PLAN, submitted_at=1000.0, deadline_at=1330.0, expects_call
         pytest.param({}, 1000.0, Wait(1035.0), id="behind-a-callback-the-first-poll-is-late"),
         pytest.param({}, 1035.0, Poll(), id="and-made-when-it-is-due"),
         pytest.param({"expects_callback": False}, 1000.0, Wait(1003.0), id="without-one-it-is-made-early"),
+        pytest.param({"is_polled_elsewhere": True}, 1100.0, Wait(1180.0), id="where-the-receiver-polls-late-at-most"),
+        pytest.param({"is_polled_elsewhere": True}, 1180.0, Poll(), id="but-then-all-the-same"),
+        pytest.param({"is_polled_elsewhere": True, "is_hinted": True}, 1050.0, Wait(1180.0), id="hints-are-not-for-us"),
+        pytest.param(
+            {"is_polled_elsewhere": True, "silent_since": 1010.0},
+            1010.0 + SILENCE_SECONDS,
+            Poll(),
+            id="a-silent-receiver-does-not-poll",
+        ),
         pytest.param({"first_poll_seconds": 5.0}, 1005.0, Poll(), id="the-caller-may-choose-when"),
         pytest.param({"is_hinted": True}, 1001.0, Poll(), id="a-hint-brings-it-to-now"),
         pytest.param(

@@ -30,7 +30,7 @@ async def test_a_registration_tells_how_to_go_on(api: Api) -> None:
 
     fields = answer.json
     assert answer.status == 201
-    assert set(fields) == {"ref", "callbackUrl", "fallback", "poll", "deadlineAt", "cursor"}
+    assert set(fields) == {"ref", "taskId", "callbackUrl", "fallback", "poll", "deadlineAt", "cursor"}
     assert fields["callbackUrl"].startswith("https://hooks.example/in/callback/capsolver/")
     assert len(fields["callbackUrl"].rsplit("/", 1)[1]) == 64
     assert (fields["fallback"], fields["poll"]["maxPolls"], fields["poll"]["windowSeconds"]) == ("client", 120, 300)

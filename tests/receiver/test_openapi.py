@@ -52,7 +52,7 @@ async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
 
 def test_every_route_is_an_operation(tmp_path: Path) -> None:
     """Neither more nor less than what the application answers; HEAD comes with GET for probes."""
-    app = create_app(Settings(database=tmp_path / "receiver.db", _env_file=None))
+    app = create_app(Settings(database=tmp_path / "receiver.db", verification_text="text", _env_file=None))
     routes = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()

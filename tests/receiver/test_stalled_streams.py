@@ -21,8 +21,8 @@ from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
 
 _REQUESTS = {"websocket": websocket_request(ADMIN), "events": events_request(ADMIN)}
 _BUFFER = 4096
-# Who sends begins to wait at 32 kB, and goes on once less than this is left.
-_MUCH = 8 * 1024
+# Who sends begins to wait at 16 kB, and goes on once less than this is left.
+_MUCH = 4 * 1024
 
 
 @asynccontextmanager

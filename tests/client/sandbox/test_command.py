@@ -53,8 +53,11 @@ async def test_it_says_where_it_listens_and_stops_by_a_signal(number: signal.Sig
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ("", "--dialect: expected one of capsolver, onecaptcha"),
-        ("--dialect twocaptcha", "'twocaptcha' is not one of 'capsolver', 'onecaptcha'"),
+        (
+            "",
+            "--dialect: expected one of capkill, capmonster, capsolver, captcha69, nextcaptcha",
+        ),
+        ("--dialect nobody", "'nobody' is not one of 'capkill', 'capmonster', 'capsolver'"),
         ("--dialect capsolver --port 70000", "'--port': 70000 is not in the range"),
         ("--dialect capsolver --callback-lost 2", "'--callback-lost': 2.0 is not in the range"),
         ("--dialect capsolver --fails nan", "fails: expected a probability"),

@@ -1,0 +1,212 @@
+"""The commands behind the receiver's own polls: take what is due, tell what came of it, adopt tasks. Pure.
+
+A poll is taken with a lease, a number that grows with each: whoever comes back with an older one polled a second time,
+which is harmless and counted, but does not decide when the next poll is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from client.protocol import Verdict
+from client.providers import PollPlan
+from client.providers.readings import Unknown
+from receiver.decisions import is_open, make_outcome, settle, weigh
+from receiver.ledger import Ledger
+from receiver.records import SECOND, Delivery, Outcome, PollRecord, TaskRecord
+from receiver.registrations import Answered
+
+__all__ = [
+    "LEASE_SECONDS",
+    "Adopt",
+    "FinishPoll",
+    "PollRules",
+    "PolledTask",
+    "Read",
+    "ReleaseHeld",
+    "TakeDue",
+    "rules_of",
+]
+
+Read = Callable[[TaskRecord, Delivery], Outcome | None]
+"""What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
+
+LEASE_SECONDS = 30.0
+"""How long a poll that was taken is nobody else's: longer than a poll and its place in the line may take.
+
+After a crash the task waits for so long.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollRules:
+    """The limits of a provider on one task, in µs."""
+
+    interval: int
+    window: int
+    grace: int
+    max_polls: int | None
+
+
+def rules_of(plan: PollPlan) -> PollRules:
+    """The limits in a plan."""
+    return PollRules(
+        interval=round(plan.interval_seconds * SECOND),
+        window=round(plan.window_seconds * SECOND),
+        grace=round(plan.grace_seconds * SECOND),
+        max_polls=plan.max_polls,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeDue:
+    """Takes at most `limit` tasks that are due, each with a lease; those with no polls left are not due any more."""
+
+    provider: str
+    now: int
+    limit: int
+    rules: PollRules
+    refs: Sequence[str] = ()
+    weight: int = 0
+
+    def decide(self, ledger: Ledger) -> Sequence[TaskRecord]:
+        """The tasks, oldest first."""
+        taken = []
+        for due in ledger.due(self.provider, self.now, self.limit):
+            if self.rules.max_polls is not None and due.polls >= self.rules.max_polls:
+                ledger.change(due.evolve(next_poll_at=None))
+                continue
+            leased_until = self.now + round(LEASE_SECONDS * SECOND)
+            task = due.evolve(lease=due.lease + 1, leased_until=leased_until)
+            ledger.change(task)
+            taken.append(task)
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class PolledTask:
+    """What became of a poll. `is_doubled`: somebody else had taken the task meanwhile.
+
+    `is_contradicted`: a callback that had been held back said something else than the provider.
+    """
+
+    verdict: Verdict
+    task: TaskRecord
+    is_doubled: bool
+    is_contradicted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishPoll:
+    """A poll has ended.
+
+    `answered` is None where nothing was learned; `next_after` is when to poll again, in µs. `read` tells what a
+    callback says that was held back until the provider was asked.
+    """
+
+    ref: str
+    poll: PollRecord
+    answered: Answered | None
+    next_after: int
+    rules: PollRules
+    read: Read
+
+    @property
+    def refs(self) -> Sequence[str]:
+        """The task."""
+        return (self.ref,)
+
+    @property
+    def weight(self) -> int:
+        """The size of the answer."""
+        return 0 if self.answered is None else self.answered.size
+
+    def decide(self, ledger: Ledger) -> PolledTask | None:
+        """What became of it; None where the task was deleted meanwhile."""
+        task = ledger.task(self.ref)
+        while task is not None and task.joined_ref is not None:
+            task = ledger.task(task.joined_ref)
+        if task is None:
+            return None
+        is_doubled = task.lease != self.poll.lease
+        task = task.evolve(polls=task.polls + 1, polled_at=max(self.poll.ended_at, task.polled_at or 0))
+        if not is_doubled:
+            task = task.evolve(leased_until=None, next_poll_at=self._next(task))
+        ledger.keep_poll(task, self.poll)
+        ledger.change(task)
+        outcome = None if self.answered is None else self.answered.outcome_of(task)
+        if self.answered is None or outcome is None:
+            return PolledTask("notFinal", task, is_doubled)
+        if task.held_until is not None:
+            return self._confirm(ledger, task, make_outcome(outcome, replace(self.answered.origin, trust="confirmed")))
+        verdict, task = settle(ledger, task, make_outcome(outcome, self.answered.origin))
+        return PolledTask(verdict, task, is_doubled)
+
+    def _confirm(self, ledger: Ledger, task: TaskRecord, polled: Outcome) -> PolledTask:
+        """What the provider says wins over a callback that was held back; whether they say the same is kept."""
+        held = _held_outcome(ledger, task, self.read)
+        ledger.judge_held(task, "late" if held is None or weigh(polled, held) != "disagreed" else "disagreed")
+        is_contradicted = held is not None and weigh(polled, held) == "disagreed"
+        verdict, settled = settle(ledger, task, polled)
+        return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
+
+    def _next(self, task: TaskRecord) -> int | None:
+        """When the task is to be polled again; None: never, as things are."""
+        if task.outcome is not None and not task.is_disputed and not task.outcome.is_provisional:
+            return None
+        if self.rules.max_polls is not None and task.polls >= self.rules.max_polls:
+            return None
+        was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
+        at = self.poll.ended_at + (self.rules.interval if was_hinted else max(self.next_after, self.rules.interval))
+        window_ends_at = task.created_at + self.rules.window
+        if at < window_ends_at:
+            return at
+        # Beyond the window there is one thing left to learn: that the provider still does not know the id.
+        last_at = window_ends_at + self.rules.grace
+        is_unknown = self.answered is not None and isinstance(self.answered.reading, Unknown)
+        return last_at if is_unknown and self.poll.ended_at < last_at else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseHeld:
+    """Callbacks that were held back for long enough are the outcomes of at most `limit` tasks; the answer is how many.
+
+    `read` tells what each of them says, by the provider.
+    """
+
+    now: int
+    limit: int
+    read: Read
+    refs: Sequence[str] = ()
+    weight: int = 0
+
+    def decide(self, ledger: Ledger) -> int:
+        """How many were released."""
+        tasks = ledger.held(self.now, self.limit)
+        for task in tasks:
+            held = _held_outcome(ledger, task, self.read) if is_open(task) else None
+            ledger.judge_held(task, "accepted" if held is not None else "notFinal")
+            if held is None:
+                ledger.change(task.evolve(held_until=None))
+            else:
+                settle(ledger, task, held)
+        return len(tasks)
+
+
+def _held_outcome(ledger: Ledger, task: TaskRecord, read: Read) -> Outcome | None:
+    delivery = ledger.held_delivery(task)
+    return None if delivery is None else read(task, delivery)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """From now on the receiver polls these tasks, unless they have ended: it was given the key of their provider."""
+
+    rows: Sequence[int]
+    refs: Sequence[str] = ()
+    weight: int = 0
+
+    def decide(self, ledger: Ledger) -> None:
+        """Nothing."""
+        ledger.adopt(self.rows)

@@ -1,0 +1,94 @@
+"""`callback-receiver providers`: what is known of each provider, who says so, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from client.providers import CallbackRule, Dialect, dialect_named
+from client.providers.v1_family import V1Dialect
+from receiver.catalog import known_dialects
+from receiver.settings import load_settings
+
+__all__ = ["called_back", "providers", "submitted_through"]
+
+
+@click.command(epilog="Exit codes: 0 done, 2 refused.")
+@click.argument("name", required=False)
+@click.option("--json", "is_json", is_flag=True, help="One line of JSON for each provider.")
+def providers(name: str | None, *, is_json: bool) -> None:
+    """List the providers, or all that is known of NAME: each fact with its source and how sure it is.
+
+    Documented: the provider says so. Observed: seen in its code, another's or a capture. Inferred: concluded from
+    those. Unknown: looked for in vain. Those of RECEIVER_PROVIDERS_FILE are among them.
+    """
+    dialects = known_dialects(load_settings(Path.cwd(), serves=False))
+    chosen = dialects if name is None else {name: dialect_named(name, dialects)}
+    for dialect in chosen.values():
+        if is_json:
+            click.echo(json.dumps(_as_json(dialect), ensure_ascii=False))
+        elif name is None:
+            click.echo(f"{dialect.provider:16} {submitted_through(dialect):42} {called_back(dialect.callback)}")
+        else:
+            for line in _lines(dialect):
+                click.echo(line)
+
+
+def submitted_through(dialect: Dialect) -> str:
+    """How tasks are submitted, in a few words."""
+    if not getattr(dialect, "has_api", True):
+        return "not known"
+    how = "in.php, res.php" if isinstance(dialect, V1Dialect) else "createTask"
+    return how if dialect.base_url else f"{how}, at an address that you give"
+
+
+def called_back(rule: CallbackRule | None) -> str:
+    """How callbacks come, in a few words."""
+    if rule is None:
+        return "no callback: polled"
+    methods = " or ".join(sorted(rule.methods))
+    shapes = {"result": "JSON: the getTaskResult answer", "code": "form: id and answer"}
+    if rule.shape == "code" and "POST" not in rule.methods:
+        shapes["code"] = "query: id and answer"
+    signed = ", signed" if rule.signature is not None else ""
+    no_id = ", perhaps without taskId" if rule.task_id == "missing" else ""
+    return f"{methods}, {shapes.get(rule.shape, 'JSON: an envelope of its own')}{no_id}{signed}"
+
+
+def _lines(dialect: Dialect) -> Iterator[str]:
+    for about, value in _summary(dialect).items():
+        if value is not None:
+            yield f"{about:20} {value}"
+    for fact in dialect.facts:
+        yield ""
+        yield f"{fact.about}: {fact.known}"
+        yield f"    {fact.mark}: {fact.source}"
+
+
+def _summary(dialect: Dialect) -> Mapping[str, Any]:
+    plan, limits = dialect.polls, dialect.key_limits
+    submits = None if limits.submits is None else f"{limits.submits.count} in {limits.submits.seconds:g} s"
+    errors = None if limits.errors is None else f"{limits.errors.count} in {limits.errors.seconds:g} s"
+    most = "" if plan.max_polls is None else f", at most {plan.max_polls}"
+    return {
+        "provider": dialect.provider,
+        "endpoint": dialect.base_url or "has to be given",
+        "submitted through": submitted_through(dialect),
+        "calls back": called_back(dialect.callback),
+        "first poll": f"{plan.first_after_seconds:g} s, behind a callback {plan.first_after_callback_seconds:g} s",
+        "polls": f"every {plan.interval_seconds:g} s, for {plan.window_seconds:g} s{most}",
+        "submits allowed": submits,
+        "errors before a ban": errors,
+        "answers live": None if dialect.answer_life_seconds is None else f"{dialect.answer_life_seconds:g} s",
+    }
+
+
+def _as_json(dialect: Dialect) -> dict[str, Any]:
+    facts = [
+        {"about": fact.about, "known": fact.known, "mark": fact.mark, "source": fact.source} for fact in dialect.facts
+    ]
+    return {**{name: value for name, value in _summary(dialect).items() if value is not None}, "facts": facts}

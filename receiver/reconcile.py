@@ -1,0 +1,265 @@
+"""The receiver's own fallback polls: every unfinished task of an account is seen through, callback or not.
+
+When each task is due stands in the store, so that a restart changes nothing. Due tasks are taken with a lease, asked
+for within the limits of the key, oldest first, and what came of it is stored; a process that dies in between leaves a
+lease that runs out, and the task is asked for once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from client.errors import ProviderUnreachableError
+from client.provider_api import Answered as ProviderAnswer
+from client.provider_api import ProviderBusyError
+from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, Unknown
+from client.timing import backoff_seconds
+from receiver.accounts import Account
+from receiver.decisions import Origin
+from receiver.errors import ReceiverError
+from receiver.hub import Waiter
+from receiver.polling import Adopt, FinishPoll, PolledTask, Read, TakeDue, rules_of
+from receiver.records import SECOND, PollRecord, TaskRecord
+from receiver.registrations import Answered
+from receiver.storage.protocol import Store
+
+__all__ = ["PollCounts", "Reconciler"]
+
+_POLL_SECONDS = 20.0
+# A lease must outlast the poll: one that has less left is not begun any more.
+_LEASE_LEFT_SECONDS = _POLL_SECONDS + 5.0
+_AT_ONCE = 50
+# What is taken stands in line for the key's next turns; it must come to its turn while its lease is fresh.
+_TURNS_AHEAD_SECONDS = 2.0
+_TICK_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
+_WRITE_TRIES = 5
+_ADOPT_AT_ONCE = 500
+_HALT_SECONDS = (60.0, 1800.0)
+_PAUSE_SECONDS = 5.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class PollCounts:
+    """What the polls of one provider came to since the start."""
+
+    sent: int = 0
+    answers: int = 0
+    failures: int = 0
+    doubled: int = 0
+    contradicted: int = 0
+
+
+class Reconciler:
+    """Polls the tasks of one account. `run` it; `nudge` it where something may be due now.
+
+    `read` tells what a callback says that was held back until the provider was asked.
+    """
+
+    def __init__(self, account: Account, store: Store, now: Callable[[], int], read: Read) -> None:
+        self.counts = PollCounts()
+        self._account = account
+        self._store = store
+        self._now = now
+        self._read = read
+        self._rules = rules_of(account.dialect.polls)
+        self._polling: set[asyncio.Task[None]] = set()
+        self._waiter = Waiter()
+        self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
+        self._halts = 0
+        self._is_paused = False
+
+    @property
+    def provider(self) -> str:
+        """Whose tasks they are."""
+        return self._account.dialect.provider
+
+    def nudge(self) -> None:
+        """Looks for what is due at once, not at the next tick."""
+        self._waiter.wake()
+
+    async def run(self) -> None:
+        """Runs until it is cancelled; then polls that are under way are given up, and their leases run out."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._adopt(), name="adopt")
+            while True:
+                self._waiter.clear()
+                for task in await self._take():
+                    polling = group.create_task(self._poll(task), name="poll")
+                    self._polling.add(polling)
+                    polling.add_done_callback(self._ended)
+                await self._waiter.wait(_TICK_SECONDS)
+
+    def _ended(self, polling: asyncio.Task[None]) -> None:
+        self._polling.discard(polling)
+        if len(self._polling) == self._most - 1:
+            self._waiter.wake()
+
+    async def _adopt(self) -> None:
+        """Takes on the tasks that were registered while the receiver did not have this key, a few at a time."""
+        place = (0, 0)
+        while True:
+            try:
+                rows, following = await self._store.unpolled(
+                    self.provider, self._account.key_id, place, limit=_ADOPT_AT_ONCE
+                )
+                if rows:
+                    await self._store.write(Adopt(rows=rows))
+                    _log.info("tasks.adopted", provider=self.provider, tasks=len(rows))
+            except ReceiverError as error:
+                _log.warning("tasks.not_adopted", provider=self.provider, reason=error.detail)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if following is None:
+                return
+            place = following
+            await asyncio.sleep(0.01)
+
+    async def _take(self) -> list[TaskRecord]:
+        """What is due and can be asked for now."""
+        now, room = self._now(), self._most - len(self._polling)
+        if room <= 0 or self._is_key_paused():
+            return []
+        try:
+            due = await self._store.next_due(self.provider)
+            if due is None or due > now:
+                return []
+            command = TakeDue(provider=self.provider, now=now, limit=room, rules=self._rules)
+            return list(await self._store.write(command))
+        except ReceiverError as error:
+            _log.warning("polls.not_taken", provider=self.provider, reason=error.detail)
+            await asyncio.sleep(_RETRY_SECONDS)
+            return []
+
+    def _is_key_paused(self) -> bool:
+        is_paused = self._account.gate.paused_until > self._account.timing.clock()
+        if self._is_paused and not is_paused:
+            _log.info("provider.resumed", provider=self.provider)
+        self._is_paused = is_paused
+        return is_paused
+
+    async def _poll(self, task: TaskRecord) -> None:
+        await self._account.gate.turn()
+        started_at = self._now()
+        if (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND or self._is_key_paused():
+            # The process was held up, or the key: the lease runs out, and the task is due again.
+            return
+        self.counts.sent += 1
+        answered = await self._ask(task)
+        ended_at = self._now()
+        said = None if answered is None else answered.said
+        poll = PollRecord(started_at, max(ended_at, started_at), task.lease, _word(said))
+        await self._finish(task, poll, said)
+
+    async def _ask(self, task: TaskRecord) -> ProviderAnswer[Reading] | None:
+        if task.task_id is None:
+            return None
+        account = self._account
+        try:
+            answered = await account.api.get_task_result(task.task_id, seconds=_POLL_SECONDS)
+        except ProviderUnreachableError as error:
+            self.counts.failures += 1
+            pause = error.retry_after_seconds if isinstance(error, ProviderBusyError) else None
+            self._pause(pause or _PAUSE_SECONDS if isinstance(error, ProviderBusyError) else 0.0, str(error))
+            return None
+        said = answered.said
+        if isinstance(said, Refused):
+            self.counts.failures += 1
+            self._refused(said, answered.retry_after_seconds)
+        else:
+            self.counts.answers += 1
+            self._halts = 0
+        return answered
+
+    def _refused(self, said: Refused, retry_after_seconds: float | None) -> None:
+        if said.reaction is Reaction.WAIT:
+            return
+        if said.reaction is Reaction.SLOW:
+            self._pause(retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS, said.error_code)
+            return
+        # A key or an account that is refused stays so until a person acts; to go on asking gets it banned.
+        first, most = _HALT_SECONDS
+        seconds = backoff_seconds(self._halts, self._account.timing.random, first=first, most=most)
+        self._halts += 1
+        _log.error(
+            "provider.refused",
+            provider=self.provider,
+            errorCode=said.error_code[:80],
+            about=said.about,
+            seconds=round(seconds),
+            consequence="its tasks wait for callbacks alone meanwhile",
+        )
+        self._account.gate.pause(seconds)
+
+    def _pause(self, seconds: float, reason: str) -> None:
+        if seconds > 0:
+            self._account.gate.pause(seconds)
+            _log.warning("provider.paused", provider=self.provider, seconds=round(seconds, 1), reason=reason[:200])
+
+    async def _finish(self, task: TaskRecord, poll: PollRecord, said: Reading | None) -> None:
+        command = FinishPoll(
+            ref=task.ref,
+            poll=poll,
+            answered=None if said is None or isinstance(said, Refused) else self._answered(said, poll.ended_at),
+            next_after=self._rules.interval,
+            rules=self._rules,
+            read=self._read,
+        )
+        for _ in range(_WRITE_TRIES):
+            try:
+                polled = await self._store.write(command)
+            except ReceiverError as error:
+                _log.warning("poll.not_stored", ref=task.ref, reason=error.detail)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if polled is not None:
+                self._tell(poll, polled)
+            return
+
+    def _answered(self, said: Reading, now: int) -> Answered:
+        dialect = self._account.dialect
+        return Answered(
+            reading=said,
+            origin=Origin("poll", "polled", now, dialect.answer_life_seconds),
+            polls=None,
+            reported_at=now,
+            unknown_final_after=self._rules.window + self._rules.grace,
+            size=0,
+        )
+
+    def _tell(self, poll: PollRecord, polled: PolledTask) -> None:
+        if polled.is_doubled:
+            self.counts.doubled += 1
+        task = polled.task
+        if polled.is_contradicted:
+            self.counts.contradicted += 1
+            _log.warning("callback.contradicted", provider=self.provider, ref=task.ref, consequence="the poll wins")
+        _log.info(
+            "task.polled",
+            provider=self.provider,
+            ref=task.ref,
+            said=poll.said,
+            verdict=polled.verdict,
+            polls=task.polls,
+            isDoubled=polled.is_doubled,
+            milliseconds=(poll.ended_at - poll.started_at) // 1000,
+        )
+
+
+def _word(said: Reading | None) -> str:
+    """What the provider called it, for the timeline: never a solution."""
+    match said:
+        case None:
+            return "unreachable"
+        case Ready():
+            return "ready"
+        case Pending(state):
+            return f"processing {state[:64]}".rstrip() if state != "processing" else "processing"
+        case Failed() | Refused() | Unknown():
+            return f"{type(said).__name__.lower()} {said.error_code[:64]}"

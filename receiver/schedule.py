@@ -1,0 +1,248 @@
+"""When to poll a provider for an answer whose callback is awaited, learned from the callbacks it made. Pure.
+
+Times are arguments, in seconds; `at` is on one axis that survives a restart. Three things are learned:
+
+* how long callbacks take, for each type of task: one is overdue when it took a third longer than the 90th percentile of
+  the last ones. The 95th or 99th would be the one or two highest of a window that forgets soon enough, so stragglers
+  would set it. A lower one, or no margin, wastes polls; a higher margin makes lost callbacks cost more. The simulated
+  week (`tests/benchmarks/week.py`) chose these: fewer than one poll in ten tasks is needless;
+* that they come late: a callback after the poll that brought the answer is counted by its own latency, so that a few
+  of those lengthen the wait;
+* that they do not come: then tasks are polled as if no callback was expected, until callbacks come again.
+
+The provider's limits are kept whatever was learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from client.providers import PollPlan
+from receiver.latencies import LARGEST, QUANTILE, Latencies
+
+__all__ = ["ENOUGH", "MOST_TYPES", "Change", "Schedule"]
+
+ENOUGH = 20
+"""So many callbacks must have been seen before they say anything."""
+
+MOST_TYPES = 16
+"""So many types of task are told apart; of more, those that were not seen for longest are forgotten."""
+
+_MARGIN = 4.0 / 3.0
+_STRETCH = 3.0
+_WORTH_TELLING = 0.5
+
+# A lost callback adds one to the doubt, one that comes takes three off: so it grows only where more than three in four
+# are lost. Callbacks are held to fail from the lower bound on; then the doubt starts at the upper one and must go down
+# to nothing. So there is a long way back, which costs no more than some polls, and no going to and fro.
+_ENTERS_AT = 12
+_FULL_DOUBT = 30
+_RELIEF = 3
+_PROBE_EVERY = 20
+
+# So each wait is about a tenth of all waiting since the first poll, up to the limit.
+_GROWTH = 1.1
+_WIDEST = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something to report once: callbacks began to fail ("entered") or came again ("left"), or waits changed."""
+
+    kind: Literal["entered", "left", "schedule"]
+    words: str
+
+
+class Schedule:
+    """What was learned of one provider. Only tasks that expected a callback are to be told to it."""
+
+    def __init__(self, plan: PollPlan) -> None:
+        self._plan = plan
+        self._all = Latencies()
+        self._types: OrderedDict[str, Latencies] = OrderedDict()
+        self._doubt = 0
+        self._doubted_since = 0.0
+        self._polled_in_a_row = 0
+        self._is_failing = False
+        self._told = self._learned(None)
+
+    @property
+    def callbacks_failing(self) -> bool:
+        """Whether tasks are polled as if no callback was expected."""
+        return self._is_failing
+
+    def answered(
+        self,
+        task_type: str | None,
+        latency_seconds: float,
+        source: Literal["callback", "poll"],
+        *,
+        called_back_late: bool,
+        at: float,
+    ) -> Change | None:
+        """Counts an answer that came `latency_seconds` after its task was submitted; gives what to report.
+
+        `called_back_late`: the callback came when a poll had already brought the answer, and that poll was counted. An
+        answer by "poll" is taken for a lost callback until then, so it is the same as `lost`.
+        """
+        if source == "poll":
+            return self.lost(at=at)
+        self._count_latency(task_type, latency_seconds)
+        self._polled_in_a_row = 0
+        self._doubt = max(0, self._doubt - _RELIEF - called_back_late)
+        if self._is_failing and self._doubt == 0:
+            self._is_failing = False
+            self._told = self._learned(None)
+            return Change("left", f"callbacks come again: {self.explain()}")
+        return self._changed()
+
+    def lost(self, *, at: float) -> Change | None:
+        """Counts a task that ended without its callback; gives what to report.
+
+        Callbacks count as failing only after the longest time for which one is waited, so that those which have only
+        become slow are not mistaken.
+        """
+        # An earlier `at` means that the clock was set back: then the time is counted from there.
+        self._doubted_since = at if self._doubt == 0 else min(self._doubted_since, at)
+        self._doubt = min(self._doubt + 1, _FULL_DOUBT)
+        self._polled_in_a_row += 1
+        is_certain = self._doubt >= _ENTERS_AT and at - self._doubted_since >= self._latest_seconds()
+        if self._is_failing or not is_certain:
+            return None
+        self._is_failing, self._doubt = True, _FULL_DOUBT
+        return Change("entered", f"callbacks are failing: {self.explain()}")
+
+    def first_poll_after(self, task_type: str | None, *, expects_callback: bool) -> float:
+        """How many seconds after its submission a task is to be polled first, if nothing has come by then.
+
+        Behind a callback it is when that is overdue; while callbacks fail, it is as if none was expected. Then the
+        tasks submitted after every twentieth answer still get the longer wait: a provider may not call back for what
+        was already fetched, and would never be seen to work again.
+        """
+        if not expects_callback or (self._is_failing and self._polled_in_a_row % _PROBE_EVERY):
+            return self._plan.first_after_seconds
+        return self._learned(task_type)
+
+    def next_poll_after(self, polls: int, *, elapsed_seconds: float = 0.0) -> float:
+        """How many seconds after poll number `polls` the next one is due; infinity: never.
+
+        It is never below the plan's interval, nor beyond its number of polls, nor, `elapsed_seconds` after the
+        submission, beyond its window.
+        """
+        plan = self._plan
+        if plan.max_polls is not None and polls >= plan.max_polls:
+            return math.inf
+        # The exponent is bounded because a float is.
+        growth = min(_GROWTH ** min(max(polls - 1, 0), 100), _WIDEST)
+        wait = plan.interval_seconds * growth
+        left = plan.window_seconds - elapsed_seconds
+        if wait >= left:
+            # One last look before the provider forgets the answer, where there is room for it.
+            wait = max(plan.interval_seconds, left - plan.interval_seconds)
+        return wait if wait < left else math.inf
+
+    def explain(self, task_type: str | None = None) -> str:
+        """In words when a task of this type is polled first, and why."""
+        if self._is_failing:
+            wait = f"polled from {self._plan.first_after_seconds:.3g} s on"
+            if self._polled_in_a_row == 0:
+                return f"{wait}, until more callbacks come"
+            return f"{wait}, because the last {self._polled_in_a_row} tasks ended without a callback"
+        seen = self._of(task_type)
+        wait = f"polled from {self._learned(task_type):.3g} s on"
+        if len(seen) < ENOUGH:
+            return f"{wait}, the fixed schedule: {len(seen)} of {ENOUGH} callbacks seen"
+        return (
+            f"{wait}: callbacks took {seen.quantile():.3g} s at the {QUANTILE * 100:.0f}th percentile "
+            f"of the last {len(seen)}, newer ones counting more"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """All that was learned, at most about 15 kB; `from_json` reads it."""
+        return {
+            "all": self._all.oldest_first(),
+            "types": {task_type: seen.oldest_first() for task_type, seen in self._types.items()},
+            "doubt": self._doubt,
+            "doubtedSince": self._doubted_since,
+            "polledInARow": self._polled_in_a_row,
+            "isFailing": self._is_failing,
+        }
+
+    @classmethod
+    def from_json(cls, plan: PollPlan, learned: Any) -> Schedule:
+        """A schedule that goes on from what `as_json` gave; what cannot be read is learned anew."""
+        made = cls(plan)
+        if not isinstance(learned, Mapping):
+            return made
+        made._all = Latencies(_seconds(learned.get("all"), plan))
+        types = learned.get("types")
+        if isinstance(types, Mapping):
+            for task_type, seen in list(types.items())[-MOST_TYPES:]:
+                made._types[str(task_type)] = Latencies(_seconds(seen, plan))
+        made._doubt = min(_count(learned.get("doubt")), _FULL_DOUBT)
+        made._doubted_since = _time(learned.get("doubtedSince"))
+        made._polled_in_a_row = _count(learned.get("polledInARow"))
+        made._is_failing = learned.get("isFailing") is True and made._doubt > 0
+        made._told = made._learned(None)
+        return made
+
+    def _count_latency(self, task_type: str | None, seconds: float) -> None:
+        # Later than that no callback can be waited for: it shows that callbacks work, not how long to wait.
+        if not 0.0 <= seconds <= self._plan.window_seconds:
+            return
+        # Hundredths are more than enough, and keep what is stored short.
+        seconds = round(seconds, 2)
+        self._all.add(seconds)
+        if task_type is None:
+            return
+        self._types.setdefault(task_type, Latencies()).add(seconds)
+        self._types.move_to_end(task_type)
+        if len(self._types) > MOST_TYPES:
+            self._types.popitem(last=False)
+
+    def _of(self, task_type: str | None) -> Latencies:
+        """Those of the type where there are enough, else those of the provider."""
+        seen = None if task_type is None else self._types.get(task_type)
+        return self._all if seen is None or len(seen) < ENOUGH else seen
+
+    def _learned(self, task_type: str | None) -> float:
+        """When a callback is overdue, within the limits of the plan."""
+        plan, seen = self._plan, self._of(task_type)
+        wanted = _MARGIN * seen.quantile() if len(seen) >= ENOUGH else plan.first_after_callback_seconds
+        return max(plan.first_after_seconds, min(wanted, self._latest_seconds()))
+
+    def _latest_seconds(self) -> float:
+        """The longest that a callback is waited for: half of the window is left for polls, if the plan leaves it."""
+        plan = self._plan
+        planned = plan.first_after_callback_seconds
+        longest = max(planned, min(_STRETCH * planned, plan.window_seconds / 2.0))
+        return min(longest, plan.window_seconds - plan.interval_seconds)
+
+    def _changed(self) -> Change | None:
+        learned = self._learned(None)
+        if self._is_failing or abs(learned - self._told) < _WORTH_TELLING * self._told:
+            return None
+        self._told = learned
+        return Change("schedule", self.explain())
+
+
+def _seconds(value: Any, plan: PollPlan) -> list[float]:
+    found = value[-LARGEST:] if isinstance(value, list) else []
+    return [float(each) for each in found if _is_number(each) and 0.0 <= each <= plan.window_seconds]
+
+
+def _time(value: Any) -> float:
+    return float(value) if _is_number(value) else 0.0
+
+
+def _count(value: Any) -> int:
+    return int(min(value, 1e9)) if _is_number(value) and value > 0 else 0
+
+
+def _is_number(value: Any) -> bool:
+    # A comparison, because a whole number may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15

@@ -1,0 +1,153 @@
+"""Callbacks that the provider is asked about before they count: what it says wins, and nobody waits for it in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from receiver import deliveries
+from receiver.app import new_ref
+from receiver.errors import CannotStartError
+from receiver.records import SECOND
+from receiver.tokens import Kind, make_token
+from tests.client.support import fast
+from tests.receiver.test_reconcile import KEY, QUICK, READY, Provider, ended, provider, reconciling, submitted
+from tests.support import RunningReceiver, eventually, running_receiver
+
+__all__ = ["provider"]
+
+SIGNING_KEY = "a key that signs the tokens of these tests"
+OTHER = {"errorId": 0, "status": "ready", "solution": {"text": "other"}}
+SLOW = fast(first_after_callback_seconds=15.0, first_after_seconds=0.1, interval_seconds=0.1)
+
+
+@pytest.fixture(autouse=True)
+def short_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callbacks are held back for a second, not for ten."""
+    monkeypatch.setattr(deliveries, "HOLD", SECOND)
+
+
+@asynccontextmanager
+async def confirming(database: Path, provider: Provider, **settings: Any) -> AsyncIterator[RunningReceiver]:
+    """A receiver that asks about every callback which is not signed."""
+    async with reconciling(database, provider, SLOW, **{"confirm_callbacks": "always", **settings}) as api:
+        yield api
+
+
+async def test_what_the_provider_says_is_the_outcome(tmp_path: Path, provider: Provider) -> None:
+    """The callback is acknowledged and brings the poll to now; its answer counts as confirmed."""
+    provider.answers["a1"] = READY
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        answer = await api.call_back(registered["callbackUrl"], taskId="a1")
+        task = await ended(api, registered["ref"])
+        again = await api.call_back(registered["callbackUrl"], taskId="a1")
+
+    assert (answer.status, again.status) == (200, 200)
+    assert (task["solution"], task["source"], task["trust"]) == ({"text": "44795sds"}, "poll", "confirmed")
+
+
+async def test_where_they_differ_the_poll_wins(tmp_path: Path, provider: Provider) -> None:
+    """A forged callback changes nothing, and is told of in the log."""
+    provider.answers["a1"] = OTHER
+    with capture_logs() as lines:
+        async with confirming(tmp_path / "receiver.db", provider) as api:
+            registered = await submitted(api, "a1")
+            await api.call_back(registered["callbackUrl"], taskId="a1")
+            task = await ended(api, registered["ref"])
+            log = await api.log()
+
+    assert (task["solution"], task["trust"]) == ({"text": "other"}, "confirmed")
+    assert [entry["task"]["ref"] for entry in log["results"] if "task" in entry] == [registered["ref"]]
+    assert [line["ref"] for line in lines if line["event"] == "callback.contradicted"] == [registered["ref"]]
+
+
+async def test_where_the_provider_cannot_be_asked_the_callback_counts(tmp_path: Path, provider: Provider) -> None:
+    """After the hold it is the outcome, with the trust of its URL; nobody waits for ever."""
+    provider.gate.clear()
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+        held = await api.task(registered["ref"])
+        task = await ended(api, registered["ref"])
+        provider.gate.set()
+
+    assert held["status"] == "processing"
+    assert (task["status"], task["source"], task["trust"]) == ("ready", "callback", "token")
+
+
+async def test_a_restart_while_a_callback_is_held_loses_nothing(tmp_path: Path, provider: Provider) -> None:
+    """The hold stands in the store; a receiver that has lost the key still releases it."""
+    provider.gate.clear()
+    database = tmp_path / "receiver.db"
+    async with confirming(database, provider) as api:
+        registered = await submitted(api, "a1")
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+    async with running_receiver(database, dialects=QUICK) as api:
+        task = await ended(api, registered["ref"])
+
+    assert (task["status"], task["source"], task["trust"]) == ("ready", "callback", "token")
+
+
+async def test_an_unknown_id_on_a_standing_url_is_asked_about_too(tmp_path: Path, provider: Provider) -> None:
+    """The task is made, and ends by what the provider says of it."""
+    provider.answers["b1"] = OTHER
+    token = make_token(Kind.STANDING, new_ref(), "capsolver", SIGNING_KEY.encode())
+    async with confirming(tmp_path / "receiver.db", provider, signing_keys=SIGNING_KEY) as api:
+        url = f"{api.url}/callback/capsolver/{token}"
+        answer = await api.call_back(url, taskId="b1")
+        task = (await api.send("GET", "/v1/tasks/b1", params={"wait": "10"})).json
+
+    assert answer.status == 200
+    assert (task["solution"], task["trust"]) == ({"text": "other"}, "confirmed")
+
+
+async def test_what_is_signed_needs_no_second_word(tmp_path: Path, provider: Provider) -> None:
+    """A signature is proof enough."""
+    secrets = {"capsolution": "the signing secret"}
+    accounts = {
+        "provider_keys": {"capsolution": KEY},
+        "provider_urls": {"capsolution": provider.url},
+        "callback_secrets": secrets,
+    }
+    body = b'{"event":"task.completed","taskId":"task_x","status":"ready","solution":{"token":"t"}}'
+    signature = hmac.digest(secrets["capsolution"].encode(), body, "sha256").hex()
+    async with confirming(tmp_path / "receiver.db", provider, **accounts) as api:
+        registered = await submitted(api, "task_x", provider="capsolution")
+        headers = {"X-Webhook-Signature": signature}
+        await api.send("POST", registered["callbackUrl"], key=None, data=body, headers=headers)
+        task = await api.task(registered["ref"])
+
+    assert (task["status"], task["trust"]) == ("ready", "signed")
+    assert provider.asked == []
+
+
+@pytest.mark.parametrize(("confirm", "polls"), [("never", 0), ("mismatched", 1)])
+async def test_another_tasks_id_brings_a_poll_or_not(
+    tmp_path: Path, provider: Provider, confirm: str, polls: int
+) -> None:
+    """By default a callback with another id is a sign to look; `never` asks about none."""
+    async with confirming(tmp_path / "receiver.db", provider, confirm_callbacks=confirm) as api:
+        registered = await submitted(api, "a1")
+        answer = await api.call_back(registered["callbackUrl"], taskId="a2")
+        if polls:
+            await eventually(lambda: len(provider.asked) >= polls)
+        else:
+            await asyncio.sleep(1)
+
+    assert answer.status == 409
+    assert bool(provider.asked) is bool(polls)
+
+
+async def test_without_a_key_there_is_nobody_to_ask(tmp_path: Path) -> None:
+    """`always` without any key is refused at the start."""
+    with pytest.raises(CannotStartError, match="RECEIVER_CONFIRM_CALLBACKS: always needs a key"):
+        async with running_receiver(tmp_path / "receiver.db", confirm_callbacks="always"):
+            pass

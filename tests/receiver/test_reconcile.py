@@ -1,0 +1,294 @@
+"""The receiver's own polls: every task of its key is seen through, within the limits, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from client.providers import Dialect, KeyLimits
+from client.sandbox import FaultRates, Sandbox, Settings
+from receiver.accounts import key_id_of
+from tests.client.support import fast, image_task, open_client
+from tests.support import RunningReceiver, eventually, running_receiver
+
+KEY = "the client key of the operator"
+READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
+PROCESSING = {"errorId": 0, "status": "processing"}
+QUICK = fast(first_after_callback_seconds=0.3, first_after_seconds=0.1, interval_seconds=0.1, window_seconds=20.0)
+
+
+@dataclass
+class Provider:
+    """A provider that answers getTaskResult as it is told, by id; it counts who asks."""
+
+    url: str = ""
+    answers: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    under_way: int = 0
+
+    async def get_task_result(self, request: web.Request) -> web.Response:
+        """GetTaskResult."""
+        asked = await request.json()
+        self.asked.append(asked["taskId"])
+        self.under_way += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.under_way -= 1
+        answer = self.answers.get(asked["taskId"], PROCESSING) if asked["clientKey"] == KEY else {"errorId": 1}
+        return web.json_response(answer)
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    """A provider on loopback that answers at once."""
+    running = Provider()
+    running.gate.set()
+    app = web.Application()
+    app.router.add_post("/getTaskResult", running.get_task_result)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    running.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield running
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def reconciling(
+    database: Path, provider: Provider, dialects: Any = QUICK, **settings: Any
+) -> AsyncIterator[RunningReceiver]:
+    """A receiver that was given the key of the provider."""
+    settings = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": provider.url}, **settings}
+    async with running_receiver(database, dialects=dialects, **settings) as api:
+        yield api
+
+
+async def submitted(api: RunningReceiver, task_id: str, **fields: Any) -> Any:
+    """A task of which the createTask answer is known."""
+    registered = await api.register(**fields)
+    await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": task_id})
+    return registered
+
+
+async def ended(api: RunningReceiver, ref: str) -> Any:
+    """The task once it has an outcome."""
+    return (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "10"})).json
+
+
+def with_plan(**changes: Any) -> Callable[[Dialect], Dialect]:
+    """A dialect with another plan."""
+    return lambda dialect: replace(dialect, polls=replace(dialect.polls, **changes))  # type: ignore[type-var]  # dialects are dataclasses here
+
+
+async def test_a_lost_callback_costs_time_and_not_the_answer(tmp_path: Path, provider: Provider) -> None:
+    """The registration says who polls; the answer comes by a poll, and is the outcome."""
+    provider.answers["a1"] = READY
+    async with reconciling(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        task = await ended(api, registered["ref"])
+
+    assert registered["fallback"] == "receiver"
+    assert (task["status"], task["solution"], task["source"], task["trust"]) == (
+        "ready",
+        {"text": "44795sds"},
+        "poll",
+        "polled",
+    )
+    assert task["nextPollAt"] is None
+    assert provider.asked == ["a1"]
+
+
+async def test_it_asks_until_there_is_an_answer(tmp_path: Path, provider: Provider) -> None:
+    """No faster than the interval; a failure is an outcome too."""
+    async with reconciling(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        await eventually(lambda: len(provider.asked) >= 3)
+        waiting = await api.task(registered["ref"])
+        provider.answers["a1"] = {"errorId": 12, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE"}
+        task = await ended(api, registered["ref"])
+
+    assert (waiting["status"], waiting["nextPollAt"] is not None) == ("processing", True)
+    assert (task["status"], task["errorCode"], task["source"]) == ("failed", "ERROR_CAPTCHA_UNSOLVABLE", "poll")
+
+
+async def test_a_task_of_another_key_is_left_to_its_client(tmp_path: Path, provider: Provider) -> None:
+    """Only tasks of this key, or of none that was named, can be asked for."""
+    async with reconciling(tmp_path / "receiver.db", provider) as api:
+        theirs = await submitted(api, "a1", clientKeyId="01234567")
+        ours = await submitted(api, "a2", clientKeyId=key_id_of(KEY))
+        other = await api.register(provider="onecaptcha")
+        await eventually(lambda: provider.asked.count("a2") >= 2)
+
+    assert [task["fallback"] for task in (theirs, ours, other)] == ["client", "receiver", "client"]
+    assert "a1" not in provider.asked
+
+
+async def test_a_callback_that_comes_during_a_poll_wins(tmp_path: Path, provider: Provider) -> None:
+    """The poll's answer is the same then, or another: it is recorded and changes nothing."""
+    provider.gate.clear()
+    provider.answers["a1"] = {**READY, "solution": {"text": "other"}}
+    async with reconciling(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        await eventually(lambda: provider.under_way == 1)
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+        provider.gate.set()
+        await eventually(lambda: provider.under_way == 0)
+        await asyncio.sleep(0.3)
+        task = await api.task(registered["ref"])
+        log = await api.log()
+
+    assert (task["solution"], task["source"]) == ({"text": "44795sds"}, "callback")
+    assert len(log["results"]) == 1
+    assert len(provider.asked) == 1
+
+
+async def test_a_callback_after_the_polls_answer_is_late(tmp_path: Path, provider: Provider) -> None:
+    """It is acknowledged, and the log has one result."""
+    provider.answers["a1"] = READY
+    async with reconciling(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        await ended(api, registered["ref"])
+        answer = await api.call_back(registered["callbackUrl"], taskId="a1")
+        log = await api.log()
+
+    assert (answer.status, len(log["results"])) == (200, 1)
+
+
+async def test_a_hint_brings_the_poll_to_now(tmp_path: Path, provider: Provider) -> None:
+    """What could not be read is no answer, but a sign that there may be one."""
+    provider.answers["a1"] = READY
+    slow = fast(first_after_callback_seconds=15.0, first_after_seconds=0.1, interval_seconds=0.1)
+    async with reconciling(tmp_path / "receiver.db", provider, slow) as api:
+        registered = await submitted(api, "a1")
+        await asyncio.sleep(0.3)
+        before = list(provider.asked)
+        answer = await api.send("POST", registered["callbackUrl"], key=None, data=b"garbage")
+        task = await ended(api, registered["ref"])
+
+    assert (before, answer.status, task["source"]) == ([], 422, "poll")
+
+
+async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) -> None:
+    """When each task is due stands in the store; a key that is new takes on what waits already."""
+    database = tmp_path / "receiver.db"
+    async with running_receiver(database, dialects=QUICK) as api:
+        registered = await submitted(api, "a1")
+    provider.answers["a1"] = READY
+    async with reconciling(database, provider) as api:
+        task = await ended(api, registered["ref"])
+
+    assert (registered["fallback"], task["source"]) == ("client", "poll")
+
+
+async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, provider: Provider) -> None:
+    """A task that one of them asks for is not asked for by the other; both take part."""
+    database = tmp_path / "receiver.db"
+    names = [f"a{number}" for number in range(30)]
+    provider.answers |= dict.fromkeys(names, READY)
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(reconciling(database, provider))
+        await stack.enter_async_context(reconciling(database, provider))
+        registered = [await submitted(one, name) for name in names]
+        tasks = [await ended(one, each["ref"]) for each in registered]
+
+    assert {task["source"] for task in tasks} == {"poll"}
+    assert sorted(provider.asked) == sorted(names)
+
+
+async def test_most_polls_are_kept_to(tmp_path: Path, provider: Provider) -> None:
+    """Then the task waits for its callback alone, until its deadline."""
+    few = {name: with_plan(max_polls=3)(dialect) for name, dialect in QUICK.items()}
+    async with reconciling(tmp_path / "receiver.db", provider, few) as api:
+        registered = await submitted(api, "a1")
+        await eventually(lambda: len(provider.asked) == 3)
+        await asyncio.sleep(0.5)
+        waiting = await api.task(registered["ref"])
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+        task = await api.task(registered["ref"])
+
+    assert (len(provider.asked), waiting["nextPollAt"], task["source"]) == (3, None, "callback")
+
+
+async def test_an_unknown_id_is_final_after_the_window_alone(tmp_path: Path, provider: Provider) -> None:
+    """Until then it may only be early; afterwards it is the provider's last word."""
+    provider.answers["a1"] = {"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}
+    short = fast(
+        first_after_callback_seconds=0.2,
+        first_after_seconds=0.1,
+        interval_seconds=0.2,
+        window_seconds=1.0,
+        grace_seconds=0.5,
+    )
+    async with reconciling(tmp_path / "receiver.db", provider, short) as api:
+        registered = await submitted(api, "a1", timeoutSeconds=10)
+        await eventually(lambda: len(provider.asked) >= 2)
+        early = await api.task(registered["ref"])
+        task = await ended(api, registered["ref"])
+
+    assert early["status"] == "processing"
+    assert (task["status"], task["errorCode"], task["source"]) == ("failed", "ERROR_TASKID_INVALID", "poll")
+
+
+@pytest.mark.parametrize("code", ["ERROR_KEY_DENIED_ACCESS", "ERROR_ZERO_BALANCE", "ERROR_RATE_LIMIT"])
+async def test_an_error_about_the_key_ends_no_task_and_pauses(tmp_path: Path, provider: Provider, code: str) -> None:
+    """What is refused is not asked again and again; a callback still ends the task."""
+    names = [f"a{number}" for number in range(5)]
+    provider.answers |= {name: {"errorId": 1, "errorCode": code} for name in names}
+    async with reconciling(tmp_path / "receiver.db", provider) as api:
+        tasks = [await submitted(api, name) for name in names]
+        await eventually(lambda: len(provider.asked) >= 1)
+        await asyncio.sleep(1.5)
+        asked = len(provider.asked)
+        states = [(await api.task(task["ref"]))["status"] for task in tasks]
+        await api.call_back(tasks[0]["callbackUrl"], taskId="a0")
+        first = await api.task(tasks[0]["ref"])
+
+    assert asked <= 5
+    assert set(states) == {"processing"}
+    assert first["source"] == "callback"
+
+
+async def test_the_client_stays_quiet_where_the_receiver_polls(tmp_path: Path, provider: Provider) -> None:
+    """Its task ends by the receiver's poll; the provider is asked by nobody else."""
+    quick = Settings(latency_seconds=(0.2, 0.2), async_images=True, rates=FaultRates(callback_lost=1.0))
+    async with Sandbox("capsolver", quick) as sandbox:
+        keys = {"provider_keys": {"capsolver": "tests-only-client-key"}, "provider_urls": {"capsolver": sandbox.url}}
+        async with (
+            reconciling(tmp_path / "receiver.db", provider, **keys) as api,
+            open_client(sandbox.url, api.url, dialects=QUICK) as tasks,
+        ):
+            task = await tasks.submit(image_task())
+            solved = await task.result()
+            happened = {step.happened for step in task.timeline()}
+
+    assert (solved.source, solved.trust) == ("poll", "polled")
+    assert "task.polled" not in happened
+
+
+async def test_a_thousand_tasks_keep_to_the_rate_of_the_key(tmp_path: Path, provider: Provider) -> None:
+    """Due at once, they are asked for one after the other, the oldest first."""
+    slow = {
+        name: replace(dialect, key_limits=KeyLimits(requests_per_second=20.0))  # type: ignore[type-var]  # dialects are dataclasses here
+        for name, dialect in QUICK.items()
+    }
+    names = [f"a{number:02}" for number in range(40)]
+    provider.answers |= dict.fromkeys(names, READY)
+    async with reconciling(tmp_path / "receiver.db", provider, slow) as api:
+        for name in names:
+            await submitted(api, name)
+        began_at = asyncio.get_running_loop().time()
+        await eventually(lambda: len(provider.asked) >= 40, seconds=10)
+        took = asyncio.get_running_loop().time() - began_at
+
+    assert took >= 1.0
+    assert sorted(provider.asked) == names
+    assert provider.asked[:5] == names[:5]

@@ -1,0 +1,207 @@
+"""Tasks that the receiver submits: one request and one wait for a caller in any language, and never twice."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
+from receiver.accounts import key_id_of
+from tests.client.support import fast
+from tests.support import Answer, RunningReceiver, eventually, running_receiver
+
+KEY = "the client key of the operator"
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n one").decode()
+IMAGE: dict[str, Any] = {"type": "ImageToTextTask", "body": PNG}
+ASYNC = Settings(latency_seconds=(0.05, 0.1), async_images=True)
+QUICK = fast(first_after_callback_seconds=0.5, first_after_seconds=0.1, interval_seconds=0.1)
+
+
+@asynccontextmanager
+async def submitting(
+    database: Path, settings: Settings = ASYNC, *, key: str = KEY, url: str | None = None
+) -> AsyncIterator[tuple[RunningReceiver, Sandbox]]:
+    """A receiver with a key, and the provider that it submits to."""
+    async with Sandbox("capsolver", settings) as sandbox:
+        accounts: dict[str, Any] = {
+            "provider_keys": {"capsolver": key},
+            "provider_urls": {"capsolver": url or sandbox.url},
+        }
+        async with running_receiver(database, dialects=QUICK, **accounts) as api:
+            yield api, sandbox
+
+
+async def submit(api: RunningReceiver, *, key: str | None = None, task: Any = None, **fields: Any) -> Answer:
+    """`POST /v1/tasks` with a task in it."""
+    headers = {} if key is None else {"Idempotency-Key": key}
+    body = {"provider": "capsolver", "task": IMAGE if task is None else task, **fields}
+    return await api.send("POST", "/v1/tasks", json=body, headers=headers)
+
+
+async def ended(api: RunningReceiver, ref: str) -> Any:
+    """The task once it has an outcome."""
+    return (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "10"})).json
+
+
+@pytest.mark.parametrize("lost", [0.0, 1.0], ids=["called back", "callback lost"])
+async def test_one_request_and_one_wait(tmp_path: Path, lost: float) -> None:
+    """The answer has ref and taskId; the outcome comes by the callback, or by the receiver's own poll."""
+    settings = Settings(latency_seconds=(0.05, 0.1), async_images=True, rates=FaultRates(callback_lost=lost))
+    async with submitting(tmp_path / "receiver.db", settings) as (api, sandbox):
+        answer = await submit(api, tags=["checkout"])
+        task = await ended(api, answer.json["ref"])
+        made = sandbox.stats.tasks_made
+
+    assert (answer.status, answer.json["fallback"], made) == (201, "receiver", 1)
+    assert (task["status"], task["solution"]) == ("ready", expected_solution("capsolver", IMAGE))
+    assert (task["taskId"], task["type"], task["tags"]) == (answer.json["taskId"], "ImageToTextTask", ["checkout"])
+    assert task["source"] == ("poll" if lost else "callback")
+
+
+async def test_a_synchronous_answer_is_the_outcome(tmp_path: Path) -> None:
+    """Of types that the provider answers at once."""
+    async with submitting(tmp_path / "receiver.db", Settings(latency_seconds=(0.0, 0.0))) as (api, _):
+        answer = await submit(api)
+        task = await api.task(answer.json["ref"])
+
+    assert (answer.status, task["status"], task["source"]) == (201, "ready", "submit")
+
+
+async def test_the_same_idempotency_key_submits_once(tmp_path: Path) -> None:
+    """The same body gets the same answer, another one is refused; also after a restart."""
+    database = tmp_path / "receiver.db"
+    async with submitting(database) as (api, sandbox):
+        first = await submit(api, key="order-7")
+        again = await submit(api, key="order-7")
+        other = await submit(api, key="order-7", task={**IMAGE, "module": "common"})
+        made = sandbox.stats.tasks_made
+    async with submitting(database) as (api, sandbox):
+        later = await submit(api, key="order-7")
+        made += sandbox.stats.tasks_made
+
+    refs = {answer.json["ref"] for answer in (first, again, later)}
+    assert (len(refs), made) == (1, 1)
+    assert {answer.json["taskId"] for answer in (first, again, later)} == {first.json["taskId"]}
+    assert (other.status, other.json["type"].rpartition(":")[2]) == (422, "idempotency-key-reused")
+
+
+async def test_what_the_provider_refuses_is_told(tmp_path: Path) -> None:
+    """With its code, and the ref of the record; a repetition is told the same and asks nobody."""
+    settings = Settings(client_keys=frozenset({"another"}))
+    async with submitting(tmp_path / "receiver.db", settings) as (api, sandbox):
+        answer = await submit(api, key="order-7")
+        again = await submit(api, key="order-7")
+        task = await api.task(answer.json["ref"])
+        calls = sandbox.stats.create_task_calls
+
+    assert (answer.status, answer.json["type"].rpartition(":")[2]) == (502, "provider-refused")
+    assert answer.json["providerErrorCode"] == "ERROR_KEY_DOES_NOT_EXIST"
+    assert (again.status, again.json["ref"], calls) == (502, answer.json["ref"], 1)
+    assert (task["status"], task["errorCode"], task["source"]) == ("failed", "ERROR_KEY_DOES_NOT_EXIST", "submit")
+    assert KEY not in answer.body.decode()
+
+
+async def test_a_provider_that_is_not_there_made_no_task(tmp_path: Path) -> None:
+    """503 with Retry-After: the same may work later, under another Idempotency-Key."""
+    async with submitting(tmp_path / "receiver.db", url="http://127.0.0.1:9") as (api, _):
+        answer = await submit(api, timeoutSeconds=3)
+        task = await api.task(answer.json["ref"])
+
+    assert (answer.status, answer.json["type"].rpartition(":")[2]) == (503, "provider-unreachable")
+    assert "Retry-After" in answer.headers
+    assert (task["status"], task["errorCode"]) == ("failed", "RECEIVER_NOT_SUBMITTED")
+
+
+async def test_where_nobody_knows_a_callback_still_saves_the_task(tmp_path: Path) -> None:
+    """CreateTask was cut: a task may have been made, so it is not made again, and waits for its callback."""
+    async with submitting(tmp_path / "receiver.db") as (api, sandbox):
+        answer = await submit(api, task={**IMAGE, "sandbox": {"createTask": "cut"}})
+        task = await ended(api, answer.json["ref"])
+        made = sandbox.stats.tasks_made
+
+    assert (answer.status, answer.json["taskId"], made) == (201, None, 1)
+    assert (task["status"], task["source"]) == ("ready", "callback")
+
+
+async def test_after_a_crash_it_is_not_submitted_again(tmp_path: Path) -> None:
+    """The record says that it may have been: it ends as RECEIVER_SUBMIT_UNKNOWN unless a callback comes."""
+    database = tmp_path / "receiver.db"
+    gone, done = asyncio.Event(), asyncio.Event()
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        gone.set()
+        await done.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with submitting(database, url=f"http://127.0.0.1:{port}") as (api, _), asyncio.TaskGroup() as group:
+
+        async def ask() -> None:
+            with pytest.raises(aiohttp.ClientError):
+                await submit(api, key="order-7", timeoutSeconds=2)
+
+        group.create_task(ask())
+        async with asyncio.timeout(10):
+            await gone.wait()
+        await api.stop()
+        done.set()
+    server.close()
+    await server.wait_closed()
+    async with submitting(database) as (api, sandbox):
+        again = await submit(api, key="order-7", timeoutSeconds=2)
+        task = await ended(api, again.json["ref"])
+        calls = sandbox.stats.create_task_calls
+
+    assert (again.status, again.json["taskId"], calls) == (201, None, 0)
+    assert (task["status"], task["errorCode"]) == ("failed", "RECEIVER_SUBMIT_UNKNOWN")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"task": {"body": PNG}}, "task"),
+        ({"task": []}, "task"),
+        ({"taskId": "a1"}, "task"),
+        ({"provider": "onecaptcha"}, "task: the receiver has keys of capsolver only"),
+        ({"clientKeyId": "01234567"}, "clientKeyId"),
+    ],
+)
+async def test_what_cannot_be_submitted_is_named(tmp_path: Path, fields: Any, said: str) -> None:
+    """422 with the field; nothing is registered."""
+    async with submitting(tmp_path / "receiver.db") as (api, _):
+        answer = await submit(api, **fields)
+        listed = (await api.send("GET", "/v1/tasks")).json["tasks"]
+
+    assert (answer.status, listed) == (422, [])
+    assert said in answer.json["detail"]
+
+
+async def test_the_key_may_be_named(tmp_path: Path) -> None:
+    """By its first digits, as a client of its own would."""
+    async with submitting(tmp_path / "receiver.db") as (api, _):
+        assert (await submit(api, clientKeyId=key_id_of(KEY))).status == 201
+
+
+async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:
+    """What was begun is carried out, and can be asked for by its Idempotency-Key."""
+    async with submitting(tmp_path / "receiver.db") as (api, sandbox):
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(submit(api, key="order-7"))
+            await eventually(lambda: sandbox.stats.create_task_calls == 1)
+            asking.cancel()
+        await eventually(lambda: sandbox.stats.tasks_made == 1)
+        await asyncio.sleep(0.2)
+        again = await submit(api, key="order-7")
+        task = await ended(api, again.json["ref"])
+        made = sandbox.stats.tasks_made
+
+    assert (made, task["status"]) == (1, "ready")
