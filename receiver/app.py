@@ -22,12 +22,25 @@ from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.learning import Learning
+from receiver.metrics import Metrics
 from receiver.reconcile import Reconciler
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
-from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets, verification
+from receiver.web import (
+    callbacks,
+    documents,
+    health,
+    metrics,
+    results,
+    stream,
+    subscribe,
+    tasks,
+    tickets,
+    timeline,
+    verification,
+)
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
@@ -63,12 +76,15 @@ def create_app(
         origins=origins_of(settings),
         tickets=Tickets(time.monotonic),
         streams=streams,
+        metrics=Metrics(dialects),
     )
     hub = Hub()
 
     async def storage(_app: web.Application) -> AsyncIterator[None]:
         async with (
-            open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic) as store,
+            open_sqlite_store(
+                settings.database, now=microseconds_now(), clock=time.monotonic, tally=context.metrics.committed
+            ) as store,
             AsyncExitStack() as stack,
             asyncio.TaskGroup() as owner,
         ):
@@ -121,6 +137,8 @@ def create_app(
             await streams.end()
 
     app.cleanup_ctx.append(storage)
+    if settings.metrics_address:
+        app.cleanup_ctx.append(metrics.at_own_address(*settings.metrics_host_port))
     app.on_shutdown.append(release_waiters)
     tasks.prepare(app)
     _add_routes(app)
@@ -185,12 +203,15 @@ def _add_routes(app: web.Application) -> None:
     route("GET", "/v1/tasks/{id}", needs("read", tasks.fetch))
     route("PATCH", "/v1/tasks/{id}", needs("submit", tasks.bind))
     route("DELETE", "/v1/tasks/{id}", needs("admin", tasks.forget))
+    route("GET", "/v1/tasks/{id}/timeline", needs("read", timeline.timeline))
     route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
     route("GET", "/v1/results", needs("read", results.results))
     route("GET", "/v1/results/stream", needs_for_stream(stream.stream))
     route("GET", "/v1/subscribe", needs_for_stream(subscribe.subscribe))
     route("POST", "/v1/tickets", needs("read", tickets.make_ticket))
+    route("GET", "/metrics", needs("admin", metrics.metrics))
     route("GET", "/asyncapi.json", documents.asyncapi)
+    route("GET", "/openapi.json", documents.openapi)
     # Monitors ask by HEAD, too.
     app.router.add_get("/healthz", health.healthz)
     app.router.add_get("/readyz", health.readyz)

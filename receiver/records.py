@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
@@ -17,14 +18,18 @@ __all__ = [
     "Entry",
     "Gap",
     "Growth",
+    "History",
     "Outcome",
     "Page",
     "PollRecord",
+    "RecentTasks",
     "ResultFilter",
     "StandingUrl",
     "TaskKey",
     "TaskName",
     "TaskRecord",
+    "WaitingTasks",
+    "time_view",
 ]
 
 SECOND = 1_000_000
@@ -35,6 +40,13 @@ DELIVERIES_KEPT = 8
 
 POLLS_KEPT = 14
 """The same for the polls that the receiver made."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_view(microseconds: int) -> datetime:
+    """The time, aware, in UTC; exact."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,15 @@ class PollRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """What is kept of a task beside its record, each oldest first; the last of `outcomes` is the one that stands."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    polls: tuple[PollRecord, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StandingUrl:
     """A long-lived callback URL of one provider; `label` is the operator's."""
 
@@ -205,6 +226,28 @@ class Page:
     cursor: str
     position: int
     more: bool
+
+
+class RecentTasks(NamedTuple):
+    """What became of a provider's tasks that had a callback URL.
+
+    How many ended by an answer, how many of those by a poll, for how many of those the callback came afterwards; and
+    how many kept callbacks were refused.
+    """
+
+    provider: str
+    ended: int
+    polled: int
+    late: int
+    refused: int
+
+
+class WaitingTasks(NamedTuple):
+    """How many tasks of a provider have no outcome yet, and when the first of them was due to be polled."""
+
+    provider: str
+    tasks: int
+    oldest_poll_after: int
 
 
 TaskName = str | tuple[str, str]

@@ -135,6 +135,11 @@ class Settings(BaseSettings):
     unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
         16 * 1024 * 1024, description="Bytes of unreadable bodies that are kept; of more, only the fact is."
     )
+    metrics_address: str = Field(
+        "",
+        description="`host:port` at which `GET /metrics` is answered without a key, for a collector inside. Unset: "
+        "only beside everything else, for a key with `admin`.",
+    )
     log_format: Literal["json", "console"] = Field(
         "json", description="`json`: one object a line; `console`: for eyes."
     )
@@ -174,6 +179,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"expected scheme://host or scheme://host:port in lower case, got {origin}")
         return value
 
+    @field_validator("metrics_address")
+    @classmethod
+    def _is_host_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if value and not (host and colon and re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) and int(port) <= 65535):
+            raise ValueError("expected host:port")
+        return value
+
     @field_validator("database")
     @classmethod
     def _is_path(cls, value: Path) -> Path:
@@ -185,6 +198,12 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of `allowed_origins`."""
         return frozenset(filter(None, map(str.strip, self.allowed_origins.split(","))))
+
+    @property
+    def metrics_host_port(self) -> tuple[str, int]:
+        """The parts of `metrics_address`, which must be set."""
+        host, _, port = self.metrics_address.rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def keys(self) -> Sequence[ApiKey]:

@@ -15,12 +15,11 @@ from uuid import UUID
 
 from client.providers import Dialect
 from receiver.errors import CannotStartError, ReceiverError
-from receiver.records import StandingUrl
+from receiver.records import StandingUrl, time_view
 from receiver.registrations import CreateStandingUrl, RevokeStandingUrl
 from receiver.settings import Settings
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
 from receiver.tokens import Kind, make_token
-from receiver.web.views import time_view
 
 __all__ = ["MadeUrl", "list_urls", "make_url", "revoke_url"]
 

@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
 from receiver.ledger import Command
-from receiver.records import Delivery, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import (
+    Delivery,
+    Growth,
+    History,
+    Page,
+    PollRecord,
+    ResultFilter,
+    StandingUrl,
+    TaskName,
+    TaskRecord,
+    WaitingTasks,
+)
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 
@@ -59,6 +70,9 @@ class Store(Protocol):
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
         """The kept polls of a task that this receiver made, in order."""
 
+    async def history(self, task: TaskRecord) -> History:
+        """What is kept of a task beside its record."""
+
     async def next_due(self, provider: str) -> int | None:
         """When the next task of this provider is to be polled here."""
 
@@ -106,11 +120,18 @@ class Store(Protocol):
     async def standing_url(self, url_id: str) -> StandingUrl | None:
         """The standing URL with this id, revoked or not."""
 
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
+
     def commits(self) -> AsyncIterator[Growth]:
         """That the log grew, after each commit that made it so, by whatever process; for one reader.
 
         Several commits may be told as one. It ends when the store is closed.
         """
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be stored."""
 
     @property
     def failure(self) -> str | None:

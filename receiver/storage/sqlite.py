@@ -15,14 +15,27 @@ from pydantic_core import to_json
 
 from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Delivery, Entry, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import (
+    Delivery,
+    Entry,
+    Growth,
+    History,
+    Page,
+    PollRecord,
+    ResultFilter,
+    StandingUrl,
+    TaskName,
+    TaskRecord,
+    WaitingTasks,
+)
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
+from receiver.storage.history import read_history, read_waiting
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 from receiver.storage.reader import Reader, read_task
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
-from receiver.storage.writer import Writer
+from receiver.storage.writer import Tally, Writer
 
 __all__ = ["SqliteStore", "open_sqlite_store"]
 
@@ -36,9 +49,11 @@ _LOG_HEAD_COLUMNS = 3
 
 @asynccontextmanager
 async def open_sqlite_store(
-    path: Path, *, now: int, clock: Callable[[], float], create: bool = True
+    path: Path, *, now: int, clock: Callable[[], float], create: bool = True, tally: Tally | None = None
 ) -> AsyncIterator[SqliteStore]:
     """A store on this file, which is made if need be and `create` is on; closed on leaving, when the writer has ended.
+
+    `tally` is told of each commit of this store's own.
 
     Raises:
         CannotStartError: the file cannot be used; the text says why.
@@ -49,7 +64,7 @@ async def open_sqlite_store(
     async with connect_writer(path) as writer:
         identity = await on_thread(writer, lambda: prepare(writer._conn, path, now))  # noqa: SLF001  (see on_thread)
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
-            yield SqliteStore(path, identity, writer, (fetch, scan), clock)
+            yield SqliteStore(path, identity, writer, (fetch, scan), clock, tally=tally)
 
 
 class SqliteStore:
@@ -62,6 +77,8 @@ class SqliteStore:
         writer: aiosqlite.Connection,
         readers: tuple[aiosqlite.Connection, aiosqlite.Connection],
         clock: Callable[[], float],
+        *,
+        tally: Tally | None = None,
     ) -> None:
         self._identity = identity
         self._writer = Writer(
@@ -70,6 +87,7 @@ class SqliteStore:
             note_head=lambda position: note_head(path, identity.log_id, position),
             check_file=watch_file(path),
             clock=clock,
+            tally=tally,
         )
         # Lists and pages take their time; one task by its id must not wait behind them.
         self._fetch, self._scan = readers
@@ -95,6 +113,11 @@ class SqliteStore:
     def commits(self) -> AsyncIterator[Growth]:
         """See `Store`."""
         return self._writer.commits()
+
+    @property
+    def queued(self) -> int:
+        """See `Store`."""
+        return self._writer.queued
 
     @property
     def failure(self) -> str | None:
@@ -179,6 +202,10 @@ class SqliteStore:
             return [PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, delivery_range(task))]
 
         return await _read(self._scan, read)
+
+    async def history(self, task: TaskRecord) -> History:
+        """See `Store`."""
+        return await _read(self._scan, lambda connection: read_history(connection, task))
 
     async def next_due(self, provider: str) -> int | None:
         """See `Store`."""
@@ -269,6 +296,10 @@ class SqliteStore:
             return None if row is None else standing_url_from(row)
 
         return await _read(self._scan, read)
+
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """See `Store`."""
+        return await _read(self._scan, read_waiting)
 
     def _read_log(
         self, connection: sqlite3.Connection, after: str | None, limits: tuple[int, int], only: ResultFilter
