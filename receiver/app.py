@@ -21,6 +21,7 @@ from receiver.deliveries import Quotas
 from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
+from receiver.learning import Learning
 from receiver.metrics import Metrics
 from receiver.reconcile import Reconciler
 from receiver.settings import Settings
@@ -107,16 +108,27 @@ def create_app(
             context.submissions = Submissions(inbox, accounts)
             streams.owner = context.submissions.owner = owner
             beats = owner.create_task(streams.beat(), name="beats")
+            inbox.learning = learning = Learning(
+                store, {provider: account.dialect for provider, account in accounts.items()}, microseconds_now
+            )
+            await learning.open()
             reconcilers = [
-                Reconciler(account, store, microseconds_now, inbox.read_kept) for account in accounts.values()
+                Reconciler(account, store, learning, microseconds_now, inbox.read_kept) for account in accounts.values()
             ]
             inbox.hinted = partial(_nudge, reconcilers)
-            running = [deadlines, beats, *(owner.create_task(each.run(), name="reconcile") for each in reconcilers)]
+            keeping = owner.create_task(learning.run(), name="learning")
+            running = [
+                deadlines,
+                beats,
+                keeping,
+                *(owner.create_task(each.run(), name="reconcile") for each in reconcilers),
+            ]
             try:
                 yield
             finally:
                 for each in running:
                     each.cancel()
+                await learning.save()
                 store.stop()
 
     async def release_waiters(_app: web.Application) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import UUID
 
 from client.protocol import OutcomeReport, Registration, TaskTimeline
@@ -22,6 +23,7 @@ from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed import Feed
 from receiver.hub import Hub, Waiter
 from receiver.intake import Incoming, read_answer, read_arrival, read_kept, task_of_registration, times_of_new_task
+from receiver.learning import Learning
 from receiver.ledger import Command
 from receiver.polling import ReleaseHeld
 from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
@@ -72,6 +74,7 @@ class Inbox:
         self._store = store
         self._accounts = accounts or {}
         self.hinted: Callable[[], None] = _nothing
+        self.learning: Learning | None = None
         self._hub = hub
         self._feed = Feed(store)
         limits = rules.limits
@@ -133,7 +136,10 @@ class Inbox:
             command = DeliverToStanding(
                 url_id=str(token.id), arrival=arrival, new_task=times, quotas=self._rules.quotas
             )
-        return await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
+        delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
+        if self.learning is not None:
+            self.learning.delivered(delivered)
+        return delivered
 
     async def is_revoked(self, token: CallbackToken) -> bool:
         """Whether the token is that of a standing URL which was revoked."""
@@ -180,6 +186,7 @@ class Inbox:
             now=now,
             is_reachable=self._rules.public_url is not None,
             is_polled_here=self._polls_here(registration),
+            first_poll=partial(self._first_poll, registration.provider),
         )
         answered = None
         if registration.outcome is not None:
@@ -189,6 +196,11 @@ class Inbox:
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True, exclude=newer).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
         return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
+
+    def _first_poll(self, provider: str, task_type: str | None, expects_callback: bool) -> float | None:
+        if self.learning is None:
+            return None
+        return self.learning.first_poll_seconds(provider, task_type, expects_callback=expects_callback)
 
     def _polls_here(self, registration: Registration) -> bool:
         account = self._accounts.get(registration.provider)

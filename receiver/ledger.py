@@ -86,6 +86,9 @@ class Ledger(Protocol):
     def judge_held(self, task: TaskRecord, verdict: str) -> None:
         """Gives the deliveries of the task that were held back their verdict."""
 
+    def remember(self, name: str, text: str) -> None:
+        """Keeps a text under a name, in place of the one before."""
+
     def adopt(self, rows: Sequence[int]) -> None:
         """Lets the receiver poll the tasks in these rows, but for those that have ended."""
 

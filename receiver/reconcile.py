@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 
 import structlog
 
@@ -22,6 +23,7 @@ from receiver.accounts import Account
 from receiver.decisions import Origin
 from receiver.errors import ReceiverError
 from receiver.hub import Waiter
+from receiver.learning import Learning
 from receiver.polling import Adopt, FinishPoll, PolledTask, Read, TakeDue, rules_of
 from receiver.records import SECOND, PollRecord, TaskRecord
 from receiver.registrations import Answered
@@ -62,12 +64,13 @@ class Reconciler:
     `read` tells what a callback says that was held back until the provider was asked.
     """
 
-    def __init__(self, account: Account, store: Store, now: Callable[[], int], read: Read) -> None:
+    def __init__(self, account: Account, store: Store, learning: Learning, now: Callable[[], int], read: Read) -> None:
         self.counts = PollCounts()
         self._account = account
         self._store = store
         self._now = now
         self._read = read
+        self._learning = learning
         self._rules = rules_of(account.dialect.polls)
         self._polling: set[asyncio.Task[None]] = set()
         self._waiter = Waiter()
@@ -203,11 +206,12 @@ class Reconciler:
             _log.warning("provider.paused", provider=self.provider, seconds=round(seconds, 1), reason=reason[:200])
 
     async def _finish(self, task: TaskRecord, poll: PollRecord, said: Reading | None) -> None:
+        wait = self._learning.next_poll_seconds(task, task.polls + 1)
         command = FinishPoll(
             ref=task.ref,
             poll=poll,
             answered=None if said is None or isinstance(said, Refused) else self._answered(said, poll.ended_at),
-            next_after=self._rules.interval,
+            next_after=round(wait * SECOND) if isfinite(wait) else None,
             rules=self._rules,
             read=self._read,
         )
@@ -219,6 +223,7 @@ class Reconciler:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             if polled is not None:
+                self._learning.polled(polled)
                 self._tell(poll, polled)
             return
 

@@ -228,6 +228,10 @@ class SqliteLedger:
         self.flush()
         self._connection.execute(sql.JUDGE_HELD, (verdict, *delivery_range(task)))
 
+    def remember(self, name: str, text: str) -> None:
+        """See `Ledger`."""
+        self._connection.execute(sql.SAVE_META, (name, text))
+
     def adopt(self, rows: Sequence[int]) -> None:
         """See `Ledger`."""
         self.flush()

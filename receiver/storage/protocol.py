@@ -76,6 +76,9 @@ class Store(Protocol):
     async def next_due(self, provider: str) -> int | None:
         """When the next task of this provider is to be polled here."""
 
+    async def remembered(self, name: str) -> str | None:
+        """The text that is kept under a name."""
+
     async def next_held(self) -> int | None:
         """When the next callback that is held back is to be released."""
 

@@ -216,6 +216,15 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
+    async def remembered(self, name: str) -> str | None:
+        """See `Store`."""
+
+        def read(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute(sql.SELECT_META, (name,)).fetchone()
+            return None if row is None else str(row[0])
+
+        return await _read(self._scan, read)
+
     async def next_held(self) -> int | None:
         """See `Store`."""
 

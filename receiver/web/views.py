@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from client.protocol import LogEntry, PollPlanView, Registered, Task
 from client.providers import PollPlan
 from receiver.inbox import Inbox
-from receiver.records import Entry, TaskRecord, time_view
+from receiver.records import SECOND, Entry, TaskRecord, time_view
 
 __all__ = ["entry_view", "json_response", "registered_view", "task_view"]
 
@@ -65,7 +65,7 @@ def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registere
         callback_url=url,
         fallback="receiver" if task.is_polled_here else "client",
         poll=PollPlanView(
-            first_after_seconds=plan.first_after_seconds if url is None else plan.first_after_callback_seconds,
+            first_after_seconds=(task.poll_after - task.created_at) / SECOND,
             interval_seconds=plan.interval_seconds,
             max_polls=plan.max_polls,
             window_seconds=plan.window_seconds,
