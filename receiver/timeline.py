@@ -117,7 +117,7 @@ def _mismatch(task: TaskRecord, delivery: Delivery) -> str:
 
 def _poll_step(poll: PollRecord) -> Step:
     seconds = max(0, poll.ended_at - poll.started_at) / SECOND
-    text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {poll.said}"
+    text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.said)}"
     return Step(at=time_view(poll.started_at), happened="poll.completed", origin="receiver", text=text)
 
 
@@ -134,12 +134,12 @@ def _outcome_steps(outcomes: tuple[Outcome, ...]) -> list[Step]:
 
 
 def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
-    what = "ready" if outcome.status == "ready" else f"failed with {outcome.error_code}"
+    what = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
     text = f"{what}, by {outcome.source}"
     if outcome.is_provisional:
         text += ": the deadline came first; an answer of the provider would still replace this"
     if before is not None:
-        text += f"; it replaced {before.error_code}"
+        text += f"; it replaced {_shown(before.error_code or '')}"
     return Step(
         at=time_view(outcome.finished_at),
         happened="outcome.stored",
@@ -177,6 +177,8 @@ def _waiting(task: TaskRecord, plan: PollPlan | None, now: int) -> Waiting:
 def _waits_for(task: TaskRecord) -> str:
     if task.is_disputed:
         return "an outcome stands, but createTask named another taskId than the callback: a poll has to settle it"
+    if task.held_until is not None:
+        return "a callback came, and is held back for a few seconds until the provider has confirmed it"
     if task.has_url:
         return "it waits for a callback on its own URL, or for a poll"
     if task.open_to_standing:
@@ -202,6 +204,8 @@ def _why_then(task: TaskRecord, plan: PollPlan | None, left: int | None) -> str:
     if left == 0:
         return f"all {task.polls} polls that the provider allows are used up: only a callback can end it"
     if task.next_poll_at is None:
+        if plan is not None and task.polled_at is not None:
+            return f"no further poll fits into the {plan.window_seconds:g} s for which the provider keeps an answer"
         return "no poll is planned"
     if task.next_poll_at == task.hinted_at:
         return "a hint made it due at once"
@@ -218,6 +222,11 @@ def _why_then(task: TaskRecord, plan: PollPlan | None, left: int | None) -> str:
 def _until(task: TaskRecord, now: int) -> str:
     seconds = (task.deadline_at - now) / SECOND
     return f"it is given up in {seconds:.0f} s" if seconds > 0 else "its deadline has passed: it is given up any moment"
+
+
+def _shown(text: str) -> str:
+    """A provider's word as it is, unless a terminal would make more of it."""
+    return text[:_LONGEST_QUOTED] if text.isprintable() else _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -94,6 +94,16 @@ def test_a_delivery_says_why(delivery: Delivery, reason: str) -> None:
     assert timeline.steps[-1].verdict == delivery.verdict
 
 
+def test_what_a_provider_wrote_is_shown_escaped() -> None:
+    """Codes and states come from outside: none of them moves the cursor of a terminal."""
+    failed = Outcome("failed", None, 1, "ERROR\x1b[2J", None, "callback", "token", NOW, None)
+    poll = PollRecord(NOW, NOW, 1, "processing idle\x07")
+
+    timeline = told(waiting_task(outcome=failed), History(polls=(poll,), outcomes=(failed,)))
+
+    assert texts(timeline).replace("\n", "").isprintable()
+
+
 def test_nothing_secret_is_told() -> None:
     """Neither solutions nor bodies."""
     timeline = told(waiting_task(outcome=READY), History((a_delivery("accepted"),), (), (READY,)))
@@ -112,7 +122,9 @@ def test_nothing_secret_is_told() -> None:
         ({"hinted_at": NOW, "next_poll_at": NOW}, NOW, "a hint made it due at once"),
         ({"polled_at": NOW, "next_poll_at": NOW + 5 * SECOND}, NOW, "the provider wants 5 s between two polls"),
         ({"polled_at": NOW, "next_poll_at": NOW + 60 * SECOND}, NOW, "later than the provider's interval"),
+        ({"polled_at": NOW, "next_poll_at": None}, NOW, "no further poll fits into the 300 s"),
         ({"has_url": False}, NOW, "only a poll can end it"),
+        ({"held_until": NOW + SECOND}, NOW, "a callback came, and is held back"),
         ({"outcome": READY, "is_disputed": True}, NOW, "a poll has to settle it"),
     ],
 )
