@@ -17,9 +17,11 @@ __all__ = [
     "Entry",
     "Gap",
     "Growth",
+    "Horizon",
     "Outcome",
     "Page",
     "PollRecord",
+    "Removed",
     "ResultFilter",
     "StandingUrl",
     "TaskKey",
@@ -218,3 +220,30 @@ class ResultFilter:
     refs: tuple[str, ...] | None = None
     task_ids: tuple[tuple[str, str], ...] = ()
     hints: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """What retention takes: all that is not younger than these times, and of finished tasks all but the newest."""
+
+    now: int
+    results: int
+    solutions: int
+    deliveries: int
+    tombstones: int
+    most_finished: int
+
+
+class Removed(NamedTuple):
+    """How much retention took: finished tasks, places in the log, solutions and bodies of what stays, and the rest."""
+
+    tasks: int = 0
+    entries: int = 0
+    solutions: int = 0
+    bodies: int = 0
+    strays: int = 0
+    tombstones: int = 0
+
+    def plus(self, other: Removed) -> Removed:
+        """Both together."""
+        return Removed(*map(int.__add__, self, other))
