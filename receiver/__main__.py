@@ -23,6 +23,7 @@ from receiver.app import create_app, microseconds_now, new_ref
 from receiver.catalog import known_dialects
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
+from receiver.pruning_command import prune_command
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
 
@@ -79,6 +80,9 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
     else:
         for line in _run(list_urls(settings, now=microseconds_now())):
             click.echo(line)
+
+
+cli.add_command(prune_command)
 
 
 def main() -> None:

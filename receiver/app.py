@@ -18,6 +18,7 @@ from receiver.deliveries import Quotas
 from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
+from receiver.retention import Lives, prune_old
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.tickets import Tickets
@@ -29,7 +30,7 @@ from receiver.web.origins import origins_of
 from receiver.web.problems import request_middleware
 from receiver.web.sending import StreamRules, Streams
 
-__all__ = ["create_app", "microseconds_now", "new_ref"]
+__all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
 
 
 def create_app(
@@ -74,12 +75,16 @@ def create_app(
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
+            retention = owner.create_task(
+                prune_old(store, lives_of(settings), microseconds_now, inbox.forget_solutions), name="retention"
+            )
             streams.owner = owner
             beats = owner.create_task(streams.beat(), name="beats")
             try:
                 yield
             finally:
                 deadlines.cancel()
+                retention.cancel()
                 beats.cancel()
                 store.stop()
 
@@ -98,6 +103,16 @@ def create_app(
 def microseconds_now() -> int:
     """The wall clock, in microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+def lives_of(settings: Settings) -> Lives:
+    """How long what is kept, as the settings say."""
+    return Lives(
+        results_seconds=settings.retention_results_seconds,
+        solutions_seconds=settings.retention_solutions_seconds,
+        deliveries_seconds=settings.retention_deliveries_seconds,
+        most_finished=settings.max_finished_tasks,
+    )
 
 
 def new_ref() -> UUID:

@@ -24,6 +24,7 @@ __all__ = [
     "Removed",
     "ResultFilter",
     "StandingUrl",
+    "Survey",
     "TaskKey",
     "TaskName",
     "TaskRecord",
@@ -224,7 +225,10 @@ class ResultFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizon:
-    """What retention takes: all that is not younger than these times, and of finished tasks all but the newest."""
+    """What retention takes: all that is not younger than these times, and of some kinds all but so many of the newest.
+
+    `now` is when tombstones are dated.
+    """
 
     now: int
     results: int
@@ -232,6 +236,7 @@ class Horizon:
     deliveries: int
     tombstones: int
     most_finished: int
+    most_tombstones: int
 
 
 class Removed(NamedTuple):
@@ -247,3 +252,13 @@ class Removed(NamedTuple):
     def plus(self, other: Removed) -> Removed:
         """Both together."""
         return Removed(*map(int.__add__, self, other))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What retention would take: how much of each kind, how many bytes of answers and bodies, and the ends of tasks."""
+
+    removed: Removed
+    size: int
+    oldest: int | None
+    newest: int | None

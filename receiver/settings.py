@@ -32,6 +32,9 @@ _SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
 _SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 
+RetentionSeconds = Annotated[int, Field(ge=60, le=100 * 366 * 24 * 3600)]
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """One key of the API: the digest of its secret, the name it is logged by, and what it may do."""
@@ -111,6 +114,22 @@ class Settings(BaseSettings):
     )
     unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
         16 * 1024 * 1024, description="Bytes of unreadable bodies that are kept; of more, only the fact is."
+    )
+    retention_results_seconds: RetentionSeconds = Field(
+        30 * 24 * 3600,
+        description="A finished task is kept so long, with its place in the log; then it is forgotten.",
+    )
+    retention_solutions_seconds: RetentionSeconds = Field(
+        30 * 24 * 3600,
+        description="Its solution is kept so long, with the bodies that brought it; then it is null, and "
+        "`solutionRemoved` says so.",
+    )
+    retention_deliveries_seconds: RetentionSeconds = Field(
+        7 * 24 * 3600,
+        description="The bytes of a delivery are kept so long; those of unfinished tasks longer, for another try.",
+    )
+    max_finished_tasks: Annotated[int, Field(ge=1)] = Field(
+        1_000_000, description="Finished tasks kept, some 2 kB each; the oldest go first, however young they are."
     )
     log_format: Literal["json", "console"] = Field(
         "json", description="`json`: one object a line; `console`: for eyes."

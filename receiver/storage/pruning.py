@@ -145,8 +145,7 @@ def _remove_strays(connection: sqlite3.Connection, last: int) -> Removal:
 
 def _old_tombstones(connection: sqlite3.Connection, horizon: Horizon, limit: int) -> Sequence[int]:
     rows = connection.execute(pruning.SELECT_TOMBSTONES, (horizon.tombstones, limit)).fetchall()
-    # As many as finished tasks: each of them becomes one.
-    rows = rows or connection.execute(pruning.SELECT_SURPLUS_TOMBSTONES, (horizon.most_finished, limit)).fetchall()
+    rows = rows or connection.execute(pruning.SELECT_SURPLUS_TOMBSTONES, (horizon.most_tombstones, limit)).fetchall()
     return [row[0] for row in rows]
 
 
