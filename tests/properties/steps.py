@@ -11,13 +11,14 @@ from client.providers.readings import Callback, Failed, Notice, Pending, Reading
 from receiver.decisions import Origin
 from receiver.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
 from receiver.ledger import Command
-from receiver.records import SECOND, Outcome, TaskRecord
+from receiver.records import SECOND, Horizon, Outcome, TaskRecord
 from receiver.registrations import Answered, RegisteredTask, ReportedTask
 from receiver.registrations import Bind as BindCommand
 from receiver.registrations import Expire as ExpireCommand
 from receiver.registrations import Forget as ForgetCommand
 from receiver.registrations import Register as RegisterCommand
 from receiver.registrations import Report as ReportCommand
+from receiver.retention import Prune as PruneCommand
 from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Expire",
     "Forget",
     "Hint",
+    "Prune",
     "Register",
     "Report",
     "Says",
@@ -110,7 +112,16 @@ class Hint:
     ref: str
 
 
-Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | Hint
+@dataclass(frozen=True)
+class Prune:
+    """One step of retention: the oldest places of the log up to a position, or that are so old."""
+
+    until: int
+    seconds: int
+    limit: int
+
+
+Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | Hint | Prune
 
 
 def command_of(step: Step, now: int) -> Command[Any]:
@@ -134,6 +145,18 @@ def command_of(step: Step, now: int) -> Command[Any]:
             return ExpireCommand(now=now, limit=1000)
         case Forget():
             return ForgetCommand(ref=step.ref, now=now)
+        case Prune():
+            old = now - step.seconds * SECOND
+            horizon = Horizon(
+                now=now,
+                results=old,
+                solutions=0,
+                deliveries=0,
+                tombstones=0,
+                most_finished=1,
+                most_tombstones=1000,
+            )
+            return PruneCommand(horizon=horizon, until=step.until, limit=step.limit)
         case Hint():
             return HintTask(ref=step.ref, now=now)
 
