@@ -11,7 +11,7 @@ from client.providers.readings import Callback, Failed, Notice, Pending, Reading
 from receiver.decisions import Origin
 from receiver.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
 from receiver.ledger import Command
-from receiver.records import SECOND, Horizon, Outcome, TaskRecord
+from receiver.records import SECOND, Outcome, TaskRecord
 from receiver.registrations import Answered, RegisteredTask, ReportedTask
 from receiver.registrations import Bind as BindCommand
 from receiver.registrations import Expire as ExpireCommand
@@ -19,6 +19,7 @@ from receiver.registrations import Forget as ForgetCommand
 from receiver.registrations import Register as RegisterCommand
 from receiver.registrations import Report as ReportCommand
 from receiver.retention import Prune as PruneCommand
+from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
 
 __all__ = [
@@ -147,16 +148,8 @@ def command_of(step: Step, now: int) -> Command[Any]:
             return ForgetCommand(ref=step.ref, now=now)
         case Prune():
             old = now - step.seconds * SECOND
-            horizon = Horizon(
-                now=now,
-                results=old,
-                solutions=0,
-                deliveries=0,
-                tombstones=0,
-                most_finished=1,
-                most_tombstones=1000,
-            )
-            return PruneCommand(horizon=horizon, until=step.until, limit=step.limit)
+            taken = horizon(now=now, results=old)
+            return PruneCommand(horizon=taken, until=step.until, limit=step.limit)
         case Hint():
             return HintTask(ref=step.ref, now=now)
 

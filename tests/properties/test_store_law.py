@@ -13,10 +13,11 @@ import pytest
 
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Horizon, ResultFilter
+from receiver.records import ResultFilter
 from receiver.registrations import Forget
 from receiver.retention import Prune
 from receiver.storage.sqlite import SqliteStore
+from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 
 TASKS = 240
@@ -122,13 +123,11 @@ async def test_readers_beside_writers_see_each_result_once(tmp_path: Path, seed:
 
 async def prune_now_and_then(stores: Sequence[SqliteStore], chance: random.Random, written: asyncio.Event) -> None:
     """Prunes all but a short end of the log, now in one process, now in the other, until all was written."""
-    horizon = Horizon(
-        now=NOW, results=0, solutions=0, deliveries=0, tombstones=0, most_finished=1, most_tombstones=TASKS
-    )
+    taken = horizon()
     while not written.is_set():
         store = chance.choice(stores)
         end = position(await store.head())
-        await stored(store, Prune(horizon=horizon, until=end - chance.randint(5, 40), limit=chance.randint(1, 30)))
+        await stored(store, Prune(horizon=taken, until=end - chance.randint(5, 40), limit=chance.randint(1, 30)))
         await asyncio.sleep(chance.random() / 100)
 
 

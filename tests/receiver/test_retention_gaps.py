@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import CursorGoneError
-from receiver.records import SECOND, Horizon
+from receiver.records import SECOND
 from receiver.retention import Prune
 from receiver.storage.sqlite import SqliteStore
 from receiver.tail import Tail
+from tests.receiver.pruning import horizon
 from tests.receiver.sockets import open_events, subscribed
 from tests.receiver.storage.stores import NOW, a_ref, running_store
 from tests.receiver.test_feed import end, following, reader_of, results
 from tests.support import RunningReceiver, eventually, running_receiver
-
-_NEVER = 0
 
 
 @pytest.fixture
@@ -36,15 +35,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def prune_until(store: SqliteStore, position: int) -> None:
     """Prunes the log up to this place."""
-    taken = Horizon(
-        now=NOW,
-        results=_NEVER,
-        solutions=_NEVER,
-        deliveries=_NEVER,
-        tombstones=_NEVER,
-        most_finished=1,
-        most_tombstones=1000,
-    )
+    taken = horizon()
     await store.write(Prune(horizon=taken, until=position))
 
 
@@ -115,9 +106,7 @@ async def test_a_removed_solution_is_told_as_such(api: RunningReceiver, store: S
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     far = 2 * NOW
-    taken = Horizon(
-        now=NOW, results=0, solutions=far, deliveries=0, tombstones=0, most_finished=1, most_tombstones=1000
-    )
+    taken = horizon(solutions=far)
     await store.write(Prune(horizon=taken, until=0))
     late = await api.call_back(registered["callbackUrl"], solution={"text": "another"})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 from pathlib import Path
 
-from receiver.records import Horizon, Removed
+from receiver.records import Removed
 from receiver.retention import prune
 from receiver.storage.sqlite import SqliteStore
-from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store
+from tests.receiver.pruning import horizon
+from tests.receiver.storage.stores import a_delivery, a_ref, a_registration, running_store
 
 OLD = 3000
 NEW = 300
@@ -26,7 +28,7 @@ async def end_together(store: SqliteStore, first: int, number: int) -> None:
 
 async def test_callbacks_do_not_wait_for_retention(tmp_path: Path) -> None:
     """Each is stored well before the provider would give up, and of the young none is lost."""
-    taken = Horizon(now=NOW, results=0, solutions=0, deliveries=0, tombstones=0, most_finished=1, most_tombstones=OLD)
+    taken = horizon(most_finished=1)
     steps: list[Removed] = []
     slowest = 0.0
     async with running_store(tmp_path / "receiver.db") as store:
@@ -43,8 +45,6 @@ async def test_callbacks_do_not_wait_for_retention(tmp_path: Path) -> None:
         old = await store.task(a_ref(OLD - 1))
 
     assert slowest < _ACKNOWLEDGE_SECONDS / 2
-    assert all(
-        later.entries - earlier.entries <= 200 for earlier, later in zip([Removed(), *steps], steps, strict=False)
-    )
+    assert max(later.entries - earlier.entries for earlier, later in pairwise([Removed(), *steps])) <= 200
     assert None not in young
     assert old is None

@@ -7,9 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 from receiver.deliveries import HintTask
-from receiver.records import Horizon, Removed
+from receiver.records import Removed
 from receiver.registrations import Forget
 from receiver.retention import Prune
+from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 
 BACK_TO_2 = (
@@ -37,14 +38,7 @@ async def test_the_schema_before_retention_gets_its_times(tmp_path: Path) -> Non
 
     async with running_store(tmp_path / "receiver.db") as store:
         after = await whole_log(store)
-        removed = [await store.write(Prune(horizon=taking(NOW - age), until=0)) for age in (21, 20, 10, 0)]
+        removed = [await store.write(Prune(horizon=horizon(results=NOW - age), until=0)) for age in (21, 20, 10, 0)]
 
     assert [entry.kind for entry in after] == [entry.kind for entry in before] == ["hint", "deleted", "result"]
     assert removed == [None, Removed(entries=1), Removed(entries=1), Removed(tasks=1, entries=1)]
-
-
-def taking(results: int) -> Horizon:
-    """A horizon that takes results as old as this, and nothing else."""
-    return Horizon(
-        now=NOW, results=results, solutions=0, deliveries=0, tombstones=0, most_finished=10, most_tombstones=10
-    )
