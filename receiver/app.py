@@ -24,6 +24,7 @@ from receiver.inbox import Inbox, InboxRules
 from receiver.learning import Learning
 from receiver.metrics import Metrics
 from receiver.reconcile import Reconciler
+from receiver.retention import Lives, prune_old
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.submissions import Submissions
@@ -48,7 +49,7 @@ from receiver.web.origins import origins_of
 from receiver.web.problems import request_middleware
 from receiver.web.sending import StreamRules, Streams
 
-__all__ = ["create_app", "microseconds_now", "new_ref"]
+__all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
 
 
 def create_app(
@@ -107,6 +108,9 @@ def create_app(
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
             context.submissions = Submissions(inbox, accounts)
             streams.owner = context.submissions.owner = owner
+            retention = owner.create_task(
+                prune_old(store, lives_of(settings), microseconds_now, inbox.forget_solutions), name="retention"
+            )
             beats = owner.create_task(streams.beat(), name="beats")
             inbox.learning = learning = Learning(
                 store, {provider: account.dialect for provider, account in accounts.items()}, microseconds_now
@@ -121,6 +125,7 @@ def create_app(
                 deadlines,
                 beats,
                 keeping,
+                retention,
                 *(owner.create_task(each.run(), name="reconcile") for each in reconcilers),
             ]
             try:
@@ -150,6 +155,16 @@ def create_app(
 def microseconds_now() -> int:
     """The wall clock, in microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+def lives_of(settings: Settings) -> Lives:
+    """How long what is kept, as the settings say."""
+    return Lives(
+        results_seconds=settings.retention_results_seconds,
+        solutions_seconds=settings.retention_solutions_seconds,
+        deliveries_seconds=settings.retention_deliveries_seconds,
+        most_finished=settings.max_finished_tasks,
+    )
 
 
 def new_ref() -> UUID:

@@ -107,6 +107,10 @@ class Inbox:
         """Whether it is shutting down."""
         return self._hub.is_closed
 
+    def forget_solutions(self, finished_at: int) -> None:
+        """Keeps nothing in memory of tasks that ended by then: what the store has of them is told from now on."""
+        self._feed.tail.drop_older(finished_at)
+
     # Callbacks
 
     async def deliver(self, dialect: Dialect, token: CallbackToken, incoming: Incoming) -> Delivered:

@@ -19,12 +19,15 @@ __all__ = [
     "Gap",
     "Growth",
     "History",
+    "Horizon",
     "Outcome",
     "Page",
     "PollRecord",
     "RecentTasks",
+    "Removed",
     "ResultFilter",
     "StandingUrl",
+    "Survey",
     "TaskKey",
     "TaskName",
     "TaskRecord",
@@ -263,3 +266,44 @@ class ResultFilter:
     refs: tuple[str, ...] | None = None
     task_ids: tuple[tuple[str, str], ...] = ()
     hints: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """What retention takes: all that is not younger than these times, and of some kinds all but so many of the newest.
+
+    `now` is when tombstones are dated.
+    """
+
+    now: int
+    results: int
+    solutions: int
+    deliveries: int
+    tombstones: int
+    most_finished: int
+    most_tombstones: int
+
+
+class Removed(NamedTuple):
+    """How much retention took: finished tasks, places in the log, solutions and bodies of what stays, and the rest."""
+
+    tasks: int = 0
+    entries: int = 0
+    solutions: int = 0
+    bodies: int = 0
+    strays: int = 0
+    tombstones: int = 0
+
+    def plus(self, other: Removed) -> Removed:
+        """Both together."""
+        return Removed(*map(int.__add__, self, other))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What retention would take: how much of each kind, how many bytes of answers and bodies, and the ends of tasks."""
+
+    removed: Removed
+    size: int
+    oldest: int | None
+    newest: int | None

@@ -10,6 +10,7 @@ from receiver.records import (
     Delivery,
     Growth,
     History,
+    Horizon,
     Page,
     PollRecord,
     ResultFilter,
@@ -100,8 +101,8 @@ class Store(Protocol):
     async def head(self) -> str:
         """The cursor of the end of the log."""
 
-    async def position(self, cursor: str) -> int:
-        """The position that a cursor of a reader's stands for.
+    async def position(self, cursor: str | None) -> int:
+        """The position that a cursor of a reader's stands for; None: that behind which everything is kept.
 
         Raises:
             ReceiverError: `wrong-field` where it is none.
@@ -113,6 +114,9 @@ class Store(Protocol):
 
     async def next_deadline(self) -> int | None:
         """When the next task without an outcome is to be given up."""
+
+    async def prunable(self, horizon: Horizon) -> int | None:
+        """None where retention has nothing to do; otherwise how far the log goes by the number of finished tasks."""
 
     async def standing_urls(self) -> Sequence[StandingUrl]:
         """All standing URLs, oldest first, revoked ones too; at most 1,000."""

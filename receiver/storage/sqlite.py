@@ -20,6 +20,7 @@ from receiver.records import (
     Entry,
     Growth,
     History,
+    Horizon,
     Page,
     PollRecord,
     ResultFilter,
@@ -33,6 +34,7 @@ from receiver.storage.high_water import note_head
 from receiver.storage.history import read_history, read_waiting
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
+from receiver.storage.pruning import prunable
 from receiver.storage.reader import Reader, read_task
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
 from receiver.storage.writer import Tally, Writer
@@ -265,11 +267,11 @@ class SqliteStore:
 
     async def head(self) -> str:
         """See `Store`."""
-        return await _read(self._fetch, lambda connection: self.cursor_at(_read_head(connection)))
+        return await _read(self._fetch, lambda connection: self.cursor_at(_read_bounds(connection)[0]))
 
-    async def position(self, cursor: str) -> int:
+    async def position(self, cursor: str | None) -> int:
         """See `Store`."""
-        return await _read(self._fetch, lambda connection: self._position(cursor, _read_head(connection)))
+        return await _read(self._fetch, lambda connection: self._position(cursor, _read_bounds(connection)))
 
     async def next_deadline(self) -> int | None:
         """See `Store`."""
@@ -279,6 +281,10 @@ class SqliteStore:
             return None if deadline is None else int(deadline)
 
         return await _read(self._scan, read)
+
+    async def prunable(self, horizon: Horizon) -> int | None:
+        """See `Store`."""
+        return await _read(self._scan, lambda connection: prunable(connection, horizon))
 
     async def standing_urls(self) -> Sequence[StandingUrl]:
         """See `Store`."""
@@ -305,8 +311,8 @@ class SqliteStore:
         self, connection: sqlite3.Connection, after: str | None, limits: tuple[int, int], only: ResultFilter
     ) -> Page:
         limit, max_bytes = limits
-        head = _read_head(connection)
-        position = 0 if after is None else self._position(after, head)
+        bounds = head, _ = _read_bounds(connection)
+        position = self._position(after, bounds)
         (until,) = connection.execute(sql.SELECT_LOG_WINDOW, (position, _SCAN)).fetchone()
         if until is None:
             return Page((), self.cursor_at(position), position, more=False)
@@ -328,22 +334,28 @@ class SqliteStore:
             task = task.evolve(position=position)
         return Entry(self.cursor_at(position), position, kind, ref, task)
 
-    def _position(self, cursor: str, head: int) -> int:
+    def _position(self, cursor: str | None, bounds: tuple[int, int]) -> int:
+        head, floor = bounds
+        if cursor is None:
+            return floor
         parts = _CURSOR.fullmatch(cursor)
         if parts is None:
             raise ReceiverError("wrong-field", "after, cursor: expected one that this receiver gave, or `start`")
         position = int(parts[2])
         if parts[1] != self._identity.log_id:
-            raise CursorGoneError("other-log", self.cursor_at(0))
+            raise CursorGoneError("other-log", self.cursor_at(floor))
         if position > head:
             # From the oldest kept: how far the log went back is not known.
-            raise CursorGoneError("beyond-end", self.cursor_at(0))
+            raise CursorGoneError("beyond-end", self.cursor_at(floor))
+        if position < floor:
+            raise CursorGoneError("pruned", self.cursor_at(floor))
         return position
 
 
-def _read_head(connection: sqlite3.Connection) -> int:
-    (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
-    return int(position)
+def _read_bounds(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The end of the log, and the place behind which everything is kept."""
+    head, floor = connection.execute(sql.SELECT_BOUNDS).fetchone()
+    return int(head), int(floor)
 
 
 def _read_by_id(connection: sqlite3.Connection, id_text: str, provider: str | None) -> Sequence[TaskRecord]:

@@ -1,4 +1,7 @@
-"""Every SQL statement of the SQLite store, one comment each. Parameters are bound, never written into the text."""
+"""Every SQL statement of the SQLite store but those of retention, one comment each.
+
+Parameters are bound, never written into the text.
+"""
 
 from __future__ import annotations
 
@@ -165,6 +168,14 @@ MIGRATIONS = (
         said TEXT NOT NULL
     ) STRICT;
     """,
+    # From here on hints and deletions have a time, too: when they came.
+    """
+    UPDATE log SET finished_at = (SELECT task.hinted_at FROM task WHERE task.id = log.task) WHERE kind = 'hint';
+    UPDATE log SET finished_at = (SELECT tombstone.forgotten_at FROM tombstone WHERE tombstone.ref = log.ref)
+        WHERE kind = 'deleted';
+    CREATE INDEX task_by_position ON task (position) WHERE position IS NOT NULL;
+    CREATE INDEX delivery_by_age ON delivery (received_at) WHERE body IS NOT NULL;
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 
@@ -172,6 +183,11 @@ MIGRATIONS = (
 SELECT_SEQUENCES = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('task', 'log')"
 # The end of the log.
 SELECT_HEAD = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'"
+# The end of the log, and the place behind which everything is kept.
+SELECT_BOUNDS = (
+    "SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'), "
+    "coalesce((SELECT value FROM meta WHERE name = 'floor'), 0)"
+)
 
 # The tasks of a batch in one row, as a JSON array of rows; the parameter is a JSON array of refs.
 SELECT_TASKS_BY_REFS = (
