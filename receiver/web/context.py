@@ -9,6 +9,7 @@ from aiohttp import web
 
 from client.providers import Dialect
 from receiver.inbox import Inbox
+from receiver.metrics import Metrics
 from receiver.observing import Observer
 from receiver.settings import ApiKey
 from receiver.submissions import Submissions
@@ -29,6 +30,7 @@ class Context:
     origins: frozenset[str]
     tickets: Tickets
     streams: Streams
+    metrics: Metrics
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)
