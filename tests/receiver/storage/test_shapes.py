@@ -8,7 +8,6 @@ from pathlib import Path
 
 from receiver.observing import AddShapes
 from receiver.shapes import SHAPES_KEPT, Shape, ShapeRecord
-from receiver.storage import statements as sql
 from receiver.storage.shapes import read_shapes
 from tests.receiver.storage.stores import running_store
 
@@ -60,25 +59,3 @@ async def test_a_database_that_is_only_read_will_do(tmp_path: Path) -> None:
 
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         assert read_shapes(connection, "twocaptcha") == [a_record()]
-
-
-async def test_a_database_from_before_learns_shapes(tmp_path: Path) -> None:
-    """What stands in one that knew none stays, and shapes are stored beside it."""
-    path = tmp_path / "receiver.db"
-    async with running_store(path):
-        pass
-    before = tmp_path / "before.db"
-    step = next(number for number, text in enumerate(sql.MIGRATIONS) if "CREATE TABLE shape (" in text)
-    with closing(sqlite3.connect(path)) as new, closing(sqlite3.connect(before)) as old:
-        old.executescript("".join(sql.MIGRATIONS[:step]))
-        (application_id,) = new.execute("PRAGMA application_id").fetchone()
-        old.execute(f"PRAGMA application_id = {application_id}")
-        old.execute(f"PRAGMA user_version = {step}")
-        old.execute(sql.SAVE_META, ("schedule capsolver", "{}"))
-        old.commit()
-
-    async with running_store(before) as store:
-        await store.write(AddShapes(records=[a_record()]))
-
-        assert await store.remembered("schedule capsolver") == "{}"
-        assert await store.shapes("twocaptcha") == [a_record()]
