@@ -67,14 +67,22 @@ def limits_of(provider: str) -> Limits:
     return _LIMITS.get(provider, CAPSOLVER_LIMITS)
 
 
-# PROVIDERS.md 3.3, 3.5, 3.7 and 5; no count of errors that bans is known for any of them.
+# PROVIDERS.md 3.3 to 3.7 and 5; no count of errors that bans is known for any of them.
 _CAPMONSTER_LIMITS = Limits(poll_interval_seconds=2.0, ban_errors=0)
+_TWOCAPTCHA_LIMITS = Limits(max_polls=0, window_seconds=900.0, poll_interval_seconds=5.0, ban_errors=0)
+_EZCAPTCHA_LIMITS = Limits(max_polls=0, task_timeout_seconds=180.0, ban_errors=30, ban_seconds=180.0)
 _LIMITS = {
+    "anticaptcha": Limits(max_polls=0, poll_interval_seconds=2.0, ban_errors=0),
     "capkill": _CAPMONSTER_LIMITS,
     "capmonster": _CAPMONSTER_LIMITS,
     "captcha69": _CAPMONSTER_LIMITS,
+    "ezcaptcha": _EZCAPTCHA_LIMITS,
+    "ezcaptchasync": _EZCAPTCHA_LIMITS,
     "nextcaptcha": Limits(max_polls=0, poll_interval_seconds=0.5, ban_errors=0),
     "onecaptcha": ONECAPTCHA_LIMITS,
+    "rucaptcha": _TWOCAPTCHA_LIMITS,
+    "twocaptcha": _TWOCAPTCHA_LIMITS,
+    "ucaptcha": Limits(max_polls=60, task_timeout_seconds=300.0, poll_interval_seconds=5.0, ban_errors=0),
     "yescaptcha": Limits(ban_errors=0),
 }
 

@@ -38,7 +38,7 @@ class _MonotonicClock:
 
 
 class Sandbox:
-    """A provider on `127.0.0.1` that speaks `dialect` ("capsolver" or "onecaptcha") at its root.
+    """A provider on `127.0.0.1` that speaks `dialect`, any of those in `client.sandbox.wires`, at its root.
 
     Listens from `async with` on, at `url` (port 0: any free one). `faults_for` is asked for the faults of each task
     that does not order any in its field `sandbox`; where it gives None they are drawn by the rates of `settings`.
@@ -120,7 +120,9 @@ class Sandbox:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_PARALLEL_CALLBACKS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self._settings.callback_timeout_seconds),
+            timeout=aiohttp.ClientTimeout(
+                total=self._settings.callback_timeout_seconds or self._service.profile.callback_seconds
+            ),
         )
 
     def _app(self) -> web.Application:

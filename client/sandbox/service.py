@@ -172,16 +172,22 @@ class Service:
             finished_at=now + seconds,
             solution=None if error_code else expected_solution(self._provider, request.task),
             error_code=error_code,
-            callback_url=request.callback_url if self.profile.has_callback else None,
+            callback_url=self._callback_url(request),
             fate=fate,
             is_sync=self._is_sync(request, fate.faults),
         )
 
+    def _callback_url(self, request: TaskRequest) -> str | None:
+        if self.profile.is_account_wide:
+            return self._settings.account_webhook_url
+        return request.callback_url if self.profile.has_callback else None
+
     def _is_sync(self, request: TaskRequest, faults: Faults) -> bool:
         if faults.sync is not None:
             return faults.sync
-        is_usual = self._provider == "capsolver" and not self._settings.async_images
-        return is_usual and is_recognition(request.type)
+        if self.profile.sync == "recognition":
+            return not self._settings.async_images and is_recognition(request.type)
+        return self.profile.sync == "all"
 
     def _made(self, task: SandboxTask) -> Answer | Made:
         if task.error_code is not None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 import aiohttp
 from aiohttp import web
@@ -21,6 +22,7 @@ __all__ = [
     "NOW",
     "TOKEN",
     "Catcher",
+    "Caught",
     "Reply",
     "SettableClock",
     "call",
@@ -90,7 +92,9 @@ def ordered(task: Mapping[str, Any], number: int = 0, **faults: Any) -> dict[str
 class Caught:
     """A callback as it came in."""
 
+    method: str
     path: str
+    query: str
     headers: Mapping[str, str]
     body: bytes
 
@@ -98,6 +102,11 @@ class Caught:
     def json(self) -> Any:
         """The body as JSON."""
         return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of the form in the body, or of the query."""
+        return dict(parse_qsl(self.body.decode() or self.query, keep_blank_values=True))
 
 
 @dataclass
@@ -129,7 +138,9 @@ class Catcher:
         return [caught.json["taskId"] for caught in self.caught]
 
     async def _catch(self, request: web.Request) -> web.Response:
-        self.caught.append(Caught(request.path, dict(request.headers), await request.read()))
+        self.caught.append(
+            Caught(request.method, request.path, request.query_string, dict(request.headers), await request.read())
+        )
         if self.is_silent:
             await self._released.wait()
         return web.Response(status=self.status, headers={"Location": "/elsewhere"})
