@@ -9,6 +9,7 @@ from typing import Any
 from client.providers.values import canonical_json
 from client.sandbox.wires import profile_named
 from client.sandbox.wires.solutions import is_recognition
+from client.sandbox.wires.v1_family import text_task
 
 __all__ = ["FAULTS_FIELD", "content_digest", "content_of", "expected_solution", "is_recognition"]
 
@@ -32,4 +33,6 @@ def expected_solution(dialect_name: str, task: Mapping[str, Any]) -> dict[str, A
     Raises:
         BadArgumentError: no such dialect.
     """
-    return profile_named(dialect_name).solution(str(task.get("type", "")), content_digest(task))
+    profile = profile_named(dialect_name)
+    content = text_task(content_of(task)) if profile.api == "v1" else task
+    return profile.solution(str(task.get("type", "")), content_digest(content))

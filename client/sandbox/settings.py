@@ -30,6 +30,7 @@ class Settings:
     (`is_sync_called_back`) are guesses, and yours to change;
     `callback_has_task_id` and `callback_timeout_seconds` None do as the provider is thought to. Where the address of
     callbacks belongs to the account, as at capsolution, it is `account_webhook_url`, and `webhook_secret` signs them.
+    `registered_hosts` may be called back where a provider wants them registered, as 2captcha does (PROVIDERS.md 2.2).
     A `reordered` callback waits `reorder_seconds` at most.
 
     Raises:
@@ -50,6 +51,7 @@ class Settings:
     callback_has_task_id: bool | None = None
     callback_timeout_seconds: float | None = None
     is_sync_called_back: bool = False
+    registered_hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost"})
     account_webhook_url: str | None = field(default=None, repr=False)
     webhook_secret: bytes | None = field(default=None, repr=False)
     reorder_seconds: float = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from client.errors import BadArgumentError
@@ -17,9 +18,10 @@ from client.sandbox.wires.json_family import (
     UCAPTCHA,
     YESCAPTCHA,
 )
-from client.sandbox.wires.messages import form_message, ucaptcha_query
+from client.sandbox.wires.messages import captchaai_query, form_message, ucaptcha_query
 from client.sandbox.wires.profile import Profile, numbers
-from client.sandbox.wires.solutions import onecaptcha_solution, twocaptcha_solution
+from client.sandbox.wires.solutions import bare_solution, onecaptcha_solution, twocaptcha_solution
+from client.sandbox.wires.v1_family import V1Wire
 
 __all__ = ["PROFILES", "Profile", "profile_named"]
 
@@ -34,19 +36,48 @@ _CAPMONSTER = Profile(
     callback_seconds=2.0,
     not_ready_code="CAPTCHA_NOT_READY",
 )
+_CAPMONSTER_REPORTS = {"reportIncorrectImageCaptcha": ("imagetotext",), "reportIncorrectTokenCaptcha": ()}
 _TWOCAPTCHA = Profile(
-    wire=lambda _: TWOCAPTCHA, id_maker=_LONG_NUMBERS, solution=twocaptcha_solution, write=form_message
+    wire=lambda _: TWOCAPTCHA,
+    id_maker=_LONG_NUMBERS,
+    solution=twocaptcha_solution,
+    write=form_message,
+    has_registered_hosts=True,
+    reports={"reportCorrect": (), "reportIncorrect": ()},
+)
+# Nobody is answered at once, and every value is text.
+_V1 = Profile(
+    wire=lambda _: V1Wire(),
+    api="v1",
+    id_maker=numbers(2_122_988_149),
+    solution=bare_solution,
+    write=form_message,
+    has_registered_hosts=True,
+    reports={"reportgood": (), "reportbad": ()},
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        "anticaptcha": Profile(wire=lambda _: ANTICAPTCHA, id_maker=_LONG_NUMBERS),
+        "anticaptcha": Profile(
+            wire=lambda _: ANTICAPTCHA,
+            id_maker=_LONG_NUMBERS,
+            reports={
+                "reportCorrectRecaptcha": ("recaptcha",),
+                "reportIncorrectHcaptcha": ("hcaptcha",),
+                "reportIncorrectImageCaptcha": ("imagetotext",),
+                "reportIncorrectRecaptcha": ("recaptcha",),
+            },
+            report_fields={"status": "success"},
+        ),
         "capkill": _CAPMONSTER,
-        "capmonster": _CAPMONSTER,
+        "capmonster": replace(_CAPMONSTER, reports=_CAPMONSTER_REPORTS),
         "capsolver": Profile(
-            wire=lambda settings: CapSolverWire(is_status_sent=settings.is_status_sent), sync="recognition"
+            wire=lambda settings: CapSolverWire(is_status_sent=settings.is_status_sent),
+            sync="recognition",
+            reports={"feedbackTask": ()},
         ),
         "captcha69": _CAPMONSTER,
+        "captchaai": replace(_V1, write=captchaai_query, has_error_pages=True, has_registered_hosts=False, reports={}),
         "ezcaptcha": Profile(wire=lambda _: EZCAPTCHA, has_callback=False),
         # The host that answers at once (PROVIDERS.md 3.7).
         "ezcaptchasync": Profile(wire=lambda _: EZCAPTCHASYNC, has_callback=False, sync="all"),
@@ -58,8 +89,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             has_callback=False,
         ),
         "rucaptcha": _TWOCAPTCHA,
+        "rucaptchav1": _V1,
         "twocaptcha": _TWOCAPTCHA,
-        "ucaptcha": Profile(wire=lambda _: UCAPTCHA, write=ucaptcha_query),
+        "twocaptchav1": _V1,
+        "ucaptcha": Profile(wire=lambda _: UCAPTCHA, write=ucaptcha_query, reports={"feedbackTask": ()}),
         "yescaptcha": Profile(wire=lambda _: YESCAPTCHA, has_callback=False),
     }
 )

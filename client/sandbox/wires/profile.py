@@ -45,10 +45,14 @@ class Profile:
 
     `is_id_in_callback` is what it does where the settings do not say; its callback has to be answered within
     `callback_seconds`, and is sent again `callback_retries` times where it was not answered 20x. `is_account_wide`:
-    the address of callbacks belongs to the account, not to the task. `sync` says which tasks createTask answers itself.
+    the address of callbacks belongs to the account, not to the task. `has_error_pages`: a failing server answers with
+    HTML under 502. `not_ready_code` is an error that means processing. `reports` are its reports, by name, with the
+    parts of type names that each is for (none: all), answered with `report_fields`. `has_registered_hosts`: only those
+    are called back. `sync` says which tasks createTask answers itself.
     """
 
     wire: Callable[[Settings], Wire]
+    api: Literal["json", "v1", "scrapeless"] = "json"
     id_maker: IdMaker = uuids
     solution: SolutionOf = family_solution
     sync: Literal["none", "recognition", "all"] = "none"
@@ -60,5 +64,8 @@ class Profile:
     callback_retries: int = 0
     callback_retry_seconds: float = 5.0
     signed_with: Literal["nothing", "key", "secret"] = "nothing"
+    has_error_pages: bool = False
     not_ready_code: str | None = None
     reports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    report_fields: Mapping[str, str] = field(default_factory=dict)
+    has_registered_hosts: bool = False

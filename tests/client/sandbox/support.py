@@ -25,6 +25,7 @@ __all__ = [
     "Caught",
     "Reply",
     "SettableClock",
+    "ask",
     "call",
     "create_task",
     "get_task_result",
@@ -81,6 +82,17 @@ async def create_task(
 async def get_task_result(sandbox: Sandbox, created: Reply, *, key: str = KEY) -> Reply:
     """A getTaskResult call for the task that `created` tells of."""
     return await call(sandbox, "/getTaskResult", {"clientKey": key, "taskId": created.json["taskId"]})
+
+
+async def ask(
+    sandbox: Sandbox, path: str, query: Mapping[str, str] | None = None, *, form: Mapping[str, Any] | None = None
+) -> Reply:
+    """A request with a query by GET, or with a form by POST, as in.php and res.php take them."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request("POST" if form else "GET", sandbox.url + path, params=query, data=form) as response,
+    ):
+        return Reply(response.status, dict(response.headers), await response.read())
 
 
 def ordered(task: Mapping[str, Any], number: int = 0, **faults: Any) -> dict[str, Any]:
