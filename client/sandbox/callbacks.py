@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from client.sandbox.counts import Counts
 from client.sandbox.service import SandboxTask, Service
 from client.sandbox.settings import Settings
-from client.sandbox.wires.messages import Message, Outcome, truncated
+from client.sandbox.wires.messages import Message, Outcome, low_balance_event, truncated
 
 __all__ = ["Callbacks", "Clock", "SentCallback"]
 
@@ -124,6 +124,8 @@ class Callbacks:
                 await self._wait_until_fetched(task)
             case "reordered":
                 await self._wait_for_another()
+        if task.fate.faults.is_balance_low and self._service.profile.is_account_wide:
+            await self._send(task, low_balance_event(self._secret(task)))
         message = self._message(task)
         for _ in range(2 if fault == "twice" else 1):
             await self._send_until_taken(task, truncated(message) if fault == "truncated" else message)

@@ -17,6 +17,7 @@ from client.sandbox.service import Made, Polled, Read, Service
 from client.sandbox.settings import Settings
 from client.sandbox.side_calls import SideCalls
 from client.sandbox.wire import Answer
+from client.sandbox.wires.scrapeless import KEY_HEADER, fields_of_create, fields_of_get
 from client.sandbox.wires.v1_family import as_asked, fields_of_in, fields_of_res
 
 __all__ = ["Calls"]
@@ -47,6 +48,9 @@ class Calls:
                 for method in ("GET", "POST"):
                     router.add_route(method, "/in.php", self._in)
                     router.add_route(method, "/res.php", self._res)
+            case "scrapeless":
+                router.add_post("/api/v1/createTask", self._create_scrapeless)
+                router.add_get("/api/v1/getTaskResult/{task_id}", self._get_scrapeless)
         router.add_get("/sandbox/stats", self._get_stats, allow_head=False)
 
     @web.middleware
@@ -95,6 +99,15 @@ class Calls:
             polled = Polled(self._side_call(action, read, request))
         answer = as_asked(polled.answer, action, is_json=form.get("json") == "1")
         return await self._answer_polled(request, Polled(answer, polled.fetched))
+
+    async def _create_scrapeless(self, request: web.Request) -> web.StreamResponse:
+        body, key = await request.read(), request.headers.get(KEY_HEADER)
+        made = self._service.create_task(lambda: fields_of_create(read_fields(body), key), **self._who(request))
+        return _response(made) if isinstance(made, Answer) else await self._answer_made(request, made)
+
+    async def _get_scrapeless(self, request: web.Request) -> web.StreamResponse:
+        read = partial(fields_of_get, request.match_info["task_id"], request.headers.get(KEY_HEADER))
+        return await self._answer_polled(request, self._service.get_task_result(read, **self._who(request)))
 
     def _side_call(self, action: str, read: Read, request: web.Request) -> Answer:
         if action == "getbalance":

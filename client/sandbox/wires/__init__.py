@@ -11,16 +11,26 @@ from client.sandbox.wire import CapSolverWire, OneCaptchaWire
 from client.sandbox.wires.json_family import (
     ANTICAPTCHA,
     CAPMONSTER,
+    CAPSOLUTION,
     EZCAPTCHA,
     EZCAPTCHASYNC,
+    HARDCAPTCHA,
     NEXTCAPTCHA,
     TWOCAPTCHA,
     UCAPTCHA,
     YESCAPTCHA,
 )
-from client.sandbox.wires.messages import captchaai_query, form_message, ucaptcha_query
-from client.sandbox.wires.profile import Profile, numbers
-from client.sandbox.wires.solutions import bare_solution, onecaptcha_solution, twocaptcha_solution
+from client.sandbox.wires.messages import (
+    capsolution_event,
+    captchaai_query,
+    form_message,
+    hardcaptcha_envelope,
+    scrapeless_envelope,
+    ucaptcha_query,
+)
+from client.sandbox.wires.profile import Profile, numbers, prefixed
+from client.sandbox.wires.scrapeless import ScrapelessWire
+from client.sandbox.wires.solutions import bare_solution, onecaptcha_solution, token_solution, twocaptcha_solution
 from client.sandbox.wires.v1_family import V1Wire
 
 __all__ = ["PROFILES", "Profile", "profile_named"]
@@ -71,6 +81,14 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         ),
         "capkill": _CAPMONSTER,
         "capmonster": replace(_CAPMONSTER, reports=_CAPMONSTER_REPORTS),
+        # The address of its callbacks is set for the account (PROVIDERS.md 2.4).
+        "capsolution": Profile(
+            wire=lambda _: CAPSOLUTION,
+            id_maker=prefixed("task_"),
+            is_account_wide=True,
+            write=capsolution_event,
+            signed_with="secret",
+        ),
         "capsolver": Profile(
             wire=lambda settings: CapSolverWire(is_status_sent=settings.is_status_sent),
             sync="recognition",
@@ -81,6 +99,15 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "ezcaptcha": Profile(wire=lambda _: EZCAPTCHA, has_callback=False),
         # The host that answers at once (PROVIDERS.md 3.7).
         "ezcaptchasync": Profile(wire=lambda _: EZCAPTCHASYNC, has_callback=False, sync="all"),
+        # Tried four times in all (PROVIDERS.md 2.4).
+        "hardcaptcha": Profile(
+            wire=lambda _: HARDCAPTCHA,
+            solution=token_solution,
+            write=hardcaptcha_envelope,
+            signed_with="key",
+            callback_seconds=5.0,
+            callback_retries=3,
+        ),
         # 13 digits (PROVIDERS.md 3.7).
         "nextcaptcha": Profile(wire=lambda _: NEXTCAPTCHA, id_maker=numbers(1_000_000_000_001)),
         "onecaptcha": Profile(
@@ -90,6 +117,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         ),
         "rucaptcha": _TWOCAPTCHA,
         "rucaptchav1": _V1,
+        "scrapeless": Profile(
+            wire=lambda _: ScrapelessWire(), api="scrapeless", solution=token_solution, write=scrapeless_envelope
+        ),
         "twocaptcha": _TWOCAPTCHA,
         "twocaptchav1": _V1,
         "ucaptcha": Profile(wire=lambda _: UCAPTCHA, write=ucaptcha_query, reports={"feedbackTask": ()}),

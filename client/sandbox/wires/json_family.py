@@ -11,8 +11,10 @@ from client.sandbox.wire import Answer, error_fields, json_answer
 __all__ = [
     "ANTICAPTCHA",
     "CAPMONSTER",
+    "CAPSOLUTION",
     "EZCAPTCHA",
     "EZCAPTCHASYNC",
+    "HARDCAPTCHA",
     "NEXTCAPTCHA",
     "TWOCAPTCHA",
     "UCAPTCHA",
@@ -28,13 +30,15 @@ class JsonWire:
     """A relative whose answers are JSON with `errorId`; what is no error adds `created_fields` and its like.
 
     `codes` holds its names for our codes, `error_ids` and `statuses` its numbers and HTTP statuses by its names.
-    `failed_status` is what a failed task has for `status`, under `failed_error_id`, where it has one.
+    `pending_error_id` is the error that waiting is, at a provider where it is one; `failed_status` what a failed task
+    has for `status`, under `failed_error_id`, where it has one.
     """
 
     created_fields: Mapping[str, Any] = field(default_factory=dict)
     pending_fields: Mapping[str, Any] = field(default_factory=dict)
     ready_fields: Mapping[str, Any] = field(default_factory=dict)
     pending_status: str = "processing"
+    pending_error_id: int = 0
     failed_error_id: int = 1
     failed_status: str | None = None
     refused_fields: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +65,8 @@ class JsonWire:
     def processing(self, task_id: str) -> Answer:
         """No id: getTaskResult answers of the family have none."""
         del task_id
+        if self.pending_error_id:
+            return json_answer({"errorId": self.pending_error_id, **self.pending_fields})
         return json_answer({"errorId": 0, **self.pending_fields, "status": self.pending_status})
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
@@ -155,3 +161,14 @@ UCAPTCHA = JsonWire(
     created_fields={"status": "processing"}, failed_error_id=0, failed_status="failed", has_integer_ids=False
 )
 """createTask says processing already; a failure has errorId 0 (PROVIDERS.md 3.7, 8)."""
+
+CAPSOLUTION = JsonWire(
+    pending_fields={"errorCode": "TASK_NOT_READY"},
+    pending_error_id=21,
+    has_integer_ids=False,
+    error_ids={"ERROR_ZERO_BALANCE": 2},
+)
+"""Its own numbers; waiting is error 21, how its code is spelt is unknown (PROVIDERS.md 3.7, 6.1)."""
+
+HARDCAPTCHA = JsonWire(has_integer_ids=False)
+"""How it is asked is unknown: what the family has stands in for it (PROVIDERS.md 2.4)."""

@@ -55,7 +55,7 @@ async def test_it_says_where_it_listens_and_stops_by_a_signal(number: signal.Sig
     [
         (
             "",
-            "--dialect: expected one of anticaptcha, capkill, capmonster, capsolver, ",
+            "--dialect: expected one of anticaptcha, capkill, capmonster, ",
         ),
         ("--dialect nobody", "'nobody' is not one of 'anticaptcha', 'capkill', 'capmonster'"),
         ("--dialect capsolver --port 70000", "'--port': 70000 is not in the range"),
