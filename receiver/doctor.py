@@ -59,7 +59,6 @@ class Facts:
     scopes: frozenset[str] | None
     signs: Sequence[str] = ()
     secrets: frozenset[str] = frozenset()
-    keeps_everything: bool = False
     waiting: Sequence[WaitingTasks] = ()
     hour: Sequence[RecentTasks] = ()
     day: Sequence[RecentTasks] = field(default=())
@@ -91,9 +90,6 @@ def _store(facts: Facts) -> Iterator[Finding]:
         ahead = (facts.newest_task - facts.now) / SECOND
         text = f"the newest task was registered {ahead:.0f} s in the future: the clock was set back"
         yield Finding("clock", True, text, "let it be set by NTP; polls and deadlines are late until it has caught up")
-    if facts.keeps_everything:
-        text = "nothing is deleted by age, so the database grows with every task"
-        yield Finding("retention", False, text, "delete finished tasks, or watch the disk")
 
 
 def _reachability(facts: Facts) -> Iterator[Finding]:

@@ -79,8 +79,6 @@ async def examined(settings: Settings, *, now: int) -> list[Finding]:
             scopes=frozenset().union(*(key.scopes for key in keys)) if keys else None,
             signs=[provider for provider in seen.providers if _signs(dialects.get(provider))],
             secrets=frozenset(settings.callback_secrets),
-            # No setting prunes by age yet.
-            keeps_everything=True,
             waiting=seen.waiting,
             hour=seen.hour,
             day=seen.day,

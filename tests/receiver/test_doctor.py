@@ -43,7 +43,6 @@ def test_where_all_is_well_nothing_is_found() -> None:
         ({"free_bytes": 2**20}, "store", True, "only 1 MB are free"),
         ({"wal_bytes": GIGABYTE}, "store", True, "its write-ahead log has 1024 MB"),
         ({"newest_task": NOW + 90 * SECOND}, "clock", True, "90 s in the future"),
-        ({"keeps_everything": True}, "retention", False, "nothing is deleted by age"),
         ({"ready": Answered(None, "cannot connect")}, "server", True, "no receiver answers on this machine"),
         ({"ready": Answered(503, "disk is full")}, "server", True, "cannot store: disk is full"),
         ({"public_url": None}, "publicUrl", True, "no callback URLs are given out"),
@@ -82,6 +81,6 @@ def test_a_secret_that_is_set_is_not_missed() -> None:
 
 def test_what_is_wrong_comes_first() -> None:
     """Notes stand behind it."""
-    found = judge(replace(WELL, keeps_everything=True, scopes=None, public_url=None, is_writable=False))
+    found = judge(replace(WELL, waiting=[], scopes=None, public_url=None, is_writable=False))
 
-    assert [finding.is_wrong for finding in found] == [True, True, False, False]
+    assert [finding.is_wrong for finding in found] == [True, True, False]
