@@ -56,7 +56,7 @@ class Observer:
     def note(self, provider: str, incoming: Incoming, *, is_readable: bool) -> None:
         """Counts a callback; if it has to be looked at for that, then once its answer is on its way."""
         now = self._now()
-        if not (is_readable and self._counts.counts_unlooked(provider, now)):
+        if self._counts.must_look(provider, is_readable=is_readable, now=now):
             asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
 
     async def run(self) -> None:

@@ -34,6 +34,7 @@ _MOST_PARTS = 150
 _MOST_ELEMENTS = 8
 _SIZES = ((1000, "less than 1 kB"), (10_000, "less than 10 kB"), (100_000, "less than 100 kB"))
 _LOOK_EVERY = 100_000
+_LOOK_EVERY_UNREADABLE = 10_000
 _LINE_LENGTH = 100
 
 
@@ -99,29 +100,49 @@ class _Count:
     callbacks: int = 0
     readable: int = 0
 
+    def grow(self, callbacks: int, readable: int, now: int) -> None:
+        self.callbacks += callbacks
+        self.readable += readable
+        self.last_seen = max(self.last_seen, now)
+
+
+@dataclass(slots=True)
+class _Looking:
+    """When one was last chosen to be looked at, the shape seen last, and how many wait for the first to be seen."""
+
+    chosen_at: int
+    count: _Count | None = None
+    waiting: int = 0
+
 
 class ShapeCounts:
     """Counts shapes in memory until they are written; times are µs.
 
-    To look at a callback takes some ten µs. So of those that can be read, ten a second are looked at for each provider;
-    the others count for the shape that was seen last, which makes the numbers estimates where there are many.
+    To look at a callback takes some 40 µs. So ten a second are looked at for each provider, a hundred of those that
+    cannot be read; the others count for the shape that was seen last, which makes the numbers estimates where there are
+    many.
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[Shape, _Count]] = {}
-        self._looked: dict[str, tuple[int, _Count]] = {}
+        self._looking: dict[tuple[str, bool], _Looking] = {}
 
-    def counts_unlooked(self, provider: str, now: int) -> bool:
-        """Counts one that can be read without looking at it; False, and nothing, where it is time to look."""
-        looked = self._looked.get(provider)
-        # After a clock was set back, too.
-        if looked is None or not 0 <= now - looked[0] < _LOOK_EVERY:
-            return False
-        count = looked[1]
-        count.callbacks += 1
-        count.readable += 1
-        count.last_seen = now
-        return True
+    def must_look(self, provider: str, *, is_readable: bool, now: int) -> bool:
+        """Whether this one is to be looked at, and then added; if not, it was counted."""
+        looking = self._looking.get((provider, is_readable))
+        if looking is None:
+            self._looking[provider, is_readable] = _Looking(now)
+            return True
+        every = _LOOK_EVERY if is_readable else _LOOK_EVERY_UNREADABLE
+        # After a clock was set back, too. Chosen once: of many that come at once, one.
+        if not 0 <= now - looking.chosen_at < every:
+            looking.chosen_at = now
+            return True
+        if looking.count is None:
+            looking.waiting += 1
+        else:
+            looking.count.grow(1, is_readable, now)
+        return False
 
     def add(self, provider: str, shape: Shape, *, is_readable: bool, now: int) -> bool:
         """Counts one that was looked at; whether its shape is new here."""
@@ -129,12 +150,10 @@ class ShapeCounts:
         # The order is that in which they were seen.
         known = counts.pop(shape, None)
         count = counts[shape] = known or _Count(now, now)
-        count.first_seen = min(count.first_seen, now)
-        count.last_seen = max(count.last_seen, now)
-        count.callbacks += 1
-        count.readable += is_readable
-        if is_readable:
-            self._looked[provider] = (now, count)
+        looking = self._looking.setdefault((provider, is_readable), _Looking(now))
+        seen = 1 + looking.waiting
+        looking.count, looking.waiting = count, 0
+        count.grow(seen, seen if is_readable else 0, now)
         if len(counts) > SHAPES_KEPT:
             del counts[next(iter(counts))]
         return known is None
@@ -173,16 +192,22 @@ def _fields(body: bytes, query: bytes) -> str:
     where, text = ("form", body) if body else ("query", query)
     if not text:
         return "nothing"
+    told = None
     if len(text) <= _MOST_BYTES:
-        if body:
-            try:
-                return f"JSON {_Description().of(from_json(body.removeprefix(_BOM)), 0)}"
-            except ValueError:
-                pass
-        names = _form_names(text)
-        if names:
-            return f"{where} {{{', '.join(f'{name}: text' for name in names)}}}"
-    return f"text, {next((size for limit, size in _SIZES if len(text) < limit), '100 kB or more')}"
+        told = (_of_json(body) if body else None) or _of_form(where, text)
+    return told or f"text, {next((size for limit, size in _SIZES if len(text) < limit), '100 kB or more')}"
+
+
+def _of_json(body: bytes) -> str | None:
+    try:
+        return f"JSON {_Description().of(from_json(body.removeprefix(_BOM)), 0)}"
+    except ValueError:
+        return None
+
+
+def _of_form(where: str, text: bytes) -> str | None:
+    names = _form_names(text)
+    return f"{where} {{{', '.join(f'{name}: text' for name in names)}}}" if names else None
 
 
 def _form_names(text: bytes) -> Sequence[str]:
