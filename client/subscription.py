@@ -123,7 +123,10 @@ class Reader:
                     await self._poll(roads)
                     roads.turn_back()
             except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
-                _check_not_cancelled()
+                if self._reading is not asyncio.current_task():
+                    # A task group that ends with an error swallows a cancellation that comes meanwhile. Not asked of
+                    # `cancelling()`: a group whose own task failed may leave that raised.
+                    return
                 await self._timing.sleep(roads.broke(error))
 
     # By websocket
@@ -235,10 +238,3 @@ class Reader:
             for subscriber in tuple(same):
                 subscriber.note(happened, **facts)
                 subscriber.wake()
-
-
-def _check_not_cancelled() -> None:
-    """Raises a cancellation that came while a task group was ending with an error: the error has taken its place."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

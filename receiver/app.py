@@ -132,6 +132,7 @@ def create_app(
             try:
                 yield
             finally:
+                context.has_stopped = True
                 for each in running:
                     each.cancel()
                 await learning.save()
