@@ -119,7 +119,8 @@ def create_app(
             )
             await learning.open()
             reconcilers = [
-                Reconciler(account, store, learning, microseconds_now, inbox.read_kept) for account in accounts.values()
+                Reconciler(account, store, learning, microseconds_now, inbox.read_kept, context.metrics.polled)
+                for account in accounts.values()
             ]
             inbox.hinted = partial(_nudge, reconcilers)
             keeping = owner.create_task(learning.run(), name="learning")
@@ -135,6 +136,7 @@ def create_app(
             try:
                 yield
             finally:
+                context.has_stopped = True
                 for each in running:
                     each.cancel()
                 await learning.save()

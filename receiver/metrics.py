@@ -59,6 +59,12 @@ class Metrics:
         self._stale = counter("stale_answers", "Answers that were fetched by id after their validUntil.", "provider")
         self._polls = counter("polls", "Polls used by tasks that ended, where a limit is known.", "provider")
         self._allowed = counter("polls_allowed", "Polls that those tasks were allowed.", "provider")
+        self._own_polls = counter(
+            "own_polls",
+            "Polls of the receiver itself: sent, failed, doubled, contradicted a callback.",
+            "provider",
+            "what",
+        )
         self._latency = Histogram(
             f"{_PREFIX}_callback_latency_seconds",
             "From a task's registration to the callback that ended it.",
@@ -81,6 +87,10 @@ class Metrics:
         if counted is None:
             counted = self._verdicts[provider, verdict] = self._deliveries.labels(provider, verdict)
         counted.inc()
+
+    def polled(self, provider: str, what: str) -> None:
+        """The receiver polled: "sent", "failed" (nothing was learned), "doubled", "contradicted" (a callback)."""
+        self._own_polls.labels(provider, what).inc()
 
     def refused(self, provider: str, status: int) -> None:
         """A callback was refused without a verdict; `provider` is what its URL names."""

@@ -69,5 +69,9 @@ class Settings:
             raise BadArgumentError(f"callback_timeout_seconds: expected more than 0, got {timeout}")
         if self.error_status is not None and not 200 <= self.error_status <= 599:
             raise BadArgumentError(f"error_status: expected an HTTP status from 200 to 599, got {self.error_status}")
+        address = self.account_webhook_url
+        if address is not None and not address.startswith(("http://", "https://")):
+            # Without its value: the path is a secret.
+            raise BadArgumentError("account_webhook_url: expected an http or https address")
         if "" in self.client_keys:
             raise BadArgumentError("client_keys: a key must not be empty")

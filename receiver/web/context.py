@@ -22,7 +22,10 @@ __all__ = ["CONTEXT", "Context"]
 
 @dataclass(slots=True)
 class Context:
-    """Everything a handler needs. `inbox` and what stands below it are there once the application has started."""
+    """Everything a handler needs. `inbox` and what stands below it are there once the application has started.
+
+    `has_stopped`: it has ended, and the store is closed or about to be.
+    """
 
     dialects: Mapping[str, Dialect]
     api_keys: Sequence[ApiKey]
@@ -31,6 +34,7 @@ class Context:
     tickets: Tickets
     streams: Streams
     metrics: Metrics
+    has_stopped: bool = field(default=False, init=False)
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)
