@@ -33,6 +33,11 @@ class Task:
         """The provider's id; None where the answer to createTask was lost."""
         return self._watch.task_id
 
+    @property
+    def type(self) -> str | None:
+        """The type that it was submitted with; None where it was attached to."""
+        return self._watch.type
+
     def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener` once it has ended, or now if it has; calling what this returns takes that back."""
         return self._watch.ending.when_finished(listener)

@@ -125,6 +125,14 @@ class ProviderApi:
         call = self._dialect.report(self._client_key, task_id, task_type, is_good=is_good)
         return await self._ask(call, self._dialect.read_report, _ASK_SECONDS)
 
+    async def ask(self, call: Call, read: Callable[[Any], Reading]) -> Answered[Reading]:
+        """What the provider answered to a request that no method here stands for; `read` tells what it says.
+
+        Raises:
+            ProviderUnreachableError: there was no answer.
+        """
+        return await self._ask(call, read, _ASK_SECONDS)
+
     async def _ask(self, call: Call, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
         """The answer. Its limit begins with the request, not in the queue, so that waiting never looks like silence."""
         name = f"{self._dialect.provider}: {call.name}"

@@ -123,6 +123,7 @@ class Reader:
                     await self._poll(roads)
                     roads.turn_back()
             except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
+                _check_not_cancelled()
                 await self._timing.sleep(roads.broke(error))
 
     # By websocket
@@ -234,3 +235,10 @@ class Reader:
             for subscriber in tuple(same):
                 subscriber.note(happened, **facts)
                 subscriber.wake()
+
+
+def _check_not_cancelled() -> None:
+    """Raises a cancellation that came while a task group was ending with an error: the error has taken its place."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

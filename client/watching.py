@@ -56,6 +56,11 @@ class Watch:
         return self._progress.task_id
 
     @property
+    def type(self) -> str | None:
+        """The type of the task; None where it was attached to."""
+        return self._registration.type
+
+    @property
     def ending(self) -> Ending:
         """How the task ended."""
         return self._progress.ending

@@ -10,9 +10,10 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import UUID
 
-from client.protocol import OutcomeReport, Registration
+from client.protocol import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.accounts import Account
@@ -22,12 +23,14 @@ from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed import Feed
 from receiver.hub import Hub, Waiter
 from receiver.intake import Incoming, read_answer, read_arrival, read_kept, task_of_registration, times_of_new_task
+from receiver.learning import Learning
 from receiver.ledger import Command
 from receiver.polling import ReleaseHeld
-from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord
+from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
 from receiver.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
+from receiver.timeline import timeline_of
 from receiver.tokens import CallbackToken, Kind, make_token
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
@@ -71,6 +74,7 @@ class Inbox:
         self._store = store
         self._accounts = accounts or {}
         self.hinted: Callable[[], None] = _nothing
+        self.learning: Learning | None = None
         self._hub = hub
         self._feed = Feed(store)
         limits = rules.limits
@@ -103,6 +107,10 @@ class Inbox:
         """Whether it is shutting down."""
         return self._hub.is_closed
 
+    def forget_solutions(self, finished_at: int) -> None:
+        """Keeps nothing in memory of tasks that ended by then: what the store has of them is told from now on."""
+        self._feed.tail.drop_older(finished_at)
+
     # Callbacks
 
     async def deliver(self, dialect: Dialect, token: CallbackToken, incoming: Incoming) -> Delivered:
@@ -132,7 +140,10 @@ class Inbox:
             command = DeliverToStanding(
                 url_id=str(token.id), arrival=arrival, new_task=times, quotas=self._rules.quotas
             )
-        return await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
+        delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
+        if self.learning is not None:
+            self.learning.delivered(delivered)
+        return delivered
 
     async def is_revoked(self, token: CallbackToken) -> bool:
         """Whether the token is that of a standing URL which was revoked."""
@@ -179,6 +190,7 @@ class Inbox:
             now=now,
             is_reachable=self._rules.public_url is not None,
             is_polled_here=self._polls_here(registration),
+            first_poll=partial(self._first_poll, registration.provider),
         )
         answered = None
         if registration.outcome is not None:
@@ -188,6 +200,11 @@ class Inbox:
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True, exclude=newer).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
         return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
+
+    def _first_poll(self, provider: str, task_type: str | None, expects_callback: bool) -> float | None:
+        if self.learning is None:
+            return None
+        return self.learning.first_poll_seconds(provider, task_type, expects_callback=expects_callback)
 
     def _polls_here(self, registration: Registration) -> bool:
         account = self._accounts.get(registration.provider)
@@ -248,6 +265,16 @@ class Inbox:
         if len(found) > 1:
             raise ReceiverError("ambiguous-task-id", "provider: several have a task with this id; name one")
         return found[0] if found else None
+
+    async def timeline(self, task_or_ref: str, provider: str | None) -> TaskTimeline | None:
+        """What happened to a task and what it waits for; None where there is none. Raises as `find`."""
+        task = await self.find(task_or_ref, provider)
+        if task is None:
+            return None
+        dialect = self._dialects.get(task.provider)
+        plan = None if dialect is None else dialect.polls
+        history = await self._store.history(task)
+        return timeline_of(task, history, plan, now=self._now(), wakes=self._hub.wakes(task.ref))
 
     async def wait_for(
         self, task_or_ref: str, provider: str | None, seconds: float, *, owner: str = IN_PROCESS
@@ -316,6 +343,15 @@ class Inbox:
     async def next_deadline(self) -> int | None:
         """When the next task is to be given up."""
         return await self._store.next_deadline()
+
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """What waits for an outcome, by provider."""
+        return await self._store.waiting_tasks()
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be stored."""
+        return self._store.queued
 
     @property
     def waiting(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic_core import to_json
@@ -19,6 +19,10 @@ from receiver.registrations import Answered
 from receiver.tokens import CallbackToken, Kind
 
 __all__ = ["Incoming", "read_answer", "read_arrival", "read_kept", "task_of_registration", "times_of_new_task"]
+
+
+FirstPoll = Callable[[str | None, bool], float | None]
+"""When a task of a type is to be polled first, in seconds; the other argument: whether a callback is expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +100,25 @@ def task_of_registration(
     now: int,
     is_reachable: bool,
     is_polled_here: bool = False,
+    first_poll: FirstPoll | None = None,
 ) -> TaskRecord:
-    """The task that a registration asks for; it gets a URL of its own where the provider can call one back."""
+    """The task that a registration asks for; it gets a URL of its own where the provider can call one back.
+
+    `first_poll` says when it is polled first where the receiver does it.
+    """
     is_attached = registration.task_id is not None
     has_url = dialect.callback is not None and is_reachable and not is_attached
     plan = dialect.polls
     lasts_seconds = registration.timeout_seconds or plan.window_seconds + plan.grace_seconds
     first_seconds = plan.first_after_callback_seconds if has_url else plan.first_after_seconds
+    task_type = registration.type if registration.task is None else str(registration.task["type"])
+    if is_polled_here and first_poll is not None:
+        first_seconds = first_poll(task_type, has_url or is_attached) or first_seconds
     return TaskRecord(
         row=0,
         ref=ref,
         provider=dialect.provider,
-        type=registration.type if registration.task is None else str(registration.task["type"]),
+        type=task_type,
         tags=registration.tags,
         metadata=to_json(registration.metadata).decode(),
         created_by=owner,

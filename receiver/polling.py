@@ -25,6 +25,7 @@ __all__ = [
     "PolledTask",
     "Read",
     "ReleaseHeld",
+    "Remember",
     "TakeDue",
     "rules_of",
 ]
@@ -101,14 +102,14 @@ class PolledTask:
 class FinishPoll:
     """A poll has ended.
 
-    `answered` is None where nothing was learned; `next_after` is when to poll again, in µs. `read` tells what a
-    callback says that was held back until the provider was asked.
+    `answered` is None where nothing was learned; `next_after` is when to poll again, in µs, None: never. `read` tells
+    what a callback says that was held back until the provider was asked.
     """
 
     ref: str
     poll: PollRecord
     answered: Answered | None
-    next_after: int
+    next_after: int | None
     rules: PollRules
     read: Read
 
@@ -158,9 +159,9 @@ class FinishPoll:
         if self.rules.max_polls is not None and task.polls >= self.rules.max_polls:
             return None
         was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
-        at = self.poll.ended_at + (self.rules.interval if was_hinted else max(self.next_after, self.rules.interval))
+        wait = self.rules.interval if was_hinted else self.next_after
         window_ends_at = task.created_at + self.rules.window
-        if at < window_ends_at:
+        if wait is not None and (at := self.poll.ended_at + max(wait, self.rules.interval)) < window_ends_at:
             return at
         # Beyond the window there is one thing left to learn: that the provider still does not know the id.
         last_at = window_ends_at + self.rules.grace
@@ -197,6 +198,24 @@ class ReleaseHeld:
 def _held_outcome(ledger: Ledger, task: TaskRecord, read: Read) -> Outcome | None:
     delivery = ledger.held_delivery(task)
     return None if delivery is None else read(task, delivery)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remember:
+    """Keeps a text under a name, in place of the one before."""
+
+    name: str
+    text: str
+    refs: Sequence[str] = ()
+
+    @property
+    def weight(self) -> int:
+        """The size of the text."""
+        return len(self.text)
+
+    def decide(self, ledger: Ledger) -> None:
+        """Nothing."""
+        ledger.remember(self.name, self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

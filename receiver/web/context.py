@@ -9,6 +9,7 @@ from aiohttp import web
 
 from client.providers import Dialect
 from receiver.inbox import Inbox
+from receiver.metrics import Metrics
 from receiver.settings import ApiKey
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
@@ -28,6 +29,7 @@ class Context:
     origins: frozenset[str]
     tickets: Tickets
     streams: Streams
+    metrics: Metrics
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)

@@ -56,9 +56,11 @@ def test_the_filter_covers_every_log() -> None:
 def test_callbacks_are_not_redirected() -> None:
     """On port 80 they are proxied before everything else is redirected; Caddy's own redirects are off."""
     port_80 = block("http://")
+    proxied = r"\s+import receiver\s+\}"
+    first = rf"handle /callback/\* \{{{proxied}[^{{]+handle /2captcha\.txt \{{{proxied}"
 
     assert "auto_https disable_redirects" in CADDYFILE
-    assert re.search(r"handle /callback/\* \{\s+import receiver\s+\}\s+handle \{\s+redir https://", port_80)
+    assert re.search(first + r"\s+handle \{\s+redir https://", port_80)
     assert CADDYFILE.count("redir ") == 1
 
 
