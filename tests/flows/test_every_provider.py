@@ -82,8 +82,8 @@ def _solution(provider: str, task: dict[str, Any], source: str | None) -> Any:
     expected = expected_solution(provider, task)
     if provider != "scrapeless" or source != "callback":
         return expected
-    data = base64.b64encode(json.dumps(expected, separators=(",", ":")).encode()).decode()
-    return {"data": data, "encoding": "base64"}
+    encoded = base64.b64encode(json.dumps(expected, separators=(",", ":")).encode()).decode()
+    return {"data": encoded, "encoding": "base64"}
 
 
 @dataclass
