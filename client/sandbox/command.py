@@ -42,7 +42,8 @@ _OPTIONS = [
     click.option(
         "--error-status",
         type=click.IntRange(200, 599),
-        help="onecaptcha: HTTP status of errors. Unknown; placeholder: 200. (capsolver: 400 and 401, documented.)",
+        help="onecaptcha: HTTP status of errors. Unknown; placeholder: 200. nextcaptcha: some other, placeholder "
+        "400. (capsolver: 400 and 401, documented.)",
     ),
     click.option(
         "--callback-body",

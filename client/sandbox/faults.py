@@ -35,7 +35,8 @@ CallbackFault = Literal["lost", "late", "twice", "early", "reordered", "truncate
 
 `lost`: never sent. `late`: sent once a poll has fetched the outcome (or when the answer could be read no longer).
 `twice`: sent two times. `early`: sent, and answered, before createTask answers. `reordered`: sent after the callback
-of a task that finished later. `truncated`: half the body. `otherTaskId`: the body names somebody else's task.
+of a task that finished later. `truncated`: half the body, or query; half a form can still be read, with half an answer.
+`otherTaskId`: it names somebody else's task.
 """
 
 HttpFault = Literal["429", "500", "html"]

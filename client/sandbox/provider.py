@@ -131,6 +131,6 @@ class Sandbox:
 
 
 def _check_settings(dialect: str, settings: Settings) -> None:
-    profile_named(dialect)
-    if dialect == "capsolver" and settings.error_status is not None:
-        raise BadArgumentError("error_status: capsolver documents 400 and 401, so it is not for you to choose")
+    if profile_named(dialect).has_known_error_status and settings.error_status is not None:
+        known = "documents 400 and 401" if dialect == "capsolver" else "has one that is known"
+        raise BadArgumentError(f"error_status: {dialect} {known}, so it is not for you to choose")

@@ -24,7 +24,7 @@ class Settings:
     `client_keys` any key that is not empty is right; each key starts with `balance`, and a task costs `cost`, which is
     given back if it fails (documented by CapSolver for ERROR_CAPTCHA_UNSOLVABLE). `async_images` makes CapSolver's
     recognition types, which it answers in createTask, asynchronous. `is_status_sent` False leaves `status` out of
-    asynchronous createTask answers. `error_status` is the HTTP status of 1captcha.vip's errors, which is unknown.
+    asynchronous createTask answers. `error_status` is the HTTP status of errors, where that is unknown.
     `limits` None takes the provider's. How CapSolver calls back is documented in one sentence only: the body
     (`callback_body`, `callback_has_task_id`), the time-out and whether synchronous tasks are called back
     (`is_sync_called_back`) are guesses, and yours to change;

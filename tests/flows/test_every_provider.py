@@ -82,8 +82,8 @@ def _solution(provider: str, task: dict[str, Any], source: str | None) -> Any:
     expected = expected_solution(provider, task)
     if provider != "scrapeless" or source != "callback":
         return expected
-    data = base64.b64encode(json.dumps(expected, separators=(",", ":")).encode()).decode()
-    return {"data": data, "encoding": "base64"}
+    encoded = base64.b64encode(json.dumps(expected, separators=(",", ":")).encode()).decode()
+    return {"data": encoded, "encoding": "base64"}
 
 
 @dataclass
@@ -200,3 +200,30 @@ async def test_the_balance(provider: str, tmp_path: Path) -> None:
     """The balance is read."""
     async with _running(provider, tmp_path, balance=2.5) as running:
         assert await running.tasks.balance() == 2.5
+
+
+@pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - {"ezcaptchasync"}))
+async def test_polls_that_go_wrong(provider: str, tmp_path: Path) -> None:
+    """A throttled poll, a failing server and a page of HTML in place of an answer are overcome."""
+    # Who has no codes says "429" as it says that a task failed.
+    faults = ["500", "html"] if provider in CODELESS else ["429", "500", "html"]
+    tasks = [_task(provider, n, callback="lost", getTaskResult=fault) for n, fault in enumerate(faults)]
+    async with _running(provider, tmp_path) as running:
+        results = await _solve_all(running, tasks)
+        stats = running.sandbox.stats
+
+    assert [result.solution for result in results] == [expected_solution(provider, task) for task in tasks]
+    assert stats.limits_broken == {}
+    assert [stats.faults[f"getTaskResult.{fault}"] for fault in faults] == [1] * len(faults)
+
+
+@pytest.mark.parametrize("provider", ["capkill", "capmonster", "captcha69"])
+async def test_an_error_that_means_processing(provider: str, tmp_path: Path) -> None:
+    """CAPTCHA_NOT_READY is waited through (PROVIDERS.md 3.5)."""
+    task = _task(provider, 1, callback="lost", latencySeconds=0.8, isNotReadyAnError=True)
+    async with _running(provider, tmp_path) as running:
+        (result,) = await _solve_all(running, [task])
+        stats = running.sandbox.stats
+
+    assert result.solution == expected_solution(provider, task)
+    assert stats.faults["getTaskResult.notReady"] >= 1

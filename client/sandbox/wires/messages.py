@@ -138,8 +138,8 @@ def scrapeless_envelope(outcome: Outcome) -> Message:
     if outcome.error_code is not None:
         said: dict[str, Any] = {"success": False, "status": {"code": 14500, "message": outcome.error_code}}
     else:
-        data = b64encode(to_json(outcome.solution)).decode()
-        said = {"success": True, "response": {"data": data, "encoding": "base64"}}
+        encoded = b64encode(to_json(outcome.solution)).decode()
+        said = {"success": True, "response": {"data": encoded, "encoding": "base64"}}
     return _json({**outcome.named, "state": "completed", **said})
 
 

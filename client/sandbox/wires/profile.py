@@ -45,10 +45,12 @@ class Profile:
 
     `is_id_in_callback` is what it does where the settings do not say; its callback has to be answered within
     `callback_seconds`, and is sent again `callback_retries` times where it was not answered 20x. `is_account_wide`:
-    the address of callbacks belongs to the account, not to the task. `has_error_pages`: a failing server answers with
-    HTML under 502. `not_ready_code` is an error that means processing. `reports` are its reports, by name, with the
-    parts of type names that each is for (none: all), answered with `report_fields`. `has_registered_hosts`: only those
-    are called back. `sync` says which tasks createTask answers itself.
+    the address of callbacks belongs to the account, not to the task. `has_registered_hosts`: no others are called back.
+
+    `sync` says which tasks createTask answers itself. `has_known_error_status`: the HTTP status of errors is not for
+    the settings to choose. `has_error_pages`: a failing server answers with HTML under 502. `not_ready_code` is an
+    error that means processing. `reports` are its reports, by name, with the parts of type names that each is for
+    (none: all), answered with `report_fields`.
     """
 
     wire: Callable[[Settings], Wire]
@@ -64,6 +66,7 @@ class Profile:
     callback_retries: int = 0
     callback_retry_seconds: float = 5.0
     signed_with: Literal["nothing", "key", "secret"] = "nothing"
+    has_known_error_status: bool = False
     has_error_pages: bool = False
     not_ready_code: str | None = None
     reports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

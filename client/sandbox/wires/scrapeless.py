@@ -17,7 +17,9 @@ _CREATED_MS = 1_730_800_000_000
 
 @dataclass(frozen=True, slots=True)
 class ScrapelessWire:
-    """`success` says what `errorId` says elsewhere; which HTTP status errors have is unknown, so they have 200."""
+    """`success` says what `errorId` says elsewhere; which HTTP status errors have is unknown, so it is a choice."""
+
+    error_status: int = 200
 
     def wire_id(self, task_id: str) -> int | str:
         """A UUID, as text."""
@@ -52,7 +54,7 @@ class ScrapelessWire:
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
         """A `message`, and no code."""
         text = error_fields(error_code, description)["errorDescription"]
-        return json_answer({"success": False, "message": text}, status or 200)
+        return json_answer({"success": False, "message": text}, status or self.error_status)
 
 
 def fields_of_create(fields: Mapping[str, Any], client_key: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client.sandbox import Sandbox, expected_solution
-from tests.client.sandbox.support import TOKEN, Catcher, Caught, create_task, ordered
+from tests.client.sandbox.support import TOKEN, Catcher, Caught, create_task, get_task_result, ordered
 
 _Read = Callable[[Caught], tuple[Any, Any]]
 
@@ -26,9 +26,14 @@ def _ucaptcha(caught: Caught) -> tuple[Any, Any]:
     return caught.form["captcha_id"], caught.form.get("code")
 
 
+def _hardcaptcha(caught: Caught) -> tuple[Any, Any]:
+    return caught.json["id"], caught.json["result"]["token"]
+
+
 FAMILIES: dict[str, tuple[_Read, str, str | None]] = {
     # Who: how it is read, its method, what stands for a failure.
     "anticaptcha": (_result, "POST", "ERROR_CAPTCHA_UNSOLVABLE"),
+    "hardcaptcha": (_hardcaptcha, "POST", None),
     "nextcaptcha": (_result, "POST", "ERROR_CAPTCHA_UNSOLVABLE"),
     "rucaptcha": (_form, "POST", "ERROR_CAPTCHA_UNSOLVABLE"),
     "twocaptcha": (_form, "POST", "ERROR_CAPTCHA_UNSOLVABLE"),
@@ -119,3 +124,26 @@ async def test_a_query_is_added_to_that_of_the_address() -> None:
         "1",
         "0",
     )
+
+
+async def test_a_mixed_up_callback_names_a_task_where_none_is_named() -> None:
+    """CapMonster's callback has no id, but that of somebody else's task where this was ordered."""
+    async with Catcher() as catcher, Sandbox("capmonster") as sandbox:
+        other = await create_task(sandbox, ordered(TASK, 1))
+        await create_task(sandbox, ordered(TASK, 2, callback="otherTaskId"), callback_url=catcher.url)
+        await sandbox.sent_callbacks(1)
+
+    assert catcher.caught[0].json["taskId"] == other.json["taskId"]
+
+
+async def test_a_callback_that_is_late_or_reordered() -> None:
+    """A form waits for the poll, and changes places, as JSON does."""
+    async with Catcher() as catcher, Sandbox("twocaptcha") as sandbox:
+        late = await create_task(sandbox, ordered(TASK, 1, callback="late"), callback_url=catcher.url)
+        held = await create_task(sandbox, ordered(TASK, 2, callback="reordered"), callback_url=catcher.url)
+        soon = await create_task(sandbox, ordered(TASK, 3, latencySeconds=0.1), callback_url=catcher.url)
+        await sandbox.sent_callbacks(2)
+        await get_task_result(sandbox, late)
+        await sandbox.sent_callbacks(3)
+
+    assert [caught.form["id"] for caught in catcher.caught] == [str(each.json["taskId"]) for each in (soon, held, late)]

@@ -6,6 +6,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from client.errors import BadArgumentError
 from client.sandbox import Sandbox, Settings, expected_solution
 from tests.client.sandbox.support import NOW, TOKEN, Catcher, call, create_task, get_task_result, ordered
 
@@ -137,3 +138,19 @@ async def test_ucaptcha_failure() -> None:
 
     assert created.json == {"errorId": 0, "status": "processing", "taskId": ANY}
     assert failed.json == {"errorId": 0, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "status": "failed"}
+
+
+@pytest.mark.parametrize("dialect", ["anticaptcha", "capsolution", "nextcaptcha", "ucaptcha", "yescaptcha"])
+async def test_an_unknown_status_of_errors_is_a_choice(dialect: str) -> None:
+    """Where nobody knows the HTTP status of errors, the settings say it (PROVIDERS.md 4)."""
+    async with Sandbox(dialect, Settings(error_status=418)) as sandbox:
+        refused = await create_task(sandbox, TOKEN, key="")
+
+    assert (refused.status, refused.json["errorCode"]) == (418, "ERROR_KEY_DOES_NOT_EXIST")
+
+
+@pytest.mark.parametrize("dialect", ["capmonster", "ezcaptcha", "twocaptcha", "twocaptchav1"])
+def test_a_known_status_of_errors_is_none(dialect: str) -> None:
+    """Where it is known, the setting is refused."""
+    with pytest.raises(BadArgumentError, match=rf"^error_status: {dialect} has one that is known"):
+        Sandbox(dialect, Settings(error_status=418))
