@@ -62,7 +62,7 @@ class Submitter:
         """
         failures = 0
         while True:
-            await self._wait_for_key(deadline_at)
+            await self._turn(deadline_at, timeline)
             url = None if self._is_address_refused else callback_url
             sent_at = self._timing.clock()
             try:
@@ -96,14 +96,18 @@ class Submitter:
                     return Submission(answered, url is not None, sent_at)
             failures += 1
 
-    async def _wait_for_key(self, deadline_at: float) -> None:
-        """Waits while the key is paused, whoever's refusal paused it."""
-        while (seconds := self._gate.paused_until - self._timing.clock()) > 0:
-            if self._gate.paused_until >= deadline_at:
-                raise ProviderBusyError(
-                    f"{self._dialect.provider}: it asked for a pause that lasts beyond the task's deadline", seconds
-                )
-            await self._timing.sleep(seconds)
+    async def _turn(self, deadline_at: float, timeline: Timeline) -> None:
+        """Waits for the key's turn to submit: behind those that came before, and while the key is paused."""
+        seconds = self._gate.paused_until - self._timing.clock()
+        if seconds > 0:
+            timeline.note("submit.postponed", seconds=seconds, reason=self._gate.pause_reason)
+        if await self._gate.submit_turn(deadline_at):
+            return
+        seconds = max(0.0, self._gate.paused_until - self._timing.clock())
+        why = "a pause that lasts beyond" if seconds else "the limits of the key allow none before"
+        raise ProviderBusyError(
+            f"{self._dialect.provider}: createTask was not sent: {why} the task's deadline", seconds
+        )
 
     def _may_repeat(self, failures: int, pause: float, deadline_at: float) -> bool:
         return failures + 1 < _MAX_TRIES and self._timing.clock() + pause < deadline_at

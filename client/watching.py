@@ -44,6 +44,7 @@ class Watch:
         self._last_answer: Answered[Reading] | None = None
         self._running: asyncio.Task[None] | None = None
         self._noted_pause = -inf
+        self._has_noted_used_up = False
 
     @property
     def ref(self) -> str | None:
@@ -205,7 +206,8 @@ class Watch:
 
     async def _confirm(self, disputed: Task) -> Task:
         """Polls once, because a callback had brought an outcome for another id than createTask's."""
-        await self._around.gate.turn()
+        if not await self._turn(is_hinted=True):
+            return disputed
         answered = await self._ask()
         if answered is None or not isinstance(answered.said, Ready | Failed):
             return disputed
@@ -261,18 +263,18 @@ class Watch:
         if until == self._around.gate.paused_until != self._noted_pause:
             self._noted_pause = until
             self.timeline.note(
-                "poll.postponed", seconds=until - self._around.timing.clock(), reason="the key is paused"
+                "poll.postponed",
+                seconds=until - self._around.timing.clock(),
+                reason=self._around.gate.pause_reason,
             )
 
     async def _poll(self) -> None:
         progress = self._progress
-        try:
-            async with asyncio.timeout(progress.known.deadline_at - self._around.timing.clock()):
-                await self._around.gate.turn()
-        except TimeoutError:
+        if not await self._turn(is_hinted=progress.known.is_hinted):
+            await self._wait_for_polls()
             return
         if not isinstance(progress.next_step(), Poll):
-            # While it was in line, the key was paused, or the window ended.
+            # While it was in line, the window ended.
             return
         answered = await self._ask()
         if answered is None:
@@ -287,6 +289,23 @@ class Watch:
                 progress.learn(is_unknown=isinstance(said, Unknown))
             case said:
                 assert_never(said)
+
+    async def _turn(self, *, is_hinted: bool) -> bool:
+        """Whether it is this task's turn to be polled; no, where none comes before the window or the task ends."""
+        known = self._progress.known
+        by = min(known.deadline_at, known.submitted_at + known.plan.window_seconds)
+        return await self._around.gate.poll_turn(by, is_first=known.polls == 0, is_hinted=is_hinted)
+
+    async def _wait_for_polls(self) -> None:
+        """Where all polls are used up that are allowed for the tasks so far: until more are, or a hint comes."""
+        progress, timing = self._progress, self._around.timing
+        if self._around.gate.has_polls_left(is_first=progress.known.polls == 0, is_hinted=progress.known.is_hinted):
+            return
+        if not self._has_noted_used_up:
+            self._has_noted_used_up = True
+            self.timeline.warning("poll.postponed", reason="the provider allows no more polls for the tasks so far")
+        until = min(timing.clock() + progress.known.plan.interval_seconds, progress.known.deadline_at)
+        await timing.wait(progress.woken, until)
 
     async def _ask(self) -> Answered[Reading] | None:
         """What getTaskResult answered; None where nothing was learned from it."""
