@@ -23,11 +23,13 @@ from client.providers.readings import Failed, Pending, Reaction, Reading, Ready,
 from client.submitting import Submission
 from client.surroundings import Surroundings
 from client.timeline import Timeline
+from client.timing import backoff_seconds
 from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
 
 __all__ = ["Watch"]
 
 _PAUSE_SECONDS = 5.0
+_MOST_BACKOFF = 30.0
 
 
 class Watch:
@@ -45,6 +47,8 @@ class Watch:
         self._running: asyncio.Task[None] | None = None
         self._noted_pause = -inf
         self._has_noted_used_up = False
+        self._unclear_polls = 0
+        self._was_banned = False
 
     @property
     def ref(self) -> str | None:
@@ -321,17 +325,29 @@ class Watch:
         except ProviderUnreachableError as error:
             if isinstance(error, ProviderBusyError):
                 self._around.gate.pause(error.retry_after_seconds or 0.0)
+            self._back_off()
             self.timeline.warning("poll.failed", reason=str(error))
             return None
         finally:
             # The interval counts from the answer: "ask again after 3 s" is what it says.
             progress.learn(last_poll_at=clock())
+        self._unclear_polls = 0
         said = answered.said
+        self._was_banned = self._was_banned and isinstance(said, Refused)
         if isinstance(said, Pending) and said.state:
             # An answer without a word on the state proves nothing.
             progress.learn(unfinished_at=sent_at)
         self.timeline.info("task.polled", polls=progress.known.polls, said=type(said).__name__, **words_of(said))
         return answered
+
+    def _back_off(self) -> None:
+        """One failed poll after the other: each waits longer than the last, and not as long as the next task's."""
+        interval = self._progress.known.plan.interval_seconds
+        seconds = backoff_seconds(
+            self._unclear_polls, self._around.timing.random, first=2 * interval, most=max(_MOST_BACKOFF, interval)
+        )
+        self._unclear_polls += 1
+        self._progress.learn(not_before=self._around.timing.clock() + seconds)
 
     def _poll_refused(self, said: Refused, retry_after_seconds: float | None) -> None:
         """An error about the request is never an outcome: ask later, or wait for the callback, or tell the caller."""
@@ -339,7 +355,8 @@ class Watch:
         if said.reaction is Reaction.WAIT:
             # This question alone came too early; the next one is not before the interval anyway.
             return
-        if said.reaction is Reaction.SLOW:
+        if said.reaction is Reaction.SLOW and not (said.is_ban and self._was_banned):
+            self._was_banned = said.is_ban
             seconds = retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS
             around.gate.pause(seconds)
             self.timeline.warning("provider.paused", errorCode=said.error_code, seconds=seconds)
