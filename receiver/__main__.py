@@ -22,9 +22,12 @@ from client.providers import dialect_named
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.catalog import known_dialects
 from receiver.errors import CannotStartError
+from receiver.examining import doctor
+from receiver.explaining import explain
 from receiver.logs import configure_logs, server_logger
 from receiver.pingback import pingback
 from receiver.providers_command import providers
+from receiver.pruning_command import prune_command
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
 
@@ -83,8 +86,11 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
             click.echo(line)
 
 
+cli.add_command(doctor)
+cli.add_command(explain)
 cli.add_command(pingback)
 cli.add_command(providers)
+cli.add_command(prune_command)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from receiver.records import Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
+from receiver.records import Delivery, Horizon, Outcome, PollRecord, Removed, StandingUrl, TaskRecord
 
 __all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
 
@@ -70,6 +70,12 @@ class Ledger(Protocol):
 
     def forget(self, task: TaskRecord, now: int) -> None:
         """Deletes the task, those joined to it, their deliveries and outcomes; leaves tombstones and log entries."""
+
+    def prune(self, horizon: Horizon, until: int, limit: int) -> Removed | None:
+        """Removes at most `limit` rows of one kind that the horizon takes; None: nothing was left.
+
+        `until` is how far the log goes by the number of finished tasks, see `Store.prunable`. Tasks leave tombstones.
+        """
 
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks without an outcome whose `deadline_at` has come, oldest first."""

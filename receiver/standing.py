@@ -15,14 +15,13 @@ from uuid import UUID
 
 from client.providers import Dialect
 from receiver.errors import CannotStartError, ReceiverError
-from receiver.records import StandingUrl
+from receiver.records import StandingUrl, time_view
 from receiver.registrations import CreateStandingUrl, RevokeStandingUrl
 from receiver.settings import Settings
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
 from receiver.tokens import Kind, make_token
-from receiver.web.views import time_view
 
-__all__ = ["MadeUrl", "list_urls", "make_url", "revoke_url"]
+__all__ = ["MadeUrl", "list_urls", "make_url", "open_store", "revoke_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, n
         raise CannotStartError(f"{dialect.provider}: its callbacks may lack a taskId; use the URL of each task")
     if settings.public_url is None:
         raise CannotStartError("RECEIVER_PUBLIC_URL: expected the address by which providers reach this receiver")
-    async with _store(settings, now) as store:
+    async with open_store(settings, now) as store:
         key = [*settings.more_signing_keys, *store.signing_keys][0]
         await store.write(CreateStandingUrl(url=StandingUrl(url_id, dialect.provider, label, now, None)))
     token = make_token(Kind.STANDING, UUID(url_id), dialect.provider, key)
@@ -63,7 +62,7 @@ async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, n
 
 async def list_urls(settings: Settings, *, now: int) -> Sequence[str]:
     """One line for each standing URL: id, provider, when it was made, whether it was revoked, its label."""
-    async with _store(settings, now) as store:
+    async with open_store(settings, now) as store:
         urls = await store.standing_urls()
     return [_line(url) for url in urls]
 
@@ -74,7 +73,7 @@ async def revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
     Raises:
         CannotStartError: there is none with this id.
     """
-    async with _store(settings, now) as store:
+    async with open_store(settings, now) as store:
         url = await store.write(RevokeStandingUrl(url_id=url_id, now=now))
     if url is None:
         raise CannotStartError(f"--revoke: there is no standing URL {url_id}")
@@ -88,7 +87,12 @@ def _line(url: StandingUrl) -> str:
 
 
 @asynccontextmanager
-async def _store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
+async def open_store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
+    """The store of the settings, with its writer, for a command.
+
+    Raises:
+        CannotStartError: there is no database, or it cannot do now what is asked of it.
+    """
     refused: ReceiverError | None = None
     async with (
         open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=False) as store,

@@ -16,10 +16,22 @@ from pydantic_core import from_json, to_json
 
 from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
 from receiver.ledger import IdempotencyRecord, TaskIdKey
-from receiver.records import DELIVERIES_KEPT, SECOND, Delivery, Outcome, PollRecord, StandingUrl, TaskKey, TaskRecord
+from receiver.records import (
+    DELIVERIES_KEPT,
+    SECOND,
+    Delivery,
+    Horizon,
+    Outcome,
+    PollRecord,
+    Removed,
+    StandingUrl,
+    TaskKey,
+    TaskRecord,
+)
 from receiver.storage import statements as sql
+from receiver.storage.pruning import prune
 from receiver.storage.rows import (
-    NO_OUTCOME,
+    bare_values,
     delivery_from,
     delivery_id,
     delivery_range,
@@ -151,7 +163,7 @@ class SqliteLedger:
 
     def append_hint(self, task: TaskRecord) -> None:
         """See `Ledger`."""
-        self._append_bare("hint", task, None)
+        self._append_bare("hint", task, None, task.hinted_at)
 
     def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
         """See `Ledger`."""
@@ -193,7 +205,21 @@ class SqliteLedger:
         self._tasks[task.ref] = None
         if task.id_text is not None:
             self._owners[TaskIdKey(task.provider, task.id_text)] = None
-        self._append_bare("deleted", task, task.ref)
+        self._append_bare("deleted", task, task.ref, now)
+
+    def prune(self, horizon: Horizon, until: int, limit: int) -> Removed | None:
+        """See `Ledger`."""
+        self.flush()
+        removal = prune(self._connection, horizon, until, limit)
+        if removal is None:
+            return None
+        for name, rows, size in removal.given_back:
+            self.spend(name, -rows, -size)
+        for key in removal.forgotten:
+            self._tasks[key.ref] = None
+            if key.id_text is not None:
+                self._owners[TaskIdKey(key.provider, key.id_text)] = None
+        return removal.removed
 
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """See `Ledger`."""
@@ -319,10 +345,10 @@ class SqliteLedger:
         if task.id_text is not None:
             self._owners[TaskIdKey(task.provider, task.id_text)] = task.ref
 
-    def _append_bare(self, kind: str, task: TaskRecord, ref: str | None) -> None:
+    def _append_bare(self, kind: str, task: TaskRecord, ref: str | None, came_at: int | None) -> None:
         self.position += 1
         row = None if ref is not None else task.row
-        self._log.append((self.position, kind, row, ref, *NO_OUTCOME))
+        self._log.append((self.position, kind, row, ref, *bare_values(came_at)))
         self._appended.append((self.position, kind, task.ref, None if ref is not None else task))
         self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
 

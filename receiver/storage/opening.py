@@ -17,7 +17,17 @@ from receiver.errors import CannotStartError
 from receiver.storage import statements as sql
 from receiver.storage.high_water import has_gone_back, note_head
 
-__all__ = ["Identity", "connect_reader", "connect_writer", "make_file", "on_thread", "prepare", "watch_file"]
+__all__ = [
+    "Identity",
+    "connect_reader",
+    "connect_to_look",
+    "connect_writer",
+    "make_file",
+    "on_thread",
+    "prepare",
+    "schema_version",
+    "watch_file",
+]
 
 Answer = TypeVar("Answer")
 
@@ -87,6 +97,24 @@ def connect_writer(path: Path) -> aiosqlite.Connection:
 def connect_reader(path: Path) -> aiosqlite.Connection:
     """A connection that can only read."""
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
+
+
+def connect_to_look(path: Path) -> sqlite3.Connection:
+    """The same for a program without an event loop, on the caller's thread.
+
+    Raises:
+        CannotStartError: it cannot be opened.
+    """
+    return _connect(f"{path.absolute().as_uri()}?mode=ro")
+
+
+def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema of an open database.
+
+    Raises:
+        CannotStartError: the database is newer than the code or not ours.
+    """
+    return _check(connection, path)
 
 
 def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:

@@ -38,19 +38,23 @@ async def callback(request: web.Request) -> web.StreamResponse:
     dialect, token = _check(request, context)
     if token is None or dialect is None or dialect.callback is None:
         _log.warning("callback.refused", status=404, reason="no such callback URL")
+        context.metrics.refused(request.match_info["provider"], 404)
         return _answer(404)
     if request.method == "GET" and not request.rel_url.raw_query_string:
         return _answer(404 if await context.inbox.is_revoked(token) else 204)
     if request.method not in dialect.callback.methods:
+        context.metrics.refused(dialect.provider, 405)
         return _answer(405, Allow=", ".join(sorted(dialect.callback.methods)))
     try:
         delivered = await _deliver(request, context, dialect, token)
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
         _log.warning("callback.refused", provider=dialect.provider, status=status, reason=error.detail)
+        context.metrics.refused(dialect.provider, status)
         return _answer(status, **_retry_after(error))
     # Nothing that happens after the commit may change the answer, not even a log that cannot be written.
     with suppress(Exception):
+        context.metrics.delivered(dialect.provider, delivered.verdict)
         _stored(dialect, delivered, started)
     status = _STATUS.get(delivered.verdict, 200)
     return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)

@@ -66,3 +66,74 @@ async def test_capmonster_callback(has_id: bool | None, ids: list[int]) -> None:
     body = catcher.caught[0].json
     assert [body[name] for name in body if name == "taskId"] == ids
     assert body["solution"] == expected_solution("capmonster", TOKEN)
+
+
+async def test_anticaptcha_ready() -> None:
+    """anti-captcha: an id beyond 2^31, a solution with its price in text, and a failure with number 12."""
+    async with Sandbox("anticaptcha", NOW) as sandbox:
+        created = await create_task(sandbox, TOKEN)
+        ready = await get_task_result(sandbox, created)
+        failed = await get_task_result(sandbox, await create_task(sandbox, ordered(TOKEN, fails=True)))
+        gone = await call(sandbox, "/getTaskResult", {"clientKey": "k", "taskId": 1})
+
+    assert created.json["taskId"] > 2**31
+    assert {name: type(ready.json[name]) for name in ready.json} == {
+        "errorId": int,
+        "status": str,
+        "solution": dict,
+        "cost": str,
+        "ip": str,
+        "createTime": int,
+        "endTime": int,
+        "solveCount": str,
+    }
+    assert (failed.json["errorId"], "status" in failed.json) == (12, False)
+    assert (gone.status, gone.json["errorId"], gone.json["errorCode"]) == (200, 16, "ERROR_NO_SUCH_CAPCHA_ID")
+
+
+@pytest.mark.parametrize("dialect", ["twocaptcha", "rucaptcha"])
+async def test_twocaptcha_answers(dialect: str) -> None:
+    """2captcha v2: pending is two fields, a failure has number 12 and no status, and errors come under 200."""
+    async with Sandbox(dialect) as sandbox:
+        created = await create_task(sandbox, ordered(TOKEN, latencySeconds=60))
+        pending = await get_task_result(sandbox, created)
+        failed = await get_task_result(sandbox, await create_task(sandbox, ordered(TOKEN, fails=True)))
+        refused = await call(sandbox, "/createTask", {"clientKey": "", "task": TOKEN})
+
+    assert len(str(created.json["taskId"])) == 11
+    assert pending.json == {"errorId": 0, "status": "processing"}
+    assert failed.json == {"errorId": 12, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "errorDescription": ANY}
+    assert (refused.status, refused.json["errorId"]) == (200, 1)
+
+
+async def test_ezcaptcha_throttles() -> None:
+    """EZ-Captcha: 429 refuses the question, and the task goes on (PROVIDERS.md 3.7)."""
+    async with Sandbox("ezcaptcha") as sandbox:
+        created = await create_task(sandbox, ordered(TOKEN, getTaskResult="429"))
+        throttled = await get_task_result(sandbox, created)
+        ready = await get_task_result(sandbox, created)
+
+    assert (throttled.status, throttled.json["errorCode"]) == (429, "ERROR_REQUEST_LIMIT")
+    assert ready.json["status"] == "ready"
+
+
+async def test_ezcaptchasync_answers_at_once() -> None:
+    """EZ-Captcha's other host: createTask brings the solution, and no id (PROVIDERS.md 3.7)."""
+    async with Sandbox("ezcaptchasync", NOW) as sandbox:
+        created = await create_task(sandbox, TOKEN)
+
+    assert created.json == {
+        "errorId": 0,
+        "status": "ready",
+        "solution": expected_solution("ezcaptchasync", TOKEN),
+    }
+
+
+async def test_ucaptcha_failure() -> None:
+    """uCaptcha: createTask says processing, and a failure has errorId 0 (PROVIDERS.md 3.7)."""
+    async with Sandbox("ucaptcha", NOW) as sandbox:
+        created = await create_task(sandbox, ordered(TOKEN, fails=True))
+        failed = await get_task_result(sandbox, created)
+
+    assert created.json == {"errorId": 0, "status": "processing", "taskId": ANY}
+    assert failed.json == {"errorId": 0, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "status": "failed"}
