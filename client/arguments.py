@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from client.connection import ReceiverConnection
 from client.errors import BadArgumentError
@@ -115,14 +114,22 @@ class ClientArguments:
         """Refuses a task that cannot be sent.
 
         Raises:
-            BadArgumentError: it has no type, or is no JSON.
+            BadArgumentError: it has no type, is no JSON, or is none that this provider takes.
         """
         if not isinstance(task.get("type"), str) or not task["type"]:
             raise BadArgumentError("type: expected the type of the task, such as ImageToTextTask")
         try:
             self.dialect.create_task("", task)
-        except (PydanticSerializationError, ValueError, TypeError) as error:
-            raise BadArgumentError(f"task: cannot be written as JSON: {error}") from None
+        except BadArgumentError as error:
+            raise BadArgumentError(f"task: {error}") from None
+
+
+def _check_api(dialect: Dialect) -> None:
+    """Refuses a provider of which only the callbacks are known, before it is asked for an address in vain."""
+    if not getattr(dialect, "has_api", True):
+        raise BadArgumentError(
+            f"{dialect.provider}: how it is asked is not known, only its callbacks are; read_results brings those"
+        )
 
 
 def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ: Mapping[str, str]) -> ClientArguments:
@@ -134,6 +141,7 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ
         BadArgumentError: one is wrong or missing; the text names it, or the variable that could hold it.
     """
     dialect = dialect_named(given.provider, _known(environ) if dialects is None else dialects)
+    _check_api(dialect)
     if given.app_id is not None and not dialect.has_app_id:
         raise BadArgumentError(f"app_id: {dialect.provider} takes none")
     client_key = client_key_of(dialect.provider, given.client_key, environ)

@@ -63,7 +63,7 @@ class Task:
         Raises:
             TimeoutError: `timeout` seconds passed; the task lives on.
             StaleAnswerError: the answer is older than `fresh_for`, or may be.
-            TaskFailedError, UnsolvableError: the task ended as failed.
+            TaskFailedError, UnsolvableError, TaskParametersError: the task ended as failed.
             TaskTimedOutError, SubmitUnknownError: no answer came until its deadline.
             WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refuses to be asked, and won't call back.
             ClientClosedError: the client was closed first.

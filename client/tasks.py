@@ -134,7 +134,7 @@ class TaskClient:
         Raises:
             BadArgumentError: the task or an argument is wrong; nothing was sent.
             WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refused it.
-            TaskFailedError, UnsolvableError: the provider took it and failed it at once.
+            TaskFailedError, UnsolvableError, TaskParametersError: the provider took it and failed it at once.
             ProviderUnreachableError: there was no answer, or none that can be understood; a task may have been made.
             ReceiverRefusedError: the receiver refused the registration, mostly because of its key; nothing was sent.
             ClientClosedError: the client is not open.

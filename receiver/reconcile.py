@@ -145,9 +145,12 @@ class Reconciler:
         return is_paused
 
     async def _poll(self, task: TaskRecord) -> None:
-        await self._account.gate.turn()
+        left = ((task.leased_until or 0) - self._now()) / SECOND - _LEASE_LEFT_SECONDS
+        by = self._account.timing.clock() + left
+        is_hinted = task.hinted_at is not None and task.hinted_at > (task.polled_at or 0)
+        has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
         started_at = self._now()
-        if (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND or self._is_key_paused():
+        if not has_turn or (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND:
             # The process was held up, or the key: the lease runs out, and the task is due again.
             return
         self._count(self.provider, "sent")
