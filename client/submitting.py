@@ -70,7 +70,7 @@ class Submitter:
         Raises:
             NotSentError, ProviderBusyError: no task was made, and several tries were in vain.
         """
-        failures = 0
+        failures = bans = 0
         while True:
             held = self._held(task, timeline)
             if held is None:
@@ -110,8 +110,8 @@ class Submitter:
                 pause = self._pause(answered.retry_after_seconds or reading.pause_seconds, failures)
                 self._gate.pause(pause)
                 timeline.warning("provider.paused", errorCode=reading.error_code, seconds=pause)
-                is_final = reading.is_ban and failures > 0
-                if is_final or not self._may_repeat(failures, pause, deadline_at):
+                bans += reading.is_ban
+                if bans > 1 or not self._may_repeat(failures, pause, deadline_at):
                     return Submission(answered, url is not None, sent_at)
             failures += 1
 

@@ -112,6 +112,19 @@ async def test_ban_is_final_after_a_repeat(at: str) -> None:
     assert len(provider.calls[at]) == 2
 
 
+async def test_first_ban_is_not_final() -> None:
+    """A ban after another refusal is still repeated once."""
+    dialects = _with_codes(
+        ERROR_IP_BANNED=Code(Reaction.SLOW, "request", 0.05, is_ban=True),
+        ERROR_BUSY=Code(Reaction.SLOW, "request", 0.05),
+    )
+    replies = [Reply(_error("ERROR_BUSY")), Reply(_error("ERROR_IP_BANNED")), Reply({**CREATED, **ready()})]
+    async with scripted_provider(createTask=replies) as provider, open_client(provider.url, dialects=dialects) as tasks:
+        solved = await tasks.solve(image_task())
+
+    assert (solved.status, len(provider.calls["createTask"])) == ("ready", 3)
+
+
 async def test_polls_that_bring_nothing_get_rarer() -> None:
     """HTML and 5xx are no outcome: it is asked again, each time later, and less so after a real answer."""
     times: list[float] = []
