@@ -19,6 +19,7 @@ from yarl import URL
 from client.errors import ProviderUnreachableError, UnreadableError
 from client.gate import KeyGate
 from client.providers import Call, Dialect
+from client.providers.codes import REASON_NOT_GIVEN
 from client.providers.readings import Failed, Pending, Reading, Refused, Submitted, TaskId, Unknown
 
 __all__ = [
@@ -176,7 +177,7 @@ class ProviderApi:
             said = read(answer)
         except UnreadableError as error:
             raise _not_understood(name, status, retry_after) from error
-        if status >= 300 and not _is_answer(said):
+        if status >= 300 and not _is_answer(said, status):
             raise _not_understood(name, status, retry_after)
         return Answered(answer, said, retry_after)
 
@@ -209,10 +210,15 @@ def open_provider_session() -> aiohttp.ClientSession:
     )
 
 
-def _is_answer(said: object) -> bool:
-    """Whether a body under an HTTP error is one of the dialect: an object that says nothing, or a balance, is not."""
+def _is_answer(said: object, status: int) -> bool:
+    """Whether a body under an HTTP error is one of the dialect: an object that says nothing, or a balance, is not.
+
+    Nor is an error without a code under 429 or 503: then the status says more than the body (Scrapeless has no codes).
+    """
     if isinstance(said, Submitted):
-        return said.task_id is not None or _is_answer(said.reading)
+        return said.task_id is not None or _is_answer(said.reading, status)
+    if isinstance(said, Failed | Refused) and said.error_code == REASON_NOT_GIVEN:
+        return status not in _OVERLOADED
     return not isinstance(said, float) and said != Pending("")
 
 

@@ -61,7 +61,16 @@ async def test_failed_later() -> None:
                 await task.result()
 
 
-@pytest.mark.parametrize("reply", [Reply(b"", 500), Reply(b"<html>"), Reply(cuts=True), Reply(b"", 429)])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(b"", 500),
+        Reply(b"<html>"),
+        Reply(cuts=True),
+        Reply(b"", 429),
+        pytest.param(Reply({"errorId": 1, "errorDescription": "too many requests"}, 429), id="an-error-without-a-code"),
+    ],
+)
 async def test_poll_that_says_nothing(reply: Reply) -> None:
     """A poll without an answer of the provider is made again at the next interval."""
     async with (
