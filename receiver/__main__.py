@@ -24,6 +24,7 @@ from receiver.catalog import known_dialects
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
 from receiver.providers_command import providers
+from receiver.redeliver_command import redeliver
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
 
@@ -83,6 +84,7 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
 
 
 cli.add_command(providers)
+cli.add_command(redeliver)
 
 
 def main() -> None:

@@ -17,7 +17,16 @@ from receiver.errors import CannotStartError
 from receiver.storage import statements as sql
 from receiver.storage.high_water import has_gone_back, note_head
 
-__all__ = ["Identity", "connect_reader", "connect_writer", "make_file", "on_thread", "prepare", "watch_file"]
+__all__ = [
+    "Identity",
+    "check_current",
+    "connect_reader",
+    "connect_writer",
+    "make_file",
+    "on_thread",
+    "prepare",
+    "watch_file",
+]
 
 Answer = TypeVar("Answer")
 
@@ -87,6 +96,16 @@ def connect_writer(path: Path) -> aiosqlite.Connection:
 def connect_reader(path: Path) -> aiosqlite.Connection:
     """A connection that can only read."""
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
+
+
+def check_current(connection: sqlite3.Connection, path: Path) -> None:
+    """Checks a database that is only to be read.
+
+    Raises:
+        CannotStartError: it is not ours, or of another version than the code.
+    """
+    if _check(connection, path) < len(sql.MIGRATIONS):
+        raise CannotStartError(f"{path}: the database is of an older version; start this receiver once")
 
 
 def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:

@@ -15,9 +15,21 @@ from pydantic_core import to_json
 
 from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Delivery, Entry, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import (
+    Delivery,
+    Entry,
+    Growth,
+    KeptBody,
+    Page,
+    PollRecord,
+    ResultFilter,
+    StandingUrl,
+    TaskName,
+    TaskRecord,
+)
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
+from receiver.storage.kept import read_unreadable
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 from receiver.storage.reader import Reader, read_task
@@ -171,6 +183,10 @@ class SqliteStore:
             return [delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, delivery_range(task))]
 
         return await _read(self._scan, read)
+
+    async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
+        """The next deliveries behind one that no dialect could read; None: from the start."""
+        return await _read(self._scan, lambda connection: read_unreadable(connection, after, limit))
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
         """See `Store`."""
