@@ -54,7 +54,7 @@ def serve() -> None:
     _run(_serve(settings))
 
 
-@cli.command("callback-url", epilog="Exit codes: 0 done, 2 refused.")
+@cli.command("callback-url", epilog="Exit codes: 0 done, 1 failed for a reason that may pass, 2 refused.")
 @click.argument("provider", required=False)
 @click.option("--label", callback=_short_line, help="A note for --list, of at most 100 characters.")
 @click.option("--list", "is_list", is_flag=True, help="List all standing URLs by id, without their tokens.")

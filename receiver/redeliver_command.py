@@ -53,10 +53,13 @@ def redeliver(provider: str | None, *, is_applied: bool, is_json: bool) -> None:
     show = _show_json if is_json else _show_text
     counts = asyncio.run(_redeliver(_opened(settings, is_applied=is_applied), rules, provider, show))
     done = "became" if is_applied else "would become"
-    text = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "nothing: none is kept"
-    click.echo(f"{counts.total()} kept bodies {done}: {text}", err=is_json)
+    text = (
+        ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        or "nothing, no unreadable body is kept"
+    )
+    click.echo(f"{done}: {text}", err=is_json)
     if counts.total() > counts["unreadable"] and not is_applied:
-        click.echo("nothing was written; --apply does it", err=True)
+        click.echo("nothing was written: --apply does it", err=True)
 
 
 def _rules(settings: Settings) -> RedeliveryRules:

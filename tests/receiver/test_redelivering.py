@@ -6,12 +6,14 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client.providers import DIALECTS
+from client.providers.catalog.polled import YESCAPTCHA
 from client.providers.readings import Ready, TaskId
 from receiver.decisions import Origin
 from receiver.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
@@ -192,6 +194,21 @@ async def test_it_is_finished_now_and_keeps_when_it_came(tmp_path: Path) -> None
     assert (task.deliveries, task.id_text) == (1, "t-1")
     assert [(each.received_at, each.verdict, each.id_text) for each in deliveries] == [(NOW, "accepted", "t-1")]
     assert log[-1].kind == "result"
+
+
+async def test_an_answer_is_no_fresher_than_it_came(tmp_path: Path) -> None:
+    """Its life counts from its delivery, so that an old one is out of date at once."""
+    living = replace(YESCAPTCHA, provider="mine", callback=DIALECTS["capsolver"].callback)
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1, provider="mine"))
+        await store.write(kept_for_task(1, body()))
+        await redelivered(store, replace(rules(), dialects={"mine": living}))
+        task = await store.task(a_ref(1))
+
+    assert living.answer_life_seconds == 120
+    assert task is not None
+    assert task.outcome is not None
+    assert task.outcome.valid_until == NOW + 120 * SECOND
 
 
 async def test_a_standing_url_makes_the_task(tmp_path: Path) -> None:
