@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from receiver.records import Delivery, KeptBody, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.ledger import SqliteLedger
 from receiver.storage.opening import check_current, connect_reader, on_thread
+from receiver.storage.protocol import PAGE_BYTES
 from receiver.storage.rows import delivery_from
 
 __all__ = ["Rehearsal", "open_rehearsal", "read_unreadable"]
@@ -26,16 +27,29 @@ _KEPT_COLUMNS = 3
 
 
 def read_unreadable(connection: sqlite3.Connection, after: KeptBody | None, limit: int) -> Sequence[KeptBody]:
-    """The next of them behind one (None: from the start): first those of tasks, then those of standing URLs."""
-    rows = []
-    if after is None or not after.is_stray:
-        rows += connection.execute(sql.SELECT_UNREADABLE_BODIES, (0 if after is None else after.id, limit)).fetchall()
-    if len(rows) < limit:
-        last = after.id if after is not None and after.is_stray else 0
-        rows += connection.execute(sql.SELECT_UNREADABLE_STRAYS, (last, limit - len(rows))).fetchall()
-    return [
-        KeptBody(id=row[0], provider=row[1], ref=row[2], delivery=delivery_from(row[_KEPT_COLUMNS:])) for row in rows
-    ]
+    """The next of them behind one (None: from the start): first those of tasks, then those of standing URLs.
+
+    They end at `limit`, or with the one with which their bytes are more than a page's.
+    """
+    is_behind_tasks = after is not None and after.is_stray
+    place = 0 if after is None else after.id
+    kept: list[KeptBody] = []
+    if not is_behind_tasks:
+        kept += _page(connection.execute(sql.SELECT_UNREADABLE_BODIES, (place, limit)))
+    if not kept:
+        kept += _page(connection.execute(sql.SELECT_UNREADABLE_STRAYS, (place if is_behind_tasks else 0, limit)))
+    return kept
+
+
+def _page(rows: sqlite3.Cursor) -> Iterator[KeptBody]:
+    size = 0
+    for row in rows:
+        kept = KeptBody(id=row[0], provider=row[1], ref=row[2], delivery=delivery_from(row[_KEPT_COLUMNS:]))
+        yield kept
+        size += kept.delivery.size
+        if size > PAGE_BYTES:
+            break
+    rows.close()
 
 
 @asynccontextmanager

@@ -185,7 +185,7 @@ class SqliteStore:
         return await _read(self._scan, read)
 
     async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
-        """The next deliveries behind one that no dialect could read; None: from the start."""
+        """Some of the deliveries that no dialect could read, behind one of them; None: from the start."""
         return await _read(self._scan, lambda connection: read_unreadable(connection, after, limit))
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:

@@ -12,7 +12,8 @@ import pytest
 from client.providers import DIALECTS
 from receiver.storage.opening import make_file
 from tests.faults.commands import KEY, run_command
-from tests.receiver.storage.stores import running_store
+from tests.receiver.storage.stores import a_registration, running_store
+from tests.receiver.test_redelivering import body, kept_for_task
 from tests.support import Api, free_port, receiver_process
 
 BEFORE = """
@@ -92,6 +93,19 @@ async def test_without_a_database_it_refuses(tmp_path: Path, arguments: list[str
 
     assert finished.refusal.startswith("receiver.db: there is no database")
     assert not (tmp_path / "receiver.db").exists()
+
+
+async def test_only_one_provider_is_taken(tmp_path: Path) -> None:
+    """With --provider the bodies of others are left alone."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        await store.write(kept_for_task(1, body()))
+
+    others = await run_command(tmp_path, "redeliver", "--apply", "--provider", "capmonster")
+    its_own = await run_command(tmp_path, "redeliver", "--apply", "--provider", "capsolver")
+
+    assert others.out == "became: nothing, no unreadable body is kept\n"
+    assert its_own.out.splitlines()[-1] == "became: 1 accepted"
 
 
 async def test_an_unknown_provider_is_refused(tmp_path: Path) -> None:

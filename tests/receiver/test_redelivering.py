@@ -18,10 +18,11 @@ from client.providers.readings import Ready, TaskId
 from receiver.decisions import Origin
 from receiver.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
 from receiver.ledger import Command
-from receiver.records import SECOND, StandingUrl
+from receiver.records import DELIVERIES_KEPT, SECOND, StandingUrl
 from receiver.redelivering import Redeliver, Redelivered, RedeliveryRules, read_redelivery
 from receiver.registrations import Answered, CreateStandingUrl, Forget, Report, RevokeStandingUrl
 from receiver.storage.kept import Rehearsal, open_rehearsal
+from receiver.storage.protocol import PAGE_BYTES
 from receiver.storage.sqlite import SqliteStore
 from tests.receiver.storage.stores import (
     NOW,
@@ -99,11 +100,14 @@ def rules(
 
 async def redelivered(store: SqliteStore | Rehearsal, given: RedeliveryRules | None = None) -> Sequence[Redelivered]:
     """What became of all that is kept."""
-    kept = await store.unreadable(None, limit=100)
     chosen = given or rules()
-    return await store.write(
-        Redeliver([read_redelivery(chosen, each, now=LATER, new_ref=lambda: a_ref(50)) for each in kept])
-    )
+    decided: list[Redelivered] = []
+    after = None
+    while kept := await store.unreadable(after, limit=100):
+        after = kept[-1]
+        redeliveries = [read_redelivery(chosen, each, now=LATER, new_ref=lambda: a_ref(50)) for each in kept]
+        decided += await store.write(Redeliver(redeliveries))
+    return decided
 
 
 def dump(path: Path) -> list[str]:
@@ -124,6 +128,11 @@ VERDICTS: dict[str, tuple[list[Command[Any]], str, str]] = {
     "another": ([TASK, kept_for_task(1, body()), a_delivery(1, "other")], "ready", "disagreed"),
     "working": ([TASK, kept_for_task(1, body(status="processing", solution=None))], "pending", "notFinal"),
     "other id": ([BOUND, kept_for_task(1, body(taskId="t-2"))], "ready", "mismatched"),
+    "joins another": (
+        [TASK, URL, kept_for_task(1, body(taskId="t-9")), a_standing_delivery(7, "t-9")],
+        "ready",
+        "duplicate",
+    ),
     "nonsense": ([TASK, kept_for_task(1, b"nonsense")], "unreadable", "unreadable"),
     "unknown id": ([URL, kept_for_standing(body(taskId="t-9"))], "ready", "accepted"),
     "its own task": (
@@ -269,6 +278,25 @@ async def test_its_bytes_no_longer_count_as_unreadable(tmp_path: Path) -> None:
     assert used == (1, ROW_BYTES)
 
 
+async def test_slots_stay_where_they_are(tmp_path: Path) -> None:
+    """Of a task with more deliveries than are kept the same places are judged, and the count stays."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(TASK)
+        for _ in range(12):
+            await store.write(kept_for_task(1, body()))
+        decided = await redelivered(store)
+        task = await store.task(a_ref(1))
+        assert task is not None
+        deliveries = await store.deliveries(task)
+
+    assert [each.verdict for each in decided] == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
+    assert [each.verdict for each in deliveries] == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
+    assert task.deliveries == 12
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT used_rows, used_bytes FROM quota").fetchall() == [(0, 0)]
+
+
 async def test_a_full_quota_leaves_it_as_it_is(tmp_path: Path) -> None:
     """A standing URL that has made all the tasks it may makes none by this; the body waits for the next run."""
     async with running_store(tmp_path / "receiver.db") as store:
@@ -348,3 +376,18 @@ async def test_pages_go_through_tasks_and_standing_urls(tmp_path: Path) -> None:
             seen += [(each.is_stray, each.id) for each in page]
 
     assert len(set(seen)) == len(seen) == 6
+
+
+async def test_a_page_is_bounded_in_bytes(tmp_path: Path) -> None:
+    """Large bodies come in smaller steps, and all of them come."""
+    large = b"n" * (PAGE_BYTES // 2 + 1)
+    sizes, after = [], None
+    async with running_store(tmp_path / "receiver.db") as store:
+        given: list[Command[Any]] = [TASK, *[kept_for_task(1, large)] * 5]
+        for command in given:
+            await store.write(command)
+        while page := await store.unreadable(after, limit=100):
+            after = page[-1]
+            sizes.append(len(page))
+
+    assert sizes == [2, 2, 1]
