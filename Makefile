@@ -40,7 +40,7 @@ bench: $(INSTALLED)  ## figures, side by side in one run
 fuzz: $(INSTALLED)  ## changed and made-up messages through every dialect, for two minutes
 	$(BIN)/python -m tests.fuzzing --seconds 120
 
-docs: $(INSTALLED)  ## renews the README's table of settings, and asyncapi.json
+docs: $(INSTALLED)  ## renews the README's tables, asyncapi.json and openapi.json
 	$(BIN)/python -m tests.readme
 
 lock: $(INSTALLED)  ## renews both locks from pyproject.toml

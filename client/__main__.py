@@ -28,7 +28,9 @@ __all__ = ["main"]
 
 _ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "balance": ("client.account", "balance"),
         "demo": ("client.demo.command", "demo"),
+        "report": ("client.account", "report"),
         "sandbox": ("client.sandbox.command", "sandbox"),
         "watch": ("client.watch", "watch"),
     }

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from client.connection import ReceiverConnection
 from client.errors import BadArgumentError
@@ -24,6 +23,8 @@ __all__ = [
     "RECEIVER_URL",
     "ClientArguments",
     "Given",
+    "check_url",
+    "client_key_of",
     "key_variable",
     "read_arguments",
     "read_receiver",
@@ -113,14 +114,22 @@ class ClientArguments:
         """Refuses a task that cannot be sent.
 
         Raises:
-            BadArgumentError: it has no type, or is no JSON.
+            BadArgumentError: it has no type, is no JSON, or is none that this provider takes.
         """
         if not isinstance(task.get("type"), str) or not task["type"]:
             raise BadArgumentError("type: expected the type of the task, such as ImageToTextTask")
         try:
             self.dialect.create_task("", task)
-        except (PydanticSerializationError, ValueError, TypeError) as error:
-            raise BadArgumentError(f"task: cannot be written as JSON: {error}") from None
+        except BadArgumentError as error:
+            raise BadArgumentError(f"task: {error}") from None
+
+
+def _check_api(dialect: Dialect) -> None:
+    """Refuses a provider of which only the callbacks are known, before it is asked for an address in vain."""
+    if not getattr(dialect, "has_api", True):
+        raise BadArgumentError(
+            f"{dialect.provider}: how it is asked is not known, only its callbacks are; read_results brings those"
+        )
 
 
 def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ: Mapping[str, str]) -> ClientArguments:
@@ -132,12 +141,10 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ
         BadArgumentError: one is wrong or missing; the text names it, or the variable that could hold it.
     """
     dialect = dialect_named(given.provider, _known(environ) if dialects is None else dialects)
+    _check_api(dialect)
     if given.app_id is not None and not dialect.has_app_id:
         raise BadArgumentError(f"app_id: {dialect.provider} takes none")
-    variable = key_variable(dialect.provider)
-    client_key = _key(variable, given.client_key, environ)
-    if client_key is None:
-        raise BadArgumentError(f"{variable}: expected the client key of {dialect.provider} in it")
+    client_key = client_key_of(dialect.provider, given.client_key, environ)
     receiver_url, receiver_key = _receiver(given, environ)
     window = dialect.polls.window_seconds
     first_poll_seconds = _positive("first_poll_seconds", given.first_poll_seconds)
@@ -161,6 +168,19 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ
     return replace(arguments, tags=arguments.registration(timeout_seconds=None, tags=given.tags).tags)
 
 
+def client_key_of(provider: str, given: str | None, environ: Mapping[str, str]) -> str:
+    """The client key of a provider: the given one, or that of the environment.
+
+    Raises:
+        BadArgumentError: it is wrong or missing; the text names the variable.
+    """
+    variable = key_variable(provider)
+    client_key = _key(variable, given, environ)
+    if client_key is None:
+        raise BadArgumentError(f"{variable}: expected the client key of {provider} in it")
+    return client_key
+
+
 def read_receiver(url: str | None, key: str | None, environ: Mapping[str, str]) -> tuple[str, str | None]:
     """The address of the receiver, which has to be known, and the key to it, for those that only read.
 
@@ -170,7 +190,7 @@ def read_receiver(url: str | None, key: str | None, environ: Mapping[str, str]) 
     address = url or environ.get(RECEIVER_URL)
     if not address:
         raise BadArgumentError(f"{RECEIVER_URL}: expected the address of the receiver in it")
-    return _url(RECEIVER_URL, address), _key(RECEIVER_KEY, key, environ)
+    return check_url(RECEIVER_URL, address), _key(RECEIVER_KEY, key, environ)
 
 
 def _known(environ: Mapping[str, str]) -> Mapping[str, Dialect]:
@@ -182,7 +202,7 @@ def _receiver(given: Given, environ: Mapping[str, str]) -> tuple[str | None, str
     """The address of the receiver and the key to it; neither, where the receiver itself was given."""
     if given.receiver is None:
         url = given.receiver_url or environ.get(RECEIVER_URL)
-        return _url(RECEIVER_URL, url) if url else None, _key(RECEIVER_KEY, given.receiver_key, environ)
+        return check_url(RECEIVER_URL, url) if url else None, _key(RECEIVER_KEY, given.receiver_key, environ)
     if given.receiver_url or given.receiver_key:
         raise BadArgumentError("receiver: expected either a receiver or the address and key of one, got both")
     return None, None
@@ -190,12 +210,12 @@ def _receiver(given: Given, environ: Mapping[str, str]) -> tuple[str | None, str
 
 def _provider_url(given: Given, environ: Mapping[str, str], dialect: Dialect) -> str:
     if given.provider_url:
-        return _url("provider_url", given.provider_url)
+        return check_url("provider_url", given.provider_url)
     variable = url_variable(dialect.provider)
     address = environ.get(variable) or dialect.base_url
     if not address:
         raise BadArgumentError(f"{variable}: no endpoint of {dialect.provider} is known; expected its base URL in it")
-    return _url(variable, address)
+    return check_url(variable, address)
 
 
 def _key(variable: str, given: str | None, environ: Mapping[str, str]) -> str | None:
@@ -205,7 +225,12 @@ def _key(variable: str, given: str | None, environ: Mapping[str, str]) -> str | 
     return key
 
 
-def _url(name: str, url: str) -> str:
+def check_url(name: str, url: str) -> str:
+    """The address, without a slash at its end; `name` is what it is called in errors.
+
+    Raises:
+        BadArgumentError: it is none, or has a user, a query or a fragment.
+    """
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

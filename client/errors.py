@@ -161,6 +161,12 @@ class UnsolvableError(TaskFailedError):
     advice = "submit it again if it is still worth it"
 
 
+class TaskParametersError(TaskFailedError):
+    """This task is dead, and so is every one with the same parameters: another proxy, image or site key is needed."""
+
+    advice = "change the parameters that the code names; a task with other ones may work"
+
+
 class TaskTimedOutError(TaskFailedError):
     """No answer came until the task's `deadlineAt`."""
 

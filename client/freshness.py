@@ -54,7 +54,9 @@ def check_seconds(fresh_for: float | None) -> None:
     Raises:
         BadArgumentError: it is not a number above 0.
     """
-    if fresh_for is not None and not (math.isfinite(fresh_for) and fresh_for > 0):
+    if fresh_for is None:
+        return
+    if not isinstance(fresh_for, int | float) or not (math.isfinite(fresh_for) and fresh_for > 0):
         raise BadArgumentError(f"fresh_for: expected a number of seconds above 0, got {fresh_for!r}")
 
 

@@ -33,6 +33,11 @@ class Task:
         """The provider's id; None where the answer to createTask was lost."""
         return self._watch.task_id
 
+    @property
+    def type(self) -> str | None:
+        """The type that it was submitted with; None where it was attached to."""
+        return self._watch.type
+
     def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener` once it has ended, or now if it has; calling what this returns takes that back."""
         return self._watch.ending.when_finished(listener)
@@ -58,7 +63,7 @@ class Task:
         Raises:
             TimeoutError: `timeout` seconds passed; the task lives on.
             StaleAnswerError: the answer is older than `fresh_for`, or may be.
-            TaskFailedError, UnsolvableError: the task ended as failed.
+            TaskFailedError, UnsolvableError, TaskParametersError: the task ended as failed.
             TaskTimedOutError, SubmitUnknownError: no answer came until its deadline.
             WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refuses to be asked, and won't call back.
             ClientClosedError: the client was closed first.

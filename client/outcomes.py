@@ -13,6 +13,7 @@ from client.errors import (
     SlowDownError,
     SubmitUnknownError,
     TaskFailedError,
+    TaskParametersError,
     TaskTimedOutError,
     UnsolvableError,
     WrongKeyError,
@@ -27,15 +28,21 @@ __all__ = ["LocalTask", "failure_of", "refusal_of", "words_of"]
 _MAX_WORD = 64
 
 _REFUSALS: Mapping[str, type[ProviderRefusedError]] = {"key": WrongKeyError, "balance": NoBalanceError}
+_FAILURES: Mapping[Reaction, type[TaskFailedError]] = {
+    Reaction.AGAIN: UnsolvableError,
+    Reaction.CHANGE: TaskParametersError,
+}
 _OURS: Mapping[str, type[TaskFailedError]] = {NO_ANSWER: TaskTimedOutError, SUBMIT_UNKNOWN: SubmitUnknownError}
 
 
 def failure_of(task: Task, codes: Mapping[str, Code]) -> TaskFailedError:
     """The error that a task which ended as failed is raised as; `codes` are those of its provider."""
     error_code = task.error_code or ""
-    known = code_named(codes, error_code)
-    is_worth_repeating = known is not None and known.reaction is Reaction.AGAIN
-    return _OURS.get(error_code, UnsolvableError if is_worth_repeating else TaskFailedError)(task)
+    error = _OURS.get(error_code)
+    if error is None:
+        known = code_named(codes, error_code)
+        error = TaskFailedError if known is None else _FAILURES.get(known.reaction, TaskFailedError)
+    return error(task)
 
 
 def refusal_of(provider: str, said: Refused | Unknown | Failed) -> ProviderRefusedError:

@@ -45,11 +45,14 @@ __all__ = [
     "ResultsPage",
     "Source",
     "Status",
+    "Step",
     "Task",
     "TaskList",
+    "TaskTimeline",
     "Ticket",
     "Trust",
     "Verdict",
+    "Waiting",
 ]
 
 PROBLEM_PREFIX = "urn:callback-receiver:problem:"
@@ -304,3 +307,58 @@ class Problem(_Read):
     def slug(self) -> str:
         """The last part of `type`."""
         return self.type.removeprefix(PROBLEM_PREFIX)
+
+
+class Step(_Read):
+    """One thing that happened to a task: `text` says it in words, the rest in words of this protocol.
+
+    `at` is None where nobody noted the time. `origin` is who or what did it: the name of an API key, `createTask`, a
+    kind of callback URL, `receiver`, `client`. `verdict` is that of a delivery, `source` and `status` those of an
+    outcome, whose `supersedes` is the `errorCode` of the one that it replaced.
+    """
+
+    at: datetime | None
+    happened: str
+    text: str
+    origin: str | None = None
+    verdict: str | None = None
+    status: str | None = None
+    source: str | None = None
+    trust: str | None = None
+    error_code: str | None = None
+    supersedes: str | None = None
+
+
+class Waiting(_Read):
+    """What a task that is not settled waits for, and what comes next; `text` says it in words.
+
+    `polls_left` None means that no limit is known; `leased_until` is set while somebody polls it for this receiver.
+    """
+
+    polled_by: str
+    next_poll_at: datetime | None = None
+    why_then: str
+    polls_left: int | None = None
+    leased_until: datetime | None = None
+    text: str
+
+
+class TaskTimeline(_Read):
+    """`GET /v1/tasks/{id}/timeline`: what happened to a task so far, oldest first, and what it waits for.
+
+    `deliveries` and `polls` count all of them; the first few and the newest are steps. `wakes` is how often this
+    process woke somebody who waited for it over a long poll, None where that is not known (any more). `waiting` is None
+    where nothing more is waited for.
+    """
+
+    ref: str
+    provider: str
+    task_id: int | str | None = None
+    status: Annotated[Status, BeforeValidator(_known_status)] = "processing"
+    disputed: bool = False
+    deadline_at: datetime
+    steps: tuple[Step, ...] = ()
+    deliveries: int = 0
+    polls: int = 0
+    wakes: int | None = None
+    waiting: Waiting | None = None

@@ -17,8 +17,9 @@ import aiohttp
 from yarl import URL
 
 from client.errors import ProviderUnreachableError, UnreadableError
+from client.gate import KeyGate
 from client.providers import Call, Dialect
-from client.providers.readings import Pending, Reading, Submitted, TaskId
+from client.providers.readings import Failed, Pending, Reading, Refused, Submitted, TaskId, Unknown
 
 __all__ = [
     "Answered",
@@ -72,13 +73,24 @@ class Answered(Generic[Said]):
 
 
 class ProviderApi:
-    """One provider with one client key. At most 100 requests are under way at once; the others wait their turn."""
+    """One provider with one client key. At most 100 requests are under way at once; the others wait their turn.
 
-    def __init__(self, session: aiohttp.ClientSession, dialect: Dialect, client_key: str, base_url: str) -> None:
+    `gate` is told what is under way, and of each answer that is an error.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        dialect: Dialect,
+        client_key: str,
+        base_url: str,
+        gate: KeyGate | None = None,
+    ) -> None:
         self._session = session
         self._dialect = dialect
         self._client_key = client_key
         self._base_url = base_url.rstrip("/")
+        self._gate = gate
         self._room = asyncio.Semaphore(_MAX_CONNECTIONS)
 
     async def create_task(
@@ -125,7 +137,29 @@ class ProviderApi:
         call = self._dialect.report(self._client_key, task_id, task_type, is_good=is_good)
         return await self._ask(call, self._dialect.read_report, _ASK_SECONDS)
 
+    async def ask(self, call: Call, read: Callable[[Any], Reading]) -> Answered[Reading]:
+        """What the provider answered to a request that no method here stands for; `read` tells what it says.
+
+        Raises:
+            ProviderUnreachableError: there was no answer.
+        """
+        return await self._ask(call, read, _ASK_SECONDS)
+
     async def _ask(self, call: Call, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
+        if self._gate is None:
+            return await self._answered(call, read, seconds)
+        with self._gate.under_way():
+            try:
+                answered = await self._answered(call, read, seconds)
+            except (ProviderBusyError, UnclearError):
+                # It may have been an answer, and would then count over there.
+                self._gate.failed()
+                raise
+            if _is_error(answered.said):
+                self._gate.failed()
+            return answered
+
+    async def _answered(self, call: Call, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
         """The answer. Its limit begins with the request, not in the queue, so that waiting never looks like silence."""
         name = f"{self._dialect.provider}: {call.name}"
         try:
@@ -180,6 +214,10 @@ def _is_answer(said: object) -> bool:
     if isinstance(said, Submitted):
         return said.task_id is not None or _is_answer(said.reading)
     return not isinstance(said, float) and said != Pending("")
+
+
+def _is_error(said: object) -> bool:
+    return isinstance(said.reading if isinstance(said, Submitted) else said, Failed | Refused | Unknown)
 
 
 def _not_understood(name: str, status: int, retry_after: float | None) -> ProviderUnreachableError:

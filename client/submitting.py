@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from client.circuit import IN_A_ROW, Circuit
 from client.gate import KeyGate
 from client.logs import Log
 from client.provider_api import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
@@ -48,25 +49,41 @@ class Submitter:
         self._gate = gate
         self._timing = timing
         self._app_id = app_id
+        self._circuit = Circuit(dialect.codes)
         self._is_address_refused = False
 
     async def submit(
-        self, task: Mapping[str, Any], callback_url: str | None, *, deadline_at: float, timeline: Timeline
+        self,
+        task: Mapping[str, Any],
+        callback_url: str | None,
+        *,
+        deadline_at: float,
+        timeline: Timeline,
+        app_id: str | None = None,
     ) -> Submission:
         """What the provider answered; refusals that a pause may mend are repeated while `deadline_at` allows.
 
-        What it waits for stands in the task's timeline. Cancelling it leaves open whether a task was made.
+        What it waits for stands in the task's timeline. A request that the provider would only refuse again is not
+        sent (see `Circuit`): the answer is the one before. `app_id` stands in for that of all tasks. Cancelling it
+        leaves open whether a task was made.
 
         Raises:
             NotSentError, ProviderBusyError: no task was made, and several tries were in vain.
         """
         failures = 0
         while True:
-            await self._wait_for_key(deadline_at)
+            held = self._held(task, timeline)
+            if held is None:
+                await self._turn(deadline_at, timeline)
+                # Others may have been refused while this one stood in line.
+                held = self._held(task, timeline)
+            if held is not None:
+                return Submission(held, has_callback=False, sent_at=self._timing.clock())
             url = None if self._is_address_refused else callback_url
             sent_at = self._timing.clock()
+            self._circuit.send(task, sent_at)
             try:
-                answered = await self._provider.create_task(task, callback_url=url, app_id=self._app_id)
+                answered = await self._provider.create_task(task, callback_url=url, app_id=app_id or self._app_id)
             except NotSentError:
                 pause = backoff_seconds(failures, self._timing.random, first=0.25)
                 timeline.note("provider.missed", seconds=pause)
@@ -87,23 +104,40 @@ class Submitter:
                     self._refuse_address(reading)
                     timeline.note("callback_url.refused")
                     continue
+                self._circuit.take(task, answered, self._timing.clock())
                 if not isinstance(reading, Refused) or not reading.is_passing:
                     return Submission(answered, url is not None, sent_at)
                 pause = self._pause(answered.retry_after_seconds or reading.pause_seconds, failures)
                 self._gate.pause(pause)
                 timeline.warning("provider.paused", errorCode=reading.error_code, seconds=pause)
-                if not self._may_repeat(failures, pause, deadline_at):
+                is_final = reading.is_ban and failures > 0
+                if is_final or not self._may_repeat(failures, pause, deadline_at):
                     return Submission(answered, url is not None, sent_at)
             failures += 1
 
-    async def _wait_for_key(self, deadline_at: float) -> None:
-        """Waits while the key is paused, whoever's refusal paused it."""
-        while (seconds := self._gate.paused_until - self._timing.clock()) > 0:
-            if self._gate.paused_until >= deadline_at:
-                raise ProviderBusyError(
-                    f"{self._dialect.provider}: it asked for a pause that lasts beyond the task's deadline", seconds
-                )
-            await self._timing.sleep(seconds)
+    def _held(self, task: Mapping[str, Any], timeline: Timeline) -> Answered[Submitted] | None:
+        """The answer that the provider gave to the same, often enough for now."""
+        answered = self._circuit.answer_to(task, self._timing.clock())
+        if answered is not None:
+            timeline.warning(
+                "submit.withheld",
+                errorCode=getattr(answered.said.reading, "error_code", None),
+                reason=f"the provider refused {IN_A_ROW} in a row with it",
+            )
+        return answered
+
+    async def _turn(self, deadline_at: float, timeline: Timeline) -> None:
+        """Waits for the key's turn to submit: behind those that came before, and while the key is paused."""
+        seconds = self._gate.paused_until - self._timing.clock()
+        if seconds > 0:
+            timeline.note("submit.postponed", seconds=seconds, reason=self._gate.pause_reason)
+        if await self._gate.submit_turn(deadline_at):
+            return
+        seconds = max(0.0, self._gate.paused_until - self._timing.clock())
+        why = "a pause that lasts beyond" if seconds else "the limits of the key allow none before"
+        raise ProviderBusyError(
+            f"{self._dialect.provider}: createTask was not sent: {why} the task's deadline", seconds
+        )
 
     def _may_repeat(self, failures: int, pause: float, deadline_at: float) -> bool:
         return failures + 1 < _MAX_TRIES and self._timing.clock() + pause < deadline_at

@@ -123,6 +123,10 @@ class Reader:
                     await self._poll(roads)
                     roads.turn_back()
             except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
+                if self._reading is not asyncio.current_task():
+                    # A task group that ends with an error swallows a cancellation that comes meanwhile. Not asked of
+                    # `cancelling()`: a group whose own task failed may leave that raised.
+                    return
                 await self._timing.sleep(roads.broke(error))
 
     # By websocket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from client.arguments import ClientArguments
 from client.connection import ReceiverConnection
@@ -39,8 +39,9 @@ async def open_surroundings(
 ) -> Surroundings:
     """The surroundings that the arguments ask for; `stack` closes what is opened, `owner` runs what has to run."""
     session = await stack.enter_async_context(open_provider_session())
-    provider = ProviderApi(session, arguments.dialect, arguments.client_key, arguments.provider_url)
-    gate = KeyGate(arguments.requests_per_second, timing.clock)
+    limits = replace(arguments.dialect.key_limits, requests_per_second=arguments.requests_per_second)
+    gate = KeyGate(limits, timing, arguments.dialect.provider)
+    provider = ProviderApi(session, arguments.dialect, arguments.client_key, arguments.provider_url, gate)
     receiver = arguments.receiver
     if receiver is None and arguments.receiver_url is not None:
         session = await stack.enter_async_context(open_receiver_session())

@@ -13,14 +13,14 @@ from typing import Any
 from client import protocol
 from client.arguments import Given, read_arguments
 from client.connection import ReceiverConnection
-from client.errors import BadArgumentError, ClientClosedError, ProviderUnreachableError, StaleAnswerError
+from client.errors import BadArgumentError, ClientClosedError, StaleAnswerError
 from client.freshness import FreshnessRule, name_of
 from client.handle import Task
 from client.images import with_encoded_body
-from client.outcomes import refusal_of
 from client.providers import Dialect
-from client.providers.readings import Failed, Refused, TaskId, Unknown
+from client.providers.readings import TaskId
 from client.results import read_log, subscription_of
+from client.side_calls import ask_balance, check_task_id, send_report
 from client.surroundings import Surroundings, open_surroundings
 from client.timing import Timing
 from client.watching import Watch
@@ -134,7 +134,7 @@ class TaskClient:
         Raises:
             BadArgumentError: the task or an argument is wrong; nothing was sent.
             WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refused it.
-            TaskFailedError, UnsolvableError: the provider took it and failed it at once.
+            TaskFailedError, UnsolvableError, TaskParametersError: the provider took it and failed it at once.
             ProviderUnreachableError: there was no answer, or none that can be understood; a task may have been made.
             ReceiverRefusedError: the receiver refused the registration, mostly because of its key; nothing was sent.
             ClientClosedError: the client is not open.
@@ -201,8 +201,7 @@ class TaskClient:
             ReceiverRefusedError: the receiver refused to register it.
             ClientClosedError: the client is not open.
         """
-        if isinstance(task_id, bool) or not isinstance(task_id, int | str) or not task_id:
-            raise BadArgumentError(f"task_id: expected an integer or a text, got {task_id!r}")
+        check_task_id(task_id)
         registration = self._arguments.registration(timeout_seconds=None, tags=(), task_id=task_id)
         watch = self._start(registration, None)
         await self._accepted(watch)
@@ -275,13 +274,41 @@ class TaskClient:
             ClientClosedError: the client is not open.
         """
         around, _ = self._open()
-        match (await around.provider.get_balance()).said:
-            case float() as balance:
-                return balance
-            case Refused() | Failed() | Unknown() as said:
-                raise refusal_of(around.dialect.provider, said)
-            case _:
-                raise ProviderUnreachableError(f"{around.dialect.provider}: getBalance was not answered with a balance")
+        return await ask_balance(around.provider, around.dialect.provider)
+
+    async def report_good(self, task: Task | protocol.Task | TaskId, *, type: str | None = None) -> None:
+        """Tells the provider that the answer to a task was right; returns once it was taken.
+
+        `type` is the type of the task, which some providers' requests depend on; of a task it is known. Cancelling it
+        leaves open whether it was reported.
+
+        Raises:
+            BadArgumentError: there is no id, or no way to report is known of this provider, or none for this type.
+            WrongKeyError, SlowDownError, ProviderRefusedError: it refused the report.
+            ProviderUnreachableError: there was no answer.
+            ClientClosedError: the client is not open.
+        """
+        await self._report(task, type, is_good=True)
+
+    async def report_bad(self, task: Task | protocol.Task | TaskId, *, type: str | None = None) -> None:
+        """Tells the provider that the answer to a task was wrong, which may bring the money back; as `report_good`.
+
+        Raises:
+            CallbackReceiverError: as `report_good`.
+        """
+        await self._report(task, type, is_good=False)
+
+    async def _report(self, task: Task | protocol.Task | TaskId, task_type: str | None, *, is_good: bool) -> None:
+        around, _ = self._open()
+        name = around.dialect.provider
+        if not isinstance(task, Task | protocol.Task):
+            await send_report(around.provider, name, task, task_type, is_good=is_good)
+            return
+        if isinstance(task, protocol.Task) and task.provider != name:
+            raise BadArgumentError(f"task: it is one of {task.provider}, and this client speaks to {name}")
+        if task.task_id is None:
+            raise BadArgumentError("task: its taskId is not known")
+        await send_report(around.provider, name, task.task_id, task_type or task.type, is_good=is_good)
 
     async def _solved(self, watch: Watch, fresh_for: float | None) -> protocol.Task:
         await self._accepted(watch)

@@ -42,9 +42,9 @@ class Known:
     the provider was given a URL. `is_polled_elsewhere`: the receiver polls the task itself, so that here it is polled
     only while the receiver is silent, where fresh answers are wanted, and late in the window all the same.
     `first_poll_seconds`, where set, replaces the plan's first wait behind a callback. `is_unknown`: the last poll was
-    answered with "unknown id". `silent_since`: the receiver has been failing since then. `fresh_for`: somebody waits
-    who takes no answer that is older. `unfinished_at`: the last moment at which the task was known to be unfinished;
-    None: it never was.
+    answered with "unknown id". `not_before` keeps polls apart that bring nothing that can be read. `silent_since`: the
+    receiver has been failing since then. `fresh_for`: somebody waits who takes no answer that is older.
+    `unfinished_at`: the last moment at which the task was known to be unfinished; None: it never was.
     """
 
     plan: PollPlan
@@ -58,6 +58,7 @@ class Known:
     last_poll_at: float | None = None
     is_hinted: bool = False
     is_unknown: bool = False
+    not_before: float = -math.inf
     paused_until: float = -math.inf
     silent_since: float | None = None
     fresh_for: float | None = None
@@ -148,7 +149,7 @@ def _next_poll_at(known: Known) -> float:
     else:
         due = _unhinted_poll_at(known) if left > _reserve(known) else math.inf
     allowed = -math.inf if known.last_poll_at is None else known.last_poll_at + known.plan.interval_seconds
-    return max(due, allowed, known.paused_until)
+    return max(due, allowed, known.not_before, known.paused_until)
 
 
 def _unhinted_poll_at(known: Known) -> float:

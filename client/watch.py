@@ -28,7 +28,7 @@ __all__ = ["watch"]
 
 _EXIT_CODES = (
     "Exit codes: 0 as many results as --count says were shown, or the pipe was closed, 1 the receiver refused to tell, "
-    "2 wrong arguments, 130 interrupted."
+    "or standard output took no more, 2 wrong arguments, 130 interrupted."
 )
 
 
@@ -63,12 +63,23 @@ def watch(
     try:
         asyncio.run(watching.run(url, key, only, count=count))
     except BrokenPipeError:
-        # What is still buffered has nowhere to go, and Python would complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_buffered()
+    except OSError as error:
+        # A full disk, most often. The result that was not written whole is to be shown again.
+        _drop_buffered()
+        since = watching.shown_cursor or since
+        go_on = "" if since is None else f"; go on with --since {since}"
+        click.echo(f"client: cannot write to standard output: {error.strerror}{go_on}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         cursor = watching.cursor
         click.echo("client: interrupted" + ("" if cursor is None else f"; go on with --since {cursor}"), err=True)
         sys.exit(130)
+
+
+def _drop_buffered() -> None:
+    """What is still buffered has nowhere to go, and Python would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Shown(Protocol):
@@ -82,11 +93,12 @@ class _Shown(Protocol):
 
 
 class _Watching:
-    """Shows one result after the other; `cursor` is where to go on."""
+    """Shows one result after the other; `cursor` is where to go on, `shown_cursor` that of the last one shown whole."""
 
     def __init__(self, shown: _Shown) -> None:
         self._shown = shown
         self._reader: LogReader | None = None
+        self.shown_cursor: str | None = None
 
     @property
     def cursor(self) -> str | None:
@@ -105,6 +117,7 @@ class _Watching:
             async with aclosing(reader.results()) as results:
                 async for result in results:
                     self._shown.result(result)
+                    self.shown_cursor = result.cursor
                     left = None if left is None else left - 1
                     if left == 0:
                         break

@@ -23,11 +23,13 @@ from client.providers.readings import Failed, Pending, Reaction, Reading, Ready,
 from client.submitting import Submission
 from client.surroundings import Surroundings
 from client.timeline import Timeline
+from client.timing import backoff_seconds
 from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
 
 __all__ = ["Watch"]
 
 _PAUSE_SECONDS = 5.0
+_MOST_BACKOFF = 30.0
 
 
 class Watch:
@@ -44,6 +46,9 @@ class Watch:
         self._last_answer: Answered[Reading] | None = None
         self._running: asyncio.Task[None] | None = None
         self._noted_pause = -inf
+        self._has_noted_used_up = False
+        self._unclear_polls = 0
+        self._was_banned = False
 
     @property
     def ref(self) -> str | None:
@@ -54,6 +59,11 @@ class Watch:
     def task_id(self) -> TaskId | None:
         """The provider's id of the task; None while it is not known."""
         return self._progress.task_id
+
+    @property
+    def type(self) -> str | None:
+        """The type of the task; None where it was attached to."""
+        return self._registration.type
 
     @property
     def ending(self) -> Ending:
@@ -200,7 +210,8 @@ class Watch:
 
     async def _confirm(self, disputed: Task) -> Task:
         """Polls once, because a callback had brought an outcome for another id than createTask's."""
-        await self._around.gate.turn()
+        if not await self._turn(is_hinted=True):
+            return disputed
         answered = await self._ask()
         if answered is None or not isinstance(answered.said, Ready | Failed):
             return disputed
@@ -256,18 +267,18 @@ class Watch:
         if until == self._around.gate.paused_until != self._noted_pause:
             self._noted_pause = until
             self.timeline.note(
-                "poll.postponed", seconds=until - self._around.timing.clock(), reason="the key is paused"
+                "poll.postponed",
+                seconds=until - self._around.timing.clock(),
+                reason=self._around.gate.pause_reason,
             )
 
     async def _poll(self) -> None:
         progress = self._progress
-        try:
-            async with asyncio.timeout(progress.known.deadline_at - self._around.timing.clock()):
-                await self._around.gate.turn()
-        except TimeoutError:
+        if not await self._turn(is_hinted=progress.known.is_hinted):
+            await self._wait_for_polls()
             return
         if not isinstance(progress.next_step(), Poll):
-            # While it was in line, the key was paused, or the window ended.
+            # While it was in line, the window ended.
             return
         answered = await self._ask()
         if answered is None:
@@ -283,6 +294,23 @@ class Watch:
             case said:
                 assert_never(said)
 
+    async def _turn(self, *, is_hinted: bool) -> bool:
+        """Whether it is this task's turn to be polled; no, where none comes before the window or the task ends."""
+        known = self._progress.known
+        by = min(known.deadline_at, known.submitted_at + known.plan.window_seconds)
+        return await self._around.gate.poll_turn(by, is_first=known.polls == 0, is_hinted=is_hinted)
+
+    async def _wait_for_polls(self) -> None:
+        """Where all polls are used up that are allowed for the tasks so far: until more are, or a hint comes."""
+        progress, timing = self._progress, self._around.timing
+        if self._around.gate.has_polls_left(is_first=progress.known.polls == 0, is_hinted=progress.known.is_hinted):
+            return
+        if not self._has_noted_used_up:
+            self._has_noted_used_up = True
+            self.timeline.warning("poll.postponed", reason="the provider allows no more polls for the tasks so far")
+        until = min(timing.clock() + progress.known.plan.interval_seconds, progress.known.deadline_at)
+        await timing.wait(progress.woken, until)
+
     async def _ask(self) -> Answered[Reading] | None:
         """What getTaskResult answered; None where nothing was learned from it."""
         progress, clock, task_id = self._progress, self._around.timing.clock, self.task_id
@@ -297,17 +325,29 @@ class Watch:
         except ProviderUnreachableError as error:
             if isinstance(error, ProviderBusyError):
                 self._around.gate.pause(error.retry_after_seconds or 0.0)
+            self._back_off()
             self.timeline.warning("poll.failed", reason=str(error))
             return None
         finally:
             # The interval counts from the answer: "ask again after 3 s" is what it says.
             progress.learn(last_poll_at=clock())
+        self._unclear_polls = 0
         said = answered.said
+        self._was_banned = self._was_banned and isinstance(said, Refused)
         if isinstance(said, Pending) and said.state:
             # An answer without a word on the state proves nothing.
             progress.learn(unfinished_at=sent_at)
         self.timeline.info("task.polled", polls=progress.known.polls, said=type(said).__name__, **words_of(said))
         return answered
+
+    def _back_off(self) -> None:
+        """One failed poll after the other: each waits longer than the last, and not as long as the next task's."""
+        interval = self._progress.known.plan.interval_seconds
+        seconds = backoff_seconds(
+            self._unclear_polls, self._around.timing.random, first=2 * interval, most=max(_MOST_BACKOFF, interval)
+        )
+        self._unclear_polls += 1
+        self._progress.learn(not_before=self._around.timing.clock() + seconds)
 
     def _poll_refused(self, said: Refused, retry_after_seconds: float | None) -> None:
         """An error about the request is never an outcome: ask later, or wait for the callback, or tell the caller."""
@@ -315,7 +355,8 @@ class Watch:
         if said.reaction is Reaction.WAIT:
             # This question alone came too early; the next one is not before the interval anyway.
             return
-        if said.reaction is Reaction.SLOW:
+        if said.reaction is Reaction.SLOW and not (said.is_ban and self._was_banned):
+            self._was_banned = said.is_ban
             seconds = retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS
             around.gate.pause(seconds)
             self.timeline.warning("provider.paused", errorCode=said.error_code, seconds=seconds)

@@ -17,13 +17,17 @@ import click
 import structlog
 from aiohttp import web
 
-from client.errors import BadArgumentError
+from client.errors import BadArgumentError, CallbackReceiverError
 from client.providers import dialect_named
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.catalog import known_dialects
 from receiver.errors import CannotStartError
+from receiver.examining import doctor
+from receiver.explaining import explain
 from receiver.logs import configure_logs, server_logger
+from receiver.pingback import pingback
 from receiver.providers_command import providers
+from receiver.pruning_command import prune_command
 from receiver.redeliver_command import redeliver
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
@@ -83,7 +87,11 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
             click.echo(line)
 
 
+cli.add_command(doctor)
+cli.add_command(explain)
+cli.add_command(pingback)
 cli.add_command(providers)
+cli.add_command(prune_command)
 cli.add_command(redeliver)
 
 
@@ -93,6 +101,8 @@ def main() -> None:
         cli.main(prog_name="callback-receiver", standalone_mode=False)
     except (CannotStartError, BadArgumentError) as error:
         _exit(str(error), 1 if isinstance(error, CannotStartError) and error.passes else 2)
+    except CallbackReceiverError as error:
+        _exit(str(error), 1)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)

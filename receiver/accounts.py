@@ -66,6 +66,7 @@ async def open_accounts(
     for provider, secret in settings.provider_keys.items():
         dialect, key = dialects[provider], secret.get_secret_value()
         url = settings.provider_urls.get(provider) or dialect.base_url or ""
-        gate = KeyGate(dialect.key_limits.requests_per_second, timing.clock)
-        accounts[provider] = Account(dialect, key_id_of(key), ProviderApi(session, dialect, key, url), gate, timing)
+        gate = KeyGate(dialect.key_limits, timing, provider)
+        api = ProviderApi(session, dialect, key, url, gate)
+        accounts[provider] = Account(dialect, key_id_of(key), api, gate, timing)
     return accounts

@@ -22,12 +22,27 @@ from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.learning import Learning
+from receiver.metrics import Metrics
+from receiver.observing import Observer
 from receiver.reconcile import Reconciler
+from receiver.retention import Lives, prune_old
 from receiver.settings import Settings
 from receiver.storage.sqlite import open_sqlite_store
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
-from receiver.web import callbacks, documents, health, results, stream, subscribe, tasks, tickets, verification
+from receiver.web import (
+    callbacks,
+    documents,
+    health,
+    metrics,
+    results,
+    stream,
+    subscribe,
+    tasks,
+    tickets,
+    timeline,
+    verification,
+)
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
@@ -35,7 +50,7 @@ from receiver.web.origins import origins_of
 from receiver.web.problems import request_middleware
 from receiver.web.sending import StreamRules, Streams
 
-__all__ = ["create_app", "microseconds_now", "new_ref"]
+__all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
 
 
 def create_app(
@@ -63,12 +78,15 @@ def create_app(
         origins=origins_of(settings),
         tickets=Tickets(time.monotonic),
         streams=streams,
+        metrics=Metrics(dialects),
     )
     hub = Hub()
 
     async def storage(_app: web.Application) -> AsyncIterator[None]:
         async with (
-            open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic) as store,
+            open_sqlite_store(
+                settings.database, now=microseconds_now(), clock=time.monotonic, tally=context.metrics.committed
+            ) as store,
             AsyncExitStack() as stack,
             asyncio.TaskGroup() as owner,
         ):
@@ -86,33 +104,43 @@ def create_app(
             await inbox.open()
             context.inbox, context.signing_keys = inbox, signing_keys
             context.frames = Frames(inbox.cursor_at)
+            context.observer = observer = Observer(store, microseconds_now)
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
             context.submissions = Submissions(inbox, accounts)
             streams.owner = context.submissions.owner = owner
+            retention = owner.create_task(
+                prune_old(store, lives_of(settings), microseconds_now, inbox.forget_solutions), name="retention"
+            )
             beats = owner.create_task(streams.beat(), name="beats")
             inbox.learning = learning = Learning(
                 store, {provider: account.dialect for provider, account in accounts.items()}, microseconds_now
             )
             await learning.open()
             reconcilers = [
-                Reconciler(account, store, learning, microseconds_now, inbox.read_kept) for account in accounts.values()
+                Reconciler(account, store, learning, microseconds_now, inbox.read_kept, context.metrics.polled)
+                for account in accounts.values()
             ]
             inbox.hinted = partial(_nudge, reconcilers)
             keeping = owner.create_task(learning.run(), name="learning")
+            observing = owner.create_task(observer.run(), name="shapes")
             running = [
                 deadlines,
                 beats,
                 keeping,
+                retention,
+                observing,
                 *(owner.create_task(each.run(), name="reconcile") for each in reconcilers),
             ]
             try:
                 yield
             finally:
+                context.has_stopped = True
                 for each in running:
                     each.cancel()
                 await learning.save()
+                await observer.save()
                 store.stop()
 
     async def release_waiters(_app: web.Application) -> None:
@@ -121,6 +149,8 @@ def create_app(
             await streams.end()
 
     app.cleanup_ctx.append(storage)
+    if settings.metrics_address:
+        app.cleanup_ctx.append(metrics.at_own_address(*settings.metrics_host_port))
     app.on_shutdown.append(release_waiters)
     tasks.prepare(app)
     _add_routes(app)
@@ -132,6 +162,16 @@ def create_app(
 def microseconds_now() -> int:
     """The wall clock, in microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+def lives_of(settings: Settings) -> Lives:
+    """How long what is kept, as the settings say."""
+    return Lives(
+        results_seconds=settings.retention_results_seconds,
+        solutions_seconds=settings.retention_solutions_seconds,
+        deliveries_seconds=settings.retention_deliveries_seconds,
+        most_finished=settings.max_finished_tasks,
+    )
 
 
 def new_ref() -> UUID:
@@ -185,12 +225,15 @@ def _add_routes(app: web.Application) -> None:
     route("GET", "/v1/tasks/{id}", needs("read", tasks.fetch))
     route("PATCH", "/v1/tasks/{id}", needs("submit", tasks.bind))
     route("DELETE", "/v1/tasks/{id}", needs("admin", tasks.forget))
+    route("GET", "/v1/tasks/{id}/timeline", needs("read", timeline.timeline))
     route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
     route("GET", "/v1/results", needs("read", results.results))
     route("GET", "/v1/results/stream", needs_for_stream(stream.stream))
     route("GET", "/v1/subscribe", needs_for_stream(subscribe.subscribe))
     route("POST", "/v1/tickets", needs("read", tickets.make_ticket))
+    route("GET", "/metrics", needs("admin", metrics.metrics))
     route("GET", "/asyncapi.json", documents.asyncapi)
+    route("GET", "/openapi.json", documents.openapi)
     # Monitors ask by HEAD, too.
     app.router.add_get("/healthz", health.healthz)
     app.router.add_get("/readyz", health.readyz)

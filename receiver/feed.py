@@ -86,7 +86,7 @@ class Feed:
         if cursor is None:
             return None, None
         if cursor == "start":
-            return 0, None
+            return await self.store.position(None), None
         try:
             return await self.store.position(cursor), None
         except CursorGoneError as error:

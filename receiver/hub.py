@@ -14,6 +14,8 @@ from receiver.records import TaskKey
 
 __all__ = ["Hub", "Waiter"]
 
+_MOST_COUNTED = 4096
+
 
 class Waiter:
     """One that waits. `wait` returns at once if it was woken since the last `clear`.
@@ -57,6 +59,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._waiters: dict[str, set[Waiter]] = {}
+        self._woken: dict[str, int] = {}
         self.is_closed = False
 
     @contextmanager
@@ -81,14 +84,25 @@ class Hub:
                 _wake(waiters)
             return
         for task in tasks:
-            _wake(self._waiters.get(task.ref, ()))
-            if task.id_text is not None:
-                _wake(self._waiters.get(task.id_text, ()))
+            waiting = [*self._waiters.get(task.ref, ()), *self._waiters.get(task.id_text or "", ())]
+            if waiting:
+                _wake(waiting)
+                self._count(task.ref, len(waiting))
+
+    def wakes(self, ref: str) -> int | None:
+        """How many waiters of this task were woken; None where that is not known, or not any more."""
+        return self._woken.get(ref)
 
     def close(self) -> None:
         """Wakes everyone for good: from now on no wait lasts."""
         self.is_closed = True
         self.wake(None)
+
+    def _count(self, ref: str, woken: int) -> None:
+        if len(self._woken) >= _MOST_COUNTED and ref not in self._woken:
+            # The oldest: dictionaries keep the order in which keys came.
+            del self._woken[next(iter(self._woken))]
+        self._woken[ref] = self._woken.get(ref, 0) + woken
 
 
 def _end(waiting: asyncio.Future[None]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
-from client.protocol import OutcomeReport, Registration
+from client.protocol import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.accounts import Account
@@ -26,10 +26,11 @@ from receiver.intake import Incoming, read_answer, read_arrival, read_kept, task
 from receiver.learning import Learning
 from receiver.ledger import Command
 from receiver.polling import ReleaseHeld
-from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord
+from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
 from receiver.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
+from receiver.timeline import timeline_of
 from receiver.tokens import CallbackToken, Kind, make_token
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
@@ -105,6 +106,10 @@ class Inbox:
     def is_closing(self) -> bool:
         """Whether it is shutting down."""
         return self._hub.is_closed
+
+    def forget_solutions(self, finished_at: int) -> None:
+        """Keeps nothing in memory of tasks that ended by then: what the store has of them is told from now on."""
+        self._feed.tail.drop_older(finished_at)
 
     # Callbacks
 
@@ -261,6 +266,16 @@ class Inbox:
             raise ReceiverError("ambiguous-task-id", "provider: several have a task with this id; name one")
         return found[0] if found else None
 
+    async def timeline(self, task_or_ref: str, provider: str | None) -> TaskTimeline | None:
+        """What happened to a task and what it waits for; None where there is none. Raises as `find`."""
+        task = await self.find(task_or_ref, provider)
+        if task is None:
+            return None
+        dialect = self._dialects.get(task.provider)
+        plan = None if dialect is None else dialect.polls
+        history = await self._store.history(task)
+        return timeline_of(task, history, plan, now=self._now(), wakes=self._hub.wakes(task.ref))
+
     async def wait_for(
         self, task_or_ref: str, provider: str | None, seconds: float, *, owner: str = IN_PROCESS
     ) -> TaskRecord | None:
@@ -328,6 +343,15 @@ class Inbox:
     async def next_deadline(self) -> int | None:
         """When the next task is to be given up."""
         return await self._store.next_deadline()
+
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """What waits for an outcome, by provider."""
+        return await self._store.waiting_tasks()
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be stored."""
+        return self._store.queued
 
     @property
     def waiting(self) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from receiver.records import Delivery, KeptBody, Outcome, PollRecord, StandingUrl, TaskRecord
+from receiver.records import Delivery, Horizon, KeptBody, Outcome, PollRecord, Removed, StandingUrl, TaskRecord
+from receiver.shapes import ShapeRecord
 
 __all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
 
@@ -80,6 +81,12 @@ class Ledger(Protocol):
     def forget(self, task: TaskRecord, now: int) -> None:
         """Deletes the task, those joined to it, their deliveries and outcomes; leaves tombstones and log entries."""
 
+    def prune(self, horizon: Horizon, until: int, limit: int) -> Removed | None:
+        """Removes at most `limit` rows of one kind that the horizon takes; None: nothing was left.
+
+        `until` is how far the log goes by the number of finished tasks, see `Store.prunable`. Tasks leave tombstones.
+        """
+
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks without an outcome whose `deadline_at` has come, oldest first."""
 
@@ -97,6 +104,9 @@ class Ledger(Protocol):
 
     def remember(self, name: str, text: str) -> None:
         """Keeps a text under a name, in place of the one before."""
+
+    def add_shapes(self, records: Sequence[ShapeRecord]) -> None:
+        """Adds what was seen of the shapes of callbacks; of each provider's only those seen last are kept."""
 
     def adopt(self, rows: Sequence[int]) -> None:
         """Lets the receiver poll the tasks in these rows, but for those that have ended."""

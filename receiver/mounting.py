@@ -138,7 +138,7 @@ class MountedReceiver:
 
     @property
     def _inbox(self) -> Inbox:
-        if not self._context.has_started:
+        if not self._context.has_started or self._context.has_stopped:
             raise ReceiverUnavailableError("the application that the receiver is mounted in is not running")
         return self._context.inbox
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import click
@@ -12,7 +13,11 @@ import click
 from client.providers import CallbackRule, Dialect, dialect_named
 from client.providers.v1_family import V1Dialect
 from receiver.catalog import known_dialects
+from receiver.records import time_view
 from receiver.settings import load_settings
+from receiver.shapes import ShapeRecord, shape_text
+from receiver.storage.looking import opened_to_look
+from receiver.storage.shapes import read_shapes
 
 __all__ = ["called_back", "providers", "submitted_through"]
 
@@ -20,21 +25,26 @@ __all__ = ["called_back", "providers", "submitted_through"]
 @click.command(epilog="Exit codes: 0 done, 2 refused.")
 @click.argument("name", required=False)
 @click.option("--json", "is_json", is_flag=True, help="One line of JSON for each provider.")
-def providers(name: str | None, *, is_json: bool) -> None:
+@click.option("--observed", "is_observed", is_flag=True, help="Also the shapes of the callbacks that came here.")
+def providers(name: str | None, *, is_json: bool, is_observed: bool) -> None:
     """List the providers, or all that is known of NAME: each fact with its source and how sure it is.
 
     Documented: the provider says so. Observed: seen in its code, another's or a capture. Inferred: concluded from
     those. Unknown: looked for in vain. Those of RECEIVER_PROVIDERS_FILE are among them.
+
+    The shape of a callback is its method, its content type, and the names and types of its fields. There is no value in
+    it, so that it can be shown in an issue. It is read from the database, whether a receiver runs on it or not.
     """
-    dialects = known_dialects(load_settings(Path.cwd(), serves=False))
+    settings = load_settings(Path.cwd(), serves=False)
+    dialects = known_dialects(settings)
     chosen = dialects if name is None else {name: dialect_named(name, dialects)}
+    seen = _observed(settings.database, chosen) if is_observed else {}
     for dialect in chosen.values():
+        shapes = seen.get(dialect.provider)
         if is_json:
-            click.echo(json.dumps(_as_json(dialect), ensure_ascii=False))
-        elif name is None:
-            click.echo(f"{dialect.provider:16} {submitted_through(dialect):42} {called_back(dialect.callback)}")
+            click.echo(json.dumps(_as_json(dialect, shapes), ensure_ascii=False))
         else:
-            for line in _lines(dialect):
+            for line in _lines(dialect, shapes) if name is not None else _short_lines(dialect, shapes):
                 click.echo(line)
 
 
@@ -59,7 +69,18 @@ def called_back(rule: CallbackRule | None) -> str:
     return f"{methods}, {shapes.get(rule.shape, 'JSON: an envelope of its own')}{no_id}{signed}"
 
 
-def _lines(dialect: Dialect) -> Iterator[str]:
+def _observed(database: Path, providers: Iterable[str]) -> Mapping[str, Sequence[ShapeRecord]]:
+    with opened_to_look(database) as connection:
+        return {provider: read_shapes(connection, provider) for provider in providers}
+
+
+def _short_lines(dialect: Dialect, shapes: Sequence[ShapeRecord] | None) -> Iterator[str]:
+    yield f"{dialect.provider:16} {submitted_through(dialect):42} {called_back(dialect.callback)}"
+    for record in shapes or ():
+        yield indent(shape_text(record), "    ")
+
+
+def _lines(dialect: Dialect, shapes: Sequence[ShapeRecord] | None) -> Iterator[str]:
     for about, value in _summary(dialect).items():
         if value is not None:
             yield f"{about:20} {value}"
@@ -67,6 +88,11 @@ def _lines(dialect: Dialect) -> Iterator[str]:
         yield ""
         yield f"{fact.about}: {fact.known}"
         yield f"    {fact.mark}: {fact.source}"
+    if shapes is not None:
+        yield ""
+        yield "callbacks that came here:" if shapes else "callbacks that came here: none"
+        for record in shapes:
+            yield indent(shape_text(record), "    ")
 
 
 def _summary(dialect: Dialect) -> Mapping[str, Any]:
@@ -87,8 +113,21 @@ def _summary(dialect: Dialect) -> Mapping[str, Any]:
     }
 
 
-def _as_json(dialect: Dialect) -> dict[str, Any]:
+def _as_json(dialect: Dialect, shapes: Sequence[ShapeRecord] | None) -> dict[str, Any]:
     facts = [
         {"about": fact.about, "known": fact.known, "mark": fact.mark, "source": fact.source} for fact in dialect.facts
     ]
-    return {**{name: value for name, value in _summary(dialect).items() if value is not None}, "facts": facts}
+    known = {**{name: value for name, value in _summary(dialect).items() if value is not None}, "facts": facts}
+    return known if shapes is None else {**known, "observed": [_shape_as_json(record) for record in shapes]}
+
+
+def _shape_as_json(record: ShapeRecord) -> dict[str, Any]:
+    return {
+        "method": record.shape.method,
+        "contentType": record.shape.content_type,
+        "fields": record.shape.fields,
+        "callbacks": record.callbacks,
+        "readable": record.readable,
+        "firstSeen": time_view(record.first_seen).isoformat(timespec="seconds"),
+        "lastSeen": time_view(record.last_seen).isoformat(timespec="seconds"),
+    }

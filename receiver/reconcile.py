@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import isfinite
 
 import structlog
@@ -29,7 +28,7 @@ from receiver.records import SECOND, PollRecord, TaskRecord
 from receiver.registrations import Answered
 from receiver.storage.protocol import Store
 
-__all__ = ["PollCounts", "Reconciler"]
+__all__ = ["Reconciler"]
 
 _POLL_SECONDS = 20.0
 # A lease must outlast the poll: one that has less left is not begun any more.
@@ -47,29 +46,27 @@ _PAUSE_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class PollCounts:
-    """What the polls of one provider came to since the start."""
-
-    sent: int = 0
-    answers: int = 0
-    failures: int = 0
-    doubled: int = 0
-    contradicted: int = 0
-
-
 class Reconciler:
     """Polls the tasks of one account. `run` it; `nudge` it where something may be due now.
 
-    `read` tells what a callback says that was held back until the provider was asked.
+    `read` tells what a callback says that was held back until the provider was asked; `count` is told what polls came
+    to.
     """
 
-    def __init__(self, account: Account, store: Store, learning: Learning, now: Callable[[], int], read: Read) -> None:
-        self.counts = PollCounts()
+    def __init__(
+        self,
+        account: Account,
+        store: Store,
+        learning: Learning,
+        now: Callable[[], int],
+        read: Read,
+        count: Callable[[str, str], None],
+    ) -> None:
         self._account = account
         self._store = store
         self._now = now
         self._read = read
+        self._count = count
         self._learning = learning
         self._rules = rules_of(account.dialect.polls)
         self._polling: set[asyncio.Task[None]] = set()
@@ -148,12 +145,15 @@ class Reconciler:
         return is_paused
 
     async def _poll(self, task: TaskRecord) -> None:
-        await self._account.gate.turn()
+        left = ((task.leased_until or 0) - self._now()) / SECOND - _LEASE_LEFT_SECONDS
+        by = self._account.timing.clock() + left
+        is_hinted = task.hinted_at is not None and task.hinted_at > (task.polled_at or 0)
+        has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
         started_at = self._now()
-        if (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND or self._is_key_paused():
+        if not has_turn or (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND:
             # The process was held up, or the key: the lease runs out, and the task is due again.
             return
-        self.counts.sent += 1
+        self._count(self.provider, "sent")
         answered = await self._ask(task)
         ended_at = self._now()
         said = None if answered is None else answered.said
@@ -167,16 +167,15 @@ class Reconciler:
         try:
             answered = await account.api.get_task_result(task.task_id, seconds=_POLL_SECONDS)
         except ProviderUnreachableError as error:
-            self.counts.failures += 1
+            self._count(self.provider, "failed")
             pause = error.retry_after_seconds if isinstance(error, ProviderBusyError) else None
             self._pause(pause or _PAUSE_SECONDS if isinstance(error, ProviderBusyError) else 0.0, str(error))
             return None
         said = answered.said
         if isinstance(said, Refused):
-            self.counts.failures += 1
+            self._count(self.provider, "failed")
             self._refused(said, answered.retry_after_seconds)
         else:
-            self.counts.answers += 1
             self._halts = 0
         return answered
 
@@ -240,10 +239,10 @@ class Reconciler:
 
     def _tell(self, poll: PollRecord, polled: PolledTask) -> None:
         if polled.is_doubled:
-            self.counts.doubled += 1
+            self._count(self.provider, "doubled")
         task = polled.task
         if polled.is_contradicted:
-            self.counts.contradicted += 1
+            self._count(self.provider, "contradicted")
             _log.warning("callback.contradicted", provider=self.provider, ref=task.ref, consequence="the poll wins")
         _log.info(
             "task.polled",

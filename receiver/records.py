@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
@@ -17,15 +18,22 @@ __all__ = [
     "Entry",
     "Gap",
     "Growth",
+    "History",
+    "Horizon",
     "KeptBody",
     "Outcome",
     "Page",
     "PollRecord",
+    "RecentTasks",
+    "Removed",
     "ResultFilter",
     "StandingUrl",
+    "Survey",
     "TaskKey",
     "TaskName",
     "TaskRecord",
+    "WaitingTasks",
+    "time_view",
 ]
 
 SECOND = 1_000_000
@@ -36,6 +44,13 @@ DELIVERIES_KEPT = 8
 
 POLLS_KEPT = 14
 """The same for the polls that the receiver made."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_view(microseconds: int) -> datetime:
+    """The time, aware, in UTC; exact."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +181,15 @@ class PollRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """What is kept of a task beside its record, each oldest first; the last of `outcomes` is the one that stands."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    polls: tuple[PollRecord, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StandingUrl:
     """A long-lived callback URL of one provider; `label` is the operator's."""
 
@@ -230,6 +254,28 @@ class Page:
     more: bool
 
 
+class RecentTasks(NamedTuple):
+    """What became of a provider's tasks that had a callback URL.
+
+    How many ended by an answer, how many of those by a poll, for how many of those the callback came afterwards; and
+    how many kept callbacks were refused.
+    """
+
+    provider: str
+    ended: int
+    polled: int
+    late: int
+    refused: int
+
+
+class WaitingTasks(NamedTuple):
+    """How many tasks of a provider have no outcome yet, and when the first of them was due to be polled."""
+
+    provider: str
+    tasks: int
+    oldest_poll_after: int
+
+
 TaskName = str | tuple[str, str]
 """What a reader names a task by: its ref, or provider and id as text."""
 
@@ -243,3 +289,44 @@ class ResultFilter:
     refs: tuple[str, ...] | None = None
     task_ids: tuple[tuple[str, str], ...] = ()
     hints: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """What retention takes: all that is not younger than these times, and of some kinds all but so many of the newest.
+
+    `now` is when tombstones are dated.
+    """
+
+    now: int
+    results: int
+    solutions: int
+    deliveries: int
+    tombstones: int
+    most_finished: int
+    most_tombstones: int
+
+
+class Removed(NamedTuple):
+    """How much retention took: finished tasks, places in the log, solutions and bodies of what stays, and the rest."""
+
+    tasks: int = 0
+    entries: int = 0
+    solutions: int = 0
+    bodies: int = 0
+    strays: int = 0
+    tombstones: int = 0
+
+    def plus(self, other: Removed) -> Removed:
+        """Both together."""
+        return Removed(*map(int.__add__, self, other))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What retention would take: how much of each kind, how many bytes of answers and bodies, and the ends of tasks."""
+
+    removed: Removed
+    size: int
+    oldest: int | None
+    newest: int | None

@@ -20,12 +20,12 @@ from receiver.app import microseconds_now, new_ref
 from receiver.catalog import known_dialects
 from receiver.deliveries import Quotas
 from receiver.logs import configure_logs
+from receiver.records import time_view
 from receiver.redelivering import Redeliver, Redelivered, RedeliveryRules, read_redelivery
 from receiver.settings import Settings, load_settings
-from receiver.storage.brief import open_briefly
+from receiver.standing import open_store
 from receiver.storage.kept import Rehearsal, open_rehearsal
 from receiver.storage.sqlite import SqliteStore
-from receiver.web.views import time_view
 
 __all__ = ["redeliver"]
 
@@ -78,7 +78,7 @@ def _rules(settings: Settings) -> RedeliveryRules:
 
 def _opened(settings: Settings, *, is_applied: bool) -> AbstractAsyncContextManager[SqliteStore | Rehearsal]:
     if is_applied:
-        return open_briefly(settings.database, microseconds_now())
+        return open_store(settings, microseconds_now())
     return open_rehearsal(settings.database)
 
 

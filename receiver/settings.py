@@ -32,6 +32,9 @@ _SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
 _SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 
+RetentionSeconds = Annotated[int, Field(ge=60, le=100 * 366 * 24 * 3600)]
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """One key of the API: the digest of its secret, the name it is logged by, and what it may do."""
@@ -135,6 +138,27 @@ class Settings(BaseSettings):
     unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
         16 * 1024 * 1024, description="Bytes of unreadable bodies that are kept; of more, only the fact is."
     )
+    metrics_address: str = Field(
+        "",
+        description="`host:port` at which `GET /metrics` is answered without a key, for a collector inside. Unset: "
+        "only beside everything else, for a key with `admin`.",
+    )
+    retention_results_seconds: RetentionSeconds = Field(
+        30 * 24 * 3600,
+        description="A finished task is kept so long, with its place in the log; then it is forgotten.",
+    )
+    retention_solutions_seconds: RetentionSeconds = Field(
+        30 * 24 * 3600,
+        description="Its solution is kept so long, with the bodies that brought it; then it is null, and "
+        "`solutionRemoved` says so.",
+    )
+    retention_deliveries_seconds: RetentionSeconds = Field(
+        7 * 24 * 3600,
+        description="The bytes of a delivery are kept so long; those of unfinished tasks longer, for another try.",
+    )
+    max_finished_tasks: Annotated[int, Field(ge=1)] = Field(
+        1_000_000, description="Finished tasks kept, some 2 kB each; the oldest go first, however young they are."
+    )
     log_format: Literal["json", "console"] = Field(
         "json", description="`json`: one object a line; `console`: for eyes."
     )
@@ -174,6 +198,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"expected scheme://host or scheme://host:port in lower case, got {origin}")
         return value
 
+    @field_validator("metrics_address")
+    @classmethod
+    def _is_host_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if value and not (host and colon and re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) and int(port) <= 65535):
+            raise ValueError("expected host:port")
+        return value
+
     @field_validator("database")
     @classmethod
     def _is_path(cls, value: Path) -> Path:
@@ -185,6 +217,12 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of `allowed_origins`."""
         return frozenset(filter(None, map(str.strip, self.allowed_origins.split(","))))
+
+    @property
+    def metrics_host_port(self) -> tuple[str, int]:
+        """The parts of `metrics_address`, which must be set."""
+        host, _, port = self.metrics_address.rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def keys(self) -> Sequence[ApiKey]:

@@ -6,20 +6,22 @@ and need no route and no admin key. A running receiver sees them at once, becaus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
 from client.providers import Dialect
-from receiver.errors import CannotStartError
-from receiver.records import StandingUrl
+from receiver.errors import CannotStartError, ReceiverError
+from receiver.records import StandingUrl, time_view
 from receiver.registrations import CreateStandingUrl, RevokeStandingUrl
 from receiver.settings import Settings
-from receiver.storage.brief import open_briefly
+from receiver.storage.sqlite import SqliteStore, open_sqlite_store
 from receiver.tokens import Kind, make_token
-from receiver.web.views import time_view
 
-__all__ = ["MadeUrl", "list_urls", "make_url", "revoke_url"]
+__all__ = ["MadeUrl", "list_urls", "make_url", "open_store", "revoke_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, n
         raise CannotStartError(f"{dialect.provider}: its callbacks may lack a taskId; use the URL of each task")
     if settings.public_url is None:
         raise CannotStartError("RECEIVER_PUBLIC_URL: expected the address by which providers reach this receiver")
-    async with open_briefly(settings.database, now) as store:
+    async with open_store(settings, now) as store:
         key = [*settings.more_signing_keys, *store.signing_keys][0]
         await store.write(CreateStandingUrl(url=StandingUrl(url_id, dialect.provider, label, now, None)))
     token = make_token(Kind.STANDING, UUID(url_id), dialect.provider, key)
@@ -60,7 +62,7 @@ async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, n
 
 async def list_urls(settings: Settings, *, now: int) -> Sequence[str]:
     """One line for each standing URL: id, provider, when it was made, whether it was revoked, its label."""
-    async with open_briefly(settings.database, now) as store:
+    async with open_store(settings, now) as store:
         urls = await store.standing_urls()
     return [_line(url) for url in urls]
 
@@ -71,7 +73,7 @@ async def revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
     Raises:
         CannotStartError: there is none with this id.
     """
-    async with open_briefly(settings.database, now) as store:
+    async with open_store(settings, now) as store:
         url = await store.write(RevokeStandingUrl(url_id=url_id, now=now))
     if url is None:
         raise CannotStartError(f"--revoke: there is no standing URL {url_id}")
@@ -82,3 +84,27 @@ def _line(url: StandingUrl) -> str:
     made = time_view(url.created_at).isoformat(timespec="seconds")
     state = "valid" if url.revoked_at is None else f"revoked {time_view(url.revoked_at).isoformat(timespec='seconds')}"
     return "  ".join(part for part in (url.id, url.provider, made, state, url.label) if part)
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
+    """The store of the settings, with its writer, for a command.
+
+    Raises:
+        CannotStartError: there is no database, or it cannot do now what is asked of it.
+    """
+    refused: ReceiverError | None = None
+    async with (
+        open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=False) as store,
+        asyncio.TaskGroup() as owner,
+    ):
+        owner.create_task(store.run(), name="writer")
+        try:
+            yield store
+        except ReceiverError as error:
+            # Not raised in the group, which would wrap it.
+            refused = error
+        finally:
+            store.stop()
+    if refused is not None:
+        raise CannotStartError(f"{settings.database}: {refused.detail}", passes=refused.slug == "not-stored")

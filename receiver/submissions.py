@@ -99,14 +99,13 @@ class Submissions:
         clock = account.timing.clock
         left = min((task.deadline_at - task.created_at) / SECOND, _MOST_SECONDS)
         timeline = Timeline(_now, lambda: {"ref": task.ref, "provider": task.provider})
-        submitter = self._submitters[task.provider]
-        if registration.app_id is not None:
-            submitter = Submitter(
-                account.api, account.dialect, account.gate, account.timing, app_id=registration.app_id
-            )
         try:
-            submission = await submitter.submit(
-                registration.task or {}, self._inbox.callback_url(task), deadline_at=clock() + left, timeline=timeline
+            submission = await self._submitters[task.provider].submit(
+                registration.task or {},
+                self._inbox.callback_url(task),
+                deadline_at=clock() + left,
+                timeline=timeline,
+                app_id=registration.app_id,
             )
         except ProviderUnreachableError as error:
             return await self._settle(account, task, None, Failed(1, NOT_SUBMITTED, str(error)))

@@ -57,9 +57,17 @@ class Tail:
         entry = self._newest.get(ref)
         return None if entry is None else entry.task
 
+    def drop_older(self, finished_at: int) -> None:
+        """Drops what came before and with the last result that ended by then: who is there yet reads the store."""
+        old = [number for number, entry in enumerate(self._entries, start=1) if _ended_by(entry, finished_at)]
+        if old:
+            self._cut(old[-1])
+
     def _trim(self) -> None:
         """Drops the older half, so that it is done seldom."""
-        cut = len(self._entries) - len(self._entries) // 2
+        self._cut(len(self._entries) - len(self._entries) // 2)
+
+    def _cut(self, cut: int) -> None:
         dropped, self._entries = self._entries[:cut], self._entries[cut:]
         self.start = dropped[-1].position
         self._size = sum(size_of(entry.task) for entry in self._entries)
@@ -72,6 +80,11 @@ class Tail:
         self._newest.pop(ref, None)
         self._entries = [entry for entry in self._entries if entry.ref != ref or entry.kind == "deleted"]
         self._size = sum(size_of(entry.task) for entry in self._entries)
+
+
+def _ended_by(entry: Entry, time: int) -> bool:
+    outcome = None if entry.task is None else entry.task.outcome
+    return outcome is not None and outcome.finished_at <= time
 
 
 def size_of(task: TaskRecord | None) -> int:

@@ -1,4 +1,4 @@
-"""Writes what is generated, the README's tables and the contract of the streams: `make docs`."""
+"""Writes what is generated, the README's tables and the written contracts: `make docs`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from pathlib import Path
 from client.providers import DIALECTS
 from receiver.providers_command import called_back, submitted_through
 from receiver.settings import settings_table
-from receiver.web import asyncapi
+from receiver.web import asyncapi, openapi
 
 _ROOT = Path(__file__).parent.parent
 README = _ROOT / "README.md"
 ASYNCAPI = _ROOT / "receiver" / "web" / "asyncapi.json"
+OPENAPI = _ROOT / "receiver" / "web" / "openapi.json"
 
 
 def main() -> None:
-    """Puts the tables between their marks, and the contract beside the code that serves it."""
+    """Puts the tables between their marks, and the contracts beside the code that serves them."""
     text = README.read_text()
     for name, table in (("settings", settings_table()), ("providers", providers_table())):
         marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
         text = marked.sub(lambda _, table=table: table + "\n", text)  # type: ignore[misc]  # mypy infers no lambda with a default
     README.write_text(text)
     ASYNCAPI.write_text(asyncapi.rendered(), "utf-8")
+    OPENAPI.write_text(openapi.rendered(), "utf-8")
 
 
 def providers_table() -> str:

@@ -23,6 +23,7 @@ from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import CONTEXT
 from receiver.web.sending import StreamRules, Streams
+from tests.rest_contract import check_answer
 
 __all__ = [
     "ADMIN",
@@ -69,7 +70,7 @@ class Api:
         return {"Authorization": f"Bearer {ADMIN}"}
 
     async def send(self, method: str, path: str, *, key: str | None = ADMIN, **options: Any) -> Answer:
-        """One request; `path` may be a whole URL."""
+        """One request, whose answer has to be in the written contract; `path` may be a whole URL."""
         headers = dict(options.pop("headers", {}))
         if key is not None:
             headers.setdefault("Authorization", f"Bearer {key}")
@@ -77,7 +78,9 @@ class Api:
         async with self._session.request(
             method, url, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(30), **options
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        check_answer(method, url.removeprefix(self.url), answer.status, response.content_type, answer.body)
+        return answer
 
     async def register(self, **fields: Any) -> Any:
         """Registers a CapSolver task, if nothing else is said; the answer's JSON."""

@@ -23,12 +23,14 @@ class Code:
     """What one code means.
 
     `about` is "task" for an error that ends the task; "key", "balance" or "request" for one about the request, which
-    ends nothing; "id" where the provider does not know the id; "state" where it is no error at all.
+    ends nothing; "id" where the provider does not know the id; "state" where it is no error at all. `is_ban`: it is
+    repeated once, after the pause, and then taken as final.
     """
 
     reaction: Reaction
     about: str = "task"
     pause_seconds: float = 0.0
+    is_ban: bool = False
 
 
 _LARGEST_ERROR_ID = 2**31 - 1
@@ -66,7 +68,7 @@ FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
         # CapSolver documents that this block lifts by itself after five minutes.
         "ERROR_KEY_TEMP_BLOCKED": Code(Reaction.SLOW, "key", 300.0),
         # CapSolver: 30 minutes; the caller decides whether that is worth a wait.
-        "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 1800.0),
+        "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 1800.0, is_ban=True),
         **_each("ERROR_IP_BLOCKED ERROR_IP_BLOCKED_5MIN", Code(Reaction.SLOW, "request", 300.0)),
         **_each("ERROR_CAPTCHA_UNSOLVABLE ERROR_TASK_TIMEOUT ERROR_BAD_DUPLICATES ERROR_RECAPTCHA_TIMEOUT", _DEAD),
         **_each("ERROR_FAILED_LOADING_WIDGET ERROR_UNKNOWN_QUESTION ERROR_SETTLEMENT_FAILED", _DEAD),
@@ -127,4 +129,6 @@ def read_error(
         case "task":
             return Failed(error_id, error_code, error_description)
         case about:
-            return Refused(error_id, error_code, error_description, code.reaction, about, code.pause_seconds)
+            return Refused(
+                error_id, error_code, error_description, code.reaction, about, code.pause_seconds, code.is_ban
+            )

@@ -80,7 +80,8 @@ class Refused:
     """An error about the request (key, balance, rate, address, 5xx, HTML), not about the task.
 
     `reaction` is SLOW or WAIT where the same request may work later (WAIT: this question alone was too early),
-    otherwise STOP. `about` tells which error a caller gets: "key", "balance", "callbackUrl" or "request".
+    otherwise STOP. `about` tells which error a caller gets: "key", "balance", "callbackUrl" or "request". `is_ban`: to
+    be repeated once at most.
     """
 
     error_id: int
@@ -89,6 +90,7 @@ class Refused:
     reaction: Reaction = Reaction.STOP
     about: str = "request"
     pause_seconds: float = 0.0
+    is_ban: bool = False
 
     @property
     def is_passing(self) -> bool:

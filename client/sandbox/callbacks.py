@@ -1,7 +1,6 @@
 """Sends the callbacks of a sandbox, and goes wrong with them as ordered.
 
-CapSolver documents one sentence about its callbacks: the token is POSTed to the address (PROVIDERS.md 2.1). That the
-body is what getTaskResult answers, with the `taskId` in it, is inferred; no retry is known, so there is none.
+How a callback is written is the profile's (`client.sandbox.wires`); when it is sent, and how often, is decided here.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from client.sandbox.counts import Counts
 from client.sandbox.service import SandboxTask, Service
 from client.sandbox.settings import Settings
+from client.sandbox.wires.messages import Message, Outcome, low_balance_event, truncated
 
 __all__ = ["Callbacks", "Clock", "SentCallback"]
 
@@ -88,7 +88,7 @@ class Callbacks:
     async def send_early(self, task: SandboxTask) -> None:
         """Sends the callback now and returns when it was answered, or was not within its time-out."""
         self._counts.faults["callback.early"] += 1
-        await self._send(task, self._body(task))
+        await self._send(task, self._message(task))
 
     def fetched(self, task: SandboxTask) -> None:
         """Notes that a poll has fetched the outcome: a late callback is due now."""
@@ -124,9 +124,11 @@ class Callbacks:
                 await self._wait_until_fetched(task)
             case "reordered":
                 await self._wait_for_another()
-        body = self._body(task)
+        if task.fate.faults.is_balance_low and self._service.profile.is_account_wide:
+            await self._send(task, low_balance_event(self._secret(task)))
+        message = self._message(task)
         for _ in range(2 if fault == "twice" else 1):
-            await self._send(task, body[: len(body) // 2] if fault == "truncated" else body)
+            await self._send_until_taken(task, truncated(message) if fault == "truncated" else message)
         self._let_held_go()
 
     async def _wait_until_fetched(self, task: SandboxTask) -> None:
@@ -161,33 +163,75 @@ class Callbacks:
             self._held.set()
             self._held = None
 
-    def _body(self, task: SandboxTask) -> bytes:
+    def _message(self, task: SandboxTask) -> Message:
+        profile, settings = self._service.profile, self._settings
         fields: dict[str, Any] = from_json(self._service.outcome(task).body)
-        if self._settings.callback_body == "solution" and task.error_code is None:
+        if settings.callback_body == "solution" and task.error_code is None:
             fields = {"solution": task.solution}
         fields.pop("taskId", None)
-        is_id_sent = self._settings.callback_has_task_id
-        if self._service.profile.is_id_in_callback if is_id_sent is None else is_id_sent:
-            is_mixed_up = task.fate.faults.callback == "otherTaskId"
-            task_id = self._service.other_task_id(task) if is_mixed_up else task.id
-            fields["taskId"] = self._service.wire.wire_id(task_id)
-        return to_json(fields)
+        is_mixed_up = task.fate.faults.callback == "otherTaskId"
+        has_id = settings.callback_has_task_id
+        is_named = profile.is_id_in_callback if has_id is None else has_id
+        task_id = self._service.other_task_id(task) if is_mixed_up else task.id
+        return profile.write(
+            Outcome(
+                task_id=task_id if is_named or is_mixed_up else None,
+                wire_id=self._service.wire.wire_id,
+                answer=fields,
+                solution=task.solution,
+                error_code=task.error_code,
+                secret=self._secret(task),
+            )
+        )
 
-    async def _send(self, task: SandboxTask, body: bytes) -> None:
-        """One POST; whatever becomes of it is counted and noted, and nothing is raised but cancellation."""
-        url = task.callback_url or ""
+    def _secret(self, task: SandboxTask) -> bytes | None:
+        match self._service.profile.signed_with:
+            case "key":
+                return task.client_key.encode()
+            case "secret":
+                return self._settings.webhook_secret
+            case "nothing":
+                return None
+
+    async def _send_until_taken(self, task: SandboxTask, message: Message) -> None:
+        """Once, and again where this provider tries again (PROVIDERS.md 2.4)."""
+        profile = self._service.profile
+        for tries_left in range(profile.callback_retries, -1, -1):
+            status = await self._send(task, message)
+            if not tries_left or (status is not None and 200 <= status < 300):
+                return
+            await self._clock.sleep(profile.callback_retry_seconds)
+
+    async def _send(self, task: SandboxTask, message: Message) -> int | None:
+        """One request; whatever becomes of it is counted and noted, and nothing is raised but cancellation."""
+        url = _with_query(task.callback_url or "", message.query)
         status: int | None = None
         self._counts.callbacks_sent += 1
         try:
-            headers = {"Content-Type": "application/json"}
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.request(
+                message.method,
+                url,
+                data=message.body or None,
+                headers=dict(message.headers),
+                skip_auto_headers=() if message.has_user_agent else ("User-Agent",),
+                allow_redirects=False,
+            ) as response:
                 await response.content.read(_MOST_ANSWER_BYTES)
                 status = response.status
         except (aiohttp.ClientError, OSError, ValueError):
-            pass  # no answer: the real service is not known to try again
+            pass  # no answer
         if status is not None:
             self._counts.callback_answers[status] += 1
         async with self._grown:
-            self._sent.append(SentCallback(task.id, url, body, status))
+            self._sent.append(SentCallback(task.id, url, message.body, status))
             self._finished += 1
             self._grown.notify_all()
+        return status
+
+
+def _with_query(url: str, query: str) -> str:
+    """The address with `query` behind what it asks for itself."""
+    if not query:
+        return url
+    address, _, _fragment = url.partition("#")
+    return f"{address}{'&' if '?' in address else '?'}{query}"

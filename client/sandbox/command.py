@@ -42,7 +42,8 @@ _OPTIONS = [
     click.option(
         "--error-status",
         type=click.IntRange(200, 599),
-        help="onecaptcha: HTTP status of errors. Unknown; placeholder: 200. (capsolver: 400 and 401, documented.)",
+        help="onecaptcha: HTTP status of errors. Unknown; placeholder: 200. nextcaptcha: some other, placeholder "
+        "400. (capsolver: 400 and 401, documented.)",
     ),
     click.option(
         "--callback-body",
@@ -51,11 +52,28 @@ _OPTIONS = [
         help="capsolver: what is POSTed, a getTaskResult answer or just the solution. Inferred, not documented.",
     ),
     click.option(
+        "--callback-with-task-id", is_flag=True, help="capmonster and its likes: add taskId. Unknown; placeholder: no."
+    ),
+    click.option(
         "--callback-without-task-id",
         is_flag=True,
         help="capsolver: leave taskId out of callbacks. That it is there is inferred, not documented.",
     ),
-    click.option("--callback-timeout", type=_NOT_NEGATIVE, help="In seconds. Unknown; placeholder: 10."),
+    click.option(
+        "--callback-timeout",
+        type=_NOT_NEGATIVE,
+        help="In seconds. capmonster: 2, hardcaptcha: 5, ucaptcha: 10; of others unknown, placeholder 10.",
+    ),
+    click.option("--account-webhook-url", help="capsolution: where the events of the account go; the task has no say."),
+    click.option(
+        "--webhook-secret", envvar="SANDBOX_WEBHOOK_SECRET", help="capsolution: what signs them. Default: not signed."
+    ),
+    click.option(
+        "--registered-host",
+        "registered_hosts",
+        multiple=True,
+        help="2captcha, ruCaptcha: a host that may be called back; may be repeated. Default: this machine.",
+    ),
     click.option(
         "--callback-for-sync", is_flag=True, help="Call back for synchronous tasks too. Unknown; placeholder: no."
     ),
@@ -133,7 +151,11 @@ def sandbox(**options: Any) -> None:
     content. What is counted stands at GET /sandbox/stats. A single task orders faults in its field "sandbox", as in
     {"type": "...", "sandbox": {"callback": "lost", "latencySeconds": 0.5}}.
 
-    onecaptcha never calls back, whatever the callback options say.
+    onecaptcha, yescaptcha, ezcaptcha and ezcaptchasync never call back, whatever the callback options say. A task of
+    in.php orders faults in its field sandbox too, as JSON in text. How hardcaptcha is asked is unknown: createTask and
+    getTaskResult of its relatives stand in for that.
+
+    Where an option names a number for capsolver and onecaptcha only, the others have those in client.sandbox.limits.
     """
     if options["dialect"] is None:
         # Not left to click, whose text for a missing choice goes over several lines.
@@ -193,15 +215,22 @@ def _settings(options: dict[str, Any]) -> Settings:
         is_status_sent=not options["no_status"],
         error_status=options["error_status"],
         callback_body=options["callback_body"],
-        callback_has_task_id=False if options["callback_without_task_id"] else None,
+        callback_has_task_id=_either(options["callback_with_task_id"], options["callback_without_task_id"]),
         callback_timeout_seconds=_or(options["callback_timeout"], plain.callback_timeout_seconds),
         is_sync_called_back=options["callback_for_sync"],
+        account_webhook_url=options["account_webhook_url"],
+        webhook_secret=options["webhook_secret"].encode() if options["webhook_secret"] else None,
+        registered_hosts=frozenset(options["registered_hosts"]) or plain.registered_hosts,
     )
 
 
 def _limits(options: dict[str, Any]) -> Limits:
     given = {limit: options[name] for name, limit in _LIMITS.items() if options[name] is not None}
     return replace(limits_of(options["dialect"]), is_interval_enforced=options["enforce_interval"], **given)
+
+
+def _either(with_it: bool, without_it: bool) -> bool | None:
+    return with_it if with_it is not without_it else None
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -18,8 +18,10 @@ class Stats:
 
     `polls` is by `taskId`, in the order in which the tasks were made (the newest 50,000). `callbacks_sent` counts
     requests begun, `callbacks_answered` those that got any HTTP answer, `callback_answers` these by status.
-    `errors` is by `errorCode`; `limits_broken` has `window`, `maxPolls`, `interval` (only advised, unless enforced),
-    `ipBanned` and `keyBlocked`; `faults` has `callback.lost` and the like, `task.fails`, `createTask.429` and so on.
+    `errors` is by `errorCode`, under the names of CapSolver where it has one; `limits_broken` has `window`, `maxPolls`,
+    `interval` (only advised, unless enforced), `submits`, `allPolls`, `ipBanned` and `keyBlocked`; `faults` has
+    `callback.lost` and the like, `task.fails`, `createTask.429` and so on. `reports` is by the provider's name for each
+    (PROVIDERS.md 7).
     """
 
     create_task_calls: int
@@ -32,6 +34,7 @@ class Stats:
     errors: Mapping[str, int]
     limits_broken: Mapping[str, int]
     faults: Mapping[str, int]
+    reports: Mapping[str, int]
     polls: Mapping[str, int]
 
     def as_json(self) -> dict[str, Any]:
@@ -50,6 +53,7 @@ class Counts:
     errors: Counter[str] = field(default_factory=Counter)
     limits_broken: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    reports: Counter[str] = field(default_factory=Counter)
 
     def snapshot(self, polls: Mapping[str, int]) -> Stats:
         """The counts as they are now."""
@@ -64,5 +68,6 @@ class Counts:
             errors=dict(self.errors),
             limits_broken=dict(self.limits_broken),
             faults=dict(self.faults),
+            reports=dict(self.reports),
             polls=polls,
         )

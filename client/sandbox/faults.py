@@ -35,7 +35,8 @@ CallbackFault = Literal["lost", "late", "twice", "early", "reordered", "truncate
 
 `lost`: never sent. `late`: sent once a poll has fetched the outcome (or when the answer could be read no longer).
 `twice`: sent two times. `early`: sent, and answered, before createTask answers. `reordered`: sent after the callback
-of a task that finished later. `truncated`: half the body. `otherTaskId`: the body names somebody else's task.
+of a task that finished later. `truncated`: half the body, or query; half a form can still be read, with half an answer.
+`otherTaskId`: it names somebody else's task.
 """
 
 HttpFault = Literal["429", "500", "html"]
@@ -55,6 +56,8 @@ class Faults:
     its callback. `fails` ends the task with `error_code`. `create_task` strikes the first `create_task_times` calls
     with this content, and no task is made; `cut` makes the task and then closes the connection without an answer.
     `get_task_result` strikes the first `get_task_result_times` polls. `sync` None leaves it to the type.
+    `is_not_ready_an_error`: while it is processing, polls bring the error that means so, where the provider has one.
+    `is_balance_low`: before its callback, an account-wide address is told that the balance is low.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
@@ -71,6 +74,8 @@ class Faults:
     get_task_result: HttpFault | None = None
     get_task_result_times: _Times = 1
     sync: bool | None = None
+    is_not_ready_an_error: bool = False
+    is_balance_low: bool = False
 
 
 _FAULTS: TypeAdapter[Faults] = TypeAdapter(Faults)

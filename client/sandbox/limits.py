@@ -7,7 +7,7 @@ time-out are (PROVIDERS.md 3.2); the rest are placeholders, which the command's 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any
 
@@ -26,7 +26,12 @@ class Limits:
     is unknown (ERROR_TASKID_INVALID). It fails with ERROR_TASK_TIMEOUT after `task_timeout_seconds`. Polls closer than
     `poll_interval_seconds` are counted, and refused (ERROR_RATE_LIMIT) where `is_interval_enforced`. `ban_errors`
     errors within 60 s block an address for `ban_seconds` (ERROR_IP_BANNED), `key_block_errors` a key for
-    `key_block_seconds` (ERROR_KEY_TEMP_BLOCKED).
+    `key_block_seconds` (ERROR_KEY_TEMP_BLOCKED). `ban_codes` are the errors that count for the first, if not all do;
+    polls are refused for `poll_ban_seconds` then, if that is another time.
+
+    More than `submit_count` createTask calls of a key within `submit_seconds` are refused for `submit_ban_seconds`
+    (MAX_USER_TURN); more polls than `polls_for_each` for each of its tasks and `polls_for_all` besides, for
+    `all_polls_ban_seconds` (ERROR: 1005). Answers can be reported for `report_seconds` after the end of a task.
 
     Raises:
         BadArgumentError: a negative or non-finite number.
@@ -41,11 +46,20 @@ class Limits:
     ban_seconds: float = 1800.0
     key_block_errors: int = 0
     key_block_seconds: float = 300.0
+    ban_codes: frozenset[str] = frozenset()
+    poll_ban_seconds: float | None = None
+    submit_count: int = 0
+    submit_seconds: float = 3.0
+    submit_ban_seconds: float = 10.0
+    polls_for_each: int = 0
+    polls_for_all: int = 0
+    all_polls_ban_seconds: float = 300.0
+    report_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if not isfinite(value) or value < 0:
+            if isinstance(value, int | float) and (not isfinite(value) or value < 0):
                 raise BadArgumentError(f"{each.name}: expected a number that is not negative, got {value}")
 
 
@@ -67,14 +81,38 @@ def limits_of(provider: str) -> Limits:
     return _LIMITS.get(provider, CAPSOLVER_LIMITS)
 
 
-# PROVIDERS.md 3.3, 3.5, 3.7 and 5; no count of errors that bans is known for any of them.
+# PROVIDERS.md 3.3 to 3.7 and 5; where no count of errors that bans is known there is none.
 _CAPMONSTER_LIMITS = Limits(poll_interval_seconds=2.0, ban_errors=0)
+_TWOCAPTCHA_LIMITS = Limits(max_polls=0, window_seconds=900.0, poll_interval_seconds=5.0, ban_errors=0)
+# Documented for in.php and res.php only.
+_V1_LIMITS = replace(_TWOCAPTCHA_LIMITS, submit_count=60, polls_for_each=20, polls_for_all=1200)
+_EZCAPTCHA_LIMITS = Limits(
+    max_polls=0,
+    task_timeout_seconds=180.0,
+    ban_errors=30,
+    ban_seconds=180.0,
+    poll_ban_seconds=60.0,
+    ban_codes=frozenset({"ERROR_KEY_DOES_NOT_EXIST", "ERROR_ZERO_BALANCE"}),
+)
 _LIMITS = {
+    "anticaptcha": Limits(max_polls=0, poll_interval_seconds=2.0, ban_errors=0, report_seconds=60.0),
     "capkill": _CAPMONSTER_LIMITS,
     "capmonster": _CAPMONSTER_LIMITS,
+    "capsolution": Limits(max_polls=0, poll_interval_seconds=2.0, ban_errors=0),
     "captcha69": _CAPMONSTER_LIMITS,
+    # Nothing is known of its own; its API is that of 2captcha.
+    "captchaai": _TWOCAPTCHA_LIMITS,
+    "ezcaptcha": _EZCAPTCHA_LIMITS,
+    "ezcaptchasync": _EZCAPTCHA_LIMITS,
+    "hardcaptcha": Limits(max_polls=0, ban_errors=0),
     "nextcaptcha": Limits(max_polls=0, poll_interval_seconds=0.5, ban_errors=0),
     "onecaptcha": ONECAPTCHA_LIMITS,
+    "rucaptcha": _TWOCAPTCHA_LIMITS,
+    "rucaptchav1": _V1_LIMITS,
+    "scrapeless": Limits(max_polls=0, ban_errors=0),
+    "twocaptcha": _TWOCAPTCHA_LIMITS,
+    "twocaptchav1": _V1_LIMITS,
+    "ucaptcha": Limits(max_polls=60, task_timeout_seconds=300.0, poll_interval_seconds=5.0, ban_errors=0),
     "yescaptcha": Limits(ban_errors=0),
 }
 
@@ -100,14 +138,15 @@ def broken_limit(limits: Limits, poll: PollCount) -> str | None:
 
 
 class Block:
-    """Shuts callers out who make too many errors in a minute; of the callers, only the newest 1,000 are remembered.
+    """Shuts callers out who make too many errors in a while; of the callers, only the newest 1,000 are remembered.
 
     `errors` 0 never blocks.
     """
 
-    def __init__(self, *, errors: int, seconds: float) -> None:
+    def __init__(self, *, errors: int, seconds: float, window_seconds: float = ERROR_WINDOW_SECONDS) -> None:
         self._errors = errors
         self._seconds = seconds
+        self._window_seconds = window_seconds
         self._times: dict[str, deque[float]] = {}
         self._until: dict[str, float] = {}
 
@@ -116,13 +155,13 @@ class Block:
         return now < self._until.get(caller, now)
 
     def count_error(self, caller: str, now: float) -> None:
-        """Notes an error; enough of them within a minute block the caller from the next call on."""
+        """Notes an error; enough of them within the window block the caller from the next call on."""
         if not self._errors:
             return
         times = self._times.pop(caller, None) or deque(maxlen=self._errors)
         times.append(now)
         self._times[caller] = times
-        if len(times) == self._errors and now - times[0] <= ERROR_WINDOW_SECONDS:
+        if len(times) == self._errors and now - times[0] <= self._window_seconds:
             self._until[caller] = now + self._seconds
             del self._times[caller]
         _keep_newest(self._times)

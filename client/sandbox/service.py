@@ -8,21 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from client.sandbox.accounts import Accounts
 from client.sandbox.answers import expected_solution, is_recognition
+from client.sandbox.bans import Bans
 from client.sandbox.counts import Counts, Stats
 from client.sandbox.fates import Fate, Fates, FaultsFor
 from client.sandbox.faults import Faults, HttpFault, draw_http_fault
-from client.sandbox.limits import Block, PollCount, broken_limit, limits_of
-from client.sandbox.reading import RefusalError, TaskRequest, read_fields, read_task_id, read_task_request
+from client.sandbox.limits import PollCount, broken_limit, limits_of
+from client.sandbox.reading import RefusalError, TaskRequest, read_task_id, read_task_request
 from client.sandbox.settings import Settings
 from client.sandbox.wire import Answer, http_fault_answer
 from client.sandbox.wires import profile_named
 
-__all__ = ["Made", "Polled", "SandboxTask", "Service"]
+__all__ = ["Made", "Polled", "Read", "SandboxTask", "Service"]
 
 _Answered = TypeVar("_Answered")
+Read = Callable[[], Mapping[str, Any]]
+"""Reads what a caller sent, under the names of createTask and getTaskResult; raises `RefusalError`."""
 _MOST_TASKS = 50_000
 
 
@@ -31,6 +35,7 @@ class SandboxTask:
     """A task that was made; its end is decided from the start. Times are those of the clock given to the service."""
 
     id: str
+    type: str
     client_key: str = field(repr=False)
     created_at: float
     finished_at: float
@@ -71,33 +76,55 @@ class Service:
         self._new_id = self.profile.id_maker()
         self._limits = settings.limits or limits_of(provider)
         self._accounts = Accounts(keys=settings.client_keys, balance=settings.balance, cost=settings.cost)
-        self._addresses = Block(errors=self._limits.ban_errors, seconds=self._limits.ban_seconds)
-        self._keys = Block(errors=self._limits.key_block_errors, seconds=self._limits.key_block_seconds)
         self._tasks: dict[str, SandboxTask] = {}
         self.wire = self.profile.wire(settings)
         self.counts = Counts()
+        self.registered_hosts = set(settings.registered_hosts)
+        self._bans = Bans(self._limits, self.counts.limits_broken)
 
     @property
     def window_seconds(self) -> float:
         """How long a task can be read."""
         return self._limits.window_seconds
 
+    @property
+    def report_seconds(self) -> float:
+        """How long after its end a task can be reported."""
+        return self._limits.report_seconds
+
     def stats(self) -> Stats:
         """What was counted so far."""
         return self.counts.snapshot({task.id: task.polls for task in self._tasks.values()})
 
-    def create_task(self, body: bytes, *, address: str, now: float) -> Made | Answer:
+    def create_task(self, read: Read, *, address: str, now: float) -> Made | Answer:
         """Answers createTask; an `Answer` alone means that no task was made."""
-        return self._guarded("createTask", self._create_task, body, address, now)
+        return self._guarded("createTask", self._create_task, read, address, now)
 
-    def get_task_result(self, body: bytes, *, address: str, now: float) -> Polled:
+    def get_task_result(self, read: Read, *, address: str, now: float) -> Polled:
         """Answers getTaskResult, and says whether that brought the outcome home."""
-        answered = self._guarded("getTaskResult", self._get_task_result, body, address, now)
+        answered = self._guarded("getTaskResult", self._get_task_result, read, address, now)
         return Polled(answered) if isinstance(answered, Answer) else answered
 
-    def get_balance(self, body: bytes, *, address: str, now: float) -> Answer:
+    def get_balance(self, read: Read, *, address: str, now: float) -> Answer:
         """Answers getBalance."""
-        return self._guarded("getBalance", self._get_balance, body, address, now)
+        return self._guarded("getBalance", self._get_balance, read, address, now)
+
+    def side_call(
+        self, call: str, answer: Callable[[Mapping[str, Any], float], Answer], read: Read, *, address: str, now: float
+    ) -> Answer:
+        """Answers another call with what `answer` makes of its fields, once the caller was checked."""
+        return self._guarded(call, answer, read, address, now)
+
+    def task_of(self, fields: Mapping[str, Any]) -> SandboxTask:
+        """The caller's task that `fields` name.
+
+        Raises:
+            RefusalError: there is none.
+        """
+        task = self._tasks.get(read_task_id(fields))
+        if task is None or task.client_key != fields["clientKey"]:
+            raise RefusalError("ERROR_TASKID_INVALID")
+        return task
 
     def unreadable(self, description: str, *, status: int) -> Answer:
         """The answer to what HTTP itself refuses: wrong path, wrong method, too large."""
@@ -115,40 +142,31 @@ class Service:
         return self.wire.ready(task.id, task.solution or {})
 
     def _guarded(
-        self, call: str, answer: Callable[[Mapping[str, Any], float], _Answered], body: bytes, address: str, now: float
+        self, call: str, answer: Callable[[Mapping[str, Any], float], _Answered], read: Read, address: str, now: float
     ) -> _Answered | Answer:
         """Counts the call, checks who calls, and makes an answer of a refusal."""
         self.counts.calls[call] += 1
         key: object = None
         try:
-            self._check_address(address, now)
-            fields = read_fields(body)
+            self._bans.check_address(call, address, now)
+            fields = read()
             key = fields.get("clientKey")
             self._check_key(key, now)
             return answer(fields, now)
         except RefusalError as refusal:
             self.counts.errors[refusal.error_code] += 1
-            # A refused caller makes no new errors by calling on: a block ends when it was said to end.
-            if refusal.error_code not in ("ERROR_IP_BANNED", "ERROR_KEY_TEMP_BLOCKED"):
-                self._addresses.count_error(address, now)
-                if isinstance(key, str):
-                    self._keys.count_error(key, now)
+            self._bans.count_error(refusal.error_code, address, key, now)
             return self.wire.refused(refusal.error_code, refusal.description)
-
-    def _check_address(self, address: str, now: float) -> None:
-        if self._addresses.is_blocked(address, now):
-            self.counts.limits_broken["ipBanned"] += 1
-            raise RefusalError("ERROR_IP_BANNED")
 
     def _check_key(self, key: object, now: float) -> None:
         if not self._accounts.is_known(key):
             raise RefusalError("ERROR_KEY_DOES_NOT_EXIST")
-        if self._keys.is_blocked(str(key), now):
-            self.counts.limits_broken["keyBlocked"] += 1
-            raise RefusalError("ERROR_KEY_TEMP_BLOCKED")
+        self._bans.check_key(str(key), now)
 
     def _create_task(self, fields: Mapping[str, Any], now: float) -> Answer | Made:
+        self._bans.check_submit(str(fields["clientKey"]), now)
         request = read_task_request(fields, self._provider)
+        self._check_host(request)
         fate = self._fates.fate_of(request.task, request.faults)
         struck = fate.strike_create_task()
         if struck is not None:
@@ -157,6 +175,12 @@ class Service:
         if not self._accounts.charge(key):
             raise RefusalError("ERROR_ZERO_BALANCE")
         return self._made(self._new_task(request, fate, key, now))
+
+    def _check_host(self, request: TaskRequest) -> None:
+        if request.callback_url is None or not self.profile.has_registered_hosts:
+            return
+        if urlsplit(request.callback_url).hostname not in self.registered_hosts:
+            raise RefusalError("ERROR_INVALID_TASK_DATA", "callbackUrl or pingback: its host is not registered")
 
     def _new_task(self, request: TaskRequest, fate: Fate, key: str, now: float) -> SandboxTask:
         error_code = fate.faults.error_code if fate.faults.fails else None
@@ -167,21 +191,30 @@ class Service:
             seconds, error_code = self._limits.task_timeout_seconds, "ERROR_TASK_TIMEOUT"
         return SandboxTask(
             id=self._new_id(),
+            type=request.type,
             client_key=key,
             created_at=now,
             finished_at=now + seconds,
             solution=None if error_code else expected_solution(self._provider, request.task),
             error_code=error_code,
-            callback_url=request.callback_url if self.profile.has_callback else None,
+            callback_url=self._callback_url(request),
             fate=fate,
             is_sync=self._is_sync(request, fate.faults),
         )
 
+    def _callback_url(self, request: TaskRequest) -> str | None:
+        if self.profile.is_account_wide:
+            return self._settings.account_webhook_url
+        if request.callback_url is None or not self.profile.has_callback:
+            return None
+        return request.callback_url
+
     def _is_sync(self, request: TaskRequest, faults: Faults) -> bool:
         if faults.sync is not None:
             return faults.sync
-        is_usual = self._provider == "capsolver" and not self._settings.async_images
-        return is_usual and is_recognition(request.type)
+        if self.profile.sync == "recognition":
+            return not self._settings.async_images and is_recognition(request.type)
+        return self.profile.sync == "all"
 
     def _made(self, task: SandboxTask) -> Answer | Made:
         if task.error_code is not None:
@@ -189,6 +222,7 @@ class Service:
             if task.is_sync:
                 raise RefusalError(task.error_code)
         self.counts.tasks_made += 1
+        self._bans.note_task(task.client_key)
         self._tasks[task.id] = task
         if len(self._tasks) > _MOST_TASKS:
             del self._tasks[next(iter(self._tasks))]
@@ -197,9 +231,8 @@ class Service:
         return Made(self.wire.created(task.id), task)
 
     def _get_task_result(self, fields: Mapping[str, Any], now: float) -> Answer | Polled:
-        task = self._tasks.get(read_task_id(fields))
-        if task is None or task.client_key != fields["clientKey"]:
-            raise RefusalError("ERROR_TASKID_INVALID")
+        self._bans.check_all_polls(str(fields["clientKey"]), now)
+        task = self.task_of(fields)
         poll = PollCount(
             age_seconds=now - task.created_at,
             number=task.polls + 1,
@@ -211,10 +244,17 @@ class Service:
         if struck is not None:
             return self._struck("getTaskResult", struck)
         if now < task.finished_at:
-            return self.wire.processing(task.id)
+            return self._processing(task)
         if task.error_code is not None:
             self.counts.errors[task.error_code] += 1
         return Polled(self.outcome(task), task)
+
+    def _processing(self, task: SandboxTask) -> Answer:
+        code = self.profile.not_ready_code
+        if code is None or not task.fate.faults.is_not_ready_an_error:
+            return self.wire.processing(task.id)
+        self.counts.faults["getTaskResult.notReady"] += 1
+        return self.wire.refused(code, "not ready")
 
     def _check_poll(self, poll: PollCount) -> None:
         broken = broken_limit(self._limits, poll)
@@ -236,4 +276,6 @@ class Service:
 
     def _struck(self, call: str, fault: HttpFault) -> Answer:
         self.counts.faults[f"{call}.{fault}"] += 1
+        if fault == "500" and self.profile.has_error_pages:
+            return Answer(502, b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>", "text/html")
         return http_fault_answer(fault, self.wire)

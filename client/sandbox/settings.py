@@ -24,11 +24,13 @@ class Settings:
     `client_keys` any key that is not empty is right; each key starts with `balance`, and a task costs `cost`, which is
     given back if it fails (documented by CapSolver for ERROR_CAPTCHA_UNSOLVABLE). `async_images` makes CapSolver's
     recognition types, which it answers in createTask, asynchronous. `is_status_sent` False leaves `status` out of
-    asynchronous createTask answers. `error_status` is the HTTP status of 1captcha.vip's errors, which is unknown.
+    asynchronous createTask answers. `error_status` is the HTTP status of errors, where that is unknown.
     `limits` None takes the provider's. How CapSolver calls back is documented in one sentence only: the body
     (`callback_body`, `callback_has_task_id`), the time-out and whether synchronous tasks are called back
     (`is_sync_called_back`) are guesses, and yours to change;
-    `callback_has_task_id` None does as the provider is thought to.
+    `callback_has_task_id` and `callback_timeout_seconds` None do as the provider is thought to. Where the address of
+    callbacks belongs to the account, as at capsolution, it is `account_webhook_url`, and `webhook_secret` signs them.
+    `registered_hosts` may be called back where a provider wants them registered, as 2captcha does (PROVIDERS.md 2.2).
     A `reordered` callback waits `reorder_seconds` at most.
 
     Raises:
@@ -47,8 +49,11 @@ class Settings:
     error_status: int | None = None
     callback_body: CallbackBody = "result"
     callback_has_task_id: bool | None = None
-    callback_timeout_seconds: float = 10.0
+    callback_timeout_seconds: float | None = None
     is_sync_called_back: bool = False
+    registered_hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost"})
+    account_webhook_url: str | None = field(default=None, repr=False)
+    webhook_secret: bytes | None = field(default=None, repr=False)
     reorder_seconds: float = 5.0
 
     def __post_init__(self) -> None:
@@ -59,11 +64,14 @@ class Settings:
             value = getattr(self, name)
             if not isfinite(value) or value < 0:
                 raise BadArgumentError(f"{name}: expected a number that is not negative, got {value}")
-        if not (isfinite(self.callback_timeout_seconds) and self.callback_timeout_seconds > 0):
-            raise BadArgumentError(
-                f"callback_timeout_seconds: expected more than 0, got {self.callback_timeout_seconds}"
-            )
+        timeout = self.callback_timeout_seconds
+        if timeout is not None and not (isfinite(timeout) and timeout > 0):
+            raise BadArgumentError(f"callback_timeout_seconds: expected more than 0, got {timeout}")
         if self.error_status is not None and not 200 <= self.error_status <= 599:
             raise BadArgumentError(f"error_status: expected an HTTP status from 200 to 599, got {self.error_status}")
+        address = self.account_webhook_url
+        if address is not None and not address.startswith(("http://", "https://")):
+            # Without its value: the path is a secret.
+            raise BadArgumentError("account_webhook_url: expected an http or https address")
         if "" in self.client_keys:
             raise BadArgumentError("client_keys: a key must not be empty")

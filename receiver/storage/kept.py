@@ -15,7 +15,7 @@ from receiver.ledger import Command
 from receiver.records import Delivery, KeptBody, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.ledger import SqliteLedger
-from receiver.storage.opening import check_current, connect_reader, on_thread
+from receiver.storage.opening import connect_reader, on_thread, schema_version
 from receiver.storage.protocol import PAGE_BYTES
 from receiver.storage.rows import delivery_from
 
@@ -64,7 +64,8 @@ async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
     async with connect_reader(path) as connection:
 
         def look() -> _UnwrittenLedger:
-            check_current(connection._conn, path)  # noqa: SLF001  (see on_thread)
+            if schema_version(connection._conn, path) < len(sql.MIGRATIONS):  # noqa: SLF001  (see on_thread)
+                raise CannotStartError(f"{path}: the database is of an older version; start this receiver once")
             return _UnwrittenLedger(connection._conn)  # noqa: SLF001  (see on_thread)
 
         yield Rehearsal(path, connection, await _read(connection, path, look))

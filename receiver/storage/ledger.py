@@ -20,16 +20,20 @@ from receiver.records import (
     DELIVERIES_KEPT,
     SECOND,
     Delivery,
+    Horizon,
     KeptBody,
     Outcome,
     PollRecord,
+    Removed,
     StandingUrl,
     TaskKey,
     TaskRecord,
 )
+from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
+from receiver.storage.pruning import prune
 from receiver.storage.rows import (
-    NO_OUTCOME,
+    bare_values,
     delivery_from,
     delivery_id,
     delivery_range,
@@ -41,6 +45,7 @@ from receiver.storage.rows import (
     task_state,
     task_values,
 )
+from receiver.storage.shapes import add_shapes
 
 __all__ = ["SqliteLedger"]
 
@@ -161,7 +166,7 @@ class SqliteLedger:
 
     def append_hint(self, task: TaskRecord) -> None:
         """See `Ledger`."""
-        self._append_bare("hint", task, None)
+        self._append_bare("hint", task, None, task.hinted_at)
 
     def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
         """See `Ledger`."""
@@ -216,7 +221,21 @@ class SqliteLedger:
         self._tasks[task.ref] = None
         if task.id_text is not None:
             self._owners[TaskIdKey(task.provider, task.id_text)] = None
-        self._append_bare("deleted", task, task.ref)
+        self._append_bare("deleted", task, task.ref, now)
+
+    def prune(self, horizon: Horizon, until: int, limit: int) -> Removed | None:
+        """See `Ledger`."""
+        self.flush()
+        removal = prune(self._connection, horizon, until, limit)
+        if removal is None:
+            return None
+        for name, rows, size in removal.given_back:
+            self.spend(name, -rows, -size)
+        for key in removal.forgotten:
+            self._tasks[key.ref] = None
+            if key.id_text is not None:
+                self._owners[TaskIdKey(key.provider, key.id_text)] = None
+        return removal.removed
 
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """See `Ledger`."""
@@ -254,6 +273,10 @@ class SqliteLedger:
     def remember(self, name: str, text: str) -> None:
         """See `Ledger`."""
         self._connection.execute(sql.SAVE_META, (name, text))
+
+    def add_shapes(self, records: Sequence[ShapeRecord]) -> None:
+        """See `Ledger`."""
+        add_shapes(self._connection, records)
 
     def adopt(self, rows: Sequence[int]) -> None:
         """See `Ledger`."""
@@ -342,10 +365,10 @@ class SqliteLedger:
         if task.id_text is not None:
             self._owners[TaskIdKey(task.provider, task.id_text)] = task.ref
 
-    def _append_bare(self, kind: str, task: TaskRecord, ref: str | None) -> None:
+    def _append_bare(self, kind: str, task: TaskRecord, ref: str | None, came_at: int | None) -> None:
         self.position += 1
         row = None if ref is not None else task.row
-        self._log.append((self.position, kind, row, ref, *NO_OUTCOME))
+        self._log.append((self.position, kind, row, ref, *bare_values(came_at)))
         self._appended.append((self.position, kind, task.ref, None if ref is not None else task))
         self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
 

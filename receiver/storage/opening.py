@@ -19,12 +19,13 @@ from receiver.storage.high_water import has_gone_back, note_head
 
 __all__ = [
     "Identity",
-    "check_current",
     "connect_reader",
+    "connect_to_look",
     "connect_writer",
     "make_file",
     "on_thread",
     "prepare",
+    "schema_version",
     "watch_file",
 ]
 
@@ -98,14 +99,22 @@ def connect_reader(path: Path) -> aiosqlite.Connection:
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
 
 
-def check_current(connection: sqlite3.Connection, path: Path) -> None:
-    """Checks a database that is only to be read.
+def connect_to_look(path: Path) -> sqlite3.Connection:
+    """The same for a program without an event loop, on the caller's thread.
 
     Raises:
-        CannotStartError: it is not ours, or of another version than the code.
+        CannotStartError: it cannot be opened.
     """
-    if _check(connection, path) < len(sql.MIGRATIONS):
-        raise CannotStartError(f"{path}: the database is of an older version; start this receiver once")
+    return _connect(f"{path.absolute().as_uri()}?mode=ro")
+
+
+def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema of an open database.
+
+    Raises:
+        CannotStartError: the database is newer than the code or not ours.
+    """
+    return _check(connection, path)
 
 
 def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:

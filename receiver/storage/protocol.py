@@ -6,7 +6,20 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
 from receiver.ledger import Command
-from receiver.records import Delivery, Growth, Page, PollRecord, ResultFilter, StandingUrl, TaskName, TaskRecord
+from receiver.records import (
+    Delivery,
+    Growth,
+    History,
+    Horizon,
+    Page,
+    PollRecord,
+    ResultFilter,
+    StandingUrl,
+    TaskName,
+    TaskRecord,
+    WaitingTasks,
+)
+from receiver.shapes import ShapeRecord
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 
@@ -59,6 +72,9 @@ class Store(Protocol):
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
         """The kept polls of a task that this receiver made, in order."""
 
+    async def history(self, task: TaskRecord) -> History:
+        """What is kept of a task beside its record."""
+
     async def next_due(self, provider: str) -> int | None:
         """When the next task of this provider is to be polled here."""
 
@@ -86,8 +102,8 @@ class Store(Protocol):
     async def head(self) -> str:
         """The cursor of the end of the log."""
 
-    async def position(self, cursor: str) -> int:
-        """The position that a cursor of a reader's stands for.
+    async def position(self, cursor: str | None) -> int:
+        """The position that a cursor of a reader's stands for; None: that behind which everything is kept.
 
         Raises:
             ReceiverError: `wrong-field` where it is none.
@@ -100,17 +116,30 @@ class Store(Protocol):
     async def next_deadline(self) -> int | None:
         """When the next task without an outcome is to be given up."""
 
+    async def prunable(self, horizon: Horizon) -> int | None:
+        """None where retention has nothing to do; otherwise how far the log goes by the number of finished tasks."""
+
     async def standing_urls(self) -> Sequence[StandingUrl]:
         """All standing URLs, oldest first, revoked ones too; at most 1,000."""
 
     async def standing_url(self, url_id: str) -> StandingUrl | None:
         """The standing URL with this id, revoked or not."""
 
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
+
+    async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
+        """The shapes of a provider's callbacks, those seen last first; at most 50."""
+
     def commits(self) -> AsyncIterator[Growth]:
         """That the log grew, after each commit that made it so, by whatever process; for one reader.
 
         Several commits may be told as one. It ends when the store is closed.
         """
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be stored."""
 
     @property
     def failure(self) -> str | None:

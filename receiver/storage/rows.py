@@ -10,6 +10,8 @@ from receiver.records import DELIVERIES_KEPT, POLLS_KEPT, Delivery, Outcome, Pol
 from receiver.storage.statements import OUTCOME_COLUMNS, TASK_COLUMNS
 
 __all__ = [
+    "SLOTS",
+    "bare_values",
     "delivery_from",
     "delivery_id",
     "delivery_range",
@@ -23,8 +25,9 @@ __all__ = [
 ]
 
 _TASK_WIDTH = len(TASK_COLUMNS.split(", "))
-_SLOTS = 16
-NO_OUTCOME: tuple[None, ...] = (None,) * len(OUTCOME_COLUMNS.split(", "))
+SLOTS = 16
+_OUTCOME_WIDTH = len(OUTCOME_COLUMNS.split(", "))
+_FINISHED_AT = OUTCOME_COLUMNS.split(", ").index("finished_at")
 
 
 def task_from(row: tuple[Any, ...]) -> TaskRecord:
@@ -143,20 +146,25 @@ def outcome_values(outcome: Outcome) -> tuple[Any, ...]:
     )
 
 
+def bare_values(came_at: int | None) -> tuple[Any, ...]:
+    """OUTCOME_COLUMNS of a place in the log without an outcome: only the time by which retention goes."""
+    return (*[None] * _FINISHED_AT, came_at, *[None] * (_OUTCOME_WIDTH - _FINISHED_AT - 1))
+
+
 def delivery_id(task: TaskRecord) -> int:
     """The id of the task's latest delivery: its slot is its number, or the last one for all that are not kept."""
-    return task.row * _SLOTS + min(task.deliveries, DELIVERIES_KEPT + 1)
+    return task.row * SLOTS + min(task.deliveries, DELIVERIES_KEPT + 1)
 
 
 def poll_values(task: TaskRecord, poll: PollRecord) -> tuple[Any, ...]:
     """All columns of the task's latest poll; slots are as those of deliveries."""
-    slot = task.row * _SLOTS + min(task.polls, POLLS_KEPT + 1)
+    slot = task.row * SLOTS + min(task.polls, POLLS_KEPT + 1)
     return slot, poll.started_at, poll.ended_at, poll.lease, poll.said
 
 
 def delivery_range(task: TaskRecord) -> tuple[int, int]:
     """The ids of all deliveries of the task, and of all its polls."""
-    return task.row * _SLOTS, task.row * _SLOTS + _SLOTS - 1
+    return task.row * SLOTS, task.row * SLOTS + SLOTS - 1
 
 
 def delivery_values(delivery: Delivery) -> tuple[Any, ...]:

@@ -19,6 +19,8 @@ from receiver.records import (
     Delivery,
     Entry,
     Growth,
+    History,
+    Horizon,
     KeptBody,
     Page,
     PollRecord,
@@ -26,15 +28,20 @@ from receiver.records import (
     StandingUrl,
     TaskName,
     TaskRecord,
+    WaitingTasks,
 )
+from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
+from receiver.storage.history import read_history, read_waiting
 from receiver.storage.kept import read_unreadable
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
+from receiver.storage.pruning import prunable
 from receiver.storage.reader import Reader, read_task
 from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
-from receiver.storage.writer import Writer
+from receiver.storage.shapes import read_shapes
+from receiver.storage.writer import Tally, Writer
 
 __all__ = ["SqliteStore", "open_sqlite_store"]
 
@@ -48,9 +55,11 @@ _LOG_HEAD_COLUMNS = 3
 
 @asynccontextmanager
 async def open_sqlite_store(
-    path: Path, *, now: int, clock: Callable[[], float], create: bool = True
+    path: Path, *, now: int, clock: Callable[[], float], create: bool = True, tally: Tally | None = None
 ) -> AsyncIterator[SqliteStore]:
     """A store on this file, which is made if need be and `create` is on; closed on leaving, when the writer has ended.
+
+    `tally` is told of each commit of this store's own.
 
     Raises:
         CannotStartError: the file cannot be used; the text says why.
@@ -61,7 +70,7 @@ async def open_sqlite_store(
     async with connect_writer(path) as writer:
         identity = await on_thread(writer, lambda: prepare(writer._conn, path, now))  # noqa: SLF001  (see on_thread)
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
-            yield SqliteStore(path, identity, writer, (fetch, scan), clock)
+            yield SqliteStore(path, identity, writer, (fetch, scan), clock, tally=tally)
 
 
 class SqliteStore:
@@ -74,6 +83,8 @@ class SqliteStore:
         writer: aiosqlite.Connection,
         readers: tuple[aiosqlite.Connection, aiosqlite.Connection],
         clock: Callable[[], float],
+        *,
+        tally: Tally | None = None,
     ) -> None:
         self._identity = identity
         self._writer = Writer(
@@ -82,6 +93,7 @@ class SqliteStore:
             note_head=lambda position: note_head(path, identity.log_id, position),
             check_file=watch_file(path),
             clock=clock,
+            tally=tally,
         )
         # Lists and pages take their time; one task by its id must not wait behind them.
         self._fetch, self._scan = readers
@@ -107,6 +119,11 @@ class SqliteStore:
     def commits(self) -> AsyncIterator[Growth]:
         """See `Store`."""
         return self._writer.commits()
+
+    @property
+    def queued(self) -> int:
+        """See `Store`."""
+        return self._writer.queued
 
     @property
     def failure(self) -> str | None:
@@ -196,6 +213,10 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
+    async def history(self, task: TaskRecord) -> History:
+        """See `Store`."""
+        return await _read(self._scan, lambda connection: read_history(connection, task))
+
     async def next_due(self, provider: str) -> int | None:
         """See `Store`."""
 
@@ -254,11 +275,11 @@ class SqliteStore:
 
     async def head(self) -> str:
         """See `Store`."""
-        return await _read(self._fetch, lambda connection: self.cursor_at(_read_head(connection)))
+        return await _read(self._fetch, lambda connection: self.cursor_at(_read_bounds(connection)[0]))
 
-    async def position(self, cursor: str) -> int:
+    async def position(self, cursor: str | None) -> int:
         """See `Store`."""
-        return await _read(self._fetch, lambda connection: self._position(cursor, _read_head(connection)))
+        return await _read(self._fetch, lambda connection: self._position(cursor, _read_bounds(connection)))
 
     async def next_deadline(self) -> int | None:
         """See `Store`."""
@@ -268,6 +289,10 @@ class SqliteStore:
             return None if deadline is None else int(deadline)
 
         return await _read(self._scan, read)
+
+    async def prunable(self, horizon: Horizon) -> int | None:
+        """See `Store`."""
+        return await _read(self._scan, lambda connection: prunable(connection, horizon))
 
     async def standing_urls(self) -> Sequence[StandingUrl]:
         """See `Store`."""
@@ -286,12 +311,20 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
+    async def waiting_tasks(self) -> Sequence[WaitingTasks]:
+        """See `Store`."""
+        return await _read(self._scan, read_waiting)
+
+    async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
+        """See `Store`."""
+        return await _read(self._scan, lambda connection: read_shapes(connection, provider))
+
     def _read_log(
         self, connection: sqlite3.Connection, after: str | None, limits: tuple[int, int], only: ResultFilter
     ) -> Page:
         limit, max_bytes = limits
-        head = _read_head(connection)
-        position = 0 if after is None else self._position(after, head)
+        bounds = head, _ = _read_bounds(connection)
+        position = self._position(after, bounds)
         (until,) = connection.execute(sql.SELECT_LOG_WINDOW, (position, _SCAN)).fetchone()
         if until is None:
             return Page((), self.cursor_at(position), position, more=False)
@@ -313,22 +346,28 @@ class SqliteStore:
             task = task.evolve(position=position)
         return Entry(self.cursor_at(position), position, kind, ref, task)
 
-    def _position(self, cursor: str, head: int) -> int:
+    def _position(self, cursor: str | None, bounds: tuple[int, int]) -> int:
+        head, floor = bounds
+        if cursor is None:
+            return floor
         parts = _CURSOR.fullmatch(cursor)
         if parts is None:
             raise ReceiverError("wrong-field", "after, cursor: expected one that this receiver gave, or `start`")
         position = int(parts[2])
         if parts[1] != self._identity.log_id:
-            raise CursorGoneError("other-log", self.cursor_at(0))
+            raise CursorGoneError("other-log", self.cursor_at(floor))
         if position > head:
             # From the oldest kept: how far the log went back is not known.
-            raise CursorGoneError("beyond-end", self.cursor_at(0))
+            raise CursorGoneError("beyond-end", self.cursor_at(floor))
+        if position < floor:
+            raise CursorGoneError("pruned", self.cursor_at(floor))
         return position
 
 
-def _read_head(connection: sqlite3.Connection) -> int:
-    (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
-    return int(position)
+def _read_bounds(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The end of the log, and the place behind which everything is kept."""
+    head, floor = connection.execute(sql.SELECT_BOUNDS).fetchone()
+    return int(head), int(floor)
 
 
 def _read_by_id(connection: sqlite3.Connection, id_text: str, provider: str | None) -> Sequence[TaskRecord]:

@@ -1,4 +1,7 @@
-"""Every SQL statement of the SQLite store, one comment each. Parameters are bound, never written into the text."""
+"""Every SQL statement of the SQLite store but those of retention, one comment each.
+
+Parameters are bound, never written into the text.
+"""
 
 from __future__ import annotations
 
@@ -165,6 +168,29 @@ MIGRATIONS = (
         said TEXT NOT NULL
     ) STRICT;
     """,
+    # From here on hints and deletions have a time, too: when they came.
+    """
+    UPDATE log SET finished_at = (SELECT task.hinted_at FROM task WHERE task.id = log.task) WHERE kind = 'hint';
+    UPDATE log SET finished_at = (SELECT tombstone.forgotten_at FROM tombstone WHERE tombstone.ref = log.ref)
+        WHERE kind = 'deleted';
+    CREATE INDEX task_by_position ON task (position) WHERE position IS NOT NULL;
+    CREATE INDEX delivery_by_age ON delivery (received_at) WHERE body IS NOT NULL;
+    """,
+    """
+    CREATE TABLE shape (
+        id INTEGER PRIMARY KEY,
+        provider TEXT NOT NULL,
+        method TEXT NOT NULL,
+        content_type TEXT NOT NULL,
+        fields TEXT NOT NULL,
+        callbacks INTEGER NOT NULL,
+        readable INTEGER NOT NULL,
+        first_seen INTEGER NOT NULL,
+        last_seen INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX shape_by_itself ON shape (provider, method, content_type, fields);
+    CREATE INDEX shape_by_last_seen ON shape (provider, last_seen);
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 
@@ -172,6 +198,11 @@ MIGRATIONS = (
 SELECT_SEQUENCES = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('task', 'log')"
 # The end of the log.
 SELECT_HEAD = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'"
+# The end of the log, and the place behind which everything is kept.
+SELECT_BOUNDS = (
+    "SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'), "
+    "coalesce((SELECT value FROM meta WHERE name = 'floor'), 0)"
+)
 
 # The tasks of a batch in one row, as a JSON array of rows; the parameter is a JSON array of refs.
 SELECT_TASKS_BY_REFS = (
@@ -192,6 +223,32 @@ SELECT_OVERDUE = (
 )
 # When the next deadline comes.
 SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'processing'"
+
+# What waits, by provider: of very many 20,000, so that nobody who asks costs more than that; by the index, those whose
+# deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL.
+SELECT_WAITING = (
+    "SELECT provider, count(*), min(poll_after) FROM (SELECT provider, poll_after FROM task "
+    "WHERE status = 'processing' AND deadline_at > 0 LIMIT 20000) GROUP BY provider"
+)
+
+# When the newest task was made.
+SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM task)"
+# What became of the tasks since a moment, by provider, among the newest 20,000; slots of deliveries as in `rows`.
+SELECT_RECENT = """
+    SELECT provider, count(source), coalesce(sum(source = 'poll'), 0), coalesce(sum(source = 'poll' AND late), 0),
+        coalesce(sum(refused), 0)
+    FROM (
+        SELECT task.provider AS provider, task.created_at AS created_at,
+            CASE WHEN log.source IN ('callback', 'poll') THEN log.source END AS source,
+            EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+                AND delivery.verdict = 'late') AS late,
+            (SELECT count(*) FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+                AND delivery.verdict IN ('mismatched', 'badSignature', 'unreadable')) AS refused
+        FROM task LEFT JOIN log ON log.position = task.position
+        WHERE task.id > (SELECT coalesce(max(id), 0) - 20000 FROM task) AND task.has_url = 1
+    )
+    WHERE created_at >= ? GROUP BY provider
+"""
 
 _TASK_VALUES = ", ".join("?" * len(TASK_COLUMNS.split(", ")))
 # A new task, with the id that the batch gave it.
@@ -289,6 +346,8 @@ SELECT_UNFINISHED = (
     "SELECT deadline_at, id, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
     "AND deadline_at >= ? AND (deadline_at, id) > (?, ?) ORDER BY deadline_at, id LIMIT ?"
 )
+# The outcome at a place in the log.
+SELECT_OUTCOME = f"SELECT {OUTCOME_COLUMNS} FROM log WHERE position = ? AND kind = 'result'"
 # The receiver polls these from now on; the parameter is a JSON array of rows.
 ADOPT = (
     "UPDATE task SET is_polled_here = 1, next_poll_at = coalesce(next_poll_at, poll_after) "
@@ -356,6 +415,23 @@ SAVE_META = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO 
 # Signing keys, newest first.
 SELECT_SIGNING_KEYS = "SELECT key FROM signing_key ORDER BY id DESC LIMIT 16"
 INSERT_SIGNING_KEY = "INSERT INTO signing_key (key, created_at) VALUES (?, ?)"
+
+# What was seen of a shape since it was last written; the content type is "" where there was none.
+ADD_SHAPE = (
+    "INSERT INTO shape (provider, method, content_type, fields, callbacks, readable, first_seen, last_seen) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (provider, method, content_type, fields) DO UPDATE SET "
+    "callbacks = callbacks + excluded.callbacks, readable = readable + excluded.readable, "
+    "first_seen = min(first_seen, excluded.first_seen), last_seen = max(last_seen, excluded.last_seen)"
+)
+# Only so many of a provider's are kept, those that were seen last.
+PRUNE_SHAPES = (
+    "DELETE FROM shape WHERE id IN (SELECT id FROM shape WHERE provider = ? ORDER BY last_seen DESC LIMIT -1 OFFSET ?)"
+)
+# The shapes of a provider's callbacks, newest first.
+SELECT_SHAPES = (
+    "SELECT provider, method, content_type, fields, callbacks, readable, first_seen, last_seen FROM shape "
+    "WHERE provider = ? ORDER BY last_seen DESC LIMIT ?"
+)
 
 # How far one look into the log goes: the last of the next so many positions.
 SELECT_LOG_WINDOW = "SELECT max(position) FROM (SELECT position FROM log WHERE position > ? ORDER BY position LIMIT ?)"

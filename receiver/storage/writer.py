@@ -20,12 +20,12 @@ import structlog
 
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.ledger import Command
-from receiver.records import Entry, Growth, TaskKey
+from receiver.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.ledger import SqliteLedger
 from receiver.storage.opening import on_thread
 
-__all__ = ["Writer"]
+__all__ = ["Tally", "Writer"]
 
 Answer = TypeVar("Answer")
 
@@ -38,6 +38,9 @@ _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
 _MAX_GROWTH = 10_000
 _MAX_GROWN_ENTRIES = 2000
+
+Tally = Callable[[int, Sequence[TaskRecord]], None]
+"""Is told how many commands a commit held, and which tasks got an outcome by it."""
 
 _log = structlog.get_logger()
 
@@ -54,6 +57,7 @@ class _Committed:
     position: int
     grown: Sequence[TaskKey]
     entries: Sequence[Entry] | None
+    ended: Sequence[TaskRecord]
 
 
 class _Growing:
@@ -96,6 +100,7 @@ class Writer:
         note_head: Callable[[int], None],
         check_file: Callable[[], None],
         clock: Callable[[], float],
+        tally: Tally | None = None,
     ) -> None:
         self.failure: str | None = None
         self._connection = connection
@@ -109,6 +114,7 @@ class Writer:
         self._known_position = 0
         self._data_version: int | None = None
         self._last_write = clock()
+        self._tally = tally
         self._note_head = note_head
         self._check_file = check_file
         self._noted = (clock(), 0)
@@ -132,6 +138,11 @@ class Writer:
             return await answer
         finally:
             limit.cancel()
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be stored."""
+        return len(self._queue)
 
     async def run(self) -> None:
         """Writes until `stop`; then ends when the queue is empty."""
@@ -205,6 +216,8 @@ class Writer:
             # Released first: an acknowledgement has a sender that waits, a wake-up loses nothing by the microseconds.
             self._release(batch, committed.answers)
             self._grow(committed.position, committed.grown, committed.entries)
+            if self._tally is not None:
+                self._tally(len(batch), committed.ended)
 
     @staticmethod
     def _release(batch: Sequence[_Entry], answers: Sequence[tuple[Any, ReceiverError | None]]) -> None:
@@ -260,14 +273,16 @@ class Writer:
             ledger.flush()
             # What another process wrote in between is known only by its keys. Made before the commit, because from
             # then on somebody waits for it.
-            entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in ledger.appended]
+            appended = ledger.appended
+            entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in appended]
+            ended = [task for _, kind, _, task in appended if kind == "result" and task is not None]
             self._check_file()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return _Committed(answers, ledger.position, [*foreign, *ledger.grown], entries)
+        return _Committed(answers, ledger.position, [*foreign, *ledger.grown], entries, ended)
 
     def _look(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)

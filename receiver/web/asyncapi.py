@@ -6,13 +6,10 @@ document cannot tell anything else. `make docs` writes it to `asyncapi.json`; th
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from aiohttp import WSCloseCode
-from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
-from pydantic_core import core_schema, to_json
+from pydantic_core import to_json
 
 from client.frames import (
     MAX_FRAME_BYTES,
@@ -24,10 +21,10 @@ from client.frames import (
     StreamFrame,
     Subscribe,
 )
-from client.protocol import Problem
 from receiver.settings import Settings
 from receiver.tickets import TICKET_SECONDS
-from receiver.web.examples import ANSWERS, PROBLEM, REQUESTS, TASK, TOLD
+from receiver.web.examples import ANSWERS, REQUESTS, TOLD
+from receiver.web.schemas import ref_to, require, schemas_of, unwrapped
 from receiver.web.sending import StreamRules
 
 __all__ = ["document", "rendered"]
@@ -129,8 +126,8 @@ def document() -> dict[str, Any]:
                 "address": "/v1/subscribe",
                 "title": "Websocket",
                 "description": _SUBSCRIBE + "\n".join(f"* {code:d}: {text}" for code, text in _CLOSE_CODES.items()),
-                "servers": [_ref("servers", "websocket")],
-                "messages": {name: _ref("components", "messages", name) for name in (*requests, *answers, *told)},
+                "servers": [ref_to("servers", "websocket")],
+                "messages": {name: ref_to("components", "messages", name) for name in (*requests, *answers, *told)},
                 "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
                 "x-close-codes": {f"{code:d}": text for code, text in _CLOSE_CODES.items()},
             },
@@ -138,8 +135,8 @@ def document() -> dict[str, Any]:
                 "address": "/v1/results/stream",
                 "title": "Server-sent events",
                 "description": _STREAM,
-                "servers": [_ref("servers", "events")],
-                "messages": {name: _ref("components", "messages", name) for name in told},
+                "servers": [ref_to("servers", "events")],
+                "messages": {name: ref_to("components", "messages", name) for name in told},
             },
         },
         "operations": {
@@ -175,14 +172,14 @@ def _server(protocol: str, *security: str) -> dict[str, Any]:
         "protocol": protocol,
         "description": "Where the receiver is reached; below its path, if its public URL has one.",
         "variables": {"host": {"default": "callbacks.example.org"}},
-        "security": [_ref("components", "securitySchemes", name) for name in security],
+        "security": [ref_to("components", "securitySchemes", name) for name in security],
     }
 
 
 def _over(channel: str, names: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "channel": _ref("channels", channel),
-        "messages": [_ref("channels", channel, "messages", name) for name in names],
+        "channel": ref_to("channels", channel),
+        "messages": [ref_to("channels", channel, "messages", name) for name in names],
     }
 
 
@@ -192,64 +189,23 @@ def _query() -> dict[str, Any]:
 
 
 def _message(frame: Frame) -> dict[str, Any]:
-    summary, _, more = _unwrapped(type(frame).__doc__ or "").partition("\n\n")
+    summary, _, more = unwrapped(type(frame).__doc__ or "").partition("\n\n")
     return {
         "name": frame.type,
         "summary": summary,
         **({"description": more} if more else {}),
         **({"correlationId": {"location": "$message.payload#/id"}} if hasattr(frame, "id") else {}),
-        "payload": _ref("components", "schemas", type(frame).__name__),
+        "payload": ref_to("components", "schemas", type(frame).__name__),
         "examples": [{"payload": frame.model_dump(mode="json", by_alias=True, exclude_unset=frame in REQUESTS)}],
     }
 
 
 def _schemas() -> dict[str, Any]:
     """A schema for each model, by name; what leaves the receiver is described as it is written, not as it is read."""
-    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(type(frame), "validation") for frame in REQUESTS]
-    models += [(type(frame), "serialization") for frame in (*ANSWERS, *TOLD)]
-    models += [(Problem, "serialization")]
-    _, defined = models_json_schema(models, ref_template="#/components/schemas/{model}", schema_generator=_Schemas)
-    schemas: dict[str, Any] = defined["$defs"]
+    schemas = schemas_of(map(type, REQUESTS), map(type, (*ANSWERS, *TOLD)))
     for frame in REQUESTS:
-        _require(schemas[type(frame).__name__], ["type"])
-    for example in (*ANSWERS, *TOLD, TASK):
-        _require(schemas[type(example).__name__], example.model_dump(by_alias=True))
-    _require(schemas["Problem"], PROBLEM)
-    # It may have further members (RFC 9457, 3.2).
-    schemas["Problem"]["additionalProperties"] = True
-    schemas["ProblemFrame"]["properties"]["problem"] = _ref("components", "schemas", "Problem")
+        require(schemas[type(frame).__name__], ["type"])
+    for example in (*ANSWERS, *TOLD):
+        require(schemas[type(example).__name__], example.model_dump(by_alias=True))
+    schemas["ProblemFrame"]["properties"]["problem"] = ref_to("components", "schemas", "Problem")
     return schemas
-
-
-def _require(schema: dict[str, Any], written: Collection[str]) -> None:
-    """What is always written is required, whatever the model could do without."""
-    needed = {*schema.get("required", ()), *written}
-    schema["required"] = [name for name in schema["properties"] if name in needed]
-    for name in schema["required"]:
-        schema["properties"][name].pop("default", None)
-
-
-def _unwrapped(text: str) -> str:
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-
-
-def _ref(*path: str) -> dict[str, str]:
-    return {"$ref": "/".join(("#", *path))}
-
-
-class _Schemas(GenerateJsonSchema):
-    """JSON Schema as AsyncAPI takes it, without titles that only repeat the names."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        """No field has a title of its own."""
-        return False
-
-    def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
-        """A model that leaves out what does not hold writes the rest as its fields say."""
-        return None if schema["type"] == "function-wrap" else super().ser_schema(schema)
-
-    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """The name stands at the definition; the description is Markdown."""
-        made = super().model_schema(schema)
-        del made["title"]
-        return {**made, "description": _unwrapped(made["description"])}

@@ -24,6 +24,7 @@ from receiver.web.ready import ReadyAnswer
 __all__ = ["callback"]
 
 _STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
+_UNREAD = ("unreadable", "badSignature")
 _LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
 _ACKNOWLEDGED = ReadyAnswer("ok")
@@ -38,19 +39,24 @@ async def callback(request: web.Request) -> web.StreamResponse:
     dialect, token = _check(request, context)
     if token is None or dialect is None or dialect.callback is None:
         _log.warning("callback.refused", status=404, reason="no such callback URL")
+        context.metrics.refused(request.match_info["provider"], 404)
         return _answer(404)
     if request.method == "GET" and not request.rel_url.raw_query_string:
         return _answer(404 if await context.inbox.is_revoked(token) else 204)
     if request.method not in dialect.callback.methods:
+        context.metrics.refused(dialect.provider, 405)
+        _note(context, dialect, _without_waiting(request), is_readable=False)
         return _answer(405, Allow=", ".join(sorted(dialect.callback.methods)))
     try:
         delivered = await _deliver(request, context, dialect, token)
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
         _log.warning("callback.refused", provider=dialect.provider, status=status, reason=error.detail)
+        context.metrics.refused(dialect.provider, status)
         return _answer(status, **_retry_after(error))
     # Nothing that happens after the commit may change the answer, not even a log that cannot be written.
     with suppress(Exception):
+        context.metrics.delivered(dialect.provider, delivered.verdict)
         _stored(dialect, delivered, started)
     status = _STATUS.get(delivered.verdict, 200)
     return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)
@@ -62,13 +68,31 @@ async def _deliver(request: web.Request, context: Context, dialect: Dialect, tok
     except ReceiverError:
         await context.inbox.hint(token)
         raise
-    incoming = Incoming(
-        method=request.method,
-        headers=request.headers,
-        query=request.rel_url.raw_query_string.encode("utf-8", "surrogateescape"),
-        body=body,
-    )
-    return await context.inbox.deliver(dialect, token, incoming)
+    incoming = _incoming(request, body)
+    delivered = await context.inbox.deliver(dialect, token, incoming)
+    _note(context, dialect, incoming, is_readable=delivered.verdict not in _UNREAD)
+    return delivered
+
+
+def _incoming(request: web.Request, body: bytes) -> Incoming:
+    query = request.rel_url.raw_query_string.encode("utf-8", "surrogateescape")
+    return Incoming(method=request.method, headers=request.headers, query=query, body=body)
+
+
+def _without_waiting(request: web.Request) -> Incoming | None:
+    """The request, if its body is all there; for one that is refused, it is not waited for."""
+    if not request.content.is_eof():
+        return None
+    with suppress(Exception):
+        return _incoming(request, request.content.read_nowait())
+    return None
+
+
+def _note(context: Context, dialect: Dialect, incoming: Incoming | None, *, is_readable: bool) -> None:
+    """Records the shape; whatever comes of that, the answer stands."""
+    with suppress(Exception):
+        if incoming is not None:
+            context.observer.note(dialect.provider, incoming, is_readable=is_readable)
 
 
 def _check(request: web.Request, context: Context) -> tuple[Dialect | None, CallbackToken | None]:

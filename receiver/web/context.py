@@ -9,6 +9,8 @@ from aiohttp import web
 
 from client.providers import Dialect
 from receiver.inbox import Inbox
+from receiver.metrics import Metrics
+from receiver.observing import Observer
 from receiver.settings import ApiKey
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
@@ -20,7 +22,10 @@ __all__ = ["CONTEXT", "Context"]
 
 @dataclass(slots=True)
 class Context:
-    """Everything a handler needs. `inbox` and what stands below it are there once the application has started."""
+    """Everything a handler needs. `inbox` and what stands below it are there once the application has started.
+
+    `has_stopped`: it has ended, and the store is closed or about to be.
+    """
 
     dialects: Mapping[str, Dialect]
     api_keys: Sequence[ApiKey]
@@ -28,9 +33,12 @@ class Context:
     origins: frozenset[str]
     tickets: Tickets
     streams: Streams
+    metrics: Metrics
+    has_stopped: bool = field(default=False, init=False)
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)
+    observer: Observer = field(init=False)
     submissions: Submissions = field(init=False)
 
     @property

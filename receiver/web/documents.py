@@ -1,4 +1,4 @@
-"""`GET /asyncapi.json`: the written contract, as it lies beside this file."""
+"""`GET /asyncapi.json` and `GET /openapi.json`: the written contracts, as they lie beside this file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from aiohttp import web
 
 from receiver.web.views import json_response
 
-__all__ = ["asyncapi"]
+__all__ = ["asyncapi", "openapi"]
 
 
 async def asyncapi(_request: web.Request) -> web.Response:
     """The contract of the streams, for anyone."""
     return json_response(_written("asyncapi.json"))
+
+
+async def openapi(_request: web.Request) -> web.Response:
+    """The contract of everything else, for anyone."""
+    return json_response(_written("openapi.json"))
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from aiohttp import web
 
@@ -83,6 +84,7 @@ async def fetch(request: web.Request) -> web.Response:
         task = await context.inbox.find(task_or_ref, provider)
     if task is None:
         raise ReceiverError("unknown-task", "no task has this ref or taskId")
+    context.metrics.fetched(task, time.time_ns() // 1000)
     response = _task_response(context, task, 202 if task.outcome is None else 200)
     if seconds and "wait" not in request.query:
         response.headers["Preference-Applied"] = f"wait={seconds:g}"

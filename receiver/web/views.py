@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -12,13 +11,11 @@ from pydantic_core import from_json, to_json
 from client.protocol import LogEntry, PollPlanView, Registered, Task
 from client.providers import PollPlan
 from receiver.inbox import Inbox
-from receiver.records import SECOND, Entry, TaskRecord
+from receiver.records import SECOND, Entry, TaskRecord, time_view
 
-__all__ = ["entry_view", "json_response", "registered_view", "task_view", "time_view"]
+__all__ = ["entry_view", "json_response", "registered_view", "task_view"]
 
 CursorAt = Callable[[int], str]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
@@ -85,11 +82,6 @@ def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
             mode="json", by_alias=True, include={"cursor", "task"}
         )
     return {"cursor": entry.cursor, "ref": entry.ref, entry.kind: True}
-
-
-def time_view(microseconds: int) -> datetime:
-    """The time, aware, in UTC; exact."""
-    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def json_response(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> web.Response:

@@ -121,7 +121,7 @@ def test_registration_names_the_key_by_a_hash() -> None:
     [
         pytest.param({}, "type: expected the type", id="no-type"),
         pytest.param({"type": 7}, "type: expected the type", id="type-is-no-text"),
-        pytest.param({"type": "T", "websiteURL": object()}, "task: cannot be written as JSON", id="no-json"),
+        pytest.param({"type": "T", "websiteURL": object()}, "task: the request cannot be written", id="no-json"),
     ],
 )
 def test_task_that_cannot_be_sent(task: dict[str, Any], said: str) -> None:

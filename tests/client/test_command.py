@@ -18,7 +18,7 @@ from tests.support import ADMIN, running_receiver
 _TASK = {"type": "ImageToTextTask", "body": PNG}
 
 
-async def _run(*arguments: str, environ: Mapping[str, str], stdin: bytes = b"") -> tuple[int, str, str]:
+async def run_command(*arguments: str, environ: Mapping[str, str], stdin: bytes = b"") -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("CALLBACK_RECEIVER")}
     pipe = asyncio.subprocess.PIPE
@@ -42,7 +42,7 @@ def image(tmp_path: Path) -> str:
 async def test_solves_an_image(image: str) -> None:
     """The text of the image is all that is printed."""
     async with Sandbox("capsolver", AT_ONCE) as sandbox:
-        ran = await _run(
+        ran = await run_command(
             "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
         )
 
@@ -52,7 +52,7 @@ async def test_solves_an_image(image: str) -> None:
 async def test_solves_standard_input_with_a_receiver(tmp_path: Path) -> None:
     """With a receiver in the environment the task is called back; `--json` prints it as one line."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, Sandbox("capsolver", QUICK) as sandbox:
-        code, out, err = await _run(
+        code, out, err = await run_command(
             *("solve", "-", "--provider", "capsolver", "--provider-url", sandbox.url, "--json"),
             stdin=PNG,
             environ={**_key("capsolver"), "CALLBACK_RECEIVER_URL": receiver.url, "CALLBACK_RECEIVER_KEY": ADMIN},
@@ -67,7 +67,7 @@ async def test_image_type_is_sent(image: str) -> None:
     """`--image-type` becomes the field imageType; a solution without a text is printed as JSON."""
     answer = {"errorId": 0, "taskId": "t", "status": "ready", "solution": {"objects": [1, 2]}}
     async with scripted_provider(createTask=Reply(answer)) as provider:
-        code, out, _ = await _run(
+        code, out, _ = await run_command(
             *("solve", image, "--provider", "onecaptcha", "--provider-url", provider.url, "--image-type", "Yandex2025"),
             environ=_key("onecaptcha"),
         )
@@ -79,7 +79,7 @@ async def test_image_type_is_sent(image: str) -> None:
 async def test_failed_task(image: str) -> None:
     """A task or a provider that fails is told in one line, with exit code 1."""
     async with Sandbox("capsolver", Settings(client_keys=frozenset({"another"}))) as sandbox:
-        ran = await _run(
+        ran = await run_command(
             "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
         )
 
@@ -92,7 +92,7 @@ async def test_failed_task(image: str) -> None:
 async def test_timed_out_task_as_json(image: str) -> None:
     """With `--json` a failed task is printed too, for machines to read."""
     async with Sandbox("capsolver", Settings(latency_seconds=(9.0, 9.0), async_images=True)) as sandbox:
-        code, out, err = await _run(
+        code, out, err = await run_command(
             *("solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, "--timeout", "0.2", "--json"),
             environ=_key("capsolver"),
         )
@@ -122,7 +122,7 @@ async def test_wrong_arguments(image: str, arguments: list[str], said: str) -> N
     """What is wrong with the arguments is told in one line, with exit code 2."""
     given = [image if argument == "IMAGE" else argument for argument in arguments]
 
-    code, out, err = await _run(*given, environ=_key("onecaptcha"))
+    code, out, err = await run_command(*given, environ=_key("onecaptcha"))
 
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert said in err
@@ -130,7 +130,7 @@ async def test_wrong_arguments(image: str, arguments: list[str], said: str) -> N
 
 async def test_help_tells_exit_codes() -> None:
     """The help names the exit codes and the variables."""
-    code, out, _ = await _run("solve", "--help", environ={})
+    code, out, _ = await run_command("solve", "--help", environ={})
 
     text = " ".join(out.split())
     assert code == 0
@@ -140,7 +140,7 @@ async def test_help_tells_exit_codes() -> None:
 
 async def test_sandbox_is_one_of_the_commands() -> None:
     """The sandbox is started by the same command."""
-    code, out, _ = await _run("sandbox", "--help", environ={})
+    code, out, _ = await run_command("sandbox", "--help", environ={})
 
     assert (code, "--dialect" in out) == (0, True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -89,6 +89,7 @@ def test_never_younger_than_it_is(
     ("rule", "has_callback", "name"),
     [
         *[(FreshnessRule(seconds, 3), True, "fresh_for") for seconds in (0.0, -1.0, math.nan, math.inf)],
+        (FreshnessRule(cast(float, "45"), 3), True, "fresh_for"),
         *[(FreshnessRule(45.0, tries), True, "fresh_tries") for tries in (0, -1, True)],
         (FreshnessRule(10.0, 3), False, "fresh_for"),
     ],

@@ -14,6 +14,7 @@ from client.errors import (
     SlowDownError,
     SubmitUnknownError,
     TaskFailedError,
+    TaskParametersError,
     TaskTimedOutError,
     UnsolvableError,
     WrongKeyError,
@@ -45,7 +46,8 @@ def _local(provider: str = "capsolver", task_id: TaskId | None = "task-1") -> Lo
     [
         ("ERROR_CAPTCHA_UNSOLVABLE", UnsolvableError),
         ("ERROR_TASKID_INVALID", UnsolvableError),
-        ("ERROR_PROXY_BANNED", TaskFailedError),
+        ("ERROR_PROXY_BANNED", TaskParametersError),
+        ("ERROR_ZERO_CAPTCHA_FILESIZE", TaskParametersError),
         ("ERROR_INVALID_TASK_DATA", TaskFailedError),
         ("ERROR_NOBODY_KNOWS", TaskFailedError),
         (NO_ANSWER, TaskTimedOutError),

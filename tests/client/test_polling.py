@@ -15,7 +15,9 @@ from client import (
     WrongKeyError,
 )
 from client.gate import KeyGate
+from client.providers import KeyLimits
 from client.sandbox import Sandbox, Settings
+from client.timing import Timing
 from tests.client.support import (
     CREATED,
     PENDING,
@@ -173,11 +175,11 @@ async def test_number_of_polls_is_limited() -> None:
 
 async def test_polls_of_all_tasks_share_one_rate() -> None:
     """Turns of one key are spread evenly, however many tasks wait."""
-    gate = KeyGate(50.0, time.monotonic)
+    gate = KeyGate(KeyLimits(requests_per_second=50.0), Timing(clock=time.monotonic), "capsolver")
     times = []
 
-    for _ in range(6):
-        await gate.turn()
+    for number in range(6):
+        assert await gate.poll_turn(time.monotonic() + 10.0, is_first=number % 2 == 0)
         times.append(time.monotonic())
 
     assert all(later - earlier >= 0.015 for earlier, later in pairwise(times))

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from client.connection import ReceiverConnection
+from client.errors import ReceiverUnavailableError
+from client.frames import StreamFrame, Subscribed
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.subscription import Reader
 from client.timing import Timing
@@ -71,6 +74,45 @@ async def test_stops_with_the_last_wait(receiver: RunningReceiver) -> None:
         reader.add(task["ref"], task["cursor"], waiting)
         await eventually(lambda: waiting.told == ["ready"])
         reader.remove(task["ref"], waiting)
+
+
+class BreaksOnce:
+    """A connection whose first subscription breaks when `breaks` is set; later ones stay silent."""
+
+    def __init__(self) -> None:
+        self.breaks = asyncio.Event()
+        self.opened = 0
+        self._frames: list[StreamFrame] = [Subscribed(id=0, cursor="c0")]
+
+    @asynccontextmanager
+    async def subscription(self) -> AsyncIterator[BreaksOnce]:
+        """Itself."""
+        self.opened += 1
+        yield self
+
+    async def send(self, frame: Any) -> None:
+        """Takes anything."""
+
+    async def receive(self) -> StreamFrame:
+        """That it is subscribed, and then nothing until it breaks."""
+        if self._frames:
+            return self._frames.pop()
+        await (self.breaks if self.opened == 1 else asyncio.Event()).wait()
+        raise ReceiverUnavailableError("the websocket is gone")
+
+
+async def test_stops_though_the_websocket_breaks_just_then() -> None:
+    """A break in the same turn of the loop as the last wait's end does not keep the reader, or its client, alive."""
+    connection, waiting = BreaksOnce(), Waiting()
+    async with asyncio.timeout(5.0), asyncio.TaskGroup() as owner:
+        reader = Reader(cast(ReceiverConnection, connection), owner, _HURRIED)
+        reader.add("ref-1", "c0", waiting)
+        await eventually(lambda: waiting.steps == ["reader.connected"])
+        connection.breaks.set()
+        await asyncio.sleep(0)
+        reader.remove("ref-1", waiting)
+
+    assert connection.opened == 1
 
 
 async def test_names_come_and_go_in_one_frame_each() -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,13 @@ async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
     """A receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
+
+
+@pytest.fixture
+def full_disk() -> Iterator[int]:
+    """What takes no byte."""
+    with Path("/dev/full").open("wb") as full:
+        yield full.fileno()
 
 
 @asynccontextmanager
@@ -144,6 +151,18 @@ async def test_a_closed_pipe_ends_it_quietly(receiver: RunningReceiver, argument
         _, err = await process.communicate()
 
     assert (process.returncode, "rror" in err.decode()) == (0, False)
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []])
+async def test_a_full_disk_is_told_in_one_line(receiver: RunningReceiver, full_disk: int, arguments: list[str]) -> None:
+    """It ends with 1 and says from where the result that could not be written is shown again; no traceback."""
+    await ended(receiver)
+    async with watching(receiver.url, "--since", "start", *arguments, stdout=full_disk) as process:
+        _, err = await process.communicate()
+
+    assert process.returncode == 1
+    last = err.decode().splitlines()[-1]
+    assert last == "client: cannot write to standard output: No space left on device; go on with --since start"
 
 
 async def test_a_receiver_that_comes_back(tmp_path: Path) -> None:

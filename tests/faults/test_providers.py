@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 from client.providers import DIALECTS
+from receiver.observing import AddShapes
+from receiver.shapes import Shape, ShapeRecord
 from tests.faults.commands import run_command
+from tests.receiver.storage.stores import NOW, running_store
 
 
 async def test_all_are_listed(tmp_path: Path) -> None:
@@ -37,3 +40,41 @@ async def test_those_of_the_file_are_among_them(tmp_path: Path) -> None:
     assert "https://mine.example" in shown.out
     refused = await run_command(tmp_path, "providers", "nobody")
     assert refused.refusal.startswith("unknown provider 'nobody': expected one of")
+
+
+async def test_what_was_observed_stands_beside_it(tmp_path: Path) -> None:
+    """The shapes of callbacks, below what is known of the provider; for one without callbacks that there are none."""
+    shape = Shape("POST", "application/json", "JSON {errorId: integer, taskId: string}")
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(AddShapes(records=[ShapeRecord("capsolver", shape, 7, 7, NOW, NOW)]))
+    settings = {"DATABASE": str(tmp_path / "receiver.db")}
+
+    async def shown(*arguments: str) -> str:
+        """What the command tells."""
+        return (await run_command(tmp_path, "providers", "--observed", *arguments, **settings)).out
+
+    everything, one, other = [await shown(*names) for names in ((), ("capsolver",), ("anticaptcha",))]
+    as_json = json.loads(await shown("capsolver", "--json"))
+
+    told = f"    POST application/json: {shape.fields}\n      about 7 callbacks, readable, on 2023-11-14\n"
+    assert (told in everything, one.endswith(f"callbacks that came here:\n{told}")) == (True, True)
+    assert other.endswith("callbacks that came here: none\n")
+    assert as_json["observed"] == [
+        {
+            "method": "POST",
+            "contentType": "application/json",
+            "fields": shape.fields,
+            "callbacks": 7,
+            "readable": 7,
+            "firstSeen": "2023-11-14T22:13:20+00:00",
+            "lastSeen": "2023-11-14T22:13:20+00:00",
+        }
+    ]
+
+
+async def test_without_a_database_nothing_was_observed(tmp_path: Path) -> None:
+    """The refusal says where it was looked for, and none is made."""
+    refused = await run_command(tmp_path, "providers", "--observed", DATABASE=str(tmp_path / "none.db"))
+
+    assert refused.refusal.startswith(f"{tmp_path / 'none.db'}: there is no database")
+    assert not (tmp_path / "none.db").exists()

@@ -180,6 +180,20 @@ async def test_without_a_running_application_it_is_unavailable(tmp_path: Path) -
         await receiver.task("any")
 
 
+async def test_after_the_application_has_ended_it_is_unavailable(mounted: Mounted) -> None:
+    """The store is closed then: a client that lives on is told so, and polls, rather than fail or wait for nothing."""
+    registered = await mounted.register()
+    await mounted.runner.cleanup()
+
+    with pytest.raises(ReceiverUnavailableError, match="not running"):
+        await mounted.receiver.task(registered.ref)
+    with pytest.raises(ReceiverUnavailableError, match="not running"):
+        await mounted.receiver.results(Subscribe(id=1), wait_seconds=0)
+    with pytest.raises(ReceiverUnavailableError, match="not running"):
+        async with mounted.receiver.subscription() as opened:
+            await opened.send(Subscribe(id=1))
+
+
 async def test_shutdown_ends_the_subscription(mounted: Mounted) -> None:
     """Whoever reads is told that the receiver is unavailable, and may go on with another one."""
     async with mounted.receiver.subscription() as opened, asyncio.TaskGroup() as group:

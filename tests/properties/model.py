@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
 from client.providers.readings import TaskId
-from receiver.records import DELIVERIES_KEPT
+from receiver.records import DELIVERIES_KEPT, SECOND, Removed
 from tests.properties.steps import (
     UNKNOWN_FINAL_AFTER,
     Bind,
@@ -19,6 +19,7 @@ from tests.properties.steps import (
     Expire,
     Forget,
     Hint,
+    Prune,
     Register,
     Report,
     Says,
@@ -43,11 +44,17 @@ class Outcome(NamedTuple):
 
 
 class Place(NamedTuple):
-    """One place in the log; `ref` is empty where the result was forgotten."""
+    """One place in the log, with its time; `ref` is empty where the result was forgotten, or nobody can see it."""
 
     kind: str
     ref: str
     outcome: Outcome | None
+    at: int
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the store has it yet: a hint whose task is gone stays until its turn comes."""
+        return bool(self.ref) or self.kind == "hint"
 
 
 @dataclass
@@ -68,6 +75,7 @@ class Known:
     is_hinted: bool = False
     joined: str | None = None
     outcome: Outcome | None = None
+    ended: int = 0
     position: int | None = None
     deliveries: list[tuple[str | None, str]] = field(default_factory=list)
 
@@ -94,11 +102,13 @@ class ProblemError(Exception):
 
 
 class Model:
-    """All tasks, and the log of results."""
+    """All tasks, and the log of results, of which what is not behind `floor` was pruned; `all` ever registered."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Known] = {}
+        self.all: dict[str, Known] = {}
         self.log: list[Place] = []
+        self.floor = 0
         self.now = 0
         self._forgotten_refs: set[str] = set()
         self._forgotten_ids: set[tuple[str, str]] = set()
@@ -115,11 +125,13 @@ class Model:
             Expire: self._expire,
             Forget: self._forget,
             Hint: self._hint_step,
+            Prune: self._prune,
         }
         try:
             verdict, task = steps[type(step)](step)
         except ProblemError as problem:
             return ("problem", str(problem))
+        self.all |= self.tasks
         return (verdict, None if task is None else task.seen())
 
     def found(self, ref: str) -> Known | None:
@@ -215,11 +227,57 @@ class Model:
     def _forget_task(self, task: Known) -> None:
         for joined in [other for other in self.tasks.values() if other.joined == task.ref]:
             self._forget_task(joined)
+        self._blank(0, {task.ref})
+        self.log.append(Place("deleted", task.ref, None, self.now))
+        self._remove(task)
+
+    def _blank(self, after: int, refs: set[str]) -> None:
+        """Nobody sees what stands behind a position of these tasks any more, but for their deletions."""
         self.log = [
-            Place(place.kind, "", None) if place.ref == task.ref and place.kind != "deleted" else place
-            for place in self.log
+            place._replace(ref="", outcome=None)
+            if number > after and place.ref in refs and place.kind != "deleted"
+            else place
+            for number, place in enumerate(self.log, start=1)
         ]
-        self.log.append(Place("deleted", task.ref, None))
+
+    def _prune(self, step: Prune) -> tuple[Removed | None, None]:
+        floor = entries = 0
+        for number, place in enumerate(self.log, start=1):
+            if number <= self.floor or not place.is_kept:
+                continue
+            is_old = number <= step.until or place.at <= self.now - step.seconds * SECOND
+            if entries == step.limit or not is_old:
+                break
+            floor, entries = number, entries + 1
+        if not entries:
+            return None, None
+        doomed = self._doomed(floor)
+        self.floor = floor
+        self._blank(floor, doomed)
+        for ref in doomed:
+            self._remove(self.tasks[ref])
+        return Removed(tasks=len(doomed), entries=entries), None
+
+    def _doomed(self, until: int) -> set[str]:
+        """The tasks that ended up to a position, and those joined to them, if they ended by then."""
+        reached = {place.ref for place in self.log[self.floor : until] if place.kind == "result"}
+        doomed = {
+            task.ref
+            for task in self.tasks.values()
+            if task.ref in reached
+            and task.position is not None
+            and task.position <= until
+            and (task.joined is None or task.joined not in self.tasks)
+        }
+        while more := {
+            task.ref
+            for task in self.tasks.values()
+            if task.joined in doomed and (task.position or 0) <= until and task.ref not in doomed
+        }:
+            doomed |= more
+        return doomed
+
+    def _remove(self, task: Known) -> None:
         del self.tasks[task.ref]
         self._keys = {key: value for key, value in self._keys.items() if value[1] != task.ref}
         self._forgotten_refs.add(task.ref)
@@ -287,7 +345,7 @@ class Model:
         owner.id, owner.joined = None, task.ref
         task.is_open = True
         if owner.outcome is not None and _weigh(task.outcome, owner.outcome) == "accepted":
-            self._publish(task, owner.outcome)
+            self._publish(task, owner.outcome, owner.ended)
 
     def _settle_report(self, task: Known, source: str, says: Says, *, unknown_final_after: int) -> str:
         is_final = source == "submit" or (says[0] == "unknown" and self.now >= task.created + unknown_final_after)
@@ -303,9 +361,10 @@ class Model:
             task.is_disputed, task.poll = verdict == "disagreed", None
         return verdict
 
-    def _publish(self, task: Known, outcome: Outcome) -> None:
+    def _publish(self, task: Known, outcome: Outcome, ended: int | None = None) -> None:
         task.outcome = outcome._replace(supersedes=task.position)
-        self.log.append(Place("result", task.ref, task.outcome))
+        task.ended = self.now if ended is None else ended
+        self.log.append(Place("result", task.ref, task.outcome, task.ended))
         task.position, task.poll = len(self.log), None
 
     def _hint(self, task: Known) -> None:
@@ -313,7 +372,7 @@ class Model:
         if task.is_hinted or is_settled:
             return
         task.is_hinted, task.poll = True, self.now
-        self.log.append(Place("hint", task.ref, None))
+        self.log.append(Place("hint", task.ref, None, self.now))
 
 
 def _weigh(known: Outcome | None, new: Outcome) -> str:

@@ -18,6 +18,8 @@ from receiver.registrations import Expire as ExpireCommand
 from receiver.registrations import Forget as ForgetCommand
 from receiver.registrations import Register as RegisterCommand
 from receiver.registrations import Report as ReportCommand
+from receiver.retention import Prune as PruneCommand
+from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Expire",
     "Forget",
     "Hint",
+    "Prune",
     "Register",
     "Report",
     "Says",
@@ -110,7 +113,16 @@ class Hint:
     ref: str
 
 
-Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | Hint
+@dataclass(frozen=True)
+class Prune:
+    """One step of retention: the oldest places of the log up to a position, or that are so old."""
+
+    until: int
+    seconds: int
+    limit: int
+
+
+Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | Hint | Prune
 
 
 def command_of(step: Step, now: int) -> Command[Any]:
@@ -134,6 +146,10 @@ def command_of(step: Step, now: int) -> Command[Any]:
             return ExpireCommand(now=now, limit=1000)
         case Forget():
             return ForgetCommand(ref=step.ref, now=now)
+        case Prune():
+            old = now - step.seconds * SECOND
+            taken = horizon(now=now, results=old)
+            return PruneCommand(horizon=taken, until=step.until, limit=step.limit)
         case Hint():
             return HintTask(ref=step.ref, now=now)
 

@@ -14,9 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from receiver.errors import ReceiverError
+from receiver.errors import CursorGoneError, ReceiverError
 from receiver.ledger import Command
-from receiver.records import SECOND, ResultFilter
+from receiver.records import SECOND, Page, ResultFilter
 from receiver.storage.sqlite import SqliteStore
 from tests.properties.model import Model, Place
 from tests.properties.steps import (
@@ -26,6 +26,7 @@ from tests.properties.steps import (
     Expire,
     Forget,
     Hint,
+    Prune,
     Register,
     Report,
     Step,
@@ -69,6 +70,10 @@ steps = st.one_of(
     st.builds(Expire),
     st.builds(Forget, ref=any_ref),
     st.builds(Hint, ref=any_ref),
+    # The position is counted from the end of the log, until the machine puts one in its place.
+    st.builds(
+        Prune, until=st.integers(0, 12), seconds=st.sampled_from([0, 5, 30, 120, 10**6]), limit=st.integers(1, 5)
+    ),
 )
 filters = st.sampled_from(
     [
@@ -116,12 +121,13 @@ class Life:
 
 @dataclass
 class Reader:
-    """One that reads the log as it grows; `seen` are the places that it was given."""
+    """One that reads the log as it grows; `seen` are the places that it was given, `gaps` those it was told of."""
 
     only: ResultFilter
     start: int
-    cursor: str | None
+    cursor: str
     seen: list[int] = field(default_factory=list)
+    gaps: set[int] = field(default_factory=set)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -164,8 +170,8 @@ class StoreMachine(RuleBasedStateMachine):
         """What was answered is there after the file was closed and opened again; one more reader begins."""
         self.life.end()
         self.life = Life(self.path)
-        cursor = self.life.call(self.life.store.head()) if is_from_now else None
-        self.readers.append(Reader(only, len(self.model.log) if is_from_now else 0, cursor))
+        start = len(self.model.log) if is_from_now else self.model.floor
+        self.readers.append(Reader(only, start, self.life.store.cursor_at(start)))
 
     @invariant()
     def tasks_agree(self) -> None:
@@ -190,7 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
         expected = [
             (position, place.kind, place.ref, place.outcome)
             for position, place in enumerate(self.model.log, start=1)
-            if place.ref
+            if place.ref and position > self.model.floor
         ]
         assert [
             (
@@ -204,7 +210,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert _position(self.life.call(self.life.store.head())) == len(self.model.log)
 
     def teardown(self) -> None:
-        """Each reader has seen, or still sees, every place that its filter wants, and each only once."""
+        """Each reader has seen, or still sees, every place that its filter wants, or was told of a gap; each once."""
         try:
             # Where the model and the store went apart, that is what is to be told.
             for reader in self.readers if self.is_in_step else ():
@@ -216,7 +222,9 @@ class StoreMachine(RuleBasedStateMachine):
                 }
                 forgotten = {position for position, place in enumerate(self.model.log, start=1) if not place.ref}
                 assert len(reader.seen) == len(set(reader.seen))
-                assert wanted <= set(reader.seen) <= wanted | forgotten
+                assert wanted <= {*reader.seen, *reader.gaps}
+                assert set(reader.seen) <= wanted | forgotten
+                assert not reader.gaps & {*reader.seen, *range(self.model.floor + 1, len(self.model.log) + 1)}
         finally:
             self.life.end()
             self.folder.cleanup()
@@ -237,7 +245,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def _read(self, reader: Reader, limit: int) -> bool:
         after = reader.cursor
-        page = await self.life.store.results(after, limit=limit, only=reader.only)
+        page, gap = await self._page(reader, limit)
+        if gap is not None:
+            missed = {*range(_position(after) + 1, _position(gap) + 1)}
+            assert missed
+            if reader.cursor == after:
+                reader.gaps |= missed
+                reader.cursor = gap
+            return True
+        assert page is not None
         places = [_position(entry.cursor) for entry in page.entries]
         assert places == sorted(set(places))
         assert all(_position(after) < place <= _position(page.cursor) for place in places)
@@ -246,6 +262,13 @@ class StoreMachine(RuleBasedStateMachine):
             reader.seen += places
             reader.cursor = page.cursor
         return page.more
+
+    async def _page(self, reader: Reader, limit: int) -> tuple[Page | None, str | None]:
+        """The next page, or where it goes on behind a gap."""
+        try:
+            return await self.life.store.results(reader.cursor, limit=limit, only=reader.only), None
+        except CursorGoneError as error:
+            return None, error.resumes_at
 
     async def _read_to_the_end(self, reader: Reader) -> None:
         while await self._read(reader, 3):
@@ -258,7 +281,7 @@ class StoreMachine(RuleBasedStateMachine):
             return False
         if only in (ResultFilter(), ResultFilter(hints=True)):
             return True
-        task = self.model.tasks[place.ref]
+        task = self.model.all[place.ref]
         is_named = task.ref in (only.refs or ())
         is_asked = only.provider is not None or bool(only.tags)
         return is_named or (is_asked and only.provider in (None, task.provider) and set(only.tags) <= set(task.tags))
@@ -277,6 +300,8 @@ class StoreMachine(RuleBasedStateMachine):
                 return replace(step, ref=_recent(self.with_url, step.ref))
             case Expire():
                 return step
+            case Prune():
+                return replace(step, until=max(0, len(self.model.log) - step.until) if step.until else 0)
             case _:
                 return replace(step, ref=_recent(self.refs, step.ref))
 

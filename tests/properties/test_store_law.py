@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from receiver.errors import StoreFailedError
+from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.ledger import Command
 from receiver.records import ResultFilter
 from receiver.registrations import Forget
+from receiver.retention import Prune
 from receiver.storage.sqlite import SqliteStore
+from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 
 TASKS = 240
@@ -37,6 +39,23 @@ class Reader:
     only: ResultFilter
     chance: random.Random
     seen: list[int] = field(default_factory=list)
+    missed: set[int] = field(default_factory=set)
+
+    async def read_on(self, written: asyncio.Event) -> None:
+        """The same beside retention: it notes what a gap says that it missed, and goes on behind."""
+        cursor = self.store.cursor_at(0)
+        is_last = False
+        while not is_last:
+            is_last = written.is_set()
+            try:
+                page = await self.store.results(cursor, limit=self.chance.randint(1, 9), only=self.only)
+            except CursorGoneError as gap:
+                self.missed |= {*range(position(cursor) + 1, position(gap.resumes_at) + 1)}
+                cursor, is_last = gap.resumes_at, False
+                continue
+            self.seen += [position(entry.cursor) for entry in page.entries]
+            is_last = is_last and not page.more
+            cursor = page.cursor
 
     async def read(self, written: asyncio.Event) -> None:
         """Reads on until the log ends and nothing more will be written."""
@@ -100,3 +119,39 @@ async def test_readers_beside_writers_see_each_result_once(tmp_path: Path, seed:
 
     assert [reader.seen for reader in readers] == in_the_log
     assert len(in_the_log[0]) > TASKS * 0.8
+
+
+async def prune_now_and_then(stores: Sequence[SqliteStore], chance: random.Random, written: asyncio.Event) -> None:
+    """Prunes all but a short end of the log, now in one process, now in the other, until all was written."""
+    taken = horizon()
+    while not written.is_set():
+        store = chance.choice(stores)
+        end = position(await store.head())
+        await stored(store, Prune(horizon=taken, until=end - chance.randint(5, 40), limit=chance.randint(1, 30)))
+        await asyncio.sleep(chance.random() / 100)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_readers_beside_retention_see_each_result_once_or_are_told(tmp_path: Path, seed: int) -> None:
+    """While two processes write and prune, what a reader did not see was in a gap, and nothing was in both."""
+    chance = random.Random(seed)
+    written = asyncio.Event()
+    async with running_store(tmp_path / "receiver.db") as one, running_store(tmp_path / "receiver.db") as other:
+        readers = [Reader(store, FILTERS[0], random.Random(chance.random())) for store in (one, other) * 3]
+        async with asyncio.TaskGroup() as group:
+            for reader in readers:
+                group.create_task(reader.read_on(written))
+            group.create_task(write_all([one, other], chance, written))
+            group.create_task(prune_now_and_then([one, other], chance, written))
+        left = {position(entry.cursor) for entry in await whole_log(one, FILTERS[0])}
+        # One that was there before all else, and reads only now: it missed what is gone, and no more.
+        late = Reader(other, FILTERS[0], random.Random(seed))
+        await late.read_on(written)
+
+    assert set(late.seen) == left
+    assert late.missed
+    assert max(late.missed) < min(left)
+    for reader in readers:
+        assert reader.seen == sorted(set(reader.seen))
+        assert not reader.missed & {*reader.seen, *left}
+        assert left <= set(reader.seen)

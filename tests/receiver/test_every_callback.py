@@ -5,15 +5,19 @@ The messages, and what must come of them, are those of `tests.client.providers.w
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from client.providers import DIALECTS
 from client.providers.readings import Bare, Failed, Pending, Ready
+from receiver.app import new_ref
+from receiver.tokens import Kind, make_token
 from tests.client.providers.wire_facts import CALLBACKS, Delivered
 from tests.support import Answer, Api, RunningReceiver, running_receiver
 
@@ -153,3 +157,72 @@ async def test_other_methods_are_refused(api: Api, provider: str) -> None:
     answer = await api.send(other, f"{task['callbackUrl']}?id=1&code=abc", key=None, data=b"id=1&code=abc")
 
     assert (answer.status, answer.headers["Allow"]) == (405, ", ".join(sorted(rule.methods)))
+
+
+async def test_a_bare_answer_to_a_task_of_no_type_is_what_was_said(api: Api) -> None:
+    """Nobody knows what a poll would bring, so the answer is kept as it is."""
+    task = await api.register(provider="twocaptcha")
+
+    await deliver(api, task["callbackUrl"], "twocaptcha", body=b"id=73043008354&code=44795sds")
+
+    assert (await api.task(task["ref"]))["solution"] == {"code": "44795sds"}
+
+
+async def test_another_bare_answer_disagrees_and_one_behind_a_poll_is_late(api: Api) -> None:
+    """Both are acknowledged and change nothing."""
+    called, polled = [await registered(api, "twocaptcha") for _ in range(2)]
+    answer = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
+    report = {"source": "poll", "taskId": 2, "answer": answer}
+    await api.send("PUT", f"/v1/tasks/{polled['ref']}/outcome", json=report)
+
+    statuses = [
+        (await deliver(api, task["callbackUrl"], "twocaptcha", body=body)).status
+        for task, body in (
+            (called, b"id=1&code=44795sds"),
+            (called, b"id=1&code=other"),
+            (polled, b"id=2&code=44795sds"),
+        )
+    ]
+
+    assert statuses == [200, 200, 200]
+    assert (await api.task(called["ref"]))["solution"] == {"text": "44795sds"}
+    assert (await api.task(polled["ref"]))["source"] == "poll"
+    timeline = (await api.send("GET", f"/v1/tasks/{polled['ref']}/timeline")).body
+    assert b'"late"' in timeline
+
+
+async def test_a_bare_answer_on_a_standing_url(tmp_path: Path) -> None:
+    """An unknown id makes the task with what was said; an attached one has its type."""
+    key = "a key that signs the tokens of these tests"
+    token = make_token(Kind.STANDING, new_ref(), "twocaptcha", key.encode())
+    async with running_receiver(tmp_path / "receiver.db", signing_keys=key) as api:
+        url = f"{api.url}/callback/twocaptcha/{token}"
+        await api.register(provider="twocaptcha", taskId=7, type="ImageToTextTask")
+        statuses = [
+            (await deliver(api, url, "twocaptcha", body=body)).status
+            for body in (b"id=7&code=44795sds", b"id=8&code=44795sds&rate=0.00299")
+        ]
+        known, unknown = await api.task("7"), await api.task("8")
+
+    assert statuses == [200, 200]
+    assert (known["solution"], known["taskId"]) == ({"text": "44795sds"}, 7)
+    assert (unknown["solution"], unknown["taskId"]) == ({"code": "44795sds"}, 8)
+
+
+async def test_a_form_without_content_type_and_user_agent(api: Api) -> None:
+    """As 2captcha was once seen to send it (PROVIDERS.md 2.2)."""
+    task = await registered(api, "twocaptcha")
+    address = urlsplit(task["callbackUrl"])
+    body = b"id=73043008354&code=44795sds&rate=0.00299"
+    head = (
+        f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(head.encode() + body)
+    async with asyncio.timeout(5):
+        answer = await reader.readline()
+    writer.transport.abort()
+
+    assert answer.split()[1] == b"200"
+    assert (await api.task(task["ref"]))["solution"] == {"text": "44795sds"}

@@ -16,7 +16,7 @@ from client.providers.v1_family import V1Dialect
 __all__ = ["BARE", "CAPTCHAAI", "RUCAPTCHA", "RUCAPTCHAV1", "TWOCAPTCHA", "TWOCAPTCHAV1", "UCAPTCHA"]
 
 _FORM = CallbackRule(shape="code")
-_BANS = MappingProxyType({**FAMILY_CODES, "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 300.0)})
+_BANS = MappingProxyType({**FAMILY_CODES, "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 300.0, is_ban=True)})
 _POLLS = PollPlan(
     first_after_seconds=5.0,
     # Answers take 90 s at most, those to reCAPTCHA 300 s.

@@ -67,7 +67,7 @@ def test_errors_about_the_request_end_nothing(
     """An error about the key, the balance or the request is no outcome; it says what to do and for how long."""
     reading = dialect.read_task_result({"errorId": 1, "errorCode": code, "errorDescription": "why"})
 
-    assert reading == Refused(1, code, "why", reaction, about, pause_seconds)
+    assert reading == Refused(1, code, "why", reaction, about, pause_seconds, code == "ERROR_IP_BANNED")
 
 
 @both

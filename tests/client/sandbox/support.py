@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 import aiohttp
 from aiohttp import web
@@ -21,8 +22,10 @@ __all__ = [
     "NOW",
     "TOKEN",
     "Catcher",
+    "Caught",
     "Reply",
     "SettableClock",
+    "ask",
     "call",
     "create_task",
     "get_task_result",
@@ -81,6 +84,17 @@ async def get_task_result(sandbox: Sandbox, created: Reply, *, key: str = KEY) -
     return await call(sandbox, "/getTaskResult", {"clientKey": key, "taskId": created.json["taskId"]})
 
 
+async def ask(
+    sandbox: Sandbox, path: str, query: Mapping[str, str] | None = None, *, form: Mapping[str, Any] | None = None
+) -> Reply:
+    """A request with a query by GET, or with a form by POST, as in.php and res.php take them."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request("POST" if form else "GET", sandbox.url + path, params=query, data=form) as response,
+    ):
+        return Reply(response.status, dict(response.headers), await response.read())
+
+
 def ordered(task: Mapping[str, Any], number: int = 0, **faults: Any) -> dict[str, Any]:
     """A task of its own content, made so by `number`, with faults ordered in it."""
     return {**task, "number": number, "sandbox": {"latencySeconds": 0, **faults}}
@@ -90,7 +104,9 @@ def ordered(task: Mapping[str, Any], number: int = 0, **faults: Any) -> dict[str
 class Caught:
     """A callback as it came in."""
 
+    method: str
     path: str
+    query: str
     headers: Mapping[str, str]
     body: bytes
 
@@ -98,6 +114,11 @@ class Caught:
     def json(self) -> Any:
         """The body as JSON."""
         return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of the form in the body, or of the query."""
+        return dict(parse_qsl(self.body.decode() or self.query, keep_blank_values=True))
 
 
 @dataclass
@@ -129,7 +150,9 @@ class Catcher:
         return [caught.json["taskId"] for caught in self.caught]
 
     async def _catch(self, request: web.Request) -> web.Response:
-        self.caught.append(Caught(request.path, dict(request.headers), await request.read()))
+        self.caught.append(
+            Caught(request.method, request.path, request.query_string, dict(request.headers), await request.read())
+        )
         if self.is_silent:
             await self._released.wait()
         return web.Response(status=self.status, headers={"Location": "/elsewhere"})

@@ -55,9 +55,9 @@ async def test_it_says_where_it_listens_and_stops_by_a_signal(number: signal.Sig
     [
         (
             "",
-            "--dialect: expected one of capkill, capmonster, capsolver, captcha69, nextcaptcha",
+            "--dialect: expected one of anticaptcha, capkill, capmonster, ",
         ),
-        ("--dialect nobody", "'nobody' is not one of 'capkill', 'capmonster', 'capsolver'"),
+        ("--dialect nobody", "'nobody' is not one of 'anticaptcha', 'capkill', 'capmonster'"),
         ("--dialect capsolver --port 70000", "'--port': 70000 is not in the range"),
         ("--dialect capsolver --callback-lost 2", "'--callback-lost': 2.0 is not in the range"),
         ("--dialect capsolver --fails nan", "fails: expected a probability"),

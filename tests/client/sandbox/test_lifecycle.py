@@ -107,6 +107,7 @@ def test_a_sandbox_of_an_unknown_dialect() -> None:
         ({"callback_timeout_seconds": 0.0}, "callback_timeout_seconds"),
         ({"error_status": 99}, "error_status"),
         ({"client_keys": frozenset({""})}, "client_keys"),
+        ({"account_webhook_url": "ftp://example.com"}, "account_webhook_url"),
     ],
 )
 def test_settings_that_make_no_sense(fields: dict[str, object], named: str) -> None:

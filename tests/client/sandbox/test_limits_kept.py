@@ -151,5 +151,6 @@ async def test_stats_are_served_and_snapshots_stay() -> None:
         "errors": {"ERROR_BAD_REQUEST": 1},
         "limitsBroken": {},
         "faults": {},
+        "reports": {},
         "polls": {created.json["taskId"]: 1},
     }

@@ -1,0 +1,74 @@
+"""`python -m client balance` and `report`: what is asked of a provider beside tasks, without a receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+
+from client.arguments import ClientArguments, Given, read_arguments
+from client.provider_api import ProviderApi, open_provider_session
+from client.providers import Dialect
+from client.providers.readings import TaskId
+from client.side_calls import ask_balance, send_report
+
+__all__ = ["balance", "report"]
+
+Answer = TypeVar("Answer")
+
+_EXIT_CODES = "Exit codes: 0 done, 1 the provider refused or failed, 2 wrong arguments, 130 interrupted."
+_NUMBER = re.compile(r"[1-9][0-9]*", re.ASCII)
+
+_provider = click.option("--provider", required=True, help="As in `solve`.")
+_provider_url = click.option(
+    "--provider-url", metavar="URL", help="Another endpoint of the provider, or a sandbox; also <PROVIDER>_URL."
+)
+
+
+@click.command(epilog=_EXIT_CODES)
+@_provider
+@_provider_url
+def balance(provider: str, provider_url: str | None) -> None:
+    """Print what is left in the account, in the provider's unit.
+
+    The client key is read from <PROVIDER>_CLIENT_KEY.
+    """
+    arguments = _arguments(provider, provider_url)
+    left = asyncio.run(_asked(arguments, lambda api: ask_balance(api, provider)))
+    click.echo(f"{left:.10f}".rstrip("0").rstrip("."))
+
+
+@click.command(epilog=_EXIT_CODES)
+@click.argument("verdict", metavar="good|bad", type=click.Choice(["good", "bad"]))
+@click.argument("task_id", metavar="TASKID")
+@_provider
+@click.option("--type", "task_type", metavar="TYPE", help="The type of the task; some providers' reports need it.")
+@_provider_url
+def report(verdict: str, task_id: str, provider: str, task_type: str | None, provider_url: str | None) -> None:
+    """Tell the provider that the answer to TASKID was right (good) or wrong (bad).
+
+    The client key is read from <PROVIDER>_CLIENT_KEY.
+    """
+    arguments = _arguments(provider, provider_url)
+    given = _task_id(arguments.dialect, task_id)
+    asyncio.run(_asked(arguments, lambda api: send_report(api, provider, given, task_type, is_good=verdict == "good")))
+
+
+def _arguments(provider: str, provider_url: str | None) -> ClientArguments:
+    return read_arguments(Given(provider=provider, provider_url=provider_url), None, os.environ)
+
+
+async def _asked(arguments: ClientArguments, ask: Callable[[ProviderApi], Awaitable[Answer]]) -> Answer:
+    async with open_provider_session() as session:
+        return await ask(ProviderApi(session, arguments.dialect, arguments.client_key, arguments.provider_url))
+
+
+def _task_id(dialect: Dialect, text: str) -> TaskId:
+    """The id with the JSON type in which the provider gives its ids, which a command line cannot tell."""
+    is_integer = getattr(dialect, "id_type", "text") == "integer" and _NUMBER.fullmatch(text) is not None
+    # Python refuses to read numbers of more than 4300 digits; no provider's id has even 40.
+    return int(text) if is_integer and len(text) <= 40 else text

@@ -1,0 +1,80 @@
+"""The shape of a right solution at each provider: a pure function of the task's type and a digest of its content.
+
+The shapes are those of the documented examples (PROVIDERS.md 3.1, 3.2, 3.6, 8; both seeds). The texts themselves are
+invented; that they follow from the content makes mixed-up answers show.
+"""
+
+from __future__ import annotations
+
+from base64 import b32encode, urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any
+
+__all__ = [
+    "SolutionOf",
+    "bare_solution",
+    "family_solution",
+    "is_recognition",
+    "onecaptcha_solution",
+    "token_solution",
+    "twocaptcha_solution",
+]
+
+SolutionOf = Callable[[str, bytes], dict[str, Any]]
+"""From the type of a task and the digest of its content to its solution."""
+
+_RECOGNITION_TYPES = frozenset({"ImageToTextTask", "VisionEngine"})
+_IMAGE_METHODS = frozenset({"post", "base64"})
+_TOKEN_ONLY = ("AntiTurnstile", "FunCaptcha")
+_USER_AGENT = "Mozilla/5.0 (sandbox)"
+
+
+def is_recognition(task_type: str) -> bool:
+    """Whether CapSolver answers this type in createTask itself: images and classifications."""
+    return task_type in _RECOGNITION_TYPES or task_type.endswith("Classification")
+
+
+def family_solution(task_type: str, digest: bytes) -> dict[str, Any]:
+    """`text` for an image, `gRecaptchaResponse` or `token` for a page, as at CapSolver (PROVIDERS.md 8)."""
+    if task_type.endswith("Classification"):
+        return {"objects": sorted({byte % 9 for byte in digest[:4]})}
+    if is_recognition(task_type):
+        return {"text": _text(digest)}
+    field = "token" if task_type.startswith(_TOKEN_ONLY) else "gRecaptchaResponse"
+    return {"userAgent": _USER_AGENT, field: _token(digest)}
+
+
+def onecaptcha_solution(task_type: str, digest: bytes) -> dict[str, Any]:
+    """The one field for text and tokens alike, and for about a third of all contents a `respKey`."""
+    answer = _text(digest) if is_recognition(task_type) else _token(digest)
+    solution: dict[str, Any] = {"gRecaptchaResponse": answer}
+    if digest[5] % 3 == 0:
+        solution["respKey"] = int.from_bytes(digest[6:9])
+    return solution
+
+
+def twocaptcha_solution(task_type: str, digest: bytes) -> dict[str, Any]:
+    """`text` for an image; a reCAPTCHA token under two names (observed in AndreiDrang/python-rucaptcha)."""
+    if is_recognition(task_type):
+        return {"text": _text(digest)}
+    token = _token(digest)
+    return {"gRecaptchaResponse": token, "token": token}
+
+
+def bare_solution(task_type: str, digest: bytes) -> dict[str, Any]:
+    """The one text that in.php and res.php know, under the name that a callback gives it (PROVIDERS.md 3.6)."""
+    return {"code": _text(digest) if task_type in _IMAGE_METHODS else _token(digest)}
+
+
+def token_solution(task_type: str, digest: bytes) -> dict[str, Any]:
+    """A token and nothing else (PROVIDERS.md 2.4, 3.7)."""
+    del task_type
+    return {"token": _token(digest)}
+
+
+def _text(digest: bytes) -> str:
+    return b32encode(digest[:5]).decode().lower()
+
+
+def _token(digest: bytes) -> str:
+    return "sandbox_" + urlsafe_b64encode(digest * 2).decode().rstrip("=")

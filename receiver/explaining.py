@@ -1,0 +1,73 @@
+"""`callback-receiver explain ID`: what happened to a task and why it still waits, read from the database file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from client.protocol import TaskTimeline
+from receiver.catalog import known_dialects
+from receiver.errors import CannotStartError, ReceiverError
+from receiver.settings import Settings, load_settings
+from receiver.storage.looking import look_up_task, opened_to_look
+from receiver.timeline import timeline_of
+
+__all__ = ["explain", "explained"]
+
+
+@click.command(epilog="Exit codes: 0 told, 1 there is no such task, 2 cannot look.")
+@click.argument("task_id", metavar="ID")
+@click.option("--provider", help="Whose taskId it is, where several providers have one.")
+@click.option("--json", "is_json", is_flag=True, help="The JSON of GET /v1/tasks/ID/timeline, for machines.")
+def explain(task_id: str, provider: str | None, is_json: bool) -> None:
+    """What happened to the task with this ref or taskId, and what it waits for.
+
+    Only reads the database file, whether the receiver runs or not.
+    """
+    told = explained(load_settings(Path.cwd(), serves=False), task_id, provider, now=time.time_ns() // 1000)
+    if told is None:
+        click.echo("callback-receiver: no task has this ref or taskId", err=True)
+        sys.exit(1)
+    for line in [told.model_dump_json(by_alias=True)] if is_json else _lines(told):
+        click.echo(line)
+
+
+def explained(settings: Settings, task_id: str, provider: str | None, *, now: int) -> TaskTimeline | None:
+    """The timeline of the task; None where there is none.
+
+    Raises:
+        CannotStartError: the database cannot be looked into, or the id is that of several tasks.
+    """
+    with opened_to_look(settings.database) as connection:
+        try:
+            found = look_up_task(connection, task_id, provider)
+        except ReceiverError as error:
+            raise CannotStartError(f"--provider: {error.detail}") from None
+    if found is None:
+        return None
+    task, history = found
+    dialect = known_dialects(settings).get(task.provider)
+    return timeline_of(task, history, None if dialect is None else dialect.polls, now=now)
+
+
+def _lines(told: TaskTimeline) -> Iterator[str]:
+    yield f"{told.provider} task {told.ref}: {told.status}{', disputed' if told.disputed else ''}"
+    for step in told.steps:
+        yield f"  {_moment(step.at)}  {step.happened}: {step.text}"
+    shown = sum(step.happened == "callback.stored" for step in told.steps)
+    if told.deliveries > shown:
+        yield f"  {told.deliveries - shown} more deliveries were only counted"
+    if told.waiting is not None:
+        left = "" if told.waiting.polls_left is None else f"; polls left: {told.waiting.polls_left}"
+        yield f"waits: {told.waiting.text}{left}"
+        if told.waiting.leased_until is not None:
+            yield f"being polled; the lease lasts until {_moment(told.waiting.leased_until)}"
+
+
+def _moment(at: datetime | None) -> str:
+    return "(time not noted)       " if at is None else at.isoformat(sep=" ", timespec="milliseconds")[:23]

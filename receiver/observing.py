@@ -1,0 +1,89 @@
+"""Records the shapes of callbacks, beside their way: no answer waits for it or depends on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from receiver.errors import ReceiverError
+from receiver.intake import Incoming
+from receiver.ledger import Ledger
+from receiver.shapes import ShapeCounts, ShapeRecord, shape_of
+from receiver.storage.protocol import Store
+
+__all__ = ["AddShapes", "Observer"]
+
+_SAVE_SECONDS = 30.0
+_GATHER_SECONDS = 1.0
+_WRITE_SECONDS = 1.5
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddShapes:
+    """Adds what was seen of the shapes of callbacks to what is known of them."""
+
+    records: Sequence[ShapeRecord]
+    refs: Sequence[str] = ()
+
+    @property
+    def weight(self) -> int:
+        """About the size of the shapes."""
+        return sum(len(record.shape.fields) for record in self.records)
+
+    def decide(self, ledger: Ledger) -> None:
+        """Nothing."""
+        ledger.add_shapes(self.records)
+
+
+class Observer:
+    """Counts the shapes of callbacks and stores them: new ones within about a second, others every 30 s.
+
+    `now` gives microseconds since 1970. What was counted since the last time is lost with a process that is killed.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], int]) -> None:
+        self._store = store
+        self._now = now
+        self._counts = ShapeCounts()
+        self._found = asyncio.Event()
+
+    def note(self, provider: str, incoming: Incoming, *, is_readable: bool) -> None:
+        """Counts a callback; if it has to be looked at for that, then once its answer is on its way."""
+        now = self._now()
+        if self._counts.must_look(provider, is_readable=is_readable, now=now):
+            asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
+
+    async def run(self) -> None:
+        """Stores what was counted until it is cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SAVE_SECONDS):
+                    await self._found.wait()
+            # New ones come together, and a stream of them is not a stream of writes.
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._found.clear()
+            await self.save()
+
+    async def save(self) -> None:
+        """Stores what was counted; what cannot be stored now is stored the next time."""
+        # Those that were noted and not yet looked at come first.
+        await asyncio.sleep(0)
+        records = self._counts.take()
+        if not records:
+            return
+        try:
+            await self._store.write(AddShapes(records=records), within_seconds=_WRITE_SECONDS)
+        except ReceiverError as error:
+            self._counts.give_back(records)
+            _log.warning("shapes.not_kept", reason=error.detail)
+
+    def _look(self, provider: str, incoming: Incoming, is_readable: bool, now: int) -> None:
+        shape = shape_of(incoming.method, incoming.headers.get("Content-Type"), incoming.query, incoming.body)
+        if self._counts.add(provider, shape, is_readable=is_readable, now=now):
+            self._found.set()

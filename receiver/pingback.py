@@ -1,0 +1,119 @@
+"""`callback-receiver pingback`: which hosts 2captcha and ruCaptcha may call back (PROVIDERS.md 2.2).
+
+It belongs to the receiver because they add a host only when they are asked from the address to which it resolves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from client.arguments import check_url, client_key_of
+from client.errors import BadArgumentError, ProviderUnreachableError
+from client.pingbacks import (
+    EVERY_HOST,
+    PINGBACK_PROVIDERS,
+    add_pingback,
+    check_host,
+    hosts_of,
+    list_pingbacks,
+    older_api,
+    read_pingbacks,
+    refusal_of_pingback,
+    remove_pingback,
+)
+from client.provider_api import ProviderApi, open_provider_session
+from client.providers import Call
+from client.providers.readings import Failed, Ready, Refused, Unknown
+from receiver.settings import load_settings
+
+__all__ = ["pingback"]
+
+_EXIT_CODES = "Exit codes: 0 done, 1 the provider refused or did not answer, 2 wrong arguments."
+
+
+@click.group()
+def pingback() -> None:
+    """Tell 2captcha or ruCaptcha which hosts they may call back; they call no others.
+
+    The client key is read from <PROVIDER>_CLIENT_KEY, as in TWOCAPTCHA_CLIENT_KEY.
+    """
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    names = " or ".join(PINGBACK_PROVIDERS)
+    url = click.option("--url", metavar="URL", help="Another host of the older API; also <PROVIDER>_V1_URL.")
+    return click.option("--provider", required=True, help=f"{names}.")(url(command))
+
+
+@pingback.command(epilog=_EXIT_CODES)
+@click.argument("host", metavar="[ADDR]", required=False)
+@_options
+def add(host: str | None, provider: str, url: str | None) -> None:
+    """Add ADDR, by default the host of RECEIVER_PUBLIC_URL. It has to be run on that host."""
+    host = _host_or_own(host)
+    _ask(provider, url, partial(add_pingback, host=host))
+    click.echo(f"{provider} may call {host}")
+
+
+@pingback.command("list", epilog=_EXIT_CODES)
+@_options
+def list_hosts(provider: str, url: str | None) -> None:
+    """Print the hosts that may be called, a line each."""
+    for host in _ask(provider, url, list_pingbacks):
+        click.echo(host)
+
+
+@pingback.command(epilog=_EXIT_CODES)
+@click.argument("host", metavar="[ADDR]", required=False)
+@click.option("--all", "is_all", is_flag=True, help="Every host of the account, also those that are not ours.")
+@_options
+def remove(host: str | None, provider: str, url: str | None, *, is_all: bool) -> None:
+    """Remove ADDR, by default the host of RECEIVER_PUBLIC_URL."""
+    if is_all and host is not None:
+        raise BadArgumentError("--all: expected either a host or --all")
+    host = EVERY_HOST if is_all else _host_or_own(host)
+    _ask(provider, url, partial(remove_pingback, host=host))
+    click.echo(f"{provider} may call {'no host' if is_all else host + ' no more'}")
+
+
+def _host_or_own(host: str | None) -> str:
+    if host is None:
+        host = urlsplit(load_settings(Path.cwd(), serves=False).public_url or "").hostname
+    if host is None:
+        raise BadArgumentError("RECEIVER_PUBLIC_URL: expected the receiver's address in it, or ADDR as an argument")
+    return check_host(host)
+
+
+def _ask(provider: str, url: str | None, make_call: Callable[[str], Call]) -> Sequence[str]:
+    """What the provider listed, once it did what it was asked.
+
+    Raises:
+        BadArgumentError: the provider has no such list, or the key or the address is missing or wrong.
+        ProviderRefusedError, ProviderUnreachableError: it did not.
+    """
+    dialect = older_api(provider)
+    variable = f"{provider.upper()}_V1_URL"
+    address = url or os.environ.get(variable) or dialect.base_url or ""
+    address = check_url("--url" if url else variable, address)
+    client_key = client_key_of(provider, None, os.environ)
+
+    async def asked() -> Any:
+        async with open_provider_session() as session:
+            api = ProviderApi(session, dialect, client_key, address)
+            return (await api.ask(make_call(client_key), partial(read_pingbacks, dialect))).said
+
+    match asyncio.run(asked()):
+        case Ready() as said:
+            return hosts_of(said)
+        case Refused() | Failed() | Unknown() as said:
+            raise refusal_of_pingback(provider, said)
+        case _:
+            raise ProviderUnreachableError(f"{provider}: it did not say whether it was done")

@@ -1,0 +1,75 @@
+"""`callback-receiver prune`: what retention would take now, and taking it, whether the receiver runs or not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import click
+
+from receiver.app import lives_of, microseconds_now
+from receiver.logs import configure_logs
+from receiver.records import Horizon, Removed, Survey, time_view
+from receiver.retention import prune
+from receiver.settings import Settings, load_settings
+from receiver.standing import open_store
+from receiver.storage.survey import survey
+
+__all__ = ["prune_command"]
+
+_NAMES = ("finished tasks", "places in the log", "solutions", "bodies of deliveries", "stray deliveries", "tombstones")
+
+
+@click.command("prune", epilog="Exit codes: 0 done, 1 failed for a reason that may pass, 2 refused.")
+@click.option(
+    "--apply/--dry-run", "is_applied", default=False, help="Remove it, or only tell what would go (the default)."
+)
+def prune_command(*, is_applied: bool) -> None:
+    """Remove what is older than the settings say, as a running receiver does by itself.
+
+    Works on the database file, beside a running receiver too.
+    """
+    settings = load_settings(Path.cwd(), serves=False)
+    configure_logs("console")
+    horizon = lives_of(settings).horizon(microseconds_now())
+    if is_applied:
+        told = asyncio.run(_apply(settings, horizon))
+        click.echo(f"removed: {_counts(told)}")
+        return
+    found = asyncio.run(survey(settings.database, horizon))
+    click.echo(f"would go: {_counts(found.removed)}")
+    for line in _details(found):
+        click.echo(line)
+    if any(found.removed):
+        click.echo("nothing was changed; to remove it: callback-receiver prune --apply", err=True)
+
+
+async def _apply(settings: Settings, horizon: Horizon) -> Removed:
+    """What went; progress goes to standard error, once a second."""
+    gone = Removed()
+    told_at = time.monotonic()
+
+    def tell(removed: Removed) -> None:
+        nonlocal gone, told_at
+        gone = removed
+        if time.monotonic() - told_at >= 1:
+            told_at = time.monotonic()
+            click.echo(f"so far: {_counts(gone)}", err=True)
+
+    async with open_store(settings, horizon.now) as store:
+        await prune(store, horizon, tell)
+    return gone
+
+
+def _counts(removed: Removed) -> str:
+    parts = [f"{count:,} {name}" for count, name in zip(removed, _NAMES, strict=True) if count]
+    return ", ".join(parts) or "nothing"
+
+
+def _details(found: Survey) -> list[str]:
+    lines = [f"answers and bodies: {found.size:,} bytes"] if found.size else []
+    if found.oldest is not None and found.newest is not None:
+        oldest, newest = (time_view(at).isoformat(timespec="seconds") for at in (found.oldest, found.newest))
+        lines.append(f"places in the log: from {oldest} to {newest}")
+    return lines

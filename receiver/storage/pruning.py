@@ -1,0 +1,153 @@
+"""Retention in SQLite: finds what is old, and removes a little of it in the transaction of the caller.
+
+The log goes from its oldest end only, however the times in it stand: so one position, the floor, says what is kept, and
+a cursor before it has missed something while one at it has not. Each kind is found first and then removed, so that a
+reader can see whether there is anything to do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
+from receiver.records import Horizon, Removed, TaskKey
+from receiver.storage import pruning_statements as pruning
+from receiver.storage import statements as sql
+
+__all__ = ["FLOOR", "SOLUTIONS_FLOOR", "Removal", "prunable", "prune", "read_mark"]
+
+FLOOR = "floor"
+"""Where it is noted behind which position everything is kept."""
+
+SOLUTIONS_FLOOR = "solutions_floor"
+"""The same for solutions, of which there are none before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a step removed, what of quotas (name, rows, bytes) is free again, and the tasks that are no more."""
+
+    removed: Removed
+    given_back: Sequence[tuple[str, int, int]] = ()
+    forgotten: Sequence[TaskKey] = ()
+
+
+def prunable(connection: sqlite3.Connection, horizon: Horizon) -> int | None:
+    """See `Store.prunable`."""
+    row = connection.execute(pruning.SELECT_SURPLUS, (horizon.most_finished,)).fetchone()
+    until = 0 if row is None else int(row[0])
+    is_needed = (
+        _old_entries(connection, FLOOR, horizon.results, until, 1) is not None
+        or _old_entries(connection, SOLUTIONS_FLOOR, horizon.solutions, 0, 1) is not None
+        or bool(_old_bodies(connection, horizon, 1))
+        or _old_strays(connection, horizon, 1) is not None
+        or bool(_old_tombstones(connection, horizon, 1))
+    )
+    return until if is_needed else None
+
+
+def prune(connection: sqlite3.Connection, horizon: Horizon, until: int, limit: int) -> Removal | None:
+    """See `Ledger.prune`."""
+    position = _old_entries(connection, FLOOR, horizon.results, until, limit)
+    if position is not None:
+        return _remove_entries(connection, position, horizon.now)
+    position = _old_entries(connection, SOLUTIONS_FLOOR, horizon.solutions, 0, limit)
+    if position is not None:
+        return _remove_solutions(connection, position)
+    if bodies := _old_bodies(connection, horizon, limit):
+        return _remove_bodies(connection, bodies)
+    if (stray := _old_strays(connection, horizon, limit)) is not None:
+        return _remove_strays(connection, stray)
+    if tombstones := _old_tombstones(connection, horizon, limit):
+        connection.execute(pruning.DELETE_TOMBSTONES, (_json(tombstones),))
+        return Removal(Removed(tombstones=len(tombstones)))
+    return None
+
+
+def read_mark(connection: sqlite3.Connection, name: str) -> int:
+    """The position noted under FLOOR or SOLUTIONS_FLOOR."""
+    row = connection.execute(sql.SELECT_META, (name,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _old_entries(connection: sqlite3.Connection, mark: str, horizon: int, until: int, limit: int) -> int | None:
+    """The last of the oldest entries behind the mark that are old, or not behind `until`."""
+    after = max(read_mark(connection, mark), read_mark(connection, FLOOR))
+    rows = connection.execute(pruning.SELECT_ENTRY_TIMES, (after, limit)).fetchall()
+    # An entry without a time is of an older version, of which nothing more is known.
+    return _last_of_prefix(rows, lambda position, time: position <= until or time is None or time <= horizon)
+
+
+def _last_of_prefix(rows: Sequence[tuple[int, int | None]], is_old: Any) -> int | None:
+    last = None
+    for key, time in rows:
+        if not is_old(key, time):
+            break
+        last = key
+    return last
+
+
+def _remove_entries(connection: sqlite3.Connection, position: int, now: int) -> Removal:
+    run = connection.execute
+    after = read_mark(connection, FLOOR)
+    doomed = run(pruning.SELECT_DOOMED, {"after": after, "until": position}).fetchall()
+    rows = _json([row[0] for row in doomed])
+    given_back = run(pruning.SELECT_TASK_QUOTAS, (rows,)).fetchall()
+    deliveries = [row[0] for row in run(pruning.SELECT_DELIVERIES_OF_TASKS, (rows,))]
+    given_back += _unreadable_among(connection, deliveries)
+    run(pruning.INSERT_TOMBSTONES, (now, rows))
+    for statement in pruning.DELETE_OF_TASKS:
+        run(statement, (rows,))
+    entries = run(pruning.DELETE_ENTRIES, (after, position)).rowcount
+    run(sql.SAVE_META, (FLOOR, position))
+    return Removal(Removed(tasks=len(doomed), entries=entries), given_back, [TaskKey(*row[1:]) for row in doomed])
+
+
+def _remove_solutions(connection: sqlite3.Connection, position: int) -> Removal:
+    after = read_mark(connection, SOLUTIONS_FLOOR)
+    bodies = connection.execute(pruning.REMOVE_BODIES_OF_SOLUTIONS, (after, position)).rowcount
+    solutions = connection.execute(pruning.REMOVE_SOLUTIONS, (after, position)).rowcount
+    connection.execute(sql.SAVE_META, (SOLUTIONS_FLOOR, position))
+    return Removal(Removed(solutions=solutions, bodies=bodies))
+
+
+def _old_bodies(connection: sqlite3.Connection, horizon: Horizon, limit: int) -> Sequence[int]:
+    return [row[0] for row in connection.execute(pruning.SELECT_OLD_BODIES, (horizon.deliveries, limit))]
+
+
+def _remove_bodies(connection: sqlite3.Connection, deliveries: Sequence[int]) -> Removal:
+    given_back = _unreadable_among(connection, deliveries)
+    connection.execute(pruning.REMOVE_BODIES, (_json(deliveries),))
+    return Removal(Removed(bodies=len(deliveries)), given_back)
+
+
+def _unreadable_among(connection: sqlite3.Connection, deliveries: Sequence[int]) -> list[tuple[str, int, int]]:
+    values = (ROW_BYTES, _json(deliveries))
+    rows, size = connection.execute(pruning.SELECT_UNREADABLE_AMONG, values).fetchone()
+    return [(UNREADABLE_QUOTA, rows, size)] if rows else []
+
+
+def _old_strays(connection: sqlite3.Connection, horizon: Horizon, limit: int) -> int | None:
+    rows = connection.execute(pruning.SELECT_STRAY_TIMES, (limit,)).fetchall()
+    return _last_of_prefix(rows, lambda _, time: time <= horizon.deliveries)
+
+
+def _remove_strays(connection: sqlite3.Connection, last: int) -> Removal:
+    given_back = connection.execute(pruning.SELECT_STRAY_BYTES, (ROW_BYTES, last)).fetchone()
+    strays = connection.execute(pruning.DELETE_STRAYS, (last,)).rowcount
+    return Removal(Removed(strays=strays), [(UNREADABLE_QUOTA, *given_back)])
+
+
+def _old_tombstones(connection: sqlite3.Connection, horizon: Horizon, limit: int) -> Sequence[int]:
+    rows = connection.execute(pruning.SELECT_TOMBSTONES, (horizon.tombstones, limit)).fetchall()
+    rows = rows or connection.execute(pruning.SELECT_SURPLUS_TOMBSTONES, (horizon.most_tombstones, limit)).fetchall()
+    return [row[0] for row in rows]
+
+
+def _json(ids: Sequence[int]) -> str:
+    return to_json(ids).decode()

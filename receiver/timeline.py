@@ -1,0 +1,234 @@
+"""What happened to one task and what it waits for, in words and in the JSON of the contract. Pure.
+
+Never in it: tokens, solutions, keys, bodies. What a stranger wrote, such as an id, comes shortened and quoted.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from client.protocol import Step, TaskTimeline, Waiting
+from client.providers import PollPlan
+from receiver.records import SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
+
+__all__ = ["timeline_of"]
+
+_LONGEST_QUOTED = 100
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+
+_SAID = {
+    "accepted": "it became the outcome",
+    "duplicate": "it said the same as the one before",
+    "late": "it said the same as the outcome, which had come by another road",
+    "disagreed": "it said something else than the outcome, which stands because it was first",
+    "notFinal": "it was no answer yet, or less of one than a poll brings",
+    "held": "it is held back until the provider has confirmed it",
+    "notice": "it told nothing about a task",
+    "badSignature": "refused (401): it was not signed with the secret in RECEIVER_CALLBACK_SECRETS",
+}
+
+
+def timeline_of(
+    task: TaskRecord, history: History, plan: PollPlan | None, *, now: int, wakes: int | None = None
+) -> TaskTimeline:
+    """The steps of a task, oldest first, and what it waits for; `plan` None: its provider is not known any more."""
+    steps = [
+        *_outcome_steps(history.outcomes),
+        *(_delivery_step(task, delivery) for delivery in history.deliveries),
+        *(_poll_step(poll) for poll in history.polls),
+        *_hint_steps(task),
+    ]
+    # A stable sort: what came at the same time stays in this order, an outcome before what only repeated it.
+    steps.sort(key=lambda step: step.at or _BEFORE_ALL)
+    is_settled = task.outcome is not None and not task.is_disputed
+    return TaskTimeline(
+        ref=task.ref,
+        provider=task.provider,
+        task_id=task.task_id,
+        status="processing" if task.outcome is None else task.outcome.status,
+        disputed=task.is_disputed,
+        deadline_at=time_view(task.deadline_at),
+        steps=(_registered_step(task), *_bound_steps(task, history), *_reported_polls(task, history), *steps),
+        deliveries=task.deliveries,
+        polls=task.polls,
+        wakes=wakes,
+        waiting=None if is_settled else _waiting(task, plan, now),
+    )
+
+
+def _registered_step(task: TaskRecord) -> Step:
+    url = "a callback URL of its own" if task.has_url else "no callback URL of its own"
+    origin = task.created_by or ("task URL" if task.standing_id is None else "standing URL")
+    if task.standing_id is not None:
+        text = f"made by a delivery on the standing URL {task.standing_id}"
+    elif task.created_by is None:
+        text = "made anew by a delivery on its own URL, whose record was lost"
+    elif task.open_to_standing and not task.has_url:
+        text = f"registered by the key {task.created_by} with its taskId; standing URLs may end it"
+    else:
+        text = f"registered by the key {task.created_by}, with {url}"
+    return Step(at=time_view(task.created_at), happened="task.registered", origin=origin, text=text)
+
+
+def _bound_steps(task: TaskRecord, history: History) -> list[Step]:
+    if task.id_text is None:
+        return []
+    first = next((known.received_at for known in history.deliveries if known.id_text == task.id_text), None)
+    quoted = _quoted(task.id_text)
+    if task.bound_by == "callback":
+        origin, at, text = "callback", first, f"taskId {quoted}, by a callback; createTask's answer is unknown"
+    else:
+        origin, at, text = "createTask", None, f"taskId {quoted}, as createTask gave it"
+    return [Step(at=None if at is None else time_view(at), happened="task.bound", origin=origin, text=text)]
+
+
+def _reported_polls(task: TaskRecord, history: History) -> list[Step]:
+    """The polls of which only the number is known."""
+    others = task.polls - len(history.polls)
+    if others <= 0:
+        return []
+    whose = "not shown: made by a client, or no longer kept" if history.polls else "made by a client, as it reported"
+    return [Step(at=None, happened="polls.counted", origin="client", text=f"{others} polls {whose}")]
+
+
+def _delivery_step(task: TaskRecord, delivery: Delivery) -> Step:
+    where = "task URL" if delivery.standing_id is None else "standing URL"
+    text = _SAID.get(delivery.verdict)
+    if delivery.verdict == "mismatched":
+        text = _mismatch(task, delivery)
+    elif delivery.verdict == "unreadable":
+        kind = "no content type" if delivery.content_type is None else _quoted(delivery.content_type)
+        text = f"refused (422): {delivery.size} bytes of {kind} that are no callback of {task.provider}"
+    return Step(
+        at=time_view(delivery.received_at),
+        happened="callback.stored",
+        origin=where,
+        verdict=delivery.verdict,
+        text=f"a {delivery.method} callback on the {where}: {text or delivery.verdict}",
+    )
+
+
+def _mismatch(task: TaskRecord, delivery: Delivery) -> str:
+    if delivery.standing_id is not None and not task.open_to_standing:
+        return "refused (409): the task has a URL of its own, and ids can be guessed; it was taken as a hint"
+    named = "no taskId" if delivery.id_text is None else f"the taskId {_quoted(delivery.id_text)}"
+    return f"refused (409): it names {named}, which is not that of this task"
+
+
+def _poll_step(poll: PollRecord) -> Step:
+    seconds = max(0, poll.ended_at - poll.started_at) / SECOND
+    text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.said)}"
+    return Step(at=time_view(poll.started_at), happened="poll.completed", origin="receiver", text=text)
+
+
+def _hint_steps(task: TaskRecord) -> list[Step]:
+    if task.hinted_at is None:
+        return []
+    text = "something came that could not be taken as the answer: the next poll became due at once"
+    return [Step(at=time_view(task.hinted_at), happened="task.hinted", origin="receiver", text=text)]
+
+
+def _outcome_steps(outcomes: tuple[Outcome, ...]) -> list[Step]:
+    replaced: list[Outcome | None] = [None, *outcomes]
+    return [_outcome_step(outcome, before) for outcome, before in zip(outcomes, replaced, strict=False)]
+
+
+def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
+    what = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
+    text = f"{what}, by {outcome.source}"
+    if outcome.is_provisional:
+        text += ": the deadline came first; an answer of the provider would still replace this"
+    if before is not None:
+        text += f"; it replaced {_shown(before.error_code or '')}"
+    return Step(
+        at=time_view(outcome.finished_at),
+        happened="outcome.stored",
+        origin="receiver" if outcome.source == "deadline" else _origin_of(outcome),
+        status=outcome.status,
+        source=outcome.source,
+        trust=outcome.trust,
+        error_code=outcome.error_code,
+        supersedes=None if before is None else before.error_code,
+        text=text,
+    )
+
+
+def _origin_of(outcome: Outcome) -> str:
+    """Who brought an outcome of the provider's: a client that reported it, a poll of ours, or a callback."""
+    return {"reported": "client", "polled": "receiver", "confirmed": "receiver"}.get(outcome.trust, "callback")
+
+
+def _waiting(task: TaskRecord, plan: PollPlan | None, now: int) -> Waiting:
+    polled_by = "receiver" if task.is_polled_here else "client"
+    left = None if plan is None or plan.max_polls is None else max(0, plan.max_polls - task.polls)
+    can_poll = task.task_id is not None and left != 0
+    why = _why_then(task, plan, left)
+    leased_until = task.leased_until if task.leased_until is not None and task.leased_until > now else None
+    return Waiting(
+        polled_by=polled_by,
+        next_poll_at=time_view(task.next_poll_at) if can_poll and task.next_poll_at is not None else None,
+        why_then=why,
+        polls_left=left,
+        leased_until=None if leased_until is None else time_view(leased_until),
+        text="; ".join((_waits_for(task), _next_poll(task, now, can_poll=can_poll), why, _until(task, now))),
+    )
+
+
+def _waits_for(task: TaskRecord) -> str:
+    if task.is_disputed:
+        return "an outcome stands, but createTask named another taskId than the callback: a poll has to settle it"
+    if task.held_until is not None:
+        return "a callback came, and is held back for a few seconds until the provider has confirmed it"
+    if task.has_url:
+        return "it waits for a callback on its own URL, or for a poll"
+    if task.open_to_standing:
+        return "it waits for a callback on a standing URL, or for a poll"
+    return "it has no callback URL (no RECEIVER_PUBLIC_URL, or no callback of the provider): only a poll can end it"
+
+
+def _next_poll(task: TaskRecord, now: int, *, can_poll: bool) -> str:
+    who = "this receiver" if task.is_polled_here else "its client, if it still runs,"
+    if not can_poll or task.next_poll_at is None:
+        return "no poll is due"
+    if task.leased_until is not None and task.leased_until > now:
+        return f"{who} is polling it now"
+    seconds = (task.next_poll_at - now) / SECOND
+    if seconds > 0:
+        return f"{who} polls it next in {seconds:.0f} s"
+    return f"{who} should have polled it {-seconds:.0f} s ago"
+
+
+def _why_then(task: TaskRecord, plan: PollPlan | None, left: int | None) -> str:
+    if task.task_id is None:
+        return "its taskId is not known yet, so nobody can ask for it"
+    if left == 0:
+        return f"all {task.polls} polls that the provider allows are used up: only a callback can end it"
+    if task.next_poll_at is None:
+        if plan is not None and task.polled_at is not None:
+            return f"no further poll fits into the {plan.window_seconds:g} s for which the provider keeps an answer"
+        return "no poll is planned"
+    if task.next_poll_at == task.hinted_at:
+        return "a hint made it due at once"
+    if task.next_poll_at == task.poll_after:
+        return "that is when a callback is overdue" if task.has_url else "that is the provider's first useful moment"
+    if plan is not None and task.polled_at is not None:
+        planned = task.polled_at + round(plan.interval_seconds * SECOND)
+        if task.next_poll_at <= planned + SECOND:
+            return f"the provider wants {plan.interval_seconds:g} s between two polls"
+        return "later than the provider's interval: it asked to slow down, or its answers are learnt to take longer"
+    return "the plan of its provider says so"
+
+
+def _until(task: TaskRecord, now: int) -> str:
+    seconds = (task.deadline_at - now) / SECOND
+    return f"it is given up in {seconds:.0f} s" if seconds > 0 else "its deadline has passed: it is given up any moment"
+
+
+def _shown(text: str) -> str:
+    """A provider's word as it is, unless a terminal would make more of it."""
+    return text[:_LONGEST_QUOTED] if text.isprintable() else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """As Python would write it: what cannot be shown in a terminal is escaped."""
+    return repr(text[:_LONGEST_QUOTED])

@@ -1,0 +1,61 @@
+"""`GET /metrics`: the numbers, for a key with the scope admin, or for anyone at an address of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from receiver.errors import CannotStartError
+from receiver.metrics import CONTENT_TYPE, Moment
+from receiver.web.context import CONTEXT, Context
+
+__all__ = ["at_own_address", "metrics"]
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The numbers as Prometheus takes them; 503 while the store cannot be read."""
+    return await _rendered(request.app[CONTEXT])
+
+
+def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIterator[None]]:
+    """What serves the numbers at an address of their own while the application runs.
+
+    Raises:
+        CannotStartError: at startup, where the address cannot be listened on.
+    """
+
+    async def listening(app: web.Application) -> AsyncIterator[None]:
+        async def answer(_request: web.Request) -> web.Response:
+            return await _rendered(app[CONTEXT])
+
+        alone = web.Application()
+        alone.router.add_get("/metrics", answer)
+        runner = web.AppRunner(alone, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                text = f"RECEIVER_METRICS_ADDRESS: cannot listen on {host}:{port}: {error.strerror}"
+                raise CannotStartError(text) from None
+            yield
+        finally:
+            await runner.cleanup()
+
+    return listening
+
+
+async def _rendered(context: Context) -> web.Response:
+    inbox = context.inbox
+    moment = Moment(
+        waiting=await inbox.waiting_tasks(),
+        waiters=inbox.waiting,
+        streams=inbox.streams,
+        queued=inbox.queued,
+        is_failing=inbox.failure is not None,
+        now=time.time_ns() // 1000,
+    )
+    text = context.metrics.rendered(moment)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})

@@ -1,0 +1,134 @@
+"""The lines of a key: in order, without a herd, and whoever is cancelled leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from client.errors import ProviderRefusedError
+from client.gate import KeyGate
+from client.providers import KeyLimits, Rate
+from client.timing import Timing
+from tests.client.support import CREATED, FAST, PENDING, Reply, image_task, open_client, scripted_provider
+
+_QUICK = KeyLimits(requests_per_second=200.0, submits=Rate(200, 0.5))
+
+
+def _gate(limits: KeyLimits = _QUICK) -> tuple[KeyGate, float]:
+    """A gate, and a time that no test waits for."""
+    timing = Timing()
+    return KeyGate(limits, timing, "capsolver"), timing.clock() + 30.0
+
+
+async def test_turns_come_in_order() -> None:
+    """Whoever came first is first, also after a pause for which all have waited."""
+    gate, by = _gate()
+    gate.pause(0.1)
+    order: list[int] = []
+
+    async def wants(number: int) -> None:
+        assert await gate.submit_turn(by)
+        order.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(wants(number))
+
+    assert order == list(range(20))
+
+
+async def test_cancelled_in_line() -> None:
+    """Those behind whoever is cancelled come to their turn, the one at the head of the line included."""
+    gate, by = _gate()
+    gate.pause(0.1)
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(gate.poll_turn(by, is_first=True)) for _ in range(4)]
+        await asyncio.sleep(0.02)
+        waiting[0].cancel()
+        waiting[2].cancel()
+
+    assert [task.cancelled() for task in waiting] == [True, False, True, False]
+    assert await gate.poll_turn(by, is_first=True)
+
+
+async def test_pause_that_is_longer_than_anyone_waits() -> None:
+    """Who cannot come to a turn in time is told at once, not at the end of its time."""
+    gate, by = _gate()
+    gate.pause(3600.0)
+
+    async with asyncio.timeout(1.0), asyncio.TaskGroup() as group:
+        waiting = [group.create_task(gate.submit_turn(by)) for _ in range(3)]
+
+    assert [task.result() for task in waiting] == [False, False, False]
+
+
+async def test_time_that_runs_out_in_line() -> None:
+    """Who waits behind others waits no longer than it may."""
+    gate, by = _gate(KeyLimits(submits=Rate(2, 20.0)))
+    assert await gate.submit_turn(by)
+    now = Timing().clock()
+
+    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+        group.create_task(gate.submit_turn(now + 0.3))
+        short = group.create_task(gate.submit_turn(now + 0.1))
+
+    assert short.result() is False
+
+
+async def test_polls_that_are_used_up() -> None:
+    """An ordinary poll is told at once that none is left; a hinted one, and the first of a task, are sent."""
+    gate, by = _gate(KeyLimits(requests_per_second=500.0, polls_for_each=3, polls_for_all=4))
+    assert await gate.poll_turn(by, is_first=True)
+    while await gate.poll_turn(by, is_first=False):
+        pass
+
+    assert await gate.poll_turn(by, is_first=False, is_hinted=True)
+    assert await gate.poll_turn(by, is_first=True)
+
+
+async def test_errors_brake_the_key() -> None:
+    """After half of the errors that a provider allows nothing is sent; it is logged as it begins and as it ends."""
+    limits = replace(_QUICK, errors=Rate(6, 0.4))
+    dialects = {"capsolver": replace(FAST["capsolver"], key_limits=limits)}  # type: ignore[type-var]  # dialects are dataclasses here
+    refused = Reply({"errorId": 1, "errorCode": "ERROR_IP_NOT_ALLOWED"})
+    async with (
+        scripted_provider(createTask=[refused] * 3 + [Reply(CREATED)], getTaskResult=PENDING) as provider,
+        open_client(provider.url, dialects=dialects, requests_per_second=50.0) as tasks,
+    ):
+        with capture_logs() as lines:
+            for _ in range(3):
+                with pytest.raises(ProviderRefusedError):
+                    await tasks.submit(image_task())
+            task = await tasks.submit(image_task())
+
+    events = [line["event"] for line in lines]
+    assert (events.count("key.braked"), events.count("key.released")) == (1, 1)
+    assert events.index("key.braked") < events.index("key.released") < events.index("task.submitted")
+    postponed = next(step for step in task.timeline() if step.happened == "submit.postponed")
+    assert postponed.facts["reason"].startswith("half of the errors")
+
+
+async def test_a_crowd_keeps_the_rate_of_submits() -> None:
+    """A hundred tasks at once are submitted one after the other, at half of the rate that the provider allows."""
+    dialects = {"capsolver": replace(FAST["capsolver"], key_limits=_QUICK)}  # type: ignore[type-var]  # dialects are dataclasses here
+    clock = asyncio.get_running_loop().time
+    times: list[float] = []
+
+    async def noted(_: object) -> None:
+        times.append(clock())
+
+    async with (
+        scripted_provider(createTask=Reply({**CREATED, "status": "ready", "solution": {"text": "a"}}, first=noted)) as (
+            provider
+        ),
+        open_client(provider.url, dialects=dialects) as tasks,
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(100):
+            group.create_task(tasks.solve(image_task(number)))
+
+    assert len(times) == 100
+    assert times[-1] - times[0] >= 99 * 0.005 * 0.9

@@ -1,0 +1,133 @@
+"""What a client does after each class of error code, at submit and while polling (PROVIDERS.md 6.2)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from client import (
+    NoBalanceError,
+    ProviderRefusedError,
+    SlowDownError,
+    TaskFailedError,
+    TaskParametersError,
+    UnsolvableError,
+    WrongKeyError,
+)
+from client.providers.codes import FAMILY_CODES, Code
+from client.providers.readings import Reaction
+from client.timing import Timing
+from tests.client.support import CREATED, FAST, Reply, fast, image_task, open_client, ready, scripted_provider
+
+
+def _error(code: str) -> dict[str, Any]:
+    return {"errorId": 1, "errorCode": code, "errorDescription": "in words"}
+
+
+def _with_codes(**codes: Code) -> Any:
+    """Quick providers whose codes are the family's, but for some."""
+    return {"capsolver": replace(FAST["capsolver"], codes={**FAMILY_CODES, **codes})}  # type: ignore[type-var]  # dialects are dataclasses here
+
+
+@pytest.mark.parametrize("code", ["CAPCHA_NOT_READY", "ERROR_REQUEST_LIMIT"])
+async def test_wait_while_polling(code: str) -> None:
+    """The task goes on: it is asked for again after the interval."""
+    async with (
+        scripted_provider(createTask=CREATED, getTaskResult=[Reply(_error(code)), Reply(ready())]) as provider,
+        open_client(provider.url) as tasks,
+    ):
+        solved = await tasks.solve(image_task())
+
+    assert (solved.status, len(provider.calls["getTaskResult"])) == ("ready", 2)
+
+
+async def test_slow_while_polling() -> None:
+    """The whole key pauses, and then the same is asked again."""
+    dialects = _with_codes(ERROR_BUSY=Code(Reaction.SLOW, "request", 0.3))
+    async with (
+        scripted_provider(createTask=CREATED, getTaskResult=[Reply(_error("ERROR_BUSY")), Reply(ready())]) as provider,
+        open_client(provider.url, dialects=dialects) as tasks,
+    ):
+        started = time.monotonic()
+        await tasks.solve(image_task())
+
+    assert time.monotonic() - started >= 0.3
+    assert len(provider.calls["getTaskResult"]) == 2
+
+
+@pytest.mark.parametrize("at", ["createTask", "getTaskResult"])
+@pytest.mark.parametrize(
+    ("code", "error", "advice"),
+    [
+        ("ERROR_CAPTCHA_UNSOLVABLE", UnsolvableError, "submit it again"),
+        ("ERROR_PROXY_BANNED", TaskParametersError, "change the parameters"),
+        ("ERROR_TASK_NOT_SUPPORTED", TaskFailedError, "will fail again"),
+        ("ERROR_OF_TOMORROW", TaskFailedError, "ERROR_OF_TOMORROW"),
+    ],
+)
+async def test_task_that_failed(at: str, code: str, error: type[TaskFailedError], advice: str) -> None:
+    """A failed task is told with what its caller can do, wherever it failed; the provider's words are kept."""
+    script: dict[str, Any] = {"createTask": Reply(CREATED), at: Reply(_error(code))}
+    async with scripted_provider(**script) as provider, open_client(provider.url) as tasks:
+        with pytest.raises(TaskFailedError, match=advice) as caught:
+            await tasks.solve(image_task())
+
+    assert type(caught.value) is error
+    assert (caught.value.task.error_code, caught.value.task.error_description) == (code, "in words")
+    assert len(provider.calls[at]) == 1
+
+
+@pytest.mark.parametrize("at", ["createTask", "getTaskResult"])
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("ERROR_KEY_DOES_NOT_EXIST", WrongKeyError),
+        ("ERROR_ZERO_BALANCE", NoBalanceError),
+        ("ERROR_IP_NOT_ALLOWED", ProviderRefusedError),
+    ],
+)
+async def test_request_that_was_refused(at: str, code: str, error: type[ProviderRefusedError]) -> None:
+    """Where a person has to act, nothing is asked again."""
+    script: dict[str, Any] = {"createTask": Reply(CREATED), at: Reply(_error(code))}
+    async with scripted_provider(**script) as provider, open_client(provider.url) as tasks:
+        with pytest.raises(error, match=code):
+            await tasks.solve(image_task())
+
+    assert len(provider.calls[at]) == 1
+
+
+@pytest.mark.parametrize("at", ["createTask", "getTaskResult"])
+async def test_ban_is_final_after_a_repeat(at: str) -> None:
+    """A banned address is tried once more after the pause, and then no more."""
+    dialects = _with_codes(ERROR_IP_BANNED=Code(Reaction.SLOW, "request", 0.05, is_ban=True))
+    script: dict[str, Any] = {"createTask": Reply(CREATED), at: Reply(_error("ERROR_IP_BANNED"))}
+    async with scripted_provider(**script) as provider, open_client(provider.url, dialects=dialects) as tasks:
+        with pytest.raises(SlowDownError, match="ERROR_IP_BANNED"):
+            await tasks.solve(image_task())
+
+    assert len(provider.calls[at]) == 2
+
+
+async def test_polls_that_bring_nothing_get_rarer() -> None:
+    """HTML and 5xx are no outcome: it is asked again, each time later, and less so after a real answer."""
+    times: list[float] = []
+
+    async def noted(_: object) -> None:
+        times.append(time.monotonic())
+
+    broken = Reply(b"<html>Bad gateway", 502, first=noted)
+    replies = [broken, broken, broken, broken, Reply({"errorId": 0, "status": "processing"}, first=noted)]
+    async with (
+        scripted_provider(createTask=CREATED, getTaskResult=[*replies, Reply(ready(), first=noted)]) as provider,
+        open_client(provider.url, dialects=fast(), timing=Timing(random=lambda: 0.0)) as tasks,
+    ):
+        solved = await tasks.solve(image_task())
+
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert solved.status == "ready"
+    assert all(gap >= least for gap, least in zip(gaps, (0.05, 0.1, 0.2, 0.4, 0.05), strict=True))
+    assert gaps[-1] < 0.3

@@ -1,0 +1,16 @@
+"""What holds for every test: none finds the log as another one left it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def fresh_logs() -> Iterator[None]:
+    """Commands that run inside the test process configure the log of all of it."""
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()

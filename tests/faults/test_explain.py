@@ -1,0 +1,73 @@
+"""`callback-receiver explain`: tells of a task from the database file, whether a receiver runs or not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from receiver.records import SECOND
+from tests.faults.commands import KEY, run_command
+from tests.receiver.storage.stores import NOW, a_registration, running_store
+from tests.support import Api, receiver_process
+
+
+async def test_a_waiting_task_is_explained_without_a_receiver(tmp_path: Path) -> None:
+    """Steps and what it waits for, in words; nothing in the folder is changed."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        made = await store.write(a_registration(7, task_id="37223a89", bound_by="create", created_at=NOW + SECOND))
+
+    told = await run_command(tmp_path, "explain", "37223a89", API_KEYS=KEY)
+
+    assert (told.code, made.task.ref in told.out.splitlines()[0]) == (0, True)
+    assert "waits: it waits for a callback on its own URL, or for a poll" in told.out
+
+
+async def test_a_running_receiver_is_not_disturbed(tmp_path: Path) -> None:
+    """The command reads what the server has stored, and says as JSON what the route says."""
+    database = tmp_path / "receiver.db"
+    async with receiver_process(database, port=0) as receiver, aiohttp.ClientSession() as session:
+        api = Api(receiver.url, session)
+        ref = (await api.register())["ref"]
+
+        told = await run_command(tmp_path, "explain", ref, "--json", API_KEYS=KEY)
+        answer = await api.send("GET", f"/v1/tasks/{ref}/timeline")
+
+    assert json.loads(told.out)["steps"] == answer.json["steps"]
+
+
+async def test_an_unknown_task_is_exit_code_one(tmp_path: Path) -> None:
+    """Scripts can tell it from a database that cannot be read."""
+    async with running_store(tmp_path / "receiver.db"):
+        pass
+
+    told = await run_command(tmp_path, "explain", "nobody", API_KEYS=KEY)
+
+    assert (told.code, told.err) == (1, "callback-receiver: no task has this ref or taskId\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "refusal"),
+    [
+        (1, "receiver.db: the database has schema 1, this program"),
+        (99, "receiver.db: the database is newer (schema 99)"),
+    ],
+)
+async def test_another_schema_is_refused(tmp_path: Path, version: int, refusal: str) -> None:
+    """It only looks, so it does not bring a database up to date."""
+    async with running_store(tmp_path / "receiver.db"):
+        pass
+    with sqlite3.connect(tmp_path / "receiver.db") as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+
+    assert (await run_command(tmp_path, "explain", "any", API_KEYS=KEY)).refusal.startswith(refusal)
+
+
+async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
+    """And makes none."""
+    assert (await run_command(tmp_path, "explain", "any", API_KEYS=KEY)).refusal.startswith("receiver.db: there is no")
+    assert not (tmp_path / "receiver.db").exists()

@@ -1,0 +1,148 @@
+"""`callback-receiver pingback`: the hosts that 2captcha and ruCaptcha may call, against their older API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from client.errors import BadArgumentError, UnreadableError
+from client.pingbacks import check_host, hosts_of, older_api, read_pingbacks
+from client.providers.readings import Ready
+from tests.faults.commands import run_command
+
+_KEY = "tests-only-client-key"
+_DONE = '{"status":1,"request":"OK_PINGBACK"}'
+
+
+@asynccontextmanager
+async def _provider(answer: str, status: int = 200) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
+    """The address of an older API that always answers the same, and the queries it got."""
+    queries: list[dict[str, str]] = []
+
+    async def res(request: web.Request) -> web.Response:
+        queries.append(dict(request.query))
+        return web.Response(text=answer, status=status)
+
+    app = web.Application()
+    app.router.add_get("/res.php", res)
+    async with TestServer(app) as server:
+        yield str(server.make_url("")).rstrip("/"), queries
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOCAPTCHA_CLIENT_KEY", _KEY)
+
+
+@pytest.mark.parametrize("answer", [_DONE, "OK", "OK_PINGBACK"])
+async def test_add(tmp_path: Path, answer: str) -> None:
+    """The host of the public URL is added, with whichever of its three forms the provider says so."""
+    async with _provider(answer) as (url, queries):
+        ran = await run_command(
+            *(tmp_path, "pingback", "add", "--provider", "twocaptcha", "--url", url),
+            PUBLIC_URL="https://callbacks.example.com/receiver",
+        )
+
+    assert (ran.code, ran.out, ran.err) == (0, "twocaptcha may call callbacks.example.com\n", "")
+    assert queries == [{"key": _KEY, "action": "add_pingback", "addr": "callbacks.example.com", "json": "1"}]
+
+
+@pytest.mark.parametrize("answer", ["OK|a.example.com|192.0.2.7", '{"status":1,"request":"a.example.com|192.0.2.7"}'])
+async def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Each host is a line; the address of the older API may come from the environment."""
+    async with _provider(answer) as (url, queries):
+        monkeypatch.setenv("TWOCAPTCHA_V1_URL", url)
+        ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha")
+
+    assert (ran.code, ran.out, ran.err) == (0, "a.example.com\n192.0.2.7\n", "")
+    assert queries == [{"key": _KEY, "action": "get_pingback", "json": "1"}]
+
+
+@pytest.mark.parametrize(("argument", "address"), [("192.0.2.7", "192.0.2.7"), ("--all", "all")])
+async def test_remove(tmp_path: Path, argument: str, address: str) -> None:
+    """One host is removed, or all of them where that is asked for."""
+    async with _provider(_DONE) as (url, queries):
+        ran = await run_command(tmp_path, "pingback", "remove", argument, "--provider", "twocaptcha", "--url", url)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert queries == [{"key": _KEY, "action": "del_pingback", "addr": address, "json": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        ("ERROR_IP_ADDRES", 200, "run this on the host itself"),
+        ('{"status":0,"request":"ERROR_IP_ADDRES"}', 200, "run this on the host itself"),
+        ("ERROR_WRONG_USER_KEY", 200, "check the client key"),
+        ("<html>", 502, "HTTP 502 without an answer"),
+        ('{"status":1,"request":{"hosts":[]}}', 200, "HTTP 200 without an answer"),
+        ("CAPCHA_NOT_READY", 200, "did not say whether it was done"),
+    ],
+)
+async def test_refused(tmp_path: Path, answer: str, status: int, said: str) -> None:
+    """What the provider says is one line with exit code 1; the key, which stands in the query, is in none."""
+    async with _provider(answer, status) as (url, _):
+        ran = await run_command(tmp_path, "pingback", "add", "a.example", "--provider", "twocaptcha", "--url", url)
+
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
+    assert said in ran.err
+    assert _KEY not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["add", "--provider", "twocaptcha"], "RECEIVER_PUBLIC_URL"),
+        (["add", "https://a.example/x", "--provider", "twocaptcha"], "without scheme"),
+        (["remove", "all", "--provider", "twocaptcha"], "host: expected"),
+        (["remove", "a.example", "--all", "--provider", "twocaptcha"], "either a host or --all"),
+        (["list", "--provider", "capsolver"], "expected one of twocaptcha, rucaptcha"),
+        (["list", "--provider", "rucaptcha"], "RUCAPTCHA_CLIENT_KEY"),
+        (["list", "--provider", "twocaptcha", "--url", "2captcha.com"], "--url: expected http"),
+    ],
+)
+async def test_wrong_arguments(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """What cannot be asked is told in one line with exit code 2, and nothing is sent."""
+    ran = await run_command(tmp_path, "pingback", *arguments)
+
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert said in ran.err
+
+
+@pytest.mark.parametrize(
+    ("listed", "hosts"),
+    [
+        ("", ()),
+        ("OK", ()),
+        ("OK|a.example|", ("a.example",)),
+        ("OKAY.example| b.example", ("OKAY.example", "b.example")),
+        (["a.example", "::1"], ("a.example", "::1")),
+    ],
+)
+def test_lists(listed: Any, hosts: tuple[str, ...]) -> None:
+    """A list is read from text with pipes, and from JSON."""
+    said = read_pingbacks(older_api("rucaptcha"), {"status": 1, "request": listed})
+
+    assert isinstance(said, Ready)
+    assert hosts_of(said) == hosts
+
+
+@pytest.mark.parametrize("listed", [7, [7], {"a": "b"}, True])
+def test_lists_that_are_none(listed: Any) -> None:
+    """Anything else is no list."""
+    with pytest.raises(UnreadableError):
+        read_pingbacks(older_api("rucaptcha"), json.loads(json.dumps({"status": 1, "request": listed})))
+
+
+@pytest.mark.parametrize("host", ["", "ALL", "a b", "a.example:443", "http://a.example", "a.example/x", "a&addr=all"])
+def test_hosts_that_are_none(host: str) -> None:
+    """A URL, and the word for every host, are no host."""
+    with pytest.raises(BadArgumentError):
+        check_host(host)

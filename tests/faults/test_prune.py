@@ -1,0 +1,122 @@
+"""`callback-receiver prune`, as an operator runs it: it tells first, and removes what it told when asked to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from receiver.deliveries import HintTask
+from receiver.registrations import Forget
+from tests.faults.commands import KEY, Finished, run_command
+from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+from tests.support import running_receiver
+
+YEARS = str(90 * 365 * 24 * 3600)
+LONG = {
+    "RETENTION_RESULTS_SECONDS": YEARS,
+    "RETENTION_SOLUTIONS_SECONDS": YEARS,
+    "RETENTION_DELIVERIES_SECONDS": YEARS,
+}
+"""Lives in which nothing of the tests gets old."""
+
+
+@pytest.fixture
+async def folder(tmp_path: Path) -> Path:
+    """One with a database: three tasks that ended years ago, an unfinished one with a hint, and a deletion."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        for number in (1, 2, 3, 5):
+            await store.write(a_registration(number))
+            await store.write(a_delivery(number))
+        await store.write(Forget(ref=a_ref(5), now=NOW))
+        await store.write(a_registration(4))
+        await store.write(HintTask(ref=a_ref(4), now=NOW))
+    return tmp_path
+
+
+def digest(folder: Path) -> str:
+    """Changes with every byte of the database."""
+    return hashlib.sha256((folder / "receiver.db").read_bytes()).hexdigest()
+
+
+async def prune(folder: Path, *arguments: str, **lives: str) -> Finished:
+    """Runs the command with these lives."""
+    return await run_command(folder, "prune", *arguments, API_KEYS=KEY, **LONG | lives)
+
+
+async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
+    """Counts, bytes and times of what would go; the file keeps its bytes."""
+    before = digest(folder)
+
+    finished = await prune(folder, RETENTION_RESULTS_SECONDS="60")
+
+    assert (finished.code, digest(folder)) == (0, before)
+    # The deletion and the hint are as old; the tombstone is older than 90 days.
+    assert finished.out == (
+        "would go: 3 finished tasks, 5 places in the log, 1 tombstones\n"
+        "answers and bodies: 69 bytes\n"
+        "places in the log: from 2023-11-14T22:13:20+00:00 to 2023-11-14T22:13:20+00:00\n"
+    )
+    assert finished.err.startswith("nothing was changed")
+
+
+@pytest.mark.parametrize(
+    "lives",
+    [
+        {"RETENTION_RESULTS_SECONDS": "60"},
+        {"RETENTION_SOLUTIONS_SECONDS": "60"},
+        {"RETENTION_DELIVERIES_SECONDS": "60"},
+        {"MAX_FINISHED_TASKS": "1"},
+    ],
+)
+async def test_it_removes_what_it_told(folder: Path, lives: dict[str, str]) -> None:
+    """The numbers of the dry run are those of the deed, and afterwards there is nothing left to do."""
+    told = await prune(folder, "--dry-run", **lives)
+    done = await prune(folder, "--apply", **lives)
+    left = await prune(folder, **lives)
+
+    assert (told.code, done.code) == (0, 0)
+    assert re.findall("go: (.+)", told.out) == re.findall("removed: (.+)", done.out)
+    assert left.out == "would go: nothing\n"
+
+
+async def test_it_leaves_what_is_young(folder: Path) -> None:
+    """Where only a number is exceeded, the oldest go and the rest stays readable."""
+    await prune(folder, "--apply", MAX_FINISHED_TASKS="1")
+
+    async with running_store(folder / "receiver.db") as store:
+        assert [entry.ref for entry in await whole_log(store)] == [a_ref(3), a_ref(5), a_ref(4)]
+
+
+async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
+    """The receiver serves on, and forgets what the command took."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        tasks = [await api.register() for _ in range(3)]
+        for task in tasks:
+            await api.call_back(task["callbackUrl"])
+        told = await prune(tmp_path, MAX_FINISHED_TASKS="1")
+        done = await prune(tmp_path, "--apply", MAX_FINISHED_TASKS="1")
+        late = await api.call_back(tasks[0]["callbackUrl"])
+        answers = [(await api.send("GET", f"/v1/tasks/{task['ref']}")).status for task in tasks]
+
+    assert told.out.startswith("would go: 2 finished tasks, 2 places in the log")
+    assert done.out.startswith("removed: 2 finished tasks, 2 places in the log")
+    assert (late.status, answers) == (200, [404, 404, 200])
+
+
+async def test_a_database_of_another_version_is_refused(folder: Path) -> None:
+    """A dry run changes nothing, so it does not bring an older file up to date either."""
+    connection = sqlite3.connect(folder / "receiver.db")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+
+    assert "of another version" in (await prune(folder)).refusal
+
+
+async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
+    """None is made."""
+    assert "there is no database" in (await prune(tmp_path)).refusal
+    assert not (tmp_path / "receiver.db").exists()

@@ -1,0 +1,125 @@
+"""What the sandbox signs, sends to an account, and takes as a report, against our receiver and our dialects.
+
+Each side was written from PROVIDERS.md by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from client.providers import DIALECTS
+from client.providers.dialect import Call
+from client.providers.readings import Pending
+from client.sandbox import Sandbox, Settings, expected_solution
+from receiver.app import new_ref
+from receiver.tokens import Kind, make_token
+from tests.client.sandbox.support import KEY, TOKEN, create_task, ordered
+from tests.support import running_receiver
+
+SIGNING_KEY = "tests-only-signing-key-0123456789abcdef"
+SECRET = "tests-only-secret-of-the-account"
+NOW = Settings(latency_seconds=(0.0, 0.0), async_images=True)
+TASKS = {
+    "ImageToTextTask": {"type": "ImageToTextTask", "body": "iVBORw0KGgo="},
+    "RecaptchaV2TaskProxyless": {"type": "RecaptchaV2TaskProxyless", "websiteURL": "https://a.b", "websiteKey": "6Le"},
+    "HCaptchaTaskProxyless": {"type": "HCaptchaTaskProxyless", "websiteURL": "https://a.b", "websiteKey": "6Le"},
+}
+REPORTS = sorted(
+    {
+        (name, task_type, is_good)
+        for name, dialect in DIALECTS.items()
+        for rule in getattr(dialect, "reports", ())
+        for task_type, is_good in [
+            (kind, rule.is_good) for kind in TASKS if not rule.types or any(part in kind.lower() for part in rule.types)
+        ]
+    }
+)
+
+
+class _HastyClock:
+    """The time of the loop; a sleep is over at once."""
+
+    def now(self) -> float:
+        """Seconds."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Lets others run."""
+        del seconds
+        await asyncio.sleep(0)
+
+
+async def test_hardcaptcha_is_believed_by_its_signature(tmp_path: Path) -> None:
+    """What it signs with the client key is taken, and known as signed."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", callback_secrets={"hardcaptcha": KEY}) as api,
+        Sandbox("hardcaptcha", NOW) as sandbox,
+    ):
+        registered = await api.register(provider="hardcaptcha")
+        await create_task(sandbox, TOKEN, callback_url=registered["callbackUrl"])
+        await sandbox.sent_callbacks(1)
+        task = await api.task(registered["ref"])
+
+    assert (task["status"], task["trust"]) == ("ready", "signed")
+    assert task["solution"] == expected_solution("hardcaptcha", TOKEN)
+
+
+async def test_hardcaptcha_with_another_key_is_refused(tmp_path: Path) -> None:
+    """A wrong signature is refused all four times, and the task stays open."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", callback_secrets={"hardcaptcha": "another key"}) as api,
+        Sandbox("hardcaptcha", NOW, clock=_HastyClock()) as sandbox,
+    ):
+        registered = await api.register(provider="hardcaptcha")
+        await create_task(sandbox, TOKEN, callback_url=registered["callbackUrl"])
+        statuses = {sent.status for sent in await sandbox.sent_callbacks(4)}
+        task = await api.task(registered["ref"])
+
+    assert task["status"] == "processing"
+    assert all(status is not None and 400 <= status < 500 for status in statuses)
+
+
+async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
+    """Events arrive at a standing URL: the task by its id, what tells of the balance without one."""
+    token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
+    secrets = {"capsolution": SECRET}
+    async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:
+        settings = Settings(
+            latency_seconds=(0.0, 0.0),
+            account_webhook_url=f"{api.url}/callback/capsolution/{token}",
+            webhook_secret=SECRET.encode(),
+        )
+        async with Sandbox("capsolution", settings) as sandbox:
+            asked = ordered(TOKEN, isBalanceLow=True)
+            task_id = (await create_task(sandbox, asked)).json["taskId"]
+            sent = await sandbox.sent_callbacks(2)
+            task = await api.task(task_id)
+
+    assert [each.status for each in sent] == [200, 200]
+    assert (task["status"], task["solution"]) == ("ready", expected_solution("capsolution", asked))
+
+
+@pytest.mark.parametrize(("provider", "task_type", "is_good"), REPORTS)
+async def test_our_reports_are_taken(provider: str, task_type: str, is_good: bool) -> None:
+    """Every report that a dialect can write is one that the sandbox counts."""
+    dialect = DIALECTS[provider]
+    task = {**TASKS[task_type], "type": "hcaptcha"} if provider.endswith("v1") else TASKS[task_type]
+    async with Sandbox(provider, NOW) as sandbox, aiohttp.ClientSession(sandbox.url) as session:
+        created = dialect.read_create_task(dialect.parse_answer(await _ask(session, dialect.create_task(KEY, task))))
+        assert created.task_id is not None
+        answer = await _ask(session, dialect.report(KEY, created.task_id, task_type, is_good=is_good))
+        stats = sandbox.stats
+
+    assert isinstance(dialect.read_report(dialect.parse_answer(answer)), Pending)
+    assert sum(stats.reports.values()) == 1
+
+
+async def _ask(session: aiohttp.ClientSession, call: Call) -> bytes:
+    async with session.request(
+        call.method, call.path, params=call.query, headers=call.headers, data=call.body
+    ) as response:
+        return await response.read()

@@ -1,0 +1,104 @@
+"""Retention as its tests call it: horizons, what ended when, and what is left."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from client.providers.readings import Callback, Ready
+from receiver.decisions import Origin
+from receiver.deliveries import Arrival, DeliverToTask, NewTask
+from receiver.ledger import Ledger
+from receiver.records import Entry, Horizon, Removed, TaskRecord
+from receiver.retention import prune
+from receiver.storage.sqlite import SqliteStore
+from tests.receiver.storage.stores import (
+    NOW,
+    QUOTAS,
+    a_ref,
+    a_registration,
+    whole_log,
+)
+
+__all__ = ["a_late_delivery", "finished", "found", "horizon", "pruned", "quota", "refs", "rows", "solutions"]
+
+GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tag", "idempotency")
+"""Tables of which retention leaves nothing, if all is old."""
+
+
+def horizon(**fields: Any) -> Horizon:
+    """One that takes nothing but what is said."""
+    times = dict.fromkeys(("results", "solutions", "deliveries", "tombstones"), 0)
+    return Horizon(**{"now": NOW, **times, "most_finished": 1000, "most_tombstones": 1000} | fields)
+
+
+async def pruned(store: SqliteStore, **fields: Any) -> Removed:
+    """What went by this horizon."""
+    told = [Removed()]
+    await prune(store, horizon(**fields), told.append)
+    return told[-1]
+
+
+async def finished(store: SqliteStore, *numbers: int, at: int = NOW) -> None:
+    """Registers the tasks of these numbers and ends them at this time."""
+    for number in numbers:
+        await store.write(a_registration(number))
+        await store.write(a_late_delivery(number, at))
+
+
+def a_late_delivery(number: int, at: int, reading: Any = None) -> DeliverToTask:
+    """A delivery that comes at this time: a ready answer, if nothing else is said."""
+    ref = a_ref(number)
+    arrival = Arrival(
+        provider="capsolver",
+        method="POST",
+        content_type=None,
+        body=b"body",
+        reading=Callback(None, Ready({"text": "answer"})) if reading is None else reading,
+        origin=Origin("callback", "token", at),
+        received_at=at,
+    )
+    return DeliverToTask(
+        ref=ref, arrival=arrival, new_task=NewTask(ref=ref, poll_after=at, deadline_at=at), quotas=QUOTAS
+    )
+
+
+def rows(path: Path) -> dict[str, int]:
+    """How many rows each table that grows has."""
+    connection = sqlite3.connect(path / "receiver.db")
+    counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in GROWING}  # noqa: S608  (names of ours)
+    connection.close()
+    return counts
+
+
+async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
+    """What is used of a quota."""
+
+    class Look:
+        refs = ()
+        weight = 0
+
+        def decide(self, ledger: Ledger) -> tuple[int, int]:
+            return ledger.quota(name)
+
+    return await store.write(Look())
+
+
+async def found(store: SqliteStore, number: int) -> TaskRecord:
+    """The task of this number, which is there."""
+    task = await store.task(a_ref(number))
+    assert task is not None
+    return task
+
+
+def solutions(log: Sequence[Entry]) -> list[bool]:
+    """Of each ready result in the log, whether its solution is there."""
+    outcomes = [entry.task.outcome for entry in log if entry.task is not None and entry.kind == "result"]
+    return [outcome.solution is not None for outcome in outcomes if outcome is not None and outcome.status == "ready"]
+
+
+async def refs(store: SqliteStore) -> list[str]:
+    """The refs in the log, in order."""
+    return [entry.ref for entry in await whole_log(store)]

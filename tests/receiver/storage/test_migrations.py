@@ -1,0 +1,72 @@
+"""Databases of older schemas, with rows in them, come up to date without losing anything."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from receiver.deliveries import HintTask
+from receiver.observing import AddShapes
+from receiver.records import Removed
+from receiver.registrations import Forget
+from receiver.retention import Prune
+from receiver.shapes import Shape, ShapeRecord
+from tests.receiver.pruning import horizon
+from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+
+BACK_TO_3 = ("DROP TABLE shape", "PRAGMA user_version = 3")
+"""What takes a database back to the schema before shapes."""
+
+BACK_TO_2 = (
+    *BACK_TO_3,
+    "DROP INDEX task_by_position",
+    "DROP INDEX delivery_by_age",
+    "UPDATE log SET finished_at = NULL WHERE kind <> 'result'",
+    "PRAGMA user_version = 2",
+)
+"""What takes a database back to the schema before retention."""
+
+
+def take_back(path: Path, statements: Iterable[str]) -> None:
+    """Makes the database one of an older schema."""
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+async def test_the_schema_before_shapes_learns_them(tmp_path: Path) -> None:
+    """What stood in the database stays, and shapes are stored beside it."""
+    record = ShapeRecord("capsolver", Shape("POST", None, "JSON {taskId: string}"), 1, 1, NOW, NOW)
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        await store.write(a_delivery(1))
+        before = await whole_log(store)
+    take_back(tmp_path / "receiver.db", BACK_TO_3)
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(AddShapes(records=[record]))
+
+        assert await whole_log(store) == before
+        assert await store.shapes("capsolver") == [record]
+
+
+async def test_the_schema_before_retention_gets_its_times(tmp_path: Path) -> None:
+    """Hints and deletions of before learn when they came, so that they are pruned in their turn and no earlier."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        for number in (1, 2):
+            await store.write(a_registration(number))
+        await store.write(HintTask(ref=a_ref(1), now=NOW - 20))
+        await store.write(Forget(ref=a_ref(2), now=NOW - 10))
+        await store.write(a_delivery(1))
+        before = await whole_log(store)
+    take_back(tmp_path / "receiver.db", BACK_TO_2)
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        after = await whole_log(store)
+        removed = [await store.write(Prune(horizon=horizon(results=NOW - age), until=0)) for age in (21, 20, 10, 0)]
+
+    assert [entry.kind for entry in after] == [entry.kind for entry in before] == ["hint", "deleted", "result"]
+    assert removed == [None, Removed(entries=1), Removed(entries=1), Removed(tasks=1, entries=1)]

@@ -1,0 +1,147 @@
+"""The numbers: that they say what happened, name nobody, and are for those who may read them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from receiver.errors import CannotStartError
+from receiver.settings import Settings
+from tests.support import READ_ONLY, Api, eventually, free_port, running_receiver
+
+READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
+
+
+def numbers(text: str) -> dict[str, float]:
+    """Each sample by its name and the values of its labels, without the prefix."""
+    return {
+        "/".join((sample.name.removeprefix("callback_receiver_"), *sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def asked(api: Api) -> dict[str, float]:
+    """The numbers of a receiver."""
+    answer = await api.send("GET", "/metrics")
+    assert answer.status == 200, answer.body
+    return numbers(answer.body.decode())
+
+
+async def test_every_delivery_is_counted_by_its_verdict(tmp_path: Path) -> None:
+    """Accepted, repeated, unreadable ones, and those that were refused without a verdict."""
+    async with running_receiver(tmp_path / "receiver.db", max_body_bytes=1024) as api:
+        url = (await api.register())["callbackUrl"]
+        for _ in range(2):
+            await api.call_back(url)
+        await api.send("POST", url, key=None, data=b"<html>")
+        await api.send("POST", url, key=None, data=b" " * 2000)
+        await api.send("PUT", url, key=None)
+        await api.send("GET", f"{url}?a=b", key=None)
+        await api.send("POST", "/callback/capsolver/forged", key=None)
+        await api.send("POST", "/callback/a-stranger-wrote-this/forged", key=None)
+
+        counted = await asked(api)
+
+    assert {
+        name: value for name, value in counted.items() if name.startswith(("deliveries_total", "refused_total"))
+    } == {
+        "deliveries_total/capsolver/accepted": 1,
+        "deliveries_total/capsolver/duplicate": 1,
+        "deliveries_total/capsolver/unreadable": 1,
+        "refused_total/capsolver/413": 1,
+        "refused_total/capsolver/405": 1,
+        "refused_total/capsolver/404": 1,
+        "refused_total/unknown/404": 1,
+    }
+
+
+async def test_outcomes_tell_lost_and_late_callbacks_apart(tmp_path: Path) -> None:
+    """Two answers that a poll brought, one of whose callbacks still came; the latency is that of the third."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        lost, late, fine = [await api.register() for _ in range(3)]
+        report = {"source": "poll", "answer": READY, "polls": 4}
+        for task in (lost, late):
+            await api.send("PUT", f"/v1/tasks/{task['ref']}/outcome", json=report)
+        for task in (late, fine):
+            await api.call_back(task["callbackUrl"])
+
+        counted = await asked(api)
+
+    assert counted["outcomes_total/capsolver/poll/ready"] == 2
+    assert counted["outcomes_total/capsolver/callback/ready"] == 1
+    assert counted["polled_answers_total/capsolver"] == 2
+    assert counted["deliveries_total/capsolver/late"] == 1
+    assert counted["callback_latency_seconds_count/capsolver"] == 1
+    assert (counted["polls_total/capsolver"], counted["polls_allowed_total/capsolver"]) == (8, 3 * 120)
+
+
+async def test_what_is_so_now_is_told(tmp_path: Path) -> None:
+    """Waiting tasks, those that wait for them, and whether the store works."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        ref = (await api.register())["ref"]
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(api.send("GET", f"/v1/tasks/{ref}?wait=20"))
+            await eventually(lambda: api.waiting == 1)
+            during = await asked(api)
+            await api.send("DELETE", f"/v1/tasks/{ref}")
+        after = await asked(api)
+
+    assert waiting.result().status == 404
+    assert (during["waiting_tasks/capsolver"], during["waiters"], during["store_failing"]) == (1, 1, 0)
+    assert during["oldest_overdue_seconds/capsolver"] == 0
+    assert "waiting_tasks/capsolver" not in after
+    assert during["commands_total"] == 1
+
+
+async def test_a_stale_answer_is_counted_when_it_is_fetched(tmp_path: Path) -> None:
+    """An answer of a provider whose answers live two minutes, reported long after it was finished."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        report = {"source": "poll", "answer": READY, "finishedAt": "2020-01-01T00:00:00Z"}
+        await api.send("POST", "/v1/tasks", json={"provider": "onecaptcha", "taskId": 7, "outcome": report})
+        before = await asked(api)
+        await api.task(7)
+
+        counted = await asked(api)
+
+    assert "stale_answers_total/onecaptcha" not in before
+    assert counted["stale_answers_total/onecaptcha"] == 1
+
+
+async def test_the_scope_is_admin(tmp_path: Path) -> None:
+    """The numbers tell how much business somebody does."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        statuses = [(await api.send("GET", "/metrics", key=key)).status for key in (None, READ_ONLY)]
+
+    assert statuses == [401, 403]
+
+
+async def test_they_have_an_address_of_their_own(tmp_path: Path) -> None:
+    """There no key is asked for, and nothing else is served."""
+    port = free_port()
+    async with running_receiver(tmp_path / "receiver.db", metrics_address=f"127.0.0.1:{port}") as api:
+        there = f"http://127.0.0.1:{port}"
+        answer = await api.send("GET", f"{there}/metrics", key=None)
+        other = await api.send("GET", f"{there}/v1/tasks")
+
+    assert (answer.status, other.status) == (200, 404)
+    assert numbers(answer.body.decode())["store_failing"] == 0
+
+
+async def test_an_address_in_use_is_refused_by_name(tmp_path: Path) -> None:
+    """The operator is told which setting it is."""
+    async with running_receiver(tmp_path / "one.db") as other:
+        address = other.url.removeprefix("http://")
+        with pytest.raises(CannotStartError, match="RECEIVER_METRICS_ADDRESS: cannot listen on"):
+            async with running_receiver(tmp_path / "two.db", metrics_address=address):
+                pass
+
+
+@pytest.mark.parametrize("address", ["9101", "localhost:", ":9101", "localhost:99999", "localhost:http"])
+def test_a_wrong_address_is_refused(tmp_path: Path, address: str) -> None:
+    """Host and port, both."""
+    with pytest.raises(ValueError, match="expected host:port"):
+        Settings(database=tmp_path / "receiver.db", metrics_address=address, _env_file=None)

@@ -1,0 +1,216 @@
+"""What may happen between taking a poll and telling what came of it: on the store, with a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.providers import DIALECTS
+from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
+from receiver.app import new_ref
+from receiver.decisions import Origin
+from receiver.polling import LEASE_SECONDS, FinishPoll, PolledTask, TakeDue, rules_of
+from receiver.records import SECOND, PollRecord, TaskRecord
+from receiver.registrations import Answered, Bind, Expire, Register
+from receiver.storage.protocol import Store
+from tests.receiver.storage.stores import running_store
+
+PLAN = DIALECTS["capsolver"].polls
+RULES = rules_of(PLAN)
+BEGAN = 1_790_000_000 * SECOND
+
+
+@dataclass
+class Clocked:
+    """A store, and what the receiver does on it at the times that a test says."""
+
+    store: Store
+    now: int = BEGAN
+
+    async def task(self, **fields: Any) -> TaskRecord:
+        """A task that is polled here and due 35 s after the beginning."""
+        task = TaskRecord(
+            row=0,
+            ref=str(new_ref()),
+            provider="capsolver",
+            type=None,
+            tags=(),
+            metadata="{}",
+            created_by=None,
+            client_key_id=None,
+            has_url=True,
+            open_to_standing=False,
+            standing_id=None,
+            task_id=None,
+            bound_by=None,
+            registered_at=0,
+            created_at=BEGAN,
+            poll_after=BEGAN + 35 * SECOND,
+            next_poll_at=BEGAN + 35 * SECOND,
+            deadline_at=BEGAN + 330 * SECOND,
+            is_polled_here=True,
+        ).evolve(**fields)
+        await self.store.write(Register(task=task, answered=None, idempotency=None))
+        return await self.store.write(Bind(ref=task.ref, task_id=f"id of {task.ref}", now=self.now))
+
+    async def take(self, seconds: float, *, limit: int = 10) -> Sequence[TaskRecord]:
+        """What is due so many seconds after the beginning, taken."""
+        now = BEGAN + round(seconds * SECOND)
+        return await self.store.write(TakeDue(provider="capsolver", now=now, limit=limit, rules=RULES))
+
+    async def finish(self, task: TaskRecord, said: Reading | None, seconds: float) -> PolledTask:
+        """What a poll came to that ended so many seconds after the beginning."""
+        now = BEGAN + round(seconds * SECOND)
+        answered = None
+        if said is not None:
+            answered = Answered(
+                reading=said,
+                origin=Origin("poll", "polled", now),
+                polls=None,
+                reported_at=now,
+                unknown_final_after=RULES.window + RULES.grace,
+                size=0,
+            )
+        polled = await self.store.write(
+            FinishPoll(
+                ref=task.ref,
+                poll=PollRecord(now - SECOND, now, task.lease, type(said).__name__),
+                answered=answered,
+                next_after=RULES.interval,
+                rules=RULES,
+                read=lambda _task, _delivery: None,
+            )
+        )
+        assert polled is not None
+        return polled
+
+    def seconds(self, at: int | None) -> float | None:
+        """A time of a record, in seconds after the beginning."""
+        return None if at is None else (at - BEGAN) / SECOND
+
+
+@pytest.fixture
+async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
+    """An empty store."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        yield Clocked(store)
+
+
+async def test_what_is_taken_is_nobody_elses(clocked: Clocked) -> None:
+    """Until the lease runs out, whoever asks."""
+    await clocked.task()
+
+    assert await clocked.take(34) == []
+    (taken,) = await clocked.take(35)
+    assert (taken.lease, clocked.seconds(taken.leased_until)) == (1, 35 + LEASE_SECONDS)
+    assert await clocked.take(35 + LEASE_SECONDS - 1) == []
+    (again,) = await clocked.take(35 + LEASE_SECONDS)
+    assert again.lease == 2
+
+
+async def test_a_process_that_slept_polls_a_second_time_and_decides_nothing(clocked: Clocked) -> None:
+    """Its lease ran out: its answer is counted, but when the next poll is, the other one says."""
+    await clocked.task()
+    (slept,) = await clocked.take(35)
+    (other,) = await clocked.take(70)
+    done = await clocked.finish(other, Pending("processing"), 71)
+    late = await clocked.finish(slept, Pending("processing"), 200)
+
+    assert (done.is_doubled, clocked.seconds(done.task.next_poll_at)) == (False, 74)
+    assert (late.is_doubled, late.task.polls, clocked.seconds(late.task.next_poll_at)) == (True, 2, 74)
+
+
+async def test_the_answer_of_a_doubled_poll_is_an_answer(clocked: Clocked) -> None:
+    """What the provider says is true, whoever asked; the first one is the outcome."""
+    await clocked.task()
+    (slept,) = await clocked.take(35)
+    (other,) = await clocked.take(70)
+    first = await clocked.finish(slept, Ready({"text": "a"}), 71)
+    second = await clocked.finish(other, Ready({"text": "a"}), 72)
+
+    assert (first.verdict, first.is_doubled) == ("accepted", True)
+    assert (second.verdict, second.task.position) == ("duplicate", first.task.position)
+
+
+async def test_a_clock_that_is_set_back_delays_and_loses_nothing(clocked: Clocked) -> None:
+    """What is leased or due in the future waits until the clock is there again, or until the lease ran out."""
+    await clocked.task()
+    (taken,) = await clocked.take(35)
+    polled = await clocked.finish(taken, Pending("processing"), 36)
+    before = await clocked.take(-3600)
+    (again,) = await clocked.take(clocked.seconds(polled.task.next_poll_at) or 0)
+
+    assert before == []
+    assert again.ref == taken.ref
+
+
+async def test_a_clock_that_is_set_forward_polls_at_once_and_once(clocked: Clocked) -> None:
+    """Beyond the window it asks one last time: the answer may still be there."""
+    await clocked.task()
+    (taken,) = await clocked.take(3600)
+    polled = await clocked.finish(taken, Pending("processing"), 3601)
+
+    assert polled.task.next_poll_at is None
+    assert await clocked.take(7200) == []
+
+
+async def test_a_provider_that_is_down_for_the_whole_window(clocked: Clocked) -> None:
+    """It is asked within the limits until the window ends, and then the deadline ends the task; nothing hangs."""
+    task = await clocked.task()
+    seconds, polls = 35.0, 0
+    while taken := await clocked.take(seconds):
+        polled = await clocked.finish(taken[0], None, seconds + 1)
+        polls += 1
+        if polled.task.next_poll_at is None:
+            break
+        seconds = clocked.seconds(polled.task.next_poll_at) or 0
+    ended = await clocked.store.write(Expire(now=BEGAN + 331 * SECOND, limit=10))
+    found = await clocked.store.task(task.ref)
+
+    assert PLAN.max_polls is not None
+    assert 0 < polls <= PLAN.max_polls
+    assert seconds < PLAN.window_seconds
+    assert ended == 1
+    assert found is not None
+    assert found.outcome is not None
+    assert found.outcome.error_code == "RECEIVER_NO_ANSWER"
+
+
+async def test_a_poll_that_ends_behind_the_deadline_still_brings_the_answer(clocked: Clocked) -> None:
+    """The outcome of ours was provisional: the provider's takes its place, once."""
+    await clocked.task()
+    (taken,) = await clocked.take(299)
+    await clocked.store.write(Expire(now=BEGAN + 331 * SECOND, limit=10))
+    polled = await clocked.finish(taken, Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"), 332)
+
+    assert (polled.verdict, polled.task.outcome is not None) == ("accepted", True)
+    assert polled.task.outcome is not None
+    assert polled.task.outcome.supersedes is not None
+
+
+async def test_an_id_that_is_unknown_is_asked_for_once_more_behind_the_window(clocked: Clocked) -> None:
+    """Then it is the last word."""
+    await clocked.task(deadline_at=BEGAN + 400 * SECOND)
+    (taken,) = await clocked.take(299)
+    early = await clocked.finish(taken, Unknown(1, "ERROR_TASKID_INVALID"), 299.5)
+    (last,) = await clocked.take(330)
+    polled = await clocked.finish(last, Unknown(1, "ERROR_TASKID_INVALID"), 331)
+
+    assert (early.verdict, clocked.seconds(early.task.next_poll_at)) == ("notFinal", 330)
+    assert polled.task.outcome is not None
+    assert polled.task.outcome.error_code == "ERROR_TASKID_INVALID"
+
+
+async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:
+    """There is nothing to ask for; bound, it is due at once."""
+    task = await clocked.task()
+    unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None)
+    await clocked.store.write(Register(task=unbound, answered=None, idempotency=None))
+
+    assert [each.ref for each in await clocked.take(40)] == [task.ref]
+    await clocked.store.write(Bind(ref=unbound.ref, task_id="late", now=BEGAN + 50 * SECOND))
+    assert [each.ref for each in await clocked.take(50)] == [unbound.ref]

@@ -1,0 +1,212 @@
+"""What retention takes of finished tasks, and that it leaves no trace where it has been."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from receiver.deliveries import HintTask
+from receiver.errors import CursorGoneError
+from receiver.ledger import Ledger
+from receiver.records import SECOND, PollRecord, Removed
+from receiver.registrations import Bind, Expire, Forget, Register
+from receiver.retention import Lives, Prune, prune_old
+from receiver.storage.sqlite import SqliteStore
+from tests.receiver.pruning import (
+    GROWING,
+    a_late_delivery,
+    finished,
+    found,
+    horizon,
+    pruned,
+    refs,
+    rows,
+    solutions,
+)
+from tests.receiver.storage.stores import (
+    ALL,
+    NOW,
+    a_delivery,
+    a_ref,
+    a_registration,
+    a_standing_delivery,
+    a_task,
+    running_store,
+    whole_log,
+)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """An empty store."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        yield store
+
+
+async def test_old_tasks_go_and_young_ones_stay(store: SqliteStore) -> None:
+    """A finished task goes when its outcome is as old as the horizon says."""
+    await finished(store, 1, at=NOW - 10)
+    await finished(store, 2, at=NOW)
+
+    assert await pruned(store, results=NOW - 10) == Removed(tasks=1, entries=1)
+    assert await store.task(a_ref(1)) is None
+    assert await refs(store) == [a_ref(2)]
+
+
+async def test_the_oldest_go_where_there_are_too_many(store: SqliteStore) -> None:
+    """Of finished tasks the newest stay, however young the others are; unfinished ones are not counted."""
+    await store.write(a_registration(9))
+    await finished(store, 1, 2, 3)
+
+    assert await pruned(store, most_finished=2) == Removed(tasks=1, entries=1)
+    assert await refs(store) == [a_ref(2), a_ref(3)]
+    assert await store.task(a_ref(9)) is not None
+
+
+async def test_unfinished_tasks_never_go(store: SqliteStore) -> None:
+    """However old it is, a task without an outcome stays, and what came for it keeps its bytes."""
+    await store.write(a_registration(1))
+    await store.write(a_late_delivery(1, NOW - 10, "unreadable"))
+
+    removed = await pruned(store, results=NOW, solutions=NOW, deliveries=NOW, most_finished=1)
+
+    task = await found(store, 1)
+    assert [delivery.body for delivery in await store.deliveries(task)] == [b"body"]
+    assert removed == Removed(entries=1)
+
+
+async def test_nothing_is_left_of_a_task(store: SqliteStore, tmp_path: Path) -> None:
+    """Its deliveries, polls, tags, hints and Idempotency-Keys go with it."""
+
+    class KeepPoll:
+        refs = (a_ref(1),)
+        weight = 0
+
+        def decide(self, ledger: Ledger) -> None:
+            task = ledger.task(a_ref(1))
+            assert task is not None
+            ledger.keep_poll(task, PollRecord(NOW, NOW, 1, "ready"))
+
+    await store.write(Register(task=a_task(a_ref(1), tags=("a", "b")), answered=None, idempotency=("key", b"1")))
+    await store.write(HintTask(ref=a_ref(1), now=NOW))
+    await store.write(a_delivery(1))
+    await store.write(a_delivery(1))
+    await store.write(KeepPoll())
+    assert rows(tmp_path) == {
+        "task": 1,
+        "log": 2,
+        "delivery": 2,
+        "stray_delivery": 0,
+        "poll": 1,
+        "tag": 2,
+        "idempotency": 1,
+    }
+
+    await pruned(store, results=NOW)
+
+    assert rows(tmp_path) == dict.fromkeys(GROWING, 0)
+
+
+async def test_an_outcome_that_was_replaced_goes_alone(store: SqliteStore) -> None:
+    """The provisional outcome is old, the provider's is not: the task stays, and can still be deleted."""
+    await store.write(a_registration(1, deadline_at=NOW - 10))
+    await store.write(Expire(now=NOW - 10, limit=10))
+    await store.write(a_delivery(1))
+
+    assert await pruned(store, results=NOW - 10) == Removed(entries=1)
+    assert solutions(await whole_log(store)) == [True]
+    await store.write(Forget(ref=a_ref(1), now=NOW))
+    assert [entry.kind for entry in await whole_log(store)] == ["deleted"]
+
+
+async def test_a_joined_task_stays_as_long_as_the_one_that_has_its_id(store: SqliteStore, tmp_path: Path) -> None:
+    """It is found under that one until both go."""
+    await store.write(a_standing_delivery(1, 7))
+    await store.write(a_registration(2))
+    await store.write(Bind(ref=a_ref(2), task_id=7, now=NOW))
+
+    # One place at a time: first only the joined task's own is reached.
+    assert await store.write(Prune(horizon=horizon(), until=2, limit=1)) == Removed(entries=1)
+    assert (await found(store, 1)).ref == a_ref(2)
+    assert await store.write(Prune(horizon=horizon(), until=2, limit=1)) == Removed(tasks=2, entries=1)
+    assert rows(tmp_path)["task"] == 0
+    assert await store.task(a_ref(1)) is None
+
+
+async def test_a_joined_task_that_ended_later_goes_later(store: SqliteStore, tmp_path: Path) -> None:
+    """Its place in the log is not taken out of the middle."""
+    await finished(store, 2, at=NOW - 10)
+    await store.write(a_standing_delivery(1, 7))
+    await store.write(Bind(ref=a_ref(2), task_id=7, now=NOW))
+
+    assert await pruned(store, results=NOW - 10) == Removed(tasks=1, entries=1)
+    assert [entry.position for entry in await whole_log(store)] == [2]
+    await pruned(store, results=NOW)
+    assert rows(tmp_path)["task"] == 0
+
+
+async def test_a_step_is_bounded(store: SqliteStore) -> None:
+    """However much there is to do, one step takes no more rows than it was told."""
+    await finished(store, *range(1, 8))
+
+    removed = await store.write(Prune(horizon=horizon(results=NOW), until=0, limit=3))
+
+    assert removed == Removed(tasks=3, entries=3)
+
+
+async def test_nothing_is_written_where_nothing_is_old(store: SqliteStore, tmp_path: Path) -> None:
+    """A round that finds nothing leaves the file as it is."""
+    await finished(store, 1)
+    watcher = sqlite3.connect(tmp_path / "receiver.db")
+    before = watcher.execute("PRAGMA data_version").fetchone()
+
+    assert await store.prunable(horizon(results=NOW - 1, most_finished=1)) is None
+    await pruned(store, results=NOW - 1)
+
+    assert watcher.execute("PRAGMA data_version").fetchone() == before
+    watcher.close()
+
+
+async def test_two_processes_prune_one_log(store: SqliteStore, tmp_path: Path) -> None:
+    """What one took the other does not take again, and each sees the other's gap."""
+    await finished(store, 1, 2, 3, 4)
+    async with running_store(tmp_path / "receiver.db") as other:
+        first = await store.write(Prune(horizon=horizon(results=NOW), until=0, limit=1))
+        second = await other.write(Prune(horizon=horizon(results=NOW), until=0, limit=2))
+        with pytest.raises(CursorGoneError):
+            await store.results(store.cursor_at(1), limit=10, only=ALL)
+
+        assert (first, second) == (Removed(tasks=1, entries=1), Removed(tasks=2, entries=2))
+        assert await refs(store) == await refs(other) == [a_ref(4)]
+
+
+def test_lives_are_seconds_before_now() -> None:
+    """What lives for a minute is taken when it is a minute old."""
+    lives = Lives(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
+
+    taken = lives.horizon(NOW)
+
+    assert NOW - taken.results == 60 * SECOND
+    assert NOW - taken.solutions == 30 * SECOND
+    assert NOW - taken.deliveries == 10 * SECOND
+    assert taken.most_finished == 5
+
+
+async def test_a_round_takes_what_is_old(store: SqliteStore) -> None:
+    """It runs beside everything else; what is kept in memory is told up to when solutions must be gone."""
+    await finished(store, 1, at=NOW - 61 * SECOND)
+    lives = Lives(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
+    told: list[int] = []
+
+    async with asyncio.TaskGroup() as group:
+        rounds = group.create_task(prune_old(store, lives, lambda: NOW, told.append))
+        async with asyncio.timeout(10):
+            while await store.task(a_ref(1)) is not None:
+                await asyncio.sleep(0.01)
+        rounds.cancel()
+
+    assert told == [NOW - 30 * SECOND]

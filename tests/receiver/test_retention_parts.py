@@ -1,0 +1,178 @@
+"""What retention takes besides whole tasks: solutions, bytes, tombstones; and what those see who come later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from receiver.deliveries import UNREADABLE_QUOTA, DeliverToStanding, NewTask
+from receiver.errors import CursorGoneError
+from receiver.records import Removed
+from receiver.registrations import Forget
+from receiver.retention import Prune
+from receiver.storage.sqlite import SqliteStore
+from tests.receiver.pruning import (
+    a_late_delivery,
+    finished,
+    found,
+    horizon,
+    pruned,
+    quota,
+    refs,
+    rows,
+    solutions,
+)
+from tests.receiver.storage.stores import (
+    ALL,
+    NOW,
+    QUOTAS,
+    a_delivery,
+    a_ref,
+    a_standing_delivery,
+    running_store,
+    whole_log,
+)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """An empty store."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        yield store
+
+
+async def test_a_late_callback_to_a_pruned_task_is_harmless(store: SqliteStore) -> None:
+    """On its own URL or a standing one it is `forgotten`."""
+    await store.write(a_standing_delivery(1, 7))
+    await finished(store, 2)
+    await pruned(store, results=NOW)
+
+    verdicts = [(await store.write(command)).verdict for command in (a_standing_delivery(3, 7), a_delivery(2))]
+
+    assert verdicts == ["forgotten", "forgotten"]
+    assert await refs(store) == []
+
+
+async def test_a_late_callback_in_the_batch_that_prunes_is_harmless(store: SqliteStore) -> None:
+    """What the batch had read of the task before does not bring it back."""
+    await finished(store, 1)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.write(Prune(horizon=horizon(results=NOW), until=0)))
+        late = group.create_task(store.write(a_delivery(1)))
+
+    assert late.result().verdict == "forgotten"
+    assert await store.task(a_ref(1)) is None
+
+
+async def test_quotas_are_given_back(store: SqliteStore) -> None:
+    """What a standing URL made, and unreadable bodies, are no longer counted when they are gone."""
+    await store.write(a_standing_delivery(1, 7))
+    await finished(store, 2)
+    await store.write(a_late_delivery(2, NOW, "unreadable"))
+    assert (await quota(store, a_ref(0))) == (1, 512)
+    assert (await quota(store, UNREADABLE_QUOTA)) == (1, 512)
+
+    await pruned(store, results=NOW)
+
+    assert (await quota(store, a_ref(0))) == (0, 0)
+    assert (await quota(store, UNREADABLE_QUOTA)) == (0, 0)
+
+
+async def test_a_solution_may_go_before_its_record(store: SqliteStore) -> None:
+    """The task stays ready, without its solution and the bodies that brought it; another callback changes nothing."""
+    await finished(store, 1, at=NOW - 10)
+    await finished(store, 2)
+
+    assert solutions(await whole_log(store)) == [True, True]
+
+    assert await pruned(store, solutions=NOW - 10) == Removed(solutions=1, bodies=1)
+    assert (await store.write(a_delivery(1, "another"))).verdict == "duplicate"
+
+    assert solutions(await whole_log(store)) == [False, True]
+    task = await found(store, 1)
+    assert task.outcome is not None
+    assert (task.outcome.status, task.outcome.solution) == ("ready", None)
+    assert [delivery.body for delivery in await store.deliveries(task)] == [None, b"another"]
+    assert await pruned(store, solutions=NOW - 10) == Removed()
+
+
+async def test_bytes_of_deliveries_may_go_before_their_record(store: SqliteStore) -> None:
+    """The fact of a delivery stays; what it took of the quota of unreadable bytes is free again."""
+    await finished(store, 1)
+    await store.write(a_late_delivery(1, NOW - 10, "unreadable"))
+
+    assert await pruned(store, deliveries=NOW - 10) == Removed(bodies=1)
+
+    task = await found(store, 1)
+    kept = [(delivery.verdict, delivery.size, delivery.body) for delivery in await store.deliveries(task)]
+    assert kept == [("accepted", 4, b"body"), ("unreadable", 4, None)]
+    assert (await quota(store, UNREADABLE_QUOTA)) == (0, 0)
+
+
+async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path: Path) -> None:
+    """They go whole when they are old, and the quota gets its bytes back."""
+    arrival = a_late_delivery(1, NOW - 10, "unreadable").arrival
+    new_task = NewTask(ref=a_ref(1), poll_after=NOW, deadline_at=NOW)
+    await store.write(DeliverToStanding(url_id=a_ref(0), arrival=arrival, new_task=new_task, quotas=QUOTAS))
+
+    assert await pruned(store, deliveries=NOW - 11) == Removed()
+    assert await pruned(store, deliveries=NOW - 10) == Removed(strays=1)
+    assert rows(tmp_path)["stray_delivery"] == 0
+    assert (await quota(store, UNREADABLE_QUOTA)) == (0, 0)
+
+
+async def test_deletions_and_their_tombstones_go(store: SqliteStore) -> None:
+    """The log forgets old deletions as it does old results; later the tombstone goes, too."""
+    await finished(store, 1)
+    await store.write(Forget(ref=a_ref(1), now=NOW - 10))
+
+    assert await pruned(store, results=NOW - 10) == Removed(entries=1)
+    assert (await store.write(a_delivery(1))).verdict == "forgotten"
+    assert await pruned(store, tombstones=NOW - 10) == Removed(tombstones=1)
+    assert (await store.write(a_delivery(1))).verdict == "accepted"
+
+
+async def test_there_are_only_so_many_tombstones(store: SqliteStore) -> None:
+    """Of tombstones, too, the newest stay."""
+    await finished(store, 1, 2, 3)
+    for number in (1, 2, 3):
+        await store.write(Forget(ref=a_ref(number), now=NOW))
+
+    assert await pruned(store, most_tombstones=2) == Removed(tombstones=1)
+
+
+async def test_a_cursor_before_what_is_kept_gets_a_gap(store: SqliteStore) -> None:
+    """It goes on from the oldest kept; a cursor right there, and no cursor at all, get none."""
+    await finished(store, 1, 2, 3)
+    await pruned(store, most_finished=1)
+
+    with pytest.raises(CursorGoneError) as caught:
+        await store.results(store.cursor_at(1), limit=10, only=ALL)
+    assert (caught.value.reason, caught.value.resumes_at) == ("pruned", store.cursor_at(2))
+    for cursor in (store.cursor_at(2), None):
+        page = await store.results(cursor, limit=10, only=ALL)
+        assert [entry.ref for entry in page.entries] == [a_ref(3)]
+
+
+async def test_an_emptied_log_goes_on(store: SqliteStore) -> None:
+    """Who reads it from the start is given a cursor that stays good, and misses nothing that comes."""
+    await finished(store, 1, 2)
+    await pruned(store, results=NOW)
+
+    page = await store.results(None, limit=10, only=ALL)
+    assert (page.entries, page.cursor, page.more) == ((), await store.head(), False)
+    await finished(store, 3)
+    assert [entry.ref for entry in (await store.results(page.cursor, limit=10, only=ALL)).entries] == [a_ref(3)]
+
+
+async def test_a_log_of_the_wrong_times_is_pruned_in_its_order(store: SqliteStore) -> None:
+    """An old outcome behind a young one waits for it, so that cursors before the young one stay good."""
+    await finished(store, 1, at=NOW)
+    await finished(store, 2, at=NOW - 10)
+
+    assert await pruned(store, results=NOW - 10) == Removed()
+    assert await refs(store) == [a_ref(1), a_ref(2)]
