@@ -28,6 +28,7 @@ from receiver.logs import configure_logs, server_logger
 from receiver.pingback import pingback
 from receiver.providers_command import providers
 from receiver.pruning_command import prune_command
+from receiver.redeliver_command import redeliver
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
 
@@ -57,7 +58,7 @@ def serve() -> None:
     _run(_serve(settings))
 
 
-@cli.command("callback-url", epilog="Exit codes: 0 done, 2 refused.")
+@cli.command("callback-url", epilog="Exit codes: 0 done, 1 failed for a reason that may pass, 2 refused.")
 @click.argument("provider", required=False)
 @click.option("--label", callback=_short_line, help="A note for --list, of at most 100 characters.")
 @click.option("--list", "is_list", is_flag=True, help="List all standing URLs by id, without their tokens.")
@@ -91,6 +92,7 @@ cli.add_command(explain)
 cli.add_command(pingback)
 cli.add_command(providers)
 cli.add_command(prune_command)
+cli.add_command(redeliver)
 
 
 def main() -> None:

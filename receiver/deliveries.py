@@ -12,7 +12,7 @@ from client.providers.values import task_id_text
 from receiver.decisions import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
 from receiver.errors import ReceiverError
 from receiver.ledger import Ledger, TaskIdKey
-from receiver.records import SECOND, Delivery, StandingUrl, TaskRecord
+from receiver.records import SECOND, Delivery, KeptBody, StandingUrl, TaskRecord
 
 __all__ = [
     "HOLD",
@@ -62,7 +62,7 @@ class Arrival:
 
     `standing_id` is the standing URL that it came on, if it was one. `solution_of` is the dialect's. `confirm` says
     which callbacks the provider is asked about: "never" any, "mismatched" ones, or "always" all that are not signed.
-    `can_poll`: the receiver has a key, so that it can ask.
+    `can_poll`: the receiver has a key, so that it can ask. `again`: it was kept before, and is judged anew now.
     """
 
     provider: str
@@ -76,6 +76,7 @@ class Arrival:
     solution_of: Callable[[str, str | None], Any | None] | None = None
     confirm: str = "mismatched"
     can_poll: bool = False
+    again: KeptBody | None = None
 
     def must_be_confirmed(self, task: TaskRecord) -> bool:
         """Whether it is the outcome of this task only once the provider was asked, or could not be."""
@@ -105,8 +106,9 @@ class Arrival:
 
     def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> Delivery:
         """What is kept of it."""
+        again = self.again
         return Delivery(
-            received_at=self.received_at,
+            received_at=self.received_at if again is None else again.delivery.received_at,
             verdict=verdict,
             method=self.method,
             content_type=self.content_type,
@@ -114,6 +116,7 @@ class Arrival:
             size=len(self.body),
             id_text=self.id_text,
             standing_id=self.standing_id,
+            kept_id=None if again is None or again.is_stray else again.id,
         )
 
 
@@ -330,7 +333,8 @@ def _hold(ledger: Ledger, task: TaskRecord, arrival: Arrival) -> TaskRecord:
 
 
 def _keep(ledger: Ledger, task: TaskRecord, delivery: Delivery) -> TaskRecord:
-    task = task.evolve(deliveries=task.deliveries + 1)
+    if delivery.kept_id is None:
+        task = task.evolve(deliveries=task.deliveries + 1)
     ledger.keep(task, delivery)
     ledger.change(task)
     return task

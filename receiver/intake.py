@@ -14,11 +14,19 @@ from client.providers.readings import Bare, Callback, Failed, Ready, TaskId
 from receiver.decisions import Origin, make_outcome
 from receiver.deliveries import Arrival, NewTask
 from receiver.errors import ReceiverError
-from receiver.records import SECOND, Delivery, Outcome, TaskRecord
+from receiver.records import SECOND, Delivery, KeptBody, Outcome, TaskRecord
 from receiver.registrations import Answered
 from receiver.tokens import CallbackToken, Kind
 
-__all__ = ["Incoming", "read_answer", "read_arrival", "read_kept", "task_of_registration", "times_of_new_task"]
+__all__ = [
+    "Incoming",
+    "read_again",
+    "read_answer",
+    "read_arrival",
+    "read_kept",
+    "task_of_registration",
+    "times_of_new_task",
+]
 
 
 FirstPoll = Callable[[str | None, bool], float | None]
@@ -61,6 +69,31 @@ def read_arrival(
         solution_of=dialect.solution_of,
         confirm=confirm,
         can_poll=can_poll,
+    )
+
+
+def read_again(dialect: Dialect, kept: KeptBody, now: int, *, confirm: str, can_poll: bool) -> Arrival:
+    """A kept delivery as the dialect reads it now, as if it came now; its signature is not known any more.
+
+    Its answer lives from when it came, and not from now on.
+    """
+    delivery = kept.delivery
+    life_seconds = dialect.answer_life_seconds
+    if life_seconds is not None:
+        life_seconds -= (now - delivery.received_at) / SECOND
+    return Arrival(
+        provider=dialect.provider,
+        method=delivery.method,
+        content_type=delivery.content_type,
+        body=delivery.body or b"",
+        reading=_read_body(dialect, delivery),
+        origin=Origin("callback", "token" if delivery.standing_id is None else "standing", now, life_seconds),
+        received_at=now,
+        standing_id=delivery.standing_id,
+        solution_of=dialect.solution_of,
+        confirm=confirm,
+        can_poll=can_poll,
+        again=kept,
     )
 
 
@@ -152,11 +185,10 @@ def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Deliv
     dialect = dialects.get(task.provider)
     if dialect is None or delivery.body is None:
         return None
-    query, body = (delivery.body, b"") if delivery.method == "GET" else (b"", delivery.body)
-    try:
-        said = dialect.read_callback(query=query, body=body).reading
-    except UnreadableError:
+    reading = _read_body(dialect, delivery)
+    if isinstance(reading, str):
         return None
+    said = reading.reading
     if isinstance(said, Bare):
         solution = dialect.solution_of(said.code, task.type)
         said = said if solution is None else Ready(solution)
@@ -164,6 +196,16 @@ def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Deliv
         return None
     trust = "token" if delivery.standing_id is None else "standing"
     return make_outcome(said, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
+
+
+def _read_body(dialect: Dialect, delivery: Delivery) -> Callback | str:
+    """The reading of kept bytes, or `unreadable`."""
+    kept = delivery.body or b""
+    query, body = (kept, b"") if delivery.method == "GET" else (b"", kept)
+    try:
+        return dialect.read_callback(query=query, body=body)
+    except UnreadableError:
+        return "unreadable"
 
 
 def _storable(header: str) -> str:

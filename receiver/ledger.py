@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from receiver.records import Delivery, Horizon, Outcome, PollRecord, Removed, StandingUrl, TaskRecord
+from receiver.records import Delivery, Horizon, KeptBody, Outcome, PollRecord, Removed, StandingUrl, TaskRecord
 from receiver.shapes import ShapeRecord
 
 __all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
@@ -64,7 +64,16 @@ class Ledger(Protocol):
         """Appends a hint to the log."""
 
     def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
-        """Keeps a delivery: for a task in the slot that its count says, otherwise for its standing URL."""
+        """Keeps a delivery: for a task in the slot that its count says, otherwise for its standing URL.
+
+        One that has a row already is judged again there.
+        """
+
+    def is_unreadable(self, kept: KeptBody) -> bool:
+        """Whether the row still holds these bytes with the verdict `unreadable`."""
+
+    def judge_stray(self, kept: KeptBody, verdict: str | None) -> None:
+        """Gives a stray delivery its verdict and drops its bytes; None: removes it, because a task has it now."""
 
     def mark_mismatched(self, task: TaskRecord, id_text: str) -> None:
         """Gives the kept deliveries of the task with this id the verdict `mismatched`."""

@@ -20,6 +20,7 @@ __all__ = [
     "Growth",
     "History",
     "Horizon",
+    "KeptBody",
     "Outcome",
     "Page",
     "PollRecord",
@@ -135,7 +136,10 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One attempt of a callback, as it is kept. `body` is None where only the fact is; `size` is what came."""
+    """One attempt of a callback, as it is kept. `body` is None where only the fact is; `size` is what came.
+
+    `kept_id`: the row that it has already, where it is judged again.
+    """
 
     received_at: int
     verdict: str
@@ -145,6 +149,25 @@ class Delivery:
     size: int
     id_text: str | None
     standing_id: str | None = None
+    kept_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBody:
+    """An unreadable delivery whose bytes are kept, in row `id`: of the task `ref`, or stray, of its standing URL.
+
+    `provider` is that of the task or of the standing URL; None where that is gone.
+    """
+
+    id: int
+    provider: str | None
+    ref: str | None
+    delivery: Delivery
+
+    @property
+    def is_stray(self) -> bool:
+        """Whether no task is known of it."""
+        return self.ref is None
 
 
 @dataclass(frozen=True, slots=True)

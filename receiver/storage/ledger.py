@@ -21,6 +21,7 @@ from receiver.records import (
     SECOND,
     Delivery,
     Horizon,
+    KeptBody,
     Outcome,
     PollRecord,
     Removed,
@@ -172,11 +173,24 @@ class SqliteLedger:
         if task is None:
             self._connection.execute(sql.INSERT_STRAY, delivery_values(delivery))
             return
-        slot = delivery_id(task)
-        if task.deliveries > DELIVERIES_KEPT + 1:
+        slot = delivery_id(task) if delivery.kept_id is None else delivery.kept_id
+        if delivery.kept_id is None and task.deliveries > DELIVERIES_KEPT + 1:
             self.flush()
             self._give_back_unreadable(slot, slot)
         self._deliveries.append((slot, *delivery_values(delivery)))
+
+    def is_unreadable(self, kept: KeptBody) -> bool:
+        """See `Ledger`."""
+        self.flush()
+        statement = sql.SELECT_IS_UNREADABLE_STRAY if kept.is_stray else sql.SELECT_IS_UNREADABLE
+        return self._connection.execute(statement, (kept.id, kept.delivery.received_at)).fetchone() is not None
+
+    def judge_stray(self, kept: KeptBody, verdict: str | None) -> None:
+        """See `Ledger`."""
+        if verdict is None:
+            self._connection.execute(sql.DELETE_STRAY, (kept.id,))
+        else:
+            self._connection.execute(sql.JUDGE_STRAY, (verdict, kept.id))
 
     def mark_mismatched(self, task: TaskRecord, id_text: str) -> None:
         """See `Ledger`."""

@@ -21,6 +21,7 @@ from receiver.records import (
     Growth,
     History,
     Horizon,
+    KeptBody,
     Page,
     PollRecord,
     ResultFilter,
@@ -33,6 +34,7 @@ from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
 from receiver.storage.high_water import note_head
 from receiver.storage.history import read_history, read_waiting
+from receiver.storage.kept import read_unreadable
 from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 from receiver.storage.pruning import prunable
@@ -198,6 +200,10 @@ class SqliteStore:
             return [delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, delivery_range(task))]
 
         return await _read(self._scan, read)
+
+    async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
+        """Some of the deliveries that no dialect could read, behind one of them; None: from the start."""
+        return await _read(self._scan, lambda connection: read_unreadable(connection, after, limit))
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
         """See `Store`."""

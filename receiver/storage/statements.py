@@ -278,6 +278,34 @@ INSERT_STRAY = (
     "INSERT INTO stray_delivery (received_at, verdict, method, content_type, body, size, task_id, standing_id) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+# Bodies of tasks that no dialect could read, behind an id; 16 ids are one task's.
+SELECT_UNREADABLE_BODIES = (
+    "SELECT delivery.id, task.provider, task.ref, delivery.received_at, delivery.verdict, delivery.method, "
+    "delivery.content_type, delivery.body, delivery.size, delivery.task_id, delivery.standing_id "
+    "FROM delivery CROSS JOIN task ON task.id = delivery.id / 16 "
+    "WHERE delivery.id > ? AND delivery.verdict = 'unreadable' AND delivery.body IS NOT NULL "
+    "ORDER BY delivery.id LIMIT ?"
+)
+# The same of standing URLs.
+SELECT_UNREADABLE_STRAYS = (
+    "SELECT stray.id, standing_url.provider, NULL, stray.received_at, stray.verdict, stray.method, "
+    "stray.content_type, stray.body, stray.size, stray.task_id, stray.standing_id "
+    "FROM stray_delivery AS stray LEFT JOIN standing_url ON standing_url.id = stray.standing_id "
+    "WHERE stray.id > ? AND stray.verdict = 'unreadable' AND stray.body IS NOT NULL "
+    "ORDER BY stray.id LIMIT ?"
+)
+# Whether one of them is still what it was; slots are used again, so its time is asked for, too.
+SELECT_IS_UNREADABLE = (
+    "SELECT 1 FROM delivery WHERE id = ? AND received_at = ? AND verdict = 'unreadable' AND body IS NOT NULL"
+)
+# The same of a stray one.
+SELECT_IS_UNREADABLE_STRAY = (
+    "SELECT 1 FROM stray_delivery WHERE id = ? AND received_at = ? AND verdict = 'unreadable' AND body IS NOT NULL"
+)
+# It became a delivery of a task.
+DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
+# It became nothing of which bytes are kept.
+JUDGE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = NULL WHERE id = ?"
 # createTask named another id than these deliveries did.
 MARK_MISMATCHED = "UPDATE delivery SET verdict = 'mismatched' WHERE id BETWEEN ? AND ? AND task_id = ?"
 # What the kept deliveries between two ids take of the quota of unreadable bytes.

@@ -1,0 +1,147 @@
+"""The command behind `redeliver`: what becomes of kept bodies that a dialect can read now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from client.protocol import Verdict
+from client.providers import Dialect
+from client.providers.readings import Bare, Failed, Notice, Pending, Ready
+from receiver.deliveries import (
+    ROW_BYTES,
+    UNREADABLE_QUOTA,
+    Arrival,
+    Delivered,
+    DeliverToStanding,
+    DeliverToTask,
+    Quotas,
+)
+from receiver.errors import ReceiverError
+from receiver.intake import read_again, times_of_new_task
+from receiver.ledger import Ledger
+from receiver.records import KeptBody
+
+__all__ = ["Redeliver", "Redelivered", "Redelivery", "RedeliveryRules", "read_redelivery"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedeliveryRules:
+    """What the settings say of deliveries; `signed` and `polled` are the providers with a secret and with a key."""
+
+    dialects: Mapping[str, Dialect]
+    signed: AbstractSet[str]
+    polled: AbstractSet[str]
+    quotas: Quotas
+    confirm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redelivery:
+    """A kept body, what is read in it in a word, and the delivery that it would be; without one, `why` it is none."""
+
+    kept: KeptBody
+    reading: str
+    delivery: DeliverToTask | DeliverToStanding | None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redelivered:
+    """What became of a kept body, and of which task; one that is still `unreadable` is kept as it was."""
+
+    kept: KeptBody
+    reading: str
+    verdict: Verdict
+    ref: str | None
+    why: str | None = None
+
+
+def read_redelivery(rules: RedeliveryRules, kept: KeptBody, *, now: int, new_ref: Callable[[], str]) -> Redelivery:
+    """The kept body as its provider's dialect reads it now.
+
+    Where a signature would be asked for, none is read: whether these bytes were signed is not known any more.
+    """
+    dialect = None if kept.provider is None else rules.dialects.get(kept.provider)
+    if dialect is None:
+        return Redelivery(kept, "unreadable", None, "its provider is not known")
+    rule = dialect.callback
+    if rule is not None and rule.signature is not None and dialect.provider in rules.signed:
+        return Redelivery(kept, "unreadable", None, "its signature is not kept")
+    arrival = read_again(dialect, kept, now, confirm=rules.confirm, can_poll=dialect.provider in rules.polled)
+    reading = _reading(arrival)
+    if reading == "unreadable":
+        return Redelivery(kept, reading, None)
+    if kept.ref is not None:
+        times = times_of_new_task(dialect, kept.ref, now)
+        return Redelivery(
+            kept, reading, DeliverToTask(ref=kept.ref, arrival=arrival, new_task=times, quotas=rules.quotas)
+        )
+    if arrival.standing_id is None or (arrival.id_text is None and reading != "notice"):
+        return Redelivery(kept, reading, None, "it has no taskId")
+    times = times_of_new_task(dialect, new_ref(), now)
+    return Redelivery(
+        kept,
+        reading,
+        DeliverToStanding(url_id=arrival.standing_id, arrival=arrival, new_task=times, quotas=rules.quotas),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Redeliver:
+    """Delivers kept bodies again, each as if it came now on the URL on which it came then."""
+
+    redeliveries: Sequence[Redelivery]
+
+    @property
+    def refs(self) -> Sequence[str]:
+        """The tasks of the URLs."""
+        return [each.kept.ref for each in self.redeliveries if each.delivery is not None and each.kept.ref is not None]
+
+    @property
+    def weight(self) -> int:
+        """The size of the bodies."""
+        return sum(each.kept.delivery.size for each in self.redeliveries)
+
+    def decide(self, ledger: Ledger) -> Sequence[Redelivered]:
+        """What became of each, but for those that somebody else took meanwhile."""
+        decided = [_redeliver(ledger, each) for each in self.redeliveries]
+        return [each for each in decided if each is not None]
+
+
+def _redeliver(ledger: Ledger, redelivery: Redelivery) -> Redelivered | None:
+    kept, reading = redelivery.kept, redelivery.reading
+    if redelivery.delivery is None:
+        return Redelivered(kept, reading, "unreadable", kept.ref, redelivery.why)
+    if not ledger.is_unreadable(kept):
+        return None
+    try:
+        delivered = redelivery.delivery.decide(ledger)
+    except ReceiverError as error:
+        # A revoked URL, a full quota: it would be refused now, so it stays what it is.
+        return Redelivered(kept, reading, "unreadable", kept.ref, error.detail)
+    ledger.spend(UNREADABLE_QUOTA, -1, -max(kept.delivery.size, ROW_BYTES))
+    if kept.is_stray:
+        ledger.judge_stray(kept, delivered.verdict if delivered.task is None else None)
+    return Redelivered(kept, reading, delivered.verdict, _ref_of(kept, delivered))
+
+
+def _ref_of(kept: KeptBody, delivered: Delivered) -> str | None:
+    return kept.ref if delivered.task is None else delivered.task.ref
+
+
+def _reading(arrival: Arrival) -> str:
+    if isinstance(arrival.reading, str):
+        return "unreadable"
+    match arrival.reading.reading:
+        case Ready():
+            return "ready"
+        case Bare():
+            return "answer"
+        case Failed():
+            return "failed"
+        case Pending():
+            return "pending"
+        case Notice():
+            return "notice"

@@ -1,0 +1,125 @@
+"""Kept bodies that no dialect could read: a page of them, and what would become of them if they came again."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import aiosqlite
+
+from receiver.errors import CannotStartError
+from receiver.ledger import Command
+from receiver.records import Delivery, KeptBody, StandingUrl, TaskRecord
+from receiver.storage import statements as sql
+from receiver.storage.ledger import SqliteLedger
+from receiver.storage.opening import connect_reader, on_thread, schema_version
+from receiver.storage.protocol import PAGE_BYTES
+from receiver.storage.rows import delivery_from
+
+__all__ = ["Rehearsal", "open_rehearsal", "read_unreadable"]
+
+Answer = TypeVar("Answer")
+
+_KEPT_COLUMNS = 3
+
+
+def read_unreadable(connection: sqlite3.Connection, after: KeptBody | None, limit: int) -> Sequence[KeptBody]:
+    """The next of them behind one (None: from the start): first those of tasks, then those of standing URLs.
+
+    They end at `limit`, or with the one with which their bytes are more than a page's.
+    """
+    is_behind_tasks = after is not None and after.is_stray
+    place = 0 if after is None else after.id
+    kept: list[KeptBody] = []
+    if not is_behind_tasks:
+        kept += _page(connection.execute(sql.SELECT_UNREADABLE_BODIES, (place, limit)))
+    if not kept:
+        kept += _page(connection.execute(sql.SELECT_UNREADABLE_STRAYS, (place if is_behind_tasks else 0, limit)))
+    return kept
+
+
+def _page(rows: sqlite3.Cursor) -> Iterator[KeptBody]:
+    size = 0
+    for row in rows:
+        kept = KeptBody(id=row[0], provider=row[1], ref=row[2], delivery=delivery_from(row[_KEPT_COLUMNS:]))
+        yield kept
+        size += kept.delivery.size
+        if size > PAGE_BYTES:
+            break
+    rows.close()
+
+
+@asynccontextmanager
+async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
+    """The database, opened so that nothing can be written to it.
+
+    Raises:
+        CannotStartError: there is none, it is not ours, or of another version.
+    """
+    if not path.is_file():  # noqa: ASYNC240  (once, by a command that does nothing else)
+        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    async with connect_reader(path) as connection:
+
+        def look() -> _UnwrittenLedger:
+            if schema_version(connection._conn, path) < len(sql.MIGRATIONS):  # noqa: SLF001  (see on_thread)
+                raise CannotStartError(f"{path}: the database is of an older version; start this receiver once")
+            return _UnwrittenLedger(connection._conn)  # noqa: SLF001  (see on_thread)
+
+        yield Rehearsal(path, connection, await _read(connection, path, look))
+
+
+class Rehearsal:
+    """Decides commands as a store would, each after those before it, and writes nothing."""
+
+    def __init__(self, path: Path, connection: aiosqlite.Connection, ledger: SqliteLedger) -> None:
+        self._path = path
+        self._connection = connection
+        self._ledger = ledger
+
+    async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
+        """See `SqliteStore.unreadable`."""
+        connection = self._connection
+        return await _read(
+            connection,
+            self._path,
+            lambda: read_unreadable(connection._conn, after, limit),  # noqa: SLF001  (see on_thread)
+        )
+
+    async def write(self, command: Command[Answer]) -> Answer:
+        """What the command would decide."""
+        return await _read(self._connection, self._path, lambda: command.decide(self._ledger))
+
+
+async def _read(connection: aiosqlite.Connection, path: Path, read: Callable[[], Answer]) -> Answer:
+    try:
+        return await on_thread(connection, read)
+    except sqlite3.Error as error:
+        raise CannotStartError(f"{path}: the database cannot be read: {error}", passes=True) from error
+
+
+class _UnwrittenLedger(SqliteLedger):
+    """Knows what was decided before, which no statement can show it, and forgets what would have been written."""
+
+    def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
+        """Nothing."""
+
+    def judge_stray(self, kept: KeptBody, verdict: str | None) -> None:
+        """Nothing."""
+
+    def save_standing_url(self, url: StandingUrl) -> None:
+        """Nothing."""
+
+    def release_id(self, task: TaskRecord, joined_ref: str) -> None:
+        """In memory alone."""
+        self._remember(task.evolve(task_id=None, joined_ref=joined_ref))
+
+    def flush(self) -> None:
+        """Nothing is written; what the quotas would be stays known."""
+        self.grown.clear()
+        self._appended.clear()
+        self._new.clear()
+        self._changed.clear()
+        self._log.clear()

@@ -1,0 +1,393 @@
+"""Kept unreadable bodies, read again: what each becomes on trial, and that the same comes of it for good."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.providers import DIALECTS
+from client.providers.catalog.polled import YESCAPTCHA
+from client.providers.readings import Ready, TaskId
+from receiver.decisions import Origin
+from receiver.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
+from receiver.ledger import Command
+from receiver.records import DELIVERIES_KEPT, SECOND, StandingUrl
+from receiver.redelivering import Redeliver, Redelivered, RedeliveryRules, read_redelivery
+from receiver.registrations import Answered, CreateStandingUrl, Forget, Report, RevokeStandingUrl
+from receiver.storage.kept import Rehearsal, open_rehearsal
+from receiver.storage.protocol import PAGE_BYTES
+from receiver.storage.sqlite import SqliteStore
+from tests.receiver.storage.stores import (
+    NOW,
+    QUOTAS,
+    a_delivery,
+    a_ref,
+    a_registration,
+    a_standing_delivery,
+    running_store,
+    whole_log,
+)
+
+LATER = NOW + 100 * SECOND
+STANDING = a_ref(0)
+
+
+def body(**fields: Any) -> bytes:
+    """A CapSolver callback: ready, if nothing else is said."""
+    return json.dumps({"errorId": 0, "status": "ready", "solution": {"text": "answer"}, **fields}).encode()
+
+
+def kept_for_task(number: int, content: bytes, reading: str = "unreadable") -> DeliverToTask:
+    """A delivery that could not be read, on the URL of the task of this number."""
+    new_task = NewTask(ref=a_ref(number), poll_after=NOW, deadline_at=NOW)
+    return DeliverToTask(
+        ref=a_ref(number), arrival=an_arrival(content, None, reading), new_task=new_task, quotas=QUOTAS
+    )
+
+
+def kept_for_standing(content: bytes) -> DeliverToStanding:
+    """A delivery that could not be read, on a standing URL."""
+    new_task = NewTask(ref=a_ref(99), poll_after=NOW, deadline_at=NOW)
+    return DeliverToStanding(
+        url_id=STANDING, arrival=an_arrival(content, STANDING, "unreadable"), new_task=new_task, quotas=QUOTAS
+    )
+
+
+def an_arrival(content: bytes, standing_id: str | None, reading: str) -> Arrival:
+    """What a dialect made nothing of."""
+    return Arrival(
+        provider="capsolver",
+        method="POST",
+        content_type="application/json",
+        body=content,
+        reading=reading,
+        origin=Origin("callback", "token", NOW),
+        received_at=NOW,
+        standing_id=standing_id,
+    )
+
+
+def a_polled_answer(number: int, text: str, task_id: TaskId) -> Report:
+    """The answer of a poll for the task of this number."""
+    answered = Answered(
+        reading=Ready({"text": text}),
+        origin=Origin("poll", "reported", NOW),
+        polls=1,
+        reported_at=NOW,
+        unknown_final_after=0,
+        size=10,
+    )
+    return Report(ref=a_ref(number), task_id=task_id, answered=answered, now=NOW)
+
+
+def rules(
+    *,
+    quotas: Quotas = QUOTAS,
+    confirm: str = "mismatched",
+    signed: AbstractSet[str] = frozenset(),
+    polled: AbstractSet[str] = frozenset(),
+) -> RedeliveryRules:
+    """The shipped providers, if nothing else is said."""
+    return RedeliveryRules(dialects=DIALECTS, signed=signed, polled=polled, quotas=quotas, confirm=confirm)
+
+
+async def redelivered(store: SqliteStore | Rehearsal, given: RedeliveryRules | None = None) -> Sequence[Redelivered]:
+    """What became of all that is kept."""
+    chosen = given or rules()
+    decided: list[Redelivered] = []
+    after = None
+    while kept := await store.unreadable(after, limit=100):
+        after = kept[-1]
+        redeliveries = [read_redelivery(chosen, each, now=LATER, new_ref=lambda: a_ref(50)) for each in kept]
+        decided += await store.write(Redeliver(redeliveries))
+    return decided
+
+
+def dump(path: Path) -> list[str]:
+    """The whole database as SQL, but for the writer's own notes."""
+    with sqlite3.connect(path) as connection:
+        return [line for line in connection.iterdump() if not line.startswith('INSERT INTO "meta"')]
+
+
+TASK = a_registration(1)
+BOUND = a_registration(1, task_id="t-1", bound_by="create")
+URL = CreateStandingUrl(url=StandingUrl(STANDING, "capsolver", None, NOW, None))
+
+VERDICTS: dict[str, tuple[list[Command[Any]], str, str]] = {
+    "first": ([TASK, kept_for_task(1, body())], "ready", "accepted"),
+    "failure": ([TASK, kept_for_task(1, body(errorId=1, status="failed", errorCode="E"))], "failed", "accepted"),
+    "again": ([TASK, kept_for_task(1, body()), a_delivery(1)], "ready", "duplicate"),
+    "polled": ([BOUND, kept_for_task(1, body()), a_polled_answer(1, "answer", "t-1")], "ready", "late"),
+    "another": ([TASK, kept_for_task(1, body()), a_delivery(1, "other")], "ready", "disagreed"),
+    "working": ([TASK, kept_for_task(1, body(status="processing", solution=None))], "pending", "notFinal"),
+    "other id": ([BOUND, kept_for_task(1, body(taskId="t-2"))], "ready", "mismatched"),
+    "joins another": (
+        [TASK, URL, kept_for_task(1, body(taskId="t-9")), a_standing_delivery(7, "t-9")],
+        "ready",
+        "duplicate",
+    ),
+    "nonsense": ([TASK, kept_for_task(1, b"nonsense")], "unreadable", "unreadable"),
+    "unknown id": ([URL, kept_for_standing(body(taskId="t-9"))], "ready", "accepted"),
+    "its own task": (
+        [URL, kept_for_standing(body(taskId="t-9")), a_standing_delivery(7, "t-9")],
+        "ready",
+        "duplicate",
+    ),
+    "task with a URL": ([URL, BOUND, kept_for_standing(body(taskId="t-1"))], "ready", "mismatched"),
+    "standing, working": (
+        [URL, kept_for_standing(body(taskId="t-9", status="processing", solution=None))],
+        "pending",
+        "notFinal",
+    ),
+    "no id": ([URL, kept_for_standing(body())], "ready", "unreadable"),
+    "revoked": (
+        [URL, kept_for_standing(body(taskId="t-9")), RevokeStandingUrl(url_id=STANDING, now=NOW)],
+        "ready",
+        "unreadable",
+    ),
+    "forgotten": (
+        [URL, BOUND, kept_for_standing(body(taskId="t-1")), Forget(ref=a_ref(1), now=NOW)],
+        "ready",
+        "forgotten",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+async def test_each_verdict_is_foretold_and_comes(tmp_path: Path, name: str) -> None:
+    """The trial writes nothing and says what is decided then; a second run finds only what is unreadable still."""
+    given, reading, verdict = VERDICTS[name]
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        for command in given:
+            await store.write(command)
+        before = dump(path)
+        async with open_rehearsal(path) as rehearsal:
+            foretold = await redelivered(rehearsal)
+        after_trial = dump(path)
+        decided = await redelivered(store)
+        again = await redelivered(store)
+
+    assert after_trial == before
+    assert [(each.reading, each.verdict, each.why) for each in foretold] == [
+        (each.reading, each.verdict, each.why) for each in decided
+    ]
+    assert [(each.reading, each.verdict) for each in decided] == [(reading, verdict)]
+    assert [each.verdict for each in again] == [verdict for _ in decided if verdict == "unreadable"]
+
+
+async def test_it_is_finished_now_and_keeps_when_it_came(tmp_path: Path) -> None:
+    """The outcome is in the log, of now; the delivery keeps its place and its time; the task counts it once."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(TASK)
+        await store.write(kept_for_task(1, body(taskId="t-1")))
+        await redelivered(store)
+        task = await store.task(a_ref(1))
+        assert task is not None
+        deliveries = await store.deliveries(task)
+        log = await whole_log(store)
+
+    assert task.outcome is not None
+    assert (task.outcome.finished_at, task.outcome.trust, task.outcome.solution) == (
+        LATER,
+        "token",
+        '{"text":"answer"}',
+    )
+    assert (task.deliveries, task.id_text) == (1, "t-1")
+    assert [(each.received_at, each.verdict, each.id_text) for each in deliveries] == [(NOW, "accepted", "t-1")]
+    assert log[-1].kind == "result"
+
+
+async def test_an_answer_is_no_fresher_than_it_came(tmp_path: Path) -> None:
+    """Its life counts from its delivery, so that an old one is out of date at once."""
+    living = replace(YESCAPTCHA, provider="mine", callback=DIALECTS["capsolver"].callback)
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1, provider="mine"))
+        await store.write(kept_for_task(1, body()))
+        await redelivered(store, replace(rules(), dialects={"mine": living}))
+        task = await store.task(a_ref(1))
+
+    assert living.answer_life_seconds == 120
+    assert task is not None
+    assert task.outcome is not None
+    assert task.outcome.valid_until == NOW + 120 * SECOND
+
+
+async def test_a_standing_url_makes_the_task(tmp_path: Path) -> None:
+    """An id that no task has makes one, with the delivery; the stray one is gone."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(URL)
+        await store.write(kept_for_standing(body(taskId="t-9")))
+        (became,) = await redelivered(store)
+        (task,) = await store.tasks_by_id("t-9", "capsolver")
+        deliveries = await store.deliveries(task)
+
+    assert became.ref == task.ref == a_ref(50)
+    assert task.outcome is not None
+    assert task.outcome.trust == "standing"
+    assert [(each.received_at, each.verdict) for each in deliveries] == [(NOW, "accepted")]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM stray_delivery").fetchone() == (0,)
+
+
+async def test_a_stray_one_that_becomes_no_delivery_keeps_its_verdict_alone(tmp_path: Path) -> None:
+    """A body that would be acknowledged and not kept, were it to come now, is not kept either."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(URL)
+        await store.write(kept_for_standing(body(taskId="t-9", status="processing", solution=None)))
+        await redelivered(store)
+
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT verdict, body FROM stray_delivery").fetchall() == [("notFinal", None)]
+
+
+async def test_two_bodies_of_one_task_are_foretold_in_order(tmp_path: Path) -> None:
+    """The trial knows what it decided before: the first is the outcome, the second a duplicate of it."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(TASK)
+        await store.write(kept_for_task(1, body()))
+        await store.write(kept_for_task(1, body()))
+        async with open_rehearsal(path) as rehearsal:
+            foretold = await redelivered(rehearsal)
+        decided = await redelivered(store)
+
+    assert [each.verdict for each in foretold] == [each.verdict for each in decided] == ["accepted", "duplicate"]
+
+
+async def test_its_bytes_no_longer_count_as_unreadable(tmp_path: Path) -> None:
+    """What was taken of the quota of unreadable bytes is given back; what is unreadable still counts."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        for command in (TASK, URL, kept_for_task(1, body()), kept_for_standing(body(taskId="t-9"))):
+            await store.write(command)
+        await store.write(kept_for_task(1, b"nonsense"))
+        await redelivered(store)
+
+    with sqlite3.connect(path) as connection:
+        used = connection.execute("SELECT used_rows, used_bytes FROM quota WHERE name = 'unreadable'").fetchone()
+    assert used == (1, ROW_BYTES)
+
+
+async def test_slots_stay_where_they_are(tmp_path: Path) -> None:
+    """Of a task with more deliveries than are kept the same places are judged, and the count stays."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(TASK)
+        for _ in range(12):
+            await store.write(kept_for_task(1, body()))
+        decided = await redelivered(store)
+        task = await store.task(a_ref(1))
+        assert task is not None
+        deliveries = await store.deliveries(task)
+
+    assert [each.verdict for each in decided] == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
+    assert [each.verdict for each in deliveries] == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
+    assert task.deliveries == 12
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT used_rows, used_bytes FROM quota").fetchall() == [(0, 0)]
+
+
+async def test_a_full_quota_leaves_it_as_it_is(tmp_path: Path) -> None:
+    """A standing URL that has made all the tasks it may makes none by this; the body waits for the next run."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(URL)
+        await store.write(kept_for_standing(body(taskId="t-9")))
+        full = rules(quotas=Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0))
+        (refused,) = await redelivered(store, full)
+        (taken,) = await redelivered(store)
+
+    assert (refused.verdict, refused.why) == ("unreadable", "this callback URL has made all the tasks it may")
+    assert taken.verdict == "accepted"
+
+
+async def test_what_needs_a_signature_is_not_read(tmp_path: Path) -> None:
+    """Bodies of a provider whose secret is set are left alone, and so are those with a bad signature."""
+    signing = next(
+        name for name, each in DIALECTS.items() if each.callback is not None and each.callback.signature is not None
+    )
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1, provider=signing))
+        await store.write(kept_for_task(1, body()))
+        await store.write(a_registration(2))
+        await store.write(kept_for_task(2, body(), "badSignature"))
+        skipped = await redelivered(store, rules(signed={signing}))
+
+    assert [(each.verdict, each.why) for each in skipped] == [("unreadable", "its signature is not kept")]
+
+
+async def test_a_provider_that_is_gone_is_named(tmp_path: Path) -> None:
+    """A body of a provider that is not declared any more stays what it is."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1, provider="gone"))
+        await store.write(kept_for_task(1, body()))
+        (skipped,) = await redelivered(store)
+
+    assert (skipped.verdict, skipped.why) == ("unreadable", "its provider is not known")
+
+
+async def test_what_is_to_be_confirmed_is_held_from_now_on(tmp_path: Path) -> None:
+    """Where every callback is confirmed the provider is asked first, with the whole time for it."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(a_registration(1, task_id="t-1", bound_by="create", is_polled_here=True))
+        await store.write(kept_for_task(1, body()))
+        (held,) = await redelivered(store, rules(confirm="always", polled={"capsolver"}))
+        task = await store.task(a_ref(1))
+
+    assert held.verdict == "held"
+    assert task is not None
+    assert task.held_until is not None
+    assert task.held_until > LATER
+
+
+async def test_what_another_run_took_meanwhile_is_left_out(tmp_path: Path) -> None:
+    """Two runs at once deliver each body once."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(TASK)
+        await store.write(kept_for_task(1, body()))
+        (kept,) = await store.unreadable(None, limit=100)
+        command = Redeliver([read_redelivery(rules(), kept, now=LATER, new_ref=lambda: a_ref(50))])
+        first = await store.write(command)
+        second = await store.write(command)
+
+    assert [each.verdict for each in first] == ["accepted"]
+    assert second == []
+
+
+async def test_pages_go_through_tasks_and_standing_urls(tmp_path: Path) -> None:
+    """Each kept body comes once, in whatever steps they are read."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        given: list[Command[Any]] = [TASK, URL, *[kept_for_task(1, b"n")] * 3, *[kept_for_standing(b"n")] * 3]
+        for command in given:
+            await store.write(command)
+        seen, after = [], None
+        while page := await store.unreadable(after, limit=2):
+            after = page[-1]
+            seen += [(each.is_stray, each.id) for each in page]
+
+    assert len(set(seen)) == len(seen) == 6
+
+
+async def test_a_page_is_bounded_in_bytes(tmp_path: Path) -> None:
+    """Large bodies come in smaller steps, and all of them come."""
+    large = b"n" * (PAGE_BYTES // 2 + 1)
+    sizes, after = [], None
+    async with running_store(tmp_path / "receiver.db") as store:
+        given: list[Command[Any]] = [TASK, *[kept_for_task(1, large)] * 5]
+        for command in given:
+            await store.write(command)
+        while page := await store.unreadable(after, limit=100):
+            after = page[-1]
+            sizes.append(len(page))
+
+    assert sizes == [2, 2, 1]
