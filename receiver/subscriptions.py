@@ -206,14 +206,21 @@ class Subscription:
         return self._position if self._is_behind or self._has_news else max(self._position, self._tail.end)
 
     async def _read_names(self) -> Sequence[Entry]:
-        names = list(islice(self._unread, self.most))
-        found = await self._store.named(names, max_bytes=_PAGE_BYTES)
+        asked = dict(islice(self._unread.items(), self.most))
+        for name in asked:
+            del self._unread[name]
         told: list[Entry] = []
-        for name, task in found:
-            named_at = self._unread.pop(name, None)
-            # None: it was removed meanwhile.
-            if named_at is not None:
-                told.extend(self._tell(name, task, named_at))
+        try:
+            for name, task in await self._store.named(list(asked), max_bytes=_PAGE_BYTES):
+                named_at = asked.pop(name)
+                # Not if it was removed meanwhile; and what was named, or bound, meanwhile may have been read too early.
+                if name in self.wanted.names and name not in self._unread:
+                    told.extend(self._tell(name, task, named_at))
+        finally:
+            # Those for which there was no room, or all of them.
+            for name, named_at in asked.items():
+                if name in self.wanted.names:
+                    self._unread.setdefault(name, named_at)
         if not self._unread:
             # A dictionary that was emptied keeps its room.
             self._unread = {}

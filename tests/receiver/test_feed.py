@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -340,6 +341,49 @@ async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteSto
         await feed.take(Growth(1, 2, (), (later,)))
 
     assert reading.result() == [*results(1), ("deleted", a_ref(2))]
+
+
+async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
+    store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look that began before the id was known does not count as one at the task that has it now."""
+    await end(store, 1)
+    reader = await reader_of(feed, ResultFilter(refs=(), task_ids=(("capsolver", "late"),)))
+    look = store.named
+
+    async def look_and_bind(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        found = await look(*args, **kwargs)
+        await store.write(Bind(ref=a_ref(1), task_id="late", now=NOW))
+        await eventually(lambda: reader.calls > 0)
+        return found
+
+    monkeypatch.setattr(store, "named", look_and_bind)
+
+    assert await reader.read() == results(1)
+
+
+async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
+    store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ended while it was not named, and after the look began, is looked at once more."""
+    await store.write(a_registration(1))
+    reader = await reader_of(feed, ResultFilter(refs=(a_ref(1),)))
+    look = store.named
+
+    async def look_and_end(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        found = await look(*args, **kwargs)
+        reader.subscription.remove([a_ref(1)], [])
+        before = feed.tail.end
+        await store.write(a_delivery(1))
+        await eventually(lambda: feed.tail.end > before)
+        reader.subscription.add([a_ref(1)], [])
+        return found
+
+    monkeypatch.setattr(store, "named", look_and_end)
+
+    assert await reader.read() == results(1)
 
 
 async def test_too_many_names_are_refused(feed: Feed) -> None:
