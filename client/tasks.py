@@ -111,6 +111,10 @@ class TaskClient:
                 await asyncio.wait(ending)
             if around.link is not None:
                 await around.link.close(_CLOSE_SECONDS)
+        except asyncio.CancelledError as cancelled:
+            # What still runs was not told to end: the group ends it, instead of waiting for it.
+            kind, error, traceback = type(cancelled), cancelled, cancelled.__traceback__
+            raise
         finally:
             # The group hears only of a cancellation, which may be its own; other errors of the block stay as they are.
             is_cancelled = isinstance(error, asyncio.CancelledError)

@@ -77,6 +77,29 @@ async def test_closed_client(tmp_path: Path) -> None:
     assert stored["status"] == "processing"
 
 
+async def test_cancelled_closing(tmp_path: Path) -> None:
+    """A client whose closing is cancelled at once has closed all the same, and does not wait for its own tasks."""
+
+    async def closes() -> None:
+        async with open_client(provider.url, receiver.url) as tasks:
+            await tasks.submit(image_task())
+            await eventually(lambda: receiver.streams == 1)
+            asyncio.get_running_loop().call_soon(closing.cancel)
+
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=list(_CREATED)) as provider,
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as group,
+    ):
+        closing = group.create_task(closes())
+        await asyncio.wait([closing], timeout=5)
+        has_closed = closing.cancelled()
+        await eventually(lambda: _idle(receiver))
+
+    assert has_closed
+
+
 async def test_name_goes_with_its_task() -> None:
     """A task that has ended is named no more on the websocket, while it stays open for the other."""
     refs = (f"ref-{number}" for number in count(1))
