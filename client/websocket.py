@@ -26,6 +26,11 @@ _PROBLEM = "application/problem+json"
 # What a receiver, or a proxy in front of one that is down, answers for a while. Not 502: it is also what proxies answer
 # that cannot pass a websocket on, and where it means that the receiver is down, the next request will tell.
 _LATER = (408, 425, 429, 500, 503, 504)
+# Of a refused handshake no body is read: it says which of the two it was by its status.
+_REFUSALS = {
+    401: ("no-key", "there is no key (CALLBACK_RECEIVER_KEY), or one that is not known there"),
+    403: ("scope-missing", "the key may not read"),
+}
 
 
 class WebsocketSubscription:
@@ -117,7 +122,7 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> Exception:
     kind = "" if error.headers is None else error.headers.get("Content-Type", "")
     if error.status in _LATER:
         return ReceiverUnavailableError(f"the receiver answered {error.status} to the websocket")
-    if kind.startswith(_PROBLEM) and error.status in (401, 403):
-        slug = "no-key" if error.status == 401 else "scope-missing"
-        return ReceiverRefusedError(status=error.status, slug=slug, detail="the key may not read")
+    if kind.startswith(_PROBLEM) and error.status in _REFUSALS:
+        slug, detail = _REFUSALS[error.status]
+        return ReceiverRefusedError(status=error.status, slug=slug, detail=detail)
     return StreamBlockedError(f"the websocket was answered with HTTP {error.status}")
