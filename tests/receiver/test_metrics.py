@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ async def test_what_is_so_now_is_told(tmp_path: Path) -> None:
 async def test_a_stale_answer_is_counted_when_it_is_fetched(tmp_path: Path) -> None:
     """An answer of a provider whose answers live two minutes, reported long after it was finished."""
     async with running_receiver(tmp_path / "receiver.db") as api:
-        report = {"source": "poll", "answer": READY, "finishedAt": "2020-01-01T00:00:00Z"}
+        an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+        report = {"source": "poll", "answer": READY, "finishedAt": an_hour_ago.isoformat()}
         await api.send("POST", "/v1/tasks", json={"provider": "onecaptcha", "taskId": 7, "outcome": report})
         before = await asked(api)
         await api.task(7)
