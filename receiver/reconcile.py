@@ -8,7 +8,7 @@ lease that runs out, and the task is asked for once more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 import structlog
@@ -23,7 +23,7 @@ from receiver.decisions import Origin
 from receiver.errors import ReceiverError
 from receiver.hub import Waiter
 from receiver.learning import Learning
-from receiver.polling import Adopt, FinishPoll, PolledTask, Read, TakeDue, rules_of
+from receiver.polling import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
 from receiver.records import SECOND, PollRecord, TaskRecord
 from receiver.registrations import Answered
 from receiver.storage.protocol import Store
@@ -121,7 +121,7 @@ class Reconciler:
             place = following
             await asyncio.sleep(0.01)
 
-    async def _take(self) -> list[TaskRecord]:
+    async def _take(self) -> Sequence[TaskRecord]:
         """What is due and can be asked for now."""
         now, room = self._now(), self._most - len(self._polling)
         if room <= 0 or self._is_key_paused():
@@ -131,11 +131,16 @@ class Reconciler:
             if due is None or due > now:
                 return []
             command = TakeDue(provider=self.provider, now=now, limit=room, rules=self._rules)
-            return list(await self._store.write(command))
+            taken = await self._store.write(command)
         except ReceiverError as error:
             _log.warning("polls.not_taken", provider=self.provider, reason=error.detail)
             await asyncio.sleep(_RETRY_SECONDS)
             return []
+        if taken.doubled:
+            for _ in range(taken.doubled):
+                self._count(self.provider, "doubled")
+            _log.warning("polls.cut_off", provider=self.provider, tasks=taken.doubled, consequence="polled once more")
+        return taken.tasks
 
     def _is_key_paused(self) -> bool:
         is_paused = self._account.gate.paused_until > self._account.timing.clock()
@@ -151,7 +156,8 @@ class Reconciler:
         has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
         started_at = self._now()
         if not has_turn or (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND:
-            # The process was held up, or the key: the lease runs out, and the task is due again.
+            # The process was held up, or the key: the task is due again.
+            await self._give_back(task)
             return
         self._count(self.provider, "sent")
         answered = await self._ask(task)
@@ -159,6 +165,13 @@ class Reconciler:
         said = None if answered is None else answered.said
         poll = PollRecord(started_at, max(ended_at, started_at), task.lease, _word(said))
         await self._finish(task, poll, said)
+
+    async def _give_back(self, task: TaskRecord) -> None:
+        again_at = self._now() + self._rules.interval
+        try:
+            await self._store.write(GiveBack(ref=task.ref, lease=task.lease, next_poll_at=again_at))
+        except ReceiverError as error:
+            _log.warning("poll.not_given_back", ref=task.ref, reason=error.detail)
 
     async def _ask(self, task: TaskRecord) -> ProviderAnswer[Reading] | None:
         if task.task_id is None:
@@ -238,8 +251,6 @@ class Reconciler:
         )
 
     def _tell(self, poll: PollRecord, polled: PolledTask) -> None:
-        if polled.is_doubled:
-            self._count(self.provider, "doubled")
         task = polled.task
         if polled.is_contradicted:
             self._count(self.provider, "contradicted")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,30 @@ async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) ->
         task = await ended(api, registered["ref"])
 
     assert (registered["fallback"], task["source"]) == ("client", "poll")
+
+
+async def test_a_poll_that_was_cut_off_is_counted_and_told(tmp_path: Path, provider: Provider) -> None:
+    """When its lease has run out, the task is polled once more: by /metrics it is doubled, by the timeline cut off."""
+    database = tmp_path / "receiver.db"
+    provider.gate.clear()
+    async with reconciling(database, provider) as api:
+        registered = await submitted(api, "a1")
+        await eventually(lambda: provider.under_way == 1)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE task SET leased_until = 1")
+    provider.gate.set()
+    provider.answers["a1"] = READY
+    async with reconciling(database, provider) as api:
+        task = await ended(api, registered["ref"])
+        timeline = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
+        metrics = (await api.send("GET", "/metrics")).body.decode()
+
+    assert (task["source"], timeline["polls"], len(provider.asked)) == ("poll", 2, 2)
+    assert [step["happened"] for step in timeline["steps"] if step["happened"].startswith("poll")] == [
+        "poll.cutOff",
+        "poll.completed",
+    ]
+    assert 'callback_receiver_own_polls_total{provider="capsolver",what="doubled"} 1.0' in metrics
 
 
 async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, provider: Provider) -> None:
