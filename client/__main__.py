@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.util
 import os
@@ -20,6 +19,7 @@ from rich.console import Console
 from client.arguments import RECEIVER_URL
 from client.errors import BadArgumentError, CallbackReceiverError, TaskFailedError
 from client.images import MAX_IMAGE_BYTES, check_image, read_image
+from client.interrupts import run_interruptibly
 from client.protocol import Task
 from client.providers import DIALECTS
 from client.tasks import TaskClient
@@ -95,7 +95,7 @@ def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **o
     if image_type is not None:
         task["imageType"] = image_type
     try:
-        solved = asyncio.run(_solve(client, provider, task))
+        solved = run_interruptibly(_solve(client, provider, task))
     except TaskFailedError as error:
         if is_json:
             _print_json(error.task)
