@@ -24,7 +24,7 @@ from receiver.errors import ReceiverError
 from receiver.hub import Waiter
 from receiver.learning import Learning
 from receiver.polling import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
-from receiver.records import SECOND, PollRecord, TaskRecord
+from receiver.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.registrations import Answered
 from receiver.storage.protocol import Store
 
@@ -85,7 +85,7 @@ class Reconciler:
         self._waiter.wake()
 
     async def run(self) -> None:
-        """Runs until it is cancelled; then polls that are under way are given up, and their leases run out."""
+        """Runs until it is cancelled; then polls that are under way are cut off, and that is stored."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._adopt(), name="adopt")
             while True:
@@ -150,21 +150,35 @@ class Reconciler:
         return is_paused
 
     async def _poll(self, task: TaskRecord) -> None:
+        if not await self._has_turn(task):
+            return
+        started_at = self._now()
+        self._count(self.provider, "sent")
+        try:
+            answered = await self._ask(task)
+        except asyncio.CancelledError:
+            # The receiver stops: after its next start the task is polled in time, not when the lease has run out.
+            await self._finish(task, PollRecord(started_at, self._now(), task.lease, CUT_OFF), None, tries=1)
+            raise
+        said = None if answered is None else answered.said
+        poll = PollRecord(started_at, max(self._now(), started_at), task.lease, _word(said))
+        await self._finish(task, poll, said, tries=_WRITE_TRIES)
+
+    async def _has_turn(self, task: TaskRecord) -> bool:
+        """Whether it is to be polled now; else it was given back."""
         left = ((task.leased_until or 0) - self._now()) / SECOND - _LEASE_LEFT_SECONDS
         by = self._account.timing.clock() + left
         is_hinted = task.hinted_at is not None and task.hinted_at > (task.polled_at or 0)
-        has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
-        started_at = self._now()
-        if not has_turn or (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND:
-            # The process was held up, or the key: the task is due again.
+        try:
+            has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
+        except asyncio.CancelledError:
             await self._give_back(task)
-            return
-        self._count(self.provider, "sent")
-        answered = await self._ask(task)
-        ended_at = self._now()
-        said = None if answered is None else answered.said
-        poll = PollRecord(started_at, max(ended_at, started_at), task.lease, _word(said))
-        await self._finish(task, poll, said)
+            raise
+        if has_turn and (task.leased_until or 0) - self._now() >= _LEASE_LEFT_SECONDS * SECOND:
+            return True
+        # The process was held up, or the key.
+        await self._give_back(task)
+        return False
 
     async def _give_back(self, task: TaskRecord) -> None:
         again_at = self._now() + self._rules.interval
@@ -217,7 +231,7 @@ class Reconciler:
             self._account.gate.pause(seconds)
             _log.warning("provider.paused", provider=self.provider, seconds=round(seconds, 1), reason=reason[:200])
 
-    async def _finish(self, task: TaskRecord, poll: PollRecord, said: Reading | None) -> None:
+    async def _finish(self, task: TaskRecord, poll: PollRecord, said: Reading | None, *, tries: int) -> None:
         wait = self._learning.next_poll_seconds(task, task.polls + 1)
         command = FinishPoll(
             ref=task.ref,
@@ -227,12 +241,12 @@ class Reconciler:
             rules=self._rules,
             read=self._read,
         )
-        for _ in range(_WRITE_TRIES):
+        for tries_left in reversed(range(tries)):
             try:
                 polled = await self._store.write(command)
             except ReceiverError as error:
                 _log.warning("poll.not_stored", ref=task.ref, reason=error.detail)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS if tries_left else 0)
                 continue
             if polled is not None:
                 self._learning.polled(polled)
