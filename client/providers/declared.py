@@ -37,7 +37,8 @@ class DeclaredDialect:
 
     `solutions` holds, for each task type, the fields of which its solution is made where all that is known of it is one
     text: each holds that text. `pending_error_ids` are errors that mean "not yet", by number, at a provider that has no
-    code for it.
+    code for it. `image_type` is the `type` of a task that reads the image in its `body`; None: how it takes images is
+    not known.
     """
 
     provider: str
@@ -50,6 +51,7 @@ class DeclaredDialect:
     codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
     pending_error_ids: frozenset[int] = frozenset()
     id_type: IdType = "text"
+    image_type: str | None = "ImageToTextTask"
     solutions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     reports: Sequence[ReportRule] = ()
     facts: Sequence[Fact] = ()
