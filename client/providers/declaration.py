@@ -20,7 +20,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from client.errors import BadArgumentError
@@ -36,6 +36,7 @@ from client.providers.v1_family import V1Dialect
 __all__ = ["read_providers"]
 
 _NAME = re.compile(r"[a-z0-9]{1,32}")
+_PASSING = ("wait", "slow")
 _POLLS = PollPlan(
     first_after_seconds=5.0,
     first_after_callback_seconds=35.0,
@@ -95,8 +96,15 @@ class _Callback(_Declared):
 
 class _Code(_Declared):
     reaction: Literal["wait", "slow", "again", "change", "stop"]
-    about: Literal["task", "key", "balance", "request", "id", "state"] = "task"
+    about: Literal["task", "key", "balance", "request", "id", "state"] | None = None
     pause_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    is_ban: bool = False
+
+    @model_validator(mode="after")
+    def _is_no_end_where_it_passes(self) -> _Code:
+        if self.reaction in _PASSING and self.about == "task":
+            raise ValueError(f"about: an error about the task ends it, which {self.reaction!r} does not")
+        return self
 
 
 class _Report(_Declared):
@@ -222,7 +230,8 @@ def _limits(model: KeyLimits, declared: _Limits) -> KeyLimits:
 
 
 def _code(declared: _Code) -> Code:
-    return Code(Reaction(declared.reaction), declared.about, declared.pause_seconds)
+    about = declared.about or ("request" if declared.reaction in _PASSING else "task")
+    return Code(Reaction(declared.reaction), about, declared.pause_seconds, declared.is_ban)
 
 
 def _said(error: ValidationError) -> str:
@@ -232,4 +241,4 @@ def _said(error: ValidationError) -> str:
         return f"{path}: there is no such field"
     if path == "callback":
         return "callback: expected a table, or false for none"
-    return f"{path}: {detail['msg']}"
+    return f"{path}: {detail['msg'].removeprefix('Value error, ')}"
