@@ -130,6 +130,9 @@ SCRAPELESS = ScrapelessDialect(
             "inferred",
             "https://docs.scrapeless.com/pt/scraping-api/features/webhook",
         ),
+        Fact(
+            "solution", "how a response becomes one is not shown: polled", "unknown", "not found in what it publishes"
+        ),
         Fact("retries", "none", "documented", "https://docs.scrapeless.com/pt/scraping-api/features/webhook"),
         Fact("polls, window", "not known", "unknown", "not found in what it publishes"),
     ),

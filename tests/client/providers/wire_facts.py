@@ -429,7 +429,7 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Ready({"data": "dA==", "encoding": "base64"})),
+        Callback("a1", Bare('{"data":"dA==","encoding":"base64"}')),
         "2.4",
         body=b'{"taskId":"a1","state":"completed","success":true,"response":{"data":"dA==","encoding":"base64"}}',
     ),
@@ -443,8 +443,15 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Ready({"answer": "t"})),
+        Callback("a1", Bare('{"answer":"t"}')),
         "2.4, row 4",
         body=b'{"task_id":"a1","status":"success","input":"{}","task_result":{"answer":"t"}}',
+    ),
+    Delivered(
+        "scrapeless",
+        "success",
+        Callback("a1", Ready({"token": "t"})),
+        "3.7",
+        body=b'{"actor":"captcha.recaptcha","solution":{"token":"t"},"success":true,"taskId":"a1"}',
     ),
 )
