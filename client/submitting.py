@@ -122,7 +122,7 @@ class Submitter:
             timeline.warning(
                 "submit.withheld",
                 errorCode=getattr(answered.said.reading, "error_code", None),
-                reason=f"the provider refused {IN_A_ROW} in a row with it",
+                reason=f"the provider refused {IN_A_ROW} in a row with it, or wants a pause after it",
             )
         return answered
 
