@@ -98,8 +98,9 @@ def _read_hardcaptcha(delivery: Delivery) -> Callback:
     fields = parse_object(delivery.body)
     status = str(fields.get("status") or "")
     task_id = delivery.task_id(fields.get("id"))
-    if status == "SUCCESS" and fields.get("result") is not None:
-        return Callback(task_id, Ready(fields["result"]))
+    result = fields.get("result")
+    if status == "SUCCESS" and result is not None and result != {"token": None}:
+        return Callback(task_id, Ready(result))
     if status == "FAILED":
         return Callback(task_id, Failed(1, REASON_NOT_GIVEN))
     if not status or "result" in fields:

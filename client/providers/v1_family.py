@@ -103,6 +103,9 @@ class V1Dialect(DeclaredDialect):
         said = self._read(answer)
         if not isinstance(said, Ready):
             return said
+        if said.solution == "":
+            # A bare OK is what a proxy says, too.
+            raise UnreadableError("request: expected an answer")
         return Ready({"code": said.solution} if isinstance(said.solution, str) else said.solution)
 
     def read_balance(self, answer: Any) -> float | Reading:
