@@ -180,7 +180,21 @@ def _dialect(name: str, table: Any, known: Mapping[str, Dialect]) -> Dialect:
         codes=MappingProxyType({**model.codes, **{code: _code(each) for code, each in declared.codes.items()}}),
         solutions=MappingProxyType({**model.solutions, **declared.solutions}),
         reports=tuple(ReportRule(**each.model_dump()) for each in declared.reports) or model.reports,
-        facts=tuple(Fact(**each.model_dump()) for each in declared.facts) or model.facts,
+        facts=tuple(Fact(**each.model_dump()) for each in declared.facts) or _facts(name, declared, model),
+    )
+
+
+def _facts(name: str, declared: _Provider, model: Dialect) -> tuple[Fact, ...]:
+    """What is known of the model. Of another provider that is like it, it is no more than inferred."""
+    about_others = ("endpoint",) if declared.base_url is not None else ()
+    facts = (fact for fact in model.facts if fact.about not in about_others)
+    if model.provider == name:
+        return tuple(facts)
+    return tuple(
+        fact
+        if fact.mark == "unknown"
+        else replace(fact, mark="inferred", source=f"like {model.provider}: {fact.source}")
+        for fact in facts
     )
 
 

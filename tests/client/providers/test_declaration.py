@@ -27,6 +27,9 @@ def test_one_like_another() -> None:
     assert (mine.provider, mine.base_url) == ("mine", "https://api.example.com/v2")
     assert (mine.polls, mine.callback, mine.codes) == (model.polls, model.callback, model.codes)
     assert known["capsolver"] is DIALECTS["capsolver"]
+    assert {fact.mark for fact in mine.facts} == {"inferred", "unknown"}
+    assert "endpoint" not in {fact.about for fact in mine.facts}
+    assert mine.facts[0].source.startswith("like capmonster: https://")
 
 
 def test_what_stands_beside_like_replaces_that_alone() -> None:
