@@ -88,6 +88,22 @@ async def test_refused_at_submit() -> None:
             await tasks.submit(image_task())
 
 
+async def test_an_error_that_quotes_the_key_does_not_carry_it_on() -> None:
+    """It is logged, raised, and stored by a receiver: what it says is kept but for the key."""
+    key = "CAP-0123456789ABCDEF0123456789ABCDEF"
+    refusal = {"errorId": 1, "errorCode": "ERROR_IP_NOT_ALLOWED", "errorDescription": f"{key}: not from here"}
+    async with (
+        scripted_provider(createTask=Reply(refusal, 400)) as provider,
+        open_client(provider.url, client_key=key) as tasks,
+    ):
+        with pytest.raises(ProviderRefusedError) as caught:
+            await tasks.submit(image_task())
+
+    assert provider.calls["createTask"][0]["clientKey"] == key
+    assert key not in str(caught.value)
+    assert "the client key): not from here" in str(caught.value)
+
+
 async def test_failed_at_submit() -> None:
     """A task that the provider fails in the createTask answer is told by `submit`."""
     task = image_task(sandbox={"fails": True})
