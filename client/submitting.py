@@ -50,6 +50,9 @@ class Submitter:
         self._timing = timing
         self._app_id = app_id
         self._circuit = Circuit(dialect.codes)
+        rule = dialect.callback
+        # Of a provider without callbacks nobody has an address to give.
+        self._takes_address = rule is None or not rule.is_account_wide
         self._is_address_refused = False
 
     async def submit(
@@ -81,7 +84,8 @@ class Submitter:
                 held = self._held(task, timeline)
             if held is not None:
                 return Submission(held, has_callback=False, sent_at=self._timing.clock())
-            url = None if self._is_address_refused or blamed is not None else callback_url
+            is_given = self._takes_address and not self._is_address_refused and blamed is None
+            url = callback_url if is_given else None
             sent_at = self._timing.clock()
             self._circuit.send(task, sent_at)
             try:

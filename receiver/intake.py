@@ -141,6 +141,7 @@ def task_of_registration(
     """
     is_attached = registration.task_id is not None
     has_url = dialect.callback is not None and is_reachable and not is_attached
+    is_account_wide = dialect.callback is not None and dialect.callback.is_account_wide
     plan = dialect.polls
     lasts_seconds = registration.timeout_seconds or plan.window_seconds + plan.grace_seconds
     first_seconds = plan.first_after_callback_seconds if has_url else plan.first_after_seconds
@@ -157,7 +158,7 @@ def task_of_registration(
         created_by=owner,
         client_key_id=registration.client_key_id,
         has_url=has_url,
-        open_to_standing=is_attached,
+        open_to_standing=is_attached or is_account_wide,
         standing_id=None,
         task_id=registration.task_id,
         bound_by="create" if is_attached else None,

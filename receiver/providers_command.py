@@ -66,7 +66,8 @@ def called_back(rule: CallbackRule | None) -> str:
         shapes["code"] = "query: id and answer"
     signed = ", signed" if rule.signature is not None else ""
     no_id = ", perhaps without taskId" if rule.task_id == "missing" else ""
-    return f"{methods}, {shapes.get(rule.shape, 'JSON: an envelope of its own')}{no_id}{signed}"
+    one_address = ", at one address of the account" if rule.is_account_wide else ""
+    return f"{methods}, {shapes.get(rule.shape, 'JSON: an envelope of its own')}{no_id}{signed}{one_address}"
 
 
 def _observed(database: Path, providers: Iterable[str]) -> Mapping[str, Sequence[ShapeRecord]]:

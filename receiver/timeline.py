@@ -187,7 +187,8 @@ def _waits_for(task: TaskRecord) -> str:
     if task.held_until is not None:
         return "a callback came, and is held back for a few seconds until the provider has confirmed it"
     if task.has_url:
-        return "it waits for a callback on its own URL, or for a poll"
+        on_standing = ", or on a standing URL," if task.open_to_standing else ","
+        return f"it waits for a callback on its own URL{on_standing} or for a poll"
     if task.open_to_standing:
         return "it waits for a callback on a standing URL, or for a poll"
     return "it has no callback URL (no RECEIVER_PUBLIC_URL, or no callback of the provider): only a poll can end it"

@@ -92,6 +92,7 @@ class _Callback(_Declared):
     id_field: Name = "id"
     code_field: Name = "code"
     status_field: Name | None = None
+    is_account_wide: bool = False
 
 
 class _Code(_Declared):

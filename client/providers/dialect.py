@@ -112,6 +112,7 @@ class CallbackRule:
     `task_id` is "documented" or "inferred" where a callback is known or believed to carry the id, "missing" where it
     may lack it: then a standing URL is refused, because only the URL could tell the task. `shape` is how its bytes are
     read (`client.providers.callbacks`): "result", "code" with the names of its fields, or an envelope of its own.
+    `is_account_wide`: it calls one address, that of the account's settings; createTask is told none.
     """
 
     methods: frozenset[str] = frozenset({"POST"})
@@ -121,6 +122,7 @@ class CallbackRule:
     id_field: str = "id"
     code_field: str = "code"
     status_field: str | None = None
+    is_account_wide: bool = False
 
 
 class Dialect(Protocol):

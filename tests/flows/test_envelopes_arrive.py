@@ -104,8 +104,8 @@ async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
     assert (task["status"], task["solution"]) == ("ready", expected_solution("capsolution", asked))
 
 
-async def test_a_task_of_capsolution_waits_for_no_url_of_its_own(tmp_path: Path) -> None:
-    """It is polled as if no callback came, and an event on the account's standing URL brings the poll to now."""
+async def test_a_task_of_capsolution_is_ended_by_the_event_of_the_account(tmp_path: Path) -> None:
+    """Its own URL is not given to createTask; the standing URL may end it. It is polled as if no callback came."""
     token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
     secrets = {"capsolution": SECRET}
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:
@@ -125,12 +125,15 @@ async def test_a_task_of_capsolution_waits_for_no_url_of_its_own(tmp_path: Path)
             ) as tasks,
         ):
             async with asyncio.timeout(4):
-                result = await tasks.solve(TOKEN)
+                submitted = await tasks.submit(TOKEN)
+                result = await submitted.result()
             stats = sandbox.stats
 
+    facts = next(step.facts for step in submitted.timeline() if step.happened == "task.submitted")
+    assert facts["hasCallback"] is False
     plan = DIALECTS["capsolution"].polls
     assert result.solution == expected_solution("capsolution", TOKEN)
-    assert (stats.get_task_result_calls, stats.limits_broken) == (1, {})
+    assert (result.source, result.trust, stats.get_task_result_calls) == ("callback", "signed", 0)
     assert result.poll_after is not None
     assert (result.poll_after - result.created_at).total_seconds() == plan.first_after_seconds == 5.0
 

@@ -136,6 +136,11 @@ def test_nothing_secret_is_told() -> None:
         ({"polled_at": NOW, "next_poll_at": None}, NOW, "no further poll fits into the 300 s"),
         ({"has_url": False}, NOW, "only a poll can end it"),
         ({"held_until": NOW + SECOND}, NOW, "a callback came, and is held back"),
+        (
+            {"open_to_standing": True},
+            NOW,
+            "it waits for a callback on its own URL, or on a standing URL, or for a poll",
+        ),
         ({"outcome": READY, "is_disputed": True}, NOW, "a poll has to settle it"),
     ],
 )

@@ -59,9 +59,11 @@ CAPSOLUTION = JsonDialect(
     provider="capsolution",
     base_url=None,
     callback=CallbackRule(
-        shape="capsolution", signature=SignatureRule(headers=("X-Webhook-Signature",), is_rewritten=True)
+        shape="capsolution",
+        signature=SignatureRule(headers=("X-Webhook-Signature",), is_rewritten=True),
+        is_account_wide=True,
     ),
-    # It calls the account's address alone, so that nothing is to be waited for on a URL of a task.
+    # Whether that address is one of this receiver's nobody tells, so that no callback is waited for.
     polls=replace(_POLLS, first_after_callback_seconds=_POLLS.first_after_seconds),
     pending_error_ids=frozenset({21}),
     facts=(
