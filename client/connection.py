@@ -49,8 +49,8 @@ class OpenSubscription(Protocol):
         """The next frame that this version knows. Cancelling it loses nothing.
 
         Raises:
-            ReceiverUnavailableError: the connection broke or was closed, or nothing came for 40 s, in which at least
-                two heartbeats were due.
+            ReceiverUnavailableError: the connection broke or was closed, or nothing came for 40 s, in which a
+                heartbeat was due.
         """
 
 

@@ -292,15 +292,19 @@ class Inbox:
         deadline = _loop_time() + seconds
         with self._waits.admitted(owner), self._hub.waiting(task_or_ref) as waiter:
             is_known = False
+            # In the tail a task stands as its outcome came: what was bound or pruned since, only the store tells. So it
+            # is asked of what came during the wait alone.
+            came = None
             while True:
                 waiter.clear()
-                task = self._feed.tail.result(task_or_ref) or await self.find(task_or_ref, provider)
+                task = came or await self.find(task_or_ref, provider)
                 is_gone = is_known and task is None
                 is_known = task is not None
                 if is_gone or (task is not None and task.outcome is not None):
                     return task
                 if not await self._waits_for(waiter, deadline):
                     return await self.find(task_or_ref, provider)
+                came = self._feed.tail.result(task_or_ref)
 
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
         """Tasks, newest first, and the next page."""

@@ -129,6 +129,9 @@ class MountedReceiver:
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[InProcessSubscription]:
         """A subscription, as over a websocket."""
+        if self._inbox.is_closing:
+            # It would answer, and tell nothing: whoever reads is to know that the receiver is gone.
+            raise ReceiverUnavailableError("the receiver is shutting down")
         opened = InProcessSubscription(self._inbox, self._view)
         with _as_client_errors(), self._inbox.stream_admitted(IN_PROCESS):
             try:

@@ -268,7 +268,8 @@ class Subscription:
             if len(told) >= self.most or size > _PAGE_BYTES:
                 self._position = entry.position
                 return told
-        self._position = self._tail.end
+        # The store, which was read last, may have been ahead of the tail.
+        self._position = max(self._position, self._tail.end)
         self._has_news = False
         return told
 

@@ -56,9 +56,10 @@ before anything that the subscription brings. Each request gets one answer, in t
 meanwhile may stand before or behind it. Going on from the last `cursor` brings everything behind it, once. Only tasks
 that are named come whenever they are named and have ended, whatever the cursor.
 
-**Alive.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds when nothing else was sent, and a
-websocket ping every {_RULES.ping_seconds:g} seconds. A peer that answers no ping within
-{_RULES.ping_seconds / 2:g} seconds, or takes nothing for {_RULES.send_seconds:g} seconds (a setting), is cut off.
+**Alive.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds when nothing else is sent, the first at
+most {2 * _RULES.heartbeat_seconds:g} seconds behind it, and a websocket ping every {_RULES.ping_seconds:g} seconds. A
+peer that answers no ping within {_RULES.ping_seconds / 2:g} seconds, or takes nothing for
+{_RULES.send_seconds:g} seconds (a setting), is cut off.
 
 **Limits.** {NAMES_AT_ONCE} tasks named in one frame, {MAX_NAMED} in one subscription; {MAX_FRAME_BYTES} bytes for a
 frame that is sent to the receiver.

@@ -79,7 +79,8 @@ class Streams:
     owner: asyncio.TaskGroup
 
     def __init__(self, rules: StreamRules) -> None:
-        self._streams: dict[Stream, None] = {}
+        self._streams: dict[Stream, int] = {}
+        self._added = 0
         self._end = Waiter()
         self.rules = rules
 
@@ -87,8 +88,9 @@ class Streams:
         return len(self._streams)
 
     def add(self, stream: Stream) -> None:
-        """From now on it beats."""
-        self._streams[stream] = None
+        """From now on it beats, whoever comes and goes always at the same moment of an interval."""
+        self._streams[stream] = self._added % _SLICES
+        self._added += 1
 
     def discard(self, stream: Stream) -> None:
         """It has ended."""
@@ -107,10 +109,12 @@ class Streams:
     async def beat(self) -> None:
         """Lets each stream beat once in each interval, a few at a time, so that thousands are no burst. Never ends."""
         while True:
-            streams = tuple(self._streams)
-            for number in range(_SLICES):
+            slices: list[list[Stream]] = [[] for _ in range(_SLICES)]
+            for stream, number in self._streams.items():
+                slices[number].append(stream)
+            for streams in slices:
                 await asyncio.sleep(self.rules.heartbeat_seconds / _SLICES)
-                for stream in streams[number::_SLICES]:
+                for stream in streams:
                     if stream in self._streams:
                         stream.beat()
 

@@ -60,14 +60,21 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     except ReceiverError as error:
         # A page sees nothing of an answer by HTTP, so it is told by the socket itself.
         request[STREAM_FACTS] = {"closeCode": int(WSCloseCode.TRY_AGAIN_LATER), "reason": error.slug}
-        await ws.prepare(request)
+        await _shake_hands(request, ws)
         await ws.close(code=WSCloseCode.TRY_AGAIN_LATER, message=error.slug.encode())
         return ws
     with place:
-        await ws.prepare(request)
+        await _shake_hands(request, ws)
         bound_buffer(request)
         await _Socket(request, ws, context).serve()
     return ws
+
+
+async def _shake_hands(request: web.Request, ws: web.WebSocketResponse) -> None:
+    try:
+        await ws.prepare(request)
+    except web.HTTPBadRequest:
+        raise ReceiverError("bad-request", "expected the opening handshake of a websocket (RFC 6455, 4.1)") from None
 
 
 class _Socket:

@@ -203,3 +203,12 @@ async def test_shutdown_ends_the_subscription(mounted: Mounted) -> None:
 
         with pytest.raises(ReceiverUnavailableError, match="shutting down"):
             await opened.receive()
+
+
+async def test_no_subscription_begins_during_the_shutdown(mounted: Mounted) -> None:
+    """Requests that are under way may take longer than the receiver: to their clients it is gone, so that they poll."""
+    await mounted.runner.shutdown()
+
+    with pytest.raises(ReceiverUnavailableError, match="shutting down"):
+        async with mounted.receiver.subscription():
+            pass

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from receiver.web.sending import StreamRules
+from receiver.web.sending import StreamRules, Streams
 from tests.receiver.sockets import open_events, subscribed
-from tests.support import RunningReceiver, running_receiver
+from tests.support import RunningReceiver, eventually, running_receiver
 
 
 class Metronome:
@@ -60,3 +61,20 @@ async def test_an_idle_stream_of_events_beats_in_each_interval(api: RunningRecei
 
     assert told == ["heartbeat"] * 6
     assert metronome.beats <= 8
+
+
+async def test_a_stream_beats_at_the_same_moment_of_each_interval() -> None:
+    """Those that come and go do not move it: else two of its beats would be two intervals apart."""
+    streams = Streams(StreamRules(send_seconds=5, heartbeat_seconds=0.5))
+    metronomes = [Metronome() for _ in range(51)]
+    for each in metronomes:
+        streams.add(each)
+    async with asyncio.TaskGroup() as group:
+        beating = group.create_task(streams.beat())
+        # The first and the last beat at the beginning, the others one after the other.
+        await eventually(lambda: metronomes[0].beats == 1)
+        streams.discard(metronomes[0])
+        await eventually(lambda: metronomes[1].beats == 2)
+        beating.cancel()
+
+    assert (metronomes[49].beats, metronomes[50].beats) == (1, 2)

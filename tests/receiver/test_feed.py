@@ -329,6 +329,24 @@ async def test_what_is_named_while_the_store_is_read_is_not_missed(store: Sqlite
     assert [*reading.result(), *await reader.read()] == results(1)
 
 
+async def test_what_the_store_told_before_the_feed_is_not_told_again(store: SqliteStore) -> None:
+    """A reader that has caught up with the store is ahead of a feed that learns of the commits one after the other."""
+    feed = Feed(store)
+    await feed.open()
+    await end(store, 1, 2, 3)
+    log = await whole_log(store)
+    await feed.take(Growth(0, 1, (), tuple(log[:1])))
+    reader = Reader()
+    reader.subscription = await feed.subscribe(ALL, "start", reader.listen)
+
+    told = await reader.read()
+    for number, entry in enumerate(log[1:], start=1):
+        await feed.take(Growth(number, number + 1, (), (entry,)))
+        told += await reader.read()
+
+    assert told == results(1, 2, 3)
+
+
 async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteStore, feed: Feed) -> None:
     """What is committed after the last page was read, and before it is given out, comes right behind it."""
     await end(store, 1)

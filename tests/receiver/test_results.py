@@ -186,6 +186,18 @@ async def test_a_wait_for_an_id_ends_when_the_id_is_bound(
     assert (waiting.result().status, waiting.result().json["ref"]) == (status, registered["ref"])
 
 
+async def test_a_wait_tells_what_became_of_a_task_since_its_outcome(api: RunningReceiver) -> None:
+    """The id that createTask gave after the callback had come, and that they differ, as without a wait."""
+    registered = await api.register()
+    await api.call_back(registered["callbackUrl"], taskId="of the callback")
+    await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "of createTask"})
+
+    task = (await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=5")).json
+
+    assert (task["taskId"], task["disputed"]) == ("of createTask", True)
+    assert task == await api.task(registered["ref"])
+
+
 async def test_a_wait_for_a_task_that_is_deleted_ends(api: RunningReceiver) -> None:
     """404 at the deletion, not at the end of the wait."""
     registered = await api.register()

@@ -66,7 +66,7 @@ async def test_what_they_cost_is_bounded(tmp_path: Path, road: str, number: int,
 
         assert told == publishing.result()
         assert api.streams == 6
-        assert 0 < max(api.unsent()) <= max(_BOUND, 2 * size)
+        assert 0 < max(api.unsent()) <= _BOUND
 
 
 @pytest.mark.parametrize("road", REQUESTS)

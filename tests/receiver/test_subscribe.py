@@ -332,3 +332,4 @@ async def test_a_request_without_an_upgrade_is_a_problem(api: RunningReceiver) -
     answer = await api.send("GET", "/v1/subscribe")
 
     assert (answer.status, answer.json["type"]) == (400, "urn:callback-receiver:problem:bad-request")
+    assert answer.json["detail"].startswith("expected the opening handshake of a websocket")
