@@ -18,7 +18,17 @@ from receiver.errors import CannotStartError
 from receiver.records import SECOND
 from receiver.tokens import Kind, make_token
 from tests.client.support import fast
-from tests.receiver.test_reconcile import KEY, QUICK, READY, Provider, ended, provider, reconciling, submitted
+from tests.receiver.test_reconcile import (
+    KEY,
+    QUICK,
+    READY,
+    Provider,
+    ended,
+    provider,
+    reconciling,
+    submitted,
+    with_plan,
+)
 from tests.support import RunningReceiver, eventually, running_receiver
 
 __all__ = ["provider"]
@@ -81,6 +91,31 @@ async def test_where_the_provider_cannot_be_asked_the_callback_counts(tmp_path: 
 
     assert held["status"] == "processing"
     assert (task["status"], task["source"], task["trust"]) == ("ready", "callback", "token")
+
+
+async def test_a_callback_that_is_early_is_held_while_the_provider_says_so(tmp_path: Path, provider: Provider) -> None:
+    """A provider that is asked and still works on the task has not confirmed it: what it says in the end wins."""
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+        await asyncio.sleep(3)
+        held, asked = await api.task(registered["ref"]), len(provider.asked)
+        provider.answers["a1"] = OTHER
+        task = await ended(api, registered["ref"])
+
+    assert (held["status"], asked >= 2) == ("processing", True)
+    assert (task["solution"], task["source"], task["trust"]) == ({"text": "other"}, "poll", "confirmed")
+
+
+async def test_where_no_more_polls_are_allowed_the_callback_counts(tmp_path: Path, provider: Provider) -> None:
+    """The provider cannot be asked any more, so a callback that it did not confirm is the outcome after the hold."""
+    few = {name: with_plan(max_polls=2)(dialect) for name, dialect in SLOW.items()}
+    async with reconciling(tmp_path / "receiver.db", provider, few, confirm_callbacks="always") as api:
+        registered = await submitted(api, "a1")
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+        task = await ended(api, registered["ref"])
+
+    assert (len(provider.asked), task["source"], task["trust"]) == (2, "callback", "token")
 
 
 async def test_a_restart_while_a_callback_is_held_loses_nothing(tmp_path: Path, provider: Provider) -> None:
