@@ -257,8 +257,8 @@ class Page:
 class RecentTasks(NamedTuple):
     """What became of a provider's tasks that had a callback URL.
 
-    How many ended by an answer, how many of those by a poll, for how many of those the callback came afterwards; and
-    how many kept callbacks were refused.
+    How many ended by an answer, how many of those by a poll before which nothing had come, for how many of those the
+    callback came afterwards; and how many kept callbacks were refused.
     """
 
     provider: str

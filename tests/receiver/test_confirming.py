@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,9 +16,13 @@ from structlog.testing import capture_logs
 from receiver import deliveries
 from receiver.app import new_ref
 from receiver.errors import CannotStartError
+from receiver.examining import examined
 from receiver.records import SECOND
+from receiver.schedule import ENOUGH
+from receiver.settings import Settings
 from receiver.tokens import Kind, make_token
 from tests.client.support import fast
+from tests.receiver.test_metrics import asked
 from tests.receiver.test_reconcile import (
     KEY,
     QUICK,
@@ -29,7 +34,7 @@ from tests.receiver.test_reconcile import (
     submitted,
     with_plan,
 )
-from tests.support import RunningReceiver, eventually, running_receiver
+from tests.support import API_KEYS, RunningReceiver, eventually, running_receiver
 
 __all__ = ["provider"]
 
@@ -62,6 +67,39 @@ async def test_what_the_provider_says_is_the_outcome(tmp_path: Path, provider: P
 
     assert (answer.status, again.status) == (200, 200)
     assert (task["solution"], task["source"], task["trust"]) == ({"text": "44795sds"}, "poll", "confirmed")
+
+
+async def test_callbacks_that_were_confirmed_are_not_counted_as_lost(tmp_path: Path, provider: Provider) -> None:
+    """They came, once or twice, and a poll brought the answer because of them; the doctor finds none lost or late."""
+    names = [f"a{number}" for number in range(12)]
+    provider.answers |= dict.fromkeys(names, READY)
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        for name in names:
+            registered = await submitted(api, name)
+            await api.call_back(registered["callbackUrl"], taskId=name)
+            await ended(api, registered["ref"])
+            await api.call_back(registered["callbackUrl"], taskId=name)
+        counted = await asked(api)
+        settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, _env_file=None)
+        findings = await examined(settings, now=time.time_ns() // 1000)
+
+    assert counted["outcomes_total/capsolver/poll/ready"] == counted["callback_latency_seconds_count/capsolver"] == 12
+    assert counted.get("polled_answers_total/capsolver", 0) == counted.get("late_callbacks_total/capsolver", 0) == 0
+    assert not [finding for finding in findings if finding.about in ("lost", "late")]
+
+
+async def test_callbacks_that_are_confirmed_teach_when_they_come(tmp_path: Path, provider: Provider) -> None:
+    """A schedule that saw only the lost ones would take callbacks for failing, for ever."""
+    names = [f"a{number}" for number in range(ENOUGH)]
+    provider.answers |= dict.fromkeys(names, READY)
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        for name in names:
+            registered = await submitted(api, name)
+            await api.call_back(registered["callbackUrl"], taskId=name)
+            await ended(api, registered["ref"])
+        next_one = await submitted(api, "a later one")
+
+    assert next_one["poll"]["firstAfterSeconds"] < SLOW["capsolver"].polls.first_after_callback_seconds / 2
 
 
 async def test_where_they_differ_the_poll_wins(tmp_path: Path, provider: Provider) -> None:
