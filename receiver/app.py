@@ -139,6 +139,7 @@ def create_app(
                 context.has_stopped = True
                 for each in running:
                     each.cancel()
+                await context.submissions.end()
                 await learning.save()
                 await observer.save()
                 store.stop()
