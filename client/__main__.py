@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.util
 import os
@@ -17,9 +16,10 @@ import structlog
 from pydantic_core import to_json
 from rich.console import Console
 
-from client.arguments import RECEIVER_URL
+from client.arguments import RECEIVER_URL, Given, read_arguments
 from client.errors import BadArgumentError, CallbackReceiverError, TaskFailedError
 from client.images import MAX_IMAGE_BYTES, check_image, read_image
+from client.interrupts import run_interruptibly
 from client.protocol import Task
 from client.providers import DIALECTS
 from client.tasks import TaskClient
@@ -83,6 +83,7 @@ def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **o
     The client key is read from <PROVIDER>_CLIENT_KEY, as in CAPSOLVER_CLIENT_KEY. With CALLBACK_RECEIVER_URL (and
     CALLBACK_RECEIVER_KEY) the task is registered there and called back; without, it is polled.
     """
+    task_type = _image_task_type(provider, options["provider_url"])
     client = TaskClient(
         provider,
         provider_url=options["provider_url"],
@@ -91,11 +92,11 @@ def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **o
     )
     if image_type is None and provider in _NEEDS_IMAGE_TYPE:
         raise BadArgumentError(f"--image-type: {provider} needs it")
-    task = {"type": "ImageToTextTask", "body": _read(image)}
+    task = {"type": task_type, "body": _read(image)}
     if image_type is not None:
         task["imageType"] = image_type
     try:
-        solved = asyncio.run(_solve(client, provider, task))
+        solved = run_interruptibly(_solve(client, provider, task))
     except TaskFailedError as error:
         if is_json:
             _print_json(error.task)
@@ -127,6 +128,15 @@ def _exit(text: str, code: int) -> None:
     sys.exit(code)
 
 
+def _image_task_type(provider: str, provider_url: str | None) -> str:
+    """What the provider calls a task that reads an image."""
+    dialect = read_arguments(Given(provider=provider, provider_url=provider_url), None, os.environ).dialect
+    task_type: str | None = getattr(dialect, "image_type", None)
+    if task_type is None:
+        raise BadArgumentError(f"{provider}: how it takes images is not known")
+    return task_type
+
+
 def _read(image: Path) -> bytes:
     if str(image) != "-":
         return read_image(image)
@@ -151,7 +161,7 @@ def _print_json(task: Task) -> None:
 def _text_of(solution: Any) -> str:
     """The text of an image; any other solution as JSON."""
     if isinstance(solution, dict):
-        for name in ("text", "gRecaptchaResponse"):
+        for name in ("text", "code", "gRecaptchaResponse"):
             if isinstance(solution.get(name), str):
                 return str(solution[name])
     return solution if isinstance(solution, str) else to_json(solution).decode()

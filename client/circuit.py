@@ -43,7 +43,8 @@ class Circuit:
     A refusal of the request (a wrong key, no balance, a bad request) holds for every task, one of the task itself for
     the very same task alone. After `IN_A_ROW` of them with the same code, the last answer stands for all further ones
     for 10 seconds; then one request is let through as a trial, and each that is refused as well doubles the time, up to
-    10 minutes. Any other answer ends it. What a pause may mend does not count.
+    10 minutes. Any other answer ends it. What a pause may mend does not count. Where the provider wants a pause after a
+    refusal that is final, the first one is enough, and the pause is the time.
     """
 
     def __init__(self, codes: Mapping[str, Code]) -> None:
@@ -91,7 +92,8 @@ class Circuit:
 
 def _refused(row: _Row | None, answered: Answered[Submitted], error_code: str, now: float) -> _Row:
     if row is None or getattr(row.answered.said.reading, "error_code", None) != error_code:
-        return _Row(answered)
+        seconds = getattr(answered.said.reading, "pause_seconds", 0.0)
+        return _Row(answered, IN_A_ROW, now + seconds, seconds) if seconds else _Row(answered)
     row.answered = answered
     if row.is_trying:
         row.is_trying, row.seconds = False, min(_MOST_SECONDS, row.seconds * 2)

@@ -56,7 +56,8 @@ def check_seconds(fresh_for: float | None) -> None:
     """
     if fresh_for is None:
         return
-    if not isinstance(fresh_for, int | float) or not (math.isfinite(fresh_for) and fresh_for > 0):
+    is_number = isinstance(fresh_for, int | float) and not isinstance(fresh_for, bool)
+    if not is_number or not (math.isfinite(fresh_for) and fresh_for > 0):
         raise BadArgumentError(f"fresh_for: expected a number of seconds above 0, got {fresh_for!r}")
 
 

@@ -88,6 +88,9 @@ def read_pingbacks(dialect: Dialect, answer: Any) -> Reading:
     Raises:
         UnreadableError: it is no answer of this API.
     """
+    if answer == {"status": 1, "request": ""}:
+        # A bare OK: it was done, or the list is empty.
+        return Ready("")
     said = dialect.read_task_result(answer)
     if isinstance(said, Ready):
         hosts_of(said)

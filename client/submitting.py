@@ -15,7 +15,7 @@ from client.gate import KeyGate
 from client.logs import Log
 from client.provider_api import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
 from client.providers import Dialect
-from client.providers.readings import Reading, Refused, Submitted
+from client.providers.readings import Pending, Reading, Ready, Refused, Submitted
 from client.timeline import Timeline
 from client.timing import Timing, backoff_seconds
 
@@ -71,6 +71,8 @@ class Submitter:
             NotSentError, ProviderBusyError: no task was made, and several tries were in vain.
         """
         failures = bans = 0
+        # The text of a refusal that names the address; it was the address if the task is taken without it.
+        blamed: Reading | None = None
         while True:
             held = self._held(task, timeline)
             if held is None:
@@ -79,7 +81,7 @@ class Submitter:
                 held = self._held(task, timeline)
             if held is not None:
                 return Submission(held, has_callback=False, sent_at=self._timing.clock())
-            url = None if self._is_address_refused else callback_url
+            url = None if self._is_address_refused or blamed is not None else callback_url
             sent_at = self._timing.clock()
             self._circuit.send(task, sent_at)
             try:
@@ -101,9 +103,11 @@ class Submitter:
             else:
                 reading = answered.said.reading
                 if url is not None and self._dialect.refuses_callback_url(reading):
-                    self._refuse_address(reading)
+                    blamed = reading
                     timeline.note("callback_url.refused")
                     continue
+                if blamed is not None and isinstance(reading, Pending | Ready):
+                    self._refuse_address(blamed)
                 self._circuit.take(task, answered, self._timing.clock())
                 if not isinstance(reading, Refused) or not reading.is_passing:
                     return Submission(answered, url is not None, sent_at)
@@ -122,7 +126,7 @@ class Submitter:
             timeline.warning(
                 "submit.withheld",
                 errorCode=getattr(answered.said.reading, "error_code", None),
-                reason=f"the provider refused {IN_A_ROW} in a row with it",
+                reason=f"the provider refused {IN_A_ROW} in a row with it, or wants a pause after it",
             )
         return answered
 

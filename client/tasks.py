@@ -200,6 +200,9 @@ class TaskClient:
     async def attach(self, task_id: TaskId) -> Task:
         """A task that exists already at the provider, submitted by whomever, by the provider's id.
 
+        Cancelling it leaves the task, like any that was submitted, to be followed to its end where there is a receiver;
+        without one it is forgotten here, and can be attached again.
+
         Raises:
             BadArgumentError: this is no id.
             ReceiverRefusedError: the receiver refused to register it.

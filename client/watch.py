@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -19,6 +18,7 @@ from rich.text import Text
 from client.arguments import read_receiver
 from client.errors import ResultsGapError
 from client.frames import Subscribe
+from client.interrupts import run_interruptibly
 from client.protocol import Task
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
@@ -61,7 +61,7 @@ def watch(
     only = subscription_of(since, provider=provider, tags=tags, tasks=tasks or None)
     watching = _Watching(_Lines() if is_json else _Table())
     try:
-        asyncio.run(watching.run(url, key, only, count=count))
+        run_interruptibly(watching.run(url, key, only, count=count))
     except BrokenPipeError:
         _drop_buffered()
     except OSError as error:

@@ -52,6 +52,9 @@ from receiver.web.sending import StreamRules, Streams
 
 __all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
 
+_STOPPING_SECONDS = 2.0
+"""So long is what runs in the background given to store that it was cut off."""
+
 
 def create_app(
     settings: Settings, dialects: Mapping[str, Dialect] | None = None, *, rules: StreamRules | None = None
@@ -139,6 +142,7 @@ def create_app(
                 context.has_stopped = True
                 for each in running:
                     each.cancel()
+                await asyncio.wait(running, timeout=_STOPPING_SECONDS)
                 await context.submissions.end()
                 await learning.save()
                 await observer.save()

@@ -219,8 +219,11 @@ class Inbox:
         task = await self._store.task(ref)
         if task is None:
             raise ReceiverError("unknown-task", "no task has this ref")
+        dialect = self._dialects.get(task.provider)
+        if dialect is None:
+            raise ReceiverError("unreadable-answer", f"answer: the receiver does not know {task.provider} any more")
         now = self._now()
-        given_id, answered = read_answer(self._dialects[task.provider], report, now)
+        given_id, answered = read_answer(dialect, report, now)
         task_id = given_id if report.task_id is None else report.task_id
         return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
 

@@ -114,6 +114,9 @@ class Ledger(Protocol):
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """Keeps a poll in the slot that the task's count of polls says."""
 
+    def amend_poll(self, task: TaskRecord, poll: PollRecord) -> None:
+        """Replaces what is kept of the poll with this lease, if anything is."""
+
     def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
         """The record of an Idempotency-Key of one API key."""
 

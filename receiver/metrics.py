@@ -64,7 +64,7 @@ class Metrics:
         self._allowed = counter("polls_allowed", "Polls that those tasks were allowed.", "provider")
         self._own_polls = counter(
             "own_polls",
-            "Polls of the receiver itself: sent, failed, doubled, contradicted a callback.",
+            "Polls of the receiver itself: sent, failed, doubled after one was cut off, contradicted a callback.",
             "provider",
             "what",
         )
@@ -94,7 +94,10 @@ class Metrics:
             self._late.labels(provider).inc()
 
     def polled(self, provider: str, what: str) -> None:
-        """The receiver polled: "sent", "failed" (nothing was learned), "doubled", "contradicted" (a callback)."""
+        """The receiver polled: "sent", "failed" (nothing was learned), "contradicted" (a callback).
+
+        "doubled": a poll was cut off by a crash or a pause, sent or not, and its task is polled once more.
+        """
         self._own_polls.labels(provider, what).inc()
 
     def refused(self, provider: str, status: int) -> None:

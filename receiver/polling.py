@@ -1,7 +1,9 @@
 """The commands behind the receiver's own polls: take what is due, tell what came of it, adopt tasks. Pure.
 
-A poll is taken with a lease, a number that grows with each: whoever comes back with an older one polled a second time,
-which is harmless and counted, but does not decide when the next poll is.
+A poll is taken with a lease, a number that grows with each. Where a lease ran out and nobody told of its poll, that one
+may have been sent: it counts, so that the provider's limit on the polls of a task holds over any number of crashes.
+Whoever comes back with an older lease was held up, and the task is polled twice: that is harmless, and what the
+provider said is true, but it does not decide when the next poll is.
 """
 
 from __future__ import annotations
@@ -15,19 +17,21 @@ from client.providers.readings import Pending, Unknown
 from receiver.decisions import is_open, make_outcome, settle, weigh
 from receiver.deliveries import held_from
 from receiver.ledger import Ledger
-from receiver.records import SECOND, Delivery, Outcome, PollRecord, TaskRecord
+from receiver.records import CUT_OFF, SECOND, Delivery, Outcome, PollRecord, TaskRecord
 from receiver.registrations import Answered
 
 __all__ = [
     "LEASE_SECONDS",
     "Adopt",
     "FinishPoll",
+    "GiveBack",
     "PollRules",
     "PolledTask",
     "Read",
     "ReleaseHeld",
     "Remember",
     "TakeDue",
+    "Taken",
     "rules_of",
 ]
 
@@ -39,6 +43,8 @@ LEASE_SECONDS = 30.0
 
 After a crash the task waits for so long.
 """
+
+_LEASE = round(LEASE_SECONDS * SECOND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,14 @@ def rules_of(plan: PollPlan) -> PollRules:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Tasks to be polled, oldest first. `doubled`: of so many the poll before was cut off, sent or not."""
+
+    tasks: Sequence[TaskRecord]
+    doubled: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeDue:
     """Takes at most `limit` tasks that are due, each with a lease; those with no polls left are not due any more."""
@@ -72,18 +86,51 @@ class TakeDue:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> Sequence[TaskRecord]:
-        """The tasks, oldest first."""
-        taken = []
+    def decide(self, ledger: Ledger) -> Taken:
+        """The tasks."""
+        taken, doubled = [], 0
         for due in ledger.due(self.provider, self.now, self.limit):
-            if self.rules.max_polls is not None and due.polls >= self.rules.max_polls:
-                ledger.change(due.evolve(next_poll_at=None))
+            was_cut_off = due.leased_until is not None
+            counted = _count_cut_off(ledger, due) if was_cut_off else due
+            if self.rules.max_polls is not None and counted.polls >= self.rules.max_polls:
+                # With a lease of its own, so that whoever comes back with the one before does not count twice.
+                ledger.change(counted.evolve(next_poll_at=None, lease=due.lease + 1))
                 continue
-            leased_until = self.now + round(LEASE_SECONDS * SECOND)
-            task = due.evolve(lease=due.lease + 1, leased_until=leased_until)
+            doubled += was_cut_off
+            task = counted.evolve(lease=due.lease + 1, leased_until=self.now + _LEASE)
             ledger.change(task)
             taken.append(task)
-        return taken
+        return Taken(taken, doubled)
+
+
+def _count_cut_off(ledger: Ledger, task: TaskRecord) -> TaskRecord:
+    """Counts the poll of a lease that ran out: its process was killed, or sleeps, and the poll may have been sent."""
+    ran_out_at = task.leased_until or 0
+    counted = task.evolve(polls=task.polls + 1, leased_until=None)
+    ledger.keep_poll(counted, PollRecord(ran_out_at - _LEASE, ran_out_at, task.lease, CUT_OFF))
+    return counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveBack:
+    """A poll that was taken was not sent: it does not count, and the task is due again at `next_poll_at`."""
+
+    ref: str
+    lease: int
+    next_poll_at: int
+    weight: int = 0
+
+    @property
+    def refs(self) -> Sequence[str]:
+        """The task."""
+        return (self.ref,)
+
+    def decide(self, ledger: Ledger) -> None:
+        """Nothing."""
+        task = ledger.task(self.ref)
+        if task is not None and task.lease == self.lease:
+            next_poll_at = None if task.next_poll_at is None else self.next_poll_at
+            ledger.change(task.evolve(leased_until=None, next_poll_at=next_poll_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +179,17 @@ class FinishPoll:
         if task is None:
             return None
         is_doubled = task.lease != self.poll.lease
-        task = task.evolve(polls=task.polls + 1, polled_at=max(self.poll.ended_at, task.polled_at or 0))
-        if not is_doubled:
-            task = task.evolve(leased_until=None, next_poll_at=self._next(task))
+        task = task.evolve(polled_at=max(self.poll.ended_at, task.polled_at or 0))
+        if is_doubled:
+            # It was counted when the task was taken anew.
+            ledger.amend_poll(task, self.poll)
+        else:
+            task = task.evolve(polls=task.polls + 1, leased_until=None)
+            task = task.evolve(next_poll_at=self._next(task))
             if task.held_until is not None and task.next_poll_at is not None and self._is_unfinished:
                 # It was asked and does not bear the callback out: whoever forged one must not win by being early.
                 task = held_from(task, task.next_poll_at)
-        ledger.keep_poll(task, self.poll)
+            ledger.keep_poll(task, self.poll)
         ledger.change(task)
         outcome = None if self.answered is None else self.answered.outcome_of(task)
         if self.answered is None or outcome is None:

@@ -8,7 +8,7 @@ lease that runs out, and the task is asked for once more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 import structlog
@@ -23,8 +23,8 @@ from receiver.decisions import Origin
 from receiver.errors import ReceiverError
 from receiver.hub import Waiter
 from receiver.learning import Learning
-from receiver.polling import Adopt, FinishPoll, PolledTask, Read, TakeDue, rules_of
-from receiver.records import SECOND, PollRecord, TaskRecord
+from receiver.polling import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
+from receiver.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.registrations import Answered
 from receiver.storage.protocol import Store
 
@@ -85,7 +85,7 @@ class Reconciler:
         self._waiter.wake()
 
     async def run(self) -> None:
-        """Runs until it is cancelled; then polls that are under way are given up, and their leases run out."""
+        """Runs until it is cancelled; then polls that are under way are cut off, and that is stored."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._adopt(), name="adopt")
             while True:
@@ -121,7 +121,7 @@ class Reconciler:
             place = following
             await asyncio.sleep(0.01)
 
-    async def _take(self) -> list[TaskRecord]:
+    async def _take(self) -> Sequence[TaskRecord]:
         """What is due and can be asked for now."""
         now, room = self._now(), self._most - len(self._polling)
         if room <= 0 or self._is_key_paused():
@@ -131,11 +131,16 @@ class Reconciler:
             if due is None or due > now:
                 return []
             command = TakeDue(provider=self.provider, now=now, limit=room, rules=self._rules)
-            return list(await self._store.write(command))
+            taken = await self._store.write(command)
         except ReceiverError as error:
             _log.warning("polls.not_taken", provider=self.provider, reason=error.detail)
             await asyncio.sleep(_RETRY_SECONDS)
             return []
+        if taken.doubled:
+            for _ in range(taken.doubled):
+                self._count(self.provider, "doubled")
+            _log.warning("polls.cut_off", provider=self.provider, tasks=taken.doubled, consequence="polled once more")
+        return taken.tasks
 
     def _is_key_paused(self) -> bool:
         is_paused = self._account.gate.paused_until > self._account.timing.clock()
@@ -145,20 +150,42 @@ class Reconciler:
         return is_paused
 
     async def _poll(self, task: TaskRecord) -> None:
+        if not await self._has_turn(task):
+            return
+        started_at = self._now()
+        self._count(self.provider, "sent")
+        try:
+            answered = await self._ask(task)
+        except asyncio.CancelledError:
+            # The receiver stops: after its next start the task is polled in time, not when the lease has run out.
+            await self._finish(task, PollRecord(started_at, self._now(), task.lease, CUT_OFF), None, tries=1)
+            raise
+        said = None if answered is None else answered.said
+        poll = PollRecord(started_at, max(self._now(), started_at), task.lease, _word(said))
+        await self._finish(task, poll, said, tries=_WRITE_TRIES)
+
+    async def _has_turn(self, task: TaskRecord) -> bool:
+        """Whether it is to be polled now; else it was given back."""
         left = ((task.leased_until or 0) - self._now()) / SECOND - _LEASE_LEFT_SECONDS
         by = self._account.timing.clock() + left
         is_hinted = task.hinted_at is not None and task.hinted_at > (task.polled_at or 0)
-        has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
-        started_at = self._now()
-        if not has_turn or (task.leased_until or 0) - started_at < _LEASE_LEFT_SECONDS * SECOND:
-            # The process was held up, or the key: the lease runs out, and the task is due again.
-            return
-        self._count(self.provider, "sent")
-        answered = await self._ask(task)
-        ended_at = self._now()
-        said = None if answered is None else answered.said
-        poll = PollRecord(started_at, max(ended_at, started_at), task.lease, _word(said))
-        await self._finish(task, poll, said)
+        try:
+            has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
+        except asyncio.CancelledError:
+            await self._give_back(task)
+            raise
+        if has_turn and (task.leased_until or 0) - self._now() >= _LEASE_LEFT_SECONDS * SECOND:
+            return True
+        # The process was held up, or the key.
+        await self._give_back(task)
+        return False
+
+    async def _give_back(self, task: TaskRecord) -> None:
+        again_at = self._now() + self._rules.interval
+        try:
+            await self._store.write(GiveBack(ref=task.ref, lease=task.lease, next_poll_at=again_at))
+        except ReceiverError as error:
+            _log.warning("poll.not_given_back", ref=task.ref, reason=error.detail)
 
     async def _ask(self, task: TaskRecord) -> ProviderAnswer[Reading] | None:
         if task.task_id is None:
@@ -204,7 +231,7 @@ class Reconciler:
             self._account.gate.pause(seconds)
             _log.warning("provider.paused", provider=self.provider, seconds=round(seconds, 1), reason=reason[:200])
 
-    async def _finish(self, task: TaskRecord, poll: PollRecord, said: Reading | None) -> None:
+    async def _finish(self, task: TaskRecord, poll: PollRecord, said: Reading | None, *, tries: int) -> None:
         wait = self._learning.next_poll_seconds(task, task.polls + 1)
         command = FinishPoll(
             ref=task.ref,
@@ -214,12 +241,12 @@ class Reconciler:
             rules=self._rules,
             read=self._read,
         )
-        for _ in range(_WRITE_TRIES):
+        for tries_left in reversed(range(tries)):
             try:
                 polled = await self._store.write(command)
             except ReceiverError as error:
                 _log.warning("poll.not_stored", ref=task.ref, reason=error.detail)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS if tries_left else 0)
                 continue
             if polled is not None:
                 self._learning.polled(polled)
@@ -238,8 +265,6 @@ class Reconciler:
         )
 
     def _tell(self, poll: PollRecord, polled: PolledTask) -> None:
-        if polled.is_doubled:
-            self._count(self.provider, "doubled")
         task = polled.task
         if polled.is_contradicted:
             self._count(self.provider, "contradicted")

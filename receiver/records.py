@@ -11,6 +11,7 @@ from client.providers.readings import TaskId
 from client.providers.values import task_id_text
 
 __all__ = [
+    "CUT_OFF",
     "DELIVERIES_KEPT",
     "POLLS_KEPT",
     "SECOND",
@@ -44,6 +45,9 @@ DELIVERIES_KEPT = 8
 
 POLLS_KEPT = 14
 """The same for the polls that the receiver made."""
+
+CUT_OFF = "cut off"
+"""What is kept of a poll whose process was killed, or held up for longer than its lease: nobody knows what it said."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

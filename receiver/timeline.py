@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from client.protocol import Step, TaskTimeline, Waiting
 from client.providers import PollPlan
-from receiver.records import SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
+from receiver.records import CUT_OFF, SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
 
 __all__ = ["timeline_of"]
 
@@ -96,6 +96,8 @@ def _delivery_step(task: TaskRecord, delivery: Delivery) -> Step:
     text = _SAID.get(delivery.verdict)
     if delivery.verdict == "mismatched":
         text = _mismatch(task, delivery)
+    elif delivery.verdict == "held" and task.held_until is None:
+        text = "it was held back to be confirmed, and the answer came by another road meanwhile"
     elif delivery.verdict == "unreadable":
         kind = "no content type" if delivery.content_type is None else _quoted(delivery.content_type)
         text = f"refused (422): {delivery.size} bytes of {kind} that are no callback of {task.provider}"
@@ -116,6 +118,11 @@ def _mismatch(task: TaskRecord, delivery: Delivery) -> str:
 
 
 def _poll_step(poll: PollRecord) -> Step:
+    if poll.said == CUT_OFF:
+        text = (
+            "the receiver was killed, or held up, before it stored an answer; the poll counts, as it may have been sent"
+        )
+        return Step(at=time_view(poll.started_at), happened="poll.cutOff", origin="receiver", text=text)
     seconds = max(0, poll.ended_at - poll.started_at) / SECOND
     text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.said)}"
     return Step(at=time_view(poll.started_at), happened="poll.completed", origin="receiver", text=text)

@@ -17,9 +17,12 @@ from client.providers.codes import REASON_NOT_GIVEN, Code, code_named, read_erro
 from client.providers.dialect import CallbackRule
 from client.providers.envelope import read_envelope
 from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Reading, Ready, TaskId
-from client.providers.values import parse_object, read_task_id
+from client.providers.values import canonical_json, parse_object, read_task_id
 
-__all__ = ["SHAPES", "Delivery"]
+__all__ = ["JSON_SHAPES", "SHAPES", "Delivery"]
+
+JSON_SHAPES = frozenset({"scrapeless"})
+"""Shapes whose bare answers are JSON as text."""
 
 _MAX_FIELDS = 50
 _LONGEST_INTEGER = 4300
@@ -95,8 +98,9 @@ def _read_hardcaptcha(delivery: Delivery) -> Callback:
     fields = parse_object(delivery.body)
     status = str(fields.get("status") or "")
     task_id = delivery.task_id(fields.get("id"))
-    if status == "SUCCESS" and fields.get("result") is not None:
-        return Callback(task_id, Ready(fields["result"]))
+    result = fields.get("result")
+    if status == "SUCCESS" and result is not None and result != {"token": None}:
+        return Callback(task_id, Ready(result))
     if status == "FAILED":
         return Callback(task_id, Failed(1, REASON_NOT_GIVEN))
     if not status or "result" in fields:
@@ -124,14 +128,18 @@ def _read_capsolution(delivery: Delivery) -> Callback:
 def _read_scrapeless(delivery: Delivery) -> Callback:
     """Two envelopes, that of the scraping API and that of the other product (PROVIDERS.md 2.4).
 
-    `{taskId, state, success, response or status}`; `{task_id, status: success or failed, task_result}`.
+    `{taskId, state, success, response or status}`; `{task_id, status: success or failed, task_result}`. Only a
+    `solution` is what getTaskResult brings; the others are of other products, and stand here as JSON.
     """
     fields = parse_object(delivery.body)
     task_id = delivery.task_id(fields.get("taskId", fields.get("task_id")))
     is_success = fields.get("success", fields.get("status"))
-    for name in ("response", "task_result", "solution"):
-        if is_success in (True, "success") and fields.get(name) is not None:
-            return Callback(task_id, Ready(fields[name]))
+    if is_success in (True, "success"):
+        if fields.get("solution") is not None:
+            return Callback(task_id, Ready(fields["solution"]))
+        for name in ("response", "task_result"):
+            if fields.get(name) is not None:
+                return Callback(task_id, Bare(canonical_json(fields[name])))
     if is_success in (False, "failed"):
         said = fields.get("status")
         reason = said if isinstance(said, dict) else {}

@@ -20,7 +20,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from client.errors import BadArgumentError
@@ -36,6 +36,7 @@ from client.providers.v1_family import V1Dialect
 __all__ = ["read_providers"]
 
 _NAME = re.compile(r"[a-z0-9]{1,32}")
+_PASSING = ("wait", "slow")
 _POLLS = PollPlan(
     first_after_seconds=5.0,
     first_after_callback_seconds=35.0,
@@ -95,8 +96,15 @@ class _Callback(_Declared):
 
 class _Code(_Declared):
     reaction: Literal["wait", "slow", "again", "change", "stop"]
-    about: Literal["task", "key", "balance", "request", "id", "state"] = "task"
+    about: Literal["task", "key", "balance", "request", "id", "state"] | None = None
     pause_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    is_ban: bool = False
+
+    @model_validator(mode="after")
+    def _is_no_end_where_it_passes(self) -> _Code:
+        if self.reaction in _PASSING and self.about == "task":
+            raise ValueError(f"about: an error about the task ends it, which {self.reaction!r} does not")
+        return self
 
 
 class _Report(_Declared):
@@ -172,7 +180,21 @@ def _dialect(name: str, table: Any, known: Mapping[str, Dialect]) -> Dialect:
         codes=MappingProxyType({**model.codes, **{code: _code(each) for code, each in declared.codes.items()}}),
         solutions=MappingProxyType({**model.solutions, **declared.solutions}),
         reports=tuple(ReportRule(**each.model_dump()) for each in declared.reports) or model.reports,
-        facts=tuple(Fact(**each.model_dump()) for each in declared.facts) or model.facts,
+        facts=tuple(Fact(**each.model_dump()) for each in declared.facts) or _facts(name, declared, model),
+    )
+
+
+def _facts(name: str, declared: _Provider, model: Dialect) -> tuple[Fact, ...]:
+    """What is known of the model. Of another provider that is like it, it is no more than inferred."""
+    about_others = ("endpoint",) if declared.base_url is not None else ()
+    facts = (fact for fact in model.facts if fact.about not in about_others)
+    if model.provider == name:
+        return tuple(facts)
+    return tuple(
+        fact
+        if fact.mark == "unknown"
+        else replace(fact, mark="inferred", source=f"like {model.provider}: {fact.source}")
+        for fact in facts
     )
 
 
@@ -222,7 +244,8 @@ def _limits(model: KeyLimits, declared: _Limits) -> KeyLimits:
 
 
 def _code(declared: _Code) -> Code:
-    return Code(Reaction(declared.reaction), declared.about, declared.pause_seconds)
+    about = declared.about or ("request" if declared.reaction in _PASSING else "task")
+    return Code(Reaction(declared.reaction), about, declared.pause_seconds, declared.is_ban)
 
 
 def _said(error: ValidationError) -> str:
@@ -232,4 +255,4 @@ def _said(error: ValidationError) -> str:
         return f"{path}: there is no such field"
     if path == "callback":
         return "callback: expected a table, or false for none"
-    return f"{path}: {detail['msg']}"
+    return f"{path}: {detail['msg'].removeprefix('Value error, ')}"

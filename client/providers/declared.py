@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from client.errors import BadArgumentError
-from client.providers.callbacks import SHAPES, Delivery
+from client.providers.callbacks import JSON_SHAPES, SHAPES, Delivery
 from client.providers.codes import FAMILY_CODES, Code
 from client.providers.dialect import CallbackRule, KeyLimits, PollPlan
 from client.providers.facts import Fact
 from client.providers.readings import Callback, Failed, Reading, Refused
+from client.providers.values import parse_json
 
 __all__ = ["DeclaredDialect", "IdType", "ReportRule"]
 
@@ -37,7 +38,8 @@ class DeclaredDialect:
 
     `solutions` holds, for each task type, the fields of which its solution is made where all that is known of it is one
     text: each holds that text. `pending_error_ids` are errors that mean "not yet", by number, at a provider that has no
-    code for it.
+    code for it. `image_type` is the `type` of a task that reads the image in its `body`; None: how it takes images is
+    not known.
     """
 
     provider: str
@@ -50,6 +52,7 @@ class DeclaredDialect:
     codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
     pending_error_ids: frozenset[int] = frozenset()
     id_type: IdType = "text"
+    image_type: str | None = "ImageToTextTask"
     solutions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     reports: Sequence[ReportRule] = ()
     facts: Sequence[Fact] = ()
@@ -66,7 +69,12 @@ class DeclaredDialect:
         )
 
     def solution_of(self, code: str, task_type: str | None) -> Any | None:
-        """The solution of which `code` is all, by the type of the task; `{"code": …}` where that is not known."""
+        """The solution of which `code` is all, by the type of the task.
+
+        Where that is not known, it is what was said: `{"code": …}`, or the JSON that `code` is.
+        """
+        if self.callback is not None and self.callback.shape in JSON_SHAPES:
+            return parse_json(code.encode()) if task_type is None else None
         if task_type is None:
             return {"code": code}
         names = self.solutions.get(task_type)

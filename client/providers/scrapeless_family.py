@@ -25,6 +25,8 @@ class ScrapelessDialect(DeclaredDialect):
     The key goes into a header. Where a callback is wanted, the address stands in `webhook.url` (PROVIDERS.md 1).
     """
 
+    image_type: str | None = None
+
     def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
     ) -> Call:

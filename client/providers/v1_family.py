@@ -34,6 +34,9 @@ _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,12})?")
 class V1Dialect(DeclaredDialect):
     """A provider of the family, declared by its facts."""
 
+    # The method of in.php that takes an image as text (https://2captcha.com/2captcha-api).
+    image_type: str | None = "base64"
+
     def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
     ) -> Call:
@@ -100,6 +103,9 @@ class V1Dialect(DeclaredDialect):
         said = self._read(answer)
         if not isinstance(said, Ready):
             return said
+        if said.solution == "":
+            # A bare OK is what a proxy says, too.
+            raise UnreadableError("request: expected an answer")
         return Ready({"code": said.solution} if isinstance(said.solution, str) else said.solution)
 
     def read_balance(self, answer: Any) -> float | Reading:

@@ -84,7 +84,7 @@ def read_task_id(fields: Mapping[str, Any]) -> str:
 
 
 def _check_image(task: Mapping[str, Any], provider: str) -> None:
-    """`body` must be there; 1captcha.vip wants it without line breaks, and an `imageType` (seed: 1captcha)."""
+    """`body` must be there; 1captcha.vip wants it without line breaks, and an `imageType`."""
     if not is_recognition(task["type"]):
         return
     name = next((name for name in ("body", "image", "images") if task.get(name)), None)

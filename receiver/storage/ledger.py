@@ -290,6 +290,11 @@ class SqliteLedger:
         """See `Ledger`."""
         self._connection.execute(sql.INSERT_POLL, poll_values(task, poll))
 
+    def amend_poll(self, task: TaskRecord, poll: PollRecord) -> None:
+        """See `Ledger`."""
+        values = (poll.started_at, poll.ended_at, poll.said, *delivery_range(task), poll.lease)
+        self._connection.execute(sql.AMEND_POLL, values)
+
     def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
         """See `Ledger`."""
         row = self._connection.execute(sql.SELECT_IDEMPOTENCY, (owner, key)).fetchone()

@@ -367,6 +367,8 @@ SELECT_HELD_DELIVERY = (
 JUDGE_HELD = "UPDATE delivery SET verdict = ? WHERE id BETWEEN ? AND ? AND verdict = 'held'"
 # A poll in its slot, like a delivery.
 INSERT_POLL = "INSERT OR REPLACE INTO poll (id, started_at, ended_at, lease, said) VALUES (?, ?, ?, ?, ?)"
+# What came, after all, of the poll with this lease; the parameters: what it says, the range of slots, the lease.
+AMEND_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
 # The polls of one task, in order.
 SELECT_POLLS = "SELECT started_at, ended_at, lease, said FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
 

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from client import (
     ProviderUnreachableError,
     SubmitUnknownError,
+    TaskParametersError,
 )
 from client.sandbox import Sandbox
 from tests.client.support import (
@@ -140,6 +141,24 @@ async def test_refused_address(tmp_path: Path) -> None:
     assert ["callbackUrl" in call for call in provider.calls["createTask"]] == [True, False, False]
     assert [line["log_level"] for line in lines if line["event"] == "callback_url.refused"] == ["warning"]
     assert [task["source"] for task in stored] == ["poll", "poll"]
+
+
+async def test_refusal_that_only_sounds_like_the_address(tmp_path: Path) -> None:
+    """Where the task is refused without the address too, it was not that: the next one has it again."""
+    refusal = {"errorId": 1, "errorCode": "ERROR_BAD_PARAMETERS", "errorDescription": "data-callback: unknown"}
+    made = [Reply(refusal), Reply(refusal), Reply(CREATED)]
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=made, getTaskResult=ready()) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        with capture_logs() as lines:
+            with pytest.raises(TaskParametersError):
+                await tasks.solve(image_task(0))
+            await tasks.solve(image_task(1))
+
+    assert ["callbackUrl" in call for call in provider.calls["createTask"]] == [True, False, True]
+    assert [line for line in lines if line["event"] == "callback_url.refused"] == []
 
 
 async def test_receiver_says_who_won(tmp_path: Path) -> None:

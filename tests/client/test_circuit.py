@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from client import CallbackReceiverError, NoBalanceError, TaskFailedError, WrongKeyError
 from client.circuit import IN_A_ROW, Circuit
 from client.provider_api import Answered
-from client.providers.codes import FAMILY_CODES, read_error
+from client.providers import DIALECTS
+from client.providers.codes import FAMILY_CODES, Code, read_error
 from client.providers.readings import Pending, Submitted
 from tests.client.support import CREATED, Reply, image_task, open_client, scripted_provider
 
@@ -18,9 +20,9 @@ _OTHER = {"type": "ImageToTextTask", "body": "BBBB"}
 _KEY, _BALANCE, _BAD_TASK = "ERROR_KEY_DOES_NOT_EXIST", "ERROR_ZERO_BALANCE", "ERROR_PROXY_FORMAT"
 
 
-def _said(code: str | None) -> Answered[Submitted]:
+def _said(code: str | None, codes: Mapping[str, Code] = FAMILY_CODES) -> Answered[Submitted]:
     """An answer to createTask: an error, or a task that was made."""
-    reading = Pending("") if code is None else read_error(FAMILY_CODES, 1, code, None)
+    reading = Pending("") if code is None else read_error(codes, 1, code, None)
     return Answered({"errorCode": code}, Submitted("t" if code is None else None, reading))
 
 
@@ -43,6 +45,17 @@ def test_refusals_of_the_request_hold_for_every_task(code: str) -> None:
 
     assert circuit.answer_to(_OTHER, 9.9) == _said(code)
     assert not _is_held(circuit, 10.0)
+
+
+def test_a_documented_pause_begins_with_the_first_refusal() -> None:
+    """2captcha wants to be left alone for 60 seconds when there is no balance (PROVIDERS.md 3.6)."""
+    codes = DIALECTS["twocaptcha"].codes
+    circuit = Circuit(codes)
+
+    circuit.take(_TASK, _said(_BALANCE, codes), 0.0)
+
+    assert circuit.answer_to(_OTHER, 59.9) == _said(_BALANCE, codes)
+    assert not _is_held(circuit, 60.0)
 
 
 @pytest.mark.parametrize("code", [_BAD_TASK, "ERROR_INVALID_TASK_DATA", "ERROR_OF_TOMORROW"])

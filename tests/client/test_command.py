@@ -49,6 +49,17 @@ async def test_solves_an_image(image: str) -> None:
     assert ran == (0, f"{solution_of(_TASK)['text']}\n", "")
 
 
+@pytest.mark.parametrize("provider", ["twocaptchav1", "captchaai"])
+async def test_solves_an_image_by_the_older_api(image: str, provider: str) -> None:
+    """in.php gets the method that takes an image as text, and its bare answer is printed as such."""
+    async with Sandbox(provider, AT_ONCE) as sandbox:
+        ran = await run_command(
+            *("solve", image, "--provider", provider, "--provider-url", sandbox.url), environ=_key(provider)
+        )
+
+    assert ran == (0, f"{solution_of({**_TASK, 'type': 'base64'}, provider)['code']}\n", "")
+
+
 async def test_solves_standard_input_with_a_receiver(tmp_path: Path) -> None:
     """With a receiver in the environment the task is called back; `--json` prints it as one line."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, Sandbox("capsolver", QUICK) as sandbox:
@@ -115,6 +126,9 @@ async def test_timed_out_task_as_json(image: str) -> None:
         pytest.param(
             ["solve", "-", "--provider", "onecaptcha", "--image-type", "x"], "standard input: it is empty", id="empty"
         ),
+        pytest.param(
+            ["solve", "IMAGE", "--provider", "scrapeless"], "how it takes images is not known", id="no-images"
+        ),
         pytest.param(["nothing"], "No such command 'nothing'", id="unknown-command"),
     ],
 )
@@ -122,7 +136,7 @@ async def test_wrong_arguments(image: str, arguments: list[str], said: str) -> N
     """What is wrong with the arguments is told in one line, with exit code 2."""
     given = [image if argument == "IMAGE" else argument for argument in arguments]
 
-    code, out, err = await run_command(*given, environ=_key("onecaptcha"))
+    code, out, err = await run_command(*given, environ={**_key("onecaptcha"), **_key("scrapeless")})
 
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert said in err

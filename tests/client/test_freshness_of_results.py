@@ -153,7 +153,8 @@ async def test_wait_that_is_over_wants_nothing(tmp_path: Path) -> None:
     assert len(provider.calls["getTaskResult"]) <= polls + 1
 
 
-async def test_refused_age_of_a_result() -> None:
+@pytest.mark.parametrize("fresh_for", [-1, 0, True, float("nan"), float("inf")])
+async def test_refused_age_of_a_result(fresh_for: float) -> None:
     """`result` refuses what is no age."""
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
@@ -161,4 +162,4 @@ async def test_refused_age_of_a_result() -> None:
     ):
         task = await tasks.submit(image_task())
         with pytest.raises(BadArgumentError, match="fresh_for"):
-            await task.result(fresh_for=-1)
+            await task.result(fresh_for=fresh_for)

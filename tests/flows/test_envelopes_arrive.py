@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from client import TaskClient
 from client.providers import DIALECTS
 from client.providers.dialect import Call
 from client.providers.readings import Pending
@@ -18,7 +19,7 @@ from client.sandbox import Sandbox, Settings, expected_solution
 from receiver.app import new_ref
 from receiver.tokens import Kind, make_token
 from tests.client.sandbox.support import KEY, TOKEN, create_task, ordered
-from tests.support import running_receiver
+from tests.support import ADMIN, running_receiver
 
 SIGNING_KEY = "tests-only-signing-key-0123456789abcdef"
 SECRET = "tests-only-secret-of-the-account"
@@ -101,6 +102,37 @@ async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
 
     assert [each.status for each in sent] == [200, 200]
     assert (task["status"], task["solution"]) == ("ready", expected_solution("capsolution", asked))
+
+
+async def test_a_task_of_capsolution_waits_for_no_url_of_its_own(tmp_path: Path) -> None:
+    """It is polled as if no callback came, and an event on the account's standing URL brings the poll to now."""
+    token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
+    secrets = {"capsolution": SECRET}
+    async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:
+        settings = Settings(
+            latency_seconds=(0.2, 0.2),
+            account_webhook_url=f"{api.url}/callback/capsolution/{token}",
+            webhook_secret=SECRET.encode(),
+        )
+        async with (
+            Sandbox("capsolution", settings) as sandbox,
+            TaskClient(
+                "capsolution",
+                client_key=KEY,
+                provider_url=sandbox.url,
+                receiver_url=api.url,
+                receiver_key=ADMIN,
+            ) as tasks,
+        ):
+            async with asyncio.timeout(4):
+                result = await tasks.solve(TOKEN)
+            stats = sandbox.stats
+
+    plan = DIALECTS["capsolution"].polls
+    assert result.solution == expected_solution("capsolution", TOKEN)
+    assert (stats.get_task_result_calls, stats.limits_broken) == (1, {})
+    assert result.poll_after is not None
+    assert (result.poll_after - result.created_at).total_seconds() == plan.first_after_seconds == 5.0
 
 
 @pytest.mark.parametrize(("provider", "task_type", "is_good"), REPORTS)

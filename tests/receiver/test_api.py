@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from client.providers import DIALECTS
 from tests.support import READ_ONLY, SUBMIT_ONLY, Api, running_receiver
 
 READY = {"errorId": 0, "errorCode": "", "status": "ready", "solution": {"text": "44795sds"}}
@@ -288,6 +289,23 @@ async def test_an_answer_that_is_none_of_the_providers_is_refused(api: Api) -> N
 
     assert (answer.status, answer.json["type"]) == (422, "urn:callback-receiver:problem:unreadable-answer")
     assert (await api.task(registered["ref"]))["status"] == "processing"
+
+
+async def test_a_report_of_a_provider_that_is_not_declared_any_more_is_refused(tmp_path: Path) -> None:
+    """422 `unreadable-answer`: nothing can read it; the task stays, and can be asked for."""
+    database = tmp_path / "receiver.db"
+    async with running_receiver(database) as api:
+        registered = await api.register()
+    others = {name: dialect for name, dialect in DIALECTS.items() if name != "capsolver"}
+    async with running_receiver(database, dialects=others) as api:
+        answer = await api.send(
+            "PUT", f"/v1/tasks/{registered['ref']}/outcome", json={"source": "poll", "answer": READY}
+        )
+        task = await api.task(registered["ref"])
+
+    assert (answer.status, answer.json["type"]) == (422, "urn:callback-receiver:problem:unreadable-answer")
+    assert "capsolver" in answer.json["detail"]
+    assert task["status"] == "processing"
 
 
 @pytest.mark.parametrize("ref", ["nothing", "%00", "%FF", "a" * 3000, "0199%2F..", "%F0%9F%92%A9"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
 from receiver.decisions import Origin
-from receiver.polling import LEASE_SECONDS, FinishPoll, PolledTask, TakeDue, rules_of
-from receiver.records import SECOND, PollRecord, TaskRecord
+from receiver.polling import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, PollRules, TakeDue, rules_of
+from receiver.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.registrations import Answered, Bind, Expire, Register
 from receiver.storage.protocol import Store
 from tests.receiver.storage.stores import running_store
@@ -30,6 +30,7 @@ class Clocked:
 
     store: Store
     now: int = BEGAN
+    doubled: int = 0
 
     async def task(self, **fields: Any) -> TaskRecord:
         """A task that is polled here and due 35 s after the beginning."""
@@ -57,10 +58,23 @@ class Clocked:
         await self.store.write(Register(task=task, answered=None, idempotency=None))
         return await self.store.write(Bind(ref=task.ref, task_id=f"id of {task.ref}", now=self.now))
 
-    async def take(self, seconds: float, *, limit: int = 10) -> Sequence[TaskRecord]:
+    async def take(self, seconds: float, *, rules: PollRules = RULES) -> Sequence[TaskRecord]:
         """What is due so many seconds after the beginning, taken."""
         now = BEGAN + round(seconds * SECOND)
-        return await self.store.write(TakeDue(provider="capsolver", now=now, limit=limit, rules=RULES))
+        taken = await self.store.write(TakeDue(provider="capsolver", now=now, limit=10, rules=rules))
+        self.doubled += taken.doubled
+        return taken.tasks
+
+    async def give_back(self, task: TaskRecord, seconds: float) -> None:
+        """What was taken is not polled; it is due again so many seconds after the beginning."""
+        again_at = BEGAN + round(seconds * SECOND)
+        await self.store.write(GiveBack(ref=task.ref, lease=task.lease, next_poll_at=again_at))
+
+    async def polls(self, task: TaskRecord) -> tuple[int, list[str]]:
+        """How many polls of the task count, and what is kept of each."""
+        found = await self.store.task(task.ref)
+        assert found is not None
+        return found.polls, [each.said for each in (await self.store.history(found)).polls]
 
     async def finish(self, task: TaskRecord, said: Reading | None, seconds: float) -> PolledTask:
         """What a poll came to that ended so many seconds after the beginning."""
@@ -112,6 +126,43 @@ async def test_what_is_taken_is_nobody_elses(clocked: Clocked) -> None:
     assert again.lease == 2
 
 
+async def test_a_poll_that_a_crash_cut_off_counts(clocked: Clocked) -> None:
+    """It may have been sent: it is kept as cut off, and as doubled once its task is taken again."""
+    task = await clocked.task()
+    await clocked.take(35)
+    (again,) = await clocked.take(70)
+
+    assert (again.polls, clocked.doubled) == (1, 1)
+    await clocked.finish(again, Pending("processing"), 71)
+    assert await clocked.polls(task) == (2, [CUT_OFF, "Pending"])
+
+
+async def test_crashes_do_not_lead_beyond_the_providers_limit(clocked: Clocked) -> None:
+    """Polls that may have been sent use it up; a process that comes back after all does not count twice."""
+    few = replace(RULES, max_polls=2)
+    task = await clocked.task()
+    await clocked.take(35, rules=few)
+    (slept,) = await clocked.take(70, rules=few)
+
+    assert [await clocked.take(seconds, rules=few) for seconds in (105, 140)] == [[], []]
+    assert await clocked.polls(task) == (2, [CUT_OFF, CUT_OFF])
+    late = await clocked.finish(slept, Ready({"text": "a"}), 141)
+    assert (late.verdict, await clocked.polls(task)) == ("accepted", (2, [CUT_OFF, "Ready"]))
+
+
+async def test_a_poll_that_was_given_back_does_not_count(clocked: Clocked) -> None:
+    """The task is due again when it was said; one that somebody else has taken meanwhile stays theirs."""
+    task = await clocked.task()
+    (taken,) = await clocked.take(35)
+    await clocked.give_back(taken, 38)
+
+    assert await clocked.take(37.9) == []
+    (again,) = await clocked.take(38)
+    await clocked.give_back(taken, 39)
+    assert await clocked.take(39) == []
+    assert (again.polls, clocked.doubled, await clocked.polls(task)) == (0, 0, (0, []))
+
+
 async def test_a_process_that_slept_polls_a_second_time_and_decides_nothing(clocked: Clocked) -> None:
     """Its lease ran out: its answer is counted, but when the next poll is, the other one says."""
     await clocked.task()
@@ -122,6 +173,7 @@ async def test_a_process_that_slept_polls_a_second_time_and_decides_nothing(cloc
 
     assert (done.is_doubled, clocked.seconds(done.task.next_poll_at)) == (False, 74)
     assert (late.is_doubled, late.task.polls, clocked.seconds(late.task.next_poll_at)) == (True, 2, 74)
+    assert await clocked.polls(late.task) == (2, ["Pending", "Pending"])
 
 
 async def test_the_answer_of_a_doubled_poll_is_an_answer(clocked: Clocked) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,17 @@ async def reconciling(
     settings = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": provider.url}, **settings}
     async with running_receiver(database, dialects=dialects, **settings) as api:
         yield api
+
+
+async def cut_off(database: Path, provider: Provider) -> Any:
+    """A registered task whose first poll was under way when the receiver stopped; afterwards its answer is ready."""
+    provider.gate.clear()
+    async with reconciling(database, provider) as api:
+        registered = await submitted(api, "a1")
+        await eventually(lambda: provider.under_way == 1)
+    provider.gate.set()
+    provider.answers["a1"] = READY
+    return registered
 
 
 async def submitted(api: RunningReceiver, task_id: str, **fields: Any) -> Any:
@@ -187,6 +199,58 @@ async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) ->
         task = await ended(api, registered["ref"])
 
     assert (registered["fallback"], task["source"]) == ("client", "poll")
+
+
+async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, provider: Provider) -> None:
+    """It counts, since it was sent; after the restart the task waits for the interval, and not for a lease."""
+    database = tmp_path / "receiver.db"
+    registered = await cut_off(database, provider)
+    with closing(sqlite3.connect(database)) as connection:
+        kept = connection.execute("SELECT polls, leased_until FROM task").fetchall()
+    async with reconciling(database, provider) as api:
+        task = await ended(api, registered["ref"])
+        metrics = (await api.send("GET", "/metrics")).body.decode()
+
+    assert (kept, task["source"], len(provider.asked)) == ([(1, None)], "poll", 2)
+    assert 'what="doubled"' not in metrics
+
+
+async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
+    """It was not sent, and does not count."""
+    slow = {
+        name: replace(dialect, key_limits=replace(dialect.key_limits, requests_per_second=1.0))  # type: ignore[type-var]  # dialects are dataclasses here
+        for name, dialect in QUICK.items()
+    }
+    database = tmp_path / "receiver.db"
+    async with reconciling(database, provider, slow) as api:
+        for name in ("a1", "a2", "a3"):
+            await submitted(api, name)
+        await eventually(lambda: len(provider.asked) >= 1)
+    with closing(sqlite3.connect(database)) as connection:
+        ((polls, leases),) = connection.execute("SELECT sum(polls), count(leased_until) FROM task").fetchall()
+
+    assert (polls, leases) == (len(provider.asked), 0)
+
+
+async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, provider: Provider) -> None:
+    """When its lease has run out, the task is polled once more: by /metrics it is doubled, by the timeline cut off."""
+    database = tmp_path / "receiver.db"
+    registered = await cut_off(database, provider)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        # As a killed process leaves it, half a minute later.
+        connection.execute("DELETE FROM poll")
+        connection.execute("UPDATE task SET polls = 0, leased_until = 1")
+    async with reconciling(database, provider) as api:
+        task = await ended(api, registered["ref"])
+        timeline = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
+        metrics = (await api.send("GET", "/metrics")).body.decode()
+
+    assert (task["source"], timeline["polls"], len(provider.asked)) == ("poll", 2, 2)
+    assert [step["happened"] for step in timeline["steps"] if step["happened"].startswith("poll")] == [
+        "poll.cutOff",
+        "poll.completed",
+    ]
+    assert 'callback_receiver_own_polls_total{provider="capsolver",what="doubled"} 1.0' in metrics
 
 
 async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, provider: Provider) -> None:

@@ -46,6 +46,17 @@ def texts(timeline: TaskTimeline) -> str:
     return "\n".join(step.text for step in timeline.steps)
 
 
+def test_a_callback_that_was_held_back_says_whether_it_still_is() -> None:
+    """An answer that came by another road meanwhile, as a client reports one, ends the holding back."""
+    history = History((a_delivery("held"),), (), (READY,))
+
+    waiting = told(waiting_task(deliveries=1, held_until=NOW + SECOND), History((a_delivery("held"),)))
+    answered = told(waiting_task(deliveries=1, outcome=READY), history)
+
+    assert "it is held back until the provider has confirmed it" in texts(waiting)
+    assert "the answer came by another road meanwhile" in texts(answered)
+
+
 def test_steps_come_in_the_order_of_time() -> None:
     """Registration and id first, then what happened, by its time; an outcome before what repeated it."""
     polls = (PollRecord(NOW + 2 * SECOND, NOW + 3 * SECOND, 1, "processing"),)

@@ -16,7 +16,14 @@ from client.providers.v1_family import V1Dialect
 __all__ = ["BARE", "CAPTCHAAI", "RUCAPTCHA", "RUCAPTCHAV1", "TWOCAPTCHA", "TWOCAPTCHAV1", "UCAPTCHA"]
 
 _FORM = CallbackRule(shape="code")
-_BANS = MappingProxyType({**FAMILY_CODES, "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 300.0, is_ban=True)})
+_BANS = MappingProxyType(
+    {
+        **FAMILY_CODES,
+        "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 300.0, is_ban=True),
+        # Both documented (PROVIDERS.md 3.6).
+        "ERROR_ZERO_BALANCE": Code(Reaction.STOP, "balance", 60.0),
+    }
+)
 _POLLS = PollPlan(
     first_after_seconds=5.0,
     # Answers take 90 s at most, those to reCAPTCHA 300 s.
@@ -45,6 +52,12 @@ _BOTH = (
     Fact(
         "polls",
         "first after 5 s, then every 5 to 10 s; readable for 15 minutes",
+        "documented",
+        "https://2captcha.com/api-docs/limits",
+    ),
+    Fact(
+        "ERROR_ZERO_BALANCE",
+        "not again before 60 s have passed",
         "documented",
         "https://2captcha.com/api-docs/limits",
     ),

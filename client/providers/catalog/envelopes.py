@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from client.providers.dialect import CallbackRule, PollPlan, SignatureRule
 from client.providers.facts import Fact
 from client.providers.json_family import JsonDialect
@@ -59,7 +61,8 @@ CAPSOLUTION = JsonDialect(
     callback=CallbackRule(
         shape="capsolution", signature=SignatureRule(headers=("X-Webhook-Signature",), is_rewritten=True)
     ),
-    polls=_POLLS,
+    # It calls the account's address alone, so that nothing is to be waited for on a URL of a task.
+    polls=replace(_POLLS, first_after_callback_seconds=_POLLS.first_after_seconds),
     pending_error_ids=frozenset({21}),
     facts=(
         Fact(
@@ -129,6 +132,9 @@ SCRAPELESS = ScrapelessDialect(
             "not documented; asked for in webhook.url",
             "inferred",
             "https://docs.scrapeless.com/pt/scraping-api/features/webhook",
+        ),
+        Fact(
+            "solution", "how a response becomes one is not shown: polled", "unknown", "not found in what it publishes"
         ),
         Fact("retries", "none", "documented", "https://docs.scrapeless.com/pt/scraping-api/features/webhook"),
         Fact("polls, window", "not known", "unknown", "not found in what it publishes"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 
+from client.providers.codes import FAMILY_CODES, Code
 from client.providers.dialect import KeyLimits, PollPlan, Rate
 from client.providers.facts import Fact
 from client.providers.json_family import JsonDialect
+from client.providers.readings import Reaction
 
 __all__ = ["EZCAPTCHA", "EZCAPTCHASYNC", "ONECAPTCHA", "POLLED", "YESCAPTCHA"]
 
@@ -98,6 +101,8 @@ EZCAPTCHA = JsonDialect(
         window_seconds=300.0,
     ),
     key_limits=KeyLimits(errors=Rate(30, 60.0)),
+    # Polls are banned for a minute, createTask for three: asked again each minute, it is within the tries of a task.
+    codes=MappingProxyType({**FAMILY_CODES, "ERROR_REQUEST_BANNED": Code(Reaction.SLOW, "request", 60.0)}),
     answer_life_seconds=120.0,
     facts=(
         Fact(
@@ -108,7 +113,12 @@ EZCAPTCHA = JsonDialect(
         ),
         Fact("polls", "every 3 s by its own library; kept 5 minutes", "observed", "EZXLabs/ezcapsolver-py"),
         Fact("ERROR_REQUEST_LIMIT", "refuses the question, the task goes on", "observed", "EZXLabs/ezcapsolver-rs"),
-        Fact("bans", "30 errors about key or balance in a minute", "observed", "EZXLabs/ezcapsolver-rs"),
+        Fact(
+            "bans",
+            "30 errors about key or balance in a minute: createTask for 3 minutes, getTaskResult for 1",
+            "observed",
+            "EZXLabs/ezcapsolver-rs",
+        ),
         Fact(
             "answer",
             "lives 120 s, 60 s advised",
@@ -136,7 +146,12 @@ EZCAPTCHASYNC = replace(
             "documented",
             "https://apifox.com/apidoc/shared-ffd0ba9c-dc72-41ef-961b-5c343f2615a1/api-114241448",
         ),
-        Fact("bans", "30 errors about key or balance in a minute", "observed", "EZXLabs/ezcapsolver-rs"),
+        Fact(
+            "bans",
+            "30 errors about key or balance in a minute: createTask for 3 minutes, getTaskResult for 1",
+            "observed",
+            "EZXLabs/ezcapsolver-rs",
+        ),
         Fact(
             "answer",
             "lives 120 s, 60 s advised",

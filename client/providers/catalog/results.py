@@ -31,7 +31,10 @@ CAPSOLVER = JsonDialect(
     reports=(ReportRule(name="feedbackTask", is_good=True), ReportRule(name="feedbackTask", is_good=False)),
     facts=(
         Fact(
-            "requests", "createTask with appId and callbackUrl; ids are UUIDs in text", "documented", "seed: CapSolver"
+            "requests",
+            "createTask with appId and callbackUrl; ids are UUIDs in text",
+            "documented",
+            "https://docs.capsolver.com/en/guide/api-createtask",
         ),
         Fact(
             "polls",

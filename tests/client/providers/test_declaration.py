@@ -10,6 +10,7 @@ from client import TaskClient
 from client.errors import BadArgumentError
 from client.provider_file import load_providers
 from client.providers import DIALECTS, Dialect, KeyLimits, Rate, SignatureRule, read_providers
+from client.providers.codes import Code
 from client.providers.readings import Bare, Callback, Failed, Reaction, Ready
 
 
@@ -26,6 +27,9 @@ def test_one_like_another() -> None:
     assert (mine.provider, mine.base_url) == ("mine", "https://api.example.com/v2")
     assert (mine.polls, mine.callback, mine.codes) == (model.polls, model.callback, model.codes)
     assert known["capsolver"] is DIALECTS["capsolver"]
+    assert {fact.mark for fact in mine.facts} == {"inferred", "unknown"}
+    assert "endpoint" not in {fact.about for fact in mine.facts}
+    assert mine.facts[0].source.startswith("like capmonster: https://")
 
 
 def test_what_stands_beside_like_replaces_that_alone() -> None:
@@ -63,6 +67,20 @@ def test_what_stands_beside_like_replaces_that_alone() -> None:
     assert mine.solution_of("x", "TeapotTask") == {"tea": "x"}
     assert mine.solution_of("x", "ImageToTextTask") == {"text": "x"}
     assert mine.read_callback(query=b"", body=b"id=12&code=abc") == Callback("12", Bare("abc"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ('reaction = "slow"', Code(Reaction.SLOW, "request")),
+        ('reaction = "wait"', Code(Reaction.WAIT, "request")),
+        ('reaction = "again"', Code(Reaction.AGAIN, "task")),
+        ('reaction = "slow"\nabout = "key"\nisBan = true', Code(Reaction.SLOW, "key", is_ban=True)),
+    ],
+)
+def test_a_code_that_passes_ends_no_task(fields: str, code: Code) -> None:
+    """What a code is about goes by its reaction where nothing is said: wait and slow are never the end of a task."""
+    assert declared(f'[mine]\napi = "json"\n[mine.codes.ERROR_TEAPOT]\n{fields}').codes["ERROR_TEAPOT"] == code
 
 
 def test_a_known_provider_is_changed() -> None:
@@ -119,6 +137,10 @@ def test_one_of_which_only_callbacks_are_known() -> None:
         ('[mine]\napi = "json"\n[mine.polls]\nwindowSeconds = 2', r"\[mine\] polls.windowSeconds: expected more"),
         ('[mine]\napi = "json"\n[mine.polls]\nintervalSeconds = nan', r"\[mine\] polls.intervalSeconds: "),
         ('[mine]\napi = "json"\n[mine.codes.X]\nreaction = "panic"', r"\[mine\] codes.X.reaction: "),
+        (
+            '[mine]\napi = "json"\n[mine.codes.X]\nreaction = "slow"\nabout = "task"',
+            r"\[mine\] codes.X: about: an error about the task ends it, which 'slow' does not",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(text: str, said: str) -> None:

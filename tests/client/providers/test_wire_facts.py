@@ -10,8 +10,6 @@ from client.errors import UnreadableError
 from client.providers import DIALECTS
 from tests.client.providers.wire_facts import ANSWERS, CALLBACKS, Answer, Delivered
 
-NONSENSE = (b"", b"null", b"[]", b"\xff\xfe", b'{"a":')
-
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: f"{each.provider} {each.to} {each.source}")
 def test_answers(answer: Answer) -> None:
@@ -53,6 +51,22 @@ def test_what_is_no_answer_is_told(provider: str, raw: bytes) -> None:
     """An HTML page, nothing or half an answer is unreadable, never an outcome."""
     with pytest.raises(UnreadableError):
         DIALECTS[provider].parse_answer(raw)
+
+
+@pytest.mark.parametrize("provider", ["twocaptchav1", "rucaptchav1", "captchaai"])
+@pytest.mark.parametrize("raw", [b"OK", b"OK|", b'{"status":1,"request":""}'])
+def test_a_bare_ok_is_no_answer(provider: str, raw: bytes) -> None:
+    """What says yes without an answer, as a proxy may, ends no task."""
+    dialect = DIALECTS[provider]
+
+    with pytest.raises(UnreadableError):
+        dialect.read_task_result(dialect.parse_answer(raw))
+
+
+def test_a_success_without_a_token_is_none() -> None:
+    """HardCaptcha's token is null on failure: beside SUCCESS it is no callback that is known."""
+    with pytest.raises(UnreadableError):
+        DIALECTS["hardcaptcha"].read_callback(query=b"", body=b'{"id":"h1","status":"SUCCESS","result":{"token":null}}')
 
 
 @pytest.mark.parametrize("provider", sorted(name for name, dialect in DIALECTS.items() if dialect.callback))

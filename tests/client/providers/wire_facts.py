@@ -131,10 +131,10 @@ ANSWERS: Sequence[Answer] = (
     *_answers(_V1, "createTask", b"OK|2122988149", Submitted("2122988149", Pending("")), "3.6"),
     *_answers(_V1, "createTask", b'{"status":1,"request":"2122988149"}', Submitted("2122988149", Pending("")), "3.6"),
     *_answers(
-        "twocaptchav1",
+        "twocaptchav1 rucaptchav1",
         "createTask",
         b"ERROR_ZERO_BALANCE",
-        Submitted(None, Refused(1, "ERROR_ZERO_BALANCE", None, Reaction.STOP, "balance")),
+        Submitted(None, Refused(1, "ERROR_ZERO_BALANCE", None, Reaction.STOP, "balance", 60.0)),
         "3.6",
     ),
     *_answers(
@@ -231,6 +231,13 @@ ANSWERS: Sequence[Answer] = (
         b'{"errorId":1,"errorCode":"ERROR_REQUEST_LIMIT"}',
         Refused(1, "ERROR_REQUEST_LIMIT", None, Reaction.WAIT),
         "3.7, 6.2",
+    ),
+    *_answers(
+        "ezcaptcha ezcaptchasync",
+        "createTask",
+        b'{"errorId":1,"errorCode":"ERROR_REQUEST_BANNED"}',
+        Submitted(None, Refused(1, "ERROR_REQUEST_BANNED", None, Reaction.SLOW, "request", 60.0)),
+        "3.7",
     ),
     *_answers(
         "capsolution", "getTaskResult", b'{"errorId":21,"errorCode":"TASK_NOT_READY"}', Pending("TASK_NOT_READY"), "3.7"
@@ -429,7 +436,7 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Ready({"data": "dA==", "encoding": "base64"})),
+        Callback("a1", Bare('{"data":"dA==","encoding":"base64"}')),
         "2.4",
         body=b'{"taskId":"a1","state":"completed","success":true,"response":{"data":"dA==","encoding":"base64"}}',
     ),
@@ -443,8 +450,15 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Ready({"answer": "t"})),
+        Callback("a1", Bare('{"answer":"t"}')),
         "2.4, row 4",
         body=b'{"task_id":"a1","status":"success","input":"{}","task_result":{"answer":"t"}}',
+    ),
+    Delivered(
+        "scrapeless",
+        "success",
+        Callback("a1", Ready({"token": "t"})),
+        "3.7",
+        body=b'{"actor":"captcha.recaptcha","solution":{"token":"t"},"success":true,"taskId":"a1"}',
     ),
 )

@@ -1,0 +1,86 @@
+"""Whatever reaches a callback URL or answers a request, by any method and of any bytes, is read or told."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.errors import UnreadableError
+from client.providers import DIALECTS
+from client.providers.readings import Bare, Failed, Notice, Pending, Ready, Refused, Submitted, Unknown
+from receiver.intake import Incoming, read_arrival
+from receiver.tokens import CallbackToken, Kind
+from tests.client.providers.deliveries import CALLING, changed
+from tests.client.providers.strategies import MANY, answers, as_json
+
+_SAID = (Ready, Bare, Failed, Pending, Notice)
+# aiohttp gives bytes of a header that are no UTF-8 as surrogates.
+_header = st.text(st.characters(max_codepoint=0xDFFF), max_size=40)
+_raw = (
+    st.binary(max_size=80)
+    | answers.map(as_json)
+    | st.from_regex(rb"(OK\|?|ERROR: ?|[A-Z_]{1,12})[0-9a-z|_]{0,9}", fullmatch=True)
+)
+
+
+@pytest.mark.parametrize("provider", CALLING)
+@MANY
+@given(
+    sent=changed(),
+    method=st.sampled_from(["GET", "POST"]),
+    content_type=st.none() | _header,
+    signature=_header,
+    kind=st.sampled_from(Kind),
+    secret=st.none() | st.binary(max_size=8),
+    task_type=st.none() | st.just("ImageToTextTask"),
+)
+def test_any_delivery_arrives(
+    provider: str,
+    sent: tuple[bytes, bytes],
+    method: str,
+    content_type: str | None,
+    signature: str,
+    kind: Kind,
+    secret: bytes | None,
+    task_type: str | None,
+) -> None:
+    """It is an outcome, not final, a notice, or a verdict that makes it a hint; what is kept of it can be stored."""
+    dialect, (query, body) = DIALECTS[provider], sent
+    headers = {"X-HardCaptcha-Hmac-SHA256": signature, "X-Webhook-Signature": signature}
+    if content_type is not None:
+        headers["Content-Type"] = content_type
+
+    arrival = read_arrival(
+        dialect,
+        Incoming(method=method, headers=headers, query=query, body=body),
+        CallbackToken(kind, UUID(int=1)),
+        secret,
+        1,
+        confirm="mismatched",
+        can_poll=False,
+    )
+
+    assert isinstance(arrival.says(task_type), _SAID) or arrival.says(task_type) in ("unreadable", "badSignature")
+    assert arrival.body == (query if method == "GET" else body)
+    (arrival.content_type or "").encode()
+
+
+@pytest.mark.parametrize("provider", sorted(DIALECTS))
+@MANY
+@given(raw=_raw)
+def test_any_answer_is_read_or_told(provider: str, raw: bytes) -> None:
+    """An answer of any bytes gives a reading of each request, or our error."""
+    dialect = DIALECTS[provider]
+    with suppress(UnreadableError):
+        answer = dialect.parse_answer(raw)
+        with suppress(UnreadableError):
+            assert isinstance(dialect.read_create_task(answer), Submitted)
+        for read in (dialect.read_task_result, dialect.read_report):
+            with suppress(UnreadableError):
+                assert isinstance(read(answer), Ready | Failed | Pending | Unknown | Refused)
+        with suppress(UnreadableError):
+            assert isinstance(dialect.read_balance(answer), float | Ready | Failed | Unknown | Refused)
