@@ -273,11 +273,15 @@ class RecentTasks(NamedTuple):
 
 
 class WaitingTasks(NamedTuple):
-    """How many tasks of a provider have no outcome yet, and when the first of them was due to be polled."""
+    """How many tasks of a provider have no outcome yet, and the first `pollAfter` of them.
+
+    `oldest_due`: when the first poll is due of those still to be made, as far as is known; None: there is none.
+    """
 
     provider: str
     tasks: int
     oldest_poll_after: int
+    oldest_due: int | None
 
 
 TaskName = str | tuple[str, str]

@@ -225,9 +225,12 @@ SELECT_OVERDUE = (
 SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'processing'"
 
 # What waits, by provider: of very many 20,000, so that nobody who asks costs more than that; by the index, those whose
-# deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL.
+# deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL. When a client polls next is not
+# known beyond its first poll; a task without its id is not polled here.
 SELECT_WAITING = (
-    "SELECT provider, count(*), min(poll_after) FROM (SELECT provider, poll_after FROM task "
+    "SELECT provider, count(*), min(poll_after), min(CASE WHEN is_polled_here = 0 THEN poll_after "
+    "WHEN task_id IS NOT NULL THEN next_poll_at END) "
+    "FROM (SELECT provider, poll_after, is_polled_here, task_id, next_poll_at FROM task "
     "WHERE status = 'processing' AND deadline_at > 0 LIMIT 20000) GROUP BY provider"
 )
 
