@@ -17,6 +17,7 @@ from aiohttp import web
 from client.providers import Dialect, KeyLimits
 from client.sandbox import FaultRates, Sandbox, Settings
 from receiver.accounts import key_id_of, open_accounts
+from receiver.errors import CannotStartError
 from receiver.learning import Learning
 from receiver.reconcile import Reconciler
 from receiver.settings import Settings as ReceiverSettings
@@ -136,6 +137,23 @@ async def test_it_asks_until_there_is_an_answer(tmp_path: Path, provider: Provid
 
     assert (waiting["status"], waiting["nextPollAt"] is not None) == ("processing", True)
     assert (task["status"], task["errorCode"], task["source"]) == ("failed", "ERROR_CAPTCHA_UNSOLVABLE", "poll")
+
+
+@pytest.mark.parametrize(
+    ("keys", "urls", "said"),
+    [
+        ({"nobody": KEY}, {}, "RECEIVER_PROVIDER_KEYS: no provider nobody is known"),
+        ({"capkill": KEY}, {}, "RECEIVER_PROVIDER_URLS: no endpoint of capkill is known"),
+        ({"hardcaptcha": KEY}, {"hardcaptcha": "http://127.0.0.1:9"}, "how it is asked is not known"),
+    ],
+)
+async def test_keys_that_are_of_no_use_are_refused_at_the_start(
+    tmp_path: Path, keys: dict[str, str], urls: dict[str, str], said: str
+) -> None:
+    """Not when the first task is to be polled, which would end the receiver at each start."""
+    with pytest.raises(CannotStartError, match=said):
+        async with running_receiver(tmp_path / "receiver.db", provider_keys=keys, provider_urls=urls):
+            pass
 
 
 async def test_a_task_of_another_key_is_left_to_its_client(tmp_path: Path, provider: Provider) -> None:
