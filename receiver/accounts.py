@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from client.errors import BadArgumentError
 from client.gate import KeyGate
 from client.provider_api import ProviderApi, open_provider_session
 from client.providers import Dialect
@@ -41,7 +42,7 @@ def check_accounts(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
     """Refuses keys and addresses that are of no use.
 
     Raises:
-        CannotStartError: of an unknown provider, or of one whose endpoint is not known.
+        CannotStartError: of an unknown provider, or of one of which it is not known where or how it is asked.
     """
     if settings.confirm_callbacks == "always" and not settings.provider_keys:
         raise CannotStartError("RECEIVER_CONFIRM_CALLBACKS: always needs a key in RECEIVER_PROVIDER_KEYS to ask with")
@@ -50,6 +51,10 @@ def check_accounts(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
             if provider not in dialects:
                 raise CannotStartError(f"RECEIVER_{name}: no provider {provider} is known")
     for provider in settings.provider_keys:
+        try:
+            dialects[provider].get_task_result("", "any")
+        except BadArgumentError as error:
+            raise CannotStartError(f"RECEIVER_PROVIDER_KEYS: {error}") from None
         if not (settings.provider_urls.get(provider) or dialects[provider].base_url):
             raise CannotStartError(f"RECEIVER_PROVIDER_URLS: no endpoint of {provider} is known; give its base URL")
 

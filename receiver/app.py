@@ -143,6 +143,7 @@ def create_app(
                 for each in running:
                     each.cancel()
                 await asyncio.wait(running, timeout=_STOPPING_SECONDS)
+                await context.submissions.end()
                 await learning.save()
                 await observer.save()
                 store.stop()

@@ -25,12 +25,13 @@ __all__ = [
     "HintTask",
     "NewTask",
     "Quotas",
+    "held_from",
 ]
 
 UNREADABLE_QUOTA = "unreadable"
 RESTORED_QUOTA = "restored"
 HOLD = 10 * SECOND
-"""A callback that is to be confirmed is held back for so long at most, in µs."""
+"""A callback that is to be confirmed is held back for so long after the provider was to be asked, in µs."""
 ROW_BYTES = 512
 """A kept delivery counts for at least this many bytes of a quota, so that empty ones are bounded too."""
 
@@ -252,6 +253,11 @@ class HintTask:
         task = ledger.task(self.ref)
         if task is not None:
             hint(ledger, task, self.now)
+
+
+def held_from(task: TaskRecord, asked_at: int) -> TaskRecord:
+    """The task with its callback held back until the provider, to be asked then, did not answer; never for longer."""
+    return task.evolve(held_until=min(asked_at + HOLD, task.deadline_at))
 
 
 def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> Delivered:

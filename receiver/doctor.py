@@ -144,10 +144,12 @@ def _callbacks(tasks: RecentTasks, period: str) -> Iterator[Finding]:
 
 def _overdue(facts: Facts) -> Iterator[Finding]:
     for waiting in facts.waiting:
-        seconds = (facts.now - waiting.oldest_poll_after) / SECOND
-        if seconds > _OVERDUE_SECONDS:
+        if waiting.oldest_due is not None and (seconds := (facts.now - waiting.oldest_due) / SECOND) > _OVERDUE_SECONDS:
             text = f"{waiting.provider}: {waiting.tasks} tasks wait; the first was to be polled {seconds:.0f} s ago"
-            todo = "see that its client still runs; callback-receiver explain tells of each task what it waits for"
+            todo = (
+                "see that its client still runs, or, where the receiver polls, that its log tells of no pause; "
+                "callback-receiver explain tells of each task what it waits for"
+            )
             yield Finding("overdue", True, text, todo)
 
 

@@ -70,9 +70,9 @@ class Learning:
         return self.schedules[task.provider].next_poll_after(polls, elapsed_seconds=elapsed)
 
     def delivered(self, delivered: Delivered) -> None:
-        """Learns from a callback that was the outcome, or that came after a poll had brought it."""
+        """Learns from a callback that was the outcome, brought the poll to now, or came after a poll had brought it."""
         task = delivered.task
-        if task is None or not task.is_polled_here or delivered.verdict not in ("accepted", "late"):
+        if task is None or not task.is_polled_here or not _has_come(delivered.verdict, task):
             return
         schedule = self.schedules.get(task.provider)
         if schedule is None:
@@ -95,6 +95,11 @@ class Learning:
 
     def _at(self) -> float:
         return self._now() / SECOND
+
+
+def _has_come(verdict: str, task: TaskRecord) -> bool:
+    """Whether it is the callback that was awaited: also one to be confirmed, or of which a poll brings more."""
+    return verdict in ("accepted", "late", "held") or (verdict == "notFinal" and task.hinted_at is not None)
 
 
 def _name(provider: str) -> str:

@@ -54,7 +54,10 @@ class Metrics:
         self._refused = counter("refused", "Callbacks refused without a verdict, by status.", "provider", "status")
         self._outcomes = counter("outcomes", "Outcomes by road and status.", "provider", "source", "status")
         self._polled = counter(
-            "polled_answers", "Answers of tasks with a callback URL that a poll brought first.", "provider"
+            "polled_answers", "Answers that a poll brought where no callback had come to the task's URL.", "provider"
+        )
+        self._late = counter(
+            "late_callbacks", "Those of them for which a callback came afterwards: the others got lost.", "provider"
         )
         self._stale = counter("stale_answers", "Answers that were fetched by id after their validUntil.", "provider")
         self._polls = counter("polls", "Polls used by tasks that ended, where a limit is known.", "provider")
@@ -67,7 +70,7 @@ class Metrics:
         )
         self._latency = Histogram(
             f"{_PREFIX}_callback_latency_seconds",
-            "From a task's registration to the callback that ended it.",
+            "From a task's registration to the callback that ended it, or that a poll confirmed.",
             ("provider",),
             buckets=_LATENCY_SECONDS,
             registry=self._registry,
@@ -81,12 +84,14 @@ class Metrics:
         self._queued = gauge("store_queue", "Commands that wait to be stored.")
         self._failing = gauge("store_failing", "1 while the store cannot write.")
 
-    def delivered(self, provider: str, verdict: str) -> None:
+    def delivered(self, provider: str, verdict: str, task: TaskRecord | None) -> None:
         """A callback was stored."""
         counted = self._verdicts.get((provider, verdict))
         if counted is None:
             counted = self._verdicts[provider, verdict] = self._deliveries.labels(provider, verdict)
         counted.inc()
+        if verdict in ("late", "disagreed") and task is not None and task.deliveries == 1 and _is_polled(task):
+            self._late.labels(provider).inc()
 
     def polled(self, provider: str, what: str) -> None:
         """The receiver polled: "sent", "failed" (nothing was learned), "contradicted" (a callback).
@@ -136,10 +141,13 @@ class Metrics:
         if outcomes is None:
             outcomes = counted.outcomes[kind] = self._outcomes.labels(task.provider, *kind)
         outcomes.inc()
+        # What was held back until a poll confirmed it came when it was hinted at.
+        came_at = task.hinted_at if outcome.trust == "confirmed" else outcome.finished_at
+        is_called_back = outcome.source == "callback" or outcome.trust == "confirmed"
         # A task that a delivery made was not waited for.
-        if outcome.source == "callback" and task.created_by is not None:
-            counted.latency.observe((outcome.finished_at - task.created_at) / SECOND)
-        elif outcome.source == "poll" and task.has_url:
+        if is_called_back and came_at is not None and task.created_by is not None:
+            counted.latency.observe((came_at - task.created_at) / SECOND)
+        elif _is_polled(task):
             counted.polled.inc()
         # Of what replaced an outcome of ours, the polls are counted already.
         if counted.max_polls is not None and outcome.supersedes is None:
@@ -162,6 +170,11 @@ class Metrics:
 
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
         return Gauge(f"{_PREFIX}_{name}", about, labels, registry=self._registry)
+
+
+def _is_polled(task: TaskRecord) -> bool:
+    """Whether a poll alone brought the answer, though a callback was awaited: none had come that asked for the poll."""
+    return task.outcome is not None and task.outcome.source == "poll" and task.has_url and task.hinted_at is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

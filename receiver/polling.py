@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from client.protocol import Verdict
 from client.providers import PollPlan
-from client.providers.readings import Unknown
+from client.providers.readings import Pending, Unknown
 from receiver.decisions import is_open, make_outcome, settle, weigh
+from receiver.deliveries import held_from
 from receiver.ledger import Ledger
 from receiver.records import CUT_OFF, SECOND, Delivery, Outcome, PollRecord, TaskRecord
 from receiver.registrations import Answered
@@ -185,6 +186,9 @@ class FinishPoll:
         else:
             task = task.evolve(polls=task.polls + 1, leased_until=None)
             task = task.evolve(next_poll_at=self._next(task))
+            if task.held_until is not None and task.next_poll_at is not None and self._is_unfinished:
+                # It was asked and does not bear the callback out: whoever forged one must not win by being early.
+                task = held_from(task, task.next_poll_at)
             ledger.keep_poll(task, self.poll)
         ledger.change(task)
         outcome = None if self.answered is None else self.answered.outcome_of(task)
@@ -194,6 +198,10 @@ class FinishPoll:
             return self._confirm(ledger, task, make_outcome(outcome, replace(self.answered.origin, trust="confirmed")))
         verdict, task = settle(ledger, task, make_outcome(outcome, self.answered.origin))
         return PolledTask(verdict, task, is_doubled)
+
+    @property
+    def _is_unfinished(self) -> bool:
+        return self.answered is not None and isinstance(self.answered.reading, Pending)
 
     def _confirm(self, ledger: Ledger, task: TaskRecord, polled: Outcome) -> PolledTask:
         """What the provider says wins over a callback that was held back; whether they say the same is kept."""

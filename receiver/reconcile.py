@@ -38,6 +38,7 @@ _AT_ONCE = 50
 _TURNS_AHEAD_SECONDS = 2.0
 _TICK_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
+_GIVE_BACK_SECONDS = 1.0
 _WRITE_TRIES = 5
 _ADOPT_AT_ONCE = 500
 _HALT_SECONDS = (60.0, 1800.0)
@@ -90,7 +91,7 @@ class Reconciler:
             group.create_task(self._adopt(), name="adopt")
             while True:
                 self._waiter.clear()
-                for task in await self._take():
+                for task in await self._take(group):
                     polling = group.create_task(self._poll(task), name="poll")
                     self._polling.add(polling)
                     polling.add_done_callback(self._ended)
@@ -121,8 +122,19 @@ class Reconciler:
             place = following
             await asyncio.sleep(0.01)
 
-    async def _take(self) -> Sequence[TaskRecord]:
-        """What is due and can be asked for now."""
+    async def _take(self, group: asyncio.TaskGroup) -> Sequence[TaskRecord]:
+        """What is due and can be asked for now. Cancelled, it gives back what the store takes all the same."""
+        taking = group.create_task(self._taken(), name="take")
+        try:
+            await asyncio.wait([taking])
+        except asyncio.CancelledError:
+            await asyncio.wait([taking], timeout=_GIVE_BACK_SECONDS)
+            for task in taking.result() if taking.done() else ():
+                await self._give_back(task)
+            raise
+        return taking.result()
+
+    async def _taken(self) -> Sequence[TaskRecord]:
         now, room = self._now(), self._most - len(self._polling)
         if room <= 0 or self._is_key_paused():
             return []

@@ -261,8 +261,8 @@ class Page:
 class RecentTasks(NamedTuple):
     """What became of a provider's tasks that had a callback URL.
 
-    How many ended by an answer, how many of those by a poll, for how many of those the callback came afterwards; and
-    how many kept callbacks were refused.
+    How many ended by an answer, how many of those by a poll before which nothing had come, for how many of those the
+    callback came afterwards; and how many kept callbacks were refused.
     """
 
     provider: str
@@ -273,11 +273,15 @@ class RecentTasks(NamedTuple):
 
 
 class WaitingTasks(NamedTuple):
-    """How many tasks of a provider have no outcome yet, and when the first of them was due to be polled."""
+    """How many tasks of a provider have no outcome yet, and the first `pollAfter` of them.
+
+    `oldest_due`: when the first poll is due of those still to be made, as far as is known; None: there is none.
+    """
 
     provider: str
     tasks: int
     oldest_poll_after: int
+    oldest_due: int | None
 
 
 TaskName = str | tuple[str, str]

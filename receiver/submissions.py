@@ -29,6 +29,8 @@ __all__ = ["Submissions", "refusal_of"]
 
 _MOST_SECONDS = 60.0
 """A caller is told after so long that the provider does not take the task now."""
+_END_SECONDS = 4.0
+"""At shutdown, when callers have gone, the provider has so long to answer."""
 
 _log = structlog.get_logger()
 
@@ -41,6 +43,7 @@ class Submissions:
     def __init__(self, inbox: Inbox, accounts: Mapping[str, Account]) -> None:
         self._inbox = inbox
         self._accounts = accounts
+        self._under_way: set[asyncio.Task[RegisteredTask | ReceiverError]] = set()
         self._submitters = {
             provider: Submitter(account.api, account.dialect, account.gate, account.timing, app_id=None)
             for provider, account in accounts.items()
@@ -58,6 +61,8 @@ class Submissions:
         submitting = self.owner.create_task(
             self._submit(account, registration, owner, idempotency_key), name="submission"
         )
+        self._under_way.add(submitting)
+        submitting.add_done_callback(self._under_way.discard)
         await asyncio.wait([submitting])
         if submitting.cancelled():
             raise ReceiverError("shutting-down", "the task may have been submitted; ask for it by its Idempotency-Key")
@@ -65,6 +70,17 @@ class Submissions:
         if isinstance(result, ReceiverError):
             raise result
         return result
+
+    async def end(self) -> None:
+        """Lets what is under way be answered and stored, for some seconds; what is not is given up.
+
+        To be awaited while the store still takes commands: a task that the provider has made would be unknown else.
+        """
+        under_way = tuple(self._under_way)
+        if under_way:
+            _, unanswered = await asyncio.wait(under_way, timeout=_END_SECONDS)
+            for submitting in unanswered:
+                submitting.cancel()
 
     def _account(self, registration: Registration) -> Account:
         account = self._accounts.get(registration.provider)

@@ -223,7 +223,9 @@ def _why_then(task: TaskRecord, plan: PollPlan | None, left: int | None) -> str:
         planned = task.polled_at + round(plan.interval_seconds * SECOND)
         if task.next_poll_at <= planned + SECOND:
             return f"the provider wants {plan.interval_seconds:g} s between two polls"
-        return "later than the provider's interval: it asked to slow down, or its answers are learnt to take longer"
+        if task.next_poll_at >= task.created_at + round(plan.window_seconds * SECOND):
+            return "a last poll, behind the time for which the provider keeps an answer, tells if it still knows the id"
+        return "the waits grow with each poll; a pause of the key, or others to poll first, make one longer"
     return "the plan of its provider says so"
 
 

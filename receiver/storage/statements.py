@@ -225,9 +225,12 @@ SELECT_OVERDUE = (
 SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'processing'"
 
 # What waits, by provider: of very many 20,000, so that nobody who asks costs more than that; by the index, those whose
-# deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL.
+# deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL. When a client polls next is not
+# known beyond its first poll; a task without its id is not polled here.
 SELECT_WAITING = (
-    "SELECT provider, count(*), min(poll_after) FROM (SELECT provider, poll_after FROM task "
+    "SELECT provider, count(*), min(poll_after), min(CASE WHEN is_polled_here = 0 THEN poll_after "
+    "WHEN task_id IS NOT NULL THEN next_poll_at END) "
+    "FROM (SELECT provider, poll_after, is_polled_here, task_id, next_poll_at FROM task "
     "WHERE status = 'processing' AND deadline_at > 0 LIMIT 20000) GROUP BY provider"
 )
 
@@ -235,13 +238,14 @@ SELECT_WAITING = (
 SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM task)"
 # What became of the tasks since a moment, by provider, among the newest 20,000; slots of deliveries as in `rows`.
 SELECT_RECENT = """
-    SELECT provider, count(source), coalesce(sum(source = 'poll'), 0), coalesce(sum(source = 'poll' AND late), 0),
+    SELECT provider, count(source), coalesce(sum(polled), 0), coalesce(sum(polled AND late), 0),
         coalesce(sum(refused), 0)
     FROM (
         SELECT task.provider AS provider, task.created_at AS created_at,
             CASE WHEN log.source IN ('callback', 'poll') THEN log.source END AS source,
+            log.source = 'poll' AND task.hinted_at IS NULL AS polled,
             EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
-                AND delivery.verdict = 'late') AS late,
+                AND delivery.verdict IN ('late', 'disagreed')) AS late,
             (SELECT count(*) FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
                 AND delivery.verdict IN ('mismatched', 'badSignature', 'unreadable')) AS refused
         FROM task LEFT JOIN log ON log.position = task.position

@@ -56,7 +56,7 @@ async def callback(request: web.Request) -> web.StreamResponse:
         return _answer(status, **_retry_after(error))
     # Nothing that happens after the commit may change the answer, not even a log that cannot be written.
     with suppress(Exception):
-        context.metrics.delivered(dialect.provider, delivered.verdict)
+        context.metrics.delivered(dialect.provider, delivered.verdict, delivered.task)
         _stored(dialect, delivered, started)
     status = _STATUS.get(delivered.verdict, 200)
     return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from receiver.examining import examined
+from receiver.records import SECOND
 from receiver.settings import Settings
 from tests.faults.commands import KEY, SECRET, run_command
-from tests.receiver.storage.stores import running_store
+from tests.receiver.storage.stores import NOW, a_registration, running_store
 from tests.support import API_KEYS, Api, free_port, receiver_process, running_receiver
 
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
@@ -79,6 +83,31 @@ async def test_lost_late_and_refused_callbacks_are_read_from_the_database(tmp_pa
     assert "capsolver: 10 of 12 answers in the last hour were brought by a poll alone: their callbacks got lost" in says
     assert "capsolver: 2 of 12 answers in the last day were polled before their callback came" in says
     assert "capsolver: 1 callbacks of the last hour were refused" in says
+
+
+@pytest.mark.parametrize(
+    ("fields", "overdue"),
+    [
+        ({"is_polled_here": False}, ["the first was to be polled 600 s ago"]),
+        ({"is_polled_here": True, "next_poll_at": NOW - 400 * SECOND}, ["the first was to be polled 400 s ago"]),
+        ({"is_polled_here": True, "next_poll_at": NOW + SECOND}, []),
+        ({"is_polled_here": True, "next_poll_at": None}, []),
+        ({"is_polled_here": True, "task_id": None, "bound_by": None}, []),
+    ],
+    ids=["by its client", "not polled", "polled in time", "no polls left", "without its id"],
+)
+async def test_a_task_that_the_receiver_polls_in_time_is_not_overdue(
+    tmp_path: Path, fields: dict[str, Any], overdue: list[str]
+) -> None:
+    """However long ago its first poll was due; when a client polls again is not known."""
+    due = {"poll_after": NOW - 600 * SECOND, "next_poll_at": NOW - 600 * SECOND, "task_id": "a1", "bound_by": "create"}
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(7, **{**due, **fields}))
+    settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
+
+    findings = await examined(settings, now=NOW)
+
+    assert [finding.says.partition("; ")[2] for finding in findings if finding.about == "overdue"] == overdue
 
 
 async def twelve_polled(api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +16,25 @@ from structlog.testing import capture_logs
 from receiver import deliveries
 from receiver.app import new_ref
 from receiver.errors import CannotStartError
+from receiver.examining import examined
 from receiver.records import SECOND
+from receiver.schedule import ENOUGH
+from receiver.settings import Settings
 from receiver.tokens import Kind, make_token
 from tests.client.support import fast
-from tests.receiver.test_reconcile import KEY, QUICK, READY, Provider, ended, provider, reconciling, submitted
-from tests.support import RunningReceiver, eventually, running_receiver
+from tests.receiver.test_metrics import asked
+from tests.receiver.test_reconcile import (
+    KEY,
+    QUICK,
+    READY,
+    Provider,
+    ended,
+    provider,
+    reconciling,
+    submitted,
+    with_plan,
+)
+from tests.support import API_KEYS, RunningReceiver, eventually, running_receiver
 
 __all__ = ["provider"]
 
@@ -54,6 +69,39 @@ async def test_what_the_provider_says_is_the_outcome(tmp_path: Path, provider: P
     assert (task["solution"], task["source"], task["trust"]) == ({"text": "44795sds"}, "poll", "confirmed")
 
 
+async def test_callbacks_that_were_confirmed_are_not_counted_as_lost(tmp_path: Path, provider: Provider) -> None:
+    """They came, once or twice, and a poll brought the answer because of them; the doctor finds none lost or late."""
+    names = [f"a{number}" for number in range(12)]
+    provider.answers |= dict.fromkeys(names, READY)
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        for name in names:
+            registered = await submitted(api, name)
+            await api.call_back(registered["callbackUrl"], taskId=name)
+            await ended(api, registered["ref"])
+            await api.call_back(registered["callbackUrl"], taskId=name)
+        counted = await asked(api)
+        settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, _env_file=None)
+        findings = await examined(settings, now=time.time_ns() // 1000)
+
+    assert counted["outcomes_total/capsolver/poll/ready"] == counted["callback_latency_seconds_count/capsolver"] == 12
+    assert counted.get("polled_answers_total/capsolver", 0) == counted.get("late_callbacks_total/capsolver", 0) == 0
+    assert not [finding for finding in findings if finding.about in ("lost", "late")]
+
+
+async def test_callbacks_that_are_confirmed_teach_when_they_come(tmp_path: Path, provider: Provider) -> None:
+    """A schedule that saw only the lost ones would take callbacks for failing, for ever."""
+    names = [f"a{number}" for number in range(ENOUGH)]
+    provider.answers |= dict.fromkeys(names, READY)
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        for name in names:
+            registered = await submitted(api, name)
+            await api.call_back(registered["callbackUrl"], taskId=name)
+            await ended(api, registered["ref"])
+        next_one = await submitted(api, "a later one")
+
+    assert next_one["poll"]["firstAfterSeconds"] < SLOW["capsolver"].polls.first_after_callback_seconds / 2
+
+
 async def test_where_they_differ_the_poll_wins(tmp_path: Path, provider: Provider) -> None:
     """A forged callback changes nothing, and is told of in the log."""
     provider.answers["a1"] = OTHER
@@ -81,6 +129,31 @@ async def test_where_the_provider_cannot_be_asked_the_callback_counts(tmp_path: 
 
     assert held["status"] == "processing"
     assert (task["status"], task["source"], task["trust"]) == ("ready", "callback", "token")
+
+
+async def test_a_callback_that_is_early_is_held_while_the_provider_says_so(tmp_path: Path, provider: Provider) -> None:
+    """A provider that is asked and still works on the task has not confirmed it: what it says in the end wins."""
+    async with confirming(tmp_path / "receiver.db", provider) as api:
+        registered = await submitted(api, "a1")
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+        await asyncio.sleep(3)
+        held, asked = await api.task(registered["ref"]), len(provider.asked)
+        provider.answers["a1"] = OTHER
+        task = await ended(api, registered["ref"])
+
+    assert (held["status"], asked >= 2) == ("processing", True)
+    assert (task["solution"], task["source"], task["trust"]) == ({"text": "other"}, "poll", "confirmed")
+
+
+async def test_where_no_more_polls_are_allowed_the_callback_counts(tmp_path: Path, provider: Provider) -> None:
+    """The provider cannot be asked any more, so a callback that it did not confirm is the outcome after the hold."""
+    few = {name: with_plan(max_polls=2)(dialect) for name, dialect in SLOW.items()}
+    async with reconciling(tmp_path / "receiver.db", provider, few, confirm_callbacks="always") as api:
+        registered = await submitted(api, "a1")
+        await api.call_back(registered["callbackUrl"], taskId="a1")
+        task = await ended(api, registered["ref"])
+
+    assert (len(provider.asked), task["source"], task["trust"]) == (2, "callback", "token")
 
 
 async def test_a_restart_while_a_callback_is_held_loses_nothing(tmp_path: Path, provider: Provider) -> None:

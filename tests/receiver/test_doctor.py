@@ -24,7 +24,7 @@ WELL = Facts(
     ready=Answered(200, ""),
     callback=Answered(204, ""),
     scopes=frozenset({"submit", "read", "admin"}),
-    waiting=(WaitingTasks("capsolver", 3, NOW + 20 * SECOND),),
+    waiting=(WaitingTasks("capsolver", 3, NOW - 500 * SECOND, NOW + 20 * SECOND),),
     hour=(RecentTasks("capsolver", 100, 2, 1, 0),),
     day=(RecentTasks("capsolver", 100, 2, 1, 0),),
 )
@@ -57,7 +57,12 @@ def test_where_all_is_well_nothing_is_found() -> None:
         ({"day": (RecentTasks("capsolver", 100, 15, 15, 0),)}, "late", False, "15 of 100 answers in the last day"),
         ({"hour": (RecentTasks("capsolver", 100, 0, 0, 7),)}, "refused", True, "7 callbacks of the last hour"),
         ({"day": (RecentTasks("capsolver", 999, 0, 0, 1),)}, "refused", False, "1 callbacks of the last day"),
-        ({"waiting": (WaitingTasks("capsolver", 3, NOW - 500 * SECOND),)}, "overdue", True, "500 s ago"),
+        (
+            {"waiting": (WaitingTasks("capsolver", 3, NOW - 500 * SECOND, NOW - 500 * SECOND),)},
+            "overdue",
+            True,
+            "500 s ago",
+        ),
     ],
 )
 def test_each_illness_is_found_alone(changed: dict[str, Any], about: str, is_wrong: bool, says: str) -> None:

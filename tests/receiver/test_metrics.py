@@ -61,13 +61,13 @@ async def test_every_delivery_is_counted_by_its_verdict(tmp_path: Path) -> None:
 
 
 async def test_outcomes_tell_lost_and_late_callbacks_apart(tmp_path: Path) -> None:
-    """Two answers that a poll brought, one of whose callbacks still came; the latency is that of the third."""
+    """Two answers that a poll brought, one of whose callbacks still came, twice; the latency is that of the third."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         lost, late, fine = [await api.register() for _ in range(3)]
         report = {"source": "poll", "answer": READY, "polls": 4}
         for task in (lost, late):
             await api.send("PUT", f"/v1/tasks/{task['ref']}/outcome", json=report)
-        for task in (late, fine):
+        for task in (late, late, fine):
             await api.call_back(task["callbackUrl"])
 
         counted = await asked(api)
@@ -75,7 +75,8 @@ async def test_outcomes_tell_lost_and_late_callbacks_apart(tmp_path: Path) -> No
     assert counted["outcomes_total/capsolver/poll/ready"] == 2
     assert counted["outcomes_total/capsolver/callback/ready"] == 1
     assert counted["polled_answers_total/capsolver"] == 2
-    assert counted["deliveries_total/capsolver/late"] == 1
+    assert counted["late_callbacks_total/capsolver"] == 1
+    assert counted["deliveries_total/capsolver/late"] == 2
     assert counted["callback_latency_seconds_count/capsolver"] == 1
     assert (counted["polls_total/capsolver"], counted["polls_allowed_total/capsolver"]) == (8, 3 * 120)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,15 @@ from aiohttp import web
 
 from client.providers import Dialect, KeyLimits
 from client.sandbox import FaultRates, Sandbox, Settings
-from receiver.accounts import key_id_of
+from receiver.accounts import key_id_of, open_accounts
+from receiver.errors import CannotStartError
+from receiver.learning import Learning
+from receiver.reconcile import Reconciler
+from receiver.settings import Settings as ReceiverSettings
+from receiver.storage.sqlite import open_sqlite_store
 from tests.client.support import fast, image_task, open_client
-from tests.support import RunningReceiver, eventually, running_receiver
+from tests.receiver.storage.stores import NOW, a_registration, running_store
+from tests.support import API_KEYS, RunningReceiver, eventually, running_receiver
 
 KEY = "the client key of the operator"
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
@@ -132,6 +139,23 @@ async def test_it_asks_until_there_is_an_answer(tmp_path: Path, provider: Provid
     assert (task["status"], task["errorCode"], task["source"]) == ("failed", "ERROR_CAPTCHA_UNSOLVABLE", "poll")
 
 
+@pytest.mark.parametrize(
+    ("keys", "urls", "said"),
+    [
+        ({"nobody": KEY}, {}, "RECEIVER_PROVIDER_KEYS: no provider nobody is known"),
+        ({"capkill": KEY}, {}, "RECEIVER_PROVIDER_URLS: no endpoint of capkill is known"),
+        ({"hardcaptcha": KEY}, {"hardcaptcha": "http://127.0.0.1:9"}, "how it is asked is not known"),
+    ],
+)
+async def test_keys_that_are_of_no_use_are_refused_at_the_start(
+    tmp_path: Path, keys: dict[str, str], urls: dict[str, str], said: str
+) -> None:
+    """Not when the first task is to be polled, which would end the receiver at each start."""
+    with pytest.raises(CannotStartError, match=said):
+        async with running_receiver(tmp_path / "receiver.db", provider_keys=keys, provider_urls=urls):
+            pass
+
+
 async def test_a_task_of_another_key_is_left_to_its_client(tmp_path: Path, provider: Provider) -> None:
     """Only tasks of this key, or of none that was named, can be asked for."""
     async with reconciling(tmp_path / "receiver.db", provider) as api:
@@ -230,6 +254,34 @@ async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path
         ((polls, leases),) = connection.execute("SELECT sum(polls), count(leased_until) FROM task").fetchall()
 
     assert (polls, leases) == (len(provider.asked), 0)
+
+
+async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
+    """The store carries it out all the same: without that the task would wait for its lease, and count as polled."""
+    database = tmp_path / "receiver.db"
+    async with running_store(database) as store:
+        row = a_registration(7, task_id="a1", bound_by="create", is_polled_here=True, next_poll_at=NOW)
+        task = (await store.write(row)).task
+    accounts: dict[str, Any] = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": provider.url}}
+    settings = ReceiverSettings(api_keys=API_KEYS, _env_file=None, **accounts)
+    async with (
+        open_sqlite_store(database, now=NOW, clock=time.monotonic) as store,
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as group,
+    ):
+        account = (await open_accounts(settings, QUICK, stack))["capsolver"]
+        learning = Learning(store, QUICK, lambda: NOW)
+        reconciler = Reconciler(account, store, learning, lambda: NOW, lambda *_: None, lambda *_: None)
+        running = group.create_task(reconciler.run())
+        await eventually(lambda: store.queued == 1)
+        running.cancel()
+        group.create_task(store.run())
+        await asyncio.wait([running])
+        left = await store.task(task.ref)
+        store.stop()
+
+    assert left is not None
+    assert (left.lease, left.leased_until, provider.asked) == (1, None, [])
 
 
 async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, provider: Provider) -> None:

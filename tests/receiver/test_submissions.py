@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
+from receiver import submissions
 from receiver.accounts import key_id_of
 from tests.client.support import fast
 from tests.support import Answer, RunningReceiver, eventually, running_receiver
@@ -163,6 +164,36 @@ async def test_after_a_crash_it_is_not_submitted_again(tmp_path: Path) -> None:
 
     assert (again.status, again.json["taskId"], calls) == (201, None, 0)
     assert (task["status"], task["errorCode"]) == ("failed", "RECEIVER_SUBMIT_UNKNOWN")
+
+
+async def test_a_shutdown_keeps_what_the_provider_still_answers(tmp_path: Path) -> None:
+    """The caller has gone and the receiver shuts down while createTask is under way: its answer is stored."""
+    database = tmp_path / "receiver.db"
+    async with submitting(database) as (api, sandbox):
+        async with asyncio.TaskGroup() as group:
+            slow = {**IMAGE, "sandbox": {"sync": True, "latencySeconds": 1.5}}
+            asking = group.create_task(submit(api, key="order-7", task=slow))
+            await eventually(lambda: sandbox.stats.create_task_calls == 1)
+            asking.cancel()
+        await api.stop()
+    async with submitting(database) as (api, _):
+        (task,) = (await api.send("GET", "/v1/tasks")).json["tasks"]
+
+    assert (task["status"], task["source"]) == ("ready", "submit")
+
+
+async def test_a_shutdown_does_not_wait_for_a_provider_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some seconds it is given up, and its task waits for a callback."""
+    monkeypatch.setattr(submissions, "_END_SECONDS", 0.2)
+    async with submitting(tmp_path / "receiver.db") as (api, sandbox), asyncio.timeout(8):
+        async with asyncio.TaskGroup() as group:
+            slow = {**IMAGE, "sandbox": {"sync": True, "latencySeconds": 30}}
+            asking = group.create_task(submit(api, key="order-7", task=slow))
+            await eventually(lambda: sandbox.stats.create_task_calls == 1)
+            asking.cancel()
+        await api.stop()
 
 
 @pytest.mark.parametrize(
