@@ -312,7 +312,8 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
             task_id=arrival.task_id,
             bound_by="callback" if arrival.task_id is not None else None,
             registered_at=ledger.head(),
-            created_at=arrival.received_at,
+            # Of what is delivered again, when it came.
+            created_at=arrival.origin.finished_at,
             poll_after=new_task.poll_after,
             next_poll_at=None,
             deadline_at=new_task.deadline_at,

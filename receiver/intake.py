@@ -75,19 +75,17 @@ def read_arrival(
 def read_again(dialect: Dialect, kept: KeptBody, now: int, *, confirm: str, can_poll: bool) -> Arrival:
     """A kept delivery as the dialect reads it now, as if it came now; its signature is not known any more.
 
-    Its answer lives from when it came, and not from now on.
+    Its answer was finished when it came, and not now, so that nobody takes it for fresher than it is.
     """
     delivery = kept.delivery
-    life_seconds = dialect.answer_life_seconds
-    if life_seconds is not None:
-        life_seconds -= (now - delivery.received_at) / SECOND
+    trust = "token" if delivery.standing_id is None else "standing"
     return Arrival(
         provider=dialect.provider,
         method=delivery.method,
         content_type=delivery.content_type,
         body=delivery.body or b"",
         reading=_read_body(dialect, delivery),
-        origin=Origin("callback", "token" if delivery.standing_id is None else "standing", now, life_seconds),
+        origin=Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds),
         received_at=now,
         standing_id=delivery.standing_id,
         solution_of=dialect.solution_of,

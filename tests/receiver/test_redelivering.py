@@ -183,8 +183,8 @@ async def test_each_verdict_is_foretold_and_comes(tmp_path: Path, name: str) -> 
     assert [each.verdict for each in again] == [verdict for _ in decided if verdict == "unreadable"]
 
 
-async def test_it_is_finished_now_and_keeps_when_it_came(tmp_path: Path) -> None:
-    """The outcome is in the log, of now; the delivery keeps its place and its time; the task counts it once."""
+async def test_it_was_finished_when_it_came(tmp_path: Path) -> None:
+    """The outcome is in the log now, and as old as it is; the delivery keeps its place; the task counts it once."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(TASK)
         await store.write(kept_for_task(1, body(taskId="t-1")))
@@ -196,7 +196,7 @@ async def test_it_is_finished_now_and_keeps_when_it_came(tmp_path: Path) -> None
 
     assert task.outcome is not None
     assert (task.outcome.finished_at, task.outcome.trust, task.outcome.solution) == (
-        LATER,
+        NOW,
         "token",
         '{"text":"answer"}',
     )
