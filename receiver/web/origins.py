@@ -18,10 +18,16 @@ def origins_of(settings: Settings) -> frozenset[str]:
 
     Not that of the Host header, which says what the page's name resolves to and not who wrote the page.
     """
-    if settings.public_url is None:
-        return settings.origins
-    parts = urlsplit(settings.public_url)
-    return settings.origins | {f"{parts.scheme}://{parts.netloc.lower()}"}
+    given = set(settings.origins)
+    if settings.public_url is not None:
+        parts = urlsplit(settings.public_url)
+        given.add(f"{parts.scheme}://{parts.netloc.lower()}")
+    return frozenset(map(_as_browsers_tell, given))
+
+
+def _as_browsers_tell(origin: str) -> str:
+    """The origin without the port that its scheme has anyway (RFC 6454, 6.2)."""
+    return origin.removesuffix({"https": ":443", "http": ":80"}[urlsplit(origin).scheme])
 
 
 def allowed_origin(request: web.Request) -> str | None:

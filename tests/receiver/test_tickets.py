@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -152,6 +153,24 @@ def test_a_key_has_so_many_tickets() -> None:
     tickets.make("reader")
 
     assert (refused.value.slug, len(tickets)) == ("too-many-tickets", 1001)
+
+
+@pytest.mark.parametrize(
+    ("settings", "origin"),
+    [
+        ({"allowed_origins": "https://app.example:443"}, "https://app.example"),
+        ({"allowed_origins": "http://app.example:80"}, "http://app.example"),
+        ({"allowed_origins": "http://app.example:443"}, "http://app.example:443"),
+        ({"public_url": "https://hooks.example:443/in"}, "https://hooks.example"),
+    ],
+)
+async def test_a_port_that_goes_without_saying(tmp_path: Path, settings: dict[str, Any], origin: str) -> None:
+    """Browsers leave it out of an origin, so settings that name it mean the same."""
+    async with (
+        running_receiver(tmp_path / "receiver.db", **settings) as api,
+        open_events(api, headers={"Origin": origin}) as events,
+    ):
+        assert events.response.status == 200
 
 
 @pytest.mark.parametrize("origins", ["https://app.example/path", "app.example", "https://App.example", "*"])
