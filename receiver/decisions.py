@@ -125,28 +125,38 @@ def bind(ledger: Ledger, task: TaskRecord, task_id: TaskId, now: int) -> TaskRec
         # A hint that was given before told of something else: this one is always given.
         task = hint(ledger, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
     if owner is not None:
-        return _join(ledger, task, owner, task_id, "create")
-    task = task.evolve(task_id=task_id, bound_by="create")
+        return _join(ledger, task.evolve(task_id=task_id, bound_by="create", bound_at=now), owner)
+    task = _postpone(task.evolve(task_id=task_id, bound_by="create", bound_at=now))
     ledger.change(task)
     return task
 
 
-def bind_from_callback(ledger: Ledger, task: TaskRecord, task_id: TaskId | None) -> TaskRecord | None:
+def _postpone(task: TaskRecord) -> TaskRecord:
+    """The first poll is planned from the registration on, and is due so long after createTask's answer."""
+    waited = task.counts_from - task.created_at
+    if task.polls or task.hinted_at is not None or task.next_poll_at != task.poll_after:
+        return task
+    at = task.poll_after + waited
+    return task.evolve(poll_after=at, next_poll_at=at)
+
+
+def bind_from_callback(ledger: Ledger, task: TaskRecord, task_id: TaskId | None, now: int) -> TaskRecord | None:
     """Binds the id of a delivery on the task's own URL; None where the id is another task's."""
     if task_id is None or task.id_text == task_id_text(task_id):
         return task
     if task.task_id is not None:
         return None
+    bound = task.evolve(task_id=task_id, bound_by="callback", bound_at=now)
     owner = ledger.task_by_id(TaskIdKey(task.provider, task_id_text(task_id)))
     if owner is not None:
-        return _join(ledger, task, owner, task_id, "callback") if owner.standing_id is not None else None
-    return task.evolve(task_id=task_id, bound_by="callback")
+        return _join(ledger, bound, owner) if owner.standing_id is not None else None
+    return bound
 
 
-def _join(ledger: Ledger, task: TaskRecord, owner: TaskRecord, task_id: TaskId, bound_by: str) -> TaskRecord:
+def _join(ledger: Ledger, task: TaskRecord, owner: TaskRecord) -> TaskRecord:
     """Makes one of a task and of what a standing URL had created for its id; the outcome is copied, with an entry."""
     ledger.release_id(owner, task.ref)
-    task = task.evolve(task_id=task_id, bound_by=bound_by, open_to_standing=True)
+    task = task.evolve(open_to_standing=True)
     if owner.outcome is not None and weigh(task.outcome, owner.outcome) == "accepted":
         return ledger.append_outcome(task.evolve(next_poll_at=None), owner.outcome)
     ledger.change(task)

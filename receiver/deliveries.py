@@ -269,7 +269,7 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
         return Delivered(verdict, _keep(ledger, task, _within_quota(ledger, arrival, verdict, quotas)))
     if isinstance(says, Notice):
         return Delivered("notice", _keep(ledger, task, arrival.delivery("notice")))
-    bound = bind_from_callback(ledger, task, arrival.task_id)
+    bound = bind_from_callback(ledger, task, arrival.task_id, now)
     if bound is None:
         task = task if arrival.confirm == "never" else hint(ledger, task, now)
         return Delivered("mismatched", _keep(ledger, task, arrival.delivery("mismatched")))
@@ -311,6 +311,7 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
             standing_id=arrival.standing_id,
             task_id=arrival.task_id,
             bound_by="callback" if arrival.task_id is not None else None,
+            bound_at=arrival.origin.finished_at if arrival.task_id is not None else None,
             registered_at=ledger.head(),
             # Of what is delivered again, when it came.
             created_at=arrival.origin.finished_at,

@@ -160,6 +160,7 @@ def task_of_registration(
         standing_id=None,
         task_id=registration.task_id,
         bound_by="create" if is_attached else None,
+        bound_at=now if is_attached else None,
         registered_at=0,
         created_at=now,
         poll_after=now + round(first_seconds * SECOND),

@@ -66,7 +66,7 @@ class Learning:
 
     def next_poll_seconds(self, task: TaskRecord, polls: int) -> float:
         """When a task is to be polled again, after so many polls; infinity: never."""
-        elapsed = (self._now() - task.created_at) / SECOND
+        elapsed = (self._now() - task.counts_from) / SECOND
         return self.schedules[task.provider].next_poll_after(polls, elapsed_seconds=elapsed)
 
     def delivered(self, delivered: Delivered) -> None:
@@ -77,7 +77,7 @@ class Learning:
         schedule = self.schedules.get(task.provider)
         if schedule is None:
             return
-        latency = (self._now() - task.created_at) / SECOND
+        latency = (self._now() - task.counts_from) / SECOND
         is_late = delivered.verdict == "late"
         self._learned(task, schedule.answered(task.type, latency, "callback", called_back_late=is_late, at=self._at()))
 

@@ -70,7 +70,7 @@ class Metrics:
         )
         self._latency = Histogram(
             f"{_PREFIX}_callback_latency_seconds",
-            "From a task's registration to the callback that ended it, or that a poll confirmed.",
+            "From createTask's answer to the callback that ended it, or that a poll confirmed.",
             ("provider",),
             buckets=_LATENCY_SECONDS,
             registry=self._registry,
@@ -146,7 +146,7 @@ class Metrics:
         is_called_back = outcome.source == "callback" or outcome.trust == "confirmed"
         # A task that a delivery made was not waited for.
         if is_called_back and came_at is not None and task.created_by is not None:
-            counted.latency.observe((came_at - task.created_at) / SECOND)
+            counted.latency.observe((came_at - task.counts_from) / SECOND)
         elif _is_polled(task):
             counted.polled.inc()
         # Of what replaced an outcome of ours, the polls are counted already.

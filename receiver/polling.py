@@ -219,7 +219,7 @@ class FinishPoll:
             return None
         was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
         wait = self.rules.interval if was_hinted else self.next_after
-        window_ends_at = task.created_at + self.rules.window
+        window_ends_at = task.counts_from + self.rules.window
         if wait is not None and (at := self.poll.ended_at + max(wait, self.rules.interval)) < window_ends_at:
             return at
         # Beyond the window there is one thing left to learn: that the provider still does not know the id.

@@ -15,6 +15,7 @@ __all__ = [
     "DELIVERIES_KEPT",
     "POLLS_KEPT",
     "SECOND",
+    "SUBMITTING",
     "Delivery",
     "Entry",
     "Gap",
@@ -39,6 +40,9 @@ __all__ = [
 
 SECOND = 1_000_000
 """Microseconds in a second."""
+
+SUBMITTING = 60 * SECOND
+"""The longest time, in µs, that a task usually stands in line for its createTask and waits for the answer."""
 
 DELIVERIES_KEPT = 8
 """This many deliveries of a task keep their bytes, and the newest; the rest are counted."""
@@ -84,11 +88,11 @@ class TaskRecord:
     """One task. `position` is its outcome's place in the log, `registered_at` the head of the log when it was made.
 
     `has_url`: it was given a URL of its own; `open_to_standing`: a standing URL may end it; `standing_id`: the standing
-    URL that created it. `bound_by` is "create" or "callback" for the road by which `task_id` became known. `quota` and
-    `kept_bytes`: what it is counted under, if a delivery made it. `joined_ref`: its id went to that task, under which
-    it is found. `is_polled_here`: the receiver polls it, at `next_poll_at`; who does has a `lease`, a growing number,
-    until `leased_until`. `polled_at`: when the last poll ended. `held_until`: a callback came and is the outcome then,
-    unless the provider, which is being asked, says something else before.
+    URL that created it. `bound_by` is "create" or "callback" for the road by which `task_id` became known, at
+    `bound_at`. `quota` and `kept_bytes`: what it is counted under, if a delivery made it. `joined_ref`: its id went to
+    that task, under which it is found. `is_polled_here`: the receiver polls it, at `next_poll_at`; who does has a
+    `lease`, a growing number, until `leased_until`. `polled_at`: when the last poll ended. `held_until`: a callback
+    came and is the outcome then, unless the provider, which is being asked, says something else before.
     """
 
     row: int
@@ -122,7 +126,19 @@ class TaskRecord:
     leased_until: int | None = None
     polled_at: int | None = None
     held_until: int | None = None
+    bound_at: int | None = None
     outcome: Outcome | None = None
+
+    @property
+    def counts_from(self) -> int:
+        """The moment from which the provider counts its limits: when createTask was answered, as far as is known.
+
+        A binding that comes late says nothing of that; then it is the registration.
+        """
+        if self.bound_by != "create" or self.bound_at is None:
+            return self.created_at
+        is_late = self.bound_at - self.created_at > SUBMITTING
+        return self.created_at if is_late else max(self.created_at, self.bound_at)
 
     @property
     def id_text(self) -> str | None:

@@ -52,7 +52,7 @@ class Answered:
                 return None
             case Refused() | Unknown() if self.origin.source == "submit":
                 return Failed(reading.error_id, reading.error_code, reading.error_description)
-            case Unknown() if self.reported_at >= task.created_at + self.unknown_final_after:
+            case Unknown() if self.reported_at >= task.counts_from + self.unknown_final_after:
                 return Failed(reading.error_id, reading.error_code, reading.error_description)
             case _:
                 return None

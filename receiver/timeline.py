@@ -33,6 +33,8 @@ def timeline_of(
 ) -> TaskTimeline:
     """The steps of a task, oldest first, and what it waits for; `plan` None: its provider is not known any more."""
     steps = [
+        *_bound_steps(task, history),
+        *_reported_polls(task, history),
         *_outcome_steps(history.outcomes),
         *(_delivery_step(task, delivery) for delivery in history.deliveries),
         *(_poll_step(poll) for poll in history.polls),
@@ -48,7 +50,7 @@ def timeline_of(
         status="processing" if task.outcome is None else task.outcome.status,
         disputed=task.is_disputed,
         deadline_at=time_view(task.deadline_at),
-        steps=(_registered_step(task), *_bound_steps(task, history), *_reported_polls(task, history), *steps),
+        steps=(_registered_step(task), *steps),
         deliveries=task.deliveries,
         polls=task.polls,
         wakes=wakes,
@@ -73,12 +75,14 @@ def _registered_step(task: TaskRecord) -> Step:
 def _bound_steps(task: TaskRecord, history: History) -> list[Step]:
     if task.id_text is None:
         return []
-    first = next((known.received_at for known in history.deliveries if known.id_text == task.id_text), None)
-    quoted = _quoted(task.id_text)
+    at, quoted = task.bound_at, _quoted(task.id_text)
     if task.bound_by == "callback":
-        origin, at, text = "callback", first, f"taskId {quoted}, by a callback; createTask's answer is unknown"
+        # Tasks of an older schema have no time of their own for it.
+        came = (known.received_at for known in history.deliveries if known.id_text == task.id_text)
+        at = next(came, None) if at is None else at
+        origin, text = "callback", f"taskId {quoted}, by a callback; createTask's answer is unknown"
     else:
-        origin, at, text = "createTask", None, f"taskId {quoted}, as createTask gave it"
+        origin, text = "createTask", f"taskId {quoted}, as createTask gave it"
     return [Step(at=None if at is None else time_view(at), happened="task.bound", origin=origin, text=text)]
 
 
@@ -223,7 +227,7 @@ def _why_then(task: TaskRecord, plan: PollPlan | None, left: int | None) -> str:
         planned = task.polled_at + round(plan.interval_seconds * SECOND)
         if task.next_poll_at <= planned + SECOND:
             return f"the provider wants {plan.interval_seconds:g} s between two polls"
-        if task.next_poll_at >= task.created_at + round(plan.window_seconds * SECOND):
+        if task.next_poll_at >= task.counts_from + round(plan.window_seconds * SECOND):
             return "a last poll, behind the time for which the provider keeps an answer, tells if it still knows the id"
         return "the waits grow with each poll; a pause of the key, or others to poll first, make one longer"
     return "the plan of its provider says so"

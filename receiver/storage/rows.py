@@ -64,6 +64,7 @@ def task_from(row: tuple[Any, ...]) -> TaskRecord:
         leased_until=row[30],
         polled_at=row[31],
         held_until=row[32],
+        bound_at=row[33],
         outcome=None if row[_TASK_WIDTH] is None else Outcome(*row[_TASK_WIDTH:]),
     )
 
@@ -104,6 +105,7 @@ def task_values(task: TaskRecord) -> tuple[Any, ...]:
         task.leased_until,
         task.polled_at,
         task.held_until,
+        task.bound_at,
     )
 
 
@@ -126,6 +128,8 @@ def task_state(task: TaskRecord) -> tuple[Any, ...]:
         task.leased_until,
         task.polled_at,
         task.held_until,
+        task.bound_at,
+        task.poll_after,
         task.row,
     )
 

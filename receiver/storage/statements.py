@@ -14,7 +14,7 @@ TASK_COLUMNS = (
     "id, ref, provider, type, tags, metadata, created_by, client_key_id, has_url, open_to_standing, standing_id, "
     "task_id, task_id_is_integer, bound_by, registered_at, created_at, poll_after, next_poll_at, deadline_at, "
     "hinted_at, is_disputed, deliveries, polls, quota, kept_bytes, joined_ref, position, status, is_polled_here, "
-    "lease, leased_until, polled_at, held_until"
+    "lease, leased_until, polled_at, held_until, bound_at"
 )
 OUTCOME_COLUMNS = (
     "status, solution, error_id, error_code, error_description, source, trust, finished_at, valid_until, supersedes"
@@ -191,6 +191,7 @@ MIGRATIONS = (
     CREATE UNIQUE INDEX shape_by_itself ON shape (provider, method, content_type, fields);
     CREATE INDEX shape_by_last_seen ON shape (provider, last_seen);
     """,
+    "ALTER TABLE task ADD COLUMN bound_at INTEGER",
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 
@@ -262,8 +263,8 @@ UPDATE_TASK = (
     "UPDATE task SET open_to_standing = column1, task_id = column2, task_id_is_integer = column3, bound_by = column4, "
     "next_poll_at = column5, hinted_at = column6, is_disputed = column7, deliveries = column8, polls = column9, "
     "position = column10, status = column11, is_polled_here = column12, lease = column13, leased_until = column14, "
-    "polled_at = column15, held_until = column16 "
-    "FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column17"
+    "polled_at = column15, held_until = column16, bound_at = column17, poll_after = column18 "
+    "FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column19"
 )
 # The id goes to another task, under which this one is found from now on.
 RELEASE_TASK_ID = "UPDATE task SET task_id = NULL, joined_ref = ?, status = 'joined' WHERE id = ?"

@@ -258,11 +258,26 @@ async def test_an_id_that_is_unknown_is_asked_for_once_more_behind_the_window(cl
 
 
 async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:
-    """There is nothing to ask for; bound, it is due at once."""
+    """There is nothing to ask for; bound late, when nobody knows how long ago it was submitted, it is due at once."""
     task = await clocked.task()
     unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None)
     await clocked.store.write(Register(task=unbound, answered=None, idempotency=None))
 
     assert [each.ref for each in await clocked.take(40)] == [task.ref]
-    await clocked.store.write(Bind(ref=unbound.ref, task_id="late", now=BEGAN + 50 * SECOND))
-    assert [each.ref for each in await clocked.take(50)] == [unbound.ref]
+    await clocked.store.write(Bind(ref=unbound.ref, task_id="late", now=BEGAN + 61 * SECOND))
+    assert [each.ref for each in await clocked.take(61)] == [unbound.ref]
+
+
+async def test_limits_count_from_the_answer_of_create_task(clocked: Clocked) -> None:
+    """A task that stood in line for 20 s is first polled, and last, so much later than it was registered."""
+    clocked.now = BEGAN + 20 * SECOND
+    task = await clocked.task()
+
+    assert await clocked.take(54) == []
+    (taken,) = await clocked.take(55)
+    assert (clocked.seconds(taken.bound_at), clocked.seconds(taken.poll_after)) == (20, 55)
+    late = await clocked.finish(taken, Pending("processing"), 310)
+    assert clocked.seconds(late.task.next_poll_at) == 310 + RULES.interval / SECOND
+    last = await clocked.finish((await clocked.take(315))[0], Pending("processing"), 319)
+    assert last.task.next_poll_at is None
+    assert await clocked.polls(task) == (2, ["Pending", "Pending"])

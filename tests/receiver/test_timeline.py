@@ -76,6 +76,15 @@ def test_steps_come_in_the_order_of_time() -> None:
     assert timeline.waiting is None
 
 
+def test_an_id_that_became_known_after_the_answer_stands_behind_it() -> None:
+    """As where the callback was faster than the client that binds."""
+    task = waiting_task(outcome=READY, deliveries=1, bound_at=READY.finished_at + SECOND)
+
+    timeline = told(task, History((a_delivery("accepted", received_at=READY.finished_at),), (), (READY,)))
+
+    assert [step.happened for step in timeline.steps][-1] == "task.bound"
+
+
 def test_a_replaced_outcome_is_told() -> None:
     """The answer that came after a deadline says what it replaced."""
     timeline = told(waiting_task(outcome=READY), History(outcomes=(GIVEN_UP, READY)))
@@ -181,6 +190,7 @@ async def test_the_life_of_a_task_is_told_over_http(api: Api) -> None:
 
     assert answer.status == 200
     assert b"44795sds" not in answer.body
+    assert None not in [step["at"] for step in answer.json["steps"]]
     assert [(step["happened"], step["origin"], step["verdict"]) for step in answer.json["steps"]] == [
         ("task.registered", "admin", None),
         ("task.bound", "createTask", None),

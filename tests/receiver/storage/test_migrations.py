@@ -10,13 +10,16 @@ from pathlib import Path
 from receiver.deliveries import HintTask
 from receiver.observing import AddShapes
 from receiver.records import Removed
-from receiver.registrations import Forget
+from receiver.registrations import Bind, Forget
 from receiver.retention import Prune
 from receiver.shapes import Shape, ShapeRecord
 from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 
-BACK_TO_3 = ("DROP TABLE shape", "PRAGMA user_version = 3")
+BACK_TO_4 = ("ALTER TABLE task DROP COLUMN bound_at", "PRAGMA user_version = 4")
+"""What takes a database back to the schema before the time of a binding."""
+
+BACK_TO_3 = (*BACK_TO_4, "DROP TABLE shape", "PRAGMA user_version = 3")
 """What takes a database back to the schema before shapes."""
 
 BACK_TO_2 = (
@@ -35,6 +38,24 @@ def take_back(path: Path, statements: Iterable[str]) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
+
+
+async def test_the_schema_before_bindings_had_a_time_goes_on_without_it(tmp_path: Path) -> None:
+    """Tasks of before count from their registration; those that are bound from now on have the time."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        await store.write(a_registration(2))
+        await store.write(Bind(ref=a_ref(1), task_id="t-1", now=NOW + 5))
+    take_back(tmp_path / "receiver.db", BACK_TO_4)
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(Bind(ref=a_ref(2), task_id="t-2", now=NOW + 7))
+        found = [await store.task(a_ref(number)) for number in (1, 2)]
+
+    assert [None if task is None else (task.bound_at, task.counts_from) for task in found] == [
+        (None, NOW),
+        (NOW + 7, NOW + 7),
+    ]
 
 
 async def test_the_schema_before_shapes_learns_them(tmp_path: Path) -> None:
