@@ -90,8 +90,12 @@ class Ledger(Protocol):
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks without an outcome whose `deadline_at` has come, oldest first."""
 
-    def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
-        """Tasks of this provider that are to be polled here now and that nobody polls, oldest first."""
+    def due(self, provider: str, now: int, limit: int, *, reach: int, lease: int) -> Sequence[TaskRecord]:
+        """Tasks of this provider that are to be polled here now and that nobody polls, oldest first.
+
+        No poll is planned for longer than `reach` ahead, and no lease lasts longer than `lease`: where one seems to,
+        the clock was set back meanwhile, and it says nothing any more.
+        """
 
     def held(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """Tasks whose callback has been held back for long enough, oldest first."""

@@ -22,6 +22,7 @@ from receiver.registrations import Answered
 
 __all__ = [
     "LEASE_SECONDS",
+    "WIDEST",
     "Adopt",
     "FinishPoll",
     "GiveBack",
@@ -46,23 +47,30 @@ After a crash the task waits for so long.
 
 _LEASE = round(LEASE_SECONDS * SECOND)
 
+WIDEST = 4.0
+"""No wait between two polls of a task is longer than so many of the provider's intervals."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollRules:
-    """The limits of a provider on one task, in µs."""
+    """The limits of a provider on one task, in µs. No poll is planned for longer than `reach` ahead."""
 
     interval: int
     window: int
     grace: int
+    reach: int
     max_polls: int | None
 
 
 def rules_of(plan: PollPlan) -> PollRules:
     """The limits in a plan."""
+    last_look = WIDEST * plan.interval_seconds + plan.grace_seconds
+    longest = max(plan.first_after_callback_seconds, plan.window_seconds / 2.0, last_look)
     return PollRules(
         interval=round(plan.interval_seconds * SECOND),
         window=round(plan.window_seconds * SECOND),
         grace=round(plan.grace_seconds * SECOND),
+        reach=round(SECOND * longest),
         max_polls=plan.max_polls,
     )
 
@@ -89,7 +97,7 @@ class TakeDue:
     def decide(self, ledger: Ledger) -> Taken:
         """The tasks."""
         taken, doubled = [], 0
-        for due in ledger.due(self.provider, self.now, self.limit):
+        for due in ledger.due(self.provider, self.now, self.limit, reach=self.rules.reach, lease=_LEASE):
             was_cut_off = due.leased_until is not None
             counted = _count_cut_off(ledger, due) if was_cut_off else due
             if self.rules.max_polls is not None and counted.polls >= self.rules.max_polls:

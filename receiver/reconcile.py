@@ -140,7 +140,7 @@ class Reconciler:
             return []
         try:
             due = await self._store.next_due(self.provider)
-            if due is None or due > now:
+            if due is None or (due[0] > now and due[1] <= now + self._rules.reach):
                 return []
             command = TakeDue(provider=self.provider, now=now, limit=room, rules=self._rules)
             taken = await self._store.write(command)

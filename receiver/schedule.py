@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from client.providers import PollPlan
 from receiver.latencies import LARGEST, QUANTILE, Latencies
+from receiver.polling import WIDEST
 
 __all__ = ["ENOUGH", "MOST_TYPES", "Change", "Schedule"]
 
@@ -48,7 +49,6 @@ _PROBE_EVERY = 20
 # So each wait is about a tenth of all waiting since the first poll, up to the limit. Twenty polls, about what 2captcha
 # allows for each task (PROVIDERS.md 3.6), last four minutes so, and not two.
 _GROWTH = 1.1
-_WIDEST = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Schedule:
         if plan.max_polls is not None and polls >= plan.max_polls:
             return math.inf
         # The exponent is bounded because a float is.
-        growth = min(_GROWTH ** min(max(polls - 1, 0), 100), _WIDEST)
+        growth = min(_GROWTH ** min(max(polls - 1, 0), 100), WIDEST)
         wait = plan.interval_seconds * growth
         left = plan.window_seconds - elapsed_seconds
         if wait >= left:

@@ -242,11 +242,17 @@ class SqliteLedger:
         self.flush()
         return [task_from(row) for row in self._connection.execute(sql.SELECT_OVERDUE, (now, limit)).fetchall()]
 
-    def due(self, provider: str, now: int, limit: int) -> Sequence[TaskRecord]:
+    def due(self, provider: str, now: int, limit: int, *, reach: int, lease: int) -> Sequence[TaskRecord]:
         """See `Ledger`."""
         self.flush()
-        run, values = self._connection.execute, (provider, now, now, limit)
-        rows = [*run(sql.SELECT_DUE_DISPUTES, values).fetchall(), *run(sql.SELECT_DUE, values).fetchall()][:limit]
+        held = (now + 1, now + lease)
+        rows: list[Any] = []
+        for statement, at in (
+            (sql.SELECT_DUE_DISPUTES, now),
+            (sql.SELECT_DUE, now),
+            (sql.SELECT_DUE_BEYOND, now + reach),
+        ):
+            rows += self._connection.execute(statement, (provider, at, *held, limit - len(rows))).fetchall()
         for row in rows:
             self._remember(task_from(row))
         return [task_from(row) for row in rows]

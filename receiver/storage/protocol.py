@@ -75,8 +75,8 @@ class Store(Protocol):
     async def history(self, task: TaskRecord) -> History:
         """What is kept of a task beside its record."""
 
-    async def next_due(self, provider: str) -> int | None:
-        """When the next task of this provider is to be polled here."""
+    async def next_due(self, provider: str) -> tuple[int, int] | None:
+        """When the first and the last task of this provider are to be polled here; None: there is none."""
 
     async def remembered(self, name: str) -> str | None:
         """The text that is kept under a name."""

@@ -217,12 +217,12 @@ class SqliteStore:
         """See `Store`."""
         return await _read(self._scan, lambda connection: read_history(connection, task))
 
-    async def next_due(self, provider: str) -> int | None:
+    async def next_due(self, provider: str) -> tuple[int, int] | None:
         """See `Store`."""
 
-        def read(connection: sqlite3.Connection) -> int | None:
-            (due,) = connection.execute(sql.SELECT_NEXT_DUE, {"provider": provider}).fetchone()
-            return None if due is None else int(due)
+        def read(connection: sqlite3.Connection) -> tuple[int, int] | None:
+            first, last = connection.execute(sql.SELECT_NEXT_DUE, {"provider": provider}).fetchone()
+            return None if first is None else (int(first), int(last))
 
         return await _read(self._scan, read)
 

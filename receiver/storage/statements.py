@@ -323,23 +323,28 @@ SELECT_DELIVERIES = (
     "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
     "WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
 )
-# Tasks of a provider that the receiver polls and whose time has come, oldest first; the parameters: provider, now, now,
-# limit.
+# Tasks of a provider that the receiver polls and whose time has come, oldest first; the parameters: provider, now, the
+# earliest and latest end of a lease that holds, limit.
 SELECT_DUE = (
     f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'processing' AND task.is_polled_here = 1 "
     "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
-    "AND (task.leased_until IS NULL OR task.leased_until <= ?) ORDER BY task.next_poll_at LIMIT ?"
+    "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
 )
+# The same for those that are planned beyond the given moment: so far ahead that the clock was set back since.
+SELECT_DUE_BEYOND = SELECT_DUE.replace("next_poll_at <= ?", "next_poll_at > ?")
 # The same for those whose outcome is disputed.
 SELECT_DUE_DISPUTES = (
     f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.is_disputed = 1 AND task.is_polled_here = 1 "
     "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
-    "AND (task.leased_until IS NULL OR task.leased_until <= ?) ORDER BY task.next_poll_at LIMIT ?"
+    "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
 )
-# When the next of them is due.
+# When the first and the last of them are due.
 SELECT_NEXT_DUE = """
-    SELECT min(at) FROM (
+    SELECT min(at), max(at) FROM (
         SELECT min(next_poll_at) AS at FROM task
+        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        UNION ALL
+        SELECT max(next_poll_at) FROM task
         WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
         UNION ALL
         SELECT min(next_poll_at) FROM task

@@ -188,16 +188,36 @@ async def test_the_answer_of_a_doubled_poll_is_an_answer(clocked: Clocked) -> No
     assert (second.verdict, second.task.position) == ("duplicate", first.task.position)
 
 
-async def test_a_clock_that_is_set_back_delays_and_loses_nothing(clocked: Clocked) -> None:
-    """What is leased or due in the future waits until the clock is there again, or until the lease ran out."""
+async def test_a_clock_that_is_set_back_far_does_not_delay(clocked: Clocked) -> None:
+    """No poll is planned for so far ahead: it is due at once, and then by the new clock, before the answer is gone."""
     await clocked.task()
     (taken,) = await clocked.take(35)
-    polled = await clocked.finish(taken, Pending("processing"), 36)
-    before = await clocked.take(-3600)
-    (again,) = await clocked.take(clocked.seconds(polled.task.next_poll_at) or 0)
+    await clocked.finish(taken, Pending("processing"), 36)
 
-    assert before == []
-    assert again.ref == taken.ref
+    (again,) = await clocked.take(-3600)
+    polled = await clocked.finish(again, Pending("processing"), -3599)
+    assert clocked.seconds(polled.task.next_poll_at) == -3599 + RULES.interval / SECOND
+    assert await clocked.take(-3597) == []
+    assert await clocked.take(-3596) != []
+
+
+async def test_a_clock_that_is_set_back_a_little_delays_a_little(clocked: Clocked) -> None:
+    """What might be planned is waited for: never for longer than the window leaves room."""
+    await clocked.task()
+
+    assert await clocked.take(-60) == []
+    assert await clocked.take(35) != []
+    assert RULES.reach + 35 * SECOND < RULES.window
+
+
+async def test_a_lease_from_before_the_clock_was_set_back_has_run_out(clocked: Clocked) -> None:
+    """None lasts so long: the poll counts as cut off, and the task is polled."""
+    await clocked.task()
+    await clocked.take(35)
+
+    (again,) = await clocked.take(-3600)
+    assert (again.polls, clocked.doubled, clocked.seconds(again.leased_until)) == (1, 1, -3600 + LEASE_SECONDS)
+    assert await clocked.take(-3599) == []
 
 
 async def test_a_clock_that_is_set_forward_polls_at_once_and_once(clocked: Clocked) -> None:
