@@ -159,7 +159,7 @@ class FinishPoll:
     """A poll has ended.
 
     `answered` is None where nothing was learned; `next_after` is when to poll again, in µs, None: never. `read` tells
-    what a callback says that was held back until the provider was asked.
+    what a callback says that was held back until the provider was asked. One that was not sent does not count.
     """
 
     ref: str
@@ -168,6 +168,7 @@ class FinishPoll:
     next_after: int | None
     rules: PollRules
     read: Read
+    is_sent: bool = True
 
     @property
     def refs(self) -> Sequence[str]:
@@ -192,12 +193,13 @@ class FinishPoll:
             # It was counted when the task was taken anew.
             ledger.amend_poll(task, self.poll)
         else:
-            task = task.evolve(polls=task.polls + 1, leased_until=None)
+            counted = task.evolve(polls=task.polls + 1, leased_until=None)
+            ledger.keep_poll(counted, self.poll)
+            task = counted if self.is_sent else counted.evolve(polls=task.polls)
             task = task.evolve(next_poll_at=self._next(task))
             if task.held_until is not None and task.next_poll_at is not None and self._is_unfinished:
                 # It was asked and does not bear the callback out: whoever forged one must not win by being early.
                 task = held_from(task, task.next_poll_at)
-            ledger.keep_poll(task, self.poll)
         ledger.change(task)
         outcome = None if self.answered is None else self.answered.outcome_of(task)
         if self.answered is None or outcome is None:

@@ -14,11 +14,10 @@ from math import isfinite
 import structlog
 
 from client.errors import ProviderUnreachableError
-from client.provider_api import Answered as ProviderAnswer
-from client.provider_api import ProviderBusyError
-from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, Unknown
-from client.timing import backoff_seconds
+from client.provider_api import NotSentError, ProviderBusyError
+from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
 from receiver.accounts import Account
+from receiver.brake import Brake
 from receiver.decisions import Origin
 from receiver.errors import ReceiverError
 from receiver.hub import Waiter
@@ -41,8 +40,6 @@ _RETRY_SECONDS = 1.0
 _GIVE_BACK_SECONDS = 1.0
 _WRITE_TRIES = 5
 _ADOPT_AT_ONCE = 500
-_HALT_SECONDS = (60.0, 1800.0)
-_PAUSE_SECONDS = 5.0
 
 _log = structlog.get_logger()
 
@@ -73,7 +70,7 @@ class Reconciler:
         self._polling: set[asyncio.Task[None]] = set()
         self._waiter = Waiter()
         self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
-        self._halts = 0
+        self._brake = Brake(account)
         self._is_paused = False
 
     @property
@@ -166,15 +163,18 @@ class Reconciler:
             return
         started_at = self._now()
         self._count(self.provider, "sent")
+        said, is_sent = None, True
         try:
-            answered = await self._ask(task)
+            said = await self._ask(task)
+        except NotSentError:
+            self._count(self.provider, "failed")
+            is_sent = False
         except asyncio.CancelledError:
             # The receiver stops: after its next start the task is polled in time, not when the lease has run out.
             await self._finish(task, PollRecord(started_at, self._now(), task.lease, CUT_OFF), None, tries=1)
             raise
-        said = None if answered is None else answered.said
         poll = PollRecord(started_at, max(self._now(), started_at), task.lease, _word(said))
-        await self._finish(task, poll, said, tries=_WRITE_TRIES)
+        await self._finish(task, poll, said, tries=_WRITE_TRIES, is_sent=is_sent)
 
     async def _has_turn(self, task: TaskRecord) -> bool:
         """Whether it is to be polled now; else it was given back."""
@@ -199,51 +199,30 @@ class Reconciler:
         except ReceiverError as error:
             _log.warning("poll.not_given_back", ref=task.ref, reason=error.detail)
 
-    async def _ask(self, task: TaskRecord) -> ProviderAnswer[Reading] | None:
+    async def _ask(self, task: TaskRecord) -> Reading | None:
         if task.task_id is None:
             return None
         account = self._account
         try:
             answered = await account.api.get_task_result(task.task_id, seconds=_POLL_SECONDS)
+        except NotSentError:
+            raise
         except ProviderUnreachableError as error:
             self._count(self.provider, "failed")
-            pause = error.retry_after_seconds if isinstance(error, ProviderBusyError) else None
-            self._pause(pause or _PAUSE_SECONDS if isinstance(error, ProviderBusyError) else 0.0, str(error))
+            if isinstance(error, ProviderBusyError):
+                self._brake.busy(error)
             return None
         said = answered.said
         if isinstance(said, Refused):
             self._count(self.provider, "failed")
-            self._refused(said, answered.retry_after_seconds)
+            self._brake.refused(said, answered.retry_after_seconds)
         else:
-            self._halts = 0
-        return answered
+            self._brake.release()
+        return said
 
-    def _refused(self, said: Refused, retry_after_seconds: float | None) -> None:
-        if said.reaction is Reaction.WAIT:
-            return
-        if said.reaction is Reaction.SLOW:
-            self._pause(retry_after_seconds or said.pause_seconds or _PAUSE_SECONDS, said.error_code)
-            return
-        # A key or an account that is refused stays so until a person acts; to go on asking gets it banned.
-        first, most = _HALT_SECONDS
-        seconds = backoff_seconds(self._halts, self._account.timing.random, first=first, most=most)
-        self._halts += 1
-        _log.error(
-            "provider.refused",
-            provider=self.provider,
-            errorCode=said.error_code[:80],
-            about=said.about,
-            seconds=round(seconds),
-            consequence="its tasks wait for callbacks alone meanwhile",
-        )
-        self._account.gate.pause(seconds)
-
-    def _pause(self, seconds: float, reason: str) -> None:
-        if seconds > 0:
-            self._account.gate.pause(seconds)
-            _log.warning("provider.paused", provider=self.provider, seconds=round(seconds, 1), reason=reason[:200])
-
-    async def _finish(self, task: TaskRecord, poll: PollRecord, said: Reading | None, *, tries: int) -> None:
+    async def _finish(
+        self, task: TaskRecord, poll: PollRecord, said: Reading | None, *, tries: int, is_sent: bool = True
+    ) -> None:
         wait = self._learning.next_poll_seconds(task, task.polls + 1)
         command = FinishPoll(
             ref=task.ref,
@@ -252,6 +231,7 @@ class Reconciler:
             next_after=round(wait * SECOND) if isfinite(wait) else None,
             rules=self._rules,
             read=self._read,
+            is_sent=is_sent,
         )
         for tries_left in reversed(range(tries)):
             try:

@@ -24,7 +24,7 @@ from receiver.settings import Settings as ReceiverSettings
 from receiver.storage.sqlite import open_sqlite_store
 from tests.client.support import fast, image_task, open_client
 from tests.receiver.storage.stores import NOW, a_registration, running_store
-from tests.support import API_KEYS, RunningReceiver, eventually, running_receiver
+from tests.support import API_KEYS, RunningReceiver, eventually, free_port, running_receiver
 
 KEY = "the client key of the operator"
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
@@ -55,8 +55,8 @@ class Provider:
         return web.json_response(answer)
 
 
-@pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
+@asynccontextmanager
+async def serving(port: int = 0) -> AsyncIterator[Provider]:
     """A provider on loopback that answers at once."""
     running = Provider()
     running.gate.set()
@@ -64,10 +64,17 @@ async def provider() -> AsyncIterator[Provider]:
     app.router.add_post("/getTaskResult", running.get_task_result)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     running.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield running
     await runner.cleanup()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    """A provider on loopback that answers at once."""
+    async with serving() as running:
+        yield running
 
 
 @asynccontextmanager
@@ -332,6 +339,26 @@ async def test_most_polls_are_kept_to(tmp_path: Path, provider: Provider) -> Non
         task = await api.task(registered["ref"])
 
     assert (len(provider.asked), waiting["nextPollAt"], task["source"]) == (3, None, "callback")
+
+
+async def test_polls_that_found_no_connection_do_not_use_up_the_most(tmp_path: Path) -> None:
+    """While the provider is gone nothing reaches it; when it is back, all its polls are left."""
+    few = {name: with_plan(max_polls=2)(dialect) for name, dialect in QUICK.items()}
+    port = free_port()
+    async with reconciling(tmp_path / "receiver.db", Provider(url=f"http://127.0.0.1:{port}"), few) as api:
+        registered = await submitted(api, "a1")
+        metrics = ""
+        async with asyncio.timeout(10):
+            while 'what="failed"} 4.0' not in metrics:
+                metrics = (await api.send("GET", "/metrics")).body.decode()
+        timeline = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
+        async with serving(port) as provider:
+            provider.answers["a1"] = READY
+            task = await ended(api, registered["ref"])
+
+    assert (timeline["polls"], timeline["waiting"]["pollsLeft"]) == (0, 2)
+    assert [step["text"] for step in timeline["steps"] if step["happened"] == "poll.completed"] != []
+    assert (task["source"], len(provider.asked)) == ("poll", 1)
 
 
 async def test_an_unknown_id_is_final_after_the_window_alone(tmp_path: Path, provider: Provider) -> None:
