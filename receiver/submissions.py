@@ -43,7 +43,8 @@ class Submissions:
     def __init__(self, inbox: Inbox, accounts: Mapping[str, Account]) -> None:
         self._inbox = inbox
         self._accounts = accounts
-        self._under_way: set[asyncio.Task[RegisteredTask | ReceiverError]] = set()
+        # With the Idempotency-Key of each, and whose it is.
+        self._under_way: dict[asyncio.Task[RegisteredTask | ReceiverError], tuple[str, str | None]] = {}
         self._submitters = {
             provider: Submitter(account.api, account.dialect, account.gate, account.timing, app_id=None)
             for provider, account in accounts.items()
@@ -55,14 +56,19 @@ class Submissions:
         Cancelling it does not take anything back.
 
         Raises:
-            ReceiverError: as `Inbox.register`; `provider-refused` or `provider-unreachable` where no task was made.
+            ReceiverError: as `Inbox.register`; `provider-refused` or `provider-unreachable` where no task was made;
+                `idempotency-in-flight` also where the first caller has hung up.
         """
+        if idempotency_key is not None and (owner, idempotency_key) in self._under_way.values():
+            raise ReceiverError(
+                "idempotency-in-flight", "Idempotency-Key: the provider has not answered yet", retry_after_seconds=1
+            )
         account = self._account(registration)
         submitting = self.owner.create_task(
             self._submit(account, registration, owner, idempotency_key), name="submission"
         )
-        self._under_way.add(submitting)
-        submitting.add_done_callback(self._under_way.discard)
+        self._under_way[submitting] = (owner, idempotency_key)
+        submitting.add_done_callback(self._under_way.pop)
         await asyncio.wait([submitting])
         if submitting.cancelled():
             raise ReceiverError("shutting-down", "the task may have been submitted; ask for it by its Idempotency-Key")

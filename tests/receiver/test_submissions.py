@@ -223,16 +223,20 @@ async def test_the_key_may_be_named(tmp_path: Path) -> None:
 
 
 async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:
-    """What was begun is carried out, and can be asked for by its Idempotency-Key."""
+    """What was begun is carried out, and can be asked for by its Idempotency-Key; until then it is in flight."""
+    slow = {**IMAGE, "sandbox": {"sync": True, "latencySeconds": 1.0}}
     async with submitting(tmp_path / "receiver.db") as (api, sandbox):
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(submit(api, key="order-7"))
+            asking = group.create_task(submit(api, key="order-7", task=slow))
             await eventually(lambda: sandbox.stats.create_task_calls == 1)
             asking.cancel()
-        await eventually(lambda: sandbox.stats.tasks_made == 1)
-        await asyncio.sleep(0.2)
-        again = await submit(api, key="order-7")
+        early = await submit(api, key="order-7", task=slow)
+        async with asyncio.timeout(10):
+            while (again := await submit(api, key="order-7", task=slow)).status == 409:
+                await asyncio.sleep(0.1)
         task = await ended(api, again.json["ref"])
         made = sandbox.stats.tasks_made
 
+    assert (early.status, early.json["type"].rpartition(":")[2]) == (409, "idempotency-in-flight")
+    assert early.headers["Retry-After"] == "1"
     assert (made, task["status"]) == (1, "ready")
