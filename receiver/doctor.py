@@ -148,10 +148,12 @@ def _access(facts: Facts) -> Iterator[Finding]:
 
 
 def _refused(tasks: RecentTasks, period: str) -> Iterator[Finding]:
+    """Of all callbacks that are kept: those on standing URLs are no answer to a task that waited for one."""
+    callbacks = sum(tasks.verdicts.values())
     for verdict, count in tasks.refused.items():
         text = f"{tasks.provider}: {count} callbacks of the last {period} were refused as {verdict}"
         todo = f"see callback-receiver explain for one of its tasks; {_WHAT_TO_DO[verdict]}"
-        yield Finding("refused", count > tasks.answered * _MANY_REFUSED, text, todo)
+        yield Finding("refused", count > callbacks * _MANY_REFUSED, text, todo)
 
 
 def _callbacks(tasks: RecentTasks, period: str) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ def number_lines(facts: Facts) -> Iterator[str]:
 def _values(tasks: RecentTasks) -> dict[str, Any]:
     latency, most = tasks.latency, tasks.most_polls
     return {
-        "answers": tasks.answered,
+        "answersWithUrl": tasks.answered,
         "lostCallbacks": tasks.lost,
         "lateCallbacks": tasks.late,
         "duplicates": tasks.verdicts.get("duplicate", 0),
@@ -67,13 +67,13 @@ def _values(tasks: RecentTasks) -> dict[str, Any]:
 
 
 def _line(numbers: dict[str, Any]) -> str:
-    answers, lost, latency = numbers["answers"], numbers["lostCallbacks"], numbers["callbackLatency"]
+    answers, lost, latency = numbers["answersWithUrl"], numbers["lostCallbacks"], numbers["callbackLatency"]
     share = f" ({lost / answers:.0%})" if lost else ""
     refused = ", ".join(f"{count} {verdict}" for verdict, count in numbers["refused"].items())
     allowed = "" if numbers["pollsAllowed"] is None else f" of {numbers['pollsAllowed']} allowed"
     parts = [
-        f"{answers} answers",
-        f"{lost} by a poll alone{share}",
+        f"{numbers['ended']} tasks ended",
+        f"of {answers} answers with a callback URL {lost} by a poll alone{share}",
         f"{numbers['lateCallbacks']} late",
         f"{numbers['duplicates']} duplicates",
         f"refused: {refused or 'none'}",

@@ -38,7 +38,7 @@ async def test_the_numbers_are_those_of_metrics(tmp_path: Path) -> None:
 
     hour = told["providers"]["capsolver"]["hour"]
     assert told["providers"]["capsolver"]["day"] == hour
-    assert hour["answers"] == 12 + 2
+    assert hour["answersWithUrl"] == 12 + 2
     assert (
         hour["lostCallbacks"] == counted["polled_answers_total/capsolver"] - counted["late_callbacks_total/capsolver"]
     )
@@ -114,6 +114,30 @@ async def test_the_address_of_the_numbers_is_asked_without_a_key(tmp_path: Path)
     assert facts.counted == Counted({}, "")
 
 
+async def test_the_key_that_may_is_taken_among_several(tmp_path: Path) -> None:
+    """Wherever it stands."""
+    async with running_receiver(tmp_path / "receiver.db", api_keys=f"{KEY}:read, {API_KEYS}") as api:
+        port = int(api.url.rpartition(":")[2])
+        settings = Settings(
+            database=tmp_path / "receiver.db", api_keys=f"{KEY}:read, {API_KEYS}", port=port, _env_file=None
+        )
+        facts = await examined(settings, now=time.time_ns() // 1000)
+
+    assert facts.counted == Counted({}, "")
+
+
+async def test_a_program_that_is_no_receiver_is_not_given_the_key(tmp_path: Path) -> None:
+    """Another one listens on the port, and would answer; it does not say that it is ready."""
+    async with running_store(tmp_path / "receiver.db"):
+        pass
+    async with answering(b"") as address:
+        port = int(address.rpartition(":")[2])
+        settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=port, _env_file=None)
+        facts = await examined(settings, now=NOW)
+
+    assert facts.counted == Counted(None, "no receiver answers that it is ready")
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff", b"<html>", b"up 1\n", b"# TYPE a counter\na_total{ 1"])
 async def test_what_is_no_receiver_is_not_believed(tmp_path: Path, body: bytes) -> None:
     """Any bytes give numbers or a reason."""
@@ -138,8 +162,7 @@ async def test_the_command_prints_its_numbers(tmp_path: Path) -> None:
         values = await run_command(tmp_path, "doctor", "--json", **here)
 
     assert (
-        "\ncapsolver: 0 tasks wait, no poll overdue; stale answers: 0\n  last hour  12 answers, 10 by a poll"
-        in lines.out
+        "\ncapsolver: 0 tasks wait, no poll overdue; stale answers: 0\n  last hour  12 tasks ended, of 12 " in lines.out
     )
     assert "refused: 1 unreadable, polls: 48 of 1440 allowed" in lines.out
     assert json.loads(values.out)["providers"]["capsolver"]["hour"]["lostCallbacks"] == 10

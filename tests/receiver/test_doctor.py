@@ -126,15 +126,26 @@ def test_what_to_do_is_said_of_each_verdict(verdict: str, todo: str) -> None:
     assert todo in found.todo
 
 
+def test_refusals_are_weighed_against_all_callbacks() -> None:
+    """On standing URLs there are callbacks, but no answers that a task waited for."""
+    standing = RecentTasks("capsolver", ended=500, verdicts={"accepted": 500, "unreadable": 1})
+
+    (found,) = judge(replace(WELL, day=(standing,)))
+
+    assert (found.about, found.is_wrong) == ("refused", False)
+
+
 def test_the_numbers_of_a_provider_stand_in_three_lines() -> None:
     """Those of its hour and of its day below what is so now."""
     lost = replace(refused(3, "unreadable"), polled=31)
-    rest = "refused: 3 unreadable, polls: 40 of 12000 allowed, callbacks after 8.2 s, 95 % within 21.5 s"
+    none = "of 0 answers with a callback URL 0 by a poll alone, 0 late, 0 duplicates, refused: none, polls: 0"
+    some = "of 100 answers with a callback URL 30 by a poll alone (30%), 1 late, 6 duplicates, refused: 3 unreadable"
+    rest = "polls: 40 of 12000 allowed, callbacks after 8.2 s, 95 % within 21.5 s"
 
     assert list(number_lines(replace(WELL, hour=(), day=(lost,)))) == [
         "capsolver: 3 tasks wait, no poll overdue; stale answers: 2",
-        "  last hour  0 answers, 0 by a poll alone, 0 late, 0 duplicates, refused: none, polls: 0",
-        f"  last day   100 answers, 30 by a poll alone (30%), 1 late, 6 duplicates, {rest}",
+        f"  last hour  0 tasks ended, {none}",
+        f"  last day   100 tasks ended, {some}, {rest}",
     ]
 
 
@@ -151,7 +162,7 @@ def test_numbers_that_are_not_known_are_null() -> None:
     assert told["staleAnswersUnknown"] == "no receiver answers that it is ready"
     assert (capsolver["waiting"], capsolver["oldestOverdueSeconds"], capsolver["staleAnswers"]) == (3, 90, None)
     assert capsolver["hour"] == {
-        "answers": 100,
+        "answersWithUrl": 100,
         "lostCallbacks": 1,
         "lateCallbacks": 1,
         "duplicates": 0,
