@@ -12,6 +12,7 @@ import pytest
 from receiver.doctor import judge
 from receiver.examining import examined
 from receiver.records import SECOND
+from receiver.registrations import Expire
 from receiver.settings import Settings
 from tests.faults.commands import KEY, SECRET, run_command
 from tests.receiver.storage.stores import NOW, a_registration, running_store
@@ -84,6 +85,19 @@ async def test_lost_late_and_refused_callbacks_are_read_from_the_database(tmp_pa
     assert "capsolver: 10 of 12 answers in the last hour were brought by a poll alone: their callbacks got lost" in says
     assert "capsolver: 2 of 12 answers in the last day were polled before their callback came" in says
     assert "capsolver: 1 callbacks of the last hour were refused as unreadable" in says
+
+
+@pytest.mark.parametrize(("has_url", "missed"), [(True, ["signature"]), (False, [])])
+async def test_a_secret_is_missed_where_callbacks_may_come(tmp_path: Path, has_url: bool, missed: list[str]) -> None:
+    """A provider that signs, whose tasks are only polled, calls nobody back."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(7, provider="hardcaptcha", has_url=has_url))
+        await store.write(Expire(now=NOW + 300 * SECOND, limit=1))
+    settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
+
+    findings = judge(await examined(settings, now=NOW))
+
+    assert [finding.about for finding in findings if finding.about == "signature"] == missed
 
 
 @pytest.mark.parametrize(

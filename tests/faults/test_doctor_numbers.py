@@ -54,6 +54,7 @@ async def test_the_numbers_are_those_of_metrics(tmp_path: Path) -> None:
         counted["polls_allowed_total/capsolver"],
     )
     assert told["providers"]["onecaptcha"]["staleAnswers"] == counted["stale_answers_total/onecaptcha"] == 2
+    assert told["providers"]["onecaptcha"]["hour"]["lostCallbacks"] == 0
     assert told["providers"]["capsolver"]["staleAnswers"] == 0
     assert told["staleAnswersUnknown"] is None
 
@@ -66,7 +67,9 @@ async def test_an_unreadable_delivery_on_a_standing_url_is_among_the_refused(tmp
         settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
 
         facts = await examined(settings, now=time.time_ns() // 1000)
+        later = await examined(settings, now=2**62)
 
+    assert number_values(later)["providers"] == {}
     assert number_values(facts)["providers"]["hardcaptcha"]["day"]["refused"] == {"unreadable": 1}
     assert "hardcaptcha: 1 callbacks of the last day were refused as unreadable" in [
         found.says for found in judge(facts)
