@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from receiver.records import SECOND, RecentTasks, WaitingTasks
 
-__all__ = ["Answered", "Facts", "Finding", "judge"]
+__all__ = ["Answered", "Counted", "Facts", "Finding", "judge"]
 
 _LARGE_WAL_BYTES = 256 * 1024 * 1024
 _LITTLE_SPACE_BYTES = 512 * 1024 * 1024
@@ -17,6 +17,15 @@ _ENOUGH_TASKS = 10
 _MANY_LOST = 0.05
 _MANY_LATE = 0.1
 _MANY_REFUSED = 0.01
+# Most tasks end long before; some that no provider solves use up all theirs, on a healthy receiver too.
+_MANY_NEARLY_OUT = 0.05
+# Who looks at an old task gets an old answer, which is in order now and then; each look counts.
+_MANY_STALE = 0.1
+_WHAT_TO_DO = {
+    "mismatched": "give each createTask a callbackUrl of its own: what came there was for another task",
+    "badSignature": "compare the provider's secret with RECEIVER_CALLBACK_SECRETS; is it right, somebody forges",
+    "unreadable": "correct the provider in RECEIVER_PROVIDERS_FILE, restart, then callback-receiver redeliver",
+}
 _PERIODS = (("hour", 3600), ("day", 24 * 3600))
 
 
@@ -38,12 +47,25 @@ class Answered:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a running receiver counted since it started: stale answers and outcomes, by provider; None: `reason`."""
+
+    by_provider: Mapping[str, tuple[int, int]] | None
+    reason: str
+
+    def stale(self, provider: str) -> int | None:
+        """How many of its answers were stale when they were taken; None: not known."""
+        return None if self.by_provider is None else self.by_provider.get(provider, (0, 0))[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was read. `ready` is `/readyz` of this machine, `callback` a check of a callback URL; None: not asked.
 
     `hour` and `day` are what became of the tasks that were registered in that time. `signs` are providers that sign
-    their callbacks and are used here; `scopes` is what any key may do, None without keys.
+    their callbacks and are used here; `scopes` is what any key may do, None without keys. `counted` is what the
+    running receiver tells.
     """
 
     now: int
@@ -61,7 +83,8 @@ class Facts:
     secrets: frozenset[str] = frozenset()
     waiting: Sequence[WaitingTasks] = ()
     hour: Sequence[RecentTasks] = ()
-    day: Sequence[RecentTasks] = field(default=())
+    day: Sequence[RecentTasks] = ()
+    counted: Counted = Counted(None, "nobody was asked")
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -69,8 +92,8 @@ def judge(facts: Facts) -> list[Finding]:
     found = [*_store(facts), *_reachability(facts), *_access(facts)]
     for (period, _), recent in zip(_PERIODS, (facts.hour, facts.day), strict=True):
         for tasks in recent:
-            found += _callbacks(tasks, period)
-    found += _overdue(facts)
+            found += [*_refused(tasks, period), *_callbacks(tasks, period), *_polls(tasks, period)]
+    found += [*_overdue(facts), *_stale(facts)]
     return sorted(found, key=lambda finding: not finding.is_wrong)
 
 
@@ -124,22 +147,45 @@ def _access(facts: Facts) -> Iterator[Finding]:
         yield Finding("signature", True, text, f'add "{provider}" to RECEIVER_CALLBACK_SECRETS')
 
 
+def _refused(tasks: RecentTasks, period: str) -> Iterator[Finding]:
+    """Of all callbacks that are kept: those on standing URLs are no answer to a task that waited for one."""
+    callbacks = sum(tasks.verdicts.values())
+    for verdict, count in tasks.refused.items():
+        text = f"{tasks.provider}: {count} callbacks of the last {period} were refused as {verdict}"
+        todo = f"see callback-receiver explain for one of its tasks; {_WHAT_TO_DO[verdict]}"
+        yield Finding("refused", count > callbacks * _MANY_REFUSED, text, todo)
+
+
 def _callbacks(tasks: RecentTasks, period: str) -> Iterator[Finding]:
     """A poll that came first is a lost callback, unless the callback came afterwards."""
-    if tasks.refused:
-        text = f"{tasks.provider}: {tasks.refused} callbacks of the last {period} were refused"
-        todo = "see callback-receiver explain for one of its tasks; the dialect or the secret may be wrong"
-        yield Finding("refused", tasks.refused > tasks.ended * _MANY_REFUSED, text, todo)
-    if tasks.ended < _ENOUGH_TASKS:
+    if tasks.answered < _ENOUGH_TASKS:
         return
-    lost = tasks.polled - tasks.late
-    of_all = f"of {tasks.ended} answers in the last {period}"
-    if lost > tasks.ended * _MANY_LOST:
+    lost = tasks.lost
+    of_all = f"of {tasks.answered} answers in the last {period}"
+    if lost > tasks.answered * _MANY_LOST:
         text = f"{tasks.provider}: {lost} {of_all} were brought by a poll alone: their callbacks got lost"
         yield Finding("lost", True, text, "check that the provider can reach RECEIVER_PUBLIC_URL")
-    if tasks.late > tasks.ended * _MANY_LATE:
+    if tasks.late > tasks.answered * _MANY_LATE:
         text = f"{tasks.provider}: {tasks.late} {of_all} were polled before their callback came"
         yield Finding("late", False, text, "raise firstAfterCallbackSeconds of the provider in RECEIVER_PROVIDERS_FILE")
+
+
+def _polls(tasks: RecentTasks, period: str) -> Iterator[Finding]:
+    if tasks.ended >= _ENOUGH_TASKS and tasks.nearly_out > tasks.ended * _MANY_NEARLY_OUT:
+        text = (
+            f"{tasks.provider}: {tasks.nearly_out} of {tasks.ended} tasks that ended in the last {period} had used "
+            f"nearly all {tasks.most_polls} polls that one is allowed; without a callback, nothing asks after the last"
+        )
+        todo = "raise intervalSeconds of the provider in RECEIVER_PROVIDERS_FILE, and see why callbacks do not come"
+        yield Finding("polls", False, text, todo)
+
+
+def _stale(facts: Facts) -> Iterator[Finding]:
+    for provider, (stale, outcomes) in sorted((facts.counted.by_provider or {}).items()):
+        if outcomes >= _ENOUGH_TASKS and stale > outcomes * _MANY_STALE:
+            text = f"{provider}: {stale} answers were stale when taken, of {outcomes} since the receiver started"
+            todo = "wait for answers (?wait=, a stream) rather than look later; in Python, solve(task, fresh_for=…)"
+            yield Finding("stale", False, text, todo)
 
 
 def _overdue(facts: Facts) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ __all__ = [
     "History",
     "Horizon",
     "KeptBody",
+    "Latency",
     "Outcome",
     "Page",
     "PollRecord",
@@ -53,6 +55,7 @@ POLLS_KEPT = 14
 CUT_OFF = "cut off"
 """What is kept of a poll whose process was killed, or held up for longer than its lease: nobody knows what it said."""
 
+_REFUSED = ("mismatched", "badSignature", "unreadable")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -274,18 +277,45 @@ class Page:
     more: bool
 
 
-class RecentTasks(NamedTuple):
-    """What became of a provider's tasks that had a callback URL.
+class Latency(NamedTuple):
+    """How long so many callbacks took, in seconds: `median`, and `p95`, which 95 % of them did not exceed."""
 
-    How many ended by an answer, how many of those by a poll before which nothing had come, for how many of those the
-    callback came afterwards; and how many kept callbacks were refused.
+    callbacks: int
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecentTasks:
+    """What became of a provider's tasks of some time.
+
+    Of those with a callback URL (`with_url`): how many got an answer (`answered`), how many of those by a poll before
+    which nothing had come (`polled`), for how many of those the callback came afterwards (`late`). Of all: how many
+    ended, the polls of those, how many of them used up nearly all that a task may have (`most_polls`, None: no limit
+    is known); the deliveries that are kept, by verdict; how long callbacks took, None where there are none.
     """
 
     provider: str
-    ended: int
-    polled: int
-    late: int
-    refused: int
+    with_url: int = 0
+    answered: int = 0
+    polled: int = 0
+    late: int = 0
+    ended: int = 0
+    polls: int = 0
+    nearly_out: int = 0
+    most_polls: int | None = None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    latency: Latency | None = None
+
+    @property
+    def lost(self) -> int:
+        """How many answers a poll alone brought: their callbacks never came."""
+        return self.polled - self.late
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """The deliveries that were refused, by verdict."""
+        return {verdict: self.verdicts[verdict] for verdict in _REFUSED if verdict in self.verdicts}
 
 
 class WaitingTasks(NamedTuple):

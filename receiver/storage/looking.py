@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from receiver.storage import statements as sql
 from receiver.storage.history import read_history, read_waiting
 from receiver.storage.opening import connect_to_look, schema_version
 from receiver.storage.reader import read_task
+from receiver.storage.recent import read_recent
 from receiver.storage.rows import standing_url_from, task_from
 
 __all__ = ["Look", "look", "look_up_task", "opened_to_look"]
@@ -80,14 +81,17 @@ def look_up_task(
         connection.execute("ROLLBACK")
 
 
-def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int) -> Look:
-    """What is judged of the whole database; of very many tasks, only of the newest."""
+def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_polls: Mapping[str, int]) -> Look:
+    """What is judged of the whole database; of very many tasks, only of the newest.
+
+    `most_polls`: how often a task of a provider may be polled, where that is known.
+    """
     run = connection.execute
     newest = run(sql.SELECT_NEWEST).fetchone()
     waiting = tuple(read_waiting(connection))
-    hour, day = (tuple(RecentTasks(*row) for row in run(sql.SELECT_RECENT, (since,))) for since in (hour_ago, day_ago))
+    hour, day = (read_recent(connection, since, most_polls) for since in (hour_ago, day_ago))
     standing = {url.provider for url in map(standing_url_from, run(sql.SELECT_STANDING_URLS)) if url.revoked_at is None}
-    used = {tasks.provider for tasks in waiting} | {tasks.provider for tasks in day} | standing
+    used = {tasks.provider for tasks in waiting} | {tasks.provider for tasks in day if tasks.with_url} | standing
     return Look(
         newest_task=None if newest is None else newest[0],
         waiting=waiting,

@@ -1,4 +1,4 @@
-"""Every SQL statement of the SQLite store but those of retention, one comment each.
+"""Every SQL statement of the SQLite store but those of retention and of what is recent, one comment each.
 
 Parameters are bound, never written into the text.
 """
@@ -237,23 +237,6 @@ SELECT_WAITING = (
 
 # When the newest task was made.
 SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM task)"
-# What became of the tasks since a moment, by provider, among the newest 20,000; slots of deliveries as in `rows`.
-SELECT_RECENT = """
-    SELECT provider, count(source), coalesce(sum(polled), 0), coalesce(sum(polled AND late), 0),
-        coalesce(sum(refused), 0)
-    FROM (
-        SELECT task.provider AS provider, task.created_at AS created_at,
-            CASE WHEN log.source IN ('callback', 'poll') THEN log.source END AS source,
-            log.source = 'poll' AND task.hinted_at IS NULL AS polled,
-            EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
-                AND delivery.verdict IN ('late', 'disagreed')) AS late,
-            (SELECT count(*) FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
-                AND delivery.verdict IN ('mismatched', 'badSignature', 'unreadable')) AS refused
-        FROM task LEFT JOIN log ON log.position = task.position
-        WHERE task.id > (SELECT coalesce(max(id), 0) - 20000 FROM task) AND task.has_url = 1
-    )
-    WHERE created_at >= ? GROUP BY provider
-"""
 
 _TASK_VALUES = ", ".join("?" * len(TASK_COLUMNS.split(", ")))
 # A new task, with the id that the batch gave it.

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from receiver.doctor import judge
 from receiver.examining import examined
 from receiver.records import SECOND
+from receiver.registrations import Expire
 from receiver.settings import Settings
 from tests.faults.commands import KEY, SECRET, run_command
 from tests.receiver.storage.stores import NOW, a_registration, running_store
@@ -61,7 +63,7 @@ async def test_a_callback_url_is_asked_and_not_told(tmp_path: Path) -> None:
         _env_file=None,
     )
 
-    findings = await examined(settings, now=0)
+    findings = judge(await examined(settings, now=0))
 
     (found,) = [finding for finding in findings if finding.about == "publicUrl"]
     assert found.says.startswith("a callback URL below http://receiver.invalid answers from here: ")
@@ -75,14 +77,27 @@ async def test_lost_late_and_refused_callbacks_are_read_from_the_database(tmp_pa
         port = int(api.url.rpartition(":")[2])
         settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=port, _env_file=None)
 
-        findings = await examined(settings, now=2**62)
-        lately = await examined(settings, now=time.time_ns() // 1000)
+        findings = judge(await examined(settings, now=2**62))
+        lately = judge(await examined(settings, now=time.time_ns() // 1000))
 
     assert not [finding for finding in findings if finding.about in ("lost", "late", "refused")]
     says = [finding.says for finding in lately if finding.about in ("lost", "late", "refused")]
     assert "capsolver: 10 of 12 answers in the last hour were brought by a poll alone: their callbacks got lost" in says
     assert "capsolver: 2 of 12 answers in the last day were polled before their callback came" in says
-    assert "capsolver: 1 callbacks of the last hour were refused" in says
+    assert "capsolver: 1 callbacks of the last hour were refused as unreadable" in says
+
+
+@pytest.mark.parametrize(("has_url", "missed"), [(True, ["signature"]), (False, [])])
+async def test_a_secret_is_missed_where_callbacks_may_come(tmp_path: Path, has_url: bool, missed: list[str]) -> None:
+    """A provider that signs, whose tasks are only polled, calls nobody back."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(7, provider="hardcaptcha", has_url=has_url))
+        await store.write(Expire(now=NOW + 300 * SECOND, limit=1))
+    settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
+
+    findings = judge(await examined(settings, now=NOW))
+
+    assert [finding.about for finding in findings if finding.about == "signature"] == missed
 
 
 @pytest.mark.parametrize(
@@ -105,7 +120,7 @@ async def test_a_task_that_the_receiver_polls_in_time_is_not_overdue(
         await store.write(a_registration(7, **{**due, **fields}))
     settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
 
-    findings = await examined(settings, now=NOW)
+    findings = judge(await examined(settings, now=NOW))
 
     assert [finding.says.partition("; ")[2] for finding in findings if finding.about == "overdue"] == overdue
 
@@ -113,8 +128,9 @@ async def test_a_task_that_the_receiver_polls_in_time_is_not_overdue(
 async def twelve_polled(api: Api) -> None:
     """Tasks with callback URLs whose answers are reported; to the first two the callback comes, to one twice."""
     tasks = [await api.register() for _ in range(12)]
+    report = {"source": "poll", "answer": READY, "polls": 4}
     for task in tasks:
-        await api.send("PUT", f"/v1/tasks/{task['ref']}/outcome", json={"source": "poll", "answer": READY})
+        await api.send("PUT", f"/v1/tasks/{task['ref']}/outcome", json=report)
     for task in tasks[:2]:
         await api.call_back(task["callbackUrl"])
     await api.send("POST", tasks[0]["callbackUrl"], key=None, data=b"<html>")

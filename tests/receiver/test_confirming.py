@@ -15,8 +15,10 @@ from structlog.testing import capture_logs
 
 from receiver import deliveries
 from receiver.app import new_ref
+from receiver.doctor import judge
 from receiver.errors import CannotStartError
 from receiver.examining import examined
+from receiver.numbers import number_values
 from receiver.records import SECOND
 from receiver.schedule import ENOUGH
 from receiver.settings import Settings
@@ -81,8 +83,10 @@ async def test_callbacks_that_were_confirmed_are_not_counted_as_lost(tmp_path: P
             await api.call_back(registered["callbackUrl"], taskId=name)
         counted = await asked(api)
         settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, _env_file=None)
-        findings = await examined(settings, now=time.time_ns() // 1000)
+        facts = await examined(settings, now=time.time_ns() // 1000)
 
+    findings, hour = judge(facts), number_values(facts)["providers"]["capsolver"]["hour"]
+    assert hour["callbackLatency"]["callbacks"] == 12
     assert counted["outcomes_total/capsolver/poll/ready"] == counted["callback_latency_seconds_count/capsolver"] == 12
     assert counted.get("polled_answers_total/capsolver", 0) == counted.get("late_callbacks_total/capsolver", 0) == 0
     assert not [finding for finding in findings if finding.about in ("lost", "late")]

@@ -1,0 +1,96 @@
+"""What became of the tasks of a recent time, by provider, among the newest 20,000: never the whole table."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from receiver.records import SECOND, Latency, RecentTasks
+
+__all__ = ["SELECT_LATENCIES", "SELECT_RECENT", "SELECT_VERDICTS", "read_recent"]
+
+_NEWEST = "task.id > (SELECT coalesce(max(id), 0) - 20000 FROM task) AND task.created_at >= :since"
+
+# What became of the tasks since a moment, by provider; slots of deliveries as in `rows`. Only those with a URL of their
+# own can lose a callback. Where a task may have few polls, it is in order that all are used if they brought something.
+SELECT_RECENT = f"""
+    WITH plan AS MATERIALIZED (SELECT key AS provider, value AS most FROM json_each(:most_polls))
+    SELECT provider, sum(has_url), sum(answered AND has_url), sum(polled), sum(late),
+        sum(ended), sum(CASE WHEN ended THEN polls ELSE 0 END), sum(nearly_out)
+    FROM (
+        SELECT task.provider AS provider, task.has_url AS has_url, task.polls AS polls, most,
+            coalesce(log.source IN ('callback', 'poll'), 0) AS answered,
+            log.source IS NOT NULL AS ended,
+            coalesce(log.source IS NOT NULL AND task.polls * 10 >= most * 9
+                AND (most >= 10 OR log.source NOT IN ('callback', 'poll')), 0) AS nearly_out,
+            coalesce(task.has_url AND log.source = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
+            CASE WHEN task.deliveries > 0 AND task.has_url AND log.source = 'poll' AND task.hinted_at IS NULL THEN
+                EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+                    AND delivery.verdict IN ('late', 'disagreed'))
+            ELSE 0 END AS late
+        FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
+        WHERE {_NEWEST}
+    )
+    GROUP BY provider
+"""
+# How many deliveries are kept of them, by provider and verdict; and of those on standing URLs without a known task.
+SELECT_VERDICTS = f"""
+    SELECT provider, verdict, count(*) FROM (
+        SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
+        CROSS JOIN delivery ON delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+        WHERE {_NEWEST} AND task.deliveries > 0
+        UNION ALL
+        SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
+        CROSS JOIN standing_url ON standing_url.id = stray.standing_id
+        WHERE stray.id > (SELECT coalesce(max(id), 0) - 20000 FROM stray_delivery) AND stray.received_at >= :since
+    )
+    GROUP BY provider, verdict
+"""
+# From the registration to the callback that ended it, or that a poll confirmed: that came when it was hinted at. A task
+# that a delivery made was not waited for.
+SELECT_LATENCIES = f"""
+    SELECT provider, waited FROM (
+        SELECT task.provider AS provider,
+            CASE WHEN log.trust = 'confirmed' THEN task.hinted_at
+                WHEN log.source = 'callback' THEN log.finished_at END - task.created_at AS waited
+        FROM task JOIN log ON log.position = task.position
+        WHERE {_NEWEST} AND task.created_by IS NOT NULL
+    )
+    WHERE waited IS NOT NULL
+"""
+
+
+def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[str, int]) -> tuple[RecentTasks, ...]:
+    """What became of the tasks since then; `most_polls` are the polls that a task may have, where that is known.
+
+    A provider that has only deliveries on standing URLs is told of, too.
+    """
+    values = {"since": since, "most_polls": json.dumps(dict(most_polls))}
+    verdicts: dict[str, dict[str, int]] = defaultdict(dict)
+    for provider, verdict, count in connection.execute(SELECT_VERDICTS, values):
+        verdicts[provider][verdict] = count
+    waited: dict[str, list[float]] = defaultdict(list)
+    for provider, microseconds in connection.execute(SELECT_LATENCIES, values):
+        waited[provider].append(microseconds / SECOND)
+    tasks = {row[0]: RecentTasks(*row) for row in connection.execute(SELECT_RECENT, values)}
+    return tuple(
+        replace(
+            tasks.get(provider) or RecentTasks(provider),
+            most_polls=most_polls.get(provider),
+            verdicts=verdicts.get(provider, {}),
+            latency=_latency(sorted(waited.get(provider, []))),
+        )
+        for provider in sorted({*tasks, *verdicts})
+    )
+
+
+def _latency(seconds: Sequence[float]) -> Latency | None:
+    """Of latencies that go up."""
+    if not seconds:
+        return None
+    return Latency(len(seconds), statistics.median(seconds), seconds[math.ceil(0.95 * len(seconds)) - 1])

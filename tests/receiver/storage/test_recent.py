@@ -1,0 +1,94 @@
+"""What became of the newest tasks: which of them count, and how their callbacks and polls are told."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from receiver.records import SECOND, Latency, RecentTasks
+from receiver.registrations import Expire
+from receiver.storage.looking import opened_to_look
+from receiver.storage.recent import read_recent
+from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
+
+
+def recent(path: Path, *, since: int = 0, **most_polls: int) -> tuple[RecentTasks, ...]:
+    """What is read of the database."""
+    with opened_to_look(path) as connection:
+        return read_recent(connection, since, most_polls)
+
+
+async def test_latencies_are_those_of_tasks_that_were_registered(tmp_path: Path) -> None:
+    """Twenty callbacks after 1 to 20 seconds; a task that a delivery made was not waited for."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        for number in range(1, 21):
+            await store.write(a_registration(number, created_at=NOW - number * SECOND))
+            await store.write(a_delivery(number))
+        await store.write(a_standing_delivery(99, "x1"))
+
+    (tasks,) = recent(path)
+
+    assert tasks.latency == Latency(20, 10.5, 19.0)
+    assert (tasks.with_url, tasks.answered, tasks.ended) == (20, 20, 21)
+    assert tasks.verdicts == {"accepted": 21}
+
+
+@pytest.mark.parametrize(
+    ("polls", "most_polls", "is_answered", "nearly_out"),
+    [
+        (108, 120, True, 1),
+        (107, 120, True, 0),
+        (3, 3, True, 0),
+        (3, 3, False, 1),
+        (2, 3, False, 0),
+    ],
+)
+async def test_polls_are_nearly_used_up_from_nine_of_ten_on(
+    tmp_path: Path, polls: int, most_polls: int, is_answered: bool, nearly_out: int
+) -> None:
+    """Where a task may have few, only if they brought nothing: using them all is the plan."""
+    path = tmp_path / "receiver.db"
+    end = a_delivery(7) if is_answered else Expire(now=NOW + 300 * SECOND, limit=1)
+    async with running_store(path) as store:
+        await store.write(a_registration(7, polls=polls))
+        await store.write(end)
+        await store.write(a_registration(8, polls=polls))
+
+    (tasks,) = recent(path, capsolver=most_polls)
+    (unlimited,) = recent(path)
+
+    assert (tasks.ended, tasks.polls, tasks.most_polls, tasks.nearly_out) == (1, polls, most_polls, nearly_out)
+    assert (unlimited.polls, unlimited.most_polls, unlimited.nearly_out) == (polls, None, 0)
+
+
+async def test_older_tasks_and_what_came_for_them_do_not_count(tmp_path: Path) -> None:
+    """The time of their registration decides."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(a_registration(1, created_at=NOW - 2))
+        await store.write(a_registration(2, created_at=NOW - 1))
+        for number in (1, 1, 2):
+            await store.write(a_delivery(number))
+
+    (tasks,) = recent(path, since=NOW - 1)
+
+    assert (tasks.answered, tasks.verdicts) == (1, {"accepted": 1})
+    assert tasks.latency == Latency(1, 1 / SECOND, 1 / SECOND)
+
+
+async def test_only_the_newest_twenty_thousand_are_looked_at(tmp_path: Path) -> None:
+    """However many a period has, the look takes no longer."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        for number in (1, 2):
+            await store.write(a_registration(number))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE task SET id = id + 20000 - 1 WHERE ref = ?", (a_ref(2),))
+    connection.close()
+
+    (tasks,) = recent(path)
+
+    assert tasks.with_url == 1
