@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from receiver.records import SECOND, Latency, RecentTasks
+from receiver.records import SECOND, SUBMITTING, Latency, RecentTasks
 
 __all__ = ["SELECT_LATENCIES", "SELECT_RECENT", "SELECT_VERDICTS", "read_recent"]
 
@@ -51,13 +51,15 @@ SELECT_VERDICTS = f"""
     )
     GROUP BY provider, verdict
 """
-# From the registration to the callback that ended it, or that a poll confirmed: that came when it was hinted at. A task
-# that a delivery made was not waited for.
+# From `TaskRecord.counts_from` to the callback that ended it, or that a poll confirmed: that came at the hint. Tasks
+# that a delivery made were not waited for.
 SELECT_LATENCIES = f"""
     SELECT provider, waited FROM (
         SELECT task.provider AS provider,
             CASE WHEN log.trust = 'confirmed' THEN task.hinted_at
-                WHEN log.source = 'callback' THEN log.finished_at END - task.created_at AS waited
+                WHEN log.source = 'callback' THEN log.finished_at END - CASE
+                WHEN task.bound_by = 'create' AND task.bound_at - task.created_at BETWEEN 0 AND {SUBMITTING}
+                THEN task.bound_at ELSE task.created_at END AS waited
         FROM task JOIN log ON log.position = task.position
         WHERE {_NEWEST} AND task.created_by IS NOT NULL
     )

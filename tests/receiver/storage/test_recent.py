@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from receiver.records import SECOND, Latency, RecentTasks
-from receiver.registrations import Expire
+from receiver.registrations import Bind, Expire
 from receiver.storage.looking import opened_to_look
 from receiver.storage.recent import read_recent
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
@@ -34,6 +34,25 @@ async def test_latencies_are_those_of_tasks_that_were_registered(tmp_path: Path)
     assert tasks.latency == Latency(20, 10.5, 19.0)
     assert (tasks.with_url, tasks.answered, tasks.ended) == (20, 20, 21)
     assert tasks.verdicts == {"accepted": 21}
+
+
+@pytest.mark.parametrize(
+    ("bound_after", "seconds"),
+    [(20, 60), (61, 80), (-5, 80)],
+    ids=["stood in line", "bound late", "clock set back"],
+)
+async def test_latencies_count_from_the_answer_of_create_task(tmp_path: Path, bound_after: int, seconds: int) -> None:
+    """Where its time is known: the same as `TaskRecord.counts_from`, of a task that was registered 80 s before."""
+    path, made_at = tmp_path / "receiver.db", NOW - 80 * SECOND
+    async with running_store(path) as store:
+        await store.write(a_registration(1, created_at=made_at))
+        task = await store.write(Bind(ref=a_ref(1), task_id="t-1", now=made_at + bound_after * SECOND))
+        await store.write(a_delivery(1))
+
+    (tasks,) = recent(path)
+
+    assert tasks.latency == Latency(1, seconds, seconds)
+    assert (NOW - task.counts_from) / SECOND == seconds
 
 
 @pytest.mark.parametrize(
