@@ -20,7 +20,10 @@ from typing import Any
 import aiohttp
 
 from client.sandbox import FaultRates, Limits, Sandbox, Settings, expected_solution
+from client.sandbox.counts import Stats
 from receiver.records import CUT_OFF
+from receiver.storage.looking import opened_to_look
+from receiver.storage.recent import read_recent
 from tests.client.support import PNG
 from tests.support import ADMIN, free_port, receiver_process
 
@@ -123,6 +126,7 @@ async def test_all_end_right(tmp_path: Path) -> None:
     assert stats.limits_broken == {}
     assert set(caller.told.values()) <= {1, 2}
     _check_polls(database, stats.get_task_result_calls)
+    _check_callbacks(database, stats, unknown=len(unknown))
     sources = Counter(task["source"] for task in results.values())
     # While the receiver is dead, callbacks are lost besides.
     assert sources["poll"] >= TASKS * 0.2
@@ -161,3 +165,16 @@ def _check_polls(database: Path, calls: int) -> None:
         (cut_off,) = connection.execute("SELECT count(*) FROM poll WHERE said = ?", (CUT_OFF,)).fetchone()
         (left,) = connection.execute("SELECT count(*) FROM task WHERE leased_until IS NOT NULL").fetchone()
     assert calls - left <= counted <= calls + cut_off
+
+
+def _check_callbacks(database: Path, stats: Stats, *, unknown: int) -> None:
+    """What the doctor counts is what the provider did; callbacks that came while the receiver was dead are lost, too.
+
+    One that was stored when the receiver was killed was not answered; a task without an id cannot be polled.
+    """
+    with opened_to_look(database) as connection:
+        (counted,) = read_recent(connection, 0, {})
+    taken = stats.callback_answers.get(200, 0)
+    lost = stats.faults["callback.lost"]
+    assert taken <= sum(counted.verdicts.values()) <= stats.callbacks_sent
+    assert lost - unknown <= counted.lost <= lost + stats.callbacks_sent - taken
