@@ -135,7 +135,8 @@ async def test_a_task_of_capsolution_is_ended_by_the_event_of_the_account(tmp_pa
     assert result.solution == expected_solution("capsolution", TOKEN)
     assert (result.source, result.trust, stats.get_task_result_calls) == ("callback", "signed", 0)
     assert result.poll_after is not None
-    assert (result.poll_after - result.created_at).total_seconds() == plan.first_after_seconds == 5.0
+    # It counts from createTask's answer.
+    assert plan.first_after_seconds <= (result.poll_after - result.created_at).total_seconds() < 8.0
 
 
 @pytest.mark.parametrize(("provider", "task_type", "is_good"), REPORTS)
