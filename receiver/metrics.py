@@ -78,7 +78,9 @@ class Metrics:
         self._commits = counter("commits", "Transactions of the store that were committed.")
         self._commands = counter("commands", "Commands in them.")
         self._waiting = gauge("waiting_tasks", "Tasks without an outcome; of very many, the first to end.", "provider")
-        self._overdue = gauge("oldest_overdue_seconds", "How long ago the oldest pollAfter passed.", "provider")
+        self._overdue = gauge(
+            "oldest_overdue_seconds", "How long ago the first poll was due of those still to be made.", "provider"
+        )
         self._waiters = gauge("waiters", "Requests that wait now.")
         self._streams = gauge("streams", "Websockets and streams of server-sent events that are open.")
         self._queued = gauge("store_queue", "Commands that wait to be stored.")
@@ -123,7 +125,8 @@ class Metrics:
         self._waiting.clear()
         self._overdue.clear()
         for waiting in moment.waiting:
-            overdue = max(0, moment.now - waiting.oldest_poll_after) / SECOND
+            due = moment.now if waiting.oldest_due is None else waiting.oldest_due
+            overdue = max(0, moment.now - due) / SECOND
             self._waiting.labels(waiting.provider).set(waiting.tasks)
             self._overdue.labels(waiting.provider).set(overdue)
         self._waiters.set(moment.waiters)

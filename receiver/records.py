@@ -319,14 +319,13 @@ class RecentTasks:
 
 
 class WaitingTasks(NamedTuple):
-    """How many tasks of a provider have no outcome yet, and the first `pollAfter` of them.
+    """How many tasks of a provider have no outcome yet.
 
     `oldest_due`: when the first poll is due of those still to be made, as far as is known; None: there is none.
     """
 
     provider: str
     tasks: int
-    oldest_poll_after: int
     oldest_due: int | None
 
 

@@ -229,7 +229,7 @@ SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'proces
 # deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL. When a client polls next is not
 # known beyond its first poll; a task without its id is not polled here.
 SELECT_WAITING = (
-    "SELECT provider, count(*), min(poll_after), min(CASE WHEN is_polled_here = 0 THEN poll_after "
+    "SELECT provider, count(*), min(CASE WHEN is_polled_here = 0 THEN poll_after "
     "WHEN task_id IS NOT NULL THEN next_poll_at END) "
     "FROM (SELECT provider, poll_after, is_polled_here, task_id, next_poll_at FROM task "
     "WHERE status = 'processing' AND deadline_at > 0 LIMIT 20000) GROUP BY provider"

@@ -38,7 +38,7 @@ WELL = Facts(
     ready=Answered(200, ""),
     callback=Answered(204, ""),
     scopes=frozenset({"submit", "read", "admin"}),
-    waiting=(WaitingTasks("capsolver", 3, NOW - 500 * SECOND, NOW + 20 * SECOND),),
+    waiting=(WaitingTasks("capsolver", 3, NOW + 20 * SECOND),),
     hour=(RECENT,),
     day=(RECENT,),
     counted=Counted({"capsolver": (2, 100)}, ""),
@@ -86,7 +86,7 @@ def test_where_all_is_well_nothing_is_found() -> None:
             "11 answers were stale when taken, of 100",
         ),
         (
-            {"waiting": (WaitingTasks("capsolver", 3, NOW - 500 * SECOND, NOW - 500 * SECOND),)},
+            {"waiting": (WaitingTasks("capsolver", 3, NOW - 500 * SECOND),)},
             "overdue",
             True,
             "500 s ago",
@@ -152,7 +152,7 @@ def test_the_numbers_of_a_provider_stand_in_three_lines() -> None:
 def test_numbers_that_are_not_known_are_null() -> None:
     """No callback came, no limit of polls is known, and nobody could say which answers were stale; a zero is a zero."""
     bare = replace(RECENT, latency=None, most_polls=None, verdicts={})
-    late = WaitingTasks("capsolver", 3, NOW - 500 * SECOND, NOW - 90 * SECOND)
+    late = WaitingTasks("capsolver", 3, NOW - 90 * SECOND)
 
     told = number_values(
         replace(WELL, hour=(bare,), waiting=(late,), counted=Counted(None, "no receiver answers that it is ready"))

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from client.providers import DIALECTS
 from receiver.errors import CannotStartError
+from receiver.metrics import Metrics, Moment
+from receiver.records import SECOND, WaitingTasks
 from receiver.settings import Settings
 from tests.support import READ_ONLY, Api, eventually, free_port, running_receiver
 
@@ -112,6 +115,25 @@ async def test_a_stale_answer_is_counted_when_it_is_fetched(tmp_path: Path) -> N
 
     assert "stale_answers_total/onecaptcha" not in before
     assert counted["stale_answers_total/onecaptcha"] == 1
+
+
+@pytest.mark.parametrize(("due_in", "overdue"), [(-90, 90), (20, 0), (None, 0)])
+def test_a_task_is_overdue_from_its_next_poll_on(due_in: int | None, overdue: int) -> None:
+    """Not from its first one, which may have been made long ago; without a poll to come nothing is late."""
+    metrics = Metrics(DIALECTS)
+    due = None if due_in is None else (1000 + due_in) * SECOND
+    moment = Moment(
+        waiting=(WaitingTasks("capsolver", 3, due),),
+        waiters=0,
+        streams=0,
+        queued=0,
+        is_failing=False,
+        now=1000 * SECOND,
+    )
+
+    told = numbers(metrics.rendered(moment).decode())
+
+    assert (told["waiting_tasks/capsolver"], told["oldest_overdue_seconds/capsolver"]) == (3, overdue)
 
 
 async def test_the_scope_is_admin(tmp_path: Path) -> None:
