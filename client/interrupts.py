@@ -1,16 +1,26 @@
-"""Commands that wait for long, and are to end at once when the terminal interrupts them."""
+"""Commands that run for long, and are to end at once when the terminal or the system asks them to."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["run_interruptibly"]
+__all__ = ["on_signals", "run_interruptibly"]
 
 Answer = TypeVar("Answer")
+
+
+def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> None:
+    """Has the running loop call this at each of the signals, even if it is about to sleep.
+
+    Where loops take no signal handlers (Windows), Python's own stay.
+    """
+    for number in numbers:
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, call)
 
 
 def run_interruptibly(main: Coroutine[Any, Any, Answer]) -> Answer:
@@ -33,9 +43,7 @@ def run_interruptibly(main: Coroutine[Any, Any, Answer]) -> Answer:
             if task is not None:
                 task.cancel()
 
-        # Where loops take no signal handlers (Windows), asyncio.run does what it can.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(signal.SIGINT, interrupt)
+        on_signals(interrupt, signal.SIGINT)
         return await main
 
     try:

@@ -18,6 +18,7 @@ import structlog
 from aiohttp import web
 
 from client.errors import BadArgumentError, CallbackReceiverError
+from client.interrupts import on_signals
 from client.providers import dialect_named
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.catalog import known_dialects
@@ -129,9 +130,7 @@ async def _serve(settings: Settings) -> None:
     log = structlog.get_logger()
     file_limit = _raise_file_limit()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_signals(stop.set, signal.SIGTERM, signal.SIGINT)
     runner = web.AppRunner(
         create_app(settings),
         logger=server_logger(),

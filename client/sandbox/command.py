@@ -7,13 +7,14 @@ import random
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import fields, replace
 from typing import Any, TypeVar, get_args
 
 import click
 
 from client.errors import BadArgumentError
+from client.interrupts import on_signals
 from client.sandbox.faults import FaultRates
 from client.sandbox.limits import Limits, limits_of
 from client.sandbox.provider import HOST, Sandbox
@@ -182,9 +183,7 @@ def main() -> None:
 
 async def _serve(provider: Sandbox, ready: str, port: int) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_signals(stop.set, signal.SIGTERM, signal.SIGINT)
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(provider)
