@@ -312,6 +312,18 @@ async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, p
     assert 'callback_receiver_own_polls_total{provider="capsolver",what="doubled"} 1.0' in metrics
 
 
+async def test_a_poll_that_a_clock_set_back_put_far_off_is_made_now(tmp_path: Path, provider: Provider) -> None:
+    """Nothing is planned for so far ahead, so the task does not wait until the clock is there again."""
+    database = tmp_path / "receiver.db"
+    registered = await cut_off(database, provider)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE task SET next_poll_at = next_poll_at + 3600000000")
+    async with reconciling(database, provider) as api:
+        task = await ended(api, registered["ref"])
+
+    assert (task["source"], len(provider.asked)) == ("poll", 2)
+
+
 async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, provider: Provider) -> None:
     """A task that one of them asks for is not asked for by the other; both take part."""
     database = tmp_path / "receiver.db"
