@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test lint bench fuzz docs lock clean
+.PHONY: help demo serve test lint bench attacks fuzz docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
 
 bench: $(INSTALLED)  ## figures, side by side in one run
 	$(BIN)/python -m tests.benchmarks
+
+attacks: $(INSTALLED)  ## honest callbacks beside attackers: latencies and memory, in three minutes
+	$(BIN)/python -m tests.faults.attacks
 
 fuzz: $(INSTALLED)  ## changed and made-up messages through every dialect, for two minutes
 	$(BIN)/python -m tests.fuzzing --seconds 120

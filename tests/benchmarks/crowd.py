@@ -50,14 +50,14 @@ async def measure_crowd(folder: Path, wanted: int) -> Crowd:
 
     async with serving("noting receiver", folder / "crowd.db") as server:
         await paced(server.port, [b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"] * 100, per_second=1000)
-        before = kilobytes(server)
+        before = kilobytes(server.process)
         began_at = time.perf_counter()
         roads = ("websocket", "long poll")
         waiting = [waiter_of(roads[number % 2], READ_KEY, [ref], note) for number, ref in enumerate(own)]
         await open_waiters(server.port, waiting)
         await asyncio.sleep(_SETTLE_SECONDS)
         open_seconds = time.perf_counter() - began_at - _SETTLE_SECONDS
-        each = (kilobytes(server) - before) / connections
+        each = (kilobytes(server.process) - before) / connections
         own_tasks = await _burst(server, burst, noted, set(own))
         one_task = await _one_for_all(server, waiting, one, last.request())
         for waiter in waiting:
@@ -101,7 +101,7 @@ async def _one_for_all(server: Server, waiting: Sequence[Waiter], ref: str, call
     return (max(came) - began_at) / 1e9
 
 
-def kilobytes(server: Server) -> int:
-    """How much of the machine's memory the server's process has."""
-    (line,) = [line for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if "VmRSS" in line]
+def kilobytes(process: asyncio.subprocess.Process) -> int:
+    """Return the resident set of the process."""
+    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line]
     return int(line.split()[1])

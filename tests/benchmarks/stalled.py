@@ -65,13 +65,13 @@ async def _measure(database: Path, size: int, stalled: int, results: int) -> Cou
     async with serving("noting receiver", database) as server:
         readers = [Waiter(websocket_request(READ_KEY), lambda *told: came.append(told)) for _ in range(_READERS)]
         await open_waiters(server.port, readers)
-        before = kilobytes(server)
+        before = kilobytes(server.process)
         async with _silent(server.port, stalled), asyncio.timeout(_LIMIT_SECONDS):
             await asyncio.sleep(1)
             await paced(server.port, [_report(number, size) for number in range(results)], per_second=_PER_SECOND[size])
             while len(came) < results * _READERS:
                 await asyncio.sleep(0.05)
-            grown = kilobytes(server) - before
+            grown = kilobytes(server.process) - before
             while (dropped := database.with_suffix(".log").read_text().count("stream.dropped")) < stalled:
                 await asyncio.sleep(0.2)
         commits = await commits_of(server)

@@ -1,0 +1,203 @@
+"""`python -m tests.faults.attacks [--only NAME] [--seconds N] [--json FILE]`: an honest provider beside attackers.
+
+For each attack: a receiver and an attacker, each a process, and ten honest callbacks a second over new connections.
+Printed are the latencies of the honest acknowledgements and the growth of the receiver's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import click
+from rich.console import Console
+
+from tests.benchmarks.crowd import kilobytes
+from tests.benchmarks.goals import table
+from tests.benchmarks.load import percentile
+from tests.faults.attackers import ATTACKS, FINISHED_TASKS, SOLUTION_BYTES
+from tests.support import Api, ReceiverProcess, receiver_process
+
+__all__ = ["Suffered", "run_attack", "start_attacker"]
+
+_PER_SECOND = 10
+_WARM_UP_SECONDS = 2.0
+_ANSWER_SECONDS = 20.0
+_MOST_MS = 500.0
+_MOST_MEGABYTES = 96.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suffered:
+    """Observations of an honest provider during one attack. `statuses` counts its answers, 0 for none at all.
+
+    Latencies are in milliseconds, from the moment at which the callback was due. Memory is the receiver's resident
+    set in megabytes: before the attack, and its growth at the highest point from then until two seconds after it.
+    """
+
+    attack: str
+    callbacks: int
+    statuses: Mapping[str, int]
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    memory_before_mb: float
+    memory_growth_mb: float
+
+    @property
+    def is_harmless(self) -> bool:
+        """True if every callback was acknowledged within 500 ms and memory grew by at most 96 MB."""
+        return (
+            self.statuses == {"200": self.callbacks}
+            and self.max_ms <= _MOST_MS
+            and self.memory_growth_mb <= _MOST_MEGABYTES
+        )
+
+
+async def run_attack(name: str, folder: Path, *, seconds: float) -> Suffered:
+    """Return the observations of `seconds` of this attack on a new receiver, whose database lies in `folder`."""
+    async with receiver_process(folder / "receiver.db", port=0) as receiver, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(
+            # A provider opens a connection for each callback.
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        )
+        honest = _Honest(Api(receiver.url, session))
+        await honest.prepare(round(_PER_SECOND * (2 * _WARM_UP_SECONDS + seconds)) + 1)
+        await honest.call_back(_WARM_UP_SECONDS)
+        before = kilobytes(receiver.process)
+        honest.forget()
+        watch = _MemoryWatch(receiver)
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch.run())
+            attacker = await start_attacker(name, receiver.url, seconds)
+            try:
+                await honest.call_back(seconds)
+            finally:
+                if attacker.returncode is None:
+                    attacker.terminate()
+                code = await attacker.wait()
+            await honest.call_back(_WARM_UP_SECONDS)
+            watching.cancel()
+        if code not in (0, -signal.SIGTERM):
+            raise RuntimeError(f"the attacker ended with {code}")
+        return Suffered(
+            attack=name,
+            callbacks=len(honest.latencies),
+            statuses=dict(honest.statuses),
+            p50_ms=percentile(honest.latencies, 50) * 1000,
+            p99_ms=percentile(honest.latencies, 99) * 1000,
+            max_ms=max(honest.latencies) * 1000,
+            memory_before_mb=before / 1024,
+            memory_growth_mb=(watch.most - before) / 1024,
+        )
+
+
+class _Honest:
+    """A provider that delivers the answers of registered tasks at a fixed rate, however slow the answers are."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._urls: list[str] = []
+        self.latencies: list[float] = []
+        self.statuses: Counter[str] = Counter()
+
+    async def prepare(self, tasks: int) -> None:
+        """Register the tasks, and finish a few more with large solutions."""
+        self._urls = [await self._new_url() for _ in range(tasks)]
+        solution = {"text": "x" * SOLUTION_BYTES}
+        for _ in range(FINISHED_TASKS):
+            await self._api.call_back(await self._new_url(), solution=solution)
+
+    def forget(self) -> None:
+        """Drop the observations so far."""
+        self.latencies.clear()
+        self.statuses.clear()
+
+    async def call_back(self, seconds: float) -> None:
+        """Deliver ten answers a second for so long, and wait for the acknowledgements."""
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number in range(round(seconds * _PER_SECOND)):
+                due = started + number / _PER_SECOND
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                group.create_task(self._deliver(self._urls.pop(), due))
+
+    async def _new_url(self) -> str:
+        # The receiver took a free port, which its public URL does not name.
+        registered = await self._api.register()
+        return f"{self._api.url}{urlsplit(registered['callbackUrl']).path}"
+
+    async def _deliver(self, url: str, due: float) -> None:
+        status = 0
+        with suppress(OSError, aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                status = (await self._api.call_back(url)).status
+        self.latencies.append(time.perf_counter() - due)
+        self.statuses[str(status)] += 1
+
+
+class _MemoryWatch:
+    """The highest resident set of the receiver in kilobytes, looked at ten times a second."""
+
+    def __init__(self, receiver: ReceiverProcess) -> None:
+        self._receiver = receiver
+        self.most = 0
+
+    async def run(self) -> None:
+        """Watch until it is cancelled."""
+        while True:
+            self.most = max(self.most, kilobytes(self._receiver.process))
+            await asyncio.sleep(0.1)
+
+
+async def start_attacker(name: str, url: str, seconds: float) -> asyncio.subprocess.Process:
+    """Start the process that attacks the receiver at `url` for so long."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.faults.attackers", name, url, str(seconds), stdin=asyncio.subprocess.DEVNULL
+    )
+
+
+@click.command()
+@click.option("--only", type=click.Choice(list(ATTACKS)), help="Run this attack alone.")
+@click.option("--seconds", type=click.FloatRange(1, 60), default=9.0, show_default=True, help="Length of each attack.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write all figures to this file.")
+def main(*, only: str | None, seconds: float, json_file: Path | None) -> None:
+    """Attack a receiver and print what an honest provider notices. Exit with 1 if an attack does harm."""
+    suffered = asyncio.run(_run_all([only] if only else list(ATTACKS), seconds))
+    console = Console(width=120)
+    shown = table(
+        f"ten honest callbacks a second under {seconds:g} s of attack", "answers", "p50 ms", "p99 ms", "max ms", "+ MB"
+    )
+    for each in suffered:
+        shown.add_row(
+            each.attack,
+            ", ".join(f"{status}: {count}" for status, count in sorted(each.statuses.items())),
+            *(f"{value:.1f}" for value in (each.p50_ms, each.p99_ms, each.max_ms, each.memory_growth_mb)),
+        )
+    console.print(shown)
+    if json_file is not None:
+        json_file.write_text(json.dumps([asdict(each) for each in suffered], indent=2) + "\n")
+    sys.exit(0 if all(each.is_harmless for each in suffered) else 1)
+
+
+async def _run_all(names: Sequence[str], seconds: float) -> Sequence[Suffered]:
+    suffered = []
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="attack-") as folder:
+            suffered.append(await run_attack(name, Path(folder), seconds=seconds))
+    return suffered
+
+
+if __name__ == "__main__":
+    main()
