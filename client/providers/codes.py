@@ -1,13 +1,14 @@
 """Error codes of the createTask family and what to do about each (PROVIDERS.md 6.2).
 
 Errors are told apart by code, never by number: numbers are not portable between providers (PROVIDERS.md 6.1).
-The reaction is inferred unless a comment says that a provider documents it.
+The reaction is inferred unless a comment says that a provider documents it. The published list of each provider, with
+its page, the class and the pause of each code, stands in `tests/client/providers/published_codes.toml`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from client.providers.readings import Failed, Pending, Reaction, Refused, Unknown
@@ -43,6 +44,7 @@ def _each(names: str, code: Code) -> dict[str, Code]:
 _WAITING = Code(Reaction.WAIT, "state")
 _ASKED_TOO_OFTEN = Code(Reaction.WAIT, "request")
 _BUSY = Code(Reaction.SLOW, "request", 5.0)
+_BAN = Code(Reaction.SLOW, "request", 300.0, is_ban=True)
 _DEAD = Code(Reaction.AGAIN)
 _OTHER_PARAMETERS = Code(Reaction.CHANGE)
 _BAD_TASK = Code(Reaction.STOP)
@@ -52,12 +54,16 @@ _KEY = Code(Reaction.STOP, "key")
 
 FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
     {
-        # 2captcha v1 and CapMonster document these as "still working"; the spelling is theirs.
-        **_each("CAPCHA_NOT_READY CAPTCHA_NOT_READY", _WAITING),
+        # 2captcha v1, CapMonster and capsolution document these as "still working"; the spelling is theirs.
+        **_each("CAPCHA_NOT_READY CAPTCHA_NOT_READY ERROR_TASK_NOT_READY", _WAITING),
         # The question was refused, the task goes on (EZ-Captcha, CapMonster).
         **_each("ERROR_REQUEST_LIMIT ERROR_REQUEST_BANNED ERROR_TOO_MUCH_REQUESTS", _ASKED_TOO_OFTEN),
         **_each("ERROR_RATE_LIMIT ERROR_INTERNAL_SERVER_ERROR ERROR_THREADS_MAXIMUM ERROR_NO_SLOT_AVAILABLE", _BUSY),
         **_each("ERROR_SERVICE_UNAVALIABLE ERROR_SERVICE_UNAVAILABLE ERROR_SERVICE_NOT_AVAILABLE", _BUSY),
+        # CaptchaAI, capsolution, EZ-Captcha: a fault of the server. YesCaptcha: no free server.
+        **_each("ERROR_SERVER_ERROR ERROR_INTERNAL ERROR_SERVICE_TIMEOUT ERROR_NO_SLOT_AVAILABLE_BLOCK", _BUSY),
+        # anti-captcha: every worker is filtered out by reports. Whether that ends the task is not said.
+        "ERROR_ALL_WORKERS_FILTERED": _BUSY,
         # 2captcha v1 documents these pauses (PROVIDERS.md 3.6).
         "MAX_USER_TURN": Code(Reaction.SLOW, "request", 10.0),
         "ERROR: 1001": Code(Reaction.SLOW, "request", 600.0),
@@ -65,13 +71,19 @@ FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
         "ERROR: 1003": Code(Reaction.SLOW, "request", 30.0),
         "ERROR: 1004": Code(Reaction.SLOW, "request", 600.0),
         "ERROR: 1005": Code(Reaction.SLOW, "request", 300.0),
+        # Every number means that a limit on requests was exceeded: the longest pause of those that are documented.
+        "ERROR:*": Code(Reaction.SLOW, "request", 600.0),
+        # 2captcha v1 and CaptchaAI: too many wrong keys; documented to last five minutes.
+        "IP_BANNED": _BAN,
         # CapSolver documents that this block lifts by itself after five minutes.
         "ERROR_KEY_TEMP_BLOCKED": Code(Reaction.SLOW, "key", 300.0),
         # CapSolver: 30 minutes; the caller decides whether that is worth a wait.
-        "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 1800.0, is_ban=True),
+        "ERROR_IP_BANNED": replace(_BAN, pause_seconds=1800.0),
         **_each("ERROR_IP_BLOCKED ERROR_IP_BLOCKED_5MIN", Code(Reaction.SLOW, "request", 300.0)),
         **_each("ERROR_CAPTCHA_UNSOLVABLE ERROR_TASK_TIMEOUT ERROR_BAD_DUPLICATES ERROR_RECAPTCHA_TIMEOUT", _DEAD),
         **_each("ERROR_FAILED_LOADING_WIDGET ERROR_UNKNOWN_QUESTION ERROR_SETTLEMENT_FAILED", _DEAD),
+        # anti-captcha: a worker canceled the task.
+        "ERROR_TASK_CANCELED": _DEAD,
         **_each("ERROR_TOKEN_EXPIRED ERROR_INCORRECT_SESSION_DATA ERROR_WRONG_USERAGENT", _OTHER_PARAMETERS),
         **_each("ERROR_PROXY_CONNECT_REFUSED ERROR_PROXY_CONNECT_TIMEOUT ERROR_PROXY_READ_TIMEOUT", _OTHER_PARAMETERS),
         **_each("ERROR_PROXY_BANNED ERROR_PROXY_TRANSPARENT ERROR_PROXY_NOT_AUTHORISED", _OTHER_PARAMETERS),
@@ -79,20 +91,22 @@ FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
         **_each(
             "ERROR_PROXY_MISSING ERROR_PROXY_FORMAT ERROR_BAD_PROXY ERROR_REQUEST_PROXY_MISSING", _OTHER_PARAMETERS
         ),
-        **_each("PROXY_CONNECTION_FAILED ERR_PROXY_CONNECTION_FAILED", _OTHER_PARAMETERS),
+        **_each("ERROR_PROXY_CONNECTION_FAILED PROXY_CONNECTION_FAILED ERR_PROXY_CONNECTION_FAILED", _OTHER_PARAMETERS),
         **_each("ERROR_RECAPTCHA_INVALID_SITEKEY ERROR_RECAPTCHA_INVALID_DOMAIN", _OTHER_PARAMETERS),
         **_each(
             "ERROR_RECAPTCHA_OLD_BROWSER ERROR_INVISIBLE_RECAPTCHA ERROR_FUNCAPTCHA_NOT_ALLOWED", _OTHER_PARAMETERS
         ),
+        **_each("ERROR_VISIBLE_RECAPTCHA ERROR_TEMPLATE_NOT_FOUND ERROR_SITEKEY", _OTHER_PARAMETERS),
         **_each("ERROR_ZERO_CAPTCHA_FILESIZE ERROR_TOO_BIG_CAPTCHA_FILESIZE ERROR_INVALID_IMAGE", _OTHER_PARAMETERS),
         **_each("ERROR_IMAGE_TYPE_NOT_SUPPORTED ERROR_PARSE_IMAGE_FAIL ERROR_WRONG_FILE_EXTENSION", _OTHER_PARAMETERS),
-        **_each("ERROR_UPLOAD ERROR_CAPTCHAIMAGE_BLOCKED TOO_MANY_BAD_IMAGES", _OTHER_PARAMETERS),
+        **_each("ERROR_UPLOAD ERROR_CAPTCHAIMAGE_BLOCKED TOO_MANY_BAD_IMAGES ERROR_EMPTY_CAPTCHA", _OTHER_PARAMETERS),
         **_each("ERROR_BAD_IMGINSTRUCTIONS ERROR_PAGEURL ERROR_GOOGLEKEY ERROR_WRONG_GOOGLEKEY", _OTHER_PARAMETERS),
         **_each("ERROR_BAD_TOKEN_OR_PAGEURL ERROR_BAD_PARAMETERS ERROR_EMPTY_COMMENT", _OTHER_PARAMETERS),
-        "ERROR_EMPTY_ACTION": _OTHER_PARAMETERS,
         **_each("ERROR_INVALID_TASK_DATA ERROR_INVALID_TASK ERROR_TASK_ABSENT ERROR_TASK_NOT_SUPPORTED", _BAD_TASK),
         **_each("ERROR_TASK_TYPE_* ERROR_FACTORY_*", _BAD_TASK),
         **_each("ERROR_BAD_REQUEST ERROR_REQUIRED_FIELDS ERROR_NO_SUCH_METHOD", _BAD_REQUEST),
+        # 2captcha v1, uCaptcha: the question lacks its parameter "action"; of the task it says nothing.
+        "ERROR_EMPTY_ACTION": _BAD_REQUEST,
         **_each("ERROR_REQUEST_PARAMETERS ERROR_CONTENT_TYPE_ERROR ERROR_REQUEST_METHOD", _BAD_REQUEST),
         **_each("ERROR_PAGE_NOT_FOUND ERROR_WEBSITE_NOT_ALLOWED ERROR_NOT_FOUND ERROR_IP_ADDRES", _BAD_REQUEST),
         **_each("ERROR_IP_NOT_ALLOWED ERROR_DOMAIN_NOT_ALLOWED ERROR_ACCOUNT_SUSPENDED", _BAD_REQUEST),
@@ -100,7 +114,11 @@ FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
         **_each("REPORT_NOT_RECORDED ERROR_DUPLICATE_REPORT", _BAD_REQUEST),
         **_each("ERROR_TASKID_INVALID ERROR_TASK_NOT_EXIST ERROR_WRONG_ID_FORMAT", _UNKNOWN_ID),
         **_each("ERROR_NO_SUCH_CAPCHA_ID ERROR_WRONG_CAPTCHA_ID", _UNKNOWN_ID),
+        # capsolution; anti-captcha, for reports; CapMonster.
+        **_each("ERROR_TASK_NOT_FOUND ERROR_NO_SUCH_CAPTCHA_ID WRONG_CAPTCHA_ID", _UNKNOWN_ID),
         **_each("ERROR_KEY_DOES_NOT_EXIST ERROR_KEY_DENIED_ACCESS ERROR_KEY_NOT_AVAILABLE ERROR_WRONG_USER_KEY", _KEY),
+        # EZ-Captcha: only its support lifts that.
+        "ERROR_KEY_BANNED": _KEY,
         "ERROR_ZERO_BALANCE": Code(Reaction.STOP, "balance"),
     }
 )

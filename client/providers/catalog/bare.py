@@ -132,6 +132,7 @@ TWOCAPTCHAV1 = V1Dialect(
             "documented",
             "https://2captcha.com/2captcha-api",
         ),
+        Fact("IP_BANNED", "lifted after 5 minutes", "documented", "https://2captcha.com/2captcha-api"),
         Fact("reports", "reportgood, reportbad", "documented", "https://2captcha.com/2captcha-api"),
         *_BOTH,
     ),
@@ -150,6 +151,14 @@ UCAPTCHA = JsonDialect(
         interval_seconds=5.0,
         max_polls=60,
         window_seconds=300.0,
+    ),
+    # Names of its own, without the prefix (https://ucaptcha.net/docs/api/error-codes).
+    codes=MappingProxyType(
+        {
+            **FAMILY_CODES,
+            "TASK_NOT_SUPPORTED": Code(Reaction.STOP),
+            "NO_PROVIDERS_AVAILABLE": Code(Reaction.SLOW, "request", 5.0),
+        }
     ),
     reports=(ReportRule(name="feedbackTask", is_good=True), ReportRule(name="feedbackTask", is_good=False)),
     facts=(
@@ -178,6 +187,12 @@ UCAPTCHA = JsonDialect(
             "documented",
             "https://ucaptcha.net/docs/api/callbacks",
         ),
+        Fact(
+            "error codes",
+            "some without the prefix ERROR_; under HTTP 4xx",
+            "documented",
+            "https://ucaptcha.net/docs/api/error-codes",
+        ),
         Fact("solution", "how code becomes one is not shown: polled", "unknown", "not found in what it publishes"),
         Fact(
             "feedbackTask",
@@ -193,8 +208,17 @@ CAPTCHAAI = V1Dialect(
     base_url="https://ocr.captchaai.com",
     callback=CallbackRule(methods=frozenset({"GET"}), shape="code"),
     polls=replace(_POLLS, first_after_callback_seconds=45.0),
-    # Here it says that no thread is free (PROVIDERS.md 3.7).
-    codes=MappingProxyType({**FAMILY_CODES, "ERROR_ZERO_BALANCE": Code(Reaction.SLOW, "request", 5.0)}),
+    codes=MappingProxyType(
+        {
+            **FAMILY_CODES,
+            # Here it says that no thread is free (PROVIDERS.md 3.7).
+            "ERROR_ZERO_BALANCE": Code(Reaction.SLOW, "request", 5.0),
+            # Both documented: again after 10 s (https://docs.captchaai.com/pages/err_handling).
+            **dict.fromkeys(
+                ("ERROR_SERVER_ERROR", "ERROR_INTERNAL_SERVER_ERROR"), Code(Reaction.SLOW, "request", 10.0)
+            ),
+        }
+    ),
     facts=(
         Fact(
             "requests",
@@ -204,6 +228,12 @@ CAPTCHAAI = V1Dialect(
         ),
         Fact("endpoint", "https://ocr.captchaai.com", "observed", "clients that others wrote"),
         Fact("ERROR_ZERO_BALANCE", "no free thread", "documented", "https://docs.captchaai.com/api/api-error-handling"),
+        Fact(
+            "errors",
+            "IP_BANNED lasts 5 minutes; after a server error again in 10 s",
+            "documented",
+            "https://docs.captchaai.com/pages/err_handling",
+        ),
         Fact(
             "callback",
             "GET with id and code, not signed",

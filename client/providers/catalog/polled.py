@@ -101,8 +101,16 @@ EZCAPTCHA = JsonDialect(
         window_seconds=300.0,
     ),
     key_limits=KeyLimits(errors=Rate(30, 60.0)),
-    # Polls are banned for a minute, createTask for three: asked again each minute, it is within the tries of a task.
-    codes=MappingProxyType({**FAMILY_CODES, "ERROR_REQUEST_BANNED": Code(Reaction.SLOW, "request", 60.0)}),
+    codes=MappingProxyType(
+        {
+            **FAMILY_CODES,
+            # Polls are banned for a minute, createTask for three: asked again each minute, it is within the tries of
+            # a task.
+            "ERROR_REQUEST_BANNED": Code(Reaction.SLOW, "request", 60.0),
+            # Documented: ten minutes (the page of its error codes, 7045258 in ezcaptcha.atlassian.net).
+            "ERROR_IP_BANNED": Code(Reaction.SLOW, "request", 600.0, is_ban=True),
+        }
+    ),
     answer_life_seconds=120.0,
     facts=(
         Fact(
@@ -118,6 +126,13 @@ EZCAPTCHA = JsonDialect(
             "30 errors about key or balance in a minute: createTask for 3 minutes, getTaskResult for 1",
             "observed",
             "EZXLabs/ezcapsolver-rs",
+        ),
+        Fact(
+            "ERROR_IP_BANNED",
+            "10 minutes, after many errors",
+            "documented",
+            "https://ezcaptcha.atlassian.net/wiki/pages/diffpagesbyversion.action"
+            "?originalVersion=3&pageId=7045258&revisedVersion=6",
         ),
         Fact(
             "answer",
