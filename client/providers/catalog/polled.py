@@ -154,6 +154,8 @@ EZCAPTCHASYNC = replace(
     provider="ezcaptchasync",
     base_url="https://sync.ez-captcha.com",
     create_seconds=190.0,
+    # Here createTask is the whole task: whether one that timed out is charged is not known, so it is not sent again.
+    codes=MappingProxyType({**EZCAPTCHA.codes, "ERROR_SERVICE_TIMEOUT": Code(Reaction.AGAIN)}),
     facts=(
         Fact(
             "requests",
