@@ -23,6 +23,8 @@ __all__ = ["V1Wire", "as_asked", "as_text", "fields_of_in", "fields_of_res", "te
 _PLUMBING = frozenset({"key", "method", "json", "pingback", "soft_id"})
 _CODES = {
     "ERROR_BAD_REQUEST": "ERROR_BAD_PARAMETERS",
+    # Documented without the prefix (https://2captcha.com/2captcha-api).
+    "ERROR_IP_BANNED": "IP_BANNED",
     "ERROR_INVALID_TASK_DATA": "ERROR_BAD_PARAMETERS",
     "ERROR_RATE_LIMIT": "ERROR_NO_SLOT_AVAILABLE",
     "ERROR_TASKID_INVALID": "ERROR_WRONG_CAPTCHA_ID",
