@@ -79,8 +79,13 @@ class ResultsGapError(CallbackReceiverError):
 class ProviderUnreachableError(CallbackReceiverError):
     """The provider did not answer, or not with a message of its dialect (5xx, HTML, cut connection).
 
-    Raised at submit when it is unknown whether a task was made; nothing is submitted again.
+    Raised at submit when it is unknown whether a task was made, and when an HTTP status (3xx, 4xx) says that none was;
+    the text says which. Nothing is submitted again. `status` is the HTTP status, None where none came.
     """
+
+    def __init__(self, text: str = "", status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class ProviderRefusedError(CallbackReceiverError):
