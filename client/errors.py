@@ -156,7 +156,9 @@ class TaskFailedError(CallbackReceiverError):
     def __init__(self, task: Task) -> None:
         said = f" ({task.error_description})" if task.error_description else ""
         name = f"task {task.task_id or task.ref}".rstrip()
-        super().__init__(f"{task.provider} {name} failed: {task.error_code}{said}: {self.advice}")
+        is_unlisted = task.is_provisional and task.source == "poll"
+        advice = "no list says what this code means; ask the provider" if is_unlisted else self.advice
+        super().__init__(f"{task.provider} {name} failed: {task.error_code}{said}: {advice}")
         self.task = task
 
 

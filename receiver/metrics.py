@@ -187,7 +187,9 @@ class Metrics:
 
 def _is_polled(task: TaskRecord) -> bool:
     """Whether a poll alone brought the answer, though a callback was awaited: none had come that asked for the poll."""
-    return task.outcome is not None and task.outcome.source == "poll" and task.has_url and task.hinted_at is None
+    outcome = task.outcome
+    is_answer = outcome is not None and outcome.source == "poll" and not outcome.is_provisional
+    return is_answer and task.has_url and task.hinted_at is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,7 +237,8 @@ class FinishPoll:
 
     def _next(self, task: TaskRecord, row: UnlistedRow | None) -> int | None:
         """When the task is to be polled again; None: never, as things are. In a `row` the waits are doubled."""
-        if task.outcome is not None and not task.is_disputed and not task.outcome.is_provisional:
+        if task.outcome is not None and not task.is_disputed:
+            # An outcome of ours is asked about once more where a hint comes, and no more than that.
             return None
         if self.rules.max_polls is not None and task.polls >= self.rules.max_polls:
             return None

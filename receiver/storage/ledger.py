@@ -252,6 +252,7 @@ class SqliteLedger:
         rows: list[Any] = []
         for statement, at in (
             (sql.SELECT_DUE_DISPUTES, now),
+            (sql.SELECT_DUE_AGAIN, now),
             (sql.SELECT_DUE, now),
             (sql.SELECT_DUE_BEYOND, now + reach),
         ):

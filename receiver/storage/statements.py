@@ -192,8 +192,13 @@ MIGRATIONS = (
     CREATE INDEX shape_by_last_seen ON shape (provider, last_seen);
     """,
     "ALTER TABLE task ADD COLUMN bound_at INTEGER",
-    # How long a row of answers with one unlisted code is, as of each poll; and how often which codes came.
+    # How long a row of answers with one unlisted code is, as of each poll; and how often which codes came. From here
+    # on, what has failed is polled where a hint asks for it.
     """
+    UPDATE task SET next_poll_at = NULL WHERE status = 'failed' AND is_disputed = 0;
+    CREATE INDEX task_by_second_look ON task (provider, next_poll_at)
+        WHERE status = 'failed' AND is_disputed = 0 AND is_polled_here = 1 AND task_id IS NOT NULL
+        AND next_poll_at IS NOT NULL;
     ALTER TABLE poll ADD COLUMN unlisted_code TEXT;
     ALTER TABLE poll ADD COLUMN unlisted_times INTEGER;
     ALTER TABLE poll ADD COLUMN unlisted_since INTEGER;
@@ -335,6 +340,12 @@ SELECT_DUE_DISPUTES = (
     "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
     "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
 )
+# The same for those whose outcome is ours, of which a hint came afterwards.
+SELECT_DUE_AGAIN = (
+    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'failed' AND task.is_disputed = 0 AND task.is_polled_here = 1 "
+    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
+    "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
+)
 # When the first and the last of them are due.
 SELECT_NEXT_DUE = """
     SELECT min(at), max(at) FROM (
@@ -346,6 +357,10 @@ SELECT_NEXT_DUE = """
         UNION ALL
         SELECT min(next_poll_at) FROM task
         WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        UNION ALL
+        SELECT min(next_poll_at) FROM task
+        WHERE status = 'failed' AND is_disputed = 0 AND is_polled_here = 1 AND task_id IS NOT NULL
+        AND next_poll_at IS NOT NULL AND provider = :provider
     )
 """
 # A stretch of the unfinished tasks, in the order of their deadlines; the parameters: deadline, deadline, row, limit.

@@ -55,6 +55,7 @@ async def test_a_callback_with_an_unlisted_code_is_final(tmp_path: Path) -> None
 async def test_a_reported_one_is_provisional(tmp_path: Path, *, is_late: bool) -> None:
     """A client says that the provider says so again and again; a callback or another report replaces it."""
     outcome = {"source": "poll", "answer": ODD}
+    polled = 'callback_receiver_polled_answers_total{provider="capsolver"} '
     async with running_receiver(tmp_path / "receiver.db") as api:
         if is_late:
             ref = (await api.register(taskId="t-1", outcome=outcome))["ref"]
@@ -62,10 +63,16 @@ async def test_a_reported_one_is_provisional(tmp_path: Path, *, is_late: bool) -
         else:
             ref = (await api.register())["ref"]
             task = (await api.send("PUT", f"/v1/tasks/{ref}/outcome", json={**outcome, "taskId": "t-1"})).json["task"]
+        metrics = (await api.send("GET", "/metrics")).body.decode()
+        with opened_to_look(tmp_path / "receiver.db") as connection:
+            (recent,) = look(connection, hour_ago=0, day_ago=0, most_polls={}).day
         answer = await api.send("PUT", f"/v1/tasks/{ref}/outcome", json={"source": "poll", "answer": READY})
         times = await counted(api)
 
     assert (task["status"], task["errorCode"], task["trust"]) == ("failed", CODE, "provisional")
+    # No answer came, so no callback of one got lost.
+    assert [line for line in metrics.splitlines() if line.startswith(polled) and line != f"{polled}0.0"] == []
+    assert (recent.answered, recent.lost, recent.ended) == (0, 0, 1)
     assert (answer.json["verdict"], answer.json["task"]["status"]) == ("accepted", "ready")
     assert (answer.json["task"]["supersedes"], times) == (task["cursor"], 1.0)
 

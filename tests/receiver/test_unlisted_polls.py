@@ -10,6 +10,7 @@ import pytest
 
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.decisions import Origin
+from receiver.deliveries import HintTask
 from receiver.polling import PolledTask
 from receiver.records import CUT_OFF, SECOND, TaskRecord
 from receiver.registrations import Answered, Expire, Report, ReportedTask
@@ -183,3 +184,23 @@ async def test_a_callback_that_is_held_back_is_not_overtaken(clocked: Clocked) -
     last = await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
 
     assert (last.verdict, last.task.outcome, last.task.held_until) == ("notFinal", None, BEGAN + 300 * SECOND)
+
+
+async def test_a_hint_afterwards_brings_one_more_poll(clocked: Clocked) -> None:
+    """A callback of which a poll brings more (a bare code) would get lost otherwise; also after a deadline of ours."""
+    task = await clocked.task()
+    failed = await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
+    overdue = await clocked.task(deadline_at=BEGAN + 60 * SECOND, next_poll_at=BEGAN + 300 * SECOND)
+    await clocked.store.write(Expire(now=BEGAN + 61 * SECOND, limit=10))
+    assert await clocked.take(62) == []
+    for each in (task, overdue):
+        await clocked.store.write(HintTask(ref=each.ref, now=BEGAN + 63 * SECOND))
+    again, other = await clocked.take(64)
+    answer = await clocked.finish(again, READY, 64)
+    silent = await clocked.finish(other, Pending("processing"), 64)
+
+    assert {again.ref, other.ref} == {task.ref, overdue.ref}
+    assert (answer.verdict, answer.task.outcome is not None and answer.task.outcome.status) == ("accepted", "ready")
+    assert (silent.verdict, silent.task.next_poll_at) == ("notFinal", None)
+    assert failed.task.position is not None
+    assert await clocked.take(200) == []
