@@ -201,10 +201,8 @@ class ProviderApi:
     def _no_answer(
         self, call: Call, status: int, retry_after: float | None, meaning: Meaning
     ) -> ProviderUnreachableError:
-        text = (
-            f"{self._dialect.provider}: {call.name}: HTTP {status} from {self._shown(call)} without an answer of this "
-            "provider"
-        )
+        name = f"{self._dialect.provider}: {call.name}"
+        text = f"{name}: HTTP {status} without an answer of this provider, from {self._shown(call)}"
         if meaning is Meaning.BUSY:
             return ProviderBusyError(text, retry_after, status)
         if meaning is Meaning.NOT_CARRIED_OUT:

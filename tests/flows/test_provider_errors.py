@@ -172,7 +172,10 @@ async def test_a_submission_that_was_not_carried_out_is_told_at_once(tmp_path: P
         record = await api.task(answer.json["ref"])
 
     assert (answer.status, answer.json["type"].rpartition(":")[2]) == (502, "provider-refused")
-    assert f"HTTP {reply.status} from {provider.url}/createTask " in answer.json["detail"]
+    assert (
+        f"HTTP {reply.status} without an answer of this provider, from {provider.url}/createTask:"
+        in answer.json["detail"]
+    )
     assert (again.status, again.json["ref"], len(provider.calls["createTask"])) == (502, answer.json["ref"], 1)
     assert (record["status"], record["errorCode"]) == ("failed", "RECEIVER_NOT_CARRIED_OUT")
     assert KEY not in answer.body.decode()
