@@ -1,4 +1,4 @@
-"""How often each error code came that no list has: counted by name, and logged."""
+"""Counts of the error codes that no list has, by name."""
 
 from __future__ import annotations
 

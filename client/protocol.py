@@ -253,7 +253,7 @@ class Task(_Read):
 
     @property
     def is_provisional(self) -> bool:
-        """Whether its outcome is ours, so that the first one of the provider replaces it."""
+        """True for an outcome of ours, which the first one of the provider replaces."""
         return self.source == "deadline" or self.trust == PROVISIONAL
 
     @model_serializer(mode="wrap")

@@ -34,7 +34,7 @@ class UnlistedRow:
 
     @property
     def intervals(self) -> float:
-        """How many of the provider's intervals to wait until the next poll."""
+        """The wait until the next poll, as a number of the provider's intervals."""
         return min(2.0 ** min(self.times, 8), WIDEST)
 
 

@@ -112,7 +112,7 @@ def _is_local(url: str | None) -> bool:
 
 
 def _is_unlisted(dialects: Mapping[str, Dialect], code: UnlistedCode, now: int) -> bool:
-    """Whether it came lately, and is not declared by now."""
+    """Tell whether the code came lately and is still declared nowhere."""
     dialect = dialects.get(code.provider)
     is_listed = dialect is not None and code_named(dialect.codes, code.code) is not None
     return not is_listed and code.last_seen > now - _UNLISTED_FOR

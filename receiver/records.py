@@ -211,7 +211,7 @@ class PollRecord:
 
 
 class UnlistedCode(NamedTuple):
-    """How often a provider sent a code that no list has, and when first and last."""
+    """The number of times that a provider sent a code on no list, with the first and the last of them."""
 
     provider: str
     code: str

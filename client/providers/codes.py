@@ -118,7 +118,7 @@ def code_named(codes: Mapping[str, Code], name: str) -> Code | None:
 def read_error(
     codes: Mapping[str, Code], error_id: int, error_code: str, error_description: str | None
 ) -> Failed | Pending | Unknown | Refused:
-    """What an error answer means. One with a code on no list is `Failed` with `is_listed` False."""
+    """Return the meaning of an error answer. One with a code on no list is `Failed` with `is_listed` False."""
     error_id = error_id if 0 < error_id <= _LARGEST_ERROR_ID else 1
     code = code_named(codes, error_code)
     if code is None:

@@ -20,7 +20,7 @@ _REQUEST_TIMEOUT = 408
 
 
 class Meaning(Enum):
-    """What a caller can take from an answer."""
+    """The possible meanings of an answer for whoever asked."""
 
     ANSWER = "answer"
     """The body counts, as the dialect reads it."""

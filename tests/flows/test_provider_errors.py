@@ -62,7 +62,7 @@ async def ended(api: Api, ref: str) -> Any:
 
 
 def with_row(database: Path) -> int:
-    """How often in a row the last poll of the one task was answered with an unlisted code."""
+    """Return the number of unlisted codes in a row, as the last poll of the one task left it."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT unlisted_times FROM poll ORDER BY id DESC LIMIT 1").fetchall()
     return (rows[0][0] or 0) if rows else 0
@@ -126,7 +126,7 @@ async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
 
 
 async def test_a_code_that_was_declared_since_is_nothing_to_do(tmp_path: Path) -> None:
-    """What the doctor says to do makes its finding go."""
+    """The finding goes once its advice was followed."""
     declared = f'[capsolver.codes."{ODD}"]\nreaction = "again"\n'
     async with Sandbox("capsolver") as sandbox, receiving(tmp_path, sandbox.url) as api:
         answer = await api.send(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from client import TaskFailedError
 from receiver.observing import Observer
@@ -23,14 +24,14 @@ READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
 
 async def counted(api: RunningReceiver) -> float:
-    """How often the code was counted since the start."""
+    """Return the count of the code since the start."""
     metrics = (await api.send("GET", "/metrics")).body.decode()
     start = f'callback_receiver_unlisted_codes_total{{code="{CODE}",provider="capsolver"}} '
     return sum(float(line.removeprefix(start)) for line in metrics.splitlines() if line.startswith(start))
 
 
 def kept(database: Path) -> dict[tuple[str, str], int]:
-    """How often which code came, as another process reads it."""
+    """Return the counts by provider and code, as another process reads them."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT provider, code, times FROM unlisted_code").fetchall()
     return {(provider, code): times for provider, code, times in rows}
@@ -152,3 +153,25 @@ async def test_codes_that_cannot_be_stored_are_stored_later(tmp_path: Path) -> N
         await observer.save()
 
     assert kept(database)[("capsolver", CODE)] >= 2
+
+
+async def test_why_own_polls_bring_nothing_is_told_once_for_each_reason(tmp_path: Path) -> None:
+    """With status and URL; and again that answers come."""
+    refused, broken, odd = Reply(b"<html>", 403), Reply(b"<html>", 502), Reply(ODD)
+    quick = fast(first_after_seconds=0.05, first_after_callback_seconds=0.05, interval_seconds=0.02)
+    async with scripted_provider(getTaskResult=[refused, refused, broken, broken, odd, Reply(READY)]) as provider:
+        keys: dict[str, Any] = {"provider_keys": {"capsolver": "k"}, "provider_urls": {"capsolver": provider.url}}
+        with capture_logs() as lines:
+            async with running_receiver(tmp_path / "receiver.db", dialects=quick, **keys) as api:
+                ref = (await api.register())["ref"]
+                await api.send("PATCH", f"/v1/tasks/{ref}", json={"taskId": "t-1"})
+                task = (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "20"})).json
+
+    told = [(line["event"], line.get("reason", "")) for line in lines if line["event"].startswith("polls.")]
+    assert (task["status"], [event for event, _ in told]) == (
+        "ready",
+        ["polls.failed", "polls.failed", "polls.answered"],
+    )
+    for (_, reason), status in zip(told, (403, 502), strict=False):
+        assert f"HTTP {status} without an answer of this provider, from {provider.url}/getTaskResult" in reason
+    assert [line["errorCode"] for line in lines if line["event"] == "code.unlisted"] == [CODE]

@@ -30,7 +30,7 @@ async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
 
 
 async def polled(clocked: Clocked, *answers: tuple[float, Reading | None]) -> PolledTask:
-    """What the last of these polls came to: each is taken at its time, and answered at once."""
+    """Take each poll at its time and answer it at once; return what the last one came to."""
     last = None
     for seconds, said in answers:
         (taken,) = await clocked.take(seconds)
@@ -40,7 +40,7 @@ async def polled(clocked: Clocked, *answers: tuple[float, Reading | None]) -> Po
 
 
 async def reported(clocked: Clocked, task: TaskRecord, said: Reading, seconds: float) -> ReportedTask:
-    """What a client's report of a poll comes to."""
+    """Report a poll as a client does."""
     now = BEGAN + round(seconds * SECOND)
     answered = Answered(
         reading=said,

@@ -1,4 +1,4 @@
-"""What an answer means, by its HTTP status and by what stands in it: one table for every request.
+"""The meaning of an answer, by its HTTP status and by what stands in it: one table for every request.
 
 Sources: 2captcha/2captcha-javascript#29 and alperensert/capmonster_python#4 (JSON errors under 500 that pass),
 ZennoLab/capmonstercloud-client-js (500 at getTaskResult means "not yet"), league-account-checker#77 (403, HTML).
