@@ -79,8 +79,13 @@ class ResultsGapError(CallbackReceiverError):
 class ProviderUnreachableError(CallbackReceiverError):
     """The provider did not answer, or not with a message of its dialect (5xx, HTML, cut connection).
 
-    Raised at submit when it is unknown whether a task was made; nothing is submitted again.
+    Raised at submit when it is unknown whether a task was made, and when an HTTP status (3xx, 4xx) says that none was;
+    the text says which. Nothing is submitted again. `status` is the HTTP status, None where none came.
     """
+
+    def __init__(self, text: str = "", status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class ProviderRefusedError(CallbackReceiverError):
@@ -151,7 +156,9 @@ class TaskFailedError(CallbackReceiverError):
     def __init__(self, task: Task) -> None:
         said = f" ({task.error_description})" if task.error_description else ""
         name = f"task {task.task_id or task.ref}".rstrip()
-        super().__init__(f"{task.provider} {name} failed: {task.error_code}{said}: {self.advice}")
+        is_unlisted = task.is_provisional and task.source == "poll"
+        advice = "no list says what this code means; ask the provider" if is_unlisted else self.advice
+        super().__init__(f"{task.provider} {name} failed: {task.error_code}{said}: {advice}")
         self.task = task
 
 

@@ -18,7 +18,7 @@ from client.errors import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN, Source, Task
+from client.protocol import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Source, Task
 from client.providers import Dialect
 from client.providers.codes import Code, code_named
 from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
@@ -103,6 +103,7 @@ class LocalTask:
         return Task(
             **fields,
             status="failed",
+            trust=PROVISIONAL if source == "poll" and isinstance(said, Failed) and not said.is_listed else None,
             error_id=said.error_id,
             error_code=said.error_code,
             error_description=said.error_description,

@@ -67,7 +67,7 @@ class Progress:
         """Takes the outcome, or what else the receiver knows of the task."""
         if task.is_final:
             # While the provider's own answer is on its way to the receiver, an outcome of ours is no news.
-            if self.stage != "concluding" or task.source != "deadline":
+            if self.stage != "concluding" or not task.is_provisional:
                 self.settle(task, heard_by)
             return
         if self.stage == "waiting" and self.task_id is None and task.task_id is not None:
@@ -151,7 +151,7 @@ class Progress:
         """
         self.stage = "concluding"
         won = await self.report(source, answered)
-        if won is None or not won.is_final or won.source == "deadline":
+        if won is None or not won.is_final or won.is_provisional:
             won = self.local().ended(said, source, self.now())
         return won if self.settle(won, "createTask" if source == "submit" else "poll") else None
 

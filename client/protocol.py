@@ -30,9 +30,11 @@ from pydantic_core import to_json
 
 __all__ = [
     "API_KEY_MIN_LENGTH",
+    "NOT_CARRIED_OUT",
     "NOT_SUBMITTED",
     "NO_ANSWER",
     "PROBLEM_PREFIX",
+    "PROVISIONAL",
     "SUBMIT_UNKNOWN",
     "Binding",
     "LogEntry",
@@ -65,12 +67,16 @@ SUBMIT_UNKNOWN = "RECEIVER_SUBMIT_UNKNOWN"
 """`errorCode` of a task whose `taskId` never became known until its `deadlineAt`; provisional."""
 NOT_SUBMITTED = "RECEIVER_NOT_SUBMITTED"
 """The receiver was to submit the task, and the provider could not be reached, or took no tasks then: none was made."""
+NOT_CARRIED_OUT = "RECEIVER_NOT_CARRIED_OUT"
+"""The receiver was to submit the task, and an HTTP status (3xx, 4xx) said that this was not done: none was made."""
 
 API_KEY_MIN_LENGTH = 24
 
 Status = Literal["processing", "ready", "failed"]
 Source = Literal["submit", "callback", "poll", "deadline"]
-Trust = Literal["token", "standing", "signed", "confirmed", "polled", "reported"]
+Trust = Literal["token", "standing", "signed", "confirmed", "polled", "reported", "provisional"]
+PROVISIONAL: Trust = "provisional"
+"""`trust` of an outcome by a poll whose error code is on no list, though it came several times in a row."""
 Verdict = Literal[
     "accepted",
     "duplicate",
@@ -242,8 +248,13 @@ class Task(_Read):
 
     @property
     def is_final(self) -> bool:
-        """Whether it has an outcome; one of source `deadline` may still be replaced, once."""
+        """Whether it has an outcome; a provisional one may still be replaced, once."""
         return self.status != "processing"
+
+    @property
+    def is_provisional(self) -> bool:
+        """True for an outcome of ours, which the first one of the provider replaces."""
+        return self.source == "deadline" or self.trust == PROVISIONAL
 
     @model_serializer(mode="wrap")
     def _without_what_does_not_hold(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """createTask, getTaskResult and getBalance over aiohttp, for any dialect.
 
-JSON is read whatever the content type and the HTTP status: providers of this family send errors under 200, 400, 401 and
-others. What is no answer of the dialect becomes one of three errors, which differ in what may have happened over there.
+JSON is read whatever the content type; the HTTP status and the body together say what it means
+(`client.providers.meaning`). What is no answer becomes one of four errors, which differ in what may have happened over
+there.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from typing import Any, Generic, TypeVar
 import aiohttp
 from yarl import URL
 
+from client.code_counts import UnlistedCodes
 from client.errors import ProviderUnreachableError, UnreadableError
 from client.gate import KeyGate
 from client.providers import Call, Dialect
-from client.providers.codes import REASON_NOT_GIVEN
-from client.providers.readings import Failed, Pending, Reading, Refused, Submitted, TaskId, Unknown
+from client.providers.meaning import Meaning, meaning_of
+from client.providers.readings import Failed, Reading, Refused, Submitted, TaskId, Unknown
 
 __all__ = [
     "Answered",
+    "NotCarriedOutError",
     "NotSentError",
     "ProviderApi",
     "ProviderBusyError",
@@ -39,8 +42,8 @@ _CONNECT_SECONDS = 10.0
 _CREATE_SECONDS = 60.0
 _ASK_SECONDS = 20.0
 _MAX_RETRY_AFTER_SECONDS = 600.0
-_OVERLOADED = (429, 503)
 _SHORTEST_KEY = 16
+_LONGEST_URL = 300
 
 
 class NotSentError(ProviderUnreachableError):
@@ -48,14 +51,21 @@ class NotSentError(ProviderUnreachableError):
 
 
 class ProviderBusyError(ProviderUnreachableError):
-    """The provider answered 429 or 503 without a word of its dialect: it did not take the request.
+    """The answer was 429, 425 or 503 without a word of the dialect: the provider did not take the request.
 
     `retry_after_seconds` is what it asked for, None where it did not say.
     """
 
-    def __init__(self, text: str, retry_after_seconds: float | None) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, retry_after_seconds: float | None, status: int | None = None) -> None:
+        super().__init__(text, status)
         self.retry_after_seconds = retry_after_seconds
+
+
+class NotCarriedOutError(ProviderUnreachableError):
+    """A status says that the request was not carried out, without a word of the dialect; the text names the URL.
+
+    It is a wrong address, a firewall or a redirect, most often: to repeat it at once gives the same.
+    """
 
 
 class UnclearError(ProviderUnreachableError):
@@ -77,7 +87,8 @@ class Answered(Generic[Said]):
 class ProviderApi:
     """One provider with one client key. At most 100 requests are under way at once; the others wait their turn.
 
-    `gate` is told what is under way, and of each answer that is an error.
+    `gate` is told what is under way, and of each answer that is an error; `unlisted` of codes that the dialect does
+    not list.
     """
 
     def __init__(
@@ -87,12 +98,14 @@ class ProviderApi:
         client_key: str,
         base_url: str,
         gate: KeyGate | None = None,
+        unlisted: UnlistedCodes | None = None,
     ) -> None:
         self._session = session
         self._dialect = dialect
         self._client_key = client_key
         self._base_url = base_url.rstrip("/")
         self._gate = gate
+        self._unlisted = unlisted or UnlistedCodes()
         self._room = asyncio.Semaphore(_MAX_CONNECTIONS)
 
     async def create_task(
@@ -101,15 +114,11 @@ class ProviderApi:
         """What createTask answered. Cancelling it leaves open whether a task was made.
 
         Raises:
-            NotSentError, ProviderBusyError: no task was made.
+            NotSentError, NotCarriedOutError, ProviderBusyError: no task was made.
             UnclearError: it is not known whether one was.
         """
         call = self._dialect.create_task(self._client_key, task, callback_url=callback_url, app_id=app_id)
-        answered = await self._ask(call, self._dialect.read_create_task, call.seconds or _CREATE_SECONDS)
-        submitted = answered.said
-        if isinstance(submitted.reading, Pending) and submitted.task_id is None:
-            raise UnclearError(f"{self._dialect.provider}: createTask answered without a taskId and without an error")
-        return answered
+        return await self._ask(call, self._dialect.read_create_task, call.seconds or _CREATE_SECONDS)
 
     async def get_task_result(self, task_id: TaskId, *, seconds: float = _ASK_SECONDS) -> Answered[Reading]:
         """What getTaskResult answered; at most `seconds` are waited for it.
@@ -118,7 +127,8 @@ class ProviderApi:
             ProviderUnreachableError: nothing was learned about the task.
         """
         call = self._dialect.get_task_result(self._client_key, task_id)
-        return await self._ask(call, self._dialect.read_task_result, max(0.0, min(seconds, _ASK_SECONDS)))
+        limit = max(0.0, min(seconds, _ASK_SECONDS))
+        return await self._ask(call, self._dialect.read_task_result, limit, is_poll=True)
 
     async def get_balance(self) -> Answered[float | Reading]:
         """What getBalance answered.
@@ -147,13 +157,15 @@ class ProviderApi:
         """
         return await self._ask(call, read, _ASK_SECONDS)
 
-    async def _ask(self, call: Call, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
+    async def _ask(
+        self, call: Call, read: Callable[[Any], Said], seconds: float, *, is_poll: bool = False
+    ) -> Answered[Said]:
         if self._gate is None:
-            return await self._answered(call, read, seconds)
+            return await self._answered(call, read, seconds, is_poll=is_poll)
         with self._gate.under_way():
             try:
-                answered = await self._answered(call, read, seconds)
-            except (ProviderBusyError, UnclearError):
+                answered = await self._answered(call, read, seconds, is_poll=is_poll)
+            except (NotCarriedOutError, ProviderBusyError, UnclearError):
                 # It may have been an answer, and would then count over there.
                 self._gate.failed()
                 raise
@@ -161,7 +173,9 @@ class ProviderApi:
                 self._gate.failed()
             return answered
 
-    async def _answered(self, call: Call, read: Callable[[Any], Said], seconds: float) -> Answered[Said]:
+    async def _answered(
+        self, call: Call, read: Callable[[Any], Said], seconds: float, *, is_poll: bool
+    ) -> Answered[Said]:
         """The answer. Its limit begins with the request, not in the queue, so that waiting never looks like silence."""
         name = f"{self._dialect.provider}: {call.name}"
         try:
@@ -177,10 +191,29 @@ class ProviderApi:
             answer = self._parse(self._without_key(sent))
             said = read(answer)
         except UnreadableError as error:
-            raise _not_understood(name, status, retry_after) from error
-        if status >= 300 and not _is_answer(said, status):
-            raise _not_understood(name, status, retry_after)
+            raise self._no_answer(call, status, retry_after, meaning_of(status, None, is_poll=is_poll)) from error
+        self._unlisted.note(self._dialect, said)
+        meaning = meaning_of(status, said, is_poll=is_poll)
+        if meaning is not Meaning.ANSWER:
+            raise self._no_answer(call, status, retry_after, meaning)
         return Answered(answer, said, retry_after)
+
+    def _no_answer(
+        self, call: Call, status: int, retry_after: float | None, meaning: Meaning
+    ) -> ProviderUnreachableError:
+        name = f"{self._dialect.provider}: {call.name}"
+        text = f"{name}: HTTP {status} without an answer of this provider, from {self._shown(call)}"
+        if meaning is Meaning.BUSY:
+            return ProviderBusyError(text, retry_after, status)
+        if meaning is Meaning.NOT_CARRIED_OUT:
+            consequence = "it was not carried out; check the URL, and firewalls before it"
+            return NotCarriedOutError(f"{text}: {consequence}", status)
+        return UnclearError(text, status)
+
+    def _shown(self, call: Call) -> str:
+        """The URL of a request without what may be secret: its query, user and password, and the key."""
+        url = URL(f"{self._base_url}{call.path}", encoded=True).with_query(None).with_fragment(None).with_user(None)
+        return self._without_key(str(url).encode()).decode()[:_LONGEST_URL]
 
     async def _send(self, call: Call) -> tuple[int, float | None, bytes]:
         url = URL(f"{self._base_url}{call.path}", encoded=True).extend_query(call.query)
@@ -217,27 +250,8 @@ def open_provider_session() -> aiohttp.ClientSession:
     )
 
 
-def _is_answer(said: object, status: int) -> bool:
-    """Whether a body under an HTTP error is one of the dialect: an object that says nothing, or a balance, is not.
-
-    Nor is an error without a code under 429 or 503: then the status says more than the body (Scrapeless has no codes).
-    """
-    if isinstance(said, Submitted):
-        return said.task_id is not None or _is_answer(said.reading, status)
-    if isinstance(said, Failed | Refused) and said.error_code == REASON_NOT_GIVEN:
-        return status not in _OVERLOADED
-    return not isinstance(said, float) and said != Pending("")
-
-
 def _is_error(said: object) -> bool:
     return isinstance(said.reading if isinstance(said, Submitted) else said, Failed | Refused | Unknown)
-
-
-def _not_understood(name: str, status: int, retry_after: float | None) -> ProviderUnreachableError:
-    text = f"{name}: HTTP {status} without an answer of this provider"
-    if status not in _OVERLOADED:
-        return UnclearError(text)
-    return ProviderBusyError(text, retry_after)
 
 
 def _read_seconds(retry_after: str | None) -> float | None:

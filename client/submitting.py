@@ -72,6 +72,7 @@ class Submitter:
 
         Raises:
             NotSentError, ProviderBusyError: no task was made, and several tries were in vain.
+            NotCarriedOutError: no task was made, and the same request would not make one.
         """
         failures = bans = 0
         # The text of a refusal that names the address; it was the address if the task is taken without it.

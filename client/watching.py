@@ -24,6 +24,7 @@ from client.submitting import Submission
 from client.surroundings import Surroundings
 from client.timeline import Timeline
 from client.timing import backoff_seconds
+from client.unlisted import UnlistedRow, row_after
 from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
 
 __all__ = ["Watch"]
@@ -49,6 +50,8 @@ class Watch:
         self._has_noted_used_up = False
         self._unclear_polls = 0
         self._was_banned = False
+        self._unlisted: UnlistedRow | None = None
+        self._failing_as: tuple[type[ProviderUnreachableError], int | None] | None = None
 
     @property
     def ref(self) -> str | None:
@@ -156,7 +159,7 @@ class Watch:
                 task, callback_url, deadline_at=deadline_at, timeline=self.timeline
             )
         except ProviderUnreachableError as error:
-            progress.fail(partial(ProviderUnreachableError, str(error)))
+            progress.fail(partial(ProviderUnreachableError, str(error), error.status))
             return
         progress.learn(
             expects_callback=submission.has_callback and progress.record.exists, unfinished_at=submission.sent_at
@@ -177,7 +180,9 @@ class Watch:
         if isinstance(answered, UnclearError):
             self.timeline.warning("task.submit_unclear", reason=str(answered))
             if not progress.known.expects_callback:
-                progress.fail(partial(ProviderUnreachableError, f"{answered}; a task may have been made"))
+                progress.fail(
+                    partial(ProviderUnreachableError, f"{answered}; a task may have been made", answered.status)
+                )
             return
         progress.task_id = answered.said.task_id
         match answered.said.reading:
@@ -188,11 +193,11 @@ class Watch:
                 await self._bind()
             case Ready() as said:
                 await progress.conclude("submit", answered, said)
-            case Failed() as said:
+            case Failed(is_listed=True) as said:
                 task = await progress.conclude("submit", answered, said)
                 if task is not None:
                     progress.submit_error = partial(failure_of, task, self._around.dialect.codes)
-            case Refused() | Unknown() as said:
+            case Refused() | Unknown() | Failed() as said:
                 # Settled first: once it is reported, the log tells of it in other words.
                 progress.fail(partial(refusal_of, self._around.dialect.provider, said))
                 await progress.report("submit", answered)
@@ -213,7 +218,9 @@ class Watch:
         if not await self._turn(is_hinted=True):
             return disputed
         answered = await self._ask()
-        if answered is None or not isinstance(answered.said, Ready | Failed):
+        if answered is None:
+            return disputed
+        if not isinstance(answered.said, Ready | Failed) or _is_unlisted(answered.said):
             return disputed
         return await self._progress.report("poll", answered) or disputed
 
@@ -284,15 +291,32 @@ class Watch:
         if answered is None:
             return
         match answered.said:
+            case Failed(is_listed=False) as said:
+                await self._polled_unlisted(answered, said)
             case Ready() | Failed() as said:
                 await progress.conclude("poll", answered, said)
             case Refused() as said:
                 self._poll_refused(said, answered.retry_after_seconds)
             case Pending() | Unknown() as said:
+                self._unlisted = None
                 self._last_answer = answered
                 progress.learn(is_unknown=isinstance(said, Unknown))
             case said:
                 assert_never(said)
+
+    async def _polled_unlisted(self, answered: Answered[Reading], said: Failed) -> None:
+        """Ask again later, or take the code for the outcome, provisionally, where it came often enough."""
+        progress, now = self._progress, self._around.timing.clock()
+        self._unlisted = row_after(self._unlisted, said, now)
+        if self._unlisted is None:
+            return
+        if self._unlisted.is_enough(now):
+            await progress.conclude("poll", answered, said)
+            return
+        not_before = now + self._unlisted.intervals * progress.known.plan.interval_seconds
+        # A poll that the longer wait would move beyond the window is made at the interval.
+        if not_before < progress.known.submitted_at + progress.known.plan.window_seconds:
+            progress.learn(not_before=not_before)
 
     async def _turn(self, *, is_hinted: bool) -> bool:
         """Whether it is this task's turn to be polled; no, where none comes before the window or the task ends."""
@@ -326,12 +350,16 @@ class Watch:
             if isinstance(error, ProviderBusyError):
                 self._around.gate.pause(error.retry_after_seconds or 0.0)
             self._back_off()
-            self.timeline.warning("poll.failed", reason=str(error))
+            # Once for each state: a wrong URL is no news at every poll.
+            failing_as = (type(error), error.status)
+            tell = self.timeline.note if failing_as == self._failing_as else self.timeline.warning
+            self._failing_as = failing_as
+            tell("poll.failed", reason=str(error))
             return None
         finally:
             # The interval counts from the answer: "ask again after 3 s" is what it says.
             progress.learn(last_poll_at=clock())
-        self._unclear_polls = 0
+        self._unclear_polls, self._failing_as = 0, None
         said = answered.said
         self._was_banned = self._was_banned and isinstance(said, Refused)
         if isinstance(said, Pending) and said.state:
@@ -375,3 +403,7 @@ class Watch:
         answered = self._last_answer
         if answered is not None and isinstance(answered.said, Unknown):
             await self._progress.conclude("poll", answered, answered.said)
+
+
+def _is_unlisted(said: Reading) -> bool:
+    return isinstance(said, Failed) and not said.is_listed

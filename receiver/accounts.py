@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from client.code_counts import UnlistedCodes
 from client.errors import BadArgumentError
 from client.gate import KeyGate
 from client.provider_api import ProviderApi, open_provider_session
@@ -60,9 +61,12 @@ def check_accounts(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
 
 
 async def open_accounts(
-    settings: Settings, dialects: Mapping[str, Dialect], stack: AsyncExitStack
+    settings: Settings,
+    dialects: Mapping[str, Dialect],
+    stack: AsyncExitStack,
+    unlisted: UnlistedCodes | None = None,
 ) -> Mapping[str, Account]:
-    """An account for each key of the settings; `stack` closes what is opened."""
+    """An account for each key of the settings; `stack` closes what is opened, `unlisted` is told of unlisted codes."""
     if not settings.provider_keys:
         return {}
     session = await stack.enter_async_context(open_provider_session())
@@ -72,6 +76,6 @@ async def open_accounts(
         dialect, key = dialects[provider], secret.get_secret_value()
         url = settings.provider_urls.get(provider) or dialect.base_url or ""
         gate = KeyGate(dialect.key_limits, timing, provider)
-        api = ProviderApi(session, dialect, key, url, gate)
+        api = ProviderApi(session, dialect, key, url, gate, unlisted)
         accounts[provider] = Account(dialect, key_id_of(key), api, gate, timing)
     return accounts

@@ -12,6 +12,7 @@ from uuid import UUID
 import uuid_utils
 from aiohttp import web
 
+from client.code_counts import UnlistedCodes
 from client.providers import Dialect
 from receiver.accounts import check_accounts, open_accounts
 from receiver.admission import Limits
@@ -93,7 +94,9 @@ def create_app(
             AsyncExitStack() as stack,
             asyncio.TaskGroup() as owner,
         ):
-            accounts = await open_accounts(settings, dialects, stack)
+            context.observer = observer = Observer(store, microseconds_now)
+            unlisted = UnlistedCodes(partial(_count_code, context.metrics, observer))
+            accounts = await open_accounts(settings, dialects, stack, unlisted)
             signing_keys = [*settings.more_signing_keys, *store.signing_keys]
             inbox = Inbox(
                 store,
@@ -103,11 +106,11 @@ def create_app(
                 now=microseconds_now,
                 new_ref=new_ref,
                 accounts=accounts,
+                unlisted=unlisted,
             )
             await inbox.open()
             context.inbox, context.signing_keys = inbox, signing_keys
             context.frames = Frames(inbox.cursor_at)
-            context.observer = observer = Observer(store, microseconds_now)
             owner.create_task(store.run(), name="writer")
             owner.create_task(inbox.relay(), name="relay")
             deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
@@ -182,6 +185,11 @@ def lives_of(settings: Settings) -> Lives:
 def new_ref() -> UUID:
     """A fresh UUIDv7: its order is that of creation, so that indexes grow at one end."""
     return UUID(bytes=uuid_utils.uuid7().bytes)
+
+
+def _count_code(metrics: Metrics, observer: Observer, provider: str, code: str) -> None:
+    metrics.unlisted(provider, code)
+    observer.note_code(provider, code)
 
 
 def _nudge(reconcilers: Iterable[Reconciler]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json, to_json
 
-from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN, Verdict
+from client.protocol import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Verdict
 from client.providers.readings import Failed, Ready, TaskId
 from client.providers.values import same_value, task_id_text
 from receiver.errors import ReceiverError
@@ -31,8 +31,9 @@ class Origin:
 
 
 def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
-    """The outcome that a reading is."""
+    """The outcome that a reading is; of a poll, an error with an unlisted code is a provisional one."""
     life = origin.answer_life_seconds
+    is_provisional = origin.source == "poll" and isinstance(reading, Failed) and not reading.is_listed
     is_ready = isinstance(reading, Ready)
     return Outcome(
         status="ready" if is_ready else "failed",
@@ -41,7 +42,7 @@ def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
         error_code=None if isinstance(reading, Ready) else reading.error_code,
         error_description=None if isinstance(reading, Ready) else reading.error_description,
         source=origin.source,
-        trust=origin.trust,
+        trust=PROVISIONAL if is_provisional else origin.trust,
         finished_at=origin.finished_at,
         valid_until=origin.finished_at + round(life * SECOND) if is_ready and life is not None else None,
     )
@@ -64,8 +65,11 @@ def is_open(task: TaskRecord) -> bool:
 def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:
     """Lets the first outcome of the provider win, and gives the task as it now is.
 
-    A poll or report that says the same as a disputed outcome ends the dispute.
+    A poll or report that says the same as a disputed outcome ends the dispute. A provisional outcome is one only where
+    there is none: it neither replaces nor doubts what is there.
     """
+    if new.is_provisional and task.outcome is not None:
+        return "notFinal", task
     verdict = weigh(task.outcome, new)
     if verdict == "accepted":
         return verdict, ledger.append_outcome(task.evolve(next_poll_at=None, held_until=None), new)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from receiver.records import SECOND, RecentTasks, WaitingTasks
+from client.code_counts import OTHER
+from receiver.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, time_view
 
 __all__ = ["Answered", "Counted", "Facts", "Finding", "judge"]
 
@@ -65,7 +66,7 @@ class Facts:
 
     `hour` and `day` are what became of the tasks that were registered in that time. `signs` are providers that sign
     their callbacks and are used here; `scopes` is what any key may do, None without keys. `counted` is what the
-    running receiver tells.
+    running receiver tells. `unlisted` are error codes that came lately and that no list has.
     """
 
     now: int
@@ -85,6 +86,7 @@ class Facts:
     hour: Sequence[RecentTasks] = ()
     day: Sequence[RecentTasks] = ()
     counted: Counted = Counted(None, "nobody was asked")
+    unlisted: Sequence[UnlistedCode] = ()
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -93,7 +95,7 @@ def judge(facts: Facts) -> list[Finding]:
     for (period, _), recent in zip(_PERIODS, (facts.hour, facts.day), strict=True):
         for tasks in recent:
             found += [*_refused(tasks, period), *_callbacks(tasks, period), *_polls(tasks, period)]
-    found += [*_overdue(facts), *_stale(facts)]
+    found += [*_overdue(facts), *_stale(facts), *_unlisted(facts)]
     return sorted(found, key=lambda finding: not finding.is_wrong)
 
 
@@ -197,6 +199,22 @@ def _overdue(facts: Facts) -> Iterator[Finding]:
                 "callback-receiver explain tells of each task what it waits for"
             )
             yield Finding("overdue", True, text, todo)
+
+
+def _unlisted(facts: Facts) -> Iterator[Finding]:
+    for code in facts.unlisted:
+        times = "once" if code.times == 1 else f"{code.times} times"
+        last = time_view(code.last_seen).date()
+        if code.code == OTHER:
+            text = f"{code.provider}: error codes on no list came {times}, last on {last}; they are too many or too odd"
+            yield Finding("codes", False, text, "see code.unlisted in the log, and report them to this project")
+            continue
+        text = f"{code.provider}: the error code {code.code} is on no list; it came {times}, last on {last}"
+        todo = (
+            f'say what it means in RECEIVER_PROVIDERS_FILE under [{code.provider}.codes."{code.code}"], and report it '
+            "to this project"
+        )
+        yield Finding("codes", False, text, todo)
 
 
 def _megabytes(size: int) -> str:

@@ -18,11 +18,12 @@ import aiohttp
 import click
 
 from client.providers import Dialect
+from client.providers.codes import code_named
 from receiver.asking import ANSWER_SECONDS, asked, counted_there, own_address
 from receiver.catalog import known_dialects
 from receiver.doctor import Answered, Facts, Finding, judge
 from receiver.numbers import number_lines, number_values
-from receiver.records import SECOND
+from receiver.records import SECOND, UnlistedCode
 from receiver.settings import Settings, is_loopback, load_settings
 from receiver.storage.looking import Look, look, opened_to_look
 from receiver.tokens import Kind, make_token
@@ -30,6 +31,8 @@ from receiver.tokens import Kind, make_token
 __all__ = ["doctor", "examined"]
 
 _HOUR = 3600 * SECOND
+# A code that did not come for so long is nothing to act on any more.
+_UNLISTED_FOR = 30 * 24 * _HOUR
 
 
 @click.command(epilog="Exit codes: 0 all is well, 1 there is something to do, 2 cannot look.")
@@ -88,6 +91,7 @@ async def examined(settings: Settings, *, now: int) -> Facts:
         hour=seen.hour,
         day=seen.day,
         counted=counted,
+        unlisted=[code for code in seen.unlisted if _is_unlisted(dialects, code, now)],
     )
 
 
@@ -105,6 +109,13 @@ async def _callback_check(
 
 def _is_local(url: str | None) -> bool:
     return url is not None and is_loopback(urlsplit(url).hostname or "")
+
+
+def _is_unlisted(dialects: Mapping[str, Dialect], code: UnlistedCode, now: int) -> bool:
+    """Tell whether the code came lately and is still declared nowhere."""
+    dialect = dialects.get(code.provider)
+    is_listed = dialect is not None and code_named(dialect.codes, code.code) is not None
+    return not is_listed and code.last_seen > now - _UNLISTED_FOR
 
 
 def _signs(dialect: Dialect | None) -> bool:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
+from client.code_counts import UnlistedCodes
 from client.protocol import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
-from client.providers.readings import TaskId
+from client.providers.readings import Callback, Failed, TaskId
 from receiver.accounts import Account
 from receiver.admission import Admission, Limits, Place
 from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
@@ -70,9 +72,11 @@ class Inbox:
         now: Callable[[], int],
         new_ref: Callable[[], UUID],
         accounts: Mapping[str, Account] | None = None,
+        unlisted: UnlistedCodes | None = None,
     ) -> None:
         self._store = store
         self._accounts = accounts or {}
+        self._unlisted = unlisted or UnlistedCodes()
         self.hinted: Callable[[], None] = _nothing
         self.learning: Learning | None = None
         self._hub = hub
@@ -143,6 +147,10 @@ class Inbox:
         delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
         if self.learning is not None:
             self.learning.delivered(delivered)
+        if isinstance(arrival.reading, Callback) and isinstance(arrival.reading.reading, Failed):
+            # It is stored: a log that cannot be written changes nothing about the answer any more.
+            with suppress(Exception):
+                self._unlisted.note(dialect, arrival.reading.reading)
         return delivered
 
     async def is_revoked(self, token: CallbackToken) -> bool:
@@ -195,6 +203,7 @@ class Inbox:
         answered = None
         if registration.outcome is not None:
             _, answered = read_answer(dialect, registration.outcome, now)
+            self._unlisted.note(dialect, answered.reading)
         # A field that an older version did not know must not make its bodies others.
         newer = {name for name in ("task", "app_id") if getattr(registration, name) is None}
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True, exclude=newer).encode()).digest()
@@ -224,6 +233,7 @@ class Inbox:
             raise ReceiverError("unreadable-answer", f"answer: the receiver does not know {task.provider} any more")
         now = self._now()
         given_id, answered = read_answer(dialect, report, now)
+        self._unlisted.note(dialect, answered.reading)
         task_id = given_id if report.task_id is None else report.task_id
         return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
 

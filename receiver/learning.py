@@ -84,6 +84,9 @@ class Learning:
     def polled(self, polled: PolledTask) -> None:
         """Learns from an outcome that only a poll brought, though a callback was expected."""
         task = polled.task
+        if task.outcome is not None and task.outcome.is_provisional:
+            # It is no answer, so no callback of one got lost.
+            return
         if polled.verdict == "accepted" and (task.has_url or task.open_to_standing) and task.hinted_at is None:
             self._learned(task, self.schedules[task.provider].lost(at=self._at()))
 

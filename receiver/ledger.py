@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from receiver.records import Delivery, Horizon, KeptBody, Outcome, PollRecord, Removed, StandingUrl, TaskRecord
+from client.unlisted import UnlistedRow
+from receiver.records import (
+    Delivery,
+    Horizon,
+    KeptBody,
+    Outcome,
+    PollRecord,
+    Removed,
+    StandingUrl,
+    TaskRecord,
+    UnlistedCode,
+)
 from receiver.shapes import ShapeRecord
 
 __all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
@@ -117,6 +128,12 @@ class Ledger(Protocol):
 
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """Keeps a poll in the slot that the task's count of polls says."""
+
+    def unlisted_row(self, task: TaskRecord) -> UnlistedRow | None:
+        """The row of answers with one unlisted code that the last kept poll of the task left."""
+
+    def add_unlisted(self, records: Sequence[UnlistedCode]) -> None:
+        """Adds how often unlisted codes came; of each provider's only those seen last are kept."""
 
     def amend_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """Replaces what is kept of the poll with this lease, if anything is."""

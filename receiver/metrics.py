@@ -1,8 +1,8 @@
 """The numbers of this process since it started, as Prometheus takes them.
 
-Labels are bounded: providers that are known here, verdicts, statuses and sources of the contract; never an id, a key or
-what a stranger wrote. On the way of a callback stand two dictionary look-ups and two additions; the rest is counted
-after its acknowledgement, or when somebody asks.
+Labels are bounded: providers that are known here, verdicts, statuses and sources of the contract, and a few error
+codes; never an id, a key or what else a stranger wrote. On the way of a callback stand two dictionary look-ups and two
+additions; the rest is counted after its acknowledgement, or when somebody asks.
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ class Metrics:
             buckets=_LATENCY_SECONDS,
             registry=self._registry,
         )
+        self._unlisted = counter(
+            "unlisted_codes",
+            "Error codes that no list has: at most 20 names of a provider, then other.",
+            "provider",
+            "code",
+        )
         self._commits = counter("commits", "Transactions of the store that were committed.")
         self._commands = counter("commands", "Commands in them.")
         self._waiting = gauge("waiting_tasks", "Tasks without an outcome; of very many, the first to end.", "provider")
@@ -101,6 +107,10 @@ class Metrics:
         "doubled": a poll was cut off by a crash or a pause, sent or not, and its task is polled once more.
         """
         self._own_polls.labels(provider, what).inc()
+
+    def unlisted(self, provider: str, code: str) -> None:
+        """A provider sent a code that no list has; `code` is one of few names (see `client.code_counts`)."""
+        self._unlisted.labels(provider, code).inc()
 
     def refused(self, provider: str, status: int) -> None:
         """A callback was refused without a verdict; `provider` is what its URL names."""
@@ -177,7 +187,9 @@ class Metrics:
 
 def _is_polled(task: TaskRecord) -> bool:
     """Whether a poll alone brought the answer, though a callback was awaited: none had come that asked for the poll."""
-    return task.outcome is not None and task.outcome.source == "poll" and task.has_url and task.hinted_at is None
+    outcome = task.outcome
+    is_answer = outcome is not None and outcome.source == "poll" and not outcome.is_provisional
+    return is_answer and task.has_url and task.hinted_at is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

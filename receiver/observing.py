@@ -1,4 +1,4 @@
-"""Records the shapes of callbacks, beside their way: no answer waits for it or depends on it."""
+"""Records what is learned of providers beside the way of their messages: no answer waits for it or depends on it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import structlog
 from receiver.errors import ReceiverError
 from receiver.intake import Incoming
 from receiver.ledger import Ledger
+from receiver.records import UnlistedCode
 from receiver.shapes import ShapeCounts, ShapeRecord, shape_of
 from receiver.storage.protocol import Store
 
-__all__ = ["AddShapes", "Observer"]
+__all__ = ["AddShapes", "AddUnlisted", "Observer"]
 
 _SAVE_SECONDS = 30.0
 _GATHER_SECONDS = 1.0
@@ -41,8 +42,27 @@ class AddShapes:
         ledger.add_shapes(self.records)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddUnlisted:
+    """Adds how often unlisted codes came to what is known of that."""
+
+    records: Sequence[UnlistedCode]
+    refs: Sequence[str] = ()
+
+    @property
+    def weight(self) -> int:
+        """About the size of the codes."""
+        return sum(len(record.code) for record in self.records)
+
+    def decide(self, ledger: Ledger) -> None:
+        """Nothing."""
+        ledger.add_unlisted(self.records)
+
+
 class Observer:
-    """Counts the shapes of callbacks and stores them: new ones within about a second, others every 30 s.
+    """Counts shapes of callbacks and unlisted error codes, and stores them: new ones within about a second.
+
+    Others are stored every 30 s.
 
     `now` gives microseconds since 1970. What was counted since the last time is lost with a process that is killed.
     """
@@ -51,6 +71,8 @@ class Observer:
         self._store = store
         self._now = now
         self._counts = ShapeCounts()
+        self._codes: dict[tuple[str, str], UnlistedCode] = {}
+        self._known_codes: set[tuple[str, str]] = set()
         self._found = asyncio.Event()
 
     def note(self, provider: str, incoming: Incoming, *, is_readable: bool) -> None:
@@ -58,6 +80,15 @@ class Observer:
         now = self._now()
         if self._counts.must_look(provider, is_readable=is_readable, now=now):
             asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
+
+    def note_code(self, provider: str, code: str) -> None:
+        """Counts an unlisted code; `code` is one of few names (see `client.code_counts`)."""
+        now, name = self._now(), (provider, code)
+        before = self._codes.get(name, UnlistedCode(provider, code, 0, now, now))
+        self._codes[name] = before._replace(times=before.times + 1, last_seen=max(before.last_seen, now))
+        if name not in self._known_codes:
+            self._known_codes.add(name)
+            self._found.set()
 
     async def run(self) -> None:
         """Stores what was counted until it is cancelled."""
@@ -74,6 +105,7 @@ class Observer:
         """Stores what was counted; what cannot be stored now is stored the next time."""
         # Those that were noted and not yet looked at come first.
         await asyncio.sleep(0)
+        await self._save_codes()
         records = self._counts.take()
         if not records:
             return
@@ -82,6 +114,18 @@ class Observer:
         except ReceiverError as error:
             self._counts.give_back(records)
             _log.warning("shapes.not_kept", reason=error.detail)
+
+    async def _save_codes(self) -> None:
+        codes, self._codes = self._codes, {}
+        if not codes:
+            return
+        try:
+            await self._store.write(AddUnlisted(records=tuple(codes.values())), within_seconds=_WRITE_SECONDS)
+        except ReceiverError as error:
+            for name, lost in codes.items():
+                since = self._codes.get(name, lost._replace(times=0))
+                self._codes[name] = lost._replace(times=lost.times + since.times, last_seen=since.last_seen)
+            _log.warning("codes.not_kept", reason=error.detail)
 
     def _look(self, provider: str, incoming: Incoming, is_readable: bool, now: int) -> None:
         shape = shape_of(incoming.method, incoming.headers.get("Content-Type"), incoming.query, incoming.body)

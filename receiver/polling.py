@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from client.protocol import Verdict
 from client.providers import PollPlan
-from client.providers.readings import Pending, Unknown
+from client.providers.readings import Failed, Pending, Ready, Unknown
+from client.unlisted import WIDEST, UnlistedRow, row_after
 from receiver.decisions import is_open, make_outcome, settle, weigh
 from receiver.deliveries import held_from
 from receiver.ledger import Ledger
@@ -22,7 +23,6 @@ from receiver.registrations import Answered
 
 __all__ = [
     "LEASE_SECONDS",
-    "WIDEST",
     "Adopt",
     "FinishPoll",
     "GiveBack",
@@ -46,9 +46,6 @@ After a crash the task waits for so long.
 """
 
 _LEASE = round(LEASE_SECONDS * SECOND)
-
-WIDEST = 4.0
-"""No wait between two polls of a task is longer than so many of the provider's intervals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +112,8 @@ def _count_cut_off(ledger: Ledger, task: TaskRecord) -> TaskRecord:
     """Counts the poll of a lease that ran out: its process was killed, or sleeps, and the poll may have been sent."""
     ran_out_at = task.leased_until or 0
     counted = task.evolve(polls=task.polls + 1, leased_until=None)
-    ledger.keep_poll(counted, PollRecord(ran_out_at - _LEASE, ran_out_at, task.lease, CUT_OFF))
+    poll = PollRecord(ran_out_at - _LEASE, ran_out_at, task.lease, CUT_OFF, ledger.unlisted_row(task))
+    ledger.keep_poll(counted, poll)
     return counted
 
 
@@ -188,26 +186,42 @@ class FinishPoll:
         if task is None:
             return None
         is_doubled = task.lease != self.poll.lease
+        row = None if is_doubled else self._row(ledger, task)
         task = task.evolve(polled_at=max(self.poll.ended_at, task.polled_at or 0))
         if is_doubled:
             # It was counted when the task was taken anew.
             ledger.amend_poll(task, self.poll)
         else:
             counted = task.evolve(polls=task.polls + 1, leased_until=None)
-            ledger.keep_poll(counted, self.poll)
+            ledger.keep_poll(counted, replace(self.poll, unlisted=row))
             task = counted if self.is_sent else counted.evolve(polls=task.polls)
-            task = task.evolve(next_poll_at=self._next(task))
+            task = task.evolve(next_poll_at=self._next(task, row))
             if task.held_until is not None and task.next_poll_at is not None and self._is_unfinished:
                 # It was asked and does not bear the callback out: whoever forged one must not win by being early.
                 task = held_from(task, task.next_poll_at)
         ledger.change(task)
-        outcome = None if self.answered is None else self.answered.outcome_of(task)
+        outcome = self._outcome(task, row)
         if self.answered is None or outcome is None:
             return PolledTask("notFinal", task, is_doubled)
         if task.held_until is not None:
             return self._confirm(ledger, task, make_outcome(outcome, replace(self.answered.origin, trust="confirmed")))
         verdict, task = settle(ledger, task, make_outcome(outcome, self.answered.origin))
         return PolledTask(verdict, task, is_doubled)
+
+    def _row(self, ledger: Ledger, task: TaskRecord) -> UnlistedRow | None:
+        """The row of answers with one unlisted code; what says nothing about the task leaves it as it was."""
+        before = ledger.unlisted_row(task)
+        if self.answered is None:
+            return before
+        return row_after(before, self.answered.reading, self.poll.ended_at / SECOND)
+
+    def _outcome(self, task: TaskRecord, row: UnlistedRow | None) -> Ready | Failed | None:
+        """The outcome in the answer; an unlisted code is one where nothing else is known, and after a row of them."""
+        outcome = None if self.answered is None else self.answered.outcome_of(task)
+        if not isinstance(outcome, Failed) or outcome.is_listed:
+            return outcome
+        is_alone = task.outcome is None and task.held_until is None
+        return outcome if is_alone and row is not None and row.is_enough(self.poll.ended_at / SECOND) else None
 
     @property
     def _is_unfinished(self) -> bool:
@@ -221,15 +235,20 @@ class FinishPoll:
         verdict, settled = settle(ledger, task, polled)
         return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
 
-    def _next(self, task: TaskRecord) -> int | None:
-        """When the task is to be polled again; None: never, as things are."""
-        if task.outcome is not None and not task.is_disputed and not task.outcome.is_provisional:
+    def _next(self, task: TaskRecord, row: UnlistedRow | None) -> int | None:
+        """When the task is to be polled again; None: never, as things are. In a `row` the waits are doubled."""
+        if task.outcome is not None and not task.is_disputed:
+            # An outcome of ours is asked about once more where a hint comes, and no more than that.
             return None
         if self.rules.max_polls is not None and task.polls >= self.rules.max_polls:
             return None
         was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
         wait = self.rules.interval if was_hinted else self.next_after
         window_ends_at = task.counts_from + self.rules.window
+        if row is not None and wait is not None and not was_hinted:
+            doubled = max(wait, round(row.intervals * self.rules.interval))
+            # One that would go beyond the window is none: then the poll is made in time.
+            wait = doubled if self.poll.ended_at + doubled < window_ends_at else wait
         if wait is not None and (at := self.poll.ended_at + max(wait, self.rules.interval)) < window_ends_at:
             return at
         # Beyond the window there is one thing left to learn: that the provider still does not know the id.

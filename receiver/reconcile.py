@@ -72,6 +72,7 @@ class Reconciler:
         self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
         self._brake = Brake(account)
         self._is_paused = False
+        self._failing_as: tuple[type[ProviderUnreachableError], int | None] | None = None
 
     @property
     def provider(self) -> str:
@@ -205,13 +206,16 @@ class Reconciler:
         account = self._account
         try:
             answered = await account.api.get_task_result(task.task_id, seconds=_POLL_SECONDS)
-        except NotSentError:
+        except NotSentError as error:
+            self._tell_failing(error)
             raise
         except ProviderUnreachableError as error:
             self._count(self.provider, "failed")
+            self._tell_failing(error)
             if isinstance(error, ProviderBusyError):
                 self._brake.busy(error)
             return None
+        self._tell_answering()
         said = answered.said
         if isinstance(said, Refused):
             self._count(self.provider, "failed")
@@ -219,6 +223,18 @@ class Reconciler:
         else:
             self._brake.release()
         return said
+
+    def _tell_failing(self, error: ProviderUnreachableError) -> None:
+        """Says why polls bring nothing, once for each reason: a wrong URL is no news at every poll."""
+        failing_as = (type(error), error.status)
+        if failing_as != self._failing_as:
+            self._failing_as = failing_as
+            _log.warning("polls.failed", provider=self.provider, reason=str(error)[:500])
+
+    def _tell_answering(self) -> None:
+        if self._failing_as is not None:
+            self._failing_as = None
+            _log.info("polls.answered", provider=self.provider)
 
     async def _finish(
         self, task: TaskRecord, poll: PollRecord, said: Reading | None, *, tries: int, is_sent: bool = True

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
+from client.protocol import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
 from client.providers.readings import TaskId
 from client.providers.values import task_id_text
+from client.unlisted import UnlistedRow
 
 __all__ = [
     "CUT_OFF",
@@ -36,6 +37,7 @@ __all__ = [
     "TaskKey",
     "TaskName",
     "TaskRecord",
+    "UnlistedCode",
     "WaitingTasks",
     "time_view",
 ]
@@ -82,7 +84,8 @@ class Outcome:
     @property
     def is_provisional(self) -> bool:
         """Whether it is ours, so that the first outcome of the provider replaces it."""
-        return self.source == "deadline" and self.error_code in (NO_ANSWER, SUBMIT_UNKNOWN)
+        is_given_up = self.source == "deadline" and self.error_code in (NO_ANSWER, SUBMIT_UNKNOWN)
+        return is_given_up or self.trust == PROVISIONAL
 
 
 # Without slots: `evolve` runs several times for each callback, and copying a dictionary takes a seventh of replace().
@@ -195,12 +198,26 @@ class KeptBody:
 
 @dataclass(frozen=True, slots=True)
 class PollRecord:
-    """One question of the receiver's to the provider; `said` is the answer in a word or a code, never a solution."""
+    """One question of the receiver's to the provider; `said` is the answer in a word or a code, never a solution.
+
+    `unlisted` is the row of answers with the same unlisted code that this poll left, if there is one.
+    """
 
     started_at: int
     ended_at: int
     lease: int
     said: str
+    unlisted: UnlistedRow | None = None
+
+
+class UnlistedCode(NamedTuple):
+    """The number of times that a provider sent a code on no list, with the first and the last of them."""
+
+    provider: str
+    code: str
+    times: int
+    first_seen: int
+    last_seen: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from client.providers import PollPlan
+from client.unlisted import WIDEST
 from receiver.latencies import LARGEST, QUANTILE, Latencies
-from receiver.polling import WIDEST
 
 __all__ = ["ENOUGH", "MOST_TYPES", "Change", "Schedule"]
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import structlog
 
 from client.errors import BadArgumentError, ProviderUnreachableError
-from client.protocol import NOT_SUBMITTED, Registration
-from client.provider_api import UnclearError
+from client.protocol import NOT_CARRIED_OUT, NOT_SUBMITTED, Registration
+from client.provider_api import NotCarriedOutError, UnclearError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
 from client.submitting import Submission, Submitter
 from client.timeline import Timeline
@@ -129,6 +129,8 @@ class Submissions:
                 timeline=timeline,
                 app_id=registration.app_id,
             )
+        except NotCarriedOutError as error:
+            return await self._settle(account, task, None, Failed(1, NOT_CARRIED_OUT, str(error)))
         except ProviderUnreachableError as error:
             return await self._settle(account, task, None, Failed(1, NOT_SUBMITTED, str(error)))
         return await self._submitted(account, task, submission)

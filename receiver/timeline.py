@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from client.protocol import Step, TaskTimeline, Waiting
+from client.protocol import PROVISIONAL, Step, TaskTimeline, Waiting
 from client.providers import PollPlan
 from receiver.records import CUT_OFF, SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
 
@@ -148,7 +148,8 @@ def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
     what = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
     text = f"{what}, by {outcome.source}"
     if outcome.is_provisional:
-        text += ": the deadline came first; an answer of the provider would still replace this"
+        why = "the deadline came first" if outcome.source == "deadline" else "several polls brought this unlisted code"
+        text += f": {why}; an answer of the provider would still replace this"
     if before is not None:
         text += f"; it replaced {_shown(before.error_code or '')}"
     return Step(
@@ -166,7 +167,8 @@ def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
 
 def _origin_of(outcome: Outcome) -> str:
     """Who brought an outcome of the provider's: a client that reported it, a poll of ours, or a callback."""
-    return {"reported": "client", "polled": "receiver", "confirmed": "receiver"}.get(outcome.trust, "callback")
+    origins = {"reported": "client", "polled": "receiver", "confirmed": "receiver", PROVISIONAL: "receiver"}
+    return origins.get(outcome.trust, "callback")
 
 
 def _waiting(task: TaskRecord, plan: PollPlan | None, now: int) -> Waiting:

@@ -136,9 +136,11 @@ def code_named(codes: Mapping[str, Code], name: str) -> Code | None:
 def read_error(
     codes: Mapping[str, Code], error_id: int, error_code: str, error_description: str | None
 ) -> Failed | Pending | Unknown | Refused:
-    """What an error answer means. A code that nobody knows ends the task (PROVIDERS.md 6.2, last row)."""
+    """Return the meaning of an error answer. One with a code on no list is `Failed` with `is_listed` False."""
     error_id = error_id if 0 < error_id <= _LARGEST_ERROR_ID else 1
-    code = code_named(codes, error_code) or _BAD_TASK
+    code = code_named(codes, error_code)
+    if code is None:
+        return Failed(error_id, error_code, error_description, is_listed=False)
     match code.about:
         case "state":
             return Pending(error_code)

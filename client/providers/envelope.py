@@ -12,11 +12,12 @@ The shapes that must be told apart:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from client.errors import UnreadableError
 from client.providers.codes import REASON_NOT_GIVEN, Code, read_error
-from client.providers.readings import Pending, Reading, Ready
+from client.providers.readings import Failed, Pending, Reading, Ready
 
 __all__ = ["read_envelope"]
 
@@ -34,8 +35,11 @@ def read_envelope(
     status = _text(fields, "status")
     if error_id in pending_error_ids:
         return Pending(error_code or str(error_id))
-    if error_id != 0 or status.lower() == "failed":
-        return read_error(codes, error_id, error_code or REASON_NOT_GIVEN, _text(fields, "errorDescription") or None)
+    is_failed = status.lower() == "failed"
+    if error_id != 0 or is_failed:
+        said = read_error(codes, error_id, error_code or REASON_NOT_GIVEN, _text(fields, "errorDescription") or None)
+        # Without a code, "failed" is said of the task, and nothing else can be meant.
+        return replace(said, is_listed=True) if isinstance(said, Failed) and is_failed and not error_code else said
     if status == "ready" and fields.get("solution") is not None:
         return Ready(fields["solution"])
     return Pending(status)

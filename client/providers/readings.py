@@ -52,11 +52,17 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The task itself ended without an answer. `error_code` is never empty."""
+    """The task itself ended without an answer. `error_code` is never empty.
+
+    `is_listed` is False where only the error says so, with a code on no list or without one: it may be about anything.
+    In a callback it is about the task all the same. At createTask it is a refusal, on a poll an outcome only after
+    several in a row (`client.unlisted`).
+    """
 
     error_id: int
     error_code: str
     error_description: str | None = None
+    is_listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

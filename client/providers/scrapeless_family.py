@@ -87,7 +87,10 @@ class ScrapelessDialect(DeclaredDialect):
         text = message if isinstance(message, str) and message else None
         if fields.get("success") is False and (text is not None or state in (None, "completed", "failed")):
             # At createTask it is about the request: no task was made.
-            return Refused(1, REASON_NOT_GIVEN, text) if is_new else Failed(1, REASON_NOT_GIVEN, text)
+            if is_new:
+                return Refused(1, REASON_NOT_GIVEN, text)
+            # There are no codes: without a final state, it may be about anything.
+            return Failed(1, REASON_NOT_GIVEN, text, is_listed=state in ("completed", "failed"))
         if not fields.keys() & {"state", "success", "taskId"}:
             raise UnreadableError("expected state, success or taskId in the object")
         return Pending(state[:80] if isinstance(state, str) else "")

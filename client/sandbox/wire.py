@@ -165,6 +165,13 @@ def http_fault_answer(fault: HttpFault, wire: Wire) -> Answer:
         case "html":
             page = b"<!DOCTYPE html><html><head><title>Sandbox</title></head><body>Be right back</body></html>"
             return Answer(200, page, "text/html")
+        case "500json":
+            # Observed: 2captcha/2captcha-javascript#29.
+            return json_answer({"errorId": 1, "errorDescription": "Internal server error"}, 500)
+        case "403":
+            return Answer(403, b"<!DOCTYPE html><html><body>Access denied</body></html>", "text/html")
+        case "unlisted":
+            return wire.refused("ERROR_SANDBOX_UNLISTED")
 
 
 _NO_ERROR_TEXTS: dict[str, Any] = {"errorId": 0, "errorCode": "", "errorDescription": ""}

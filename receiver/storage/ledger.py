@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from client.code_counts import MOST_CODES
+from client.unlisted import UnlistedRow
 from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
 from receiver.ledger import IdempotencyRecord, TaskIdKey
 from receiver.records import (
@@ -28,6 +30,7 @@ from receiver.records import (
     StandingUrl,
     TaskKey,
     TaskRecord,
+    UnlistedCode,
 )
 from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
@@ -249,6 +252,7 @@ class SqliteLedger:
         rows: list[Any] = []
         for statement, at in (
             (sql.SELECT_DUE_DISPUTES, now),
+            (sql.SELECT_DUE_AGAIN, now),
             (sql.SELECT_DUE, now),
             (sql.SELECT_DUE_BEYOND, now + reach),
         ):
@@ -295,6 +299,18 @@ class SqliteLedger:
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """See `Ledger`."""
         self._connection.execute(sql.INSERT_POLL, poll_values(task, poll))
+
+    def unlisted_row(self, task: TaskRecord) -> UnlistedRow | None:
+        """See `Ledger`."""
+        row = self._connection.execute(sql.SELECT_UNLISTED_ROW, delivery_range(task)).fetchone()
+        return None if row is None or row[0] is None else UnlistedRow(row[0], row[1], row[2] / SECOND)
+
+    def add_unlisted(self, records: Sequence[UnlistedCode]) -> None:
+        """See `Ledger`."""
+        for record in records:
+            self._connection.execute(sql.ADD_UNLISTED_CODE, record)
+        for provider in {record.provider for record in records}:
+            self._connection.execute(sql.PRUNE_UNLISTED_CODES, (provider, provider, MOST_CODES + 1))
 
     def amend_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """See `Ledger`."""

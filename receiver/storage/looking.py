@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.errors import CannotStartError, ReceiverError
-from receiver.records import History, RecentTasks, TaskRecord, WaitingTasks
+from receiver.records import History, RecentTasks, TaskRecord, UnlistedCode, WaitingTasks
 from receiver.storage import statements as sql
 from receiver.storage.history import read_history, read_waiting
 from receiver.storage.opening import connect_to_look, schema_version
@@ -30,6 +30,7 @@ class Look:
     day: tuple[RecentTasks, ...]
     providers: frozenset[str]
     signing_keys: tuple[bytes, ...]
+    unlisted: tuple[UnlistedCode, ...]
 
 
 @contextmanager
@@ -99,4 +100,5 @@ def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_po
         day=day,
         providers=frozenset(used),
         signing_keys=tuple(key for (key,) in run(sql.SELECT_SIGNING_KEYS)),
+        unlisted=tuple(UnlistedCode(*row) for row in run(sql.SELECT_UNLISTED_CODES)),
     )

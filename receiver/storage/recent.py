@@ -16,6 +16,8 @@ __all__ = ["SELECT_LATENCIES", "SELECT_RECENT", "SELECT_VERDICTS", "read_recent"
 
 _NEWEST = "task.id > (SELECT coalesce(max(id), 0) - 20000 FROM task) AND task.created_at >= :since"
 
+# What several polls with an unlisted code came to is no answer, and no lost callback.
+_SOURCE = "CASE log.trust WHEN 'provisional' THEN 'deadline' ELSE log.source END"
 # What became of the tasks since a moment, by provider; slots of deliveries as in `rows`. Only those with a URL of their
 # own can lose a callback. Where a task may have few polls, it is in order that all are used if they brought something.
 SELECT_RECENT = f"""
@@ -24,12 +26,12 @@ SELECT_RECENT = f"""
         sum(ended), sum(CASE WHEN ended THEN polls ELSE 0 END), sum(nearly_out)
     FROM (
         SELECT task.provider AS provider, task.has_url AS has_url, task.polls AS polls, most,
-            coalesce(log.source IN ('callback', 'poll'), 0) AS answered,
+            coalesce({_SOURCE} IN ('callback', 'poll'), 0) AS answered,
             log.source IS NOT NULL AS ended,
             coalesce(log.source IS NOT NULL AND task.polls * 10 >= most * 9
-                AND (most >= 10 OR log.source NOT IN ('callback', 'poll')), 0) AS nearly_out,
-            coalesce(task.has_url AND log.source = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
-            CASE WHEN task.deliveries > 0 AND task.has_url AND log.source = 'poll' AND task.hinted_at IS NULL THEN
+                AND (most >= 10 OR {_SOURCE} NOT IN ('callback', 'poll')), 0) AS nearly_out,
+            coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
+            CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
                 EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
                     AND delivery.verdict IN ('late', 'disagreed'))
             ELSE 0 END AS late

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from receiver.records import DELIVERIES_KEPT, POLLS_KEPT, Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
+from receiver.records import DELIVERIES_KEPT, POLLS_KEPT, SECOND, Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
 from receiver.storage.statements import OUTCOME_COLUMNS, TASK_COLUMNS
 
 __all__ = [
@@ -163,7 +163,9 @@ def delivery_id(task: TaskRecord) -> int:
 def poll_values(task: TaskRecord, poll: PollRecord) -> tuple[Any, ...]:
     """All columns of the task's latest poll; slots are as those of deliveries."""
     slot = task.row * SLOTS + min(task.polls, POLLS_KEPT + 1)
-    return slot, poll.started_at, poll.ended_at, poll.lease, poll.said
+    row = poll.unlisted
+    unlisted = (None, None, None) if row is None else (row.code, row.times, round(row.since * SECOND))
+    return slot, poll.started_at, poll.ended_at, poll.lease, poll.said, *unlisted
 
 
 def delivery_range(task: TaskRecord) -> tuple[int, int]:

@@ -192,6 +192,25 @@ MIGRATIONS = (
     CREATE INDEX shape_by_last_seen ON shape (provider, last_seen);
     """,
     "ALTER TABLE task ADD COLUMN bound_at INTEGER",
+    # How long a row of answers with one unlisted code is, as of each poll; and how often which codes came. From here
+    # on, what has failed is polled where a hint asks for it.
+    """
+    UPDATE task SET next_poll_at = NULL WHERE status = 'failed' AND is_disputed = 0;
+    CREATE INDEX task_by_second_look ON task (provider, next_poll_at)
+        WHERE status = 'failed' AND is_disputed = 0 AND is_polled_here = 1 AND task_id IS NOT NULL
+        AND next_poll_at IS NOT NULL;
+    ALTER TABLE poll ADD COLUMN unlisted_code TEXT;
+    ALTER TABLE poll ADD COLUMN unlisted_times INTEGER;
+    ALTER TABLE poll ADD COLUMN unlisted_since INTEGER;
+    CREATE TABLE unlisted_code (
+        provider TEXT,
+        code TEXT,
+        times INTEGER NOT NULL,
+        first_seen INTEGER NOT NULL,
+        last_seen INTEGER NOT NULL,
+        PRIMARY KEY (provider, code)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 
@@ -321,6 +340,12 @@ SELECT_DUE_DISPUTES = (
     "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
     "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
 )
+# The same for those whose outcome is ours, of which a hint came afterwards.
+SELECT_DUE_AGAIN = (
+    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'failed' AND task.is_disputed = 0 AND task.is_polled_here = 1 "
+    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
+    "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
+)
 # When the first and the last of them are due.
 SELECT_NEXT_DUE = """
     SELECT min(at), max(at) FROM (
@@ -332,6 +357,10 @@ SELECT_NEXT_DUE = """
         UNION ALL
         SELECT min(next_poll_at) FROM task
         WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        UNION ALL
+        SELECT min(next_poll_at) FROM task
+        WHERE status = 'failed' AND is_disputed = 0 AND is_polled_here = 1 AND task_id IS NOT NULL
+        AND next_poll_at IS NOT NULL AND provider = :provider
     )
 """
 # A stretch of the unfinished tasks, in the order of their deadlines; the parameters: deadline, deadline, row, limit.
@@ -358,7 +387,15 @@ SELECT_HELD_DELIVERY = (
 # What became of the deliveries that were held back.
 JUDGE_HELD = "UPDATE delivery SET verdict = ? WHERE id BETWEEN ? AND ? AND verdict = 'held'"
 # A poll in its slot, like a delivery.
-INSERT_POLL = "INSERT OR REPLACE INTO poll (id, started_at, ended_at, lease, said) VALUES (?, ?, ?, ?, ?)"
+INSERT_POLL = (
+    "INSERT OR REPLACE INTO poll "
+    "(id, started_at, ended_at, lease, said, unlisted_code, unlisted_times, unlisted_since) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# The row of answers with one unlisted code that the last kept poll of a task left.
+SELECT_UNLISTED_ROW = (
+    "SELECT unlisted_code, unlisted_times, unlisted_since FROM poll WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+)
 # What came, after all, of the poll with this lease; the parameters: what it says, the range of slots, the lease.
 AMEND_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
 # The polls of one task, in order.
@@ -426,6 +463,22 @@ PRUNE_SHAPES = (
 SELECT_SHAPES = (
     "SELECT provider, method, content_type, fields, callbacks, readable, first_seen, last_seen FROM shape "
     "WHERE provider = ? ORDER BY last_seen DESC LIMIT ?"
+)
+
+# How often an unlisted code came since that was last written.
+ADD_UNLISTED_CODE = (
+    "INSERT INTO unlisted_code (provider, code, times, first_seen, last_seen) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (provider, code) DO UPDATE SET times = times + excluded.times, "
+    "first_seen = min(first_seen, excluded.first_seen), last_seen = max(last_seen, excluded.last_seen)"
+)
+# Only so many of a provider's are kept, those that were seen last.
+PRUNE_UNLISTED_CODES = (
+    "DELETE FROM unlisted_code WHERE provider = ? AND code NOT IN "
+    "(SELECT code FROM unlisted_code WHERE provider = ? ORDER BY last_seen DESC LIMIT ?)"
+)
+# All of them, by provider and code: at most so many of each provider.
+SELECT_UNLISTED_CODES = (
+    "SELECT provider, code, times, first_seen, last_seen FROM unlisted_code ORDER BY provider, code LIMIT 10000"
 )
 
 # How far one look into the log goes: the last of the next so many positions.

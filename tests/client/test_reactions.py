@@ -66,7 +66,6 @@ async def test_slow_while_polling() -> None:
         ("ERROR_CAPTCHA_UNSOLVABLE", UnsolvableError, "submit it again"),
         ("ERROR_PROXY_BANNED", TaskParametersError, "change the parameters"),
         ("ERROR_TASK_NOT_SUPPORTED", TaskFailedError, "will fail again"),
-        ("ERROR_OF_TOMORROW", TaskFailedError, "ERROR_OF_TOMORROW"),
     ],
 )
 async def test_task_that_failed(at: str, code: str, error: type[TaskFailedError], advice: str) -> None:

@@ -127,6 +127,12 @@ async def test_report_command() -> None:
     ("arguments", "environ", "code", "said"),
     [
         (("balance", "--provider", "capsolver"), {}, 2, "CAPSOLVER_CLIENT_KEY"),
+        (
+            ("balance", "--provider", "capsolver"),
+            None,
+            1,
+            "HTTP 404 without an answer of this provider, from http://127",
+        ),
         (("report", "bad", "t", "--provider", "onecaptcha"), None, 2, "no way to report"),
         (("report", "fine", "t", "--provider", "capsolver"), None, 2, "good"),
         (("report", "good", "t", "--provider", "capsolver"), None, 1, "check the client key"),

@@ -146,3 +146,14 @@ def test_hosts_that_are_none(host: str) -> None:
     """A URL, and the word for every host, are no host."""
     with pytest.raises(BadArgumentError):
         check_host(host)
+
+
+@pytest.mark.parametrize("status", [302, 403, 404])
+async def test_a_wrong_address_is_told_with_status_and_url(tmp_path: Path, status: int) -> None:
+    """And without the query, in which the key stands."""
+    async with _provider("<html>Not here</html>", status) as (url, _):
+        ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha", "--url", url)
+
+    assert ran.code == 1
+    assert f"HTTP {status} without an answer of this provider, from {url}/res.php:" in ran.err
+    assert _KEY not in ran.err

@@ -193,9 +193,8 @@ async def test_the_balance(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - {"ezcaptchasync"}))
 async def test_polls_that_go_wrong(provider: str, tmp_path: Path) -> None:
-    """A throttled poll, a failing server and a page of HTML in place of an answer are overcome."""
-    # Who has no codes says "429" as it says that a task failed.
-    faults = ["500", "html"] if provider in CODELESS else ["429", "500", "html"]
+    """A throttled poll, a failing server, a firewall, a page of HTML and an unlisted code are overcome."""
+    faults = ["429", "500", "500json", "403", "html", "unlisted"]
     tasks = [_task(provider, n, callback="lost", getTaskResult=fault) for n, fault in enumerate(faults)]
     async with _running(provider, tmp_path) as running:
         results = await _solve_all(running, tasks)

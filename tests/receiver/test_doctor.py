@@ -9,10 +9,11 @@ import pytest
 
 from receiver.doctor import Answered, Counted, Facts, judge
 from receiver.numbers import number_lines, number_values
-from receiver.records import SECOND, Latency, RecentTasks, WaitingTasks
+from receiver.records import SECOND, Latency, RecentTasks, UnlistedCode, WaitingTasks
 from tests.receiver.storage.stores import NOW
 
 GIGABYTE = 2**30
+ODD = UnlistedCode("capsolver", "ERROR_OF_TOMORROW", 12, NOW, NOW)
 RECENT = RecentTasks(
     "capsolver",
     with_url=100,
@@ -70,6 +71,8 @@ def test_where_all_is_well_nothing_is_found() -> None:
         ({"callback": Answered(404, "")}, "publicUrl", True, "404, not 204"),
         ({"callback": Answered(None, "its name is not known")}, "publicUrl", True, "its name is not known"),
         ({"scopes": None}, "keys", False, "there are no API keys"),
+        ({"unlisted": [ODD]}, "codes", False, "capsolver: the error code ERROR_OF_TOMORROW is on no list; it came 12 "),
+        ({"unlisted": [ODD._replace(code="other")]}, "codes", False, "error codes on no list came 12 times, last on 2"),
         ({"scopes": frozenset({"submit", "admin"})}, "keys", True, "no key has the scope read"),
         ({"scopes": frozenset({"submit", "read"})}, "keys", False, "no key has the scope admin"),
         ({"signs": ["hardcaptcha"]}, "signature", True, "hardcaptcha signs its callbacks"),

@@ -76,7 +76,9 @@ class Clocked:
         assert found is not None
         return found.polls, [each.said for each in (await self.store.history(found)).polls]
 
-    async def finish(self, task: TaskRecord, said: Reading | None, seconds: float) -> PolledTask:
+    async def finish(
+        self, task: TaskRecord, said: Reading | None, seconds: float, *, rules: PollRules = RULES
+    ) -> PolledTask:
         """What a poll came to that ended so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND)
         answered = None
@@ -94,8 +96,8 @@ class Clocked:
                 ref=task.ref,
                 poll=PollRecord(now - SECOND, now, task.lease, type(said).__name__),
                 answered=answered,
-                next_after=RULES.interval,
-                rules=RULES,
+                next_after=rules.interval,
+                rules=rules,
                 read=lambda _task, _delivery: None,
             )
         )

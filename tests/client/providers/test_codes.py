@@ -152,11 +152,11 @@ def test_not_ready_is_no_error(dialect: JsonDialect, code: str) -> None:
 
 
 @both
-def test_a_code_that_nobody_knows_ends_the_task(dialect: JsonDialect) -> None:
-    """An unknown code is final for the task, and kept as it was written."""
+def test_a_code_that_nobody_knows_is_told_from_those_on_the_list(dialect: JsonDialect) -> None:
+    """An unknown code is kept as it was written; nothing tells that it is about the task."""
     reading = dialect.read_task_result({"errorId": 7, "errorCode": "ERROR_FROM_NEXT_YEAR", "errorDescription": None})
 
-    assert reading == Failed(7, "ERROR_FROM_NEXT_YEAR", None)
+    assert reading == Failed(7, "ERROR_FROM_NEXT_YEAR", None, is_listed=False)
 
 
 @pytest.mark.parametrize("error_id", [1, 2, 10, 16])

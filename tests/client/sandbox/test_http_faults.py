@@ -10,7 +10,13 @@ import pytest
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
 from tests.client.sandbox.support import KEY, TOKEN, Catcher, call, create_task, get_task_result, ordered
 
-_FAULTS = [("429", 429, "application/json"), ("500", 500, "text/plain"), ("html", 200, "text/html")]
+_FAULTS = [
+    ("429", 429, "application/json"),
+    ("500", 500, "text/plain"),
+    ("html", 200, "text/html"),
+    ("500json", 500, "application/json"),
+    ("403", 403, "text/html"),
+]
 
 
 @pytest.mark.parametrize(("fault", "status", "kind"), _FAULTS)
@@ -42,6 +48,15 @@ async def test_get_task_result_is_struck(fault: str, status: int, kind: str) -> 
     ] * 2
     assert replies[2].json["solution"] == expected_solution("onecaptcha", task)
     assert stats.faults == {f"getTaskResult.{fault}": 2}
+
+
+@pytest.mark.parametrize(("provider", "status"), [("capsolver", 400), ("onecaptcha", 200)])
+async def test_an_unlisted_code_comes_in_the_providers_envelope(provider: str, status: int) -> None:
+    """As any error of it, under the status of its errors."""
+    async with Sandbox(provider) as sandbox:
+        reply = await create_task(sandbox, ordered(TOKEN, createTask="unlisted"))
+
+    assert (reply.status, reply.json["errorCode"]) == (status, "ERROR_SANDBOX_UNLISTED")
 
 
 async def test_429_is_json_and_tells_when_to_come_back() -> None:

@@ -7,16 +7,30 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from client.providers import DIALECTS
+from client.providers.readings import Failed, Pending, Reading
+from receiver.decisions import Origin
 from receiver.deliveries import HintTask
-from receiver.observing import AddShapes
-from receiver.records import Removed
-from receiver.registrations import Bind, Forget
+from receiver.observing import AddShapes, AddUnlisted
+from receiver.polling import FinishPoll, rules_of
+from receiver.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
+from receiver.registrations import Answered, Bind, Forget
 from receiver.retention import Prune
 from receiver.shapes import Shape, ShapeRecord
 from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 
-BACK_TO_4 = ("ALTER TABLE task DROP COLUMN bound_at", "PRAGMA user_version = 4")
+BACK_TO_5 = (
+    "DROP INDEX task_by_second_look",
+    "ALTER TABLE poll DROP COLUMN unlisted_code",
+    "ALTER TABLE poll DROP COLUMN unlisted_times",
+    "ALTER TABLE poll DROP COLUMN unlisted_since",
+    "DROP TABLE unlisted_code",
+    "PRAGMA user_version = 5",
+)
+"""What takes a database back to the schema before unlisted codes."""
+
+BACK_TO_4 = (*BACK_TO_5, "ALTER TABLE task DROP COLUMN bound_at", "PRAGMA user_version = 4")
 """What takes a database back to the schema before the time of a binding."""
 
 BACK_TO_3 = (*BACK_TO_4, "DROP TABLE shape", "PRAGMA user_version = 3")
@@ -38,6 +52,58 @@ def take_back(path: Path, statements: Iterable[str]) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
+
+
+async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> None:
+    """Polls of before stay and are in no row; those from now on make one, and codes are counted."""
+    odd = Failed(1, "ERROR_OF_TOMORROW", is_listed=False)
+    code = UnlistedCode("capsolver", "ERROR_OF_TOMORROW", 2, NOW, NOW)
+    async with running_store(tmp_path / "receiver.db") as store:
+        task = (await store.write(a_registration(1, task_id="t-1", bound_by="create", is_polled_here=True))).task
+        await store.write(a_poll(task, Pending("processing"), NOW))
+        await store.write(a_registration(2))
+        await store.write(a_delivery(2))
+        await store.write(a_registration(3, task_id="t-3", bound_by="create", is_polled_here=True))
+        before = await whole_log(store)
+    # As older programs left a task of which a poll ended behind its deadline.
+    planned = "UPDATE task SET next_poll_at = 1, status = 'failed' WHERE task_id = 't-3'"
+    take_back(tmp_path / "receiver.db", (*BACK_TO_5, planned))
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        for seconds in (6, 12, 21):
+            polled = await store.write(a_poll(task, odd, NOW + seconds * SECOND))
+        await store.write(AddUnlisted(records=[code]))
+        after, polls = await whole_log(store), await store.polls(task)
+        due = await store.next_due("capsolver")
+    with closing(sqlite3.connect(tmp_path / "receiver.db")) as connection:
+        codes = connection.execute("SELECT * FROM unlisted_code").fetchall()
+
+    assert due is None
+    assert after[: len(before)] == before
+    assert [poll.said for poll in polls] == ["Pending", "Failed", "Failed", "Failed"]
+    assert polled is not None
+    assert polled.task.outcome is not None
+    assert (polled.verdict, polled.task.outcome.is_provisional, codes) == ("accepted", True, [tuple(code)])
+
+
+def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
+    """A poll that was answered so, by nobody's lease."""
+    rules = rules_of(DIALECTS["capsolver"].polls)
+    return FinishPoll(
+        ref=task.ref,
+        poll=PollRecord(now, now, task.lease, type(said).__name__),
+        answered=Answered(
+            reading=said,
+            origin=Origin("poll", "polled", now),
+            polls=None,
+            reported_at=now,
+            unknown_final_after=rules.window,
+            size=0,
+        ),
+        next_after=rules.interval,
+        rules=rules,
+        read=lambda _task, _delivery: None,
+    )
 
 
 async def test_the_schema_before_bindings_had_a_time_goes_on_without_it(tmp_path: Path) -> None:

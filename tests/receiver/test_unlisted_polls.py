@@ -1,0 +1,206 @@
+"""Error codes that no list has, at the receiver's own polls: on the store, with a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
+from receiver.decisions import Origin
+from receiver.deliveries import HintTask
+from receiver.polling import PolledTask
+from receiver.records import CUT_OFF, SECOND, TaskRecord
+from receiver.registrations import Answered, Expire, Report, ReportedTask
+from tests.receiver.storage.stores import running_store
+from tests.receiver.test_poll_races import BEGAN, PLAN, RULES, Clocked
+
+ODD = Failed(1, "ERROR_OF_TOMORROW", "in words", is_listed=False)
+OTHER = Failed(1, "ERROR_OF_THE_DAY_AFTER", is_listed=False)
+READY = Ready({"text": "44795sds"})
+
+
+@pytest.fixture
+async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
+    """An empty store."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        yield Clocked(store)
+
+
+async def polled(clocked: Clocked, *answers: tuple[float, Reading | None]) -> PolledTask:
+    """Take each poll at its time and answer it at once; return what the last one came to."""
+    last = None
+    for seconds, said in answers:
+        (taken,) = await clocked.take(seconds)
+        last = await clocked.finish(taken, said, seconds)
+    assert last is not None
+    return last
+
+
+async def reported(clocked: Clocked, task: TaskRecord, said: Reading, seconds: float) -> ReportedTask:
+    """Report a poll as a client does."""
+    now = BEGAN + round(seconds * SECOND)
+    answered = Answered(
+        reading=said,
+        origin=Origin("poll", "reported", now),
+        polls=None,
+        reported_at=now,
+        unknown_final_after=RULES.window + RULES.grace,
+        size=0,
+    )
+    return await clocked.store.write(Report(ref=task.ref, task_id=None, answered=answered, now=now))
+
+
+async def test_the_same_code_three_times_ends_the_task_provisionally(clocked: Clocked) -> None:
+    """At doubled intervals; the outcome has the code, and the provider's next word replaces it."""
+    task = await clocked.task()
+    first = await polled(clocked, (35, ODD))
+    second = await polled(clocked, (41, ODD))
+    third = await polled(clocked, (53, ODD))
+    answer = await reported(clocked, task, READY, 60)
+
+    assert PLAN.interval_seconds == 3.0
+    assert [clocked.seconds(each.task.next_poll_at) for each in (first, second, third)] == [41, 53, None]
+    assert [each.verdict for each in (first, second, third)] == ["notFinal", "notFinal", "accepted"]
+    outcome = third.task.outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.error_code, outcome.error_description) == ("failed", ODD.error_code, "in words")
+    assert (outcome.source, outcome.trust, outcome.is_provisional) == ("poll", "provisional", True)
+    assert (answer.verdict, answer.task.outcome is not None) == ("accepted", True)
+    assert answer.task.outcome is not None
+    assert (answer.task.outcome.status, answer.task.outcome.supersedes) == ("ready", third.task.position)
+
+
+async def test_three_times_within_less_than_fifteen_seconds_are_not_enough(clocked: Clocked) -> None:
+    """It is asked on, no wait being wider than four intervals."""
+    await clocked.task(hinted_at=BEGAN)
+    tight = replace(RULES, interval=SECOND)
+    seconds, polls = 35.0, []
+    while True:
+        (taken,) = await clocked.take(seconds)
+        last = await clocked.finish(taken, ODD, seconds, rules=tight)
+        polls.append(seconds)
+        if last.task.next_poll_at is None:
+            break
+        seconds = clocked.seconds(last.task.next_poll_at) or 0
+
+    assert polls == [35, 37, 41, 45, 49, 53]
+    assert last.verdict == "accepted"
+
+
+@pytest.mark.parametrize(
+    "known", [Pending("processing"), Unknown(1, "ERROR_TASKID_INVALID"), OTHER], ids=["pending", "unknown id", "other"]
+)
+async def test_what_is_known_begins_the_row_anew(clocked: Clocked, known: Reading) -> None:
+    """In a row means with nothing else in between."""
+    await clocked.task()
+    last = await polled(clocked, (35, ODD), (50, ODD), (65, known), (80, ODD), (95, ODD))
+    end = await polled(clocked, (110, ODD))
+
+    assert (last.verdict, last.task.outcome) == ("notFinal", None)
+    assert end.verdict == "accepted"
+
+
+async def test_what_says_nothing_neither_counts_nor_ends_the_row(clocked: Clocked) -> None:
+    """5xx, a cut connection and a refusal: there were only two answers."""
+    await clocked.task()
+    last = await polled(clocked, (35, ODD), (50, None), (65, ODD), (80, None))
+    end = await polled(clocked, (95, ODD))
+
+    assert (last.verdict, end.verdict) == ("notFinal", "accepted")
+
+
+async def test_a_crash_in_between_keeps_the_row(clocked: Clocked) -> None:
+    """A poll that was cut off says nothing; the row stands in the store."""
+    task = await clocked.task()
+    await polled(clocked, (35, ODD), (50, ODD))
+    await clocked.take(65)
+    end = await polled(clocked, (100, ODD))
+
+    assert end.verdict == "accepted"
+    assert await clocked.polls(task) == (4, ["Failed", "Failed", CUT_OFF, "Failed"])
+
+
+async def test_beyond_the_polls_that_are_kept_the_row_goes_on(clocked: Clocked) -> None:
+    """Of very many polls only the last is kept, and that is enough."""
+    await clocked.task()
+    pending = [(35.0 + 3 * number, Pending("processing")) for number in range(20)]
+    last = await polled(clocked, *pending, (100, ODD), (106, ODD), (118, ODD))
+
+    assert last.verdict == "accepted"
+
+
+async def test_a_row_that_began_in_the_future_is_counted_from_now(clocked: Clocked) -> None:
+    """A clock that was set back makes a row neither end early nor last for ever."""
+    await clocked.task()
+    await polled(clocked, (60, ODD))
+    last = await polled(clocked, (-3600, ODD), (-3588, ODD))
+    end = await polled(clocked, (-3576, ODD))
+
+    assert (last.verdict, end.verdict) == ("notFinal", "accepted")
+
+
+async def test_the_longer_wait_does_not_lead_beyond_the_window(clocked: Clocked) -> None:
+    """The last poll that fits is made."""
+    await clocked.task()
+    window_ends_at = PLAN.window_seconds
+    last = await polled(clocked, (35, ODD), (window_ends_at - 4, ODD))
+
+    assert clocked.seconds(last.task.next_poll_at) == window_ends_at - 1
+
+
+async def test_it_does_not_contradict_an_outcome(clocked: Clocked) -> None:
+    """Neither the provider's, nor another one of ours."""
+    ended, overdue = await clocked.task(), await clocked.task()
+    await reported(clocked, ended, READY, 20)
+    await clocked.store.write(Expire(now=BEGAN + 331 * SECOND, limit=10))
+    late = [await reported(clocked, task, ODD, 332) for task in (ended, overdue)]
+
+    assert [each.verdict for each in late] == ["notFinal", "notFinal"]
+    codes = [each.task.outcome.error_code for each in late if each.task.outcome is not None]
+    assert codes == [None, "RECEIVER_NO_ANSWER"]
+
+
+async def test_a_report_of_it_is_provisional(clocked: Clocked) -> None:
+    """The client that polls has counted; what the provider says afterwards replaces it."""
+    task = await clocked.task()
+    first = await reported(clocked, task, ODD, 60)
+    again = await reported(clocked, task, ODD, 61)
+    answer = await reported(clocked, task, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE"), 62)
+
+    assert [each.verdict for each in (first, again, answer)] == ["accepted", "notFinal", "accepted"]
+    assert first.task.outcome is not None
+    assert (first.task.outcome.trust, first.task.outcome.is_provisional) == ("provisional", True)
+    assert answer.task.outcome is not None
+    assert (answer.task.outcome.error_code, answer.task.outcome.trust) == ("ERROR_CAPTCHA_UNSOLVABLE", "reported")
+    assert answer.task.outcome.supersedes == first.task.position
+
+
+async def test_a_callback_that_is_held_back_is_not_overtaken(clocked: Clocked) -> None:
+    """The provider was to confirm it; a code that nobody knows does not contradict it."""
+    await clocked.task(held_until=BEGAN + 300 * SECOND)
+    last = await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
+
+    assert (last.verdict, last.task.outcome, last.task.held_until) == ("notFinal", None, BEGAN + 300 * SECOND)
+
+
+async def test_a_hint_afterwards_brings_one_more_poll(clocked: Clocked) -> None:
+    """A callback of which a poll brings more (a bare code) would get lost otherwise; also after a deadline of ours."""
+    task = await clocked.task()
+    failed = await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
+    overdue = await clocked.task(deadline_at=BEGAN + 60 * SECOND, next_poll_at=BEGAN + 300 * SECOND)
+    await clocked.store.write(Expire(now=BEGAN + 61 * SECOND, limit=10))
+    assert await clocked.take(62) == []
+    for each in (task, overdue):
+        await clocked.store.write(HintTask(ref=each.ref, now=BEGAN + 63 * SECOND))
+    again, other = await clocked.take(64)
+    answer = await clocked.finish(again, READY, 64)
+    silent = await clocked.finish(other, Pending("processing"), 64)
+
+    assert {again.ref, other.ref} == {task.ref, overdue.ref}
+    assert (answer.verdict, answer.task.outcome is not None and answer.task.outcome.status) == ("accepted", "ready")
+    assert (silent.verdict, silent.task.next_poll_at) == ("notFinal", None)
+    assert failed.task.position is not None
+    assert await clocked.take(200) == []
