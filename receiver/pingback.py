@@ -17,6 +17,7 @@ import click
 
 from client.arguments import check_url, client_key_of
 from client.errors import BadArgumentError, ProviderUnreachableError
+from client.given import read_variable
 from client.pingbacks import (
     EVERY_HOST,
     PINGBACK_PROVIDERS,
@@ -101,7 +102,7 @@ def _ask(provider: str, url: str | None, make_call: Callable[[str], Call]) -> Se
     """
     dialect = older_api(provider)
     variable = f"{provider.upper()}_V1_URL"
-    address = url or os.environ.get(variable) or dialect.base_url or ""
+    address = url or read_variable(variable, os.environ) or dialect.base_url or ""
     address = check_url("--url" if url else variable, address)
     client_key = client_key_of(provider, None, os.environ)
 
