@@ -18,6 +18,7 @@ import click
 from client.arguments import check_url, client_key_of
 from client.errors import BadArgumentError, ProviderUnreachableError
 from client.given import read_variable
+from client.output import show
 from client.pingbacks import (
     EVERY_HOST,
     PINGBACK_PROVIDERS,
@@ -61,7 +62,7 @@ def add(host: str | None, provider: str, url: str | None) -> None:
     """Add ADDR, by default the host of RECEIVER_PUBLIC_URL. It has to be run on that host."""
     host = _host_or_own(host)
     _ask(provider, url, partial(add_pingback, host=host))
-    click.echo(f"{provider} may call {host}")
+    show(f"{provider} may call {host}")
 
 
 @pingback.command("list", epilog=_EXIT_CODES)
@@ -69,7 +70,7 @@ def add(host: str | None, provider: str, url: str | None) -> None:
 def list_hosts(provider: str, url: str | None) -> None:
     """Print the hosts that may be called, a line each."""
     for host in _ask(provider, url, list_pingbacks):
-        click.echo(host)
+        show(host)
 
 
 @pingback.command(epilog=_EXIT_CODES)
@@ -82,7 +83,7 @@ def remove(host: str | None, provider: str, url: str | None, *, is_all: bool) ->
         raise BadArgumentError("--all: expected either a host or --all")
     host = EVERY_HOST if is_all else _host_or_own(host)
     _ask(provider, url, partial(remove_pingback, host=host))
-    click.echo(f"{provider} may call {'no host' if is_all else host + ' no more'}")
+    show(f"{provider} may call {'no host' if is_all else host + ' no more'}")
 
 
 def _host_or_own(host: str | None) -> str:
