@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -12,14 +13,25 @@ from types import MappingProxyType
 from typing import Any
 
 import click
-import structlog
 from pydantic_core import to_json
 from rich.console import Console
+from rich.text import Text
 
 from client.arguments import RECEIVER_URL, Given, read_arguments
 from client.errors import BadArgumentError, CallbackReceiverError, TaskFailedError
+from client.given import read_variable
 from client.images import MAX_IMAGE_BYTES, check_image, read_image
 from client.interrupts import run_interruptibly
+from client.logs import log_to_terminal
+from client.output import (
+    CannotShowError,
+    check_output,
+    printable,
+    show_exactly,
+    show_json,
+    standard_streams,
+    tell,
+)
 from client.protocol import Task
 from client.providers import DIALECTS
 from client.tasks import TaskClient
@@ -38,7 +50,10 @@ _ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Commands with a module of their own: imported only where they are used."""
 
 _NEEDS_IMAGE_TYPE = frozenset({"onecaptcha"})
-_EXIT_CODES = "Exit codes: 0 solved, 1 the task or the provider failed, 2 wrong arguments, 130 interrupted."
+_EXIT_CODES = (
+    "Exit codes: 0 solved, 1 the task or the provider failed, or standard output took no answer, 2 wrong arguments, "
+    "130 interrupted."
+)
 
 
 class _Commands(click.Group):
@@ -61,10 +76,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, help="Submits tasks to solving services and brings each answer once, however it comes.")
 def cli() -> None:
     """The commands. Keys come from the environment, never from arguments, which other users of a machine can see."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_terminal(logging.WARNING)
 
 
 @cli.command(epilog=_EXIT_CODES)
@@ -95,20 +107,33 @@ def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **o
     task = {"type": task_type, "body": _read(image)}
     if image_type is not None:
         task["imageType"] = image_type
+    check_output()
     try:
         solved = run_interruptibly(_solve(client, provider, task))
     except TaskFailedError as error:
         if is_json:
-            _print_json(error.task)
+            show_json(error.task.model_dump_json(by_alias=True))
         raise
-    if is_json:
-        _print_json(solved)
-    else:
-        click.echo(_text_of(solved.solution))
+    try:
+        if is_json:
+            show_json(solved.model_dump_json(by_alias=True))
+        else:
+            show_exactly(_text_of(solved.solution))
+    except CannotShowError:
+        tell(
+            f"client: the answer to {provider} task {solved.task_id} was not shown; while the provider keeps it, "
+            "TaskClient.attach gets it again"
+        )
+        raise
 
 
 def main() -> None:
     """Runs a command; what is refused or fails is told in one clear line."""
+    with standard_streams():
+        _main()
+
+
+def _main() -> None:
     try:
         code = cli.main(prog_name="python -m client", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -117,6 +142,9 @@ def main() -> None:
         sys.exit(2)
     except (BadArgumentError, click.ClickException) as error:
         _exit(error.format_message() if isinstance(error, click.ClickException) else str(error), 2)
+    except CannotShowError as error:
+        # As every program does whose reader has what it wanted.
+        sys.exit(1) if error.is_closed_pipe else _exit(str(error), 1)
     except CallbackReceiverError as error:
         _exit(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
@@ -124,7 +152,7 @@ def main() -> None:
 
 
 def _exit(text: str, code: int) -> None:
-    click.echo(f"client: {' '.join(text.split())}", err=True)
+    tell(f"client: {' '.join(text.split())}")
     sys.exit(code)
 
 
@@ -140,22 +168,24 @@ def _image_task_type(provider: str, provider_url: str | None) -> str:
 def _read(image: Path) -> bytes:
     if str(image) != "-":
         return read_image(image)
-    raw = sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1)
+    if sys.stdin is None:
+        raise BadArgumentError("standard input: it is closed")
+    try:
+        raw = sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1)
+    except OSError as error:
+        raise BadArgumentError(f"standard input: cannot be read: {error.strerror}") from None
     check_image(raw, "standard input")
     return raw
 
 
 async def _solve(client: TaskClient, provider: str, task: dict[str, Any]) -> Task:
-    road = "waiting for the callback or a poll" if os.environ.get(RECEIVER_URL) else "polling"
+    road = "waiting for the callback or a poll" if read_variable(RECEIVER_URL, os.environ) else "polling"
     with Console(stderr=True).status(f"submitting to {provider}") as status:
         async with client as tasks:
             submitted = await tasks.submit(task)
-            status.update(f"{provider} has task {submitted.task_id}: {road}")
+            # A text, because brackets in an id would be taken for markup.
+            status.update(Text(printable(f"{provider} has task {submitted.task_id}: {road}")))
             return await submitted.result()
-
-
-def _print_json(task: Task) -> None:
-    click.echo(task.model_dump_json(by_alias=True))
 
 
 def _text_of(solution: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 
 from client.arguments import ClientArguments, Given, read_arguments
+from client.output import show
 from client.provider_api import ProviderApi, open_provider_session
 from client.providers import Dialect
 from client.providers.readings import TaskId
@@ -39,7 +40,7 @@ def balance(provider: str, provider_url: str | None) -> None:
     """
     arguments = _arguments(provider, provider_url)
     left = asyncio.run(_asked(arguments, lambda api: ask_balance(api, provider)))
-    click.echo(f"{left:.10f}".rstrip("0").rstrip("."))
+    show(f"{left:.10f}".rstrip("0").rstrip("."))
 
 
 @click.command(epilog=_EXIT_CODES)

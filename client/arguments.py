@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from client.connection import ReceiverConnection
 from client.errors import BadArgumentError
+from client.given import check_key, read_variable, tidy
 from client.protocol import Registration
 from client.provider_file import load_providers
 from client.providers import DIALECTS, Dialect, dialect_named
@@ -187,21 +188,21 @@ def read_receiver(url: str | None, key: str | None, environ: Mapping[str, str]) 
     Raises:
         BadArgumentError: one is wrong, or there is no address; the text names the variable.
     """
-    address = url or environ.get(RECEIVER_URL)
+    address = url or read_variable(RECEIVER_URL, environ)
     if not address:
         raise BadArgumentError(f"{RECEIVER_URL}: expected the address of the receiver in it")
     return check_url(RECEIVER_URL, address), _key(RECEIVER_KEY, key, environ)
 
 
 def _known(environ: Mapping[str, str]) -> Mapping[str, Dialect]:
-    path = environ.get(PROVIDERS_FILE)
+    path = read_variable(PROVIDERS_FILE, environ)
     return load_providers(path) if path else DIALECTS
 
 
 def _receiver(given: Given, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
     """The address of the receiver and the key to it; neither, where the receiver itself was given."""
     if given.receiver is None:
-        url = given.receiver_url or environ.get(RECEIVER_URL)
+        url = given.receiver_url or read_variable(RECEIVER_URL, environ)
         return check_url(RECEIVER_URL, url) if url else None, _key(RECEIVER_KEY, given.receiver_key, environ)
     if given.receiver_url or given.receiver_key:
         raise BadArgumentError("receiver: expected either a receiver or the address and key of one, got both")
@@ -212,31 +213,32 @@ def _provider_url(given: Given, environ: Mapping[str, str], dialect: Dialect) ->
     if given.provider_url:
         return check_url("provider_url", given.provider_url)
     variable = url_variable(dialect.provider)
-    address = environ.get(variable) or dialect.base_url
+    address = read_variable(variable, environ) or dialect.base_url
     if not address:
         raise BadArgumentError(f"{variable}: no endpoint of {dialect.provider} is known; expected its base URL in it")
     return check_url(variable, address)
 
 
 def _key(variable: str, given: str | None, environ: Mapping[str, str]) -> str | None:
-    key = given or environ.get(variable) or None
-    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-        raise BadArgumentError(f"{variable}: a key has only visible ASCII characters, without blanks")
-    return key
+    try:
+        return check_key(given or environ.get(variable) or "") or None
+    except ValueError as error:
+        raise BadArgumentError(f"{variable}: {error}") from None
 
 
 def check_url(name: str, url: str) -> str:
-    """The address, without a slash at its end; `name` is what it is called in errors.
+    """The address, without white space around it and a slash at its end; `name` is what it is called in errors.
 
     Raises:
         BadArgumentError: it is none, or has a user, a query or a fragment.
     """
     try:
+        url = tidy(url)
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         is_url = False
-    if not is_url or parts.query or parts.fragment or parts.username is not None or not url.isprintable():
+    if not is_url or parts.query or parts.fragment or parts.username is not None:
         raise BadArgumentError(f"{name}: expected http:// or https:// and a host, without user, query and fragment")
     return url.rstrip("/")
 

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Protocol
 
 import click
-import structlog
 from pydantic_core import to_json
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +18,8 @@ from client.arguments import read_receiver
 from client.errors import ResultsGapError
 from client.frames import Subscribe
 from client.interrupts import run_interruptibly
+from client.logs import log_to_terminal
+from client.output import CannotShowError, printable, show_json, tell
 from client.protocol import Task
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
@@ -53,33 +54,24 @@ def watch(
     lost or found again, are told on standard error; it goes on all the same. Interrupted, it says with which --since to
     go on.
     """
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_terminal(logging.INFO)
     url, key = read_receiver(None, None, os.environ)
     only = subscription_of(since, provider=provider, tags=tags, tasks=tasks or None)
     watching = _Watching(_Lines() if is_json else _Table())
     try:
         run_interruptibly(watching.run(url, key, only, count=count))
-    except BrokenPipeError:
-        _drop_buffered()
-    except OSError as error:
+    except CannotShowError as error:
+        if error.is_closed_pipe:
+            return
         # A full disk, most often. The result that was not written whole is to be shown again.
-        _drop_buffered()
         since = watching.shown_cursor or since
         go_on = "" if since is None else f"; go on with --since {since}"
-        click.echo(f"client: cannot write to standard output: {error.strerror}{go_on}", err=True)
+        tell(f"client: {error}{go_on}")
         sys.exit(1)
     except KeyboardInterrupt:
         cursor = watching.cursor
-        click.echo("client: interrupted" + ("" if cursor is None else f"; go on with --since {cursor}"), err=True)
+        tell("client: interrupted" + ("" if cursor is None else f"; go on with --since {cursor}"))
         sys.exit(130)
-
-
-def _drop_buffered() -> None:
-    """What is still buffered has nowhere to go, and Python would complain about it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Shown(Protocol):
@@ -122,7 +114,7 @@ class _Watching:
                     if left == 0:
                         break
         except ResultsGapError as gap:
-            click.echo(f"client: {gap}", err=True)
+            tell(f"client: {gap}")
             self._shown.gap(gap)
         return left
 
@@ -131,17 +123,17 @@ class _Lines:
     """Lines of JSON."""
 
     def result(self, task: Task) -> None:
-        click.echo(task.model_dump_json(by_alias=True))
+        show_json(task.model_dump_json(by_alias=True))
 
     def gap(self, gap: ResultsGapError) -> None:
-        click.echo(to_json({"gap": {"reason": gap.reason, "resumesAt": gap.resumes_at}}))
+        show_json(to_json({"gap": {"reason": gap.reason, "resumesAt": gap.resumes_at}}).decode())
 
 
 class _Table:
     """A line for each result, in columns. Solutions are secrets and screens are shared: only fields are named."""
 
     def __init__(self) -> None:
-        self._console = _Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False, soft_wrap=True)
 
     def result(self, task: Task) -> None:
         is_ready = task.status == "ready"
@@ -149,10 +141,10 @@ class _Table:
         self._console.print(
             Text.assemble(
                 (f"{finished_at.astimezone():%Y-%m-%d %H:%M:%S}", "dim"),
-                f"  {_clean(task.provider):<11} {_clean(task.ref)}  {_clean(str(task.task_id or '-')):<36}  ",
-                (f"{_clean(task.status if is_ready else task.error_code or task.status):<8}", _STYLES[is_ready]),
-                f"  {_clean(task.source or '-'):<8}  ",
-                (_clean(_fields(task)), "dim"),
+                f"  {printable(task.provider):<11} {printable(task.ref)}  {printable(str(task.task_id or '-')):<36}  ",
+                (f"{printable(task.status if is_ready else task.error_code or task.status):<8}", _STYLES[is_ready]),
+                f"  {printable(task.source or '-'):<8}  ",
+                (printable(_fields(task)), "dim"),
             )
         )
 
@@ -163,19 +155,8 @@ class _Table:
 _STYLES = {True: "green", False: "red"}
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Lets the error be seen by those that know what it means here."""
-        raise BrokenPipeError
-
-
 def _fields(task: Task) -> str:
     if task.solution_removed:
         return "solution removed"
     names: Sequence[str] = sorted(task.solution) if isinstance(task.solution, dict) else ()
     return ", ".join(names)
-
-
-def _clean(text: str) -> str:
-    """What others wrote, without what would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

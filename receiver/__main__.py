@@ -19,6 +19,7 @@ from aiohttp import web
 
 from client.errors import BadArgumentError, CallbackReceiverError
 from client.interrupts import on_signals
+from client.output import CannotShowError, show, standard_streams, tell
 from client.providers import dialect_named
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.catalog import known_dialects
@@ -77,15 +78,15 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
     if provider is not None:
         dialect = dialect_named(provider, known_dialects(settings))
         made = _run(make_url(settings, dialect, label, now=microseconds_now(), url_id=str(new_ref())))
-        click.echo(made.url)
-        click.echo(f"id {made.id}; revoke it with: callback-receiver callback-url --revoke {made.id}", err=True)
+        tell(f"id {made.id}; revoke it with: callback-receiver callback-url --revoke {made.id}")
+        show(made.url)
         for note in made.notes:
-            click.echo(note, err=True)
+            tell(note)
     elif revoke is not None:
-        click.echo(_run(revoke_url(settings, _url_id(revoke), now=microseconds_now())))
+        show(_run(revoke_url(settings, _url_id(revoke), now=microseconds_now())))
     else:
         for line in _run(list_urls(settings, now=microseconds_now())):
-            click.echo(line)
+            show(line)
 
 
 cli.add_command(doctor)
@@ -98,10 +99,18 @@ cli.add_command(redeliver)
 
 def main() -> None:
     """The console script: one clear line and exit code 2 for what is refused."""
+    with standard_streams():
+        _main()
+
+
+def _main() -> None:
     try:
         cli.main(prog_name="callback-receiver", standalone_mode=False)
     except (CannotStartError, BadArgumentError) as error:
         _exit(str(error), 1 if isinstance(error, CannotStartError) and error.passes else 2)
+    except CannotShowError as error:
+        # As every program does whose reader has what it wanted.
+        sys.exit(1) if error.is_closed_pipe else _exit(str(error), 1)
     except CallbackReceiverError as error:
         _exit(str(error), 1)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -114,7 +123,7 @@ def main() -> None:
 
 
 def _exit(text: str, code: int) -> None:
-    click.echo(f"callback-receiver: {text}", err=True)
+    tell(f"callback-receiver: {text}")
     sys.exit(code)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from client.errors import BadArgumentError
-from client.providers import DIALECTS, Dialect, read_providers
+from client.provider_file import load_providers
+from client.providers import DIALECTS, Dialect
 from receiver.errors import CannotStartError
 from receiver.settings import Settings
 
@@ -18,12 +19,9 @@ def known_dialects(settings: Settings) -> Mapping[str, Dialect]:
     Raises:
         CannotStartError: RECEIVER_PROVIDERS_FILE cannot be read or is wrong; the text names the table and the field.
     """
-    path = settings.providers_file
-    if path is None:
+    if settings.providers_file is None:
         return DIALECTS
     try:
-        return read_providers(path.read_bytes(), DIALECTS)
-    except OSError as error:
-        raise CannotStartError(f"RECEIVER_PROVIDERS_FILE: {path} cannot be read ({error.strerror})") from None
+        return load_providers(settings.providers_file)
     except BadArgumentError as error:
-        raise CannotStartError(f"RECEIVER_PROVIDERS_FILE: {path}: {error}") from None
+        raise CannotStartError(f"RECEIVER_PROVIDERS_FILE: {error}") from None

@@ -17,6 +17,7 @@ from uuid import uuid4
 import aiohttp
 import click
 
+from client.output import show, show_json
 from client.providers import Dialect
 from client.providers.codes import code_named
 from receiver.asking import ANSWER_SECONDS, asked, counted_there, own_address
@@ -47,13 +48,14 @@ def doctor(is_json: bool) -> None:
     findings = judge(facts)
     is_wrong = any(finding.is_wrong for finding in findings)
     if is_json:
-        click.echo(json.dumps({"findings": [_fields(finding) for finding in findings]} | number_values(facts)))
+        show_json(json.dumps({"findings": [_fields(finding) for finding in findings]} | number_values(facts)))
     else:
         for finding in findings:
-            click.echo(f"{'wrong' if finding.is_wrong else 'note '}  {finding.says}\n       → {finding.todo}")
+            show(f"{'wrong' if finding.is_wrong else 'note '}  {finding.says}")
+            show(f"       → {finding.todo}")
         for line in number_lines(facts):
-            click.echo(line)
-        click.echo("something is to be done" if is_wrong else "nothing is wrong")
+            show(line)
+        show("something is to be done" if is_wrong else "nothing is wrong")
     sys.exit(1 if is_wrong else 0)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from client.output import show, show_json, tell
 from client.protocol import TaskTimeline
 from receiver.catalog import known_dialects
 from receiver.errors import CannotStartError, ReceiverError
@@ -31,10 +32,13 @@ def explain(task_id: str, provider: str | None, is_json: bool) -> None:
     """
     told = explained(load_settings(Path.cwd(), serves=False), task_id, provider, now=time.time_ns() // 1000)
     if told is None:
-        click.echo("callback-receiver: no task has this ref or taskId", err=True)
+        tell("callback-receiver: no task has this ref or taskId")
         sys.exit(1)
-    for line in [told.model_dump_json(by_alias=True)] if is_json else _lines(told):
-        click.echo(line)
+    if is_json:
+        show_json(told.model_dump_json(by_alias=True))
+        return
+    for line in _lines(told):
+        show(line)
 
 
 def explained(settings: Settings, task_id: str, provider: str | None, *, now: int) -> TaskTimeline | None:

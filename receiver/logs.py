@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import logging
 import sys
 from contextlib import suppress
@@ -15,24 +16,16 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from client.logs import log_to_terminal
+from client.output import escape_json
+
 __all__ = ["configure_logs", "server_logger"]
 
 
 def configure_logs(log_format: str) -> None:
     """Sets up structlog for this process: `json` for machines, `console` for eyes."""
     if log_format == "console":
-        structlog.configure(
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                # Plain: the default shows the values of local variables, and solutions are among them.
-                structlog.dev.ConsoleRenderer(
-                    colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-                ),
-            ],
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-            cache_logger_on_first_use=True,
-        )
+        log_to_terminal()
         return
     lines = _Lines(sys.stderr.buffer)
     atexit.register(lines.flush)
@@ -69,7 +62,12 @@ class _ServerRecords(logging.Handler):
 def _render(_logger: Any, _name: str, event_dict: structlog.typing.EventDict) -> bytes:
     event_dict["timestamp"] = datetime.now(UTC)
     options = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
-    return orjson.dumps(event_dict, default=str, option=options)
+    try:
+        line = orjson.dumps(event_dict, default=str, option=options)
+    except TypeError:
+        # It takes no number of more than 64 bits, and no text with half of a surrogate pair.
+        line = f"{json.dumps(event_dict, default=str, skipkeys=True)}\n".encode()
+    return line if line.isascii() and b"\x7f" not in line else escape_json(line.decode()).encode()
 
 
 class _Lines:

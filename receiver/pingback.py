@@ -17,6 +17,8 @@ import click
 
 from client.arguments import check_url, client_key_of
 from client.errors import BadArgumentError, ProviderUnreachableError
+from client.given import read_variable
+from client.output import show
 from client.pingbacks import (
     EVERY_HOST,
     PINGBACK_PROVIDERS,
@@ -60,7 +62,7 @@ def add(host: str | None, provider: str, url: str | None) -> None:
     """Add ADDR, by default the host of RECEIVER_PUBLIC_URL. It has to be run on that host."""
     host = _host_or_own(host)
     _ask(provider, url, partial(add_pingback, host=host))
-    click.echo(f"{provider} may call {host}")
+    show(f"{provider} may call {host}")
 
 
 @pingback.command("list", epilog=_EXIT_CODES)
@@ -68,7 +70,7 @@ def add(host: str | None, provider: str, url: str | None) -> None:
 def list_hosts(provider: str, url: str | None) -> None:
     """Print the hosts that may be called, a line each."""
     for host in _ask(provider, url, list_pingbacks):
-        click.echo(host)
+        show(host)
 
 
 @pingback.command(epilog=_EXIT_CODES)
@@ -81,7 +83,7 @@ def remove(host: str | None, provider: str, url: str | None, *, is_all: bool) ->
         raise BadArgumentError("--all: expected either a host or --all")
     host = EVERY_HOST if is_all else _host_or_own(host)
     _ask(provider, url, partial(remove_pingback, host=host))
-    click.echo(f"{provider} may call {'no host' if is_all else host + ' no more'}")
+    show(f"{provider} may call {'no host' if is_all else host + ' no more'}")
 
 
 def _host_or_own(host: str | None) -> str:
@@ -101,7 +103,7 @@ def _ask(provider: str, url: str | None, make_call: Callable[[str], Call]) -> Se
     """
     dialect = older_api(provider)
     variable = f"{provider.upper()}_V1_URL"
-    address = url or os.environ.get(variable) or dialect.base_url or ""
+    address = url or read_variable(variable, os.environ) or dialect.base_url or ""
     address = check_url("--url" if url else variable, address)
     client_key = client_key_of(provider, None, os.environ)
 

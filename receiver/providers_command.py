@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from client.output import show, show_json
 from client.providers import CallbackRule, Dialect, dialect_named
 from client.providers.v1_family import V1Dialect
 from receiver.catalog import known_dialects
@@ -42,10 +43,11 @@ def providers(name: str | None, *, is_json: bool, is_observed: bool) -> None:
     for dialect in chosen.values():
         shapes = seen.get(dialect.provider)
         if is_json:
-            click.echo(json.dumps(_as_json(dialect, shapes), ensure_ascii=False))
+            show_json(json.dumps(_as_json(dialect, shapes), ensure_ascii=False))
         else:
             for line in _lines(dialect, shapes) if name is not None else _short_lines(dialect, shapes):
-                click.echo(line)
+                for part in line.split("\n"):
+                    show(part)
 
 
 def submitted_through(dialect: Dialect) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from client.output import show, tell
 from receiver.app import lives_of, microseconds_now
 from receiver.logs import configure_logs
 from receiver.records import Horizon, Removed, Survey, time_view
@@ -35,14 +36,14 @@ def prune_command(*, is_applied: bool) -> None:
     horizon = lives_of(settings).horizon(microseconds_now())
     if is_applied:
         told = asyncio.run(_apply(settings, horizon))
-        click.echo(f"removed: {_counts(told)}")
+        show(f"removed: {_counts(told)}")
         return
     found = asyncio.run(survey(settings.database, horizon))
-    click.echo(f"would go: {_counts(found.removed)}")
+    show(f"would go: {_counts(found.removed)}")
     for line in _details(found):
-        click.echo(line)
+        show(line)
     if any(found.removed):
-        click.echo("nothing was changed; to remove it: callback-receiver prune --apply", err=True)
+        tell("nothing was changed; to remove it: callback-receiver prune --apply")
 
 
 async def _apply(settings: Settings, horizon: Horizon) -> Removed:
@@ -50,15 +51,15 @@ async def _apply(settings: Settings, horizon: Horizon) -> Removed:
     gone = Removed()
     told_at = time.monotonic()
 
-    def tell(removed: Removed) -> None:
+    def note(removed: Removed) -> None:
         nonlocal gone, told_at
         gone = removed
         if time.monotonic() - told_at >= 1:
             told_at = time.monotonic()
-            click.echo(f"so far: {_counts(gone)}", err=True)
+            tell(f"so far: {_counts(gone)}")
 
     async with open_store(settings, horizon.now) as store:
-        await prune(store, horizon, tell)
+        await prune(store, horizon, note)
     return gone
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from client.output import CannotShowError, show, show_json, tell
 from client.providers import dialect_named
 from receiver.app import microseconds_now, new_ref
 from receiver.catalog import known_dialects
@@ -50,16 +51,16 @@ def redeliver(provider: str | None, *, is_applied: bool, is_json: bool) -> None:
     rules = _rules(settings)
     if provider is not None:
         dialect_named(provider, rules.dialects)
-    show = _show_json if is_json else _show_text
-    counts = asyncio.run(_redeliver(_opened(settings, is_applied=is_applied), rules, provider, show))
+    show_one = _show_json if is_json else _show_text
+    counts = asyncio.run(_redeliver(_opened(settings, is_applied=is_applied), rules, provider, show_one))
     done = "became" if is_applied else "would become"
     text = (
         ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
         or "nothing, no unreadable body is kept"
     )
-    click.echo(f"{done}: {text}", err=is_json)
+    (tell if is_json else show)(f"{done}: {text}")
     if counts.total() > counts["unreadable"] and not is_applied:
-        click.echo("nothing was written: --apply does it", err=True)
+        tell("nothing was written: --apply does it")
 
 
 def _rules(settings: Settings) -> RedeliveryRules:
@@ -86,24 +87,31 @@ async def _redeliver(
     opened: AbstractAsyncContextManager[SqliteStore | Rehearsal],
     rules: RedeliveryRules,
     provider: str | None,
-    show: Callable[[Redelivered], None],
+    show_one: Callable[[Redelivered], None],
 ) -> Counter[str]:
     """How many became what. Each step is a transaction; what is left is left as it was."""
     counts: Counter[str] = Counter()
     looked_at, after = 0, None
+    unseen: CannotShowError | None = None
     async with opened as store:
-        while kept := await store.unreadable(after, limit=_STEP):
+        while unseen is None and (kept := await store.unreadable(after, limit=_STEP)):
             after = kept[-1]
             redeliveries = [
                 read_redelivery(rules, each, now=microseconds_now(), new_ref=lambda: str(new_ref()))
                 for each in kept
                 if provider in (None, each.provider)
             ]
-            for each in await store.write(Redeliver(redeliveries)):
-                counts[each.verdict] += 1
-                show(each)
+            try:
+                for each in await store.write(Redeliver(redeliveries)):
+                    counts[each.verdict] += 1
+                    show_one(each)
+            except CannotShowError as error:
+                # Not raised in there, where it would become one of a group.
+                unseen = error
             looked_at += len(kept)
-            click.echo(f"{looked_at} looked at", err=True)
+            tell(f"{looked_at} looked at")
+    if unseen is not None:
+        raise unseen
     return counts
 
 
@@ -111,7 +119,7 @@ def _show_text(each: Redelivered) -> None:
     where = f"standing URL {each.kept.delivery.standing_id}" if each.kept.is_stray else f"task {each.kept.ref}"
     received = time_view(each.kept.delivery.received_at).isoformat(timespec="seconds")
     why = "" if each.why is None else f"  ({each.why})"
-    click.echo(f"{each.kept.provider or '?'}  {where}  {received}  {each.reading}  {each.verdict}{why}")
+    show(f"{each.kept.provider or '?'}  {where}  {received}  {each.reading}  {each.verdict}{why}")
 
 
 def _show_json(each: Redelivered) -> None:
@@ -124,4 +132,4 @@ def _show_json(each: Redelivered) -> None:
         "verdict": each.verdict,
         "why": each.why,
     }
-    click.echo(json.dumps(line, ensure_ascii=False))
+    show_json(json.dumps(line, ensure_ascii=False))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import ipaddress
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from dotenv.parser import parse_stream
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from client.errors import BadArgumentError
+from client.given import check_key, read_text_file, tidy
 from client.protocol import API_KEY_MIN_LENGTH
 from receiver.errors import CannotStartError
 from receiver.tokens import SIGNING_KEY_MIN_BYTES
@@ -27,6 +33,13 @@ PREFIX = "RECEIVER_"
 SCOPES = ("submit", "read", "admin")
 _DEFAULT_SCOPES = frozenset({"submit", "read"})
 _SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
+_LISTS = ("api_keys", "signing_keys", "allowed_origins")
+"""Settings of several values with commas."""
+_OBJECTS = ("callback_secrets", "provider_keys", "provider_urls")
+"""Settings that are JSON objects."""
+_SECRETS = ("api_keys", "signing_keys", "callback_secrets", "provider_keys")
+# Larger than the environment takes; a secret has some hundred bytes.
+_MAX_SECRET_BYTES = 256 * 1024
 
 # What Kubernetes puts into the environment for a service called "receiver".
 _SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
@@ -173,6 +186,14 @@ class Settings(BaseSettings):
     def _is_set(cls, value: object) -> object:
         return None if value == "" else value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_tidy(cls, value: object, info: ValidationInfo) -> object:
+        """Editors and shells put a line break behind what they write. Runs before the validators above."""
+        if isinstance(value, str) and info.field_name in _LISTS:
+            return ",".join(map(tidy, value.split(",")))
+        return _tidied(value)
+
     @field_validator("public_url")
     @classmethod
     def _is_base_url(cls, value: str | None) -> str | None:
@@ -189,6 +210,16 @@ class Settings(BaseSettings):
     @classmethod
     def _are_base_urls(cls, value: dict[str, str]) -> dict[str, str]:
         return {provider: cls._is_base_url(url) or "" for provider, url in value.items()}
+
+    @field_validator("provider_keys")
+    @classmethod
+    def _are_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for provider, key in value.items():
+            try:
+                check_key(key.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"{provider}: {error}") from None
+        return value
 
     @field_validator("allowed_origins")
     @classmethod
@@ -283,24 +314,16 @@ def load_settings(folder: Path, *, serves: bool = True) -> Settings:
     Raises:
         CannotStartError: a variable is unknown or wrong; the text names it and what was expected.
     """
-    dotenv = folder / ".env"
-    given = {**_read_dotenv(dotenv), **os.environ}
-    secrets_folder = given.get(_SECRETS_FOLDER) or None
-    if secrets_folder is not None and not Path(secrets_folder).is_dir():
-        raise CannotStartError(f"{_SECRETS_FOLDER}: there is no folder {secrets_folder}")
-    secrets = [path.name for path in Path(secrets_folder).iterdir()] if secrets_folder is not None else []
-    _check_names({*given, *secrets})
+    dotenv = _read_dotenv(folder / ".env")
+    given = {**dotenv, **os.environ}
+    _check_names(given)
     _check_texts(given)
+    secrets_folder = (given.get(_SECRETS_FOLDER) or "").strip()
+    secrets = _read_secrets(Path(secrets_folder)) if secrets_folder else {}
     try:
-        settings = Settings(_env_file=dotenv, _secrets_dir=secrets_folder)
+        settings = Settings(_env_file=None, **_values(secrets, dotenv, os.environ))
     except ValidationError as error:
         raise CannotStartError("; ".join(_sentence(detail) for detail in error.errors())) from None
-    except SettingsError as error:
-        field = re.search(r'field "(\w+)"', str(error))
-        name = f"{PREFIX}{field[1].upper()}" if field else "settings"
-        raise CannotStartError(f"{name}: expected JSON") from None
-    except ValueError as error:
-        raise CannotStartError(f"settings: {error}") from None
     if serves:
         settings.check_exposure()
     # Read for its error: later it would end a server that has begun to start.
@@ -319,7 +342,10 @@ def settings_table() -> str:
             "" if default in (None, "", {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
         )
         rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
-    rows.append(f"| `{_SECRETS_FOLDER}` | | A folder with a file for each secret, named like its variable. |")
+    rows.append(
+        f"| `{_SECRETS_FOLDER}` | | A folder with a file for each secret, named like its variable. "
+        "One that cannot be loaded ends the start. |"
+    )
     return "\n".join(rows)
 
 
@@ -333,23 +359,107 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _read_dotenv(path: Path) -> dict[str, str | None]:
+def _read_dotenv(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
     try:
-        return dict(dotenv_values(path)) if path.is_file() else {}
-    except (OSError, UnicodeDecodeError):
-        raise CannotStartError(f"{path}: it cannot be read as text in UTF-8") from None
+        text = read_text_file(path)
+    except BadArgumentError as error:
+        raise CannotStartError(str(error)) from None
+    for binding in parse_stream(StringIO(text)):
+        # Others' lines may stand beside ours. Left to itself, the library only warns and goes on without the setting.
+        if binding.error and PREFIX in binding.original.string.upper():
+            raise CannotStartError(f"{path}: line {binding.original.line}: expected NAME=value")
+    return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
 
 
-def _check_texts(given: Mapping[str, str | None]) -> None:
+def _read_secrets(folder: Path) -> dict[str, str]:
+    """The settings in the folder, by the names of their files.
+
+    A secret that is not loaded opens what it should close, so there is no going on without one. Names with a dot in
+    front are not settings: Kubernetes keeps the files themselves in such folders, and the names are links to there.
+    """
+    try:
+        root = folder.resolve(strict=True)
+        paths = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CannotStartError(f"{_SECRETS_FOLDER}: there is no folder {folder}") from None
+    except OSError as error:
+        raise CannotStartError(f"{_SECRETS_FOLDER}: {folder} cannot be read ({error.strerror})") from None
+    _check_names(path.name for path in paths)
+    secrets: dict[str, str] = {}
+    for path in paths:
+        name = path.name.upper()
+        if name.lower() in _SECRETS:
+            raise CannotStartError(f"{folder / path.name}: expected the name of the variable, {PREFIX}{name}")
+        if name in secrets:
+            raise CannotStartError(f"{folder / path.name}: there is another file for {name}")
+        if name.startswith(PREFIX):
+            secrets[name] = _read_secret(path, root)
+    return secrets
+
+
+def _read_secret(path: Path, root: Path) -> str:
+    try:
+        target = path.resolve(strict=True)
+        if root not in target.parents:
+            raise CannotStartError(f"{path}: it is a link out of the folder; put the file itself there")
+        if not target.is_file():
+            raise CannotStartError(f"{path}: expected a file")
+        return read_text_file(path, max_bytes=_MAX_SECRET_BYTES)
+    except OSError as error:
+        raise CannotStartError(f"{path}: cannot be read ({error.strerror})") from None
+    except RuntimeError:
+        # Before Python 3.13 that is how a loop of links is told.
+        raise CannotStartError(f"{path}: cannot be read ({os.strerror(errno.ELOOP)})") from None
+    except BadArgumentError as error:
+        raise CannotStartError(str(error)) from None
+
+
+def _values(*sources: Mapping[str, str]) -> dict[str, Any]:
+    """The settings by field; later sources win, and JSON objects are merged."""
+    values: dict[str, Any] = {}
+    for source in sources:
+        for name, text in source.items():
+            field = name.upper().removeprefix(PREFIX).lower()
+            if not name.upper().startswith(PREFIX) or field not in Settings.model_fields:
+                continue
+            value = text if field not in _OBJECTS else _parsed(name, text)
+            before = values.get(field)
+            values[field] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return values
+
+
+def _parsed(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise CannotStartError(f"{name.upper()}: expected JSON") from None
+
+
+def _tidied(value: object) -> object:
+    if isinstance(value, dict):
+        return {_tidied(name): _tidied_under(name, of_name) for name, of_name in value.items()}
+    return tidy(value) if isinstance(value, str) else value
+
+
+def _tidied_under(name: object, value: object) -> object:
+    try:
+        return _tidied(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _check_texts(given: Mapping[str, str]) -> None:
     for name, value in given.items():
-        if name.upper().startswith(PREFIX) and value is not None and not value.isascii():
+        if name.upper().startswith(PREFIX) and not value.isascii():
             try:
                 value.encode()
             except UnicodeEncodeError:
                 raise CannotStartError(f"{name}: expected text in UTF-8") from None
 
 
-def _check_names(given: set[str]) -> None:
+def _check_names(given: Iterable[str]) -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {_SECRETS_FOLDER}
     for name in sorted(given):
         if not name.upper().startswith(PREFIX) or name.upper() in known or _SERVICE_LINKS.fullmatch(name.upper()):

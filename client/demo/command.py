@@ -8,10 +8,11 @@ import signal
 import sys
 
 import click
-import structlog
 from rich.console import Console
 
 from client.demo.run import run_demo
+from client.logs import log_to_terminal
+from client.output import CannotShowError
 
 __all__ = ["demo"]
 
@@ -26,10 +27,23 @@ The parts by hand, each in a terminal of its own:
 @click.command(epilog="Exit codes: 0 every answer came and was right, 1 otherwise.")
 def demo() -> None:
     """Run two sandboxes, a receiver and clients on this machine, and watch tasks being answered. Under a minute."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    log_to_terminal(logging.ERROR)
     # Ended by a signal, it stops what it started all the same.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
-    is_right = asyncio.run(run_demo(console))
+    is_right = False
+    unseen: Exception | None = None
+    try:
+        is_right = asyncio.run(run_demo(console))
+    except* CannotShowError as group:
+        unseen = group
+    if unseen is not None:
+        raise _first_of(unseen) from None
     console.print(_BY_HAND, highlight=False, soft_wrap=True)
     sys.exit(0 if is_right else 1)
+
+
+def _first_of(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import fields, replace
 from typing import Any, TypeVar, get_args
 
@@ -15,6 +15,7 @@ import click
 
 from client.errors import BadArgumentError
 from client.interrupts import on_signals
+from client.output import CannotShowError, show, standard_streams, tell
 from client.sandbox.faults import FaultRates
 from client.sandbox.limits import Limits, limits_of
 from client.sandbox.provider import HOST, Sandbox
@@ -172,10 +173,19 @@ def sandbox(**options: Any) -> None:
 
 def main() -> None:
     """Runs the command by itself: `python -m client.sandbox`; one clear line and exit code 2 for what is refused."""
+    with standard_streams():
+        _main()
+
+
+def _main() -> None:
     try:
         sandbox.main(prog_name="sandbox", standalone_mode=False)
+    except CannotShowError as error:
+        if not error.is_closed_pipe:
+            tell(f"sandbox: {error}")
+        sys.exit(1)
     except click.ClickException as error:
-        click.echo(f"sandbox: {error.format_message()}", err=True)
+        tell(f"sandbox: {error.format_message()}")
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -189,8 +199,9 @@ async def _serve(provider: Sandbox, ready: str, port: int) -> None:
             await stack.enter_async_context(provider)
         except OSError as error:
             raise click.UsageError(f"--port: cannot listen on {HOST}:{port}: {error.strerror or error}") from None
-        click.echo(ready.format(url=provider.url))
-        sys.stdout.flush()
+        # It serves on even if nobody can read this.
+        with suppress(CannotShowError):
+            show(ready.format(url=provider.url))
         await stop.wait()
 
 

@@ -148,7 +148,7 @@ async def test_help_tells_exit_codes() -> None:
 
     text = " ".join(out.split())
     assert code == 0
-    assert "Exit codes: 0 solved, 1 the task or the provider failed, 2 wrong arguments" in text
+    assert "Exit codes: 0 solved, 1 the task or the provider failed, or standard output took no answer, 2 wrong" in text
     assert "CAPSOLVER_CLIENT_KEY" in text
 
 

@@ -83,7 +83,7 @@ async def test_a_line_for_each_result(receiver: RunningReceiver) -> None:
 
     first, second = out.splitlines()
     assert (code, first.split()[2:]) == (0, ["capsolver", ready, "task-1", "ready", "callback", "confidence,", "text"])
-    assert second.split()[4:] == ["task?[2J2", "ERROR_CAPTCHA_UNSOLVABLE", "callback"]
+    assert second.split()[4:] == ["task\\x1b[2J2", "ERROR_CAPTCHA_UNSOLVABLE", "callback"]
     assert "44795sds" not in out + err
     assert "reader.connected" in err
 

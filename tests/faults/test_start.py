@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             {"API_KEYS": KEY, "PROVIDERS_FILE": "none.toml"},
-            "RECEIVER_PROVIDERS_FILE: none.toml cannot be read (No such file or directory)",
+            "RECEIVER_PROVIDERS_FILE: none.toml: cannot be read (No such file or directory)",
         ),
         ({"API_KEYS": f"tests:{SECRET[:20]}"}, f"{KEYS} (tests): the secret needs at least 24 characters"),
         ({"API_KEYS": SECRET}, f"{KEYS}: expected name:secret or name:secret:scopes"),

@@ -21,7 +21,7 @@ async def test_what_is_counted_is_what_the_provider_did(tmp_path: Path) -> None:
     settings = Settings(seed=3, latency_seconds=(0.05, 0.2), async_images=True, rates=RATES)
     async with Sandbox("capsolver", settings) as sandbox:
         accounts: dict[str, Any] = {
-            "provider_keys": {"capsolver": "the client key"},
+            "provider_keys": {"capsolver": "the-client-key"},
             "provider_urls": {"capsolver": sandbox.url},
         }
         async with running_receiver(tmp_path / "receiver.db", dialects=PLAN, **accounts) as api:

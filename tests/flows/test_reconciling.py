@@ -102,7 +102,7 @@ async def test_all_end_right(tmp_path: Path) -> None:
     )
     async with Sandbox("capsolver", settings) as sandbox, AsyncExitStack() as stack:
         environment = {
-            "provider_keys": json.dumps({"capsolver": "the client key"}),
+            "provider_keys": json.dumps({"capsolver": "the-client-key"}),
             "provider_urls": json.dumps({"capsolver": sandbox.url}),
             "providers_file": str(tmp_path / "providers.toml"),
         }

@@ -26,7 +26,7 @@ from tests.client.support import fast, image_task, open_client
 from tests.receiver.storage.stores import NOW, a_registration, running_store
 from tests.support import API_KEYS, RunningReceiver, eventually, free_port, running_receiver
 
-KEY = "the client key of the operator"
+KEY = "the-client-key-of-the-operator"
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 PROCESSING = {"errorId": 0, "status": "processing"}
 QUICK = fast(first_after_callback_seconds=0.3, first_after_seconds=0.1, interval_seconds=0.1, window_seconds=20.0)

@@ -18,7 +18,7 @@ from receiver.accounts import key_id_of
 from tests.client.support import fast
 from tests.support import Answer, RunningReceiver, eventually, running_receiver
 
-KEY = "the client key of the operator"
+KEY = "the-client-key-of-the-operator"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n one").decode()
 IMAGE: dict[str, Any] = {"type": "ImageToTextTask", "body": PNG}
 ASYNC = Settings(latency_seconds=(0.05, 0.1), async_images=True)

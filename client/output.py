@@ -1,0 +1,286 @@
+"""The standard streams of the commands of both halves: answers that arrive whole, notes that never fail or block.
+
+Texts of others (providers, callers) are escaped, so that they cannot steer a terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import select
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, TextIO, cast
+
+from client.errors import CallbackReceiverError
+
+__all__ = [
+    "CannotShowError",
+    "check_output",
+    "escape_json",
+    "printable",
+    "show",
+    "show_exactly",
+    "show_json",
+    "standard_streams",
+    "tell",
+]
+
+_NOT_PLAIN = re.compile(r"[^\n -~]")
+_MAX_WAITING_BYTES = 1024 * 1024
+"""Of lines that standard error does not take now: some 4,000; beyond that they are lost, and counted."""
+_RETRY_SECONDS = 0.2
+# A pipe that is ready takes so much without blocking (POSIX).
+_CHUNK_BYTES = getattr(select, "PIPE_BUF", 512)
+
+
+class CannotShowError(CallbackReceiverError):
+    """Standard output takes no more; `is_closed_pipe`: its reader has what it wanted."""
+
+    def __init__(self, reason: str, *, is_closed_pipe: bool = False) -> None:
+        super().__init__(f"cannot write to standard output: {reason}")
+        self.is_closed_pipe = is_closed_pipe
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Replace the standard streams of a command, which are to be used by their names in `sys`.
+
+    What the encoding of a stream lacks is escaped. Standard output writes all or raises `CannotShowError`. Standard
+    error never fails and never blocks: a line there decides about nothing.
+    """
+    _open_missing()
+    before = sys.stdout, sys.stderr
+    sys.stdout = _text_stream(_Answers(_raw_of(sys.stdout)), sys.stdout)
+    sys.stderr = _text_stream(_Notes(_raw_of(sys.stderr)), sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def show(line: str) -> None:
+    """Print a line of what the command was asked for, at once.
+
+    Raises:
+        CannotShowError: standard output takes no more.
+    """
+    _print(printable(line))
+
+
+def show_exactly(text: str) -> None:
+    """Print an answer for other programs as it is; a terminal gets it as a line.
+
+    Raises:
+        CannotShowError: standard output takes no more.
+    """
+    _print(printable(text) if sys.stdout.isatty() else text)
+
+
+def show_json(text: str) -> None:
+    """Print a line of JSON, which stays valid in every encoding.
+
+    Raises:
+        CannotShowError: standard output takes no more.
+    """
+    _print(escape_json(text, is_ascii=not sys.stdout.encoding.lower().startswith("utf")))
+
+
+def tell(note: str) -> None:
+    """Print a line beside the answer, on standard error. A stream that is gone is no reason to fail."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{printable(note)}\n")
+        sys.stderr.flush()
+
+
+def check_output() -> None:
+    """Find out that nobody can get the answer before it is paid for.
+
+    Raises:
+        CannotShowError: standard output is closed, or a pipe whose reader has ended.
+    """
+    buffer: Any = getattr(sys.stdout, "buffer", None)
+    if isinstance(buffer, _Answers):
+        buffer.check()
+
+
+def printable(text: str) -> str:
+    """Return the text with escapes, as in Python, for what a terminal would obey or not show: one line."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def escape_json(text: str, *, is_ascii: bool = False) -> str:
+    """Return the JSON with escapes for what a terminal would obey or not show, or for all that is not ASCII."""
+    return _NOT_PLAIN.sub(lambda found: found[0] if found[0].isprintable() and not is_ascii else _units(found[0]), text)
+
+
+def _units(character: str) -> str:
+    raw = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{raw[at : at + 2].hex()}" for at in range(0, len(raw), 2))
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _open_missing() -> None:
+    """Give numbers 0 to 2 to the null device where they are closed.
+
+    Otherwise the next file or socket has one of them, and what is written to standard error lands in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _raw_of(stream: TextIO | None) -> Any:
+    """What is below the stream's buffers; None where Python found it closed."""
+    buffer: Any = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
+
+
+def _text_stream(buffer: _Stream, model: TextIO | None) -> TextIO:
+    encoding = getattr(model, "encoding", None) or "utf-8"
+    return io.TextIOWrapper(
+        cast("IO[bytes]", buffer),
+        encoding=encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+        write_through=True,
+    )
+
+
+class _Stream(io.BufferedIOBase):
+    """What both have in common: nothing stays in them when the process ends."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        if self._raw is None:
+            raise io.UnsupportedOperation("fileno")
+        number: int = self._raw.fileno()
+        return number
+
+    def isatty(self) -> bool:
+        return self._raw is not None and bool(self._raw.isatty())
+
+
+class _Answers(_Stream):
+    """Standard output."""
+
+    def check(self) -> None:
+        """See `check_output`."""
+        if self._raw is None:
+            raise CannotShowError("it is closed")
+        poll = _poll_of(self._raw, 0)
+        if poll is not None and poll.poll(0):
+            raise CannotShowError("nobody reads it any more", is_closed_pipe=True)
+
+    def write(self, data: Any) -> int:
+        if self._raw is None:
+            raise CannotShowError("it is closed")
+        left = memoryview(data).cast("B")
+        count = len(left)
+        while left:
+            try:
+                written = self._raw.write(left)
+            except BrokenPipeError as error:
+                raise CannotShowError(str(error.strerror), is_closed_pipe=True) from None
+            except (OSError, ValueError) as error:
+                raise CannotShowError(getattr(error, "strerror", None) or str(error)) from None
+            if written is None:
+                # Another process made it non-blocking, and it is full.
+                select.select([], [self._raw], [])
+            else:
+                left = left[written:]
+        return count
+
+
+class _Notes(_Stream):
+    """Standard error. What it does not take waits, up to a limit; what it refuses is lost."""
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__(raw)
+        self._waiting = bytearray()
+        self._lost = 0
+        self._retrying: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.RLock()
+        # Files never block; in everything else there may be no room.
+        self._poll = None if raw is None or _is_file(raw) else _poll_of(raw, getattr(select, "POLLOUT", 0))
+
+    def write(self, data: Any) -> int:
+        with self._lock:
+            if len(self._waiting) + len(data) > _MAX_WAITING_BYTES:
+                self._send()
+            if len(self._waiting) + len(data) > _MAX_WAITING_BYTES:
+                self._lost += 1
+            else:
+                self._waiting += data
+            self._send()
+        return len(data)
+
+    def _send(self) -> None:
+        if self._raw is None:
+            self._waiting.clear()
+            return
+        try:
+            while self._waiting and (self._poll is None or self._poll.poll(0)):
+                size = len(self._waiting) if self._poll is None else _CHUNK_BYTES
+                written = self._raw.write(self._waiting[:size])
+                if written is None:
+                    break
+                del self._waiting[:written]
+                if not self._waiting and self._lost:
+                    self._waiting += b'{"event":"log.lost","lines":%d,"level":"warning"}\n' % self._lost
+                    self._lost = 0
+        except (OSError, ValueError):
+            self._lost += self._waiting.count(b"\n")
+            self._waiting.clear()
+        if self._waiting:
+            self._retry()
+
+    def _retry(self) -> None:
+        """Try again soon, where a loop runs; elsewhere with the next line."""
+        with suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+            if self._retrying is not loop:
+                self._retrying = loop
+                loop.call_later(_RETRY_SECONDS, self._send_again)
+
+    def _send_again(self) -> None:
+        with self._lock:
+            self._retrying = None
+            self._send()
+
+
+def _is_file(raw: Any) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
+def _poll_of(raw: Any, events: int) -> Any:
+    """What tells of the stream's state without waiting; None where there is no such thing (Windows, memory)."""
+    try:
+        poll = select.poll()
+        poll.register(raw.fileno(), events)
+    except (AttributeError, OSError, ValueError):
+        return None
+    return poll
