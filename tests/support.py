@@ -18,6 +18,7 @@ import aiohttp
 from aiohttp import web
 
 from client.providers import DIALECTS, Dialect
+from client.sandbox.serving import serving, stop_accepting
 from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
@@ -106,9 +107,12 @@ class Api:
 class RunningReceiver(Api):
     """A receiver in this process, and requests to it."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, runner: web.AppRunner) -> None:
+    def __init__(
+        self, url: str, session: aiohttp.ClientSession, runner: web.AppRunner, listener: socket.socket
+    ) -> None:
         super().__init__(url, session)
         self._runner = runner
+        self._listener = listener
 
     @property
     def waiting(self) -> int:
@@ -133,6 +137,7 @@ class RunningReceiver(Api):
 
     async def stop(self) -> None:
         """Shuts it down as a signal would."""
+        await stop_accepting(self._listener)
         await self._runner.cleanup()
 
 
@@ -166,13 +171,11 @@ async def running_receiver(
         runner = web.AppRunner(
             app, logger=server_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=2
         )
-        await runner.setup()
-        try:
-            await web.SockSite(runner, listener).start()
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-                yield RunningReceiver(url, session, runner)
-        finally:
-            await runner.cleanup()
+        async with (
+            serving(runner, listener),
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            yield RunningReceiver(url, session, runner, listener)
 
 
 def free_port() -> int:
