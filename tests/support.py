@@ -35,6 +35,7 @@ __all__ = [
     "eventually",
     "free_port",
     "receiver_process",
+    "release_ports",
     "running_receiver",
 ]
 
@@ -178,11 +179,27 @@ async def running_receiver(
             yield RunningReceiver(url, session, runner, listener)
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    """A port of loopback that is kept free until the test ends: connections are refused until ours listens on it.
+
+    A port that was only looked up goes to the next connection that another test makes, seldom but surely.
+    """
+    holder = socket.socket()
+    _held.append(holder)
+    # A server that sets the same may listen beside it; every one of asyncio's does.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
     return port
+
+
+def release_ports() -> None:
+    """Lets go of what `free_port` keeps."""
+    while _held:
+        _held.pop().close()
 
 
 @dataclass
