@@ -1,7 +1,8 @@
 """Retention: finished tasks, solutions and the bytes of deliveries go when they are old, in small steps.
 
-A step is a command like any other, with a bound on its rows; between two there is a pause. So callbacks that come
-meanwhile wait for one step at most. Unfinished tasks stay, however old they are.
+A step is a command like any other, with a bound on its rows and their bytes; between two there is a pause. A callback
+waits for the step that is being done as it comes, and at most for one more that is stored together with it. Unfinished
+tasks stay, however old they are.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Lives:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prune:
-    """One step of at most `limit` rows of one kind; `until` as `Store.prunable` gave it."""
+    """One step of at most `limit` rows of one kind, and of a few megabytes; `until` as `Store.prunable` gave it."""
 
     horizon: Horizon
     until: int

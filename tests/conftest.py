@@ -1,4 +1,4 @@
-"""What holds for every test: none finds the log as another one left it."""
+"""What holds for every test: none finds the log as another one left it, and none holds its ports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests.support import release_ports
+
 
 @pytest.fixture(autouse=True)
 def fresh_logs() -> Iterator[None]:
@@ -14,3 +16,10 @@ def fresh_logs() -> Iterator[None]:
     structlog.reset_defaults()
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def free_ports() -> Iterator[None]:
+    """What a test kept free is free again."""
+    yield
+    release_ports()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+
+from client.sandbox.serving import stop_accepting
 
 __all__ = ["Faults", "Proxy", "running_proxy"]
 
@@ -118,15 +121,21 @@ class Proxy:
 async def running_proxy(url: str, faults: Faults | None = None, *, seed: int = 0) -> AsyncIterator[Proxy]:
     """A proxy to the server at `url`, on a port of its own; on leaving its connections are cut."""
     proxy = Proxy(int(url.rpartition(":")[2]), faults, seed)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield proxy
-    finally:
-        server.close()
-        proxy.flow()
-        async with asyncio.timeout(10):
-            while proxy.connections:
-                proxy.cut()
-                await asyncio.sleep(0.01)
-        await server.wait_closed()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = await asyncio.start_server(proxy.serve, sock=listener)
+        proxy.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            yield proxy
+        finally:
+            await stop_accepting(listener)
+            server.close()
+            await _cut_all(proxy)
+            await server.wait_closed()
+
+
+async def _cut_all(proxy: Proxy) -> None:
+    proxy.flow()
+    async with asyncio.timeout(30):
+        while proxy.connections:
+            proxy.cut()
+            await asyncio.sleep(0.01)

@@ -18,6 +18,7 @@ import aiohttp
 from aiohttp import web
 
 from client.providers import DIALECTS, Dialect
+from client.sandbox.serving import serving, stop_accepting
 from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
@@ -34,6 +35,7 @@ __all__ = [
     "eventually",
     "free_port",
     "receiver_process",
+    "release_ports",
     "running_receiver",
 ]
 
@@ -106,9 +108,12 @@ class Api:
 class RunningReceiver(Api):
     """A receiver in this process, and requests to it."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, runner: web.AppRunner) -> None:
+    def __init__(
+        self, url: str, session: aiohttp.ClientSession, runner: web.AppRunner, listener: socket.socket
+    ) -> None:
         super().__init__(url, session)
         self._runner = runner
+        self._listener = listener
 
     @property
     def waiting(self) -> int:
@@ -133,6 +138,7 @@ class RunningReceiver(Api):
 
     async def stop(self) -> None:
         """Shuts it down as a signal would."""
+        await stop_accepting(self._listener)
         await self._runner.cleanup()
 
 
@@ -166,20 +172,34 @@ async def running_receiver(
         runner = web.AppRunner(
             app, logger=server_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=2
         )
-        await runner.setup()
-        try:
-            await web.SockSite(runner, listener).start()
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-                yield RunningReceiver(url, session, runner)
-        finally:
-            await runner.cleanup()
+        async with (
+            serving(runner, listener),
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            yield RunningReceiver(url, session, runner, listener)
+
+
+_held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    """A port of loopback that is kept free until the test ends: connections are refused until ours listens on it.
+
+    A port that was only looked up goes to the next connection that another test makes, seldom but surely.
+    """
+    holder = socket.socket()
+    _held.append(holder)
+    # A server that sets the same may listen beside it; every one of asyncio's does.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
     return port
+
+
+def release_ports() -> None:
+    """Lets go of what `free_port` keeps."""
+    while _held:
+        _held.pop().close()
 
 
 @dataclass

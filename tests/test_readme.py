@@ -20,6 +20,7 @@ from aiohttp import web
 from client.demo.pictures import draw_picture
 from client.providers import DIALECTS, read_providers
 from client.sandbox import Sandbox, Settings
+from client.sandbox.serving import serving
 from receiver.app import create_app
 from receiver.errors import PROBLEMS
 from receiver.settings import Settings as ReceiverSettings
@@ -120,12 +121,8 @@ def test_every_problem_status_is_told() -> None:
 async def served(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
     """Serves an application as `run_app` would."""
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener).start()
+    async with serving(runner, listener):
         yield
-    finally:
-        await runner.cleanup()
 
 
 async def posted(url: str, body: bytes) -> Any:

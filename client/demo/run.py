@@ -10,8 +10,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,17 +109,15 @@ def _task(case: Case, image: Path) -> dict[str, object]:
 @asynccontextmanager
 async def _running_receiver(folder: Path) -> AsyncIterator[_Receiver]:
     """A receiver as a process of its own, on a fresh database."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    receiver = _Receiver(f"http://127.0.0.1:{port}", secrets.token_urlsafe(24))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")} | {
-        "RECEIVER_HOST": "127.0.0.1",
-        "RECEIVER_PORT": str(port),
-        "RECEIVER_PUBLIC_URL": receiver.url,
-        "RECEIVER_DATABASE": str(folder / "receiver.db"),
-        "RECEIVER_API_KEYS": f"demo:{receiver.key}",
-    }
-    with (folder / "receiver.log").open("wb") as log:
+    with _kept_port() as port, (folder / "receiver.log").open("wb") as log:
+        receiver = _Receiver(f"http://127.0.0.1:{port}", secrets.token_urlsafe(24))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")} | {
+            "RECEIVER_HOST": "127.0.0.1",
+            "RECEIVER_PORT": str(port),
+            "RECEIVER_PUBLIC_URL": receiver.url,
+            "RECEIVER_DATABASE": str(folder / "receiver.db"),
+            "RECEIVER_API_KEYS": f"demo:{receiver.key}",
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "receiver", "serve", env=environment, cwd=folder, stderr=log
         )
@@ -128,6 +126,22 @@ async def _running_receiver(folder: Path) -> AsyncIterator[_Receiver]:
             yield receiver
         finally:
             await _stop(process)
+
+
+@contextmanager
+def _kept_port() -> Iterator[int]:
+    """A port that no other program takes before the receiver listens on it.
+
+    On POSIX it is kept by a socket that is bound and does not listen; on Windows that would keep the receiver out, too.
+    """
+    with socket.socket() as holder:
+        if os.name == "posix":
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        if os.name != "posix":
+            holder.close()
+        yield port
 
 
 async def _until_ready(receiver: _Receiver, process: asyncio.subprocess.Process, log: Path) -> None:

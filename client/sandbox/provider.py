@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import AsyncExitStack
 from typing import Self
@@ -16,6 +17,7 @@ from client.sandbox.calls import Calls
 from client.sandbox.counts import Stats
 from client.sandbox.fates import FaultsFor
 from client.sandbox.service import Service
+from client.sandbox.serving import serving
 from client.sandbox.settings import Settings
 from client.sandbox.wires import profile_named
 
@@ -97,10 +99,7 @@ class Sandbox:
             runner = web.AppRunner(
                 self._app(), access_log=None, handler_cancellation=False, shutdown_timeout=_SHUTDOWN_SECONDS
             )
-            stack.push_async_callback(runner.cleanup)
-            await runner.setup()
-            await web.TCPSite(runner, HOST, self._port, backlog=1024).start()
-            self._url = f"http://{HOST}:{runner.addresses[0][1]}"
+            self._url = await stack.enter_async_context(serving(runner, socket.create_server((HOST, self._port))))
             self._stack = stack.pop_all()
         return self
 

@@ -8,8 +8,6 @@ __all__ = ["DELETE_OF_TASKS"]
 
 # The position behind which stand so many of the newest finished tasks.
 SELECT_SURPLUS = "SELECT position FROM task WHERE position > 0 ORDER BY position DESC LIMIT 1 OFFSET ?"
-# What stands behind a position, and its time.
-SELECT_ENTRY_TIMES = "SELECT position, finished_at FROM log WHERE position > ? ORDER BY position LIMIT ?"
 # The tasks that ended between two positions, with those joined to them whose own entries are no further. A joined task
 # stays while the task stands that has its id: it is found under that one.
 SELECT_DOOMED = """
@@ -37,6 +35,14 @@ _DELIVERIES_OF_TASKS = (
 _POLLS_OF_TASKS = f"SELECT poll.id FROM json_each(?) AS doomed CROSS JOIN poll ON poll.id {_SLOTS_OF_TASKS}"
 # The deliveries of tasks; the parameter of all that follow is a JSON array of ids, if nothing else is said.
 SELECT_DELIVERIES_OF_TASKS = _DELIVERIES_OF_TASKS
+# What stands behind a position, its time, and about how many bytes go with it.
+SELECT_ENTRY_TIMES = f"""
+    SELECT position, finished_at, coalesce(length(solution), 0) + coalesce((
+        SELECT sum(delivery.size) FROM delivery
+        WHERE delivery.id BETWEEN log.task * {SLOTS} AND log.task * {SLOTS} + {SLOTS - 1} AND delivery.body IS NOT NULL
+    ), 0)
+    FROM log WHERE position > ? ORDER BY position LIMIT ?
+"""
 # How many bytes these deliveries take of the quota of unreadable bytes; the other parameter is what one takes at least.
 SELECT_UNREADABLE_AMONG = (
     "SELECT count(*), coalesce(sum(max(size, ?)), 0) FROM delivery WHERE id IN (SELECT value FROM json_each(?)) "
@@ -70,17 +76,17 @@ REMOVE_BODIES_OF_SOLUTIONS = f"""
     )
 """
 
-# Deliveries of tasks that have ended, with bytes as old as this, oldest first.
+# Deliveries of tasks that have ended, with bytes as old as this, oldest first, and how many bytes.
 SELECT_OLD_BODIES = (
-    f"SELECT delivery.id FROM delivery CROSS JOIN task ON task.id = delivery.id / {SLOTS} "
+    f"SELECT delivery.id, delivery.size FROM delivery CROSS JOIN task ON task.id = delivery.id / {SLOTS} "
     "WHERE delivery.body IS NOT NULL AND delivery.received_at <= ? AND task.status <> 'processing' "
     "ORDER BY delivery.received_at LIMIT ?"
 )
 # Their bytes go, the facts stay.
 REMOVE_BODIES = "UPDATE delivery SET body = NULL WHERE id IN (SELECT value FROM json_each(?))"
 
-# Deliveries of no task, oldest first, and their times.
-SELECT_STRAY_TIMES = "SELECT id, received_at FROM stray_delivery WHERE id > 0 ORDER BY id LIMIT ?"
+# Deliveries of no task, oldest first, their times and sizes.
+SELECT_STRAY_TIMES = "SELECT id, received_at, size FROM stray_delivery WHERE id > 0 ORDER BY id LIMIT ?"
 # What those up to an id take of the quota of unreadable bytes; the first parameter is what one takes at least.
 SELECT_STRAY_BYTES = (
     "SELECT count(*), coalesce(sum(max(size, ?)), 0) FROM stray_delivery WHERE id <= ? AND body IS NOT NULL"

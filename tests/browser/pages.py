@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 from playwright.async_api import BrowserContext, Page, expect
 
+from client.sandbox.serving import serving
 from tests.contract import check_received
 from tests.support import READ_ONLY
 
@@ -56,13 +57,9 @@ async def backend(receiver: str) -> AsyncIterator[Backend]:
     app.router.add_get("/", made.page)
     app.router.add_post("/ticket", made.ticket)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        made.origin = f"http://localhost:{runner.addresses[0][1]}"
+    async with serving(runner) as url:
+        made.origin = url.replace("127.0.0.1", "localhost")
         yield made
-    finally:
-        await runner.cleanup()
 
 
 @dataclass

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import WSMsgType, web
-from aiohttp.test_utils import TestServer
 
 from client.protocol import Task
+from client.sandbox.serving import serving
 from tests.client.support import STORED
 
 __all__ = [
@@ -117,8 +117,8 @@ async def scripted_streams(
     app.router.add_get("/v1/subscribe", streams.subscribe)
     app.router.add_get("/v1/results", streams.results)
     app.router.add_get("/v1/tasks/{ref}", streams.task)
-    async with TestServer(app, handler_cancellation=True) as server:
-        streams.url = str(server.make_url("")).rstrip("/")
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    async with serving(runner) as streams.url:
         yield streams
 
 

@@ -14,11 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from client import TaskClient
 from client.providers import DIALECTS, Dialect, KeyLimits
 from client.sandbox import Settings, expected_solution
+from client.sandbox.serving import serving
 from client.timing import Timing
 from tests.support import ADMIN
 
@@ -185,14 +185,9 @@ async def scripted_provider(port: int = 0, **script: Any) -> AsyncIterator[Scrip
     app = web.Application()
     app.router.add_post("/{method}", provider._answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
     with socket.create_server(("127.0.0.1", port)) as listener:
-        try:
-            await web.SockSite(runner, listener).start()
-            provider.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with serving(runner, listener) as provider.url:
             yield provider
-        finally:
-            await runner.cleanup()
 
 
 @asynccontextmanager
@@ -211,8 +206,9 @@ async def scripted_receiver(**routes: Callable[[web.Request], Awaitable[web.Stre
         app.router.add_route(method, path, routes.get(name, holds))
     if "subscribe" in routes:
         app.router.add_route("GET", "/v1/subscribe", routes["subscribe"])
-    async with TestServer(app, handler_cancellation=True) as server:
-        yield str(server.make_url("")).rstrip("/")
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    async with serving(runner) as url:
+        yield url
 
 
 _ROUTES = {

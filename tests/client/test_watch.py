@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.client.streams import result, scripted_streams, subscribed
-from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
+from tests.support import ADMIN, RunningReceiver, eventually, free_port, running_receiver
 
 _WRONG_KEY = "tests-only-wrong-key-0123456789"
 
@@ -167,17 +167,19 @@ async def test_a_full_disk_is_told_in_one_line(receiver: RunningReceiver, full_d
 
 async def test_a_receiver_that_comes_back(tmp_path: Path) -> None:
     """Watching waits for it; that it is lost and found is told on standard error."""
-    async with running_receiver(tmp_path / "receiver.db") as receiver:
-        port = int(receiver.url.rpartition(":")[2])
-        async with watching(receiver.url, "--json") as process:
-            await eventually(lambda: receiver.streams == 1)
-            await receiver.stop()
-            async with running_receiver(tmp_path / "receiver.db", port=port) as again:
-                await eventually(lambda: again.streams == 1)
-                ref = await ended(again)
-                line = await line_of(process)
-            process.kill()
-            _, err = await process.communicate()
+    port = free_port()
+    async with (
+        running_receiver(tmp_path / "receiver.db", port=port) as receiver,
+        watching(receiver.url, "--json") as process,
+    ):
+        await eventually(lambda: receiver.streams == 1)
+        await receiver.stop()
+        async with running_receiver(tmp_path / "receiver.db", port=port) as again:
+            await eventually(lambda: again.streams == 1)
+            ref = await ended(again)
+            line = await line_of(process)
+        process.kill()
+        _, err = await process.communicate()
 
     assert json.loads(line)["ref"] == ref
     assert b"reader.broken" in err

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from client.sandbox.serving import serving
 from receiver.doctor import Counted, judge
 from receiver.examining import examined
 from receiver.numbers import number_lines, number_values
@@ -194,11 +195,5 @@ async def answering(body: bytes) -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_get("/metrics", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        port = free_port()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        yield f"127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
+    async with serving(web.AppRunner(app)) as url:
+        yield url.removeprefix("http://")

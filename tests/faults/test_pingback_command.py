@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from client.errors import BadArgumentError, UnreadableError
 from client.pingbacks import check_host, hosts_of, older_api, read_pingbacks
 from client.providers.readings import Ready
+from client.sandbox.serving import serving
 from tests.faults.commands import run_command
 
 _KEY = "tests-only-client-key"
@@ -32,8 +32,8 @@ async def _provider(answer: str, status: int = 200) -> AsyncIterator[tuple[str, 
 
     app = web.Application()
     app.router.add_get("/res.php", res)
-    async with TestServer(app) as server:
-        yield str(server.make_url("")).rstrip("/"), queries
+    async with serving(web.AppRunner(app, access_log=None)) as url:
+        yield url, queries
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.frames import Add, Added, GapFrame, Remove, Removed, ResultFrame, Subscribe, Subscribed
 from client.protocol import OutcomeReport, Registered, Registration
 from client.sandbox import Sandbox
+from client.sandbox.serving import serving
 from receiver.mounting import MountedReceiver, mount
 from receiver.settings import Settings
 from tests.client.support import FAST, QUICK, image_task, solution_of
@@ -63,12 +64,8 @@ async def mounted_at(path: Path) -> AsyncIterator[Mounted]:
         settings = Settings(database=path, api_keys=API_KEYS, public_url=f"{url}/receiver", _env_file=None)
         receiver = mount(app, settings)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await web.SockSite(runner, listener).start()
+        async with serving(runner, listener):
             yield Mounted(url, receiver, runner)
-        finally:
-            await runner.cleanup()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from time import time
 import pytest
 from aiohttp import web
 
+from client.sandbox.serving import serving
 from receiver.web.ready import ReadyAnswer
 from tests.support import running_receiver
 
@@ -110,12 +111,8 @@ async def answering(times: Iterable[float]) -> AsyncIterator[str]:
         return answer if ReadyAnswer.fits(request) else web.Response(text="made for it")
 
     runner = web.ServerRunner(web.Server(answered))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
+    async with serving(runner) as url:
+        yield f"{url}/"
 
 
 async def test_the_date_goes_on() -> None:

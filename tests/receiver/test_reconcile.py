@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from aiohttp import web
 
 from client.providers import Dialect, KeyLimits
 from client.sandbox import FaultRates, Sandbox, Settings
+from client.sandbox.serving import serving
 from receiver.accounts import key_id_of, open_accounts
 from receiver.errors import CannotStartError
 from receiver.learning import Learning
@@ -56,24 +58,22 @@ class Provider:
 
 
 @asynccontextmanager
-async def serving(port: int = 0) -> AsyncIterator[Provider]:
+async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
     """A provider on loopback that answers at once."""
     running = Provider()
     running.gate.set()
     app = web.Application()
     app.router.add_post("/getTaskResult", running.get_task_result)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    running.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield running
-    await runner.cleanup()
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        async with serving(runner, listener) as running.url:
+            yield running
 
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
     """A provider on loopback that answers at once."""
-    async with serving() as running:
+    async with running_provider() as running:
         yield running
 
 
@@ -364,7 +364,7 @@ async def test_polls_that_found_no_connection_do_not_use_up_the_most(tmp_path: P
             while 'what="failed"} 4.0' not in metrics:
                 metrics = (await api.send("GET", "/metrics")).body.decode()
         timeline = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
-        async with serving(port) as provider:
+        async with running_provider(port) as provider:
             provider.answers["a1"] = READY
             task = await ended(api, registered["ref"])
 

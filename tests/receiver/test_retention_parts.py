@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,38 @@ async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path:
     assert await pruned(store, deliveries=NOW - 10) == Removed(strays=1)
     assert rows(tmp_path)["stray_delivery"] == 0
     assert (await quota(store, UNREADABLE_QUOTA)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("horizons", "steps"),
+    [
+        # An answer is kept twice, as the solution and as the body that brought it; the last one is larger than a step.
+        ({"results": NOW}, [Removed(tasks=count, entries=count) for count in (2, 2, 2, 1)]),
+        ({"solutions": NOW}, [Removed(solutions=count, bodies=count) for count in (2, 2, 2, 1)]),
+        ({"deliveries": NOW}, [Removed(bodies=4), Removed(bodies=3)]),
+    ],
+    ids=["results", "solutions", "deliveries"],
+)
+async def test_a_step_is_bounded_in_bytes(store: SqliteStore, horizons: dict[str, int], steps: list[Removed]) -> None:
+    """Large answers go in small steps, so that no callback waits for megabytes; the largest goes alone."""
+    for number in range(1, 8):
+        await store.write(a_delivery(number, "x" * ((1 if number < 7 else 5) << 20)))
+
+    done = [await store.write(Prune(horizon=horizon(**horizons), until=0)) for _ in range(5)]
+
+    assert [step for step in done if step is not None] == steps
+
+
+async def test_a_step_of_unreadable_deliveries_is_bounded_in_bytes(store: SqliteStore) -> None:
+    """The same for deliveries of no task."""
+    arrival = replace(a_late_delivery(1, NOW, "unreadable").arrival, body=b"x" * 2**20)
+    new_task = NewTask(ref=a_ref(1), poll_after=NOW, deadline_at=NOW)
+    for _ in range(5):
+        await store.write(DeliverToStanding(url_id=a_ref(0), arrival=arrival, new_task=new_task, quotas=QUOTAS))
+
+    done = [await store.write(Prune(horizon=horizon(deliveries=NOW), until=0)) for _ in range(3)]
+
+    assert done == [Removed(strays=4), Removed(strays=1), None]
 
 
 async def test_deletions_and_their_tombstones_go(store: SqliteStore) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qsl
@@ -15,6 +16,7 @@ import aiohttp
 from aiohttp import web
 
 from client.sandbox import Sandbox, Settings
+from client.sandbox.serving import serving
 
 __all__ = [
     "IMAGE",
@@ -134,15 +136,16 @@ class Catcher:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._catch)
         self._released = asyncio.Event()
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/callback/capsolver/a-token"
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        async with AsyncExitStack() as stack:
+            url = await stack.enter_async_context(serving(runner))
+            self.url = f"{url}/callback/capsolver/a-token"
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
         self._released.set()
-        await self._runner.cleanup()
+        await self._stack.aclose()
 
     @property
     def ids(self) -> list[str]:

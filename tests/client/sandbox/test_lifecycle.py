@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 from uuid import UUID
 
 import aiohttp
@@ -11,7 +13,7 @@ import pytest
 from client.errors import BadArgumentError
 from client.sandbox import Sandbox, Settings
 from tests.client.sandbox.support import IMAGE, NOW, TOKEN, Catcher, create_task, get_task_result, ordered
-from tests.support import eventually, free_port
+from tests.support import eventually
 
 
 async def test_ids_do_not_repeat_over_restarts() -> None:
@@ -76,12 +78,29 @@ async def test_an_error_inside_comes_out_as_it_is() -> None:
 async def test_a_port_that_is_taken() -> None:
     """A port that is taken is an OSError, and nothing is left behind."""
     before = asyncio.all_tasks()
-    async with Sandbox("capsolver", port=free_port()) as sandbox:
-        with pytest.raises(OSError, match="address already in use"):
+    async with Sandbox("capsolver") as sandbox:
+        with pytest.raises(OSError, match="Address already in use"):
             async with Sandbox("onecaptcha", port=int(sandbox.url.rpartition(":")[2])):
                 pass
 
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_that_comes_as_it_ends(turns: int) -> None:
+    """A connection is closed however few turns of the event loop before the end it came (cpython#109564)."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as peer:
+        async with Sandbox("capsolver") as sandbox:
+            # It blocks: so the event loop sees the connection in the next turn, and not before.
+            peer.connect(("127.0.0.1", int(sandbox.url.rpartition(":")[2])))
+            peer.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        async with asyncio.timeout(30):
+            with suppress(ConnectionResetError):
+                assert await loop.sock_recv(peer, 1) == b""
 
 
 async def test_a_sandbox_that_was_not_entered() -> None:

@@ -1,0 +1,51 @@
+"""A server on a socket of ours that leaves no connection behind when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp import web
+
+__all__ = ["serving", "stop_accepting"]
+
+_BACKLOG = 1024
+# An accepted connection needs one turn of the event loop for its transport, one to reach its protocol, and where that
+# protocol runs a coroutine, one for its first step.
+_TURNS = 3
+
+
+@asynccontextmanager
+async def serving(runner: web.BaseRunner, listener: socket.socket | None = None) -> AsyncIterator[str]:
+    """Serve on `listener`, or on a free port of loopback. Yield the URL.
+
+    On leaving, the runner is cleaned up and all its connections are closed, those too that were accepted last.
+    """
+    with listener or socket.create_server(("127.0.0.1", 0)) as listening:
+        host, port = listening.getsockname()[:2]
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listening, backlog=_BACKLOG).start()
+            yield f"http://{host}:{port}"
+        finally:
+            await stop_accepting(listening)
+            await runner.cleanup()
+
+
+async def stop_accepting(listener: socket.socket) -> None:
+    """Accept no further connection. Return when the server has those that were accepted, so that it closes them.
+
+    To be called before a server is closed. asyncio accepts a connection in one turn of the event loop and gives it to
+    the server in the next. If the server is closed between the two, nobody closes the connection: its peer waits until
+    the socket is garbage (https://github.com/python/cpython/issues/109564). To be removed with the last Python that
+    does so.
+    """
+    if listener.fileno() < 0:
+        return
+    with suppress(NotImplementedError):
+        # The event loop of Windows accepts in another way.
+        asyncio.get_running_loop().remove_reader(listener)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
