@@ -1,6 +1,7 @@
 """What a provider's message can mean: the values that every dialect gives, whatever the wire looked like.
 
-Pure: no I/O, no clock. A reading never holds a key, a token of ours or a URL.
+Pure: no I/O, no clock. A reading never holds a key, a token of ours or a URL. Texts of the provider are cut to a length
+that fits into rows, log lines and errors: states and codes to 100 characters, descriptions to 1,000.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ __all__ = [
     "Unknown",
 ]
 
+_LONGEST_WORD = 100
+_LONGEST_TEXT = 1000
+
 TaskId = int | str
 """A provider's id with the JSON type that the provider gave it; compared as text."""
 
@@ -41,6 +45,16 @@ class Reaction(Enum):
     """A new task works only with other parameters."""
     STOP = "stop"
     """Final: a person must act."""
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _cut_error(said: Failed | Unknown | Refused) -> None:
+    object.__setattr__(said, "error_code", _cut(said.error_code, _LONGEST_WORD))
+    if said.error_description is not None:
+        object.__setattr__(said, "error_description", _cut(said.error_description, _LONGEST_TEXT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +78,22 @@ class Failed:
     error_description: str | None = None
     is_listed: bool = True
 
+    def __post_init__(self) -> None:
+        _cut_error(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Not final: `state` is the provider's word for it, "" where it said nothing."""
+    """Not final: `state` is the provider's word for it, "" where it said nothing.
+
+    `has_solution`: a callback said so beside a solution, so that a poll is worth it now. The word may be a new one.
+    """
 
     state: str = ""
+    has_solution: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", _cut(self.state, _LONGEST_WORD))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,9 @@ class Unknown:
     error_id: int
     error_code: str
     error_description: str | None = None
+
+    def __post_init__(self) -> None:
+        _cut_error(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +125,9 @@ class Refused:
     pause_seconds: float = 0.0
     is_ban: bool = False
 
+    def __post_init__(self) -> None:
+        _cut_error(self)
+
     @property
     def is_passing(self) -> bool:
         """Whether the same request may work later."""
@@ -116,6 +146,9 @@ class Notice:
     """An event of the account without a task in it."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _cut(self.name, _LONGEST_WORD))
 
 
 Reading = Ready | Failed | Pending | Unknown | Refused
