@@ -21,8 +21,9 @@ def note_head(database: Path, log_id: str, position: int) -> None:
     fresh = note.with_name(f"{note.name}.new")
     with suppress(OSError):
         text = f"{log_id} {position} {database.stat().st_ino}\n"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        # A process that was killed may have left one; a link that somebody put there is removed, never followed.
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         fresh.replace(note)
 
