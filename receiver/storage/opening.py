@@ -34,6 +34,8 @@ Answer = TypeVar("Answer")
 _APPLICATION_ID = 0x43425243
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_TIMEOUT_SECONDS = 1.0
+# Twice what the write-ahead log takes in steady use, so that it is cut only after a reader has held it for long.
+_MOST_LOG_BYTES = 8 * 1024 * 1024
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
@@ -133,6 +135,7 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
         if mode != "wal":
             raise CannotStartError(f"{path}: the file system does not support SQLite's WAL mode (it is {mode})")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {_MOST_LOG_BYTES}")
         connection.execute("BEGIN IMMEDIATE")
         try:
             _migrate(connection, path)
