@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["has_gone_back", "note_head"]
+__all__ = ["forget_head", "has_gone_back", "note_head"]
 
 
 def note_head(database: Path, log_id: str, position: int) -> None:
@@ -35,6 +35,12 @@ def has_gone_back(database: Path, log_id: str, position: int) -> bool:
         return noted_id != log_id or int(noted_position) > position or int(file) != database.stat().st_ino
     except (OSError, ValueError):
         return True
+
+
+def forget_head(database: Path) -> None:
+    """Removes the note: at the next start the log gets a new id."""
+    with suppress(OSError):
+        _beside(database).unlink()
 
 
 def _beside(database: Path) -> Path:
