@@ -133,7 +133,8 @@ class Settings(BaseSettings):
         100_000, description="Tasks that the deliveries on one standing URL may make; more are answered 503."
     )
     standing_max_bytes: Annotated[int, Field(ge=0)] = Field(
-        256 * 1024 * 1024, description="The same in bytes of bodies."
+        256 * 1024 * 1024,
+        description="The same in bytes of bodies; of further deliveries to known tasks only the fact is kept.",
     )
     unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
         16 * 1024 * 1024, description="Bytes of unreadable bodies that are kept; of more, only the fact is."
