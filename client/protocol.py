@@ -30,6 +30,8 @@ from pydantic_core import to_json
 
 __all__ = [
     "API_KEY_MIN_LENGTH",
+    "MAX_ANSWER_BYTES",
+    "MAX_REPORT_BYTES",
     "NOT_SUBMITTED",
     "NO_ANSWER",
     "PROBLEM_PREFIX",
@@ -65,6 +67,13 @@ SUBMIT_UNKNOWN = "RECEIVER_SUBMIT_UNKNOWN"
 """`errorCode` of a task whose `taskId` never became known until its `deadlineAt`; provisional."""
 NOT_SUBMITTED = "RECEIVER_NOT_SUBMITTED"
 """The receiver was to submit the task, and the provider could not be reached, or took no tasks then: none was made."""
+
+MAX_ANSWER_BYTES = 1024 * 1024
+"""The largest answer of a provider that is read, by whoever asked for it."""
+
+MAX_REPORT_BYTES = 2 * MAX_ANSWER_BYTES + 64 * 1024
+"""The largest body that the receiver takes under an API key: such an answer, which may be longer when it is written as
+JSON again, and what belongs to its task. What a poll has brought can so always be reported."""
 
 API_KEY_MIN_LENGTH = 24
 

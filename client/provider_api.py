@@ -18,6 +18,7 @@ from yarl import URL
 
 from client.errors import ProviderUnreachableError, UnreadableError
 from client.gate import KeyGate
+from client.protocol import MAX_ANSWER_BYTES
 from client.providers import Call, Dialect
 from client.providers.codes import REASON_NOT_GIVEN
 from client.providers.readings import Failed, Pending, Reading, Refused, Submitted, TaskId, Unknown
@@ -33,7 +34,6 @@ __all__ = [
 
 Said = TypeVar("Said")
 
-MAX_ANSWER_BYTES = 1024 * 1024
 _MAX_CONNECTIONS = 100
 _CONNECT_SECONDS = 10.0
 _CREATE_SECONDS = 60.0

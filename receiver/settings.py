@@ -106,7 +106,9 @@ class Settings(BaseSettings):
         "", max_length=1000, description="What is answered there, from the provider's account page. Unset: 404."
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
-        256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
+        256 * 1024,
+        description="Largest body of a callback, in bytes; answers are a few kilobytes. A larger one is a hint, and a "
+        "poll brings the answer. Requests with a key may have 2 MB, so that every answer of a poll can be reported.",
     )
     allowed_origins: str = Field(
         "",
