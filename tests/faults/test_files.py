@@ -197,6 +197,8 @@ async def test_a_receiver_that_was_killed_before_it_noticed(tmp_path: Path) -> N
         await api.call_back(api.url + path)
         cursor = (await api.task(ref))["cursor"]
         process.process.send_signal(signal.SIGSTOP)
+        # It may run on for a moment after the signal was sent.
+        await asyncio.to_thread(os.waitid, os.P_PID, process.process.pid, os.WSTOPPED)
         wal(database).unlink()
         await process.stop(signal.SIGKILL)
     commands = [("doctor",), ("explain", ref), ("callback-url", "--list"), ("redeliver", "--apply"), ("prune",)]
