@@ -30,6 +30,8 @@ from pydantic_core import to_json
 
 __all__ = [
     "API_KEY_MIN_LENGTH",
+    "MAX_ANSWER_BYTES",
+    "MAX_REPORT_BYTES",
     "NOT_CARRIED_OUT",
     "NOT_SUBMITTED",
     "NO_ANSWER",
@@ -69,6 +71,13 @@ NOT_SUBMITTED = "RECEIVER_NOT_SUBMITTED"
 """The receiver was to submit the task, and the provider could not be reached, or took no tasks then: none was made."""
 NOT_CARRIED_OUT = "RECEIVER_NOT_CARRIED_OUT"
 """The receiver was to submit the task, and an HTTP status (3xx, 4xx) said that this was not done: none was made."""
+
+MAX_ANSWER_BYTES = 1024 * 1024
+"""The largest answer of a provider that is read, by whoever asked for it."""
+
+MAX_REPORT_BYTES = 2 * MAX_ANSWER_BYTES + 64 * 1024
+"""The largest body that the receiver takes under an API key: such an answer, which may be longer when it is written as
+JSON again, and what belongs to its task. What a poll has brought can so always be reported."""
 
 API_KEY_MIN_LENGTH = 24
 

@@ -20,6 +20,7 @@ from yarl import URL
 from client.code_counts import UnlistedCodes
 from client.errors import ProviderUnreachableError, UnreadableError
 from client.gate import KeyGate
+from client.protocol import MAX_ANSWER_BYTES
 from client.providers import Call, Dialect
 from client.providers.meaning import Meaning, meaning_of
 from client.providers.readings import Failed, Reading, Refused, Submitted, TaskId, Unknown
@@ -37,7 +38,6 @@ __all__ = [
 
 Said = TypeVar("Said")
 
-MAX_ANSWER_BYTES = 1024 * 1024
 _MAX_CONNECTIONS = 100
 _CONNECT_SECONDS = 10.0
 _CREATE_SECONDS = 60.0

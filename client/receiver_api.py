@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
@@ -35,6 +36,7 @@ __all__ = ["Attached", "Gap", "ReceiverApi", "open_receiver_session"]
 Model = TypeVar("Model", bound=BaseModel)
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_LARGE_BYTES = 1024 * 1024
 _MAX_CONNECTIONS = 50
 _CONNECT_SECONDS = 5.0
 _CALL_SECONDS = 10.0
@@ -118,7 +120,9 @@ class ReceiverApi:
 
     async def _exchange(self, method: str, path: str, raw: bytes | None, headers: dict[str, str]) -> _Answer:
         url = URL(self._url + path, encoded=True)
-        async with self._session.request(method, url, data=raw, headers=headers, allow_redirects=False) as response:
+        # As a file, aiohttp sends it in pieces; as bytes it would warn of that.
+        data = BytesIO(raw) if raw is not None and len(raw) > _LARGE_BYTES else raw
+        async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk

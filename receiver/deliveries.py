@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from client.protocol import Verdict
@@ -25,6 +25,7 @@ __all__ = [
     "HintTask",
     "NewTask",
     "Quotas",
+    "bodies_quota",
     "held_from",
 ]
 
@@ -35,13 +36,15 @@ HOLD = 10 * SECOND
 ROW_BYTES = 512
 """A kept delivery counts for at least this many bytes of a quota, so that empty ones are bounded too."""
 
+_UNUSABLE = ("unreadable", "badSignature")
+
 Unusable = str
 """Why a delivery has no reading: the verdict `unreadable` or `badSignature`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """Bounds on what strangers' bytes may take: rows and bytes for each standing URL, bytes of unreadable bodies."""
+    """Bounds on what strangers' bytes may take: tasks and bytes for each standing URL, bytes of unreadable bodies."""
 
     standing_rows: int
     standing_bytes: int
@@ -235,7 +238,7 @@ class DeliverToStanding:
             return _deliver(ledger, task, self.arrival, self.quotas)
         # A task with a URL of its own: ids can be guessed, so this is only a hint.
         task = hint(ledger, task, self.arrival.received_at)
-        return Delivered("mismatched", _keep(ledger, task, self.arrival.delivery("mismatched")))
+        return Delivered("mismatched", _keep(ledger, task, self.arrival.delivery("mismatched"), self.quotas))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,25 +276,25 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
     if isinstance(says, str):
         verdict = _unusable_verdict(says)
         task = hint(ledger, task, now)
-        return Delivered(verdict, _keep(ledger, task, _within_quota(ledger, arrival, verdict, quotas)))
+        return Delivered(verdict, _keep(ledger, task, _within_quota(ledger, arrival, verdict, quotas), quotas))
     if isinstance(says, Notice):
-        return Delivered("notice", _keep(ledger, task, arrival.delivery("notice")))
+        return Delivered("notice", _keep(ledger, task, arrival.delivery("notice"), quotas))
     bound = bind_from_callback(ledger, task, arrival.task_id, now)
     if bound is None:
         task = task if arrival.confirm == "never" else hint(ledger, task, now)
-        return Delivered("mismatched", _keep(ledger, task, arrival.delivery("mismatched")))
+        return Delivered("mismatched", _keep(ledger, task, arrival.delivery("mismatched"), quotas))
     if isinstance(says, Pending) and not says.has_solution:
-        return Delivered("notFinal", _keep(ledger, bound, arrival.delivery("notFinal")))
+        return Delivered("notFinal", _keep(ledger, bound, arrival.delivery("notFinal"), quotas))
     if isinstance(says, Pending | Bare):
         if task.outcome is not None and not task.outcome.is_provisional:
-            return Delivered("late", _keep(ledger, bound, arrival.delivery("late")))
+            return Delivered("late", _keep(ledger, bound, arrival.delivery("late"), quotas))
         # Only a poll tells the answer, or all of it: it is due now.
-        return Delivered("notFinal", _keep(ledger, hint(ledger, bound, now), arrival.delivery("notFinal")))
+        return Delivered("notFinal", _keep(ledger, hint(ledger, bound, now), arrival.delivery("notFinal"), quotas))
     if arrival.must_be_confirmed(bound):
-        return Delivered("held", _hold(ledger, bound, arrival))
+        return Delivered("held", _hold(ledger, bound, arrival, quotas))
     new = make_outcome(says, arrival.origin)
     verdict = weigh(bound.outcome, new)
-    task = _keep(ledger, bound, arrival.delivery(verdict))
+    task = _keep(ledger, bound, arrival.delivery(verdict), quotas)
     return Delivered(verdict, settle(ledger, task, new)[1])
 
 
@@ -331,14 +334,14 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
         )
     )
     if arrival.must_be_confirmed(task):
-        return Delivered("held", _hold(ledger, task, arrival))
-    task = _keep(ledger, task, arrival.delivery("accepted"))
+        return Delivered("held", _hold(ledger, task, arrival, quotas))
+    task = _keep(ledger, task, arrival.delivery("accepted"), quotas)
     return Delivered("accepted", settle(ledger, task, make_outcome(outcome, arrival.origin))[1])
 
 
-def _hold(ledger: Ledger, task: TaskRecord, arrival: Arrival) -> TaskRecord:
+def _hold(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> TaskRecord:
     """Asks the provider first; after a while the callback is the outcome all the same."""
-    task = _keep(ledger, task, arrival.delivery("held"))
+    task = _keep(ledger, task, arrival.delivery("held"), quotas)
     if task.held_until is None:
         now = arrival.received_at
         task = task.evolve(held_until=now + HOLD, hinted_at=now, next_poll_at=now)
@@ -347,12 +350,38 @@ def _hold(ledger: Ledger, task: TaskRecord, arrival: Arrival) -> TaskRecord:
     return task
 
 
-def _keep(ledger: Ledger, task: TaskRecord, delivery: Delivery) -> TaskRecord:
+def bodies_quota(name: str) -> str:
+    """The quota under which bodies count that came under another one's name without making a task."""
+    return f"{name}/bodies"
+
+
+def _keep(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quotas) -> TaskRecord:
     if delivery.kept_id is None:
         task = task.evolve(deliveries=task.deliveries + 1)
-    ledger.keep(task, delivery)
+    ledger.keep(task, _counted(ledger, task, delivery, quotas))
     ledger.change(task)
     return task
+
+
+def _counted(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quotas) -> Delivery:
+    """The delivery with its bytes, counted for the URL that it came on; without them where they are used up.
+
+    On a task URL that is only so for tasks that a delivery made: of others few bodies are kept. What makes a task is
+    counted as such, what is unreadable under that quota.
+    """
+    name = delivery.standing_id or task.quota
+    if name is None or delivery.body is None or delivery.verdict in _UNUSABLE:
+        return delivery
+    makes_task = task.quota is not None and task.deliveries == 1
+    size = 0 if makes_task else max(delivery.size, ROW_BYTES)
+    used = ledger.quota(name)[1] + ledger.quota(bodies_quota(name))[1]
+    # The outcome of a task whose callback is held back is read from these bytes.
+    is_needed = delivery.verdict == "held" and task.held_until is None
+    if used + size > quotas.standing_bytes and not is_needed:
+        return replace(delivery, body=None)
+    if not makes_task:
+        ledger.spend(bodies_quota(name), 1, size)
+    return delivery
 
 
 def _within_quota(ledger: Ledger, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> Delivery:

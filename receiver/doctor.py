@@ -10,7 +10,8 @@ from receiver.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, ti
 
 __all__ = ["Answered", "Counted", "Facts", "Finding", "judge"]
 
-_LARGE_WAL_BYTES = 256 * 1024 * 1024
+# The store cuts its write-ahead log to 8 MB as soon as no reader holds it.
+_LARGE_WAL_BYTES = 64 * 1024 * 1024
 _LITTLE_SPACE_BYTES = 512 * 1024 * 1024
 _CLOCK_SLACK = 5 * SECOND
 _OVERDUE_SECONDS = 120
@@ -109,8 +110,9 @@ def _store(facts: Facts) -> Iterator[Finding]:
         text = f"only {_megabytes(facts.free_bytes)} are free on its disk; on a full one every callback is refused"
         yield Finding("store", True, text, "make room, or move the database")
     if facts.wal_bytes > _LARGE_WAL_BYTES:
-        text = f"its write-ahead log has {_megabytes(facts.wal_bytes)}: something keeps it from being written back"
-        yield Finding("store", True, text, "end programs that hold the database open for long (backups, shells)")
+        text = f"its write-ahead log has {_megabytes(facts.wal_bytes)}: a program that reads keeps it from being cut"
+        todo = "end programs that read the database for long (backups, shells); the next callbacks then cut it to 8 MB"
+        yield Finding("store", True, text, todo)
     if facts.newest_task is not None and facts.newest_task > facts.now + _CLOCK_SLACK:
         ahead = (facts.newest_task - facts.now) / SECOND
         text = f"the newest task was registered {ahead:.0f} s in the future: the clock was set back"

@@ -119,7 +119,9 @@ class Settings(BaseSettings):
         "", max_length=1000, description="What is answered there, from the provider's account page. Unset: 404."
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
-        256 * 1024, description="Largest body taken, in bytes; answers are a few kilobytes."
+        256 * 1024,
+        description="Largest body of a callback, in bytes; answers are a few kilobytes. A larger one is a hint, and a "
+        "poll brings the answer. Requests with a key may have 2 MB, so that every answer of a poll can be reported.",
     )
     allowed_origins: str = Field(
         "",
@@ -146,7 +148,8 @@ class Settings(BaseSettings):
         100_000, description="Tasks that the deliveries on one standing URL may make; more are answered 503."
     )
     standing_max_bytes: Annotated[int, Field(ge=0)] = Field(
-        256 * 1024 * 1024, description="The same in bytes of bodies."
+        256 * 1024 * 1024,
+        description="The same in bytes of bodies; of further deliveries to known tasks only the fact is kept.",
     )
     unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
         16 * 1024 * 1024, description="Bytes of unreadable bodies that are kept; of more, only the fact is."

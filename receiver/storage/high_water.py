@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["has_gone_back", "note_head"]
+__all__ = ["forget_head", "has_gone_back", "note_head"]
 
 
 def note_head(database: Path, log_id: str, position: int) -> None:
@@ -21,8 +21,9 @@ def note_head(database: Path, log_id: str, position: int) -> None:
     fresh = note.with_name(f"{note.name}.new")
     with suppress(OSError):
         text = f"{log_id} {position} {database.stat().st_ino}\n"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        # A process that was killed may have left one; a link that somebody put there is removed, never followed.
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         fresh.replace(note)
 
@@ -34,6 +35,12 @@ def has_gone_back(database: Path, log_id: str, position: int) -> bool:
         return noted_id != log_id or int(noted_position) > position or int(file) != database.stat().st_ino
     except (OSError, ValueError):
         return True
+
+
+def forget_head(database: Path) -> None:
+    """Removes the note: at the next start the log gets a new id."""
+    with suppress(OSError):
+        _beside(database).unlink()
 
 
 def _beside(database: Path) -> Path:

@@ -14,6 +14,7 @@ from receiver.errors import CannotStartError
 from receiver.ledger import Command
 from receiver.records import Delivery, KeptBody, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
+from receiver.storage.files import require_database
 from receiver.storage.ledger import SqliteLedger
 from receiver.storage.opening import connect_reader, on_thread, schema_version
 from receiver.storage.protocol import PAGE_BYTES
@@ -59,8 +60,7 @@ async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
     Raises:
         CannotStartError: there is none, it is not ours, or of another version.
     """
-    if not path.is_file():  # noqa: ASYNC240  (once, by a command that does nothing else)
-        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    require_database(path)
     async with connect_reader(path) as connection:
 
         def look() -> _UnwrittenLedger:

@@ -16,7 +16,6 @@ from pydantic_core import from_json, to_json
 
 from client.code_counts import MOST_CODES
 from client.unlisted import UnlistedRow
-from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
 from receiver.ledger import IdempotencyRecord, TaskIdKey
 from receiver.records import (
     DELIVERIES_KEPT,
@@ -34,7 +33,7 @@ from receiver.records import (
 )
 from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
-from receiver.storage.pruning import prune
+from receiver.storage.pruning import counted_among, prune
 from receiver.storage.rows import (
     bare_values,
     delivery_from,
@@ -179,7 +178,7 @@ class SqliteLedger:
         slot = delivery_id(task) if delivery.kept_id is None else delivery.kept_id
         if delivery.kept_id is None and task.deliveries > DELIVERIES_KEPT + 1:
             self.flush()
-            self._give_back_unreadable(slot, slot)
+            self._give_back_bodies(slot, slot)
         self._deliveries.append((slot, *delivery_values(delivery)))
 
     def is_unreadable(self, kept: KeptBody) -> bool:
@@ -207,7 +206,7 @@ class SqliteLedger:
         for row in run(sql.SELECT_JOINED_TASKS, (task.ref,)).fetchall():
             self.forget(task_from(row), now)
         self.flush()
-        self._give_back_unreadable(*delivery_range(task))
+        self._give_back_bodies(*delivery_range(task))
         if task.quota is not None:
             self.spend(task.quota, -1, -task.kept_bytes)
         position = task.position
@@ -403,7 +402,6 @@ class SqliteLedger:
         latest = None if task is None else self._tasks.get(task.ref)
         return task if latest is None or task is None or latest.position != task.position else latest
 
-    def _give_back_unreadable(self, first: int, last: int) -> None:
-        rows, size = self._connection.execute(sql.SELECT_UNREADABLE, (ROW_BYTES, first, last)).fetchone()
-        if rows:
-            self.spend(UNREADABLE_QUOTA, -rows, -size)
+    def _give_back_bodies(self, first: int, last: int) -> None:
+        for name, rows, size in counted_among(self._connection, range(first, last + 1)):
+            self.spend(name, -rows, -size)

@@ -11,6 +11,7 @@ from pathlib import Path
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.records import History, RecentTasks, TaskRecord, UnlistedCode, WaitingTasks
 from receiver.storage import statements as sql
+from receiver.storage.files import require_database
 from receiver.storage.history import read_history, read_waiting
 from receiver.storage.opening import connect_to_look, schema_version
 from receiver.storage.reader import read_task
@@ -40,8 +41,7 @@ def opened_to_look(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
     """
-    if not path.is_file():
-        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    require_database(path)
     connection = connect_to_look(path)
     try:
         version = schema_version(connection, path)

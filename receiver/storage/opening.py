@@ -15,6 +15,7 @@ import aiosqlite
 
 from receiver.errors import CannotStartError
 from receiver.storage import statements as sql
+from receiver.storage.files import MOST_LOG_BYTES
 from receiver.storage.high_water import has_gone_back, note_head
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "on_thread",
     "prepare",
     "schema_version",
-    "watch_file",
 ]
 
 Answer = TypeVar("Answer")
@@ -68,25 +68,6 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise CannotStartError(f"{path}: the database cannot be opened for writing: {error.strerror}") from error
-
-
-def watch_file(path: Path) -> Callable[[], None]:
-    """A check that `path` is still the file that was opened.
-
-    SQLite goes on writing into a file that was removed or replaced, and what it acknowledges then is lost. The check
-    raises `sqlite3.OperationalError`, like any other reason for which nothing can be stored.
-    """
-    opened = path.stat()
-
-    def check() -> None:
-        try:
-            now = path.stat()
-        except OSError as error:
-            raise sqlite3.OperationalError(f"the database file is gone: {error.strerror}") from None
-        if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino):
-            raise sqlite3.OperationalError("the database file was replaced; the receiver has to be restarted")
-
-    return check
 
 
 def connect_writer(path: Path) -> aiosqlite.Connection:
@@ -133,6 +114,7 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
         if mode != "wal":
             raise CannotStartError(f"{path}: the file system does not support SQLite's WAL mode (it is {mode})")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {MOST_LOG_BYTES}")
         connection.execute("BEGIN IMMEDIATE")
         try:
             _migrate(connection, path)

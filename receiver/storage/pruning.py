@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA
+from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA, bodies_quota
 from receiver.records import Horizon, Removed, TaskKey
 from receiver.storage import pruning_statements as pruning
 from receiver.storage import statements as sql
 
-__all__ = ["FLOOR", "SOLUTIONS_FLOOR", "Removal", "prunable", "prune", "read_mark"]
+__all__ = ["FLOOR", "SOLUTIONS_FLOOR", "Removal", "counted_among", "prunable", "prune", "read_mark"]
 
 FLOOR = "floor"
 """Where it is noted behind which position everything is kept."""
@@ -107,7 +107,7 @@ def _remove_entries(connection: sqlite3.Connection, position: int, now: int) -> 
     rows = _json([row[0] for row in doomed])
     given_back = run(pruning.SELECT_TASK_QUOTAS, (rows,)).fetchall()
     deliveries = [row[0] for row in run(pruning.SELECT_DELIVERIES_OF_TASKS, (rows,))]
-    given_back += _unreadable_among(connection, deliveries)
+    given_back += counted_among(connection, deliveries)
     run(pruning.INSERT_TOMBSTONES, (now, rows))
     for statement in pruning.DELETE_OF_TASKS:
         run(statement, (rows,))
@@ -118,10 +118,12 @@ def _remove_entries(connection: sqlite3.Connection, position: int, now: int) -> 
 
 def _remove_solutions(connection: sqlite3.Connection, position: int) -> Removal:
     after = read_mark(connection, SOLUTIONS_FLOOR)
-    bodies = connection.execute(pruning.REMOVE_BODIES_OF_SOLUTIONS, (after, position)).rowcount
+    bodies = [row[0] for row in connection.execute(pruning.SELECT_BODIES_OF_SOLUTIONS, (after, position))]
+    given_back = counted_among(connection, bodies)
+    connection.execute(pruning.REMOVE_BODIES, (_json(bodies),))
     solutions = connection.execute(pruning.REMOVE_SOLUTIONS, (after, position)).rowcount
     connection.execute(sql.SAVE_META, (SOLUTIONS_FLOOR, position))
-    return Removal(Removed(solutions=solutions, bodies=bodies))
+    return Removal(Removed(solutions=solutions, bodies=len(bodies)), given_back)
 
 
 def _old_bodies(connection: sqlite3.Connection, horizon: Horizon, limit: int) -> Sequence[int]:
@@ -136,15 +138,18 @@ def _old_bodies(connection: sqlite3.Connection, horizon: Horizon, limit: int) ->
 
 
 def _remove_bodies(connection: sqlite3.Connection, deliveries: Sequence[int]) -> Removal:
-    given_back = _unreadable_among(connection, deliveries)
+    given_back = counted_among(connection, deliveries)
     connection.execute(pruning.REMOVE_BODIES, (_json(deliveries),))
     return Removal(Removed(bodies=len(deliveries)), given_back)
 
 
-def _unreadable_among(connection: sqlite3.Connection, deliveries: Sequence[int]) -> list[tuple[str, int, int]]:
+def counted_among(connection: sqlite3.Connection, deliveries: Sequence[int]) -> list[tuple[str, int, int]]:
+    """What the kept bodies among these deliveries of tasks take of quotas: name, rows, bytes."""
     values = (ROW_BYTES, _json(deliveries))
     rows, size = connection.execute(pruning.SELECT_UNREADABLE_AMONG, values).fetchone()
-    return [(UNREADABLE_QUOTA, rows, size)] if rows else []
+    others = connection.execute(pruning.SELECT_BODIES_AMONG, values).fetchall()
+    unreadable = [(UNREADABLE_QUOTA, rows, size)] if rows else []
+    return unreadable + [(bodies_quota(name), rows, size) for name, rows, size in others]
 
 
 def _old_strays(connection: sqlite3.Connection, horizon: Horizon, limit: int) -> int | None:
@@ -165,4 +170,4 @@ def _old_tombstones(connection: sqlite3.Connection, horizon: Horizon, limit: int
 
 
 def _json(ids: Sequence[int]) -> str:
-    return to_json(ids).decode()
+    return to_json(list(ids)).decode()

@@ -48,6 +48,15 @@ SELECT_UNREADABLE_AMONG = (
     "SELECT count(*), coalesce(sum(max(size, ?)), 0) FROM delivery WHERE id IN (SELECT value FROM json_each(?)) "
     "AND verdict IN ('unreadable', 'badSignature') AND body IS NOT NULL"
 )
+# How many of the other bodies among these deliveries count for the URLs that brought them, and their bytes. The body
+# that made a task is the task's.
+SELECT_BODIES_AMONG = (
+    "SELECT coalesce(delivery.standing_id, task.quota) AS name, count(*), sum(max(delivery.size, ?)) "
+    f"FROM delivery JOIN task ON task.id = delivery.id / {SLOTS} "
+    "WHERE delivery.id IN (SELECT value FROM json_each(?)) AND delivery.body IS NOT NULL "
+    "AND delivery.verdict NOT IN ('unreadable', 'badSignature') AND name IS NOT NULL "
+    f"AND (task.quota IS NULL OR delivery.id <> task.id * {SLOTS} + 1) GROUP BY name"
+)
 # What remembers that the tasks were, and since when.
 INSERT_TOMBSTONES = (
     "INSERT INTO tombstone (ref, provider, task_id, forgotten_at) "
@@ -67,13 +76,11 @@ DELETE_ENTRIES = "DELETE FROM log WHERE position > ? AND position <= ?"
 # Solutions between two positions go, their records stay.
 REMOVE_SOLUTIONS = "UPDATE log SET solution = NULL WHERE position > ? AND position <= ? AND solution IS NOT NULL"
 # The bodies in which those solutions came. One that nobody could read may still be of use.
-REMOVE_BODIES_OF_SOLUTIONS = f"""
-    UPDATE delivery SET body = NULL WHERE id IN (
-        SELECT delivery.id FROM log
-        CROSS JOIN delivery ON delivery.id BETWEEN log.task * {SLOTS} AND log.task * {SLOTS} + {SLOTS - 1}
-        WHERE log.position > ? AND log.position <= ? AND log.status = 'ready'
-          AND delivery.body IS NOT NULL AND delivery.verdict NOT IN ('unreadable', 'badSignature')
-    )
+SELECT_BODIES_OF_SOLUTIONS = f"""
+    SELECT delivery.id FROM log
+    CROSS JOIN delivery ON delivery.id BETWEEN log.task * {SLOTS} AND log.task * {SLOTS} + {SLOTS - 1}
+    WHERE log.position > ? AND log.position <= ? AND log.status = 'ready'
+      AND delivery.body IS NOT NULL AND delivery.verdict NOT IN ('unreadable', 'badSignature')
 """
 
 # Deliveries of tasks that have ended, with bytes as old as this, oldest first, and how many bytes.

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
+import structlog
 from pydantic_core import to_json
 
-from receiver.errors import CannotStartError, CursorGoneError, ReceiverError, StoreFailedError
+from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.ledger import Command
 from receiver.records import (
     Delivery,
@@ -32,10 +33,11 @@ from receiver.records import (
 )
 from receiver.shapes import ShapeRecord
 from receiver.storage import statements as sql
-from receiver.storage.high_water import note_head
+from receiver.storage.files import FileWatch, lacks_log, require_database
+from receiver.storage.high_water import forget_head, note_head
 from receiver.storage.history import read_history, read_waiting
 from receiver.storage.kept import read_unreadable
-from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare, watch_file
+from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
 from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 from receiver.storage.pruning import prunable
 from receiver.storage.reader import Reader, read_task
@@ -46,6 +48,8 @@ from receiver.storage.writer import Tally, Writer
 __all__ = ["SqliteStore", "open_sqlite_store"]
 
 Answer = TypeVar("Answer")
+
+_log = structlog.get_logger()
 
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 _SCAN = 2000
@@ -64,13 +68,17 @@ async def open_sqlite_store(
     Raises:
         CannotStartError: the file cannot be used; the text says why.
     """
-    if not create and not path.is_file():  # noqa: ASYNC240  (once, before anything is served)
-        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    if not create:
+        require_database(path)
+    elif lacks_log(path):
+        _log.error("log.missing", database=str(path), consequence="what was acknowledged last may be lost")
+        forget_head(path)
     make_file(path)
     async with connect_writer(path) as writer:
         identity = await on_thread(writer, lambda: prepare(writer._conn, path, now))  # noqa: SLF001  (see on_thread)
+        watch = await on_thread(writer, lambda: FileWatch(path, writer._conn))  # noqa: SLF001  (see on_thread)
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
-            yield SqliteStore(path, identity, writer, (fetch, scan), clock, tally=tally)
+            yield SqliteStore(path, identity, (writer, fetch, scan), watch, clock, tally=tally)
 
 
 class SqliteStore:
@@ -80,23 +88,25 @@ class SqliteStore:
         self,
         path: Path,
         identity: Identity,
-        writer: aiosqlite.Connection,
-        readers: tuple[aiosqlite.Connection, aiosqlite.Connection],
+        connections: tuple[aiosqlite.Connection, aiosqlite.Connection, aiosqlite.Connection],
+        watch: FileWatch,
         clock: Callable[[], float],
         *,
         tally: Tally | None = None,
     ) -> None:
         self._identity = identity
+        self._connections = connections
+        # Lists and pages take their time; one task by its id must not wait behind them.
+        writer, self._fetch, self._scan = connections
         self._writer = Writer(
             writer,
             cursor_at=self.cursor_at,
             note_head=lambda position: note_head(path, identity.log_id, position),
-            check_file=watch_file(path),
+            watch=watch,
+            let_go=self._let_go,
             clock=clock,
             tally=tally,
         )
-        # Lists and pages take their time; one task by its id must not wait behind them.
-        self._fetch, self._scan = readers
         self._reader = Reader(self._fetch)
 
     async def run(self) -> None:
@@ -318,6 +328,11 @@ class SqliteStore:
     async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
         """See `Store`."""
         return await _read(self._scan, lambda connection: read_shapes(connection, provider))
+
+    async def _let_go(self) -> None:
+        """Closes all files. The writer first: what is closed last may copy from the log into the database."""
+        for connection in self._connections:
+            await on_thread(connection, connection._conn.close)  # noqa: SLF001  (see on_thread)
 
     def _read_log(
         self, connection: sqlite3.Connection, after: str | None, limits: tuple[int, int], only: ResultFilter

@@ -315,11 +315,6 @@ DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
 JUDGE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = NULL WHERE id = ?"
 # createTask named another id than these deliveries did.
 MARK_MISMATCHED = "UPDATE delivery SET verdict = 'mismatched' WHERE id BETWEEN ? AND ? AND task_id = ?"
-# What the kept deliveries between two ids take of the quota of unreadable bytes.
-SELECT_UNREADABLE = (
-    "SELECT count(*), coalesce(sum(max(size, ?)), 0) FROM delivery "
-    "WHERE id BETWEEN ? AND ? AND verdict IN ('unreadable', 'badSignature') AND body IS NOT NULL"
-)
 # The deliveries of one task, in order.
 SELECT_DELIVERIES = (
     "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "

@@ -12,6 +12,7 @@ from receiver.errors import CannotStartError
 from receiver.records import Horizon, Removed, Survey
 from receiver.storage import pruning_statements as pruning
 from receiver.storage import statements as sql
+from receiver.storage.files import require_database
 from receiver.storage.opening import connect_reader, on_thread
 from receiver.storage.pruning import SOLUTIONS_FLOOR, read_mark
 from receiver.storage.rows import SLOTS
@@ -59,8 +60,7 @@ async def survey(path: Path, horizon: Horizon) -> Survey:
     Raises:
         CannotStartError: there is none, it cannot be read, or it is not of this version.
     """
-    if not path.is_file():  # noqa: ASYNC240  (once, for a command)
-        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    require_database(path)
     async with connect_reader(path) as connection:
         try:
             return await on_thread(connection, lambda: _survey(connection._conn, path, horizon))  # noqa: SLF001  (see on_thread)

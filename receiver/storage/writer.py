@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.ledger import Command
 from receiver.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.storage import statements as sql
+from receiver.storage.files import FilesLostError, FileWatch
 from receiver.storage.ledger import SqliteLedger
 from receiver.storage.opening import on_thread
 
@@ -36,6 +37,7 @@ _MAX_QUEUED_BYTES = 64 * 1024 * 1024
 _TICK_SECONDS = 0.1
 _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
+_SAVE_SECONDS = 30.0
 _MAX_GROWTH = 10_000
 _MAX_GROWN_ENTRIES = 2000
 
@@ -98,7 +100,8 @@ class Writer:
         *,
         cursor_at: Callable[[int], str],
         note_head: Callable[[int], None],
-        check_file: Callable[[], None],
+        watch: FileWatch,
+        let_go: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         tally: Tally | None = None,
     ) -> None:
@@ -116,7 +119,11 @@ class Writer:
         self._last_write = clock()
         self._tally = tally
         self._note_head = note_head
-        self._check_file = check_file
+        self._watch = watch
+        self._looked = clock()
+        self._let_go = let_go
+        self._loss: FilesLostError | None = None
+        self._save_at: float | None = None
         self._noted = (clock(), 0)
         self._growing = _Growing(0)
         self._grew = asyncio.Event()
@@ -125,6 +132,8 @@ class Writer:
         """See `Store.write`."""
         if self._is_stopping:
             raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
+        if self._loss is not None:
+            raise StoreFailedError("the store has lost its files")
         if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + command.weight > _MAX_QUEUED_BYTES:
             raise StoreBusyError("too much is waiting to be stored")
         loop = asyncio.get_running_loop()
@@ -196,9 +205,16 @@ class Writer:
         return batch
 
     async def _commit(self, batch: list[_Entry]) -> None:
+        if self._loss is not None:
+            self._release(batch, [(None, StoreFailedError("the store has lost its files"))] * len(batch))
+            return
         commands = [entry.command for entry in batch]
         try:
             committed = await on_thread(self._connection, lambda: self._transact(commands))
+        except FilesLostError as error:
+            # It was committed, and what is saved holds it.
+            self._release(batch, [(None, StoreBusyError("the store has lost its files"))] * len(batch))
+            await self._lose(error)
         except Exception as error:
             if _is_of_the_store(error):
                 self.failure = str(error)
@@ -235,10 +251,32 @@ class Writer:
         if self._growing.is_news:
             self._grew.set()
 
+    async def _lose(self, error: FilesLostError) -> None:
+        """Writes nothing any more, and saves what was acknowledged."""
+        self._loss = error
+        self.failure = str(error)
+        _log.error("files.lost", reason=str(error))
+        await self._save()
+
+    async def _save(self) -> None:
+        """Saves what was acknowledged and closes all files; where that fails, they stay open for the next try."""
+        self._save_at = None
+        try:
+            said = await on_thread(self._connection, lambda: self._watch.save(self._connection._conn))  # noqa: SLF001  (see on_thread)
+        except (sqlite3.Error, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self.failure = f"{self._loss}; what was acknowledged is not saved yet: {reason}"
+            self._save_at = self._clock() + _SAVE_SECONDS
+            _log.error("files.not_saved", reason=reason)
+        else:
+            self.failure = f"{self._loss}; {said}"
+            _log.error("files.given_up", reason=self.failure)
+            await self._let_go()
+
     async def _note(self) -> None:
         """Notes how far the log is, if that has changed."""
         position = self._known_position
-        if position != self._noted[1]:
+        if self._loss is None and position != self._noted[1]:
             await on_thread(self._connection, lambda: self._note_head(position))
         self._noted = (self._clock(), position)
 
@@ -249,12 +287,18 @@ class Writer:
             async with asyncio.timeout(_TICK_SECONDS):
                 await self._arrived.wait()
         except TimeoutError:
+            if self._loss is not None:
+                if self._save_at is not None and self._clock() >= self._save_at:
+                    await self._save()
+                return
             try:
                 self._grow(*await on_thread(self._connection, self._look))
                 if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
                     await on_thread(self._connection, self._probe)
                     self._last_write = self._clock()
                     self.failure = None
+            except FilesLostError as error:
+                await self._lose(error)
             except sqlite3.Error as error:
                 if self.failure is None:
                     _log.error("probe.failed", reason=str(error))
@@ -276,16 +320,17 @@ class Writer:
             appended = ledger.appended
             entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in appended]
             ended = [task for _, kind, _, task in appended if kind == "result" and task is not None]
-            self._check_file()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        self._check_files(looks_for_others=self._clock() - self._looked >= _TICK_SECONDS)
         return _Committed(answers, ledger.position, [*foreign, *ledger.grown], entries, ended)
 
     def _look(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)
+        self._check_files(looks_for_others=True)
         (version,) = connection.execute(sql.DATA_VERSION).fetchone()
         if version == self._data_version:
             return self._known_position, [], []
@@ -307,12 +352,17 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.execute(sql.SAVE_META, ("probed", str(self._clock())))
-            self._check_file()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        self._check_files(looks_for_others=True)
+
+    def _check_files(self, *, looks_for_others: bool) -> None:
+        if looks_for_others:
+            self._looked = self._clock()
+        self._watch.check(self._connection._conn, looks_for_others=looks_for_others)  # noqa: SLF001  (see on_thread)
 
 
 def _time_out(answer: asyncio.Future[Any]) -> None:

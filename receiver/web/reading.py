@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from client.errors import UnreadableError
+from client.protocol import MAX_REPORT_BYTES
 from client.providers.values import parse_json
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT
@@ -65,7 +66,7 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
     Raises:
         ReceiverError: `not-json` (400), `wrong-field` (422) with the name of the field, `body-too-large`.
     """
-    body = await read_body(request, request.app[CONTEXT].max_body_bytes)
+    body = await read_body(request, max(request.app[CONTEXT].max_body_bytes, MAX_REPORT_BYTES))
     try:
         value = parse_json(body)
     except UnreadableError as error:

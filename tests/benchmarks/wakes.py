@@ -27,6 +27,7 @@ from receiver.inbox import Inbox, InboxRules
 from receiver.intake import Incoming
 from receiver.ledger import Command, Ledger
 from receiver.records import TaskRecord
+from receiver.storage.files import FileWatch
 from receiver.storage.opening import connect_reader, on_thread, prepare
 from receiver.storage.protocol import WRITE_SECONDS
 from receiver.storage.sqlite import SqliteStore
@@ -188,7 +189,8 @@ async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
         connection: Any = writer._conn
         identity = await on_thread(writer, lambda: prepare(connection, database, microseconds_now()))
         readers = [await stack.enter_async_context(connect_reader(database)) for _ in range(2)]
-        store = _NotingStore(database, identity, writer, (readers[0], readers[1]), time.monotonic)
+        watch = await on_thread(writer, lambda: FileWatch(database, connection))
+        store = _NotingStore(database, identity, (writer, readers[0], readers[1]), watch, time.monotonic)
         store.commits_at, store.decided = connection.commits_at, connection.decided
         await stack.enter_async_context(running(store))
         yield store

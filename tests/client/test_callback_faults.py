@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from client import (
     SubmitUnknownError,
     TaskParametersError,
 )
+from client.protocol import MAX_ANSWER_BYTES
 from client.sandbox import Sandbox
 from tests.client.support import (
     CREATED,
@@ -57,6 +59,33 @@ async def test_callback_that_cannot_be_taken_is_a_hint(tmp_path: Path, fault: st
 
     assert (solved.solution, solved.source) == (solution_of(image_task()), "poll")
     assert sandbox.stats.get_task_result_calls == 1
+
+
+@pytest.mark.parametrize("polled_by", ["client", "receiver"])
+async def test_answer_that_is_too_large_for_a_callback(tmp_path: Path, polled_by: str) -> None:
+    """The largest one that is read comes by the poll, to its caller and to all others (replicate-javascript#346)."""
+    text = "жираф " * 90_000
+    text += "x" * (MAX_ANSWER_BYTES - len(json.dumps(ready(text), ensure_ascii=False).encode()))
+    answer = Reply(json.dumps(ready(text), ensure_ascii=False).encode())
+    settings: dict[str, Any] = {"max_body_bytes": 1024}
+    if polled_by == "receiver":
+        settings["provider_keys"] = {"capsolver": "tests-only-client-key"}
+    async with (
+        scripted_provider(createTask=CREATED, getTaskResult=answer) as provider,
+        running_receiver(
+            tmp_path / "receiver.db", dialects=FAST, provider_urls={"capsolver": provider.url}, **settings
+        ) as receiver,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        task = await tasks.submit(image_task())
+        url = provider.calls["createTask"][0]["callbackUrl"]
+        callback = await receiver.call_back(url, taskId="task-1", solution={"text": text[:2000]})
+        solved = await task.result(timeout=10)
+        (entry,) = [entry for entry in (await receiver.log())["results"] if "task" in entry]
+
+    assert len(answer.body) == MAX_ANSWER_BYTES
+    assert (callback.status, solved.solution, solved.source) == (413, {"text": text}, "poll")
+    assert (entry["task"]["status"], entry["task"]["solution"]) == ("ready", {"text": text})
 
 
 async def test_lost_create_task_answer(tmp_path: Path) -> None:

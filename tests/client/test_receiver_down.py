@@ -46,6 +46,22 @@ async def test_down_at_submit(tmp_path: Path) -> None:
     assert (stored["tags"], stored["metadata"]) == (["checkout"], {"order": 7})
 
 
+async def test_large_answer_of_a_task_that_was_never_registered(tmp_path: Path) -> None:
+    """An answer of nearly 1 MB that was polled while the receiver was down is told afterwards, like any other."""
+    text = "x" * 1_000_000
+    with reserved_port() as port:
+        async with (
+            scripted_provider(createTask=CREATED, getTaskResult=ready(text)) as provider,
+            open_client(provider.url, f"http://127.0.0.1:{port}") as tasks,
+        ):
+            solved = await tasks.solve(image_task())
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
+                await until(lambda: _is_logged(receiver, 1))
+                stored = await receiver.task("task-1")
+
+    assert (solved.solution, stored["status"], stored["solution"]) == ({"text": text}, "ready", {"text": text})
+
+
 async def test_hanging_at_submit() -> None:
     """A receiver that takes connections but never answers costs two seconds once, and nothing after that."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

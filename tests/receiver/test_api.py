@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -113,7 +114,7 @@ async def test_a_byte_order_mark_is_skipped(api: Api) -> None:
 
 async def test_an_api_body_over_the_limit_is_413(api: Api) -> None:
     """A body that nobody needs is not read to its end."""
-    answer = await api.send("POST", "/v1/tasks", data=b"x" * 300_000)
+    answer = await api.send("POST", "/v1/tasks", data=io.BytesIO(b"x" * 3_000_000))
 
     assert (answer.status, answer.json["type"]) == (413, "urn:callback-receiver:problem:body-too-large")
 

@@ -62,7 +62,7 @@ def test_where_all_is_well_nothing_is_found() -> None:
         ({"is_writable": False}, "store", True, "not writable"),
         ({"is_private": False}, "store", True, "others may read the database"),
         ({"free_bytes": 2**20}, "store", True, "only 1 MB are free"),
-        ({"wal_bytes": GIGABYTE}, "store", True, "its write-ahead log has 1024 MB"),
+        ({"wal_bytes": 65 * 2**20}, "store", True, "its write-ahead log has 65 MB: a program that reads"),
         ({"newest_task": NOW + 90 * SECOND}, "clock", True, "90 s in the future"),
         ({"ready": Answered(None, "cannot connect")}, "server", True, "no receiver answers on this machine"),
         ({"ready": Answered(503, "disk is full")}, "server", True, "cannot store: disk is full"),

@@ -230,6 +230,27 @@ async def test_the_head_is_noted_while_the_store_runs(tmp_path: Path) -> None:
         await eventually(lambda: (tmp_path / "receiver.db-head").read_text().split()[1] == "1")
 
 
+@pytest.mark.parametrize("leftover", ["link", "killed"])
+async def test_what_lies_where_the_note_is_written_is_not_written_through(tmp_path: Path, leftover: str) -> None:
+    """A link in its place keeps its target, and one left by a process that was killed stops no later note."""
+    target, fresh = tmp_path / "precious", tmp_path / "receiver.db-head.new"
+    target.write_text("precious")
+    if leftover == "link":
+        fresh.symlink_to(target)
+    else:
+        fresh.write_text("half a no")
+        fresh.chmod(0o644)
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        await store.write(a_delivery(1))
+
+    note = tmp_path / "receiver.db-head"
+    assert target.read_text() == "precious"
+    assert (note.read_text().split()[1], note.is_symlink(), fresh.exists()) == ("1", False, False)
+    assert modes(tmp_path)["receiver.db-head"] == "0o600"
+
+
 async def test_a_copy_elsewhere_is_another_log(tmp_path: Path) -> None:
     """A copy without the note of how far its log was gets a new log id: old cursors are told of a gap."""
     async with running_store(tmp_path / "receiver.db") as store:

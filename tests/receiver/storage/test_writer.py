@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -280,3 +282,22 @@ async def refs_told(store: SqliteStore, *, until: str) -> list[str]:
             if until in told:
                 break
     return told
+
+
+async def test_the_log_that_a_reader_held_is_given_back(store: SqliteStore, path: Path) -> None:
+    """While another program reads, the log grows; once it ended, the next commits cut it (openclaw#112950)."""
+    wal = path.with_name(f"{path.name}-wal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM task").fetchone()
+        for number in range(1, 25):
+            await store.write(a_registration(number))
+            await store.write(a_delivery(number, text="x" * 300_000))
+        held = wal.stat().st_size
+        reader.execute("COMMIT")
+
+    for number in range(25, 29):
+        await store.write(a_registration(number))
+
+    assert held > 12 * 1024 * 1024
+    assert wal.stat().st_size <= 8 * 1024 * 1024

@@ -1,0 +1,208 @@
+"""What the bodies that come on a standing URL may take: all of them count, and what goes is free again, exactly."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from client.providers.readings import Callback, Pending, Ready
+from receiver.app import new_ref
+from receiver.decisions import Origin
+from receiver.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
+from receiver.records import SECOND
+from receiver.registrations import Bind, Forget
+from receiver.storage.sqlite import SqliteStore
+from receiver.tokens import Kind, make_token
+from tests.receiver.pruning import pruned
+from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
+from tests.support import Api, running_receiver
+
+SIGNING_KEY = "a key that signs the tokens of these tests"
+STANDING = (a_ref(1001), a_ref(1002))
+QUOTAS = Quotas(standing_rows=1000, standing_bytes=40_000, unreadable_bytes=20_000)
+
+
+def standing_path() -> str:
+    """A standing URL for CapSolver that the receiver signed."""
+    return f"/callback/capsolver/{make_token(Kind.STANDING, new_ref(), 'capsolver', SIGNING_KEY.encode())}"
+
+
+def kept_bytes(database: Path) -> int:
+    """How many bytes of bodies the database holds."""
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute("SELECT coalesce(sum(length(body)), 0) FROM delivery").fetchone()[0])
+
+
+def verdicts(database: Path) -> list[str]:
+    """Those of all kept deliveries of the first task."""
+    with closing(sqlite3.connect(database)) as connection:
+        return [row[0] for row in connection.execute("SELECT verdict FROM delivery WHERE id < 32 ORDER BY id")]
+
+
+async def deliver(api: Api, path: str) -> list[int]:
+    """Answers of one task over and over, each with other bytes: its first outcome, repetitions, and others."""
+    statuses = []
+    for number in range(12):
+        fields = {"taskId": "T", "solution": {"text": "a" if number % 2 else "b"}, "noise": f"{number}" + "x" * 5000}
+        statuses.append((await api.call_back(path, **fields)).status)
+    return statuses
+
+
+@pytest.mark.parametrize("registered", [False, True], ids=["made by it", "attached"])
+async def test_every_body_counts(tmp_path: Path, registered: bool) -> None:
+    """Beyond the bytes of the URL the facts are kept without bytes, and the verdicts are what they were."""
+    told = []
+    for most in (12_000, 2**20):
+        database = tmp_path / f"{most}.db"
+        async with running_receiver(database, signing_keys=SIGNING_KEY, standing_max_bytes=most) as api:
+            if registered:
+                await api.register(taskId="T")
+            path = standing_path()
+            statuses = await deliver(api, path)
+            task = await api.task("T")
+            told.append((statuses, task["solution"], verdicts(database)))
+            assert kept_bytes(database) <= most
+            other = await api.call_back(path, taskId="U")
+            await api.send("DELETE", f"/v1/tasks/{task['ref']}")
+            assert (other.status, (await api.task("U"))["status"]) == (200, "ready")
+
+    assert told[0] == told[1]
+    assert told[0][0] == [200] * 12
+
+
+async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
+    """Where the bytes of the URL are used up, a callback that is to be confirmed still becomes the outcome."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1, task_id="T", bound_by="create", open_to_standing=True, is_polled_here=True))
+        none_left = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
+        arrival = an_arrival("T", b"answer", confirm="always")
+        delivered = [(await store.write(to_standing(STANDING[0], arrival, quotas=none_left))).verdict for _ in range(2)]
+        task = await store.task(a_ref(1))
+        assert task is not None
+        bodies = [delivery.body for delivery in await store.deliveries(task)]
+
+    assert (delivered, bodies) == (["held", "held"], [b"answer", None])
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
+    """Whatever comes and goes in whatever order: when all is gone, nothing is counted; before, what is kept is."""
+    chance = random.Random(seed)
+    database = tmp_path / "receiver.db"
+    async with running_store(database) as store:
+        for number in range(1, 4):
+            fields = {"task_id": f"R{number}", "bound_by": "create", "open_to_standing": number > 1}
+            await store.write(a_registration(number, **fields))
+        for step in range(120):
+            await take_step(store, chance, 10 + step)
+            assert counted(database) == kept(database), step
+        await pruned(store, results=NOW + 2 * SECOND, deliveries=NOW + 2 * SECOND)
+        for ref in every_ref(database):
+            await store.write(Forget(ref=ref, now=NOW))
+
+    assert set(counted(database).values()) <= {0}
+    assert kept(database) == {}
+
+
+async def take_step(store: SqliteStore, chance: random.Random, number: int) -> None:
+    """One delivery, or something after which less is kept."""
+    task_id = chance.choice(["R1", "R2", "R3", "S1", "S2", f"S{number}"])
+    readings: list[Ready | Pending | str] = [
+        Ready({"text": "a"}),
+        Ready({"text": "b"}),
+        Pending("processing"),
+        "unreadable",
+    ]
+    body = b"x" * chance.choice([1, 700, 3000])
+    arrival = an_arrival(task_id, body, chance.choice(readings))
+    match chance.randrange(12):
+        case 0:
+            await pruned(store, deliveries=NOW + chance.randrange(2))
+        case 1:
+            await pruned(store, solutions=NOW)
+        case 2 if number % 3 == 0:
+            await pruned(store, most_finished=3)
+        case 3:
+            found = await store.tasks_by_id(task_id, "capsolver")
+            if found and task_id.startswith("S"):
+                await store.write(Forget(ref=found[0].ref, now=NOW))
+        case 4:
+            await store.write(a_registration(number + 500, open_to_standing=False))
+            found = await store.tasks_by_id("S1", "capsolver")
+            if found and found[0].standing_id is not None:
+                await store.write(Bind(ref=a_ref(number + 500), task_id="S1", now=NOW))
+        case 5:
+            await store.write(to_task(chance.choice([a_ref(1), a_ref(900)]), arrival))
+        case _:
+            await store.write(to_standing(chance.choice(STANDING), arrival, number))
+
+
+def an_arrival(
+    task_id: str, body: bytes, reading: Ready | Pending | str | None = None, confirm: str = "never"
+) -> Arrival:
+    """A delivery of these bytes; a ready answer, if nothing else is said."""
+    said = Ready({"text": "a"}) if reading is None else reading
+    return Arrival(
+        provider="capsolver",
+        method="POST",
+        content_type=None,
+        body=body,
+        reading=said if isinstance(said, str) else Callback(task_id, said),
+        origin=Origin("callback", "standing", NOW),
+        received_at=NOW,
+        confirm=confirm,
+    )
+
+
+def to_standing(url_id: str, arrival: Arrival, number: int = 0, quotas: Quotas = QUOTAS) -> DeliverToStanding:
+    """It comes on a standing URL."""
+    on_it = Arrival(**{name: getattr(arrival, name) for name in arrival.__slots__} | {"standing_id": url_id})
+    return DeliverToStanding(url_id=url_id, arrival=on_it, new_task=a_new_task(a_ref(number)), quotas=quotas)
+
+
+def to_task(ref: str, arrival: Arrival) -> DeliverToTask:
+    """It comes on the URL of a task."""
+    return DeliverToTask(ref=ref, arrival=arrival, new_task=a_new_task(ref), quotas=QUOTAS)
+
+
+def a_new_task(ref: str) -> NewTask:
+    """The task that it may make."""
+    return NewTask(ref=ref, poll_after=NOW, deadline_at=NOW + SECOND)
+
+
+def counted(database: Path) -> dict[str, int]:
+    """The bytes that the quotas of bodies say are used."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT name, used_bytes FROM quota WHERE used_bytes > 0 OR used_rows > 0").fetchall()
+    return dict(rows)
+
+
+def kept(database: Path) -> dict[str, int]:
+    """The same, from what is in the tables."""
+    sums = (
+        "SELECT 'unreadable', size FROM delivery WHERE verdict = 'unreadable' AND body IS NOT NULL",
+        "SELECT 'unreadable', size FROM stray_delivery",
+        "SELECT quota, kept_bytes FROM task WHERE quota IS NOT NULL",
+        """
+        SELECT coalesce(delivery.standing_id, task.quota) || '/bodies', size
+        FROM delivery JOIN task ON task.id = delivery.id / 16
+        WHERE verdict <> 'unreadable' AND body IS NOT NULL AND coalesce(delivery.standing_id, task.quota) IS NOT NULL
+        AND NOT (task.quota IS NOT NULL AND delivery.id % 16 = 1)
+        """,
+    )
+    found: dict[str, int] = {}
+    with closing(sqlite3.connect(database)) as connection:
+        for statement in sums:
+            for name, size in connection.execute(statement):
+                found[name] = found.get(name, 0) + max(size, 512)
+    return found
+
+
+def every_ref(database: Path) -> list[str]:
+    """The refs of all tasks that are left, but for those that are found under another one."""
+    with closing(sqlite3.connect(database)) as connection:
+        return [row[0] for row in connection.execute("SELECT ref FROM task WHERE joined_ref IS NULL")]
