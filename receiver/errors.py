@@ -43,6 +43,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "cursor-gone": Problem(410, "The cursor is of no use here"),
         "too-slow": Problem(408, "The request took too long to arrive"),
         "body-too-large": Problem(413, "The body is too large"),
+        "unsupported-media-type": Problem(415, "The body is of a type or a coding that is not taken here"),
         "wrong-field": Problem(422, "A field is wrong"),
         "unreadable-answer": Problem(422, "The answer is not one of this provider's"),
         "idempotency-key-reused": Problem(422, "The Idempotency-Key was used with another body"),

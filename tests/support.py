@@ -23,6 +23,7 @@ from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import CONTEXT
 from receiver.web.sending import StreamRules, Streams
+from receiver.web.server import HEAD_SECONDS, make_runner
 from tests.rest_contract import check_answer
 
 __all__ = [
@@ -144,6 +145,8 @@ async def running_receiver(
     port: int = 0,
     rules: StreamRules | None = None,
     send_buffer_bytes: int | None = None,
+    most_connections: int = 40_000,
+    head_seconds: float = HEAD_SECONDS,
     **settings: Any,
 ) -> AsyncIterator[RunningReceiver]:
     """A receiver in this process, on a free port of loopback, with callback URLs that lead to it.
@@ -163,8 +166,8 @@ async def running_receiver(
             **settings,
         )
         app = create_app(given, dialects, rules=rules)
-        runner = web.AppRunner(
-            app, logger=server_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=2
+        runner = make_runner(
+            app, most=most_connections, head_seconds=head_seconds, logger=server_logger(), shutdown_timeout=2
         )
         await runner.setup()
         try:

@@ -81,7 +81,7 @@ def _incoming(request: web.Request, body: bytes) -> Incoming:
 
 def _without_waiting(request: web.Request) -> Incoming | None:
     """The request, if its body is all there; for one that is refused, it is not waited for."""
-    if not request.content.is_eof():
+    if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
     with suppress(Exception):
         return _incoming(request, request.content.read_nowait())

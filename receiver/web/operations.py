@@ -47,7 +47,7 @@ class Operation:
 
 
 _KEYED = ("no-key", "scope-missing", "wrong-field", "server-error", "not-stored")
-_BODY = ("not-json", "bad-request", "body-too-large", "too-slow")
+_BODY = ("not-json", "bad-request", "body-too-large", "too-slow", "unsupported-media-type")
 _WRITES = ("shutting-down",)
 _WAITS = ("too-many-waiters", "receiver-full")
 _IDS = ("task-id-taken", "task-id-mismatch")
@@ -73,6 +73,7 @@ _CALLBACK: Answers = {
     408: ("It was not all there in time.", _PLAIN),
     409: ("It names another task.", _PLAIN),
     413: ("It is too large.", _PLAIN),
+    415: ("It is compressed in another way than by gzip or deflate.", _PLAIN),
     422: ("It is no callback of this provider.", _PLAIN),
     503: ("It could not be stored in time; it may still be. To be repeated.", _PLAIN),
 }
@@ -196,7 +197,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Makes what a page in a browser opens a stream with.",
         scope="read",
         answers={201: ("The ticket.", Ticket)},
-        problems=(*_KEYED, "bad-request", "body-too-large", "too-slow", "too-many-tickets"),
+        problems=(*_KEYED, "bad-request", "body-too-large", "too-slow", "unsupported-media-type", "too-many-tickets"),
     ),
     Operation(
         method="GET",

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from client.protocol import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
+from receiver.web.inflating import is_inflated_below
 
 __all__ = ["KEY_NAME", "STREAM_FACTS", "problem_fields", "problem_response", "request_middleware"]
 
@@ -38,6 +39,7 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
     try:
         response = await _answer(request, handler)
         status = response.status
+        _stop_inflating(request, response)
         return response
     finally:
         # Also for those that are cancelled: that is how a stream ends whose peer hangs up.
@@ -79,6 +81,14 @@ def problem_response(error: ReceiverError) -> web.Response:
     return web.Response(
         status=problem.status, body=to_json(body), content_type="application/problem+json", headers=headers
     )
+
+
+def _stop_inflating(request: web.Request, response: web.StreamResponse) -> None:
+    """Keep the server of another application from inflating a body after its answer, which it does to drop it."""
+    if not request.content.is_eof() and is_inflated_below(request):
+        response.force_close()
+        # From now on the connection parses nothing.
+        request.protocol.close()
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
