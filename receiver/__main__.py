@@ -38,7 +38,6 @@ __all__ = ["main", "tune"]
 
 _SHUTDOWN_SECONDS = 10.0
 _LONGEST_LABEL = 100
-_KEEP_ALIVE_SECONDS = 75.0
 
 
 def _short_line(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
@@ -137,7 +136,7 @@ async def _serve(settings: Settings) -> None:
         most=most_connections(settings.max_waiters + settings.max_streams, file_limit),
         logger=server_logger(),
         shutdown_timeout=_SHUTDOWN_SECONDS,
-        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        keepalive_timeout=settings.keepalive_seconds,
     )
     try:
         await runner.setup()

@@ -116,6 +116,12 @@ class Settings(BaseSettings):
     send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
         10.0, description="A subscriber that takes nothing for so long is dropped; it goes on by its cursor."
     )
+    keepalive_seconds: Annotated[float, Field(ge=1, le=24 * 3600, allow_inf_nan=False)] = Field(
+        630.0,
+        description="A connection without a request is closed after so long. It must be longer than the proxy in front "
+        "keeps one, or a request may meet the close: Google 600 s, Caddy 120 s, Traefik 90 s, nginx and AWS 60 s; "
+        "Envoy's 3600 s need more.",
+    )
     max_waiters: Annotated[int, Field(ge=1)] = Field(
         20_000, description="Requests that may wait at once; each costs about 10 kB. More are answered 503."
     )

@@ -201,10 +201,12 @@ class ReceiverProcess:
 
 
 @asynccontextmanager
-async def receiver_process(database: Path, *, port: int, **environment: str) -> AsyncIterator[ReceiverProcess]:
+async def receiver_process(
+    database: Path, *, port: int, file_limit: str | None = None, **environment: str
+) -> AsyncIterator[ReceiverProcess]:
     """A receiver that was started as a user would start it; killed on leaving if it still runs.
 
-    `environment` holds further RECEIVER_ variables, without the prefix.
+    `environment` holds further RECEIVER_ variables, without the prefix; `file_limit` is how many files it may open.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
     variables |= {
@@ -214,8 +216,13 @@ async def receiver_process(database: Path, *, port: int, **environment: str) -> 
         "RECEIVER_API_KEYS": API_KEYS,
         **{f"RECEIVER_{name.upper()}": value for name, value in environment.items()},
     }
+    limited = () if file_limit is None else ("sh", "-c", f'ulimit -n {file_limit} && exec "$@"', "sh")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "receiver", "serve", env=variables, cwd=database.parent, stderr=asyncio.subprocess.PIPE
+        *limited,
+        *(sys.executable, "-m", "receiver", "serve"),
+        env=variables,
+        cwd=database.parent,
+        stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
     async with asyncio.TaskGroup() as readers:
