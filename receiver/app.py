@@ -47,7 +47,7 @@ from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
 from receiver.web.origins import origins_of
-from receiver.web.problems import request_middleware
+from receiver.web.problems import mark_as_declared, request_middleware
 from receiver.web.sending import StreamRules, Streams
 
 __all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
@@ -157,6 +157,7 @@ def create_app(
     if settings.metrics_address:
         app.cleanup_ctx.append(metrics.at_own_address(*settings.metrics_host_port))
     app.on_shutdown.append(release_waiters)
+    app.on_response_prepare.append(mark_as_declared)
     tasks.prepare(app)
     _add_routes(app)
     if settings.verification_text:

@@ -32,7 +32,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "bad-request": Problem(400, "The request cannot be read"),
         "no-key": Problem(401, "An API key is needed"),
         "scope-missing": Problem(403, "The API key lacks a scope"),
-        "origin-refused": Problem(403, "Pages of this origin may not read here"),
+        "origin-refused": Problem(403, "Pages of this origin may not use this receiver"),
         "not-found": Problem(404, "There is nothing at this address"),
         "unknown-task": Problem(404, "No such task"),
         "method-not-allowed": Problem(405, "The method is not allowed here"),

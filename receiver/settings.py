@@ -111,7 +111,8 @@ class Settings(BaseSettings):
     allowed_origins: str = Field(
         "",
         description="Origins (`https://app.example`) of pages that may open streams, with commas; that of `PUBLIC_URL` "
-        "always may. Others are answered 403, so that no page of a stranger can use a browser's way to this receiver.",
+        "always may. Others are answered 403 on every route that needs a key, so that no page of a stranger can use a "
+        "browser's way to this receiver.",
     )
     send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
         10.0, description="A subscriber that takes nothing for so long is dropped; it goes on by its cursor."

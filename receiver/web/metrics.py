@@ -10,6 +10,7 @@ from aiohttp import web
 from receiver.errors import CannotStartError
 from receiver.metrics import CONTENT_TYPE, Moment
 from receiver.web.context import CONTEXT, Context
+from receiver.web.problems import mark_as_declared
 from receiver.web.server import Connections, Runner
 
 __all__ = ["at_own_address", "metrics"]
@@ -35,6 +36,7 @@ def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIte
 
         alone = web.Application()
         alone.router.add_get("/metrics", answer)
+        alone.on_response_prepare.append(mark_as_declared)
         closed = app[CONTEXT].metrics.connection_closed
         runner = Runner(alone, Connections(_MOST_CONNECTIONS, closed), shutdown_timeout=1)
         await runner.setup()

@@ -46,8 +46,11 @@ class Operation:
     problems: tuple[str, ...] = ()
 
 
-_KEYED = ("no-key", "scope-missing", "wrong-field", "server-error", "not-stored")
-_BODY = ("not-json", "bad-request", "body-too-large", "too-slow", "unsupported-media-type")
+_KEYED = (
+    *("no-key", "scope-missing", "origin-refused", "unsupported-media-type"),
+    *("wrong-field", "server-error", "not-stored"),
+)
+_BODY = ("not-json", "bad-request", "body-too-large", "too-slow")
 _WRITES = ("shutting-down",)
 _WAITS = ("too-many-waiters", "receiver-full")
 _IDS = ("task-id-taken", "task-id-mismatch")
@@ -180,7 +183,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={"after": _AFTER, **_FILTER, "ticket": "Instead of a key."},
         headers={"Last-Event-ID": "A cursor; it wins over `after`."},
         answers={200: ("Events until either side ends it.", "text/event-stream")},
-        problems=(*_KEYED, "origin-refused", "too-many-streams", "receiver-full"),
+        problems=(*_KEYED, "too-many-streams", "receiver-full"),
     ),
     Operation(
         method="GET",
@@ -189,7 +192,7 @@ OPERATIONS: tuple[Operation, ...] = (
         scope="read",
         is_stream=True,
         answers={101: ("The connection is a websocket from now on.", None)},
-        problems=(*_KEYED, "bad-request", "origin-refused"),
+        problems=(*_KEYED, "bad-request"),
     ),
     Operation(
         method="POST",
@@ -197,7 +200,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Makes what a page in a browser opens a stream with.",
         scope="read",
         answers={201: ("The ticket.", Ticket)},
-        problems=(*_KEYED, "bad-request", "body-too-large", "too-slow", "unsupported-media-type", "too-many-tickets"),
+        problems=(*_KEYED, "bad-request", "body-too-large", "too-slow", "too-many-tickets"),
     ),
     Operation(
         method="GET",

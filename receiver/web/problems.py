@@ -14,7 +14,14 @@ from client.protocol import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.inflating import is_inflated_below
 
-__all__ = ["KEY_NAME", "STREAM_FACTS", "problem_fields", "problem_response", "request_middleware"]
+__all__ = [
+    "KEY_NAME",
+    "STREAM_FACTS",
+    "mark_as_declared",
+    "problem_fields",
+    "problem_response",
+    "request_middleware",
+]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -52,6 +59,11 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
                 "milliseconds": round((time.perf_counter() - started) * 1000, 2),
             }
             _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
+
+
+async def mark_as_declared(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Say of each response that it is of the type that it declares, so that no browser takes it for a page."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def problem_fields(error: ReceiverError) -> dict[str, Any]:
