@@ -49,13 +49,14 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "idempotency-key-reused": Problem(422, "The Idempotency-Key was used with another body"),
         "too-many-waiters": Problem(429, "The API key has too many requests waiting"),
         "too-many-tickets": Problem(429, "Too many tickets are good at once"),
+        "too-much-unsent": Problem(429, "The API key leaves too much unread"),
         "too-many-streams": Problem(429, "The API key has too many streams open"),
         "server-error": Problem(500, "The receiver failed"),
         "provider-refused": Problem(502, "The provider refused the task"),
         "provider-unreachable": Problem(503, "The provider does not take tasks now"),
         "quota-full": Problem(503, "A quota is used up"),
         "not-stored": Problem(503, "It could not be stored now"),
-        "receiver-full": Problem(503, "The receiver holds all the waits and streams it can"),
+        "receiver-full": Problem(503, "The receiver holds all the waits, streams and unread answers it can"),
         "shutting-down": Problem(503, "The receiver is shutting down"),
     }
 )

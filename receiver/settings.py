@@ -115,7 +115,9 @@ class Settings(BaseSettings):
         "browser's way to this receiver.",
     )
     send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
-        10.0, description="A subscriber that takes nothing for so long is dropped; it goes on by its cursor."
+        10.0,
+        description="A peer that takes nothing of a stream or of an answer for so long is dropped; readers go on by "
+        "their cursors.",
     )
     keepalive_seconds: Annotated[float, Field(ge=1, le=24 * 3600, allow_inf_nan=False)] = Field(
         630.0,

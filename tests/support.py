@@ -128,6 +128,11 @@ class RunningReceiver(Api):
         return [transport.get_write_buffer_size() for transport in transports if transport is not None]
 
     @property
+    def unsent_answers(self) -> int:
+        """How many bytes of plain answers wait for their peers."""
+        return len(self._runner.app[CONTEXT].unsent)
+
+    @property
     def ticker(self) -> Streams:
         """What lets its streams beat."""
         return self._runner.app[CONTEXT].streams

@@ -15,6 +15,7 @@ from receiver.observing import Observer
 from receiver.settings import ApiKey
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
+from receiver.web.answering import Unsent
 from receiver.web.frames import Frames
 from receiver.web.sending import Streams
 
@@ -40,6 +41,7 @@ class Context:
     streams: Streams
     metrics: Metrics
     has_stopped: bool = field(default=False, init=False)
+    unsent: Unsent = field(default_factory=Unsent, init=False)
     connections: Connections | None = field(default=None, init=False)
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)

@@ -40,7 +40,8 @@ def needs(scope: str, handler: Handler) -> Handler:
 
     async def behind_key(request: web.Request) -> web.StreamResponse:
         allowed_origin(request)
-        request[KEY_NAME] = _key_name(request, scope)
+        request[KEY_NAME] = name = _key_name(request, scope)
+        request.app[CONTEXT].unsent.check(name)
         if request.body_exists and not _JSON.fullmatch(request.content_type):
             raise ReceiverError("unsupported-media-type", "Content-Type: expected application/json")
         return await handler(request)

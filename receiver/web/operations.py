@@ -46,13 +46,15 @@ class Operation:
     problems: tuple[str, ...] = ()
 
 
+_UNREAD = ("too-much-unsent", "receiver-full")
 _KEYED = (
     *("no-key", "scope-missing", "origin-refused", "unsupported-media-type"),
+    *_UNREAD,
     *("wrong-field", "server-error", "not-stored"),
 )
 _BODY = ("not-json", "bad-request", "body-too-large", "too-slow")
 _WRITES = ("shutting-down",)
-_WAITS = ("too-many-waiters", "receiver-full")
+_WAITS = ("too-many-waiters",)
 _IDS = ("task-id-taken", "task-id-mismatch")
 
 _PROVIDER_OF_ID = {"provider": "Whose `taskId` it is, where several providers have one."}
@@ -183,7 +185,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={"after": _AFTER, **_FILTER, "ticket": "Instead of a key."},
         headers={"Last-Event-ID": "A cursor; it wins over `after`."},
         answers={200: ("Events until either side ends it.", "text/event-stream")},
-        problems=(*_KEYED, "too-many-streams", "receiver-full"),
+        problems=(*_KEYED, "too-many-streams"),
     ),
     Operation(
         method="GET",
@@ -218,7 +220,13 @@ OPERATIONS: tuple[Operation, ...] = (
         problems=("not-found",),
     ),
     *(
-        Operation(method="GET", path=path, summary=summary, answers={200: ("The document.", "application/json")})
+        Operation(
+            method="GET",
+            path=path,
+            summary=summary,
+            answers={200: ("The document.", "application/json")},
+            problems=_UNREAD,
+        )
         for path, summary in (
             ("/asyncapi.json", "The contract of the streams (AsyncAPI 3.0)."),
             ("/openapi.json", "This document."),

@@ -12,7 +12,10 @@ from pydantic_core import to_json
 
 from client.protocol import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
+from receiver.web.answering import send_answer
+from receiver.web.context import CONTEXT
 from receiver.web.inflating import is_inflated_below
+from receiver.web.sending import PeerGoneError
 
 __all__ = [
     "KEY_NAME",
@@ -47,6 +50,9 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
         response = await _answer(request, handler)
         status = response.status
         _stop_inflating(request, response)
+        if isinstance(response, web.Response) and not response.prepared:
+            response = await _sent(request, response)
+            status = response.status
         return response
     finally:
         # Also for those that are cancelled: that is how a stream ends whose peer hangs up.
@@ -93,6 +99,30 @@ def problem_response(error: ReceiverError) -> web.Response:
     return web.Response(
         status=problem.status, body=to_json(body), content_type="application/problem+json", headers=headers
     )
+
+
+async def _sent(request: web.Request, response: web.Response) -> web.Response:
+    """Send the response, or a refusal where too many bytes wait already. What changed something is never refused."""
+    context = request.app.get(CONTEXT)
+    if context is None:
+        # A callback by a route of another application: its answer is tiny.
+        return response
+    owner = request.get(KEY_NAME, "")
+    if request.method == "GET":
+        try:
+            context.unsent.check_answer(owner, _size_of(response))
+        except ReceiverError as error:
+            response = problem_response(error)
+    try:
+        with context.unsent.counted(owner, _size_of(response)):
+            await send_answer(context.streams.rules.send_seconds, request, response)
+    except PeerGoneError as gone:
+        _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(gone))
+    return response
+
+
+def _size_of(response: web.Response) -> int:
+    return len(response.body) if isinstance(response.body, bytes) else 0
 
 
 def _stop_inflating(request: web.Request, response: web.StreamResponse) -> None:

@@ -29,6 +29,7 @@ _ROOM = 4096
 # Files that are no connections: the database, the log, polls of its own.
 _MOST_OTHER_FILES = 256
 _LOG_SECONDS = 60.0
+_LATER_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -48,7 +49,10 @@ class Connections:
     `closed` is told of each that is closed for want of room, or for want of a request ("full", "silent").
     """
 
-    def __init__(self, most: int, closed: Callable[[str], None], *, head_seconds: float = HEAD_SECONDS) -> None:
+    def __init__(
+        self, most: int, closed: Callable[[str], None], *, send_seconds: float, head_seconds: float = HEAD_SECONDS
+    ) -> None:
+        self.send_seconds = send_seconds
         self.head_seconds = head_seconds
         self._most = most
         self._closed = closed
@@ -103,16 +107,20 @@ class Connections:
 class Connection(web.RequestHandler):
     """A connection that is counted."""
 
-    __slots__ = ("_connections", "_head_handle")
+    __slots__ = ("_connections", "_head_handle", "_send_handle")
 
     def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._connections = connections
         self._head_handle: asyncio.TimerHandle | None = None
+        self._send_handle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
+        # What the system does not take is noticed at once, and not when 64 kB are kept.
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=0)
         self._head_handle = self._loop.call_later(
             self._connections.head_seconds, self._connections.close, self, "silent"
         )
@@ -121,8 +129,20 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_waiting()
+        self._stop_watching()
         self._connections.lost(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`: from now on the peer has to take something, or is cut off."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch_sending(self.transport)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._stop_watching()
+        super().resume_writing()
 
     def request_began(self) -> None:
         """Note that the head of a request has come."""
@@ -149,6 +169,23 @@ class Connection(web.RequestHandler):
         response = super().handle_error(request, status, exc, message)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
+
+    def _watch_sending(self, transport: asyncio.Transport, unsent_before: int | None = None) -> None:
+        """Cut the peer off if it has taken nothing since; what sends has a limit of its own, a moment earlier.
+
+        Also where the connection was closed meanwhile: the transport would wait for such a peer without a limit.
+        """
+        unsent = transport.get_write_buffer_size()
+        if unsent == unsent_before:
+            transport.abort()
+            return
+        seconds = self._connections.send_seconds + _LATER_SECONDS
+        self._send_handle = self._loop.call_later(seconds, self._watch_sending, transport, unsent)
+
+    def _stop_watching(self) -> None:
+        if self._send_handle is not None:
+            self._send_handle.cancel()
+            self._send_handle = None
 
     def _stop_waiting(self) -> None:
         if self._head_handle is not None:
@@ -180,7 +217,12 @@ def make_runner(
 ) -> web.AppRunner:
     """Return what runs the receiver on sockets of its own, with at most `most` connections."""
     context = app[CONTEXT]
-    context.connections = Connections(most, context.metrics.connection_closed, head_seconds=head_seconds)
+    context.connections = Connections(
+        most,
+        context.metrics.connection_closed,
+        send_seconds=context.streams.rules.send_seconds,
+        head_seconds=head_seconds,
+    )
     return Runner(app, context.connections, **options)
 
 
