@@ -33,12 +33,12 @@ from receiver.pruning_command import prune_command
 from receiver.redeliver_command import redeliver
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
+from receiver.web.server import make_runner, most_connections
 
 __all__ = ["main", "tune"]
 
 _SHUTDOWN_SECONDS = 10.0
 _LONGEST_LABEL = 100
-_KEEP_ALIVE_SECONDS = 75.0
 
 
 def _short_line(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
@@ -140,13 +140,12 @@ async def _serve(settings: Settings) -> None:
     file_limit = _raise_file_limit()
     stop = asyncio.Event()
     on_signals(stop.set, signal.SIGTERM, signal.SIGINT)
-    runner = web.AppRunner(
+    runner = make_runner(
         create_app(settings),
+        most=most_connections(settings.max_waiters + settings.max_streams, file_limit),
         logger=server_logger(),
-        access_log=None,
-        handler_cancellation=True,
         shutdown_timeout=_SHUTDOWN_SECONDS,
-        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        keepalive_timeout=settings.keepalive_seconds,
     )
     try:
         await runner.setup()
@@ -187,7 +186,10 @@ def _check_file_limit(settings: Settings, limit: int | None) -> None:
     needed = settings.max_waiters + settings.max_streams
     if limit is not None and limit < needed:
         structlog.get_logger().warning(
-            "file_limit.low", limit=limit, waitersAndStreams=needed, consequence="further connections wait to be taken"
+            "file_limit.low",
+            limit=limit,
+            waitersAndStreams=needed,
+            consequence="at that limit connections without a request are closed, and then new ones",
         )
 
 

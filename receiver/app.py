@@ -48,7 +48,7 @@ from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frames
 from receiver.web.keys import needs, needs_for_stream
 from receiver.web.origins import origins_of
-from receiver.web.problems import request_middleware
+from receiver.web.problems import mark_as_declared, request_middleware
 from receiver.web.sending import StreamRules, Streams
 
 __all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
@@ -160,6 +160,7 @@ def create_app(
     if settings.metrics_address:
         app.cleanup_ctx.append(metrics.at_own_address(*settings.metrics_host_port))
     app.on_shutdown.append(release_waiters)
+    app.on_response_prepare.append(mark_as_declared)
     tasks.prepare(app)
     _add_routes(app)
     if settings.verification_text:
@@ -231,8 +232,9 @@ def _check_secrets(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
 def _add_routes(app: web.Application) -> None:
     route = app.router.add_route
     for method in ("GET", "POST"):
-        # Not add_get: that would take HEAD too.
+        # Not add_get: that would take HEAD too. The first one is found by its prefix, the other only where none is.
         route(method, "/callback/{provider}/{token}", callbacks.callback)
+        route(method, f"/{callbacks.LENIENT_PATH}", callbacks.callback)
     route("POST", "/v1/tasks", needs("submit", tasks.register))
     route("GET", "/v1/tasks", needs("read", tasks.list_tasks))
     route("GET", "/v1/tasks/{id}", needs("read", tasks.fetch))

@@ -38,6 +38,8 @@ class Moment:
     queued: int
     is_failing: bool
     now: int
+    connections: int = 0
+    idle_connections: int = 0
 
 
 class Metrics:
@@ -89,6 +91,13 @@ class Metrics:
         )
         self._waiters = gauge("waiters", "Requests that wait now.")
         self._streams = gauge("streams", "Websockets and streams of server-sent events that are open.")
+        self._connections = gauge("connections", "Connections that are open; of a mounted receiver, 0.")
+        self._idle_connections = gauge("idle_connections", "Those of them without a request.")
+        self._connections_closed = counter(
+            "connections_closed",
+            "Connections without a request that were closed: full (too many were open), silent (no request came).",
+            "reason",
+        )
         self._queued = gauge("store_queue", "Commands that wait to be stored.")
         self._failing = gauge("store_failing", "1 while the store cannot write.")
 
@@ -116,6 +125,10 @@ class Metrics:
         """A callback was refused without a verdict; `provider` is what its URL names."""
         self._refused.labels(provider if provider in self._dialects else UNKNOWN, str(status)).inc()
 
+    def connection_closed(self, reason: str) -> None:
+        """A connection without a request was closed: "full" or "silent"."""
+        self._connections_closed.labels(reason).inc()
+
     def fetched(self, task: TaskRecord, now: int) -> None:
         """Somebody was given this task by its id."""
         outcome = task.outcome
@@ -141,6 +154,8 @@ class Metrics:
             self._overdue.labels(waiting.provider).set(overdue)
         self._waiters.set(moment.waiters)
         self._streams.set(moment.streams)
+        self._connections.set(moment.connections)
+        self._idle_connections.set(moment.idle_connections)
         self._queued.set(moment.queued)
         self._failing.set(moment.is_failing)
         return generate_latest(self._registry)

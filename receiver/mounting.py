@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import assert_never
 
 from aiohttp import web
@@ -37,7 +38,9 @@ from receiver.records import SECOND, Entry, TaskRecord
 from receiver.records import Gap as MissedPart
 from receiver.settings import Settings
 from receiver.subscriptions import Subscription
+from receiver.web.callbacks import LENIENT_PATH, callback
 from receiver.web.context import CONTEXT
+from receiver.web.problems import request_middleware
 from receiver.web.views import registered_view, task_view
 
 __all__ = ["MountedReceiver", "mount"]
@@ -65,6 +68,10 @@ def mount(
     settings.check_exposure()
     mounted = create_app(settings, dialects)
     app.add_subapp(prefix, mounted)
+    # Below the prefix the receiver itself takes what has too many slashes; before it, only the application can.
+    answer = partial(request_middleware, handler=partial(callback, context=mounted[CONTEXT]))
+    for method in ("GET", "POST"):
+        app.router.add_route(method, f"/{{before:/+}}{prefix.strip('/')}/{LENIENT_PATH}", answer)
     return MountedReceiver(mounted)
 
 

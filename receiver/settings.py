@@ -126,10 +126,19 @@ class Settings(BaseSettings):
     allowed_origins: str = Field(
         "",
         description="Origins (`https://app.example`) of pages that may open streams, with commas; that of `PUBLIC_URL` "
-        "always may. Others are answered 403, so that no page of a stranger can use a browser's way to this receiver.",
+        "always may. Others are answered 403 on every route that needs a key, so that no page of a stranger can use a "
+        "browser's way to this receiver.",
     )
     send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
-        10.0, description="A subscriber that takes nothing for so long is dropped; it goes on by its cursor."
+        10.0,
+        description="A peer that takes nothing of a stream or of an answer for so long is dropped; readers go on by "
+        "their cursors.",
+    )
+    keepalive_seconds: Annotated[float, Field(ge=1, le=24 * 3600, allow_inf_nan=False)] = Field(
+        630.0,
+        description="A connection without a request is closed after so long. It must be longer than the proxy in front "
+        "keeps one, or a request may meet the close: Google 600 s, Caddy 120 s, Traefik 90 s, nginx and AWS 60 s; "
+        "Envoy's 3600 s need more.",
     )
     max_waiters: Annotated[int, Field(ge=1)] = Field(
         20_000, description="Requests that may wait at once; each costs about 10 kB. More are answered 503."

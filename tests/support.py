@@ -24,6 +24,7 @@ from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import CONTEXT
 from receiver.web.sending import StreamRules, Streams
+from receiver.web.server import HEAD_SECONDS, make_runner
 from tests.rest_contract import check_answer
 
 __all__ = [
@@ -132,6 +133,11 @@ class RunningReceiver(Api):
         return [transport.get_write_buffer_size() for transport in transports if transport is not None]
 
     @property
+    def unsent_answers(self) -> int:
+        """How many bytes of plain answers wait for their peers."""
+        return len(self._runner.app[CONTEXT].unsent)
+
+    @property
     def ticker(self) -> Streams:
         """What lets its streams beat."""
         return self._runner.app[CONTEXT].streams
@@ -150,6 +156,8 @@ async def running_receiver(
     port: int = 0,
     rules: StreamRules | None = None,
     send_buffer_bytes: int | None = None,
+    most_connections: int = 40_000,
+    head_seconds: float = HEAD_SECONDS,
     **settings: Any,
 ) -> AsyncIterator[RunningReceiver]:
     """A receiver in this process, on a free port of loopback, with callback URLs that lead to it.
@@ -169,8 +177,8 @@ async def running_receiver(
             **settings,
         )
         app = create_app(given, dialects, rules=rules)
-        runner = web.AppRunner(
-            app, logger=server_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=2
+        runner = make_runner(
+            app, most=most_connections, head_seconds=head_seconds, logger=server_logger(), shutdown_timeout=2
         )
         async with (
             serving(runner, listener),
@@ -218,10 +226,12 @@ class ReceiverProcess:
 
 
 @asynccontextmanager
-async def receiver_process(database: Path, *, port: int, **environment: str) -> AsyncIterator[ReceiverProcess]:
+async def receiver_process(
+    database: Path, *, port: int, file_limit: str | None = None, **environment: str
+) -> AsyncIterator[ReceiverProcess]:
     """A receiver that was started as a user would start it; killed on leaving if it still runs.
 
-    `environment` holds further RECEIVER_ variables, without the prefix.
+    `environment` holds further RECEIVER_ variables, without the prefix; `file_limit` is how many files it may open.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
     variables |= {
@@ -231,8 +241,13 @@ async def receiver_process(database: Path, *, port: int, **environment: str) -> 
         "RECEIVER_API_KEYS": API_KEYS,
         **{f"RECEIVER_{name.upper()}": value for name, value in environment.items()},
     }
+    limited = () if file_limit is None else ("sh", "-c", f'ulimit -n {file_limit} && exec "$@"', "sh")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "receiver", "serve", env=variables, cwd=database.parent, stderr=asyncio.subprocess.PIPE
+        *limited,
+        *(sys.executable, "-m", "receiver", "serve"),
+        env=variables,
+        cwd=database.parent,
+        stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
     async with asyncio.TaskGroup() as readers:

@@ -21,7 +21,13 @@ from receiver.web.context import CONTEXT, Context
 from receiver.web.reading import read_body
 from receiver.web.ready import ReadyAnswer
 
-__all__ = ["callback"]
+__all__ = ["LENIENT_PATH", "callback"]
+
+LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}"
+"""What else proxies and senders make of `callback/{provider}/{token}`: more slashes, before, between and behind.
+
+`%2F` is not among it: it is no separator (RFC 3986, 2.2). Proxies make slashes of it, but never it of slashes.
+"""
 
 _STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
 _UNREAD = ("unreadable", "badSignature")
@@ -32,10 +38,14 @@ _ACKNOWLEDGED = ReadyAnswer("ok")
 _log = structlog.get_logger()
 
 
-async def callback(request: web.Request) -> web.StreamResponse:
-    """The verdict as an HTTP status, after the delivery is durable."""
+async def callback(request: web.Request, context: Context | None = None) -> web.StreamResponse:
+    """Return the verdict as an HTTP status, after the delivery is durable.
+
+    `context` is that of the receiver, where the route is one of another application.
+    """
     started = time.perf_counter()
-    context = request.app[CONTEXT]
+    if context is None:
+        context = request.app[CONTEXT]
     dialect, token = _check(request, context)
     if token is None or dialect is None or dialect.callback is None:
         _log.warning("callback.refused", status=404, reason="no such callback URL")
@@ -81,7 +91,7 @@ def _incoming(request: web.Request, body: bytes) -> Incoming:
 
 def _without_waiting(request: web.Request) -> Incoming | None:
     """The request, if its body is all there; for one that is refused, it is not waited for."""
-    if not request.content.is_eof():
+    if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
     with suppress(Exception):
         return _incoming(request, request.content.read_nowait())

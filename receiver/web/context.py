@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -14,8 +15,12 @@ from receiver.observing import Observer
 from receiver.settings import ApiKey
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
+from receiver.web.answering import Unsent
 from receiver.web.frames import Frames
 from receiver.web.sending import Streams
+
+if TYPE_CHECKING:
+    from receiver.web.server import Connections
 
 __all__ = ["CONTEXT", "Context"]
 
@@ -24,7 +29,8 @@ __all__ = ["CONTEXT", "Context"]
 class Context:
     """Everything a handler needs. `inbox` and what stands below it are there once the application has started.
 
-    `has_stopped`: it has ended, and the store is closed or about to be.
+    `has_stopped`: it has ended, and the store is closed or about to be. `connections` are those of a server of ours,
+    None where the receiver is mounted in another application.
     """
 
     dialects: Mapping[str, Dialect]
@@ -35,6 +41,8 @@ class Context:
     streams: Streams
     metrics: Metrics
     has_stopped: bool = field(default=False, init=False)
+    unsent: Unsent = field(default_factory=Unsent, init=False)
+    connections: Connections | None = field(default=None, init=False)
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -19,15 +20,30 @@ __all__ = ["key_in_subprotocol", "needs", "needs_for_stream"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_FORWARDING_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+# What proxies and content networks add: their own names, and those that many share.
+_FORWARDING_HEADERS = re.compile(
+    r"forwarded|via|cdn-loop|(x-)?(real|client|cluster-client|true-client|connecting)-ip"
+    r"|(x-forwarded|x-original|x-envoy|x-azure|x-appengine|x-amz|x-amzn|x-arr|cf|fly|fastly|true|do-connecting)-.+"
+    r"|x-rewrite-url|x-proxyuser-ip|x-host",
+    re.IGNORECASE | re.ASCII,
+)
+_JSON = re.compile(r"application/json|[^/]+/[^/]+\+json")
 _ANONYMOUS = "anonymous"
 
 
 def needs(scope: str, handler: Handler) -> Handler:
-    """The handler, behind a key with `scope`: 401 without a known key, 403 without the scope."""
+    """Return the handler behind a key with `scope`.
+
+    It answers 401 without a known key, 403 without the scope or to a page that may not, and 415 where there is a body
+    that isn't said to be JSON. A browser sends JSON to another origin only if that agrees; this one doesn't.
+    """
 
     async def behind_key(request: web.Request) -> web.StreamResponse:
-        request[KEY_NAME] = _key_name(request, scope)
+        allowed_origin(request)
+        request[KEY_NAME] = name = _key_name(request, scope)
+        request.app[CONTEXT].unsent.check(name)
+        if request.body_exists and not _JSON.fullmatch(request.content_type):
+            raise ReceiverError("unsupported-media-type", "Content-Type: expected application/json")
         return await handler(request)
 
     return behind_key
@@ -109,7 +125,7 @@ def _name_of(request: web.Request, secret: str, scope: str, where: str) -> str:
 
 def _check_is_local(request: web.Request) -> None:
     """Without keys, only this machine may ask: no proxy in front, and no page of another site by DNS rebinding."""
-    is_forwarded = any(name in request.headers for name in _FORWARDING_HEADERS)
+    is_forwarded = any(map(_FORWARDING_HEADERS.fullmatch, request.headers))
     try:
         host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
     except ValueError:

@@ -10,8 +10,12 @@ from aiohttp import web
 from receiver.errors import CannotStartError
 from receiver.metrics import CONTENT_TYPE, Moment
 from receiver.web.context import CONTEXT, Context
+from receiver.web.problems import mark_as_declared
+from receiver.web.server import Connections, Runner
 
 __all__ = ["at_own_address", "metrics"]
+
+_MOST_CONNECTIONS = 64
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -32,7 +36,10 @@ def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIte
 
         alone = web.Application()
         alone.router.add_get("/metrics", answer)
-        runner = web.AppRunner(alone, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        alone.on_response_prepare.append(mark_as_declared)
+        closed = app[CONTEXT].metrics.connection_closed
+        send_seconds = app[CONTEXT].streams.rules.send_seconds
+        runner = Runner(alone, Connections(_MOST_CONNECTIONS, closed, send_seconds=send_seconds), shutdown_timeout=1)
         await runner.setup()
         try:
             try:
@@ -48,11 +55,13 @@ def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIte
 
 
 async def _rendered(context: Context) -> web.Response:
-    inbox = context.inbox
+    inbox, connections = context.inbox, context.connections
     moment = Moment(
         waiting=await inbox.waiting_tasks(),
         waiters=inbox.waiting,
         streams=inbox.streams,
+        connections=0 if connections is None else len(connections),
+        idle_connections=0 if connections is None else connections.idle,
         queued=inbox.queued,
         is_failing=inbox.failure is not None,
         now=time.time_ns() // 1000,

@@ -46,10 +46,15 @@ class Operation:
     problems: tuple[str, ...] = ()
 
 
-_KEYED = ("no-key", "scope-missing", "wrong-field", "server-error", "not-stored")
+_UNREAD = ("too-much-unsent", "receiver-full")
+_KEYED = (
+    *("no-key", "scope-missing", "origin-refused", "unsupported-media-type"),
+    *_UNREAD,
+    *("wrong-field", "server-error", "not-stored"),
+)
 _BODY = ("not-json", "bad-request", "body-too-large", "too-slow")
 _WRITES = ("shutting-down",)
-_WAITS = ("too-many-waiters", "receiver-full")
+_WAITS = ("too-many-waiters",)
 _IDS = ("task-id-taken", "task-id-mismatch")
 
 _PROVIDER_OF_ID = {"provider": "Whose `taskId` it is, where several providers have one."}
@@ -73,6 +78,7 @@ _CALLBACK: Answers = {
     408: ("It was not all there in time.", _PLAIN),
     409: ("It names another task.", _PLAIN),
     413: ("It is too large.", _PLAIN),
+    415: ("It is compressed in another way than by gzip or deflate.", _PLAIN),
     422: ("It is no callback of this provider.", _PLAIN),
     503: ("It could not be stored in time; it may still be. To be repeated.", _PLAIN),
 }
@@ -179,7 +185,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={"after": _AFTER, **_FILTER, "ticket": "Instead of a key."},
         headers={"Last-Event-ID": "A cursor; it wins over `after`."},
         answers={200: ("Events until either side ends it.", "text/event-stream")},
-        problems=(*_KEYED, "origin-refused", "too-many-streams", "receiver-full"),
+        problems=(*_KEYED, "too-many-streams"),
     ),
     Operation(
         method="GET",
@@ -188,7 +194,7 @@ OPERATIONS: tuple[Operation, ...] = (
         scope="read",
         is_stream=True,
         answers={101: ("The connection is a websocket from now on.", None)},
-        problems=(*_KEYED, "bad-request", "origin-refused"),
+        problems=(*_KEYED, "bad-request"),
     ),
     Operation(
         method="POST",
@@ -214,7 +220,13 @@ OPERATIONS: tuple[Operation, ...] = (
         problems=("not-found",),
     ),
     *(
-        Operation(method="GET", path=path, summary=summary, answers={200: ("The document.", "application/json")})
+        Operation(
+            method="GET",
+            path=path,
+            summary=summary,
+            answers={200: ("The document.", "application/json")},
+            problems=_UNREAD,
+        )
         for path, summary in (
             ("/asyncapi.json", "The contract of the streams (AsyncAPI 3.0)."),
             ("/openapi.json", "This document."),

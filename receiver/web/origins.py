@@ -1,4 +1,8 @@
-"""Which pages may open streams: a browser tells the origin of the page, and other programs tell none."""
+"""Pages in a browser: a browser tells where its request comes from, and other programs tell nothing.
+
+Without keys, any page could otherwise use a receiver on the machine of its reader: a POST of `text/plain` asks nobody
+(Fetch standard, 2.2.2, "CORS-safelisted").
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from receiver.settings import Settings
 from receiver.web.context import CONTEXT
 
 __all__ = ["allowed_origin", "origin_headers", "origins_of"]
+
+_FOREIGN = frozenset({"cross-site", "same-site"})
 
 
 def origins_of(settings: Settings) -> frozenset[str]:
@@ -31,15 +37,25 @@ def _as_browsers_tell(origin: str) -> str:
 
 
 def allowed_origin(request: web.Request) -> str | None:
-    """The origin of the page that asks; None where none is told.
+    """Return the origin of the page that asks; None where no page does, or one of the receiver's own origin.
 
     Raises:
-        ReceiverError: `origin-refused`: the page may not.
+        ReceiverError: `origin-refused`: the page may not, or several origins are told.
     """
-    origin = request.headers.get("Origin")
-    if origin is None or origin in request.app[CONTEXT].origins:
-        return origin
-    raise ReceiverError("origin-refused", "Origin: no page from there may read here; see RECEIVER_ALLOWED_ORIGINS")
+    told = request.headers.getall("Origin", ())
+    if not told:
+        # Browsers leave Origin out of some requests (images, links), but tell this (Fetch Metadata, 2.3).
+        if _FOREIGN.isdisjoint(map(str.lower, request.headers.getall("Sec-Fetch-Site", ()))):
+            return None
+        raise _refused("Sec-Fetch-Site")
+    if len(told) > 1 or told[0] not in request.app[CONTEXT].origins:
+        raise _refused("Origin")
+    return told[0]
+
+
+def _refused(header: str) -> ReceiverError:
+    text = f"{header}: no page from there may use this receiver; see RECEIVER_ALLOWED_ORIGINS"
+    return ReceiverError("origin-refused", text)
 
 
 def origin_headers(origin: str | None) -> dict[str, str]:

@@ -12,8 +12,19 @@ from pydantic_core import to_json
 
 from client.protocol import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
+from receiver.web.answering import send_answer
+from receiver.web.context import CONTEXT
+from receiver.web.inflating import is_inflated_below
+from receiver.web.sending import PeerGoneError
 
-__all__ = ["KEY_NAME", "STREAM_FACTS", "problem_fields", "problem_response", "request_middleware"]
+__all__ = [
+    "KEY_NAME",
+    "STREAM_FACTS",
+    "mark_as_declared",
+    "problem_fields",
+    "problem_response",
+    "request_middleware",
+]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -38,6 +49,10 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
     try:
         response = await _answer(request, handler)
         status = response.status
+        _stop_inflating(request, response)
+        if isinstance(response, web.Response) and not response.prepared:
+            response = await _sent(request, response)
+            status = response.status
         return response
     finally:
         # Also for those that are cancelled: that is how a stream ends whose peer hangs up.
@@ -50,6 +65,11 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
                 "milliseconds": round((time.perf_counter() - started) * 1000, 2),
             }
             _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
+
+
+async def mark_as_declared(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Say of each response that it is of the type that it declares, so that no browser takes it for a page."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def problem_fields(error: ReceiverError) -> dict[str, Any]:
@@ -81,6 +101,38 @@ def problem_response(error: ReceiverError) -> web.Response:
     )
 
 
+async def _sent(request: web.Request, response: web.Response) -> web.Response:
+    """Send the response, or a refusal where too many bytes wait already. What changed something is never refused."""
+    context = request.app.get(CONTEXT)
+    if context is None:
+        # A callback by a route of another application: its answer is tiny.
+        return response
+    owner = request.get(KEY_NAME, "")
+    if request.method == "GET":
+        try:
+            context.unsent.check_answer(owner, _size_of(response))
+        except ReceiverError as error:
+            response = problem_response(error)
+    try:
+        with context.unsent.counted(owner, _size_of(response)):
+            await send_answer(context.streams.rules.send_seconds, request, response)
+    except PeerGoneError as gone:
+        _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(gone))
+    return response
+
+
+def _size_of(response: web.Response) -> int:
+    return len(response.body) if isinstance(response.body, bytes) else 0
+
+
+def _stop_inflating(request: web.Request, response: web.StreamResponse) -> None:
+    """Keep the server of another application from inflating a body after its answer, which it does to drop it."""
+    if not request.content.is_eof() and is_inflated_below(request):
+        response.force_close()
+        # From now on the connection parses nothing.
+        request.protocol.close()
+
+
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
@@ -94,10 +146,13 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 # Callbacks write a line of their own, with the verdict; probes would only fill the log.
-_QUIET_ROUTES = ("/callback/{provider}/{token}", "/healthz", "/readyz")
+_CALLBACK = "/callback/{provider}/{token}"
+_QUIET_ROUTES = (_CALLBACK, "/healthz", "/readyz")
 
 
 def _route(request: web.Request) -> str:
+    if "token" in request.match_info:
+        return _CALLBACK
     resource = request.match_info.route.resource
     return "" if resource is None else resource.canonical
 

@@ -16,10 +16,12 @@ from client.protocol import MAX_REPORT_BYTES
 from client.providers.values import parse_json
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT
+from receiver.web.inflating import coding_of, inflated, is_inflated_below
 
 __all__ = [
     "MAX_WAIT_SECONDS",
     "check_query",
+    "coding_of_body",
     "first_wrong_field",
     "read_body",
     "read_int",
@@ -38,10 +40,13 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNOR
 async def read_body(request: web.Request, limit: int) -> bytes:
     """The body, counted while it is read.
 
+    A compressed one is inflated when it is all there, at most up to the limit.
+
     Raises:
-        ReceiverError: `body-too-large`, `too-slow` where it was not all there within 10 s, or `bad-request` where its
-            Content-Encoding does not fit it.
+        ReceiverError: `body-too-large`, `too-slow` where it was not all there within 10 s, `bad-request` where its
+            Content-Encoding does not fit it, or `unsupported-media-type` where that is not gzip or deflate.
     """
+    coding = coding_of_body(request)
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     try:
@@ -57,7 +62,21 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         raise ReceiverError("bad-request", "the body cannot be decoded") from None
     if len(body) > limit:
         raise _too_large(limit)
-    return body
+    return body if coding is None else inflated(body, coding, limit)
+
+
+def coding_of_body(request: web.Request) -> str | None:
+    """Return how the body is compressed, before a byte of it is read; None where it is not.
+
+    Raises:
+        ReceiverError: `unsupported-media-type`: not by gzip or deflate, or the server below inflates by itself.
+    """
+    if "Content-Encoding" not in request.headers or not request.body_exists:
+        return None
+    coding = coding_of(request.headers.getall("Content-Encoding"))
+    if coding is not None and is_inflated_below(request):
+        raise ReceiverError("unsupported-media-type", "Content-Encoding: a mounted receiver takes plain bodies only")
+    return coding
 
 
 async def read_model(request: web.Request, model: type[Model]) -> Model:

@@ -55,6 +55,7 @@ class ReadyAnswer(web.StreamResponse):
             "HTTP/1.1 200 OK",
             "Cache-Control: no-store",
             "Content-Type: text/plain",
+            "X-Content-Type-Options: nosniff",
             f"Content-Length: {len(self._text)}",
             f"Date: {formatdate(second, usegmt=True)}",
         )

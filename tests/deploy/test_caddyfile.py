@@ -82,6 +82,15 @@ def test_the_receiver_sees_what_is_too_large_for_it() -> None:
         Settings(max_body_bytes=int(limit[1]) * 1024 * 1024, _env_file=None)
 
 
+def test_the_proxy_closes_idle_connections_first() -> None:
+    """Where the receiver did, a request could meet the close (litellm#19091); Google's proxies keep them for 600 s."""
+    kept = re.search(r"^\s*keepalive (\d+)m$", block("(receiver)"), re.MULTILINE)
+    assert kept is not None
+
+    longest_of_proxies = max(int(kept[1]) * 60, 600)
+    assert Settings(_env_file=None).keepalive_seconds > longest_of_proxies
+
+
 def test_long_requests_have_no_limit() -> None:
     """Nothing in it ends a long poll or a websocket."""
     assert not re.search(r"^\s*(write|read_timeout|write_timeout|response_header_timeout) ", CADDYFILE, re.MULTILINE)

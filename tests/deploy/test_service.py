@@ -72,6 +72,7 @@ def test_it_may_hold_all_that_wait() -> None:
     ("name", "value"),
     [
         ("NoNewPrivileges", "yes"),
+        ("LimitCORE", "0"),
         ("CapabilityBoundingSet", ""),
         ("ProtectSystem", "strict"),
         ("ProtectHome", "yes"),

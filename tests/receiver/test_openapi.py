@@ -51,12 +51,15 @@ async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
 
 
 def test_every_route_is_an_operation(tmp_path: Path) -> None:
-    """Neither more nor less than what the application answers; HEAD comes with GET for probes."""
+    """Neither more nor less than what the application answers; HEAD comes with GET for probes.
+
+    Callback URLs with slashes too many are another spelling and no other operation.
+    """
     app = create_app(Settings(database=tmp_path / "receiver.db", verification_text="text", _env_file=None))
     routes = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()
-        if route.resource is not None and route.method != "HEAD"
+        if route.resource is not None and route.method != "HEAD" and not route.resource.canonical.startswith("/{lead}")
     }
 
     assert routes == {(operation.method, operation.path) for operation in OPERATIONS}

@@ -1,0 +1,133 @@
+"""Connections without requests: they are closed in time, and never take the room of a callback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from structlog.testing import capture_logs
+
+from tests.faults.wire import ANSWER, Wire, request, wired
+from tests.raw import poll_request
+from tests.support import ADMIN, Api, eventually, free_port, receiver_process, running_receiver
+
+MOST = 8
+
+
+@asynccontextmanager
+async def many_wires(url: str, count: int) -> AsyncIterator[Sequence[Wire]]:
+    """So many connections, one after the other."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(wired(url)) for _ in range(count)]
+
+
+async def closed(api: Api, reason: str) -> float:
+    """How many connections were closed for this reason, as /metrics tells."""
+    lines = (await api.send("GET", "/metrics")).body.decode().splitlines()
+    name = f'callback_receiver_connections_closed_total{{reason="{reason}"}} '
+    return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
+
+
+async def test_those_without_a_request_give_way(tmp_path: Path) -> None:
+    """The oldest are closed first, and counted; who waits for an answer, and who calls back, notices nothing."""
+    async with running_receiver(tmp_path / "receiver.db", most_connections=MOST) as api, wired(api.url) as waiting:
+        task = await api.register()
+        await waiting.send(poll_request(ADMIN, task["ref"]))
+        await eventually(lambda: api.waiting == 1)
+        with capture_logs() as logs:
+            async with many_wires(api.url, 3 * MOST) as idle:
+                first = [await wire.rest() for wire in idle[:MOST]]
+                async with wired(api.url) as provider:
+                    await provider.send(request("POST", task["callbackUrl"], ANSWER))
+                    stored = await provider.response()
+                answered = await waiting.response()
+                await idle[-1].send(request("GET", f"{api.url}/healthz"))
+                last = await idle[-1].response()
+                count = await closed(api, "full")
+
+    assert first == [b""] * MOST
+    assert (stored.status, answered.status, last.status) == (200, 200, 200)
+    assert count >= 2 * MOST
+    assert [line["most"] for line in logs if line["event"] == "connections.full"] == [MOST]
+
+
+async def test_one_that_was_used_is_without_a_request_afterwards(tmp_path: Path) -> None:
+    """One request does not buy a place for ever."""
+    async with running_receiver(tmp_path / "receiver.db", most_connections=MOST) as api, wired(api.url) as used:
+        await used.send(request("GET", f"{api.url}/healthz"))
+        first = await used.response()
+        async with many_wires(api.url, 2 * MOST):
+            rest = await used.rest()
+
+    assert (first.status, rest) == (200, b"")
+
+
+async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> None:
+    """Nobody who waits is thrown out for one that comes later."""
+    async with running_receiver(tmp_path / "receiver.db", most_connections=3) as api:
+        task = await api.register()
+        async with many_wires(api.url, 2) as waiting:
+            for wire in waiting:
+                await wire.send(poll_request(ADMIN, task["ref"]))
+            await eventually(lambda: api.waiting == 2)
+            # The connection of the tests' own session is the third; it is without a request now, and gives way.
+            async with wired(api.url) as third, asyncio.TaskGroup() as group:
+                await third.send(poll_request(ADMIN, task["ref"]))
+                await eventually(lambda: api.waiting == 3)
+                async with wired(api.url) as fourth:
+                    rest = await fourth.rest()
+                still_waiting = api.waiting
+                await third.hang_up()
+                await eventually(lambda: api.waiting == 2)
+                group.create_task(api.call_back(task["callbackUrl"]))
+                answers = [(await wire.response()).status for wire in waiting]
+
+    assert (rest, still_waiting, answers) == (b"", 3, [200, 200])
+
+
+async def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
+    """Where nothing comes, or half a head; one that had a request lives on for as long as the settings say."""
+    async with running_receiver(tmp_path / "receiver.db", head_seconds=0.5) as api, many_wires(api.url, 3) as wires:
+        silent, half, used = wires
+        await used.send(request("GET", f"{api.url}/healthz"))
+        first = await used.response()
+        await half.send(b"POST /callback/capsolver/")
+
+        rest = [await silent.rest(), await half.rest()]
+
+        await used.send(request("GET", f"{api.url}/healthz"))
+        second = await used.response()
+        count = await closed(api, "silent")
+
+    assert (first.status, rest, second.status, count) == (200, [b"", b""], 200, 2)
+
+
+async def test_idle_connections_do_not_use_up_the_files(tmp_path: Path) -> None:
+    """With a hard limit of 128 files and 300 connections that do nothing, callbacks are stored and polls answered."""
+    async with (
+        receiver_process(tmp_path / "receiver.db", port=free_port(), file_limit="128") as receiver,
+        many_wires(receiver.url, 300),
+        aiohttp.ClientSession() as session,
+    ):
+        api = Api(receiver.url, session)
+        task = await api.register()
+        stored = await api.call_back(task["callbackUrl"])
+        ended = await api.task(task["ref"])
+
+    assert (stored.status, ended["status"]) == (200, "ready")
+
+
+async def test_the_setting_says_how_long_a_connection_is_kept(tmp_path: Path) -> None:
+    """A used one is closed after RECEIVER_KEEPALIVE_SECONDS (litellm#19091)."""
+    async with (
+        receiver_process(tmp_path / "receiver.db", port=free_port(), keepalive_seconds="1") as receiver,
+        wired(receiver.url) as wire,
+    ):
+        await wire.send(request("GET", f"{receiver.url}/healthz"))
+        answer = await wire.response()
+        rest = await wire.rest()
+
+    assert (answer.status, rest) == (200, b"")

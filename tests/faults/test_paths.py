@@ -1,0 +1,108 @@
+"""Callback URLs as proxies and senders spell them: with slashes too many, and never redirected.
+
+`proxy_pass http://receiver/` below a location without a slash at its end makes `//callback/…` (owntracks/frontend#63),
+and some senders end every path with a slash.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.faults.wire import ANSWER, request, wired
+from tests.flows.test_mounted import Mounted, mounted_at
+from tests.support import RunningReceiver, running_receiver
+
+SPELLINGS = [
+    "//callback/{rest}",
+    "////callback/{rest}",
+    "/callback/{rest}/",
+    "/callback/{rest}//",
+    "/callback//{rest}",
+    "//callback//{split}//",
+]
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
+    """A receiver of its own."""
+    async with running_receiver(tmp_path / "receiver.db") as running:
+        yield running
+
+
+@pytest.fixture
+async def mounted(tmp_path: Path) -> AsyncIterator[Mounted]:
+    """A receiver below /receiver."""
+    async with mounted_at(tmp_path / "receiver.db") as running:
+        yield running
+
+
+def spelt(spelling: str, callback_url: str) -> str:
+    """The path of the URL, in another spelling."""
+    rest = callback_url.partition("/callback/")[2]
+    return spelling.format(rest=rest, split=rest.replace("/", "//"))
+
+
+async def posted(url: str, *paths: str, method: str = "POST", body: bytes = ANSWER) -> list[int]:
+    """The statuses of a request to each path, on one connection."""
+    async with wired(url) as wire:
+        for path in paths:
+            # Not by `request`, whose URL would be taken apart.
+            head = request(method, "http://receiver/", body).replace(b" / ", f" {path} ".encode(), 1)
+            await wire.send(head)
+        return [(await wire.response()).status for _ in paths]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_slashes_too_many_are_passed_over(
+    api: RunningReceiver, spelling: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is stored, a GET is answered as ever, a bad token is refused, and no log line shows the path."""
+    task = await api.register()
+    path = spelt(spelling, task["callbackUrl"])
+    token = task["callbackUrl"].rpartition("/")[2]
+
+    with capture_logs() as lines, caplog.at_level(logging.INFO):
+        statuses = await posted(api.url, path, f"{path}?id=1", spelt(spelling, "/callback/capsolver/no-token"))
+        asked = await posted(api.url, path, method="GET", body=b"")
+        by_another_method = await posted(api.url, path, method="PUT")
+
+    assert (statuses, asked, by_another_method) == ([200, 200, 404], [204], [405])
+    assert (await api.task(task["ref"]))["solution"] == {"text": "44795sds"}
+    assert [line["event"] for line in lines if line["event"] != "request.completed"] == [
+        *("callback.stored", "callback.stored", "callback.refused")
+    ]
+    assert token not in caplog.text + str(lines)
+
+
+async def test_what_is_no_slash_is_no_separator(api: RunningReceiver) -> None:
+    """An encoded one, a segment more or less, and other routes with slashes too many are nothing that is there."""
+    url = (await api.register())["callbackUrl"]
+    rest = url.partition("/callback/")[2]
+
+    statuses = await posted(
+        api.url,
+        *(f"/callback%2F{rest.replace('/', '%2F')}", f"/callback/{rest.replace('/', '%2F')}"),
+        *(f"/callback/{rest}/more", f"/x/callback/{rest}", "/callback/capsolver/", "/callback//", "//v1/tasks"),
+    )
+
+    assert statuses == [404] * 7
+
+
+@pytest.mark.parametrize("prefix", ["/receiver", "//receiver", "/receiver/", "//receiver//"])
+@pytest.mark.parametrize("spelling", ["/callback/{rest}", *SPELLINGS])
+async def test_below_a_prefix_as_well(mounted: Mounted, prefix: str, spelling: str) -> None:
+    """In another application, before the prefix and behind it."""
+    task = await mounted.register()
+    assert task.callback_url is not None
+    path = prefix + spelt(spelling, task.callback_url)
+
+    statuses = await posted(mounted.url, path, prefix + spelt(spelling, "/callback/capsolver/no-token"))
+    asked = await posted(mounted.url, path, method="GET", body=b"")
+
+    assert (statuses, asked) == ([200, 404], [204])
+    assert (await mounted.receiver.task(task.ref)).solution == {"text": "44795sds"}
