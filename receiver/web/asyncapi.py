@@ -74,8 +74,9 @@ _STREAM = """\
 Server-sent events with the frames of the websocket: `event` is the frame's `type`, `id` its cursor (for a gap
 `resumesAt`), `data` its JSON. The stream begins with `retry`, and with a heartbeat that tells where it begins unless
 something else does. The header `Last-Event-ID`, which browsers send by themselves when they reconnect, is a cursor and
-wins over `after`. Refusals are as for the websocket, before the stream begins; over a limit it is 429
-`too-many-streams` or 503 `receiver-full`."""
+wins over `after`. Polyfills that cannot send it say the same by the parameter `lastEventId` (`lastEventID`,
+`Last-Event-ID`); the header wins over it, and of several the last one counts. Refusals are as for the websocket,
+before the stream begins; over a limit it is 429 `too-many-streams` or 503 `receiver-full`."""
 
 _SECURITY = {
     "key": {
@@ -101,6 +102,7 @@ _SECURITY = {
 
 _QUERY = {
     "after": "A cursor, or `start` for the oldest kept; from now if not given.",
+    "lastEventId": "The header `Last-Event-ID` for polyfills that cannot send it; it wins over `after`.",
     "provider": "Only of this provider,",
     "tags": "and with all of these, with commas;",
     "tasks": "or one of these, with commas: `REF` or `PROVIDER:TASKID`.",
