@@ -11,7 +11,7 @@ from client.providers.values import task_id_text
 from receiver.errors import ReceiverError
 from receiver.records import ResultFilter
 
-__all__ = ["filter_of", "names_of", "ref_of"]
+__all__ = ["Names", "filter_of", "names_of", "ref_of"]
 
 _REF = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII)
 

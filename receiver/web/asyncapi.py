@@ -21,6 +21,7 @@ from client.frames import (
     StreamFrame,
     Subscribe,
 )
+from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.settings import Settings
 from receiver.tickets import TICKET_SECONDS
 from receiver.web.examples import ANSWERS, REQUESTS, TOLD
@@ -62,7 +63,10 @@ peer that answers no ping within {_RULES.ping_seconds / 2:g} seconds, or takes n
 {_RULES.send_seconds:g} seconds (a setting), is cut off.
 
 **Limits.** {NAMES_AT_ONCE} tasks named in one frame, {MAX_NAMED} in one subscription; {MAX_FRAME_BYTES} bytes for a
-frame that is sent to the receiver.
+frame that is sent to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`. A socket that sends more
+frames, names or bytes than the receiver has time for is read later: nothing is refused or lost, and TCP holds the
+sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second, and fewer while many
+sockets send.
 
 **Refusals.** Before the upgrade by HTTP: 401 without a known key or ticket, 403 where the key lacks the scope `read`
 (`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). What cannot be read
