@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from client.protocol import ShortText, Tag, Task, TaskIdField
+from client.protocol import Sent, ShortText, Tags, Task, TaskIdField
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -55,19 +55,13 @@ FrameId = Annotated[
 ]
 
 
-class _Sent(BaseModel):
-    """What enters the receiver."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
-
-
 class _Read(BaseModel):
     """What leaves it."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
-class NamedTask(_Sent):
+class NamedTask(Sent):
     """A task by the provider's id."""
 
     provider: ShortText
@@ -77,10 +71,11 @@ class NamedTask(_Sent):
 TaskName = ShortText | NamedTask
 """A task by its ref, or by the provider's id."""
 
-TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=NAMES_AT_ONCE)]
+# The first wrong name ends the reading: a frame of wrong ones would otherwise hold the loop for seconds.
+TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=NAMES_AT_ONCE, fail_fast=True)]
 
 
-class Subscribe(_Sent):
+class Subscribe(Sent):
     """Begins the one subscription of a websocket; `id` comes back in the answer.
 
     Read is (provider AND all tags) OR tasks; none given: all; `tasks: []` alone: none yet. Without `cursor`: from now;
@@ -92,12 +87,12 @@ class Subscribe(_Sent):
     id: FrameId
     cursor: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     provider: ShortText | None = None
-    tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
+    tags: Tags = ()
     tasks: TaskNames | None = None
     hints: bool = False
 
 
-class Add(_Sent):
+class Add(Sent):
     """Names further tasks; those that are finished come at once."""
 
     type: Literal["add"] = "add"
@@ -105,7 +100,7 @@ class Add(_Sent):
     tasks: TaskNames
 
 
-class Remove(_Sent):
+class Remove(Sent):
     """Names tasks no more; one that was not named is no error."""
 
     type: Literal["remove"] = "remove"

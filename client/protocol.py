@@ -28,6 +28,8 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 
+from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
+
 __all__ = [
     "API_KEY_MIN_LENGTH",
     "MAX_ANSWER_BYTES",
@@ -47,6 +49,7 @@ __all__ = [
     "Registration",
     "Reported",
     "ResultsPage",
+    "Sent",
     "Source",
     "Status",
     "Step",
@@ -102,6 +105,7 @@ Verdict = Literal[
 
 _MAX_METADATA_BYTES = 4096
 _LONGEST_TYPE = 128
+_MOST_FIELDS = 32
 _MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 _OLDEST_FINISH = datetime(2000, 1, 1, tzinfo=UTC)  # years around 1 have no time in UTC
 
@@ -125,6 +129,8 @@ def _small_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 def _some_task_id(value: int | str) -> int | str:
     if not value:
         raise ValueError('0 and "" are no ids')
+    if is_too_long(value):
+        raise ValueError(f"expected at most {MAX_TASK_ID_LENGTH} characters")
     return value
 
 
@@ -135,14 +141,27 @@ def _typed_task(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^,\x00-\x1f]+$")]
-TaskIdField = Annotated[StrictInt | StrictStr, AfterValidator(_some_task_id)]
+Tags = Annotated[tuple[Tag, ...], Field(max_length=16, fail_fast=True)]
+TaskIdField = Annotated[
+    StrictInt | StrictStr,
+    AfterValidator(_some_task_id),
+    Field(json_schema_extra={"maxLength": MAX_TASK_ID_LENGTH}),
+]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
-class _Sent(BaseModel):
+class Sent(BaseModel):
     """What enters the receiver: unknown fields are refused by name."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: Any) -> Any:
+        # Each unknown field is an error of its own, and a million of them would take seconds to be told.
+        if isinstance(value, dict) and len(value) > _MOST_FIELDS:
+            raise ValueError(f"expected at most {_MOST_FIELDS} fields, got {len(value)}")
+        return value
 
 
 class _Read(BaseModel):
@@ -151,7 +170,7 @@ class _Read(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
-class FirstOutcome(_Sent):
+class FirstOutcome(Sent):
     """The outcome in a report after the fact: `answer` is the provider's JSON, verbatim.
 
     `finishedAt` is when the caller got it, if that is not now; it makes `validUntil` true after an outage.
@@ -169,12 +188,12 @@ class OutcomeReport(FirstOutcome):
     task_id: TaskIdField | None = None
 
 
-class Registration(_Sent):
+class Registration(Sent):
     """`POST /v1/tasks`. With `task`, the receiver submits it with its own key; `type` is that of `task` then."""
 
     provider: ShortText
     type: ShortText | None = None
-    tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
+    tags: Tags = ()
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_small_metadata)] = Field(default_factory=dict)
     task_id: TaskIdField | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
@@ -192,7 +211,7 @@ class Registration(_Sent):
         return self
 
 
-class Binding(_Sent):
+class Binding(Sent):
     """`PATCH /v1/tasks/{ref}`."""
 
     task_id: TaskIdField

@@ -8,6 +8,7 @@ from client.errors import BadArgumentError, ProviderUnreachableError
 from client.outcomes import refusal_of
 from client.provider_api import ProviderApi
 from client.providers.readings import Failed, Pending, Ready, Refused, TaskId, Unknown
+from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 
 __all__ = ["ask_balance", "check_task_id", "send_report"]
 
@@ -55,7 +56,9 @@ def check_task_id(task_id: TaskId) -> None:
     """Refuses what cannot be an id.
 
     Raises:
-        BadArgumentError: it is neither an integer nor a text, or is nothing.
+        BadArgumentError: it is neither an integer nor a text, is nothing, or is too long.
     """
     if isinstance(task_id, bool) or not isinstance(task_id, int | str) or not task_id:
         raise BadArgumentError(f"task_id: expected an integer or a text, got {task_id!r}")
+    if is_too_long(task_id):
+        raise BadArgumentError(f"task_id: expected at most {MAX_TASK_ID_LENGTH} characters")

@@ -12,6 +12,7 @@ import click
 
 from client.output import show, show_json, tell
 from client.protocol import TaskTimeline
+from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 from receiver.catalog import known_dialects
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
@@ -45,8 +46,10 @@ def explained(settings: Settings, task_id: str, provider: str | None, *, now: in
     """The timeline of the task; None where there is none.
 
     Raises:
-        CannotStartError: the database cannot be looked into, or the id is that of several tasks.
+        CannotStartError: the database cannot be looked into, or the id is too long or that of several tasks.
     """
+    if is_too_long(task_id):
+        raise CannotStartError(f"ID: expected at most {MAX_TASK_ID_LENGTH} characters")
     with opened_to_look(settings.database) as connection:
         try:
             found = look_up_task(connection, task_id, provider)

@@ -137,7 +137,7 @@ class _Index:
             group.discard(subscription)
             if not group:
                 del self._streams[provider]
-        for name in subscription.wanted.names:
+        for name in subscription.wanted:
             self.remove_name(name, subscription)
 
     def add_name(self, name: TaskName, subscription: Subscription) -> None:

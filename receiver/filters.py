@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from uuid import UUID
 
@@ -10,7 +11,9 @@ from client.providers.values import task_id_text
 from receiver.errors import ReceiverError
 from receiver.records import ResultFilter
 
-__all__ = ["filter_of", "names_of", "ref_of"]
+__all__ = ["Names", "filter_of", "names_of", "ref_of"]
+
+_REF = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII)
 
 Names = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 
@@ -52,6 +55,9 @@ def ref_of(text: str) -> str:
     Raises:
         ReceiverError: `wrong-field`: this is no ref.
     """
+    if _REF.fullmatch(text):
+        # As the receiver writes them: `UUID` would take 2 µs for each of thousands.
+        return text
     try:
         return str(UUID(text))
     except ValueError:

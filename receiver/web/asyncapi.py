@@ -21,6 +21,7 @@ from client.frames import (
     StreamFrame,
     Subscribe,
 )
+from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.settings import Settings
 from receiver.tickets import TICKET_SECONDS
 from receiver.web.examples import ANSWERS, REQUESTS, TOLD
@@ -62,7 +63,10 @@ peer that answers no ping within {_RULES.ping_seconds / 2:g} seconds, or takes n
 {_RULES.send_seconds:g} seconds (a setting), is cut off.
 
 **Limits.** {NAMES_AT_ONCE} tasks named in one frame, {MAX_NAMED} in one subscription; {MAX_FRAME_BYTES} bytes for a
-frame that is sent to the receiver.
+frame that is sent to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`. A socket that sends more
+frames, names or bytes than the receiver has time for is read later: nothing is refused or lost, and TCP holds the
+sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second, and fewer while many
+sockets send.
 
 **Refusals.** Before the upgrade by HTTP: 401 without a known key or ticket, 403 where the key lacks the scope `read`
 (`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). What cannot be read
@@ -74,8 +78,9 @@ _STREAM = """\
 Server-sent events with the frames of the websocket: `event` is the frame's `type`, `id` its cursor (for a gap
 `resumesAt`), `data` its JSON. The stream begins with `retry`, and with a heartbeat that tells where it begins unless
 something else does. The header `Last-Event-ID`, which browsers send by themselves when they reconnect, is a cursor and
-wins over `after`. Refusals are as for the websocket, before the stream begins; over a limit it is 429
-`too-many-streams` or 503 `receiver-full`."""
+wins over `after`. Polyfills that cannot send it say the same by the parameter `lastEventId` (`lastEventID`,
+`Last-Event-ID`); the header wins over it, and of several the last one counts. Refusals are as for the websocket,
+before the stream begins; over a limit it is 429 `too-many-streams` or 503 `receiver-full`."""
 
 _SECURITY = {
     "key": {
@@ -101,6 +106,7 @@ _SECURITY = {
 
 _QUERY = {
     "after": "A cursor, or `start` for the oldest kept; from now if not given.",
+    "lastEventId": "The header `Last-Event-ID` for polyfills that cannot send it; it wins over `after`.",
     "provider": "Only of this provider,",
     "tags": "and with all of these, with commas;",
     "tasks": "or one of these, with commas: `REF` or `PROVIDER:TASKID`.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 from receiver.errors import ReceiverError
 from receiver.filters import ref_of
 from receiver.records import ResultFilter
@@ -27,6 +28,8 @@ def read_filter(request: web.Request) -> ResultFilter:
     task_ids: list[tuple[str, str]] = []
     for name in [] if named is None else [part for part in named.split(",") if part]:
         by_provider, colon, id_text = name.partition(":")
+        if is_too_long(id_text):
+            raise ReceiverError("wrong-field", f"tasks: expected ids of at most {MAX_TASK_ID_LENGTH} characters")
         if colon:
             task_ids.append((by_provider, id_text))
         else:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from client.protocol import LogEntry
+from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.errors import PROBLEMS
 from receiver.web.operations import OPERATIONS, Operation
 from receiver.web.schemas import ref_to, require, schemas_of
@@ -111,7 +112,8 @@ def _problem() -> dict[str, Any]:
 
 def _parameter(place: str, name: str, about: str, *, is_required: bool = False) -> dict[str, Any]:
     described = {"description": about} if about else {}
-    return {"name": name, "in": place, "required": is_required, **described, "schema": {"type": "string"}}
+    bounded = {"maxLength": MAX_TASK_ID_LENGTH} if name == "id" else {}
+    return {"name": name, "in": place, "required": is_required, **described, "schema": {"type": "string", **bounded}}
 
 
 def _name(operation: Operation) -> str:

@@ -67,6 +67,7 @@ _FILTER = {
     "hints": "`true`: hints, too.",
 }
 _AFTER = "A cursor, or `start` for the oldest kept; from now if not given."
+_LAST_EVENT_ID = "The header `Last-Event-ID` for polyfills that cannot send it; also `lastEventID` and `Last-Event-ID`."
 _PLAIN = "text/plain"
 _CALLBACK: Answers = {
     200: ("It is stored: it became the outcome, or changes nothing.", _PLAIN),
@@ -182,8 +183,8 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="The same as server-sent events; see `/asyncapi.json`.",
         scope="read",
         is_stream=True,
-        query={"after": _AFTER, **_FILTER, "ticket": "Instead of a key."},
-        headers={"Last-Event-ID": "A cursor; it wins over `after`."},
+        query={"after": _AFTER, "lastEventId": _LAST_EVENT_ID, **_FILTER, "ticket": "Instead of a key."},
+        headers={"Last-Event-ID": "A cursor; it wins over `lastEventId` and `after`."},
         answers={200: ("Events until either side ends it.", "text/event-stream")},
         problems=(*_KEYED, "too-many-streams"),
     ),

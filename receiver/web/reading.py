@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from client.errors import UnreadableError
 from client.protocol import MAX_REPORT_BYTES
-from client.providers.values import parse_json
+from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long, parse_json
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT
 from receiver.web.inflating import coding_of, inflated, is_inflated_below
@@ -24,6 +25,7 @@ __all__ = [
     "coding_of_body",
     "first_wrong_field",
     "read_body",
+    "read_id",
     "read_int",
     "read_model",
     "read_text",
@@ -98,7 +100,12 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
 
 def first_wrong_field(error: ValidationError, *, hidden: Collection[object] = ("int", "str")) -> str:
     """The first field that is wrong, and what was expected; parts of its path that nobody wrote are hidden."""
-    detail = error.errors(include_url=False, include_input=False)[0]
+    errors = error.errors(include_url=False, include_input=False)
+    detail = errors[0]
+    if detail["loc"] and detail["loc"][-1] in hidden:
+        # Of a value that may be one of several things: what it comes closest to, which has the longest path.
+        same = detail["loc"][:-1]
+        detail = max((other for other in errors if other["loc"][: len(same)] == same), key=_depth)
     path = ".".join(str(part)[:80] for part in detail["loc"] if part not in hidden)
     return f"{path or 'body'}: {detail['msg'].removeprefix('Value error, ')}"
 
@@ -126,6 +133,18 @@ def read_text(request: web.Request, name: str) -> str | None:
     if value is not None and not _is_text(value):
         raise ReceiverError("wrong-field", f"{name}: expected text in UTF-8")
     return value
+
+
+def read_id(request: web.Request) -> str:
+    """Return the ref or taskId in the path.
+
+    Raises:
+        ReceiverError: `unknown-task`: no task has an id as long as this.
+    """
+    task_or_ref = request.match_info["id"]
+    if is_too_long(task_or_ref):
+        raise ReceiverError("unknown-task", f"id: expected at most {MAX_TASK_ID_LENGTH} characters")
+    return task_or_ref
 
 
 def read_int(request: web.Request, name: str, *, default: int, most: int) -> int:
@@ -166,6 +185,10 @@ async def _read_chunks(request: web.Request, limit: int) -> bytes:
 
 def _too_large(limit: int) -> ReceiverError:
     return ReceiverError("body-too-large", f"the body has more than {limit} bytes")
+
+
+def _depth(error: ErrorDetails) -> int:
+    return len(error["loc"])
 
 
 def _is_text(value: str) -> bool:

@@ -17,6 +17,7 @@ from receiver.errors import StoreFailedError
 from receiver.hub import Waiter
 from receiver.records import Entry, Gap
 from receiver.subscriptions import Subscription
+from receiver.web.pacing import budget_of_all
 
 __all__ = [
     "CLOSE_SECONDS",
@@ -74,7 +75,10 @@ class Stream(Protocol):
 
 
 class Streams:
-    """All open streams of an application. Run `beat` beside them; `owner` runs what they send."""
+    """All open streams of an application. Run `beat` beside them; `owner` runs what they send.
+
+    From `budget` is spent what their requests cost.
+    """
 
     owner: asyncio.TaskGroup
 
@@ -83,6 +87,7 @@ class Streams:
         self._added = 0
         self._end = Waiter()
         self.rules = rules
+        self.budget = budget_of_all()
 
     def __len__(self) -> int:
         return len(self._streams)

@@ -1,7 +1,7 @@
 """`GET /v1/results/stream`: the log as server-sent events (WHATWG HTML, 9.2), with the frames of the websocket.
 
 Each event is named after its frame and has its cursor as id, so that a browser that reconnects by itself says with
-`Last-Event-ID` where to go on.
+`Last-Event-ID` where to go on. Polyfills say it in the query, because a header of their own needs a CORS preflight.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from receiver.web.sending import (
 
 __all__ = ["stream"]
 
+_PARAMETERS = ("after", "provider", "tags", "tasks", "hints", "ticket")
 _SMALL_BYTES = 4096
 _END = b"\n\n"
 # Browsers reconnect after so many milliseconds; drawn, so that after a restart they do not all come at once.
@@ -42,10 +43,10 @@ _log = structlog.get_logger()
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Serves the stream until either side ends it."""
-    check_query(request, "after", "provider", "tags", "tasks", "hints", "ticket")
+    check_query(request, *_PARAMETERS, *filter(_is_last_event_id, request.query))
     context = request.app[CONTEXT]
     only = read_filter(request)
-    cursor = request.headers.get("Last-Event-ID") or read_text(request, "after")
+    cursor = _last_event_id(request) or read_text(request, "after")
     with context.inbox.stream_admitted(request[KEY_NAME]):
         reader = _Reader(request, context)
         subscription = await context.inbox.subscribe(only, cursor, reader.wake)
@@ -53,6 +54,24 @@ async def stream(request: web.Request) -> web.StreamResponse:
             return await reader.serve(subscription)
         finally:
             subscription.close()
+
+
+def _last_event_id(request: web.Request) -> str | None:
+    """Return the cursor of the last event: the header wins over the query, the last parameter over earlier ones.
+
+    A header is never older than the address. Of several parameters the last one is the newest: a polyfill appends its
+    own behind the one that its page had put into the address (Yaffle/EventSource#167).
+    """
+    in_query = [value for name, value in request.query.items() if _is_last_event_id(name) and value]
+    return request.headers.get("Last-Event-ID") or (in_query[-1] if in_query else None)
+
+
+def _is_last_event_id(parameter: str) -> bool:
+    """Return whether this is one of the names in use.
+
+    They are `lastEventId` (Yaffle/EventSource#162), `lastEventID` and `Last-Event-ID` (dunglas/mercure#613).
+    """
+    return parameter.replace("-", "").lower() == "lasteventid"
 
 
 class _Reader:

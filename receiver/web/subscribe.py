@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
@@ -17,11 +18,12 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from client.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Add, Added, Remove, Removed, Subscribe, Subscribed
 from receiver.errors import ReceiverError
-from receiver.filters import filter_of, names_of
-from receiver.records import Entry, Gap
+from receiver.filters import Names, filter_of, names_of
+from receiver.records import Entry, Gap, ResultFilter
 from receiver.subscriptions import Subscription
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frame
+from receiver.web.pacing import FRAME_SECONDS, NAME_SECONDS, NAMES_AT_A_TIME, Pacer
 from receiver.web.problems import KEY_NAME, STREAM_FACTS
 from receiver.web.reading import check_query
 from receiver.web.requests import Request, answer_bytes, problem_bytes, read_request
@@ -87,6 +89,7 @@ class _Socket:
         "_context",
         "_is_beat_due",
         "_is_over",
+        "_pacer",
         "_request",
         "_sending",
         "_sent",
@@ -100,6 +103,8 @@ class _Socket:
         self._request = request
         self._ws = ws
         self._context = context
+        # Without a transport the peer has hung up already, and nothing will be read.
+        self._pacer = None if request.transport is None else Pacer(request.transport, context.streams.budget)
         self._subscription: Subscription | None = None
         self._sending: asyncio.Task[None] | None = None
         self._is_beat_due = False
@@ -123,8 +128,6 @@ class _Socket:
         finally:
             self._is_over = True
             self._context.streams.discard(self)
-            if self._subscription is not None:
-                self._subscription.close()
             ended = {
                 "status": self._ws.status,
                 "frames": self._sent,
@@ -132,9 +135,22 @@ class _Socket:
             }
             self._request[STREAM_FACTS] = ended | self._request.get(STREAM_FACTS, {})
             cut_off_later(self._request)
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Leave nothing behind; many names are dropped over several turns of the loop, unless that is cancelled."""
+        try:
             if self._sending is not None:
                 self._sending.cancel()
                 await asyncio.wait([self._sending])
+            if self._subscription is not None:
+                wanted = self._subscription.wanted
+                for refs, task_ids in _parts((tuple(wanted.refs), tuple(wanted.task_ids))):
+                    self._subscription.remove(refs, task_ids)
+                    await asyncio.sleep(0)
+        finally:
+            if self._subscription is not None:
+                self._subscription.close()
 
     def wake(self) -> None:
         """See `Stream`; also the listener of the subscription."""
@@ -164,6 +180,7 @@ class _Socket:
             except TimeoutError:
                 await self._close(WSCloseCode.POLICY_VIOLATION, b"no subscription came")
                 return
+            await self._turn(FRAME_SECONDS)
             match frame.type:
                 case WSMsgType.TEXT:
                     await self._answer(frame.data)
@@ -177,6 +194,10 @@ class _Socket:
                     return
                 case _:
                     return
+
+    async def _turn(self, seconds: float) -> None:
+        if self._pacer is not None:
+            await self._pacer.turn(seconds)
 
     def _patience(self, until: float) -> float | None:
         if self._subscription is not None:
@@ -199,19 +220,39 @@ class _Socket:
             case Subscribe():
                 if self._subscription is not None:
                     raise ReceiverError("wrong-field", "type: there is a subscription on this socket already")
-                wanted = filter_of(frame)
-                self._subscription = await self._context.inbox.subscribe(wanted, frame.cursor, self.wake)
+                self._subscription = await self._begun(filter_of(frame), frame.cursor)
                 return answer_bytes(Subscribed(id=frame.id, cursor=self._subscription.cursor))
             case Add():
-                self._subscribed.add(*names_of(frame.tasks))
+                await self._add(self._subscribed, names_of(frame.tasks))
                 return answer_bytes(Added(id=frame.id, cursor=self._cursor))
             case Remove():
-                self._subscribed.remove(*names_of(frame.tasks))
+                subscription = self._subscribed
+                for refs, task_ids in _parts(names_of(frame.tasks)):
+                    await self._turn((len(refs) + len(task_ids)) * NAME_SECONDS)
+                    subscription.remove(refs, task_ids)
                 return answer_bytes(Removed(id=frame.id, cursor=self._cursor))
             case ReceiverError():
                 raise frame
             case _:
                 assert_never(frame)
+
+    async def _begun(self, only: ResultFilter, cursor: str | None) -> Subscription:
+        """Return a subscription that names its tasks; until then nothing is told."""
+        unnamed = replace(only, refs=None if only.refs is None else (), task_ids=())
+        subscription = await self._context.inbox.subscribe(unnamed, cursor, self.wake)
+        try:
+            await self._add(subscription, (only.refs or (), only.task_ids))
+        except BaseException:
+            subscription.close()
+            raise
+        return subscription
+
+    async def _add(self, subscription: Subscription, names: Names) -> None:
+        """Name tasks, all or none of them."""
+        subscription.check_room(*names)
+        for refs, task_ids in _parts(names):
+            await self._turn((len(refs) + len(task_ids)) * NAME_SECONDS)
+            subscription.add(refs, task_ids)
 
     @property
     def _subscribed(self) -> Subscription:
@@ -293,3 +334,12 @@ class _Socket:
 
     async def _within_limit(self, send: Callable[[], Awaitable[object]]) -> None:
         await send_within(self._context.streams.rules.send_seconds, self._request, send)
+
+
+def _parts(names: Names) -> Iterator[Names]:
+    """Return the names in parts small enough for one turn of the loop."""
+    refs, task_ids = names
+    for start in range(0, len(refs), NAMES_AT_A_TIME):
+        yield refs[start : start + NAMES_AT_A_TIME], ()
+    for start in range(0, len(task_ids), NAMES_AT_A_TIME):
+        yield (), task_ids[start : start + NAMES_AT_A_TIME]

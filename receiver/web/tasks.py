@@ -12,7 +12,7 @@ from receiver.errors import ReceiverError
 from receiver.records import TaskRecord
 from receiver.web.context import CONTEXT, Context
 from receiver.web.problems import KEY_NAME
-from receiver.web.reading import check_query, read_int, read_model, read_text, read_wait
+from receiver.web.reading import check_query, read_id, read_int, read_model, read_text, read_wait
 from receiver.web.views import json_response, registered_view, task_view
 
 __all__ = ["bind", "fetch", "forget", "list_tasks", "register", "report"]
@@ -60,7 +60,7 @@ async def bind(request: web.Request) -> web.Response:
     check_query(request)
     context = request.app[CONTEXT]
     binding = await read_model(request, Binding)
-    return _task_response(context, await context.inbox.bind(request.match_info["id"], binding.task_id))
+    return _task_response(context, await context.inbox.bind(read_id(request), binding.task_id))
 
 
 async def report(request: web.Request) -> web.Response:
@@ -68,7 +68,7 @@ async def report(request: web.Request) -> web.Response:
     check_query(request)
     context = request.app[CONTEXT]
     body = await read_model(request, OutcomeReport)
-    reported = await context.inbox.report(request.match_info["id"], body)
+    reported = await context.inbox.report(read_id(request), body)
     view = Reported(verdict=reported.verdict, task=task_view(reported.task, context.inbox.cursor_at))
     return json_response(view.model_dump_json(by_alias=True).encode())
 
@@ -77,7 +77,7 @@ async def fetch(request: web.Request) -> web.Response:
     """`GET /v1/tasks/{id}`: 200 finished, 202 processing, 404 unknown; waits for as long as is asked and allowed."""
     check_query(request, "wait", "provider")
     context = request.app[CONTEXT]
-    task_or_ref, provider, seconds = request.match_info["id"], read_text(request, "provider"), read_wait(request)
+    task_or_ref, provider, seconds = read_id(request), read_text(request, "provider"), read_wait(request)
     if seconds:
         task = await context.inbox.wait_for(task_or_ref, provider, seconds, owner=request[KEY_NAME])
     else:
@@ -108,7 +108,7 @@ async def list_tasks(request: web.Request) -> web.Response:
 async def forget(request: web.Request) -> web.Response:
     """`DELETE /v1/tasks/{ref}`: 204."""
     check_query(request)
-    await request.app[CONTEXT].inbox.forget(request.match_info["id"])
+    await request.app[CONTEXT].inbox.forget(read_id(request))
     return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
 

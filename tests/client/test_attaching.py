@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -153,7 +154,7 @@ async def test_attach_without_a_receiver() -> None:
     assert provider.calls["getTaskResult"][0]["taskId"] == 12345678901
 
 
-@pytest.mark.parametrize("task_id", [0, "", None, True, 1.5])
+@pytest.mark.parametrize("task_id", [0, "", None, True, 1.5, "a" * 257, 10**256], ids=count())
 async def test_attach_to_no_id(task_id: Any) -> None:
     """What is no id is refused before anything is sent."""
     async with open_client("http://127.0.0.1:1") as tasks:

@@ -39,6 +39,16 @@ async def test_a_running_receiver_is_not_disturbed(tmp_path: Path) -> None:
     assert json.loads(told.out)["steps"] == answer.json["steps"]
 
 
+async def test_an_id_that_is_too_long_is_exit_code_two(tmp_path: Path) -> None:
+    """No task can have it, and it is not repeated."""
+    async with running_store(tmp_path / "receiver.db"):
+        pass
+
+    told = await run_command(tmp_path, "explain", "a" * 257, API_KEYS=KEY)
+
+    assert (told.code, told.err) == (2, "callback-receiver: ID: expected at most 256 characters\n")
+
+
 async def test_an_unknown_task_is_exit_code_one(tmp_path: Path) -> None:
     """Scripts can tell it from a database that cannot be read."""
     async with running_store(tmp_path / "receiver.db"):

@@ -15,7 +15,7 @@ from client.frames import SUBPROTOCOL
 from tests.contract import check_event, check_received, check_sent
 from tests.support import ADMIN, Api
 
-__all__ = ["Events", "Socket", "open_events", "open_socket", "problem_of", "subscribed"]
+__all__ = ["Events", "Socket", "open_events", "open_socket", "opened_events", "problem_of", "subscribed"]
 
 _SECONDS = 10.0
 
@@ -114,10 +114,20 @@ async def open_events(
     api: Api, *, key: str | None = ADMIN, headers: Mapping[str, str] | None = None, **query: Any
 ) -> AsyncIterator[Events]:
     """A stream of server-sent events."""
+    url = f"{api.url}/v1/results/stream"
+    async with opened_events(url, key=key, headers=headers, params=query) as events:
+        yield events
+
+
+@asynccontextmanager
+async def opened_events(
+    url: str, *, key: str | None = ADMIN, headers: Mapping[str, str] | None = None, **options: Any
+) -> AsyncIterator[Events]:
+    """The stream of server-sent events at this address."""
     sent = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with (
         aiohttp.ClientSession(read_bufsize=2**20) as session,
-        session.get(f"{api.url}/v1/results/stream", params=query, headers=sent | dict(headers or {})) as response,
+        session.get(url, headers=sent | dict(headers or {}), **options) as response,
     ):
         events = Events(response)
         if response.status == 200:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from client.frames import Add, ProblemFrame, Remove, Subscribe, read_frame
+from client.frames import Add, ProblemFrame, Remove, RequestFrame, Subscribe, read_frame
+from client.protocol import Registration
 from receiver.errors import ReceiverError
 from receiver.web.requests import problem_bytes, read_request
 
@@ -55,3 +57,30 @@ def test_a_problem_repeats_little_of_what_was_sent() -> None:
 
     assert isinstance(error, ReceiverError)
     assert len(error.detail) < 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "add", "id": 1, "tasks": [7] * 5000},
+        {"type": "remove", "id": 1, "tasks": [{}] * 5000},
+        {"type": "subscribe", "id": 1, "tags": [7] * 5000},
+        {"type": "subscribe", "id": 1} | dict.fromkeys(map(str, range(5000))),
+        {"type": "add", "id": 1, "tasks": [dict.fromkeys(map(str, range(5000)))]},
+    ],
+    ids=["tasks", "objects", "tags", "fields", "fields of a task"],
+)
+def test_reading_ends_at_the_first_errors(fields: dict[str, Any]) -> None:
+    """A frame of nothing but errors would otherwise hold the loop for seconds while they are collected."""
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter[object](RequestFrame).validate_python(fields, by_alias=True, by_name=False)
+
+    assert caught.value.error_count() < 10
+
+
+def test_the_tags_of_a_registration_end_at_the_first_error() -> None:
+    """So do those over HTTP."""
+    with pytest.raises(ValidationError) as caught:
+        Registration.model_validate({"provider": "capsolver", "tags": [7] * 5000})
+
+    assert caught.value.error_count() == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from receiver.web.sending import StreamRules
-from tests.receiver.sockets import Events, open_events, subscribed
+from tests.receiver.sockets import Events, open_events, opened_events, subscribed
 from tests.support import READ_ONLY, SUBMIT_ONLY, RunningReceiver, eventually, running_receiver
 
 _QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.1)
@@ -71,6 +71,38 @@ async def test_goes_on_from_the_last_event_id(api: RunningReceiver) -> None:
 
     async with open_events(api, after="start", headers={"Last-Event-ID": event_id}) as events:
         assert await refs(events, 1) == [second] != [first]
+
+
+@pytest.mark.parametrize("name", ["lastEventId", "lastEventID", "Last-Event-ID", "last-event-id"])
+async def test_goes_on_from_the_last_event_id_in_the_query(api: RunningReceiver, name: str) -> None:
+    """A polyfill resumes by its parameter as a browser does by its header (Yaffle/EventSource#162, mercure#613)."""
+    first, second = await ended(api), await ended(api)
+    async with open_events(api, after="start") as events:
+        _, event_id, _ = await events.next()
+
+    async with opened_events(f"{api.url}/v1/results/stream?after=start&{name}={event_id}") as events:
+        assert await refs(events, 1) == [second] != [first]
+
+
+async def test_of_several_last_event_ids_the_newest_counts(api: RunningReceiver) -> None:
+    """A polyfill appends its parameter to that of the page (Yaffle/EventSource#167); a header is newer than both."""
+    ended_refs = [await ended(api) for _ in range(3)]
+    async with open_events(api, after="start") as events:
+        ids = [(await events.next())[1] for _ in ended_refs]
+    both = f"{api.url}/v1/results/stream?lastEventId={ids[0]}&lastEventId={ids[1]}"
+
+    async with opened_events(both) as events:
+        assert await refs(events, 1) == ended_refs[2:]
+    async with opened_events(both.replace(ids[1], ids[2]), headers={"Last-Event-ID": ids[1]}) as events:
+        assert await refs(events, 1) == ended_refs[2:]
+
+
+async def test_an_empty_last_event_id_is_none(api: RunningReceiver) -> None:
+    """A polyfill may send its parameter before the first event."""
+    ref = await ended(api)
+
+    async with open_events(api, after="start", lastEventId="") as events:
+        assert await refs(events, 1) == [ref]
 
 
 async def test_has_the_filters_of_the_pages(api: RunningReceiver) -> None:

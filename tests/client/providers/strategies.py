@@ -50,7 +50,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 """Whatever JSON can hold."""
 
-task_ids = st.integers().filter(bool) | st.text(min_size=1, max_size=40)
+task_ids = st.integers(-(10**255) + 1, 10**256 - 1).filter(bool) | st.text(min_size=1, max_size=40)
 """Ids as providers give them out."""
 
 answers: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from client.errors import UnreadableError
-from client.providers.values import canonical_json, parse_json, parse_object, read_task_id, same_value, task_id_text
+from client.providers.values import (
+    MAX_TASK_ID_LENGTH,
+    canonical_json,
+    parse_json,
+    parse_object,
+    read_task_id,
+    same_value,
+    task_id_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,20 @@ def test_ids(task_id: int | str) -> None:
 
     assert read == task_id
     assert type(read) is type(task_id)
+
+
+@pytest.mark.parametrize("task_id", ["a" * 256, "é" * 256, 10**256 - 1, -(10**255) + 1], ids=count())
+def test_the_longest_ids(task_id: int | str) -> None:
+    """Characters are counted, not bytes; a sign is one."""
+    assert read_task_id(task_id) == task_id
+    assert len(task_id_text(task_id)) == MAX_TASK_ID_LENGTH
+
+
+@pytest.mark.parametrize("task_id", ["a" * 257, 10**256, -(10**255), 10**5000, "a" * 1_000_000], ids=count())
+def test_ids_that_are_too_long(task_id: int | str) -> None:
+    """They are unreadable, also where Python would not write the number out; the text does not repeat them."""
+    with pytest.raises(UnreadableError, match=r"^taskId: expected at most 256 characters$"):
+        read_task_id(task_id)
 
 
 @pytest.mark.parametrize("value", [True, False, 0.0, 1.0, [], {}], ids=repr)

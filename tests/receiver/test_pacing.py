@@ -1,0 +1,120 @@
+"""The pace at which subscribers' requests are read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from receiver.web.pacing import BYTE_SECONDS, Budget, Pacer
+from tests.support import eventually
+
+_CHUNK = b"x" * 1000
+
+
+class Reading(asyncio.Protocol):
+    """A protocol that keeps what came."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.is_lost = False
+
+    def data_received(self, data: bytes) -> None:
+        """Keep it."""
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note it."""
+        self.is_lost = True
+
+
+@asynccontextmanager
+async def paced(of_all: Budget) -> AsyncIterator[tuple[asyncio.Transport, Reading, Pacer, socket.socket]]:
+    """A transport, its first protocol, the pacer between them, and the socket of the peer."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, protocol = await asyncio.get_running_loop().create_connection(Reading, sock=ours)
+        try:
+            yield transport, protocol, Pacer(transport, of_all), theirs
+        finally:
+            transport.abort()
+            await eventually(lambda: protocol.is_lost)
+
+
+def test_a_budget_saves_up_its_burst_and_no_more() -> None:
+    """A tenth of each second: the burst is free, then each millisecond takes ten, and a long pause saves one burst."""
+    budget = Budget(share=0.1, burst=0.2)
+
+    waits = [budget.spend(0.2, 100.0), budget.spend(0.001, 100.0), budget.spend(0.001, 100.02)]
+    again = [budget.spend(0.2, 1000.0), budget.spend(0.1, 1000.0)]
+
+    assert waits == [pytest.approx(0, abs=1e-9), pytest.approx(0.01), pytest.approx(0, abs=1e-9)]
+    assert again == [pytest.approx(0, abs=1e-9), pytest.approx(1.0)]
+
+
+async def test_a_peer_that_overspends_is_not_read() -> None:
+    """What comes next stays in the system's buffer; the connection stays open."""
+    async with paced(Budget(share=1e-9, burst=0)) as (transport, protocol, _, peer):
+        peer.sendall(_CHUNK)
+        await eventually(lambda: not transport.is_reading())
+        peer.sendall(_CHUNK)
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+        assert protocol.received == _CHUNK
+        assert not transport.is_closing()
+
+
+async def test_it_is_read_again_once_that_is_paid() -> None:
+    """All of it arrives, in order."""
+    sent = bytes(range(256)) * 400
+    async with paced(Budget(share=len(sent) * BYTE_SECONDS, burst=0)) as (_, protocol, _, peer):
+        peer.setblocking(False)
+        await asyncio.get_running_loop().sock_sendall(peer, sent)
+        await eventually(lambda: len(protocol.received) == len(sent))
+
+        assert protocol.received == sent
+
+
+async def test_a_pause_of_the_protocol_is_left_to_it() -> None:
+    """Aiohttp pauses while its queue is full; only it knows when to go on."""
+    async with paced(Budget(share=1e6, burst=0)) as (transport, _, pacer, _peer):
+        transport.pause_reading()
+        pacer.data_received(_CHUNK)
+        await pacer.turn(0)
+        await pacer.turn(0)
+
+        assert not transport.is_reading()
+
+
+async def test_a_peer_that_is_not_read_leaves_no_timer() -> None:
+    """A connection that ends before it is read again is forgotten at once."""
+    async with paced(Budget(share=1e-9, burst=0)) as (transport, protocol, pacer, peer):
+        peer.sendall(_CHUNK)
+        await eventually(lambda: not transport.is_reading())
+        timer = pacer._resuming
+        transport.abort()
+        await eventually(lambda: protocol.is_lost)
+
+        assert timer is not None
+        assert timer.cancelled()
+
+
+async def test_turns_are_taken_in_the_order_in_which_they_were_asked_for() -> None:
+    """Two sockets that ask for many turns have them in alternation."""
+    order = []
+
+    async def ask(pacer: Pacer, name: str) -> None:
+        for _ in range(5):
+            await pacer.turn(0.002)
+            order.append(name)
+
+    of_all = Budget(share=0.5, burst=0)
+    async with paced(of_all) as (_, _, first, _), paced(of_all) as (_, _, second, _), asyncio.TaskGroup() as group:
+        group.create_task(ask(first, "a"))
+        group.create_task(ask(second, "b"))
+
+    assert order == ["a", "b"] * 5
