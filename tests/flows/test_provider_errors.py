@@ -18,7 +18,7 @@ from tests.client.support import Reply, scripted_provider, until
 from tests.faults.commands import run_command
 from tests.support import API_KEYS, Api, free_port, receiver_process
 
-KEY = "the client key of the operator"
+KEY = "the-client-key-of-the-operator"
 ODD = "ERROR_SANDBOX_UNLISTED"
 IMAGE = {"type": "ImageToTextTask", "body": "iVBORw0KGgo="}
 PROVIDERS = """

@@ -18,7 +18,7 @@ from tests.client.support import fast, open_client
 from tests.support import running_receiver
 
 TASK_ID = "70000000010"
-KEY = "the client key of the operator"
+KEY = "the-client-key-of-the-operator"
 # Pauses as the tables have them, a thousandth as long.
 SCALE = 1000.0
 QUICK = fast(first_after_callback_seconds=0.1)
