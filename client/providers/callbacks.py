@@ -198,4 +198,5 @@ def _form(raw: bytes, rule: CallbackRule) -> dict[str, Any]:
 
 
 def _unescaped(raw: bytes) -> bytes:
-    return unquote_to_bytes(raw.replace(b"+", b" "))
+    is_plain = b"%" not in raw and b"+" not in raw
+    return raw if is_plain else unquote_to_bytes(raw.replace(b"+", b" "))
