@@ -212,15 +212,13 @@ def _of_form(where: str, text: bytes) -> str | None:
 
 def _form_names(text: bytes) -> Sequence[str]:
     """The names in a form; none where it only looks like one, as base64 with its `=` at the end does."""
-    try:
-        pairs = parse_qsl(
-            text.decode("utf-8", "replace"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MOST_PARTS
-        )
-    except ValueError:
-        return ()
+    parts = [part for part in text.decode("utf-8", "replace").split("&") if part]
+    # A part without a name may be a value.
+    named = [part for part in parts if "=" in part]
+    pairs = parse_qsl("&".join(named[:_MOST_PARTS]), keep_blank_values=True)
     if len(pairs) == 1 and not pairs[0][1].strip("="):
         return ()
-    names = sorted({_name(name) for name, _ in pairs})
+    names = sorted({_name(name) for name, _ in pairs} | ({_LEFT_OUT} if len(pairs) < len(parts) else set()))
     return () if names == [_LEFT_OUT] else names
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from client.errors import UnreadableError
 from client.providers.codes import REASON_NOT_GIVEN, Code, code_named, read_error
@@ -24,7 +24,9 @@ __all__ = ["JSON_SHAPES", "SHAPES", "Delivery"]
 JSON_SHAPES = frozenset({"scrapeless"})
 """Shapes whose bare answers are JSON as text."""
 
-_MAX_FIELDS = 50
+_MOST_FIELDS = 1000
+"""Fields of a form that are looked at: more take time, and no provider sends more than a handful."""
+_BOM = b"\xef\xbb\xbf"
 _LONGEST_INTEGER = 4300
 
 
@@ -40,15 +42,15 @@ class Delivery:
     pending_error_ids: frozenset[int] = frozenset()
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a JSON object, of a form, or of the query, in this order.
+        """Return the fields of a JSON object, or those that the rule names of a form or of the query.
 
         Raises:
-            UnreadableError: none of the three.
+            UnreadableError: JSON that is no object, or a form in which one of these fields cannot be read.
         """
-        body = self.body.strip()
-        if body.startswith((b"{", b"[", b"\xef\xbb\xbf")):
+        body = self.body.strip().removeprefix(_BOM).lstrip()
+        if body.startswith((b"{", b"[")):
             return parse_object(body)
-        return _form(body or self.query)
+        return _form(body or self.query, self.rule)
 
     def task_id(self, value: Any) -> TaskId | None:
         """The id with the type that createTask gives it: a form has only text."""
@@ -167,20 +169,28 @@ def _about_a_task(reading: Reading) -> Ready | Failed | Pending:
     return reading
 
 
-def _form(raw: bytes) -> dict[str, Any]:
-    try:
-        pairs = parse_qsl(
-            raw.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_MAX_FIELDS,
-        )
-    except ValueError:
-        raise UnreadableError("neither JSON nor a form") from None
+def _form(raw: bytes, rule: CallbackRule) -> dict[str, Any]:
+    """Return the fields that `rule` names; all others are left alone, however they are written.
+
+    A separator too many, a name without a value, or another field in another encoding does not cost the answer (as in
+    dotnet/aspnetcore#12381 and spray/spray#32). A field may come twice with the same value.
+    """
+    wanted = (rule.id_field, rule.code_field, rule.status_field)
     fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise UnreadableError(f"{name[:80]}: given twice")
-        fields[name] = value
+    for part in raw.split(b"&", _MOST_FIELDS)[:_MOST_FIELDS]:
+        name, _, value = part.partition(b"=")
+        field = _unescaped(name).decode("utf-8", "replace")
+        if field not in wanted:
+            continue
+        try:
+            text = _unescaped(value).decode()
+        except UnicodeDecodeError:
+            raise UnreadableError(f"{field[:80]}: expected UTF-8") from None
+        if fields.setdefault(field, text) != text:
+            raise UnreadableError(f"{field[:80]}: given twice with different values")
     return fields
+
+
+def _unescaped(raw: bytes) -> bytes:
+    is_plain = b"%" not in raw and b"+" not in raw
+    return raw if is_plain else unquote_to_bytes(raw.replace(b"+", b" "))
