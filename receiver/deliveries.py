@@ -208,10 +208,7 @@ class DeliverToStanding:
             return Delivered("notice", None)
         if isinstance(arrival.reading, str) or arrival.id_text is None:
             verdict = _unusable_verdict(arrival.reading) if isinstance(arrival.reading, str) else "unreadable"
-            delivery = _within_quota(ledger, arrival, verdict, self.quotas)
-            if delivery.body is not None:
-                ledger.keep(None, delivery)
-            return Delivered(verdict, None)
+            return self._keep_stray(ledger, verdict)
         key = TaskIdKey(arrival.provider, arrival.id_text)
         task = ledger.task_by_id(key)
         if task is not None:
@@ -219,9 +216,19 @@ class DeliverToStanding:
         if ledger.is_forgotten(None, key):
             return Delivered("forgotten", None)
         outcome = arrival.says(None)
+        if isinstance(outcome, Pending) and outcome.has_solution:
+            # There is no task that could be polled. It is kept until a newer dialect may know the state.
+            return self._keep_stray(ledger, "unreadable")
         if not isinstance(outcome, Ready | Failed):
             return Delivered("notFinal", None)
         return _create(ledger, arrival, outcome, self.new_task, self.quotas)
+
+    def _keep_stray(self, ledger: Ledger, verdict: Verdict) -> Delivered:
+        if self.arrival.again is None:
+            delivery = _within_quota(ledger, self.arrival, verdict, self.quotas)
+            if delivery.body is not None:
+                ledger.keep(None, delivery)
+        return Delivered(verdict, None)
 
     def _to_known_task(self, ledger: Ledger, task: TaskRecord) -> Delivered:
         if task.open_to_standing:
@@ -273,12 +280,12 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
     if bound is None:
         task = task if arrival.confirm == "never" else hint(ledger, task, now)
         return Delivered("mismatched", _keep(ledger, task, arrival.delivery("mismatched")))
-    if isinstance(says, Pending):
+    if isinstance(says, Pending) and not says.has_solution:
         return Delivered("notFinal", _keep(ledger, bound, arrival.delivery("notFinal")))
-    if isinstance(says, Bare):
+    if isinstance(says, Pending | Bare):
         if task.outcome is not None and not task.outcome.is_provisional:
             return Delivered("late", _keep(ledger, bound, arrival.delivery("late")))
-        # A poll brings more than that: it is due now.
+        # Only a poll tells the answer, or all of it: it is due now.
         return Delivered("notFinal", _keep(ledger, hint(ledger, bound, now), arrival.delivery("notFinal")))
     if arrival.must_be_confirmed(bound):
         return Delivered("held", _hold(ledger, bound, arrival))

@@ -121,6 +121,8 @@ def _redeliver(ledger: Ledger, redelivery: Redelivery) -> Redelivered | None:
     except ReceiverError as error:
         # A revoked URL, a full quota: it would be refused now, so it stays what it is.
         return Redelivered(kept, reading, "unreadable", kept.ref, error.detail)
+    if delivered.verdict == "unreadable":
+        return Redelivered(kept, reading, "unreadable", kept.ref, "its state is not known, and it has no task to poll")
     ledger.spend(UNREADABLE_QUOTA, -1, -max(kept.delivery.size, ROW_BYTES))
     if kept.is_stray:
         ledger.judge_stray(kept, delivered.verdict if delivered.task is None else None)

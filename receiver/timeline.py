@@ -21,7 +21,7 @@ _SAID = {
     "duplicate": "it said the same as the one before",
     "late": "it said the same as the outcome, which had come by another road",
     "disagreed": "it said something else than the outcome, which stands because it was first",
-    "notFinal": "it was no answer yet, or less of one than a poll brings",
+    "notFinal": "it was no answer yet, or one that only a poll can complete or confirm",
     "held": "it is held back until the provider has confirmed it",
     "notice": "it told nothing about a task",
     "badSignature": "refused (401): it was not signed with the secret in RECEIVER_CALLBACK_SECRETS",

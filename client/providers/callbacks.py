@@ -2,7 +2,8 @@
 
 Content types are not asked: providers send JSON as text and forms without a type. Every function gives a reading or
 raises `UnreadableError`. An error about a request is no news of a task: such a delivery is unreadable, and the next
-poll tells.
+poll tells. Nor is a solution an answer unless the state beside it is the one that the provider documents for success:
+states get renamed and new ones come (https://github.com/AndreiDrang/python3-capsolver/issues/150).
 """
 
 from __future__ import annotations
@@ -62,16 +63,13 @@ class Delivery:
 
 
 def _read_result(delivery: Delivery) -> Callback:
-    """The getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1).
-
-    A solution without `status` "ready" is not how an answer looks.
-    """
+    """The getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1)."""
     fields = parse_object(delivery.body)
     if not fields.keys() & {"errorId", "status", "solution"}:
         raise UnreadableError("expected errorId, status or solution in the object")
     reading = read_envelope(fields, delivery.codes, delivery.pending_error_ids)
-    if isinstance(reading, Pending) and fields.get("solution") is not None:
-        raise UnreadableError(f"status: {reading.state!r} beside a solution")
+    if isinstance(reading, Pending):
+        reading = Pending(reading.state, fields.get("solution") is not None)
     return Callback(delivery.task_id(fields.get("taskId")), _about_a_task(reading))
 
 
@@ -79,20 +77,26 @@ def _read_code(delivery: Delivery) -> Callback:
     """An id and an answer or an error code (PROVIDERS.md 2.2, 2.3); `rate` and other fields are left alone.
 
     A `code` that looks like an error may be an answer: only listed codes and those that begin with ERROR are errors.
+    A status, where the provider has one, is 1 beside an answer and 0 for a failure (PROVIDERS.md 2.3).
     """
     rule, fields = delivery.rule, delivery.fields()
     if rule.id_field not in fields:
         raise UnreadableError(f"{rule.id_field}: expected an id")
     task_id = delivery.task_id(fields[rule.id_field])
-    if rule.status_field is not None and str(fields.get(rule.status_field)) == "0":
+    given = None if rule.status_field is None else fields.get(rule.status_field)
+    status = "" if given is None else str(given)
+    if status == "0":
         return Callback(task_id, Failed(1, str(fields.get(rule.code_field) or REASON_NOT_GIVEN)))
+    is_success = rule.status_field is None or status in ("1", "True")
     code = fields.get(rule.code_field)
+    if not is_success and status and not code:
+        return Callback(task_id, Pending(status))
     if isinstance(code, bool) or not isinstance(code, str | int | float) or code == "":
         raise UnreadableError(f"{rule.code_field}: expected an answer or an error code")
     text = str(code)
     if text.startswith(("ERROR_", "ERROR:")) or code_named(delivery.codes, text) is not None:
         return Callback(task_id, _about_a_task(read_error(delivery.codes, 1, text, None)))
-    return Callback(task_id, Bare(text))
+    return Callback(task_id, Bare(text) if is_success else Pending(status, has_solution=True))
 
 
 def _read_hardcaptcha(delivery: Delivery) -> Callback:
@@ -105,9 +109,9 @@ def _read_hardcaptcha(delivery: Delivery) -> Callback:
         return Callback(task_id, Ready(result))
     if status == "FAILED":
         return Callback(task_id, Failed(1, REASON_NOT_GIVEN))
-    if not status or "result" in fields:
+    if status == "SUCCESS" or (not status and result is None):
         raise UnreadableError("status: expected SUCCESS with a result, or FAILED")
-    return Callback(task_id, Pending(status))
+    return Callback(task_id, Pending(status, result not in (None, {"token": None})))
 
 
 def _read_capsolution(delivery: Delivery) -> Callback:
@@ -119,12 +123,13 @@ def _read_capsolution(delivery: Delivery) -> Callback:
     task_id = delivery.task_id(fields.get("taskId"))
     if task_id is None:
         return Callback(None, Notice(event[:80]))
-    if event == "task.completed" and fields.get("solution") is not None:
+    has_solution = fields.get("solution") is not None
+    if event == "task.completed" and has_solution and fields.get("status") in (None, "ready"):
         return Callback(task_id, Ready(fields["solution"]))
     if event == "task.failed":
         reading = read_envelope({**fields, "status": "failed"}, delivery.codes)
         return Callback(task_id, _about_a_task(reading))
-    return Callback(task_id, Pending(event[:80]))
+    return Callback(task_id, Pending(event[:80], has_solution))
 
 
 def _read_scrapeless(delivery: Delivery) -> Callback:
@@ -136,20 +141,21 @@ def _read_scrapeless(delivery: Delivery) -> Callback:
     fields = parse_object(delivery.body)
     task_id = delivery.task_id(fields.get("taskId", fields.get("task_id")))
     is_success = fields.get("success", fields.get("status"))
-    if is_success in (True, "success"):
-        if fields.get("solution") is not None:
-            return Callback(task_id, Ready(fields["solution"]))
-        for name in ("response", "task_result"):
-            if fields.get(name) is not None:
-                return Callback(task_id, Bare(canonical_json(fields[name])))
+    state = fields.get("state")
+    answer = next((name for name in ("solution", "response", "task_result") if fields.get(name) is not None), None)
+    if is_success in (True, "success") and state in (None, "completed") and answer is not None:
+        said = fields[answer]
+        return Callback(task_id, Ready(said) if answer == "solution" else Bare(canonical_json(said)))
     if is_success in (False, "failed"):
         said = fields.get("status")
         reason = said if isinstance(said, dict) else {}
         code, text = reason.get("code"), reason.get("message")
         error_code = str(code)[:80] if isinstance(code, int | str) and code else REASON_NOT_GIVEN
         return Callback(task_id, Failed(1, error_code, text if isinstance(text, str) else None))
-    if isinstance(fields.get("state"), str) and "success" not in fields:
-        return Callback(task_id, Pending(fields["state"][:80]))
+    words = (text for text in (state, is_success) if isinstance(text, str) and text not in ("completed", "success"))
+    word = next(words, None)
+    if answer is not None or word is not None or (state == "completed" and "success" not in fields):
+        return Callback(task_id, Pending((word or str(state or ""))[:80], answer is not None))
     raise UnreadableError("success: expected true with a response, or false")
 
 

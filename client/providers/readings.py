@@ -61,9 +61,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Not final: `state` is the provider's word for it, "" where it said nothing."""
+    """Not final: `state` is the provider's word for it, "" where it said nothing.
+
+    `has_solution`: a callback said so beside a solution, so that a poll is worth it now. The word may be a new one.
+    """
 
     state: str = ""
+    has_solution: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from client.providers.values import parse_object, read_task_id
 
 __all__ = ["ScrapelessDialect"]
 
+_UNFINISHED = ("idle", "pending", "processing", "queued", "running")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScrapelessDialect(DeclaredDialect):
@@ -81,7 +83,8 @@ class ScrapelessDialect(DeclaredDialect):
 
     def _read(self, fields: Mapping[str, Any], *, is_new: bool) -> Reading:
         state, solution = fields.get("state"), fields.get("solution")
-        if solution is not None and fields.get("success") is True:
+        # Of an answer no state is documented; one of these says that the solution is not the last.
+        if solution is not None and fields.get("success") is True and state not in _UNFINISHED:
             return Ready(solution)
         message = fields.get("message")
         text = message if isinstance(message, str) and message else None

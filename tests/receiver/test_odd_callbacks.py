@@ -92,3 +92,80 @@ async def test_two_ids_stay_refused(api: Api, provider: str) -> None:
     log = await api.log()
     assert (status, (await api.task(task["ref"]))["status"]) == (422, "processing")
     assert [entry.get("hint") for entry in log["results"]] == [True]
+
+
+_SOLUTION = b'"solution":{"text":"t"}'
+_BESIDE_A_SOLUTION = [
+    ("capsolver", b'{"errorId":0,"status":"processing",' + _SOLUTION + b',"taskId":"a1"}'),
+    ("capsolver", b'{"errorId":0,"status":"done",' + _SOLUTION + b',"taskId":"a1"}'),
+    ("anticaptcha", b'{"errorId":0,"state":"ready",' + _SOLUTION + b',"taskId":7}'),
+    ("capmonster", b'{"status":"Ready",' + _SOLUTION + b"}"),
+    ("nextcaptcha", b"{" + _SOLUTION + b',"taskId":7}'),
+    ("ucaptcha", b"captcha_id=a1&status=2&code=abc"),
+    ("ucaptcha", b"captcha_id=a1&state=1&code=abc"),
+    ("hardcaptcha", b'{"id":"h1","status":"SOLVED","result":{"token":"t"}}'),
+    ("hardcaptcha", b'{"id":"h1","state":"SUCCESS","result":{"token":"t"}}'),
+    ("capsolution", b'{"event":"task.solved","taskId":"task_x","status":"ready",' + _SOLUTION + b"}"),
+    ("capsolution", b'{"event":"task.completed","taskId":"task_x","status":"processing",' + _SOLUTION + b"}"),
+    ("scrapeless", b'{"taskId":"a1","state":"running","success":true,' + _SOLUTION + b"}"),
+    ("scrapeless", b'{"taskId":"a1","state":"finished","response":{"data":"dA=="}}'),
+    ("scrapeless", b'{"task_id":"a1","status":"done","task_result":{"answer":"t"}}'),
+]
+_STATE_ALONE = [
+    ("capsolver", b'{"errorId":0,"status":"renamed","taskId":"a1"}'),
+    ("ucaptcha", b"captcha_id=a1&status=2"),
+    ("hardcaptcha", b'{"id":"h1","status":"QUEUED","result":{"token":null}}'),
+    ("capsolution", b'{"event":"task.created","taskId":"task_x"}'),
+    ("scrapeless", b'{"taskId":"a1","state":"running","success":true}'),
+    ("scrapeless", b'{"task_id":"a1","status":"queued"}'),
+]
+
+
+async def deliver(api: Api, url: str, provider: str, fields: bytes) -> int:
+    """Deliver the fields as they are, by the provider's method; return the HTTP status."""
+    rule = DIALECTS[provider].callback
+    assert rule is not None
+    if "GET" in rule.methods:
+        return (await api.send("GET", f"{url}?{fields.decode()}", key=None)).status
+    return (await api.send("POST", url, key=None, data=fields)).status
+
+
+@pytest.mark.parametrize(("provider", "fields"), _BESIDE_A_SOLUTION)
+async def test_an_unknown_state_beside_a_solution_is_a_hint(api: Api, provider: str, fields: bytes) -> None:
+    """It is acknowledged and not taken for the outcome; the next poll is due now, once. Words get renamed.
+
+    (AndreiDrang/python3-capsolver#150)
+    """
+    task = await api.register(provider=provider)
+
+    statuses = [await deliver(api, task["callbackUrl"], provider, fields) for _ in range(2)]
+
+    log = await api.log()
+    timeline = (await api.send("GET", f"/v1/tasks/{task['ref']}/timeline")).json
+    assert (statuses, (await api.task(task["ref"]))["status"]) == ([200, 200], "processing")
+    assert [entry.get("hint") for entry in log["results"]] == [True]
+    assert [step["verdict"] for step in timeline["steps"] if step.get("verdict")] == ["notFinal"] * 2
+
+
+@pytest.mark.parametrize(("provider", "fields"), _STATE_ALONE)
+async def test_an_unknown_state_alone_is_no_hint(api: Api, provider: str, fields: bytes) -> None:
+    """Where nothing says that there is an answer, no poll is spent."""
+    task = await api.register(provider=provider)
+
+    status = await deliver(api, task["callbackUrl"], provider, fields)
+
+    log = await api.log()
+    assert (status, (await api.task(task["ref"]))["status"], log["results"]) == (200, "processing", [])
+
+
+async def test_an_unknown_state_behind_the_answer_is_late(api: Api) -> None:
+    """A poll brought the answer already: nothing is due any more."""
+    report = {"source": "poll", "answer": {"errorId": 0, "status": "ready", "solution": {"text": "t"}}}
+    called = await api.register()
+    await api.send("PUT", f"/v1/tasks/{called['ref']}/outcome", json={**report, "taskId": "a2"})
+
+    answer = await api.call_back(called["callbackUrl"], taskId="a2", status="done")
+
+    timeline = (await api.send("GET", f"/v1/tasks/{called['ref']}/timeline")).json
+    assert answer.status == 200
+    assert [step["verdict"] for step in timeline["steps"] if step.get("verdict")] == ["late"]

@@ -220,6 +220,27 @@ async def test_a_hint_brings_the_poll_to_now(tmp_path: Path, provider: Provider)
     assert (before, answer.status, task["source"]) == ([], 422, "poll")
 
 
+async def test_an_unknown_state_beside_a_solution_brings_one_poll(tmp_path: Path, provider: Provider) -> None:
+    """The solution is not taken on trust; the provider is asked once at once, however often such a callback comes.
+
+    (AndreiDrang/python3-capsolver#150)
+    """
+    slow = fast(first_after_callback_seconds=15.0, first_after_seconds=15.0, interval_seconds=15.0, window_seconds=60.0)
+    async with reconciling(tmp_path / "receiver.db", provider, slow) as api:
+        registered = await submitted(api, "a1")
+        before = list(provider.asked)
+        for _ in range(3):
+            answer = await api.call_back(registered["callbackUrl"], taskId="a1", status="done")
+            assert answer.status == 200
+        await eventually(lambda: provider.asked == ["a1"])
+        task = await api.task(registered["ref"])
+        called_back = await api.call_back(registered["callbackUrl"], taskId="a1")
+        task_then = await api.task(registered["ref"])
+
+    assert (before, task["status"], provider.asked) == ([], "processing", ["a1"])
+    assert (called_back.status, task_then["status"], task_then["source"]) == (200, "ready", "callback")
+
+
 async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) -> None:
     """When each task is due stands in the store; a key that is new takes on what waits already."""
     database = tmp_path / "receiver.db"

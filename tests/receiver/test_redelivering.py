@@ -127,6 +127,7 @@ VERDICTS: dict[str, tuple[list[Command[Any]], str, str]] = {
     "polled": ([BOUND, kept_for_task(1, body()), a_polled_answer(1, "answer", "t-1")], "ready", "late"),
     "another": ([TASK, kept_for_task(1, body()), a_delivery(1, "other")], "ready", "disagreed"),
     "working": ([TASK, kept_for_task(1, body(status="processing", solution=None))], "pending", "notFinal"),
+    "unknown state": ([TASK, kept_for_task(1, body(status="done"))], "pending", "notFinal"),
     "other id": ([BOUND, kept_for_task(1, body(taskId="t-2"))], "ready", "mismatched"),
     "joins another": (
         [TASK, URL, kept_for_task(1, body(taskId="t-9")), a_standing_delivery(7, "t-9")],
@@ -145,6 +146,11 @@ VERDICTS: dict[str, tuple[list[Command[Any]], str, str]] = {
         [URL, kept_for_standing(body(taskId="t-9", status="processing", solution=None))],
         "pending",
         "notFinal",
+    ),
+    "standing, unknown state": (
+        [URL, kept_for_standing(body(taskId="t-9", status="done"))],
+        "pending",
+        "unreadable",
     ),
     "no id": ([URL, kept_for_standing(body())], "ready", "unreadable"),
     "revoked": (
@@ -276,6 +282,22 @@ async def test_its_bytes_no_longer_count_as_unreadable(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         used = connection.execute("SELECT used_rows, used_bytes FROM quota WHERE name = 'unreadable'").fetchone()
     assert used == (1, ROW_BYTES)
+
+
+async def test_an_answer_of_unknown_state_and_task_stays_kept(tmp_path: Path) -> None:
+    """No task can be polled for it, so its bytes are kept once, and count once, however often it is read again."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(URL)
+        await store.write(kept_for_standing(body(taskId="t-9", status="done")))
+        for _ in range(2):
+            (became,) = await redelivered(store)
+        assert became.why == "its state is not known, and it has no task to poll"
+
+    with sqlite3.connect(path) as connection:
+        used = connection.execute("SELECT used_rows, used_bytes FROM quota WHERE name = 'unreadable'").fetchone()
+        kept = connection.execute("SELECT verdict, body IS NULL FROM stray_delivery").fetchall()
+    assert (used, kept) == ((1, ROW_BYTES), [("unreadable", 0)])
 
 
 async def test_slots_stay_where_they_are(tmp_path: Path) -> None:

@@ -85,8 +85,6 @@ def test_errors_about_a_request_are_no_news(code: str) -> None:
         b'"ready"',
         b"{}",
         b'{"taskId":"a1"}',
-        b'{"solution":{"text":"t"},"taskId":"a1"}',
-        b'{"errorId":0,"status":"processing","solution":{"text":"t"},"taskId":"a1"}',
         b'{"hello":"world"}',
         b"id=1&code=t",
         b"<html><body>502 Bad Gateway</body></html>",

@@ -212,6 +212,27 @@ ANSWERS: Sequence[Answer] = (
     *_answers("nextcaptcha", "getTaskResult", b'{"errorId":0,"status":"pending"}', Pending("pending"), "3.7"),
     *_answers("capsolver", "getTaskResult", b'{"errorId":0,"status":"new in 2027"}', Pending("new in 2027"), "12.10"),
     *_answers(
+        "capsolver anticaptcha twocaptcha ucaptcha nextcaptcha",
+        "getTaskResult",
+        b'{"errorId":0,"status":"done","solution":{"text":"t"}}',
+        Pending("done"),
+        "3.1, 12.10",
+    ),
+    *_answers(
+        "capsolver yescaptcha",
+        "createTask",
+        b'{"errorId":0,"taskId":"a1","status":"idle","solution":{"text":"t"}}',
+        Submitted("a1", Pending("idle")),
+        "3.1, 12.10",
+    ),
+    *_answers(
+        "scrapeless",
+        "getTaskResult",
+        b'{"state":"running","solution":{"token":"t"},"success":true,"taskId":"a1"}',
+        Pending("running"),
+        "3.7, 12.10",
+    ),
+    *_answers(
         "capmonster",
         "getTaskResult",
         b'{"errorId":1,"errorCode":"CAPTCHA_NOT_READY","errorDescription":""}',
