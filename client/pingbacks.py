@@ -93,6 +93,8 @@ def read_pingbacks(dialect: Dialect, answer: Any) -> Reading:
         return Ready("")
     said = dialect.read_task_result(answer)
     if isinstance(said, Ready):
+        if isinstance(answer["request"], int | float):
+            raise UnreadableError("request: expected addresses, got a number")
         hosts_of(said)
     return said
 

@@ -1,13 +1,16 @@
 """The older in.php / res.php API of 2captcha and its likes (PROVIDERS.md 3.6, 3.7): a provider of it is a `V1Dialect`.
 
 A task is what in.php takes: its `type` is sent as `method`, the other fields as they are. The answer is one text, and
-stands as `code` in the solution, as it does in a callback; an answer that is JSON stays what it is.
+stands as `code` in the solution, as it does in a callback; an answer that is JSON stays what it is. Points come as text
+(`coordinates:x=49,y=235;x=52,y=31`) or, with json=1, as a list (`[{"x":"49","y":"235"},…]`). APITest in
+astubbs/captcha-fun shows both. Here they are always that list, and a number is always its text.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -18,7 +21,7 @@ from client.providers.declared import DeclaredDialect
 from client.providers.dialect import Call
 from client.providers.json_family import read_amount
 from client.providers.readings import Pending, Reading, Ready, Submitted, TaskId
-from client.providers.values import parse_object, read_task_id
+from client.providers.values import parse_json, parse_object, read_task_id
 
 __all__ = ["V1Dialect"]
 
@@ -28,6 +31,10 @@ _FORM = (("Content-Type", "application/x-www-form-urlencoded"),)
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{2,63}(: ?[0-9]{1,6})?")
 _DONE = re.compile(r"OK_[A-Z_]{1,60}")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,12})?")
+_POINT = r"x=[0-9]{1,6},y=[0-9]{1,6}"
+_POINTS = re.compile(f"coordinates:({_POINT}(?:;{_POINT})*)")
+# JSON (openbullet/CaptchaSharp#8: a list where there was an object before), `click:1/2/3`, `canvas:…`.
+_IN_PARTS = re.compile(r"\s*([\[{]|[a-z_]{2,30}:)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +89,7 @@ class V1Dialect(DeclaredDialect):
         except UnicodeDecodeError:
             raise UnreadableError("neither JSON nor text") from None
         if said == "OK" or said.startswith("OK|"):
-            return {"status": 1, "request": said[3:]}
+            return {"status": 1, "request": _json_or_text(said[3:])}
         if _DONE.fullmatch(said):
             return {"status": 1, "request": said}
         if _NUMBER.fullmatch(said):
@@ -106,7 +113,7 @@ class V1Dialect(DeclaredDialect):
         if said.solution == "":
             # A bare OK is what a proxy says, too.
             raise UnreadableError("request: expected an answer")
-        return Ready({"code": said.solution} if isinstance(said.solution, str) else said.solution)
+        return Ready(_solution(said.solution))
 
     def read_balance(self, answer: Any) -> float | Reading:
         """The balance, or the error that came in its place."""
@@ -122,10 +129,10 @@ class V1Dialect(DeclaredDialect):
         return Pending("") if isinstance(said, Ready) else said
 
     def solution_of(self, code: str, task_type: str | None) -> Any | None:
-        """`{"code": …}`; None where the text may be the JSON that a poll brings as such."""
-        if task_type is not None and code.lstrip().startswith(("{", "[")):
+        """`{"code": …}`, or a list of points; None where a poll may bring the parts of the text as JSON."""
+        if task_type is not None and _IN_PARTS.match(code) and not _POINTS.fullmatch(code):
             return None
-        return {"code": code}
+        return _solution(code)
 
     def _read(self, answer: Any) -> Reading:
         """`Ready` with what stands in `request`, where `status` is 1."""
@@ -145,6 +152,30 @@ class V1Dialect(DeclaredDialect):
 def _res(client_key: str, action: str, **more: str) -> Call:
     query = {"key": client_key, "action": action, "json": "1", **more}
     return Call(name=f"res.php {action}", path="/res.php", method="GET", query=tuple(query.items()))
+
+
+def _solution(said: Any) -> Any:
+    """Return an answer in the one shape that it has here."""
+    if isinstance(said, str) and (points := _POINTS.fullmatch(said)):
+        pairs = (point[2:].split(",y=") for point in points[1].split(";"))
+        return [{"x": x, "y": y} for x, y in pairs]
+    if isinstance(said, list) and said and all(_is_point(part) for part in said):
+        return [{"x": str(part["x"]), "y": str(part["y"])} for part in said]
+    if isinstance(said, str) or (isinstance(said, int | float) and not isinstance(said, bool)):
+        return {"code": str(said)}
+    return said
+
+
+def _is_point(part: Any) -> bool:
+    return isinstance(part, dict) and part.keys() == {"x", "y"} and all(type(at) in (int, str) for at in part.values())
+
+
+def _json_or_text(said: str) -> Any:
+    """Return the JSON object or list in an answer of plain text: with json=1 it would stand there as such."""
+    if said.lstrip().startswith(("{", "[")):
+        with suppress(UnreadableError):
+            return parse_json(said.encode())
+    return said
 
 
 def _form(fields: Mapping[str, str]) -> bytes:

@@ -169,3 +169,26 @@ async def test_an_unknown_state_behind_the_answer_is_late(api: Api) -> None:
     timeline = (await api.send("GET", f"/v1/tasks/{called['ref']}/timeline")).json
     assert answer.status == 200
     assert [step["verdict"] for step in timeline["steps"] if step.get("verdict")] == ["late"]
+
+
+@pytest.mark.parametrize("provider", ["twocaptchav1", "rucaptchav1", "captchaai"])
+async def test_points_have_one_shape_by_each_way(api: Api, provider: str) -> None:
+    """A callback brings points as text, a poll as a list; behind it the callback is late, and does not disagree.
+
+    (APITest in astubbs/captcha-fun)
+    """
+    called, polled = [await api.register(provider=provider, type="base64") for _ in range(2)]
+    points = [{"x": "49", "y": "235"}, {"x": "52", "y": "31"}]
+    report = {"source": "poll", "taskId": "2", "answer": {"status": 1, "request": points}}
+    await api.send("PUT", f"/v1/tasks/{polled['ref']}/outcome", json=report)
+
+    statuses = [
+        await send_fields(task["callbackUrl"], provider, b"id=%d&code=coordinates:x=49,y=235;x=52,y=31" % number)
+        for number, task in ((1, called), (2, polled))
+    ]
+
+    timeline = (await api.send("GET", f"/v1/tasks/{polled['ref']}/timeline")).json
+    tasks = [await api.task(task["ref"]) for task in (called, polled)]
+    assert statuses == [200, 200]
+    assert [(task["source"], task["solution"]) for task in tasks] == [("callback", points), ("poll", points)]
+    assert [step["verdict"] for step in timeline["steps"] if step.get("verdict")] == ["late"]

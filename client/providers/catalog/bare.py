@@ -132,6 +132,7 @@ TWOCAPTCHAV1 = V1Dialect(
             "documented",
             "https://2captcha.com/2captcha-api",
         ),
+        Fact("points", "a list with json=1, else text", "observed", "astubbs/captcha-fun"),
         Fact("reports", "reportgood, reportbad", "documented", "https://2captcha.com/2captcha-api"),
         *_BOTH,
     ),

@@ -74,10 +74,12 @@ def check_delivery(dialect: Dialect, query: bytes, body: bytes, task_type: str |
         assert 1 <= said.reading.error_id < 2**31
     if isinstance(said.reading, Bare):
         code = said.reading.code
-        assert dialect.solution_of(code, None) == (
-            parse_json(code.encode()) if dialect.provider == "scrapeless" else {"code": code}
-        )
+        untyped = dialect.solution_of(code, None)
         solution = dialect.solution_of(code, task_type or "a type")
+        if code.startswith("coordinates:"):
+            assert untyped in ({"code": code}, solution)
+            return
+        assert untyped == (parse_json(code.encode()) if dialect.provider == "scrapeless" else {"code": code})
         assert solution is None or set(solution.values()) == {code}
 
 

@@ -284,6 +284,7 @@ ANSWERS: Sequence[Answer] = (
     *_answers(_V1, "getTaskResult", b'{"status":0,"request":"CAPCHA_NOT_READY"}', Pending("CAPCHA_NOT_READY"), "3.6"),
     *_answers(_V1, "getTaskResult", b"OK|44795sds", Ready({"code": "44795sds"}), "3.6"),
     *_answers(_V1, "getTaskResult", b'{"status":1,"request":"44795sds"}', Ready({"code": "44795sds"}), "3.6"),
+    *_answers(_V1, "getTaskResult", b'{"status":1,"request":"click:3/6/8"}', Ready({"code": "click:3/6/8"}), "3.6"),
     *_answers(_V1, "getTaskResult", b"ERROR_CAPTCHA_UNSOLVABLE", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"), "3.6, 6.2"),
     *_answers("capsolver", "getBalance", b'{"errorId":0,"balance":1071810,"packages":[]}', 1071810.0, "7"),
     *_answers(_V1, "getBalance", b"2.73688", 2.73688, "7"),
