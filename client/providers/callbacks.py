@@ -122,14 +122,14 @@ def _read_capsolution(delivery: Delivery) -> Callback:
         raise UnreadableError("event: expected the name of one")
     task_id = delivery.task_id(fields.get("taskId"))
     if task_id is None:
-        return Callback(None, Notice(event[:80]))
+        return Callback(None, Notice(event))
     has_solution = fields.get("solution") is not None
     if event == "task.completed" and has_solution and fields.get("status") in (None, "ready"):
         return Callback(task_id, Ready(fields["solution"]))
     if event == "task.failed":
         reading = read_envelope({**fields, "status": "failed"}, delivery.codes)
         return Callback(task_id, _about_a_task(reading))
-    return Callback(task_id, Pending(event[:80], has_solution))
+    return Callback(task_id, Pending(event, has_solution))
 
 
 def _read_scrapeless(delivery: Delivery) -> Callback:
@@ -150,12 +150,12 @@ def _read_scrapeless(delivery: Delivery) -> Callback:
         said = fields.get("status")
         reason = said if isinstance(said, dict) else {}
         code, text = reason.get("code"), reason.get("message")
-        error_code = str(code)[:80] if isinstance(code, int | str) and code else REASON_NOT_GIVEN
+        error_code = str(code) if isinstance(code, int | str) and code else REASON_NOT_GIVEN
         return Callback(task_id, Failed(1, error_code, text if isinstance(text, str) else None))
     words = (text for text in (state, is_success) if isinstance(text, str) and text not in ("completed", "success"))
     word = next(words, None)
     if answer is not None or word is not None or (state == "completed" and "success" not in fields):
-        return Callback(task_id, Pending((word or str(state or ""))[:80], answer is not None))
+        return Callback(task_id, Pending(word or str(state or ""), answer is not None))
     raise UnreadableError("success: expected true with a response, or false")
 
 

@@ -1,6 +1,7 @@
 """What a provider's message can mean: the values that every dialect gives, whatever the wire looked like.
 
-Pure: no I/O, no clock. A reading never holds a key, a token of ours or a URL.
+Pure: no I/O, no clock. A reading never holds a key, a token of ours or a URL. Texts of the provider are cut to a length
+that fits into rows, log lines and errors: states and codes to 100 characters, descriptions to 1,000.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ __all__ = [
     "Unknown",
 ]
 
+_LONGEST_WORD = 100
+_LONGEST_TEXT = 1000
+
 TaskId = int | str
 """A provider's id with the JSON type that the provider gave it; compared as text."""
 
@@ -43,6 +47,16 @@ class Reaction(Enum):
     """Final: a person must act."""
 
 
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _cut_error(said: Failed | Unknown | Refused) -> None:
+    object.__setattr__(said, "error_code", _cut(said.error_code, _LONGEST_WORD))
+    if said.error_description is not None:
+        object.__setattr__(said, "error_description", _cut(said.error_description, _LONGEST_TEXT))
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The task ended with `solution`: any JSON value but null, mostly an object."""
@@ -58,6 +72,9 @@ class Failed:
     error_code: str
     error_description: str | None = None
 
+    def __post_init__(self) -> None:
+        _cut_error(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -69,6 +86,9 @@ class Pending:
     state: str = ""
     has_solution: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", _cut(self.state, _LONGEST_WORD))
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -77,6 +97,9 @@ class Unknown:
     error_id: int
     error_code: str
     error_description: str | None = None
+
+    def __post_init__(self) -> None:
+        _cut_error(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +119,9 @@ class Refused:
     pause_seconds: float = 0.0
     is_ban: bool = False
 
+    def __post_init__(self) -> None:
+        _cut_error(self)
+
     @property
     def is_passing(self) -> bool:
         """Whether the same request may work later."""
@@ -114,6 +140,9 @@ class Notice:
     """An event of the account without a task in it."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _cut(self.name, _LONGEST_WORD))
 
 
 Reading = Ready | Failed | Pending | Unknown | Refused

@@ -93,7 +93,7 @@ class ScrapelessDialect(DeclaredDialect):
             return Refused(1, REASON_NOT_GIVEN, text) if is_new else Failed(1, REASON_NOT_GIVEN, text)
         if not fields.keys() & {"state", "success", "taskId"}:
             raise UnreadableError("expected state, success or taskId in the object")
-        return Pending(state[:80] if isinstance(state, str) else "")
+        return Pending(state if isinstance(state, str) else "")
 
 
 def _headers(client_key: str) -> tuple[tuple[str, str], ...]:
