@@ -53,14 +53,16 @@ class ReceiverUnavailableError(CallbackReceiverError):
 class ReceiverRefusedError(CallbackReceiverError):
     """The receiver answered with a problem: asking the same again gives the same.
 
-    `status` is the HTTP status, `slug` the last part of the problem's `type`.
+    `status` is the HTTP status, `slug` the last part of the problem's `type`. `ref` is the task that the problem names:
+    under `task-id-taken` the one that has the id already.
     """
 
-    def __init__(self, *, status: int, slug: str, detail: str) -> None:
+    def __init__(self, *, status: int, slug: str, detail: str, ref: str | None = None) -> None:
         super().__init__(f"the receiver answered {status} {slug}: {detail}")
         self.status = status
         self.slug = slug
         self.detail = detail
+        self.ref = ref
 
 
 class ResultsGapError(CallbackReceiverError):

@@ -90,7 +90,7 @@ class ReceiverLink:
                 raise
             except ReceiverRefusedError as error:
                 if error.slug != "unknown-task":
-                    _log.warning("report.refused", ref=ref, taskId=task_id, problem=error.slug)
+                    _log.warning("report.refused", ref=ref, taskId=task_id, problem=error.slug, otherRef=error.ref)
                     return None
             else:
                 if reported is not None:

@@ -294,7 +294,10 @@ class Ticket(_Read):
 
 
 class Problem(_Read):
-    """An error of the receiver (RFC 9457), readable as an error of the family too."""
+    """An error of the receiver (RFC 9457), readable as an error of the family too.
+
+    `ref` names the task that it is about: under `task-id-taken` the one that has the id.
+    """
 
     type: str = "about:blank"
     title: str = ""
@@ -302,6 +305,7 @@ class Problem(_Read):
     detail: str = ""
     error_id: int = 1
     error_code: str = ""
+    ref: str | None = None
 
     @property
     def slug(self) -> str:

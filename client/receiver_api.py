@@ -181,7 +181,7 @@ def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedErro
         return ReceiverUnavailableError(f"the receiver answered {answer.status} {problem.slug}: {detail}")
     if problem.slug == "cursor-gone" and isinstance(fields.get("resumesAt"), str):
         return _CursorGoneError(detail, Gap(str(fields.get("reason", "")), fields["resumesAt"]))
-    return ReceiverRefusedError(status=answer.status, slug=problem.slug, detail=detail)
+    return ReceiverRefusedError(status=answer.status, slug=problem.slug, detail=detail, ref=problem.ref)
 
 
 def _attached(task: Task, answer: _Answer) -> Attached:

@@ -83,7 +83,7 @@ class Record:
         try:
             task = await self._link.bind(self.ref, task_id)
         except ReceiverRefusedError as error:
-            self._timeline.warning("task.bind_refused", taskId=task_id, problem=error.slug)
+            self._timeline.warning("task.bind_refused", taskId=task_id, problem=error.slug, otherRef=error.ref)
             self._is_bind_refused = True
             if error.slug == "unknown-task":
                 self._subscriber.forget()

@@ -122,7 +122,9 @@ class Reports:
             async with asyncio.timeout(_CALL_SECONDS):
                 await report.deliver(self._api)
         except ReceiverRefusedError as error:
-            _log.warning("report.refused", ref=report.ref, taskId=report.task_id, problem=error.slug)
+            _log.warning(
+                "report.refused", ref=report.ref, taskId=report.task_id, problem=error.slug, otherRef=error.ref
+            )
         except TimeoutError:
             raise ReceiverUnavailableError(f"the receiver did not answer within {_CALL_SECONDS:g} s") from None
         else:

@@ -168,7 +168,7 @@ class Watch:
             return await self._progress.record.register()
         except ReceiverRefusedError as error:
             self._progress.fail(
-                partial(ReceiverRefusedError, status=error.status, slug=error.slug, detail=error.detail)
+                partial(ReceiverRefusedError, status=error.status, slug=error.slug, detail=error.detail, ref=error.ref)
             )
             return None
 

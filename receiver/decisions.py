@@ -106,7 +106,8 @@ def bind(ledger: Ledger, task: TaskRecord, task_id: TaskId, now: int) -> TaskRec
     that stands is disputed and a poll is due.
 
     Raises:
-        ReceiverError: `task-id-taken`, or `task-id-mismatch` where createTask had given another id before.
+        ReceiverError: `task-id-taken`, with the `ref` of the task that has the id, or `task-id-mismatch` where
+            createTask had given another id before.
     """
     id_text = task_id_text(task_id)
     if task.id_text == id_text:
@@ -118,7 +119,8 @@ def bind(ledger: Ledger, task: TaskRecord, task_id: TaskId, now: int) -> TaskRec
         raise ReceiverError("task-id-mismatch", f"taskId: the task is bound to another id than {id_text[:80]!r}")
     owner = ledger.task_by_id(TaskIdKey(task.provider, id_text))
     if owner is not None and owner.standing_id is None:
-        raise ReceiverError("task-id-taken", f"taskId: {id_text[:80]!r} belongs to another task")
+        text = f"taskId: {id_text[:80]!r} belongs to the task {owner.ref}"
+        raise ReceiverError("task-id-taken", text, extra={"ref": owner.ref})
     if task.id_text is not None:
         ledger.mark_mismatched(task, task.id_text)
         is_disputed = task.outcome is not None and task.outcome.source == "callback"

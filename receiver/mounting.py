@@ -231,4 +231,5 @@ def _as_client_errors() -> Iterator[None]:
         status = PROBLEMS[error.slug].status
         if status >= 500 or status in _LATER:
             raise ReceiverUnavailableError(f"the receiver answered {status} {error.slug}: {error.detail}") from error
-        raise ReceiverRefusedError(status=status, slug=error.slug, detail=error.detail) from error
+        ref = error.extra.get("ref")
+        raise ReceiverRefusedError(status=status, slug=error.slug, detail=error.detail, ref=ref) from error

@@ -96,7 +96,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=Registration,
         answers={200: ("The task that has this `taskId` already.", Task), 201: ("A new task.", Registered)},
         problems=(
-            *(*_KEYED, *_BODY, *_WRITES, "unreadable-answer", "unknown-task"),
+            *(*_KEYED, *_BODY, *_WRITES, *_IDS, "unreadable-answer", "unknown-task"),
             *("idempotency-in-flight", "idempotency-key-reused", "provider-refused", "provider-unreachable"),
         ),
     ),

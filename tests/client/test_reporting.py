@@ -94,6 +94,22 @@ async def test_refused_report_does_not_block_the_rest(tmp_path: Path) -> None:
     assert said == ["report.refused", "report.delivered"]
 
 
+async def test_an_id_that_is_taken_names_the_task_that_has_it(tmp_path: Path) -> None:
+    """In the error, in its text, and in the log line of a report that nobody waits for."""
+    async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
+        owner, other = await receiver.register(), await receiver.register()
+        await LateBinding(owner["ref"], "task-1").deliver(api)
+        reports = Reports(api, Timing())
+        reports.add(LateBinding(other["ref"], "task-1"))
+        with capture_logs() as lines:
+            await reports.close(5)
+        with pytest.raises(ReceiverRefusedError, match=owner["ref"]) as error:
+            await api.bind(other["ref"], "task-1")
+
+    assert (error.value.slug, error.value.ref) == ("task-id-taken", owner["ref"])
+    assert [line["otherRef"] for line in lines if line["event"] == "report.refused"] == [owner["ref"]]
+
+
 async def test_full_queue() -> None:
     """The queue is bounded: what does not fit is lost, counted and said."""
     async with _api(_DOWN) as api:

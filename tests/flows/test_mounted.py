@@ -166,8 +166,12 @@ async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:
 
     with pytest.raises(ReceiverRefusedError) as refused:
         await mounted.receiver.task("no-such-task")
+    other = await mounted.register()
+    with pytest.raises(ReceiverRefusedError) as taken:
+        await mounted.receiver.bind(other.ref, "abc")
 
     assert isinstance(attached, Attached)
+    assert (taken.value.slug, taken.value.ref) == ("task-id-taken", registered.ref)
     assert [reported.verdict, attached.task.status, refused.value.slug] == ["accepted", "ready", "unknown-task"]
 
 

@@ -49,13 +49,14 @@ async def test_create_task_cannot_name_two_ids(api: Api) -> None:
 
 
 async def test_an_id_that_is_taken_is_refused(api: Api) -> None:
-    """PATCH with the id of another task of this provider is 409 `task-id-taken`."""
+    """PATCH with the id of another task of this provider is 409 `task-id-taken`, which names that task."""
     first, second = await api.register(), await api.register()
     await api.send("PATCH", f"/v1/tasks/{first['ref']}", json={"taskId": "T"})
 
     answer = await api.send("PATCH", f"/v1/tasks/{second['ref']}", json={"taskId": "T"})
 
     assert (answer.status, answer.json["type"]) == (409, "urn:callback-receiver:problem:task-id-taken")
+    assert answer.json["ref"] == first["ref"]
 
 
 async def test_two_providers_may_use_one_id(api: Api) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
 from receiver import submissions
 from receiver.accounts import key_id_of
-from tests.client.support import fast
+from tests.client.support import fast, scripted_provider
 from tests.support import Answer, RunningReceiver, eventually, running_receiver
 
 KEY = "the client key of the operator"
@@ -240,3 +241,47 @@ async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:
     assert (early.status, early.json["type"].rpartition(":")[2]) == (409, "idempotency-in-flight")
     assert early.headers["Retry-After"] == "1"
     assert (made, task["status"]) == (1, "ready")
+
+
+async def test_long_texts_of_the_provider_are_cut(tmp_path: Path) -> None:
+    """A refusal with texts of 500 kB is told, stored and logged in a few kB, its code as far as it goes."""
+    refusal = {"errorId": 1, "errorCode": "E" * 500_000, "errorDescription": "D" * 500_000}
+    async with (
+        scripted_provider(createTask=refusal) as provider,
+        submitting(tmp_path / "receiver.db", url=provider.url) as (api, _),
+    ):
+        with capture_logs() as lines:
+            answer = await submit(api)
+        stored = await api.send("GET", f"/v1/tasks/{answer.json['ref']}")
+
+    assert (answer.status, answer.json["providerErrorCode"]) == (502, "E" * 99 + "…")
+    assert len(answer.body) < 5_000
+    assert len(stored.body) < 5_000
+    assert 0 < len(repr(lines)) < 10_000
+
+
+async def test_long_texts_of_a_callback_are_cut(tmp_path: Path) -> None:
+    """The failure is the outcome, in a few kB."""
+    failure = {"errorId": 1, "errorCode": "E" * 100_000, "errorDescription": "D" * 100_000, "status": "failed"}
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        task = await api.register()
+        answer = await api.send("POST", task["callbackUrl"], key=None, json={**failure, "solution": None})
+        stored = await api.send("GET", f"/v1/tasks/{task['ref']}")
+
+    assert (answer.status, stored.json["status"], stored.json["errorCode"]) == (200, "failed", "E" * 99 + "…")
+    assert len(stored.body) < 5_000
+
+
+async def test_an_id_that_is_taken_names_the_task_that_has_it(tmp_path: Path) -> None:
+    """The provider gives an id a second time: the caller learns where the answer to what was paid for will be."""
+    created = {"errorId": 0, "taskId": "task-1"}
+    async with (
+        scripted_provider(createTask=created) as provider,
+        submitting(tmp_path / "receiver.db", url=provider.url) as (api, _),
+    ):
+        first = await submit(api)
+        second = await submit(api)
+
+    assert (second.status, second.json["type"].rpartition(":")[2]) == (409, "task-id-taken")
+    assert second.json["ref"] == first.json["ref"]
+    assert first.json["ref"] in second.json["detail"]
