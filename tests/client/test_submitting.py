@@ -88,10 +88,12 @@ async def test_refused_at_submit() -> None:
             await tasks.submit(image_task())
 
 
-async def test_an_error_that_quotes_the_key_does_not_carry_it_on() -> None:
-    """It is logged, raised, and stored by a receiver: what it says is kept but for the key."""
+@pytest.mark.parametrize("first", ["C", "\\u0043", "\\\\u0043", "%43", "&#67;"], ids=repr)
+async def test_an_error_that_quotes_the_key_does_not_carry_it_on(first: str) -> None:
+    """It is logged, raised, and stored by a receiver: what it says is kept but for the key, however that is written."""
     key = "CAP-0123456789ABCDEF0123456789ABCDEF"
-    refusal = {"errorId": 1, "errorCode": "ERROR_IP_NOT_ALLOWED", "errorDescription": f"{key}: not from here"}
+    refusal = b'{"errorId":1,"errorCode":"ERROR_IP_NOT_ALLOWED","errorDescription":"%s: not from here"}'
+    refusal %= (first + key[1:]).encode()
     async with (
         scripted_provider(createTask=Reply(refusal, 400)) as provider,
         open_client(provider.url, client_key=key) as tasks,
@@ -100,7 +102,7 @@ async def test_an_error_that_quotes_the_key_does_not_carry_it_on() -> None:
             await tasks.submit(image_task())
 
     assert provider.calls["createTask"][0]["clientKey"] == key
-    assert key not in str(caught.value)
+    assert key[1:] not in str(caught.value)
     assert "the client key): not from here" in str(caught.value)
 
 

@@ -54,6 +54,17 @@ async def test_add(tmp_path: Path, answer: str) -> None:
     assert queries == [{"key": _KEY, "action": "add_pingback", "addr": "callbacks.example.com", "json": "1"}]
 
 
+@pytest.mark.parametrize("quoted", [_KEY, _KEY.replace("t", r"\u0074"), _KEY.replace("-", "%2D")])
+async def test_a_key_that_the_provider_quotes_is_not_printed(tmp_path: Path, quoted: str) -> None:
+    """However the provider writes it in its refusal."""
+    refusal = f'{{"status":0,"request":"ERROR_WRONG_USER_KEY","error_text":"{quoted} is unknown"}}'
+    async with _provider(refusal) as (url, _):
+        ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha", "--url", url)
+
+    assert ran.code == 1
+    assert "(the client key) is unknown" in ran.err
+
+
 @pytest.mark.parametrize("answer", ["OK|a.example.com|192.0.2.7", '{"status":1,"request":"a.example.com|192.0.2.7"}'])
 async def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     """Each host is a line; the address of the older API may come from the environment."""

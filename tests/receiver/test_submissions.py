@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
 from receiver import submissions
 from receiver.accounts import key_id_of
-from tests.client.support import fast, scripted_provider
+from tests.client.support import Reply, fast, scripted_provider
 from tests.support import Answer, RunningReceiver, eventually, running_receiver
 
 KEY = "the client key of the operator"
@@ -241,6 +242,26 @@ async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:
     assert (early.status, early.json["type"].rpartition(":")[2]) == (409, "idempotency-in-flight")
     assert early.headers["Retry-After"] == "1"
     assert (made, task["status"]) == (1, "ready")
+
+
+async def test_a_key_that_the_provider_quotes_is_not_told(tmp_path: Path) -> None:
+    """Neither to the caller nor in the log nor in the store, also where JSON or a URL writes it otherwise."""
+    key = "CAP-0123456789ABCDEF"
+    quoted = rf"\u0043{key[1:]} and %43{key[1:]}"
+    refusal = b'{"errorId":1,"errorCode":"ERROR_KEY_DOES_NOT_EXIST","errorDescription":"%s"}' % quoted.encode()
+    database = tmp_path / "receiver.db"
+    async with (
+        scripted_provider(createTask=Reply(refusal)) as provider,
+        submitting(database, key=key, url=provider.url) as (api, _),
+    ):
+        with capture_logs() as lines:
+            answer = await submit(api)
+
+    assert (answer.status, provider.calls["createTask"][0]["clientKey"]) == (502, key)
+    assert "(the client key) and (the client key)" in answer.json["detail"]
+    with sqlite3.connect(database) as connection:
+        told = [answer.body.decode(), repr(lines), *connection.iterdump()]
+    assert not [text for text in told if key[1:] in text]
 
 
 async def test_long_texts_of_the_provider_are_cut(tmp_path: Path) -> None:
