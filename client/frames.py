@@ -11,12 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from client.protocol import Sent, ShortText, Tags, Task, TaskIdField
+from client.protocol import PROBLEM_PREFIX, Sent, ShortText, Tags, Task, TaskIdField
 
 __all__ = [
     "MAX_FRAME_BYTES",
     "MAX_NAMED",
+    "MAX_NAME_BYTES",
+    "MAX_NAME_BYTES_EACH",
     "NAMES_AT_ONCE",
+    "NAME_BYTES",
+    "NO_ROOM",
     "SUBPROTOCOL",
     "Add",
     "Added",
@@ -44,8 +48,20 @@ SUBPROTOCOL = "callback-receiver.v1"
 MAX_NAMED = 50_000
 """So many tasks may be named in one subscription."""
 
+NAME_BYTES = 250
+"""A named task counts with so many bytes, and those of its text."""
+
+MAX_NAME_BYTES = 48 * 1024 * 1024
+"""So much all named tasks of a receiver may take: 175,000 refs."""
+
+MAX_NAME_BYTES_EACH = 32 * 1024 * 1024
+"""The same for each API key: 117,000 refs."""
+
 MAX_FRAME_BYTES = 1024 * 1024
 """A frame that enters the receiver has at most so many bytes: room for `NAMES_AT_ONCE` refs, and more."""
+
+NO_ROOM = ("too-many-names", "receiver-full")
+"""The problems of an `add` that may be repeated later: the names of others, or of other sockets, take all the room."""
 
 NAMES_AT_ONCE = 5000
 """So many tasks are named in one frame at most."""
@@ -142,6 +158,11 @@ class ProblemFrame(_Read):
     type: Literal["problem"] = "problem"
     id: FrameId | None = None
     problem: dict[str, Any]
+
+    @property
+    def slug(self) -> str:
+        """The last part of the problem's `type`."""
+        return str(self.problem.get("type", "")).removeprefix(PROBLEM_PREFIX)
 
 
 class ResultFrame(_Read):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -15,11 +16,14 @@ class Names:
     """The refs that are wanted, and those that were named on the connection of now.
 
     `changed` is set when the two differ. Where more are wanted than may be named, those that came last are named as
-    room for them comes.
+    room for them comes. A receiver may have less room than that: what it refused is wanted still, and no more is named
+    than it took, until `try_again`.
     """
 
     def __init__(self, *, most: int = MAX_NAMED) -> None:
-        self._most = most
+        self._most = self._most_ever = most
+        # Those that were added and not answered yet, in the order of the answers.
+        self._asked: deque[tuple[str, ...]] = deque()
         # Both in the order in which they came.
         self._wanted: dict[str, None] = {}
         self._new: dict[str, None] = {}
@@ -31,6 +35,11 @@ class Names:
     def unnamed(self) -> int:
         """How many are wanted and not named (yet)."""
         return len(self._new)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the receiver has room for less than may be named."""
+        return self._most < self._most_ever
 
     def want(self, ref: str) -> None:
         """The ref is to be named; again, if it was named before."""
@@ -49,6 +58,8 @@ class Names:
 
     def begin(self) -> tuple[str, ...]:
         """What to name first on a new connection; the rest are changes."""
+        self._most = self._most_ever
+        self._asked.clear()
         first = tuple(islice(self._wanted, min(self._most, NAMES_AT_ONCE)))
         self._named = set(first)
         self._dropped = {}
@@ -65,6 +76,26 @@ class Names:
         while self._new and (room := self._most - len(self._named)) > 0:
             yield Add(id="add", tasks=self._name(room))
 
+    def added(self) -> None:
+        """The receiver took the oldest `Add` that was not answered yet."""
+        if self._asked:
+            self._asked.popleft()
+
+    def refused(self) -> None:
+        """It had no room for that one."""
+        for ref in self._asked.popleft() if self._asked else ():
+            self._named.discard(ref)
+            self._dropped.pop(ref, None)
+            if ref in self._wanted:
+                self._new[ref] = None
+        self._most = len(self._named) - sum(map(len, self._asked))
+        self.changed.set()
+
+    def try_again(self) -> None:
+        """The receiver may have room by now."""
+        self._most = self._most_ever
+        self.changed.set()
+
     def _unname(self) -> tuple[str, ...]:
         refs = _take(self._dropped, NAMES_AT_ONCE)
         self._named.difference_update(refs)
@@ -73,6 +104,7 @@ class Names:
     def _name(self, room: int) -> tuple[str, ...]:
         refs = _take(self._new, min(room, NAMES_AT_ONCE))
         self._named.update(refs)
+        self._asked.append(refs)
         return refs
 
 

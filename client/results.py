@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from client.arguments import read_receiver
 from client.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
-from client.frames import GapFrame, Goodbye, NamedTask, ProblemFrame, ResultFrame, StreamFrame, Subscribe
+from client.frames import NO_ROOM, GapFrame, Goodbye, NamedTask, ProblemFrame, ResultFrame, StreamFrame, Subscribe
 from client.logs import Log
 from client.pages import Named, open_long_polls
 from client.protocol import Problem, Task
@@ -176,7 +176,7 @@ def _error_of(problem: dict[str, Any]) -> ReceiverRefusedError | ReceiverUnavail
         told = Problem.model_validate(problem)
     except ValidationError:
         told = Problem()
-    if told.slug == _NOT_OURS or told.status >= 500:
+    if told.slug == _NOT_OURS or told.status >= 500 or told.slug in NO_ROOM:
         return ReceiverUnavailableError(f"the receiver refused the subscription: {told.detail}")
     return ReceiverRefusedError(status=told.status, slug=told.slug, detail=told.detail)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from client.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.frames import (
+    NO_ROOM,
     Added,
     Deleted,
     GapFrame,
@@ -40,6 +41,8 @@ __all__ = ["Reader", "Subscriber"]
 _log = Log()
 
 _LOOKS_AT_ONCE = 32
+# Names for which the receiver had no room are sent again after so long.
+_FULL_SECONDS = 30.0
 # What is told last of these is how things stand: it is told to those that come later as well.
 _STATES = ("reader.connected", "reader.fell_back", "reader.broken", "receiver.lost")
 
@@ -154,11 +157,18 @@ class Reader:
     async def _keep_names(self, opened: OpenSubscription) -> None:
         """Names what is waited for from now on, and no more what is not; what gathers meanwhile goes in one frame."""
         while True:
-            await self._names.changed.wait()
+            await self._when_names_change()
             for frame in self._names.changes():
                 await opened.send(frame)
             if self._names.unnamed:
                 _log.warning("reader.full", waiting=len(self), unnamed=self._names.unnamed)
+
+    async def _when_names_change(self) -> None:
+        try:
+            async with asyncio.timeout(_FULL_SECONDS if self._names.is_refused else None):
+                await self._names.changed.wait()
+        except TimeoutError:
+            self._names.try_again()
 
     # By long polls
 
@@ -200,7 +210,10 @@ class Reader:
             case Deleted(cursor=cursor, ref=ref):
                 self._cursor = cursor
                 self._forget(ref)
-            case Heartbeat(cursor=cursor) | Subscribed(cursor=cursor) | Added(cursor=cursor) | Removed(cursor=cursor):
+            case Added(cursor=cursor):
+                self._cursor = cursor
+                self._names.added()
+            case Heartbeat(cursor=cursor) | Subscribed(cursor=cursor) | Removed(cursor=cursor):
                 self._cursor = cursor
             case GapFrame(reason=reason, resumes_at=cursor):
                 # What is named is told all the same; what a poll reads is looked at.
@@ -208,6 +221,9 @@ class Reader:
                 self._tell("log.gap_found", reason=reason)
             case Goodbye():
                 raise ReceiverUnavailableError("the receiver is shutting down")
+            case ProblemFrame(id="add", slug=slug) if slug in NO_ROOM:
+                # The others are told all the same; these are polled as if there were no receiver, until there is room.
+                self._names.refused()
             case ProblemFrame(problem=problem):
                 # Perhaps it was the cursor, and what is named needs none.
                 self._cursor = None

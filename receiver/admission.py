@@ -1,10 +1,11 @@
-"""How many may wait at once, in all and for each API key: one key must not take the room of all others."""
+"""How much may be held at once, in all and for each API key: one key must not take the room of all others."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 
+from client.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
 from receiver.errors import ReceiverError
 
 __all__ = ["Admission", "Limits", "Place"]
@@ -14,19 +15,25 @@ _RETRY_SECONDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Requests and calls that may wait, and open streams, at once: in all, and for each API key."""
+    """Requests and calls that may wait, open streams, and bytes for the tasks that these name, at once.
+
+    Each in all, and for each API key.
+    """
 
     waiters: int = 20_000
     waiters_per_key: int = 10_000
     streams: int = 20_000
     streams_per_key: int = 10_000
+    name_bytes: int = MAX_NAME_BYTES
+    name_bytes_per_key: int = MAX_NAME_BYTES_EACH
 
 
 class Admission:
-    """Room for so many of one kind. `slug` is the problem of a key that has all it may."""
+    """Room for so many of one kind, called `unit`. `slug` is the problem of a key that has all it may."""
 
-    def __init__(self, slug: str, *, most: int, most_each: int) -> None:
+    def __init__(self, slug: str, *, most: int, most_each: int, unit: str = "places") -> None:
         self._slug = slug
+        self._unit = unit
         self._most = most
         self._most_each = most_each
         self._by_owner: Counter[str] = Counter()
@@ -41,20 +48,28 @@ class Admission:
         Raises:
             ReceiverError: `slug` where the owner has all it may, `receiver-full` where all together have.
         """
-        if self._count >= self._most:
-            detail = f"all {self._most} places are taken"
-            raise ReceiverError("receiver-full", detail, retry_after_seconds=_RETRY_SECONDS)
-        if self._by_owner[owner] >= self._most_each:
-            detail = f"the key {owner} has all {self._most_each} places that it may have"
-            raise ReceiverError(self._slug, detail, retry_after_seconds=_RETRY_SECONDS)
-        self._count += 1
-        self._by_owner[owner] += 1
+        self.take(owner, 1)
         return Place(self, owner)
 
-    def give_back(self, owner: str) -> None:
-        """One of `owner`'s has ended."""
-        self._count -= 1
-        self._by_owner[owner] -= 1
+    def take(self, owner: str, amount: int) -> None:
+        """Take room for `amount` more of `owner`'s, until `give_back`.
+
+        Raises:
+            ReceiverError: as `admitted`; nothing is taken.
+        """
+        if self._count + amount > self._most:
+            detail = f"all {self._most} {self._unit} are taken"
+            raise ReceiverError("receiver-full", detail, retry_after_seconds=_RETRY_SECONDS)
+        if self._by_owner.get(owner, 0) + amount > self._most_each:
+            detail = f"the key {owner} has all {self._most_each} {self._unit} that it may have"
+            raise ReceiverError(self._slug, detail, retry_after_seconds=_RETRY_SECONDS)
+        self._count += amount
+        self._by_owner[owner] += amount
+
+    def give_back(self, owner: str, amount: int = 1) -> None:
+        """So many of `owner`'s have ended."""
+        self._count -= amount
+        self._by_owner[owner] -= amount
         if not self._by_owner[owner]:
             del self._by_owner[owner]
 

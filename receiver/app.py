@@ -102,7 +102,7 @@ def create_app(
                 store,
                 hub,
                 dialects,
-                _rules(settings, signing_keys[0]),
+                _rules(settings, signing_keys[0], streams.rules),
                 now=microseconds_now,
                 new_ref=new_ref,
                 accounts=accounts,
@@ -198,7 +198,7 @@ def _nudge(reconcilers: Iterable[Reconciler]) -> None:
         each.nudge()
 
 
-def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
+def _rules(settings: Settings, signing_key: bytes, streams: StreamRules) -> InboxRules:
     return InboxRules(
         public_url=settings.public_url,
         signing_key=signing_key,
@@ -216,6 +216,8 @@ def _rules(settings: Settings, signing_key: bytes) -> InboxRules:
             waiters_per_key=settings.max_waiters_per_key,
             streams=settings.max_streams,
             streams_per_key=settings.max_streams_per_key,
+            name_bytes=streams.name_bytes,
+            name_bytes_per_key=streams.name_bytes_per_key,
         ),
     )
 

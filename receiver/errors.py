@@ -48,6 +48,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "unreadable-answer": Problem(422, "The answer is not one of this provider's"),
         "idempotency-key-reused": Problem(422, "The Idempotency-Key was used with another body"),
         "too-many-waiters": Problem(429, "The API key has too many requests waiting"),
+        "too-many-names": Problem(429, "The API key names too many tasks"),
         "too-many-tickets": Problem(429, "Too many tickets are good at once"),
         "too-much-unsent": Problem(429, "The API key leaves too much unread"),
         "too-many-streams": Problem(429, "The API key has too many streams open"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
+from receiver.admission import Admission, Limits
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.records import Entry, Gap, Growth, ResultFilter, TaskName
 from receiver.storage.protocol import Store
@@ -24,9 +25,9 @@ _MOST_PAGES = 5
 class Feed:
     """Readers of one store's log. `open` it before anything is asked, and give it every growth of the log."""
 
-    def __init__(self, store: Store, tail: Tail | None = None) -> None:
+    def __init__(self, store: Store, tail: Tail | None = None, limits: Limits | None = None) -> None:
         self.store = store
-        self._index = _Index()
+        self._index = _Index(limits or Limits())
         self.tail = tail or Tail()
 
     def __len__(self) -> int:
@@ -55,28 +56,35 @@ class Feed:
             if key.id_text is not None and key.ref not in told:
                 self._index.name_came((key.provider, key.id_text))
 
-    async def subscribe(self, only: ResultFilter, cursor: str | None, listener: Listener) -> Subscription:
+    async def subscribe(
+        self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str
+    ) -> Subscription:
         """One that reads what `only` lets through, behind `cursor`; None: from now, "start": from the oldest kept.
 
         Named tasks that have ended already come first, whatever the cursor. Where the cursor is gone, a gap comes
-        first, and it goes on from there. To be closed.
+        first, and it goes on from there. To be closed. `owner` answers for the room that names take.
 
         Raises:
-            ReceiverError: `wrong-field` where this is no cursor, or too many tasks are named.
+            ReceiverError: `wrong-field` where this is no cursor, or too many tasks are named; `too-many-names` or
+                `receiver-full` where there is no room for them.
         """
         position, gap = await self._begin(cursor)
         wanted = Wanted(only)
         if position is None or not wanted.is_stream:
             # Where only tasks are named, they themselves tell what came before.
             position = self.tail.end
-        subscription = self._follow(wanted, position, listener, looks=True)
+        subscription = self._follow(wanted, position, listener, looks=True, owner=owner)
         if gap is not None:
             subscription.gap(gap)
         return subscription
 
-    def follow(self, only: ResultFilter, position: int, listener: Listener) -> Subscription:
-        """One that reads what comes behind a position that the store gave; named tasks are not looked at."""
-        return self._follow(Wanted(only), position, listener, looks=False)
+    def follow(self, only: ResultFilter, position: int, listener: Listener, *, owner: str) -> Subscription:
+        """One that reads what comes behind a position that the store gave; named tasks are not looked at.
+
+        Raises:
+            ReceiverError: `too-many-names` or `receiver-full`: there is no room for the names.
+        """
+        return self._follow(Wanted(only), position, listener, looks=False, owner=owner)
 
     def close(self) -> None:
         """Calls every listener, so that each can end."""
@@ -92,8 +100,9 @@ class Feed:
         except CursorGoneError as error:
             return await self.store.position(error.resumes_at), Gap(error.reason, error.resumes_at)
 
-    def _follow(self, wanted: Wanted, position: int, listener: Listener, *, looks: bool) -> Subscription:
-        subscription = Subscription((self.store, self.tail, self._index), wanted, position, listener, looks=looks)
+    def _follow(self, wanted: Wanted, position: int, listener: Listener, *, looks: bool, owner: str) -> Subscription:
+        sources = (self.store, self.tail, self._index)
+        subscription = Subscription(sources, wanted, position, listener, looks=looks, owner=owner)
         self._index.add(subscription)
         return subscription
 
@@ -116,11 +125,17 @@ class Feed:
 class _Index:
     """Who is to be told of an entry."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._all: set[Subscription] = set()
         self._streams: dict[str | None, set[Subscription]] = {}
         # Mostly each task is named by one: that one stands there alone, because a set takes 216 bytes more.
         self._by_name: dict[TaskName, Subscription | set[Subscription]] = {}
+        self._room = Admission(
+            "too-many-names",
+            most=limits.name_bytes,
+            most_each=limits.name_bytes_per_key,
+            unit="bytes for named tasks",
+        )
 
     def __len__(self) -> int:
         return len(self._all)
@@ -139,6 +154,14 @@ class _Index:
                 del self._streams[provider]
         for name in subscription.wanted:
             self.remove_name(name, subscription)
+
+    def take_room(self, owner: str, size: int) -> None:
+        if size:
+            self._room.take(owner, size)
+
+    def give_room(self, owner: str, size: int) -> None:
+        if size:
+            self._room.give_back(owner, size)
 
     def add_name(self, name: TaskName, subscription: Subscription) -> None:
         others = self._by_name.get(name)

@@ -80,8 +80,8 @@ class Inbox:
         self.hinted: Callable[[], None] = _nothing
         self.learning: Learning | None = None
         self._hub = hub
-        self._feed = Feed(store)
         limits = rules.limits
+        self._feed = Feed(store, limits=limits)
         self._waits = Admission("too-many-waiters", most=limits.waiters, most_each=limits.waiters_per_key)
         self._streams = Admission("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
         self._dialects = dialects
@@ -332,18 +332,23 @@ class Inbox:
 
         Raises:
             CursorGoneError: the cursor is of no use (any more).
-            ReceiverError: `too-many-waiters`, `receiver-full`.
+            ReceiverError: `too-many-waiters`, `too-many-names`, `receiver-full`.
         """
         deadline = _loop_time() + seconds
         page = await self._look(after, only, limit)
         if page.entries or page.more or seconds <= 0:
             return page
         with self._waits.admitted(owner):
-            return await self._next_page(page, only, limit, deadline)
+            waiter = Waiter()
+            subscription = self._feed.follow(only, page.position, waiter.wake, owner=owner)
+            subscription.most = limit
+            return await self._next_page(page, subscription, waiter, deadline)
 
-    async def subscribe(self, only: ResultFilter, cursor: str | None, listener: Listener) -> Subscription:
+    async def subscribe(
+        self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str = IN_PROCESS
+    ) -> Subscription:
         """A reader of the log as it grows, to be closed; see `Feed.subscribe`."""
-        return await self._feed.subscribe(only, cursor, listener)
+        return await self._feed.subscribe(only, cursor, listener, owner=owner)
 
     def stream_admitted(self, owner: str) -> Place:
         """Room for one more stream of `owner`'s inside the block; raises `too-many-streams` or `receiver-full`."""
@@ -406,11 +411,8 @@ class Inbox:
             if ref not in on_page and task.position is not None
         ]
 
-    async def _next_page(self, page: Page, only: ResultFilter, limit: int, deadline: float) -> Page:
-        """What comes behind an empty page, until `deadline`."""
-        waiter = Waiter()
-        subscription = self._feed.follow(only, page.position, waiter.wake)
-        subscription.most = limit
+    async def _next_page(self, page: Page, subscription: Subscription, waiter: Waiter, deadline: float) -> Page:
+        """What comes behind an empty page, until `deadline`; the subscription is closed then."""
         try:
             while True:
                 waiter.clear()

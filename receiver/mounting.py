@@ -13,12 +13,14 @@ from aiohttp import web
 from client.connection import Attached, Gap
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.frames import (
+    NO_ROOM,
     Add,
     Added,
     Deleted,
     GapFrame,
     Heartbeat,
     Hint,
+    ProblemFrame,
     Remove,
     Removed,
     ResultFrame,
@@ -40,7 +42,7 @@ from receiver.settings import Settings
 from receiver.subscriptions import Subscription
 from receiver.web.callbacks import LENIENT_PATH, callback
 from receiver.web.context import CONTEXT
-from receiver.web.problems import request_middleware
+from receiver.web.problems import problem_fields, request_middleware
 from receiver.web.views import registered_view, task_view
 
 __all__ = ["MountedReceiver", "mount"]
@@ -180,8 +182,7 @@ class InProcessSubscription:
                     self._subscription = await self._inbox.subscribe(wanted, frame.cursor, self._waiter.wake)
                     self._frames.append(Subscribed(id=frame.id, cursor=self._subscription.cursor))
                 case Add():
-                    self._open.add(*names_of(frame.tasks))
-                    self._frames.append(Added(id=frame.id, cursor=self._open.cursor))
+                    self._frames.append(self._add(frame))
                 case Remove():
                     self._open.remove(*names_of(frame.tasks))
                     self._frames.append(Removed(id=frame.id, cursor=self._open.cursor))
@@ -204,6 +205,17 @@ class InProcessSubscription:
         """Ends it; nothing of it is left."""
         if self._subscription is not None:
             self._subscription.close()
+
+    def _add(self, frame: Add) -> Added | ProblemFrame:
+        names = names_of(frame.tasks)
+        try:
+            self._open.add(*names)
+        except ReceiverError as error:
+            if error.slug not in NO_ROOM:
+                raise
+            # As over a websocket: what was named before stays named.
+            return ProblemFrame(id=frame.id, problem=problem_fields(error))
+        return Added(id=frame.id, cursor=self._open.cursor)
 
     @property
     def _open(self) -> Subscription:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Protocol
 
-from client.frames import MAX_NAMED
+from client.frames import MAX_NAMED, NAME_BYTES
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.records import Entry, Gap, ResultFilter, TaskName, TaskRecord
 from receiver.storage.protocol import Store
@@ -26,7 +26,13 @@ _PAGE_BYTES = 64 * 1024
 
 
 class Names(Protocol):
-    """Keeps who named which task."""
+    """Keeps who named which task, in a room that has its bounds."""
+
+    def take_room(self, owner: str, size: int) -> None:
+        """Take room for names of this size; raises `too-many-names` or `receiver-full`."""
+
+    def give_room(self, owner: str, size: int) -> None:
+        """Give some of it back."""
 
     def add_name(self, name: TaskName, subscription: Subscription) -> None:
         """From now on the subscription is told of the task."""
@@ -110,7 +116,9 @@ class Subscription:
         "_has_news",
         "_is_behind",
         "_names",
+        "_owner",
         "_position",
+        "_size",
         "_store",
         "_tail",
         "_unread",
@@ -120,9 +128,17 @@ class Subscription:
     )
 
     def __init__(
-        self, sources: tuple[Store, Tail, Names], wanted: Wanted, position: int, listener: Listener, *, looks: bool
+        self,
+        sources: tuple[Store, Tail, Names],
+        wanted: Wanted,
+        position: int,
+        listener: Listener,
+        *,
+        looks: bool,
+        owner: str,
     ) -> None:
         self._store, self._tail, self._names = sources
+        self._owner = owner
         self.wanted = wanted
         self.listener = listener
         self.most = _PAGE
@@ -134,6 +150,8 @@ class Subscription:
         # Names whose tasks are to be looked at, and how far the stream was when they came.
         self._unread: dict[TaskName, int] = dict.fromkeys(wanted, position) if looks else {}
         _check_number(len(wanted))
+        self._size = sum(map(_size_of, wanted))
+        self._names.take_room(owner, self._size)
         for name in wanted:
             self._names.add_name(name, self)
 
@@ -171,27 +189,34 @@ class Subscription:
             if told:
                 return told
 
-    def check_room(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
-        """Refuse what `add` would refuse; for names that are added a part at a time.
+    def take_room(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
+        """Take room for those that are not named yet, which are to be added then, perhaps a part at a time.
 
         Raises:
-            ReceiverError: `wrong-field`: too many would be named.
+            ReceiverError: `wrong-field`, `too-many-names`, `receiver-full`: too many would be named; no room is taken.
         """
-        new = len(set(refs) - self.wanted.refs) + len(set(task_ids) - self.wanted.task_ids)
-        _check_number(len(self.wanted) + new)
+        new: list[TaskName] = [*(set(refs) - self.wanted.refs), *(set(task_ids) - self.wanted.task_ids)]
+        _check_number(len(self.wanted) + len(new))
+        size = sum(map(_size_of, new))
+        self._names.take_room(self._owner, size)
+        self._size += size
 
     def add(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
-        """Names tasks by ref, or by provider and id as text; those that have ended come at once.
+        """Name tasks by ref, or by provider and id as text; those that have ended come at once.
 
         Raises:
-            ReceiverError: `wrong-field`: too many would be named; none of these is.
+            ReceiverError: as `take_room`; none of these is named.
         """
+        self.take_room(refs, task_ids)
+        self.name(refs, task_ids)
+
+    def name(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
+        """Name tasks for which room was taken."""
         names = dict.fromkeys(chain[TaskName](refs, task_ids))
-        new = [name for name in names if name not in self.wanted]
-        _check_number(len(self.wanted) + len(new))
-        for name in new:
-            self.wanted.add(name)
-            self._names.add_name(name, self)
+        for name in names:
+            if name not in self.wanted:
+                self.wanted.add(name)
+                self._names.add_name(name, self)
         # A task that was named before is looked at again, too: who asks anew wants to be told.
         self._unread.update(dict.fromkeys(names, self._place))
         if names:
@@ -199,14 +224,23 @@ class Subscription:
 
     def remove(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
         """Names tasks no more."""
+        size = 0
         for name in chain[TaskName](refs, task_ids):
-            self.wanted.discard(name)
-            self._names.remove_name(name, self)
-            self._unread.pop(name, None)
+            if name in self.wanted:
+                self.wanted.discard(name)
+                self._names.remove_name(name, self)
+                self._unread.pop(name, None)
+                size += _size_of(name)
+        self._give_room(size)
 
     def close(self) -> None:
         """Ends it; whatever was named is forgotten."""
         self._names.remove(self)
+        self._give_room(self._size)
+
+    def _give_room(self, size: int) -> None:
+        self._size -= size
+        self._names.give_room(self._owner, size)
 
     # What the feed tells
 
@@ -309,3 +343,10 @@ class Subscription:
 def _check_number(named: int) -> None:
     if named > MAX_NAMED:
         raise ReceiverError("wrong-field", f"tasks: at most {MAX_NAMED} can be named")
+
+
+def _size_of(name: TaskName) -> int:
+    """Return about how many bytes a name takes here: with its places in three tables, and its text."""
+    # What is not ASCII takes up to four bytes for each character, of the others, too.
+    text = name if isinstance(name, str) else "".join(name)
+    return NAME_BYTES + len(text) * (1 if text.isascii() else 4)

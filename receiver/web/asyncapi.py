@@ -13,7 +13,10 @@ from pydantic_core import to_json
 
 from client.frames import (
     MAX_FRAME_BYTES,
+    MAX_NAME_BYTES,
+    MAX_NAME_BYTES_EACH,
     MAX_NAMED,
+    NAME_BYTES,
     NAMES_AT_ONCE,
     SUBPROTOCOL,
     Add,
@@ -63,10 +66,15 @@ peer that answers no ping within {_RULES.ping_seconds / 2:g} seconds, or takes n
 {_RULES.send_seconds:g} seconds (a setting), is cut off.
 
 **Limits.** {NAMES_AT_ONCE} tasks named in one frame, {MAX_NAMED} in one subscription; {MAX_FRAME_BYTES} bytes for a
-frame that is sent to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`. A socket that sends more
-frames, names or bytes than the receiver has time for is read later: nothing is refused or lost, and TCP holds the
-sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second, and fewer while many
-sockets send.
+frame that is sent to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`.
+
+Each named task counts with {NAME_BYTES} bytes and those of its text, four for a character outside ASCII.
+{MAX_NAME_BYTES_EACH} bytes of each key are taken, and {MAX_NAME_BYTES} in all. An `add` over that names nothing and is
+answered by `problem` `too-many-names` or `receiver-full`: send it again later.
+
+A socket that sends more frames, names or bytes than the receiver has time for is read later: nothing is refused or
+lost, and TCP holds the sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second,
+and fewer while many sockets send.
 
 **Refusals.** Before the upgrade by HTTP: 401 without a known key or ticket, 403 where the key lacks the scope `read`
 (`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). What cannot be read

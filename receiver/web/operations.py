@@ -55,6 +55,7 @@ _KEYED = (
 _BODY = ("not-json", "bad-request", "body-too-large", "too-slow")
 _WRITES = ("shutting-down",)
 _WAITS = ("too-many-waiters",)
+_NAMES = ("too-many-names",)
 _IDS = ("task-id-taken", "task-id-mismatch")
 
 _PROVIDER_OF_ID = {"provider": "Whose `taskId` it is, where several providers have one."}
@@ -175,7 +176,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={"after": _AFTER, "limit": "1 to 1000; 100 if not given.", "wait": _WAIT, **_FILTER},
         headers=_PREFER,
         answers={200: ("A page; `cursor` is how far it has looked.", ResultsPage)},
-        problems=(*_KEYED, *_WAITS, "cursor-gone"),
+        problems=(*_KEYED, *_WAITS, *_NAMES, "cursor-gone"),
     ),
     Operation(
         method="GET",
@@ -186,7 +187,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={"after": _AFTER, "lastEventId": _LAST_EVENT_ID, **_FILTER, "ticket": "Instead of a key."},
         headers={"Last-Event-ID": "A cursor; it wins over `lastEventId` and `after`."},
         answers={200: ("Events until either side ends it.", "text/event-stream")},
-        problems=(*_KEYED, "too-many-streams"),
+        problems=(*_KEYED, *_NAMES, "too-many-streams"),
     ),
     Operation(
         method="GET",

@@ -9,6 +9,8 @@ there are.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import cast
 
 __all__ = ["FRAME_SECONDS", "NAMES_AT_A_TIME", "NAME_SECONDS", "Budget", "Pacer", "budget_of_all"]
@@ -57,7 +59,7 @@ class Pacer(asyncio.Protocol):
     its buffer behind the queue without a limit.
     """
 
-    __slots__ = ("_budgets", "_loop", "_protocol", "_resuming", "_transport")
+    __slots__ = ("_budgets", "_is_held", "_is_paused", "_loop", "_protocol", "_resuming", "_transport")
 
     def __init__(self, transport: asyncio.Transport, of_all: Budget) -> None:
         self._loop = asyncio.get_running_loop()
@@ -65,11 +67,23 @@ class Pacer(asyncio.Protocol):
         self._transport = transport
         self._protocol = cast(asyncio.Protocol, transport.get_protocol())
         self._resuming: asyncio.TimerHandle | None = None
+        self._is_paused = self._is_held = False
         transport.set_protocol(self)
 
     async def turn(self, seconds: float) -> None:
         """Spend, and wait until it is paid; at least one turn of the loop, so that others have theirs."""
         await asyncio.sleep(self._spend(seconds))
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Read nothing inside the block, so that a large frame doesn't gather behind one that is being carried out."""
+        self._is_held = True
+        self._pause()
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self._go_on()
 
     def _spend(self, seconds: float) -> float:
         now = self._loop.time()
@@ -82,7 +96,7 @@ class Pacer(asyncio.Protocol):
         self._protocol.data_received(data)
         seconds = self._spend(len(data) * BYTE_SECONDS)
         if seconds and self._resuming is None and self._transport.is_reading():
-            self._transport.pause_reading()
+            self._pause()
             self._resuming = self._loop.call_later(seconds, self._resume)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,7 +117,16 @@ class Pacer(asyncio.Protocol):
         """Pass it on."""
         self._protocol.resume_writing()
 
+    def _pause(self) -> None:
+        if self._transport.is_reading():
+            self._transport.pause_reading()
+            self._is_paused = True
+
     def _resume(self) -> None:
         self._resuming = None
-        if not self._transport.is_closing():
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._is_paused and not self._is_held and self._resuming is None and not self._transport.is_closing():
+            self._is_paused = False
             self._transport.resume_reading()

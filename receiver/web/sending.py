@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
+from client.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
 from receiver.errors import StoreFailedError
 from receiver.hub import Waiter
 from receiver.records import Entry, Gap
@@ -36,6 +37,7 @@ CLOSE_SECONDS = 1.0
 """A peer has so long to take what was still to be sent when its stream ended."""
 
 _SLICES = 50
+_LARGE_FRAMES = 4
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 # Between the transport's buffer and the frame that is being written, one that stops reading holds about twice this.
 _BUFFER_BYTES = 16 * 1024
@@ -47,7 +49,7 @@ _log = structlog.get_logger()
 class StreamRules:
     """Seconds: how long a peer may take nothing, between heartbeats, between pings, until a subscription must come.
 
-    And how long at most all of them are told goodbye at shutdown.
+    And how long at most all of them are told goodbye at shutdown, and how many bytes the tasks may take that they name.
     """
 
     send_seconds: float
@@ -55,6 +57,8 @@ class StreamRules:
     ping_seconds: float = 30.0
     subscribe_seconds: float = 10.0
     goodbye_seconds: float = 5.0
+    name_bytes: int = MAX_NAME_BYTES
+    name_bytes_per_key: int = MAX_NAME_BYTES_EACH
 
 
 class PeerGoneError(Exception):
@@ -77,7 +81,8 @@ class Stream(Protocol):
 class Streams:
     """All open streams of an application. Run `beat` beside them; `owner` runs what they send.
 
-    From `budget` is spent what their requests cost.
+    From `budget` is spent what their requests cost; `large_frames` lets a few be carried out at once, because one of
+    a megabyte takes six while it is.
     """
 
     owner: asyncio.TaskGroup
@@ -88,6 +93,7 @@ class Streams:
         self._end = Waiter()
         self.rules = rules
         self.budget = budget_of_all()
+        self.large_frames = asyncio.Semaphore(_LARGE_FRAMES)
 
     def __len__(self) -> int:
         return len(self._streams)

@@ -49,7 +49,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     cursor = _last_event_id(request) or read_text(request, "after")
     with context.inbox.stream_admitted(request[KEY_NAME]):
         reader = _Reader(request, context)
-        subscription = await context.inbox.subscribe(only, cursor, reader.wake)
+        subscription = await context.inbox.subscribe(only, cursor, reader.wake, owner=request[KEY_NAME])
         try:
             return await reader.serve(subscription)
         finally:

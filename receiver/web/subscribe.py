@@ -40,6 +40,7 @@ from receiver.web.sending import (
 __all__ = ["subscribe"]
 
 _ABNORMAL = 1006
+_LARGE_CHARS = 16 * 1024
 
 _log = structlog.get_logger()
 
@@ -206,14 +207,21 @@ class _Socket:
         return max(0.001, until - asyncio.get_running_loop().time())
 
     async def _answer(self, text: str) -> None:
-        given_id, asked = read_request(text)
-        try:
-            answer = await self._carry_out(asked)
-        except ReceiverError as error:
-            answer = problem_bytes(given_id, error)
+        if len(text) <= _LARGE_CHARS or self._pacer is None:
+            answer = await self._answer_to(text)
+        else:
+            async with self._pacer.held(), self._context.streams.large_frames:
+                answer = await self._answer_to(text)
         await self._send(answer)
         if self._subscription is not None:
             self.wake()
+
+    async def _answer_to(self, text: str) -> bytes:
+        given_id, asked = read_request(text)
+        try:
+            return await self._carry_out(asked)
+        except ReceiverError as error:
+            return problem_bytes(given_id, error)
 
     async def _carry_out(self, frame: Request | ReceiverError) -> bytes:
         match frame:
@@ -239,7 +247,7 @@ class _Socket:
     async def _begun(self, only: ResultFilter, cursor: str | None) -> Subscription:
         """Return a subscription that names its tasks; until then nothing is told."""
         unnamed = replace(only, refs=None if only.refs is None else (), task_ids=())
-        subscription = await self._context.inbox.subscribe(unnamed, cursor, self.wake)
+        subscription = await self._context.inbox.subscribe(unnamed, cursor, self.wake, owner=self._request[KEY_NAME])
         try:
             await self._add(subscription, (only.refs or (), only.task_ids))
         except BaseException:
@@ -249,10 +257,10 @@ class _Socket:
 
     async def _add(self, subscription: Subscription, names: Names) -> None:
         """Name tasks, all or none of them."""
-        subscription.check_room(*names)
+        subscription.take_room(*names)
         for refs, task_ids in _parts(names):
             await self._turn((len(refs) + len(task_ids)) * NAME_SECONDS)
-            subscription.add(refs, task_ids)
+            subscription.name(refs, task_ids)
 
     @property
     def _subscribed(self) -> Subscription:

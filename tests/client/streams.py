@@ -59,6 +59,7 @@ class ScriptedStreams:
     received: list[list[Any]] = field(default_factory=list)
     queries: list[Mapping[str, str]] = field(default_factory=list)
     open_sockets: int = 0
+    newest: web.WebSocketResponse | None = None
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:
         """The route of the websocket."""
@@ -70,6 +71,7 @@ class ScriptedStreams:
         frames: list[Any] = []
         self.received.append(frames)
         self.open_sockets += 1
+        self.newest = ws
         try:
             frames.append(json.loads(await ws.receive_str()))
             for deed in script:
@@ -79,6 +81,11 @@ class ScriptedStreams:
         finally:
             self.open_sockets -= 1
         return ws
+
+    async def tell(self, frame: Mapping[str, Any]) -> None:
+        """Send a frame on the newest websocket."""
+        assert self.newest is not None
+        await self.newest.send_json(frame)
 
     async def results(self, request: web.Request) -> web.Response:
         """The route of the log."""

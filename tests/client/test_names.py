@@ -66,6 +66,40 @@ def test_those_that_came_last_wait_for_room() -> None:
     assert sent(names) == [("remove", ("a",)), ("add", ("c",))]
 
 
+def test_what_the_receiver_refused_is_wanted_still() -> None:
+    """No more is named than it took, until something is dropped, or it is tried again."""
+    names = wanting("a", "b", most=10)
+    names.begin()
+    for ref in "cd":
+        names.want(ref)
+        assert [kind for kind, _ in sent(names)] == ["add"]
+    names.added()
+    names.refused()
+    refused = (names.is_refused, names.unnamed, sent(names))
+    names.drop("a")
+    after_a_drop = sent(names)
+    names.want("e")
+    held_back = sent(names)
+    names.try_again()
+
+    assert refused == (True, 1, [])
+    assert after_a_drop == [("remove", ("a",)), ("add", ("d",))]
+    assert (held_back, sent(names), names.is_refused) == ([], [("add", ("e",))], False)
+
+
+def test_what_was_refused_and_is_not_wanted_any_more_is_forgotten() -> None:
+    """Nothing is sent for it; a new connection begins anew."""
+    names = wanting("a", most=10)
+    names.begin()
+    names.want("b")
+    list(names.changes())
+    names.drop("b")
+    names.refused()
+
+    assert (sent(names), names.unnamed) == ([], 0)
+    assert (names.begin(), names.is_refused) == (("a",), False)
+
+
 def test_frames_have_at_most_so_many() -> None:
     """The first of them is the subscription."""
     names = wanting(*map(str, range(12_000)), most=50_000)

@@ -12,7 +12,7 @@ import pytest
 
 from client.connection import ReceiverConnection
 from client.errors import ReceiverUnavailableError
-from client.frames import StreamFrame, Subscribed
+from client.frames import MAX_NAMED, StreamFrame, Subscribed
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.subscription import Reader
 from client.timing import Timing
@@ -266,6 +266,48 @@ async def test_key_without_the_scope_to_read(receiver: RunningReceiver) -> None:
         reader.remove("ref-1", waiting)
 
     assert silent_since is not None
+
+
+async def test_a_receiver_without_room_for_more_names_is_read_on() -> None:
+    """What it named is told, on the same socket; the rest is named once something is dropped."""
+    full = {"type": "urn:callback-receiver:problem:too-many-names", "status": 429}
+    async with (
+        scripted_streams([subscribed()], [subscribed()]) as server,
+        reading(server.url) as reader,
+    ):
+        first, second = Waiting(), Waiting()
+        reader.add("ref-1", "c0", first)
+        await eventually(lambda: first.steps == ["reader.connected"])
+        reader.add("ref-2", "c0", second)
+        await eventually(lambda: len(server.received[0]) == 2)
+        await server.tell({"type": "problem", "id": "add", "problem": full})
+        await server.tell(result("c1", "ref-1"))
+        await eventually(lambda: first.told == ["ready"])
+        reader.remove("ref-1", first)
+        await eventually(lambda: len(server.received[0]) == 4)
+        reader.remove("ref-2", second)
+
+    sent = [(frame["type"], frame["tasks"]) for frame in server.received[0]]
+    assert sent[:4] == [("subscribe", ["ref-1"]), ("add", ["ref-2"]), ("remove", ["ref-1"]), ("add", ["ref-2"])]
+    assert len(server.received) == 1
+
+
+async def test_as_many_as_may_be_named_are_named(receiver: RunningReceiver) -> None:
+    """All 50,000, in frames of 5,000, though the receiver reads them at its own pace; on one socket."""
+    waiting, last = Waiting(), Waiting()
+    task = await called_back(receiver)
+    async with reading(receiver.url) as reader:
+        refs = [f"01990000-0000-7000-8000-{number:012}" for number in range(MAX_NAMED - 1)]
+        for ref in refs:
+            reader.add(ref, task["cursor"], waiting)
+        reader.add(task["ref"], task["cursor"], last)
+        await eventually(lambda: last.told == ["ready"], seconds=60)
+        await eventually(lambda: len(waiting.told) == len(refs), seconds=60)
+        for ref in refs:
+            reader.remove(ref, waiting)
+        reader.remove(task["ref"], last)
+
+    assert (last.steps, set(waiting.told)) == (["reader.connected"], {"forget"})
 
 
 async def test_thousands_are_named_in_parts(receiver: RunningReceiver) -> None:

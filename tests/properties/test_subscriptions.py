@@ -94,7 +94,7 @@ class Course:
         only = ResultFilter(self.only.provider, self.only.tags, refs, hints=self.only.hints)
         cursor = self.subscription.cursor
         self.subscription.close()
-        self.subscription = await self.feed.subscribe(only, cursor, nothing)
+        self.subscription = await self.feed.subscribe(only, cursor, nothing, owner="a")
         self.since = dict.fromkeys(self.named, len(self.told))
 
     def take(self, page: Sequence[object]) -> None:
@@ -130,7 +130,7 @@ async def run(only: ResultFilter, from_start: bool, most: int, script: list[tupl
             feed = Feed(store, Tail(most_entries=3))
             await feed.open()
             began_at = 0 if from_start else 2
-            subscription = await feed.subscribe(only, "start" if from_start else None, nothing)
+            subscription = await feed.subscribe(only, "start" if from_start else None, nothing, owner="a")
             subscription.most = most
             course = Course(store, feed, store.commits(), only, subscription, named=set(only.refs or ()))
             course.since = dict.fromkeys(course.named, 0)

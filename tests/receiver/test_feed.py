@@ -91,7 +91,7 @@ async def reader_of(feed: Feed, only: ResultFilter = ALL, cursor: str | None = N
     head = await feed.store.position(await feed.store.head())
     await eventually(lambda: feed.tail.end == head)
     reader = Reader()
-    reader.subscription = await feed.subscribe(only, cursor, reader.listen)
+    reader.subscription = await feed.subscribe(only, cursor, reader.listen, owner="a")
     return reader
 
 
@@ -337,7 +337,7 @@ async def test_what_the_store_told_before_the_feed_is_not_told_again(store: Sqli
     log = await whole_log(store)
     await feed.take(Growth(0, 1, (), tuple(log[:1])))
     reader = Reader()
-    reader.subscription = await feed.subscribe(ALL, "start", reader.listen)
+    reader.subscription = await feed.subscribe(ALL, "start", reader.listen, owner="a")
 
     told = await reader.read()
     for number, entry in enumerate(log[1:], start=1):

@@ -26,7 +26,7 @@ _MUCH = 4 * 1024
 
 
 @asynccontextmanager
-async def narrow_receiver(folder: Path, **rules: float) -> AsyncIterator[RunningReceiver]:
+async def narrow_receiver(folder: Path, **rules: Any) -> AsyncIterator[RunningReceiver]:
     """A receiver that the system takes little from, so that it is soon noticed who does not read."""
     given = StreamRules(**{"send_seconds": 30.0, **rules})
     async with running_receiver(folder / "receiver.db", rules=given, send_buffer_bytes=_BUFFER) as running:
