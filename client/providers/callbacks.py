@@ -109,9 +109,10 @@ def _read_hardcaptcha(delivery: Delivery) -> Callback:
         return Callback(task_id, Ready(result))
     if status == "FAILED":
         return Callback(task_id, Failed(1, REASON_NOT_GIVEN))
-    if status == "SUCCESS" or (not status and result is None):
+    if status == "SUCCESS" or result not in (None, {"token": None}) or not status:
+        # How such a task is polled is not known. A refusal is repeated by the provider, and its body is kept.
         raise UnreadableError("status: expected SUCCESS with a result, or FAILED")
-    return Callback(task_id, Pending(status, result not in (None, {"token": None})))
+    return Callback(task_id, Pending(status))
 
 
 def _read_capsolution(delivery: Delivery) -> Callback:

@@ -103,8 +103,6 @@ _BESIDE_A_SOLUTION = [
     ("nextcaptcha", b"{" + _SOLUTION + b',"taskId":7}'),
     ("ucaptcha", b"captcha_id=a1&status=2&code=abc"),
     ("ucaptcha", b"captcha_id=a1&state=1&code=abc"),
-    ("hardcaptcha", b'{"id":"h1","status":"SOLVED","result":{"token":"t"}}'),
-    ("hardcaptcha", b'{"id":"h1","state":"SUCCESS","result":{"token":"t"}}'),
     ("capsolution", b'{"event":"task.solved","taskId":"task_x","status":"ready",' + _SOLUTION + b"}"),
     ("capsolution", b'{"event":"task.completed","taskId":"task_x","status":"processing",' + _SOLUTION + b"}"),
     ("scrapeless", b'{"taskId":"a1","state":"running","success":true,' + _SOLUTION + b"}"),
@@ -145,6 +143,18 @@ async def test_an_unknown_state_beside_a_solution_is_a_hint(api: Api, provider: 
     assert (statuses, (await api.task(task["ref"]))["status"]) == ([200, 200], "processing")
     assert [entry.get("hint") for entry in log["results"]] == [True]
     assert [step["verdict"] for step in timeline["steps"] if step.get("verdict")] == ["notFinal"] * 2
+
+
+@pytest.mark.parametrize("word", [b'"status":"SOLVED"', b'"state":"SUCCESS"'])
+async def test_an_unknown_state_is_kept_where_nobody_can_poll(api: Api, word: bytes) -> None:
+    """Nobody knows how to poll HardCaptcha: the refusal makes it call again, and the body is kept."""
+    task = await api.register(provider="hardcaptcha")
+
+    status = await deliver(api, task["callbackUrl"], "hardcaptcha", b'{"id":"h1",' + word + b',"result":{"token":"t"}}')
+
+    timeline = (await api.send("GET", f"/v1/tasks/{task['ref']}/timeline")).json
+    assert (status, (await api.task(task["ref"]))["status"]) == (422, "processing")
+    assert [step["verdict"] for step in timeline["steps"] if step.get("verdict")] == ["unreadable"]
 
 
 @pytest.mark.parametrize(("provider", "fields"), _STATE_ALONE)
