@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
@@ -323,19 +323,27 @@ class Inbox:
     # The log of results
 
     async def results(
-        self, after: str | None, only: ResultFilter, *, limit: int, seconds: float, owner: str = IN_PROCESS
+        self,
+        after: str | None,
+        only: ResultFilter,
+        *,
+        limit: int,
+        seconds: float,
+        owner: str = IN_PROCESS,
+        turn: AbstractAsyncContextManager[None] | None = None,
     ) -> Page:
         """The next page of the log behind `after` (None: from the oldest kept), once there is something in it.
 
         Named tasks that are finished come at once, whatever the cursor. After `seconds`, or when the receiver shuts
-        down, the page is empty and its cursor says how far was looked.
+        down, the page is empty and its cursor says how far was looked. `turn` is held while what is stored is read.
 
         Raises:
             CursorGoneError: the cursor is of no use (any more).
             ReceiverError: `too-many-waiters`, `too-many-names`, `receiver-full`.
         """
         deadline = _loop_time() + seconds
-        page = await self._look(after, only, limit)
+        async with turn or nullcontext():
+            page = await self._look(after, only, limit)
         if page.entries or page.more or seconds <= 0:
             return page
         with self._waits.admitted(owner):

@@ -5,18 +5,20 @@ Pages are a megabyte. Whoever asks for them and does not read would fill the mem
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from receiver.errors import ReceiverError
+from receiver.storage.protocol import PAGE_BYTES
 from receiver.web.sending import send_within
 
-__all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Unsent", "send_answer"]
+__all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Pages", "Unsent", "send_answer"]
 
 UNSENT_BYTES = 32 * 1024 * 1024
 """So much may wait in all: some thirty pages."""
@@ -28,6 +30,31 @@ UNSENT_BYTES_OF_KEY = 8 * 1024 * 1024
 _SMALL_BYTES = 4096
 _PART_BYTES = 64 * 1024
 _RETRY_SECONDS = 5
+
+
+_PAGES_AT_ONCE = 4
+
+
+class Pages:
+    """A queue for those that read pages. A page is read and rendered as a whole, so few may be in memory at once.
+
+    What is done for one does not pause between the end of its turn and the sending.
+    """
+
+    def __init__(self, unsent: Unsent) -> None:
+        self._unsent = unsent
+        self._gate = asyncio.Semaphore(_PAGES_AT_ONCE)
+
+    @asynccontextmanager
+    async def turn(self, owner: str) -> AsyncIterator[None]:
+        """Wait for a turn to read one.
+
+        Raises:
+            ReceiverError: as `Unsent.check_answer`: a page could not be sent now, so it is not read either.
+        """
+        async with self._gate:
+            self._unsent.check_answer(owner, PAGE_BYTES)
+            yield
 
 
 class Unsent:
@@ -102,6 +129,8 @@ async def send_answer(seconds: float, request: web.Request, response: web.Respon
             await send_within(seconds, request, partial(_write, writer, view[place : place + _PART_BYTES]))
         await writer.write_eof()
     await send_within(seconds, request, response.write_eof)
+    # aiohttp keeps the last response of each connection until the next one: 1.1 MB for each idle reader of pages.
+    response.body = None
 
 
 async def _write(writer: AbstractStreamWriter, part: memoryview) -> None:

@@ -15,7 +15,7 @@ from receiver.observing import Observer
 from receiver.settings import ApiKey
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
-from receiver.web.answering import Unsent
+from receiver.web.answering import Pages, Unsent
 from receiver.web.frames import Frames
 from receiver.web.sending import Streams
 
@@ -42,12 +42,16 @@ class Context:
     metrics: Metrics
     has_stopped: bool = field(default=False, init=False)
     unsent: Unsent = field(default_factory=Unsent, init=False)
+    pages: Pages = field(init=False)
     connections: Connections | None = field(default=None, init=False)
     inbox: Inbox = field(init=False)
     signing_keys: Sequence[bytes] = field(init=False)
     frames: Frames = field(init=False)
     observer: Observer = field(init=False)
     submissions: Submissions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pages = Pages(self.unsent)
 
     @property
     def has_started(self) -> bool:

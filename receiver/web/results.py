@@ -19,12 +19,18 @@ async def results(request: web.Request) -> web.Response:
     Without `after`: from now; `after=start`: from the oldest kept.
     """
     check_query(request, "after", "limit", "wait", "provider", "tags", "tasks", "hints")
-    inbox = request.app[CONTEXT].inbox
+    context = request.app[CONTEXT]
+    inbox, owner = context.inbox, request[KEY_NAME]
     only = read_filter(request)
     after = read_text(request, "after") or await inbox.head()
     limit = read_int(request, "limit", default=100, most=1000)
     page = await inbox.results(
-        None if after == "start" else after, only, limit=limit, seconds=read_wait(request), owner=request[KEY_NAME]
+        None if after == "start" else after,
+        only,
+        limit=limit,
+        seconds=read_wait(request),
+        owner=owner,
+        turn=context.pages.turn(owner),
     )
     entries = [entry_view(entry, inbox.cursor_at) for entry in page.entries]
     return json_response({"results": entries, "cursor": page.cursor, "more": page.more})

@@ -100,7 +100,8 @@ async def list_tasks(request: web.Request) -> web.Response:
         raise ReceiverError("wrong-field", f"status: expected one of {', '.join(_STATUSES)}")
     query = (status, read_text(request, "provider"), read_text(request, "tag"))
     limit = read_int(request, "limit", default=100, most=1000)
-    tasks, next_page = await context.inbox.tasks(query, page=read_text(request, "page"), limit=limit)
+    async with context.pages.turn(request[KEY_NAME]):
+        tasks, next_page = await context.inbox.tasks(query, page=read_text(request, "page"), limit=limit)
     view = TaskList(tasks=tuple(task_view(task, context.inbox.cursor_at) for task in tasks), next_page=next_page)
     return json_response(view.model_dump_json(by_alias=True).encode())
 

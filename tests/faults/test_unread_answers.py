@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
 from receiver.web.answering import UNSENT_BYTES_OF_KEY
-from tests.faults.wire import ANSWER, Wire, request
+from tests.faults.wire import ANSWER, Wire, request, wired
 from tests.receiver.test_stalled_streams import narrow_socket, publish
 from tests.support import ADMIN, READ_ONLY, RunningReceiver, eventually, running_receiver
 
@@ -108,6 +110,22 @@ async def test_a_peer_that_takes_nothing_is_cut_off(tmp_path: Path, method: str,
                 await send_for_ever(peer, one)
         await eventually(lambda: sum(api.unsent()) == api.unsent_answers == 0)
         assert (await api.send("GET", PAGE)).status == 200
+
+
+async def test_an_idle_connection_keeps_nothing_of_its_last_answer(tmp_path: Path) -> None:
+    """The last response of each connection lives in aiohttp until the next one; its body is let go once it was sent."""
+    async with running_receiver(tmp_path / "receiver.db") as api, AsyncExitStack() as stack:
+        await publish(api, 12, 100_000)
+        wires = [await stack.enter_async_context(wired(api.url)) for _ in range(5)]
+        for wire in wires:
+            await wire.send(page_request(api))
+        sizes = [len((await wire.response()).body) for wire in wires]
+        await eventually(lambda: api.unsent_answers == 0)
+        responses = [each for each in gc.get_objects() if isinstance(each, web.Response)]
+        kept = [len(each.body) for each in responses if isinstance(each.body, bytes) and len(each.body) > 2**19]
+
+    assert min(sizes) > 2**20
+    assert (len(responses) >= 5, kept) == (True, [])
 
 
 async def test_a_slow_peer_gets_all(tmp_path: Path) -> None:

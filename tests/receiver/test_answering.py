@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 
 import pytest
 
 from receiver.errors import PROBLEMS, ReceiverError
-from receiver.web.answering import Unsent
+from receiver.storage.protocol import PAGE_BYTES
+from receiver.web.answering import Pages, Unsent
 
 _SIZE = 10_000
 
@@ -43,3 +45,40 @@ def test_an_answer_that_is_alone_is_never_too_large() -> None:
     unsent.check_answer("a", 100 * _SIZE)
     with unsent.counted("a", 100 * _SIZE), pytest.raises(ReceiverError):
         unsent.check_answer("b", _SIZE)
+
+
+async def test_few_pages_are_in_memory_at_once() -> None:
+    """A hundred that ask for one are read a few at a time, in the order in which they asked."""
+    pages, began, most = Pages(Unsent()), list[int](), 0
+    inside: set[int] = set()
+
+    async def read(number: int) -> None:
+        nonlocal most
+        async with pages.turn("a"):
+            began.append(number)
+            inside.add(number)
+            most = max(most, len(inside))
+            await asyncio.sleep(0)
+            inside.discard(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(100):
+            group.create_task(read(number))
+
+    assert (began, most) == (list(range(100)), 4)
+
+
+async def test_a_page_that_could_not_be_sent_is_not_read() -> None:
+    """The turn is given back, and the next key has it."""
+    unsent = Unsent(most_each=2 * PAGE_BYTES)
+    pages = Pages(unsent)
+    with unsent.counted("a", PAGE_BYTES + 1):
+        for _ in range(10):
+            with pytest.raises(ReceiverError) as refused:
+                async with pages.turn("a"):
+                    pytest.fail("it was read")
+            assert refused.value.slug == "too-much-unsent"
+        async with pages.turn("b"):
+            pass
+    async with pages.turn("a"):
+        pass
