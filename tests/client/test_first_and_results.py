@@ -35,8 +35,8 @@ async def test_first(tmp_path: Path) -> None:
     ):
         slow = await tasks.submit(image_task(sandbox={"latencySeconds": 0.5}))
         quick = await tasks.submit(image_task(1, sandbox={"latencySeconds": 0.0}))
-        first = await tasks.first([slow, quick], timeout=5)
-        second = await tasks.first([slow], timeout=5)
+        first = await tasks.first([slow, quick], timeout=30)
+        second = await tasks.first([slow], timeout=30)
 
     assert (first, second) == (quick, slow)
 
@@ -71,7 +71,7 @@ async def test_first_in_time() -> None:
             waiting.cancel()
         listeners = [handle._watch.ending._listeners for handle in handles]
         provider.answers("getTaskResult", ready())
-        solved = [await handle.result(timeout=5) for handle in handles]
+        solved = [await handle.result(timeout=30) for handle in handles]
 
     assert waiting.cancelled()
     assert listeners == [set(), set()]
@@ -210,7 +210,7 @@ async def test_receiver_that_is_given(tmp_path: Path) -> None:
         open_client(sandbox.url, receiver=ReceiverApi(session, receiver.url, ADMIN), receiver_key=None) as tasks,
     ):
         task = await tasks.submit(image_task())
-        solved = await task.result(timeout=5)
+        solved = await task.result(timeout=30)
         with pytest.raises(TimeoutError):
             await tasks.solve(image_task(1, sandbox={"latencySeconds": 0.3}), timeout=0.1)
         async with aclosing(tasks.results(after="start")) as results:

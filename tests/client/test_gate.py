@@ -20,7 +20,7 @@ _QUICK = KeyLimits(requests_per_second=200.0, submits=Rate(200, 0.5))
 def _gate(limits: KeyLimits = _QUICK) -> tuple[KeyGate, float]:
     """A gate, and a time that no test waits for."""
     timing = Timing()
-    return KeyGate(limits, timing, "capsolver"), timing.clock() + 30.0
+    return KeyGate(limits, timing, "capsolver"), timing.clock() + 600.0
 
 
 async def test_turns_come_in_order() -> None:
@@ -59,7 +59,7 @@ async def test_pause_that_is_longer_than_anyone_waits() -> None:
     gate, by = _gate()
     gate.pause(3600.0)
 
-    async with asyncio.timeout(1.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         waiting = [group.create_task(gate.submit_turn(by)) for _ in range(3)]
 
     assert [task.result() for task in waiting] == [False, False, False]
@@ -71,7 +71,7 @@ async def test_time_that_runs_out_in_line() -> None:
     assert await gate.submit_turn(by)
     now = Timing().clock()
 
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(gate.submit_turn(now + 0.3))
         short = group.create_task(gate.submit_turn(now + 0.1))
 

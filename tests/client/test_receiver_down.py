@@ -70,7 +70,7 @@ async def test_gone_while_waiting(tmp_path: Path) -> None:
             async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port):
                 task = await tasks.submit(image_task(sandbox={"callback": "lost"}))
             with capture_logs() as lines:
-                solved = await task.result(timeout=10)
+                solved = await task.result(timeout=30)
             async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
                 await until(lambda: _is_logged(receiver, 1))
                 stored = await receiver.task(task.ref)
@@ -92,7 +92,7 @@ async def test_restarted_while_waiting(tmp_path: Path) -> None:
             async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
                 url = provider.calls["createTask"][0]["callbackUrl"]
                 await receiver.call_back(url, taskId="task-1")
-                solved = await task.result(timeout=10)
+                solved = await task.result(timeout=30)
 
     assert (solved.ref, solved.source, provider.calls["getTaskResult"]) == (task.ref, "callback", [])
 
@@ -110,7 +110,7 @@ async def test_killed_while_waiting(tmp_path: Path) -> None:
                 url = provider.calls["createTask"][0]["callbackUrl"]
                 async with aiohttp.ClientSession() as session:
                     await session.post(url, json=ready(taskId="task-1"))
-                solved = await task.result(timeout=15)
+                solved = await task.result(timeout=30)
 
     assert (solved.ref, solved.source) == (task.ref, "callback")
 
@@ -125,7 +125,7 @@ async def test_database_replaced_while_waiting(tmp_path: Path) -> None:
             async with running_receiver(tmp_path / "old.db", dialects=FAST, port=port):
                 task = await tasks.submit(image_task())
             async with running_receiver(tmp_path / "new.db", dialects=FAST, port=port) as receiver:
-                solved = await task.result(timeout=10)
+                solved = await task.result(timeout=30)
                 await until(lambda: _is_logged(receiver, 1))
                 stored = await receiver.task("task-1")
 
@@ -141,7 +141,7 @@ async def test_deleted_while_waiting(tmp_path: Path) -> None:
     ):
         task = await tasks.submit(image_task())
         await receiver.send("DELETE", f"/v1/tasks/{task.ref}")
-        solved = await task.result(timeout=10)
+        solved = await task.result(timeout=30)
 
     assert solved.source == "poll"
 

@@ -106,7 +106,7 @@ async def _running(
 
 
 async def _solve_all(running: Running, tasks: list[dict[str, Any]]) -> list[Task]:
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         solving = [group.create_task(running.tasks.solve(task)) for task in tasks]
     return [each.result() for each in solving]
 
@@ -152,7 +152,7 @@ async def test_a_failure(provider: str, callback: str | None, tmp_path: Path) ->
     # Whoever gives no reason cannot say that nobody could solve it.
     error = TaskFailedError if provider in CODELESS | HINTED else UnsolvableError
     async with _running(provider, tmp_path) as running:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             with pytest.raises(error):
                 await running.tasks.solve(_task(provider, 1, fails=True, callback=callback))
         stats = running.sandbox.stats

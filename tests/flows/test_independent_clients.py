@@ -67,7 +67,7 @@ async def ask(ws: ClientConnection, **frame: Any) -> Any:
 
 async def told(ws: ClientConnection) -> Any:
     """The next frame that is no heartbeat."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (frame := check_received(await ws.recv(decode=True)))["type"] == "heartbeat":
             pass
     return frame
@@ -88,7 +88,7 @@ async def events(
 
 async def event(stream: AsyncIterator[ServerSentEvent], *, but: str = "heartbeat") -> tuple[str, Any]:
     """Id and frame of the next event that is not called `but`."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for got in stream:
             # What only says how long to wait before reconnecting is no event in a browser.
             frame = check_event(got.event, got.id, got.data) if got.data else None
@@ -172,7 +172,7 @@ async def test_pings_are_answered_both_ways(api: RunningReceiver) -> None:
     """It outlives many pings of the receiver, and the receiver answers those of the other side."""
     async with socket(api, **_KEY) as ws:
         await ask(ws, type="subscribe", id=1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             # Without its answers it would be cut off after 0.3 s.
             beats = [check_received(await ws.recv(decode=True))["type"] for _ in range(10)]
             pong = await (await ws.ping())
