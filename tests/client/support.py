@@ -132,11 +132,25 @@ class Reply:
 
 
 class JumpingClock:
-    """The clock, which a test can set forward, as if the process had been paused."""
+    """The clock, which a test can set forward, as if the process had been paused; waits see it within 10 ms.
+
+    `waits` counts those that were begun.
+    """
 
     def __init__(self) -> None:
+        clock = self
+
+        class JumpingTiming(Timing):
+            async def wait(self, woken: asyncio.Event, until: float) -> bool:
+                clock.waits += 1
+                while (left := until - self.clock()) > 0:
+                    if await Timing.wait(self, woken, self.clock() + min(left, 0.01)):
+                        return True
+                return woken.is_set()
+
         self._ahead = 0.0
-        self.timing = Timing(clock=self._now)
+        self.waits = 0
+        self.timing: Timing = JumpingTiming(clock=self._now)
 
     def _now(self) -> float:
         return time.monotonic() + self._ahead

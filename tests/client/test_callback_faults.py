@@ -155,10 +155,11 @@ async def test_refusal_that_only_sounds_like_the_address(tmp_path: Path) -> None
     """Where the task is refused without the address too, it was not that: the next one has it again."""
     refusal = {"errorId": 1, "errorCode": "ERROR_BAD_PARAMETERS", "errorDescription": "data-callback: unknown"}
     made = [Reply(refusal), Reply(refusal), Reply(CREATED)]
+    dialects = fast(first_after_callback_seconds=0.05)
     async with (
-        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
         scripted_provider(createTask=made, getTaskResult=ready()) as provider,
-        open_client(provider.url, receiver.url) as tasks,
+        open_client(provider.url, receiver.url, dialects=dialects) as tasks,
     ):
         with capture_logs() as lines:
             with pytest.raises(TaskParametersError):
