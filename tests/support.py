@@ -79,7 +79,7 @@ class Api:
             headers.setdefault("Authorization", f"Bearer {key}")
         url = path if "://" in path else self.url + path
         async with self._session.request(
-            method, url, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(30), **options
+            method, url, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(90), **options
         ) as response:
             answer = Answer(response.status, response.headers, await response.read())
         check_answer(method, url.removeprefix(self.url), answer.status, response.content_type, answer.body)
@@ -221,7 +221,7 @@ class ReceiverProcess:
         """Its exit code, after it was sent the signal."""
         if self.process.returncode is None:
             self.process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.process.wait()
 
 
@@ -252,7 +252,8 @@ async def receiver_process(
     assert process.stderr is not None
     async with asyncio.TaskGroup() as readers:
         try:
-            async with asyncio.timeout(20):
+            # A process starts within a second, but not on a machine where ten others do so.
+            async with asyncio.timeout(60):
                 first = json.loads(await process.stderr.readline() or b'{"event": "nothing"}')
             assert first["event"] == "receiver.started", first
             drain = readers.create_task(_drain(process.stderr))
@@ -269,7 +270,7 @@ async def _drain(stream: asyncio.StreamReader) -> None:
         pass
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     """Returns once `condition` holds; fails after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -15,12 +15,12 @@ from typing import Any
 
 from aiohttp import web
 
-from client import TaskClient
+from client import Task, TaskClient
 from client.providers import DIALECTS, Dialect, KeyLimits
 from client.sandbox import Settings, expected_solution
 from client.sandbox.serving import serving
 from client.timing import Timing
-from tests.support import ADMIN
+from tests.support import ADMIN, Api
 
 __all__ = [
     "AT_ONCE",
@@ -31,6 +31,7 @@ __all__ = [
     "QUICK",
     "REGISTERED",
     "STORED",
+    "HeldClock",
     "JumpingClock",
     "Reply",
     "ScriptedProvider",
@@ -44,6 +45,7 @@ __all__ = [
     "scripted_receiver",
     "solution_of",
     "until",
+    "until_bound",
 ]
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
@@ -75,9 +77,9 @@ def fast(**plan: Any) -> Mapping[str, Dialect]:
     """The shipped providers with short times; behind a callback they are polled after a time no test waits for."""
     times = {
         "first_after_seconds": 0.02,
-        "first_after_callback_seconds": 20.0,
+        "first_after_callback_seconds": 200.0,
         "interval_seconds": 0.05,
-        "window_seconds": 30.0,
+        "window_seconds": 500.0,
         "grace_seconds": 1.0,
         **plan,
     }
@@ -130,11 +132,25 @@ class Reply:
 
 
 class JumpingClock:
-    """The clock, which a test can set forward, as if the process had been paused."""
+    """The clock, which a test can set forward, as if the process had been paused; waits see it within 10 ms.
+
+    `waits` counts those that were begun.
+    """
 
     def __init__(self) -> None:
+        clock = self
+
+        class JumpingTiming(Timing):
+            async def wait(self, woken: asyncio.Event, until: float) -> bool:
+                clock.waits += 1
+                while (left := until - self.clock()) > 0:
+                    if await Timing.wait(self, woken, self.clock() + min(left, 0.01)):
+                        return True
+                return woken.is_set()
+
         self._ahead = 0.0
-        self.timing = Timing(clock=self._now)
+        self.waits = 0
+        self.timing: Timing = JumpingTiming(clock=self._now)
 
     def _now(self) -> float:
         return time.monotonic() + self._ahead
@@ -146,6 +162,21 @@ class JumpingClock:
     async def jump_first(self, _: dict[str, Any]) -> None:
         """Time passes before a scripted reply."""
         self.jump()
+
+
+class HeldClock:
+    """A sandbox's clock: the real time, but nothing that waits there goes on before `released`."""
+
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+
+    def now(self) -> float:
+        """Seconds."""
+        return time.monotonic()
+
+    async def sleep(self, _seconds: float) -> None:
+        """Waits for `released`, however long that is."""
+        await self.released.wait()
 
 
 class ScriptedProvider:
@@ -240,7 +271,16 @@ def says(
     return answers
 
 
-async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:
+async def until_bound(receiver: Api, task: Task) -> None:
+    """Returns once the receiver knows the provider's id of the task."""
+
+    async def is_bound() -> bool:
+        return (await receiver.task(task.ref))["taskId"] is not None
+
+    await until(is_bound)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30.0) -> None:
     """Returns once an awaited condition holds; fails after `seconds`."""
     async with asyncio.timeout(seconds):
         while not await condition():

@@ -62,7 +62,7 @@ async def test_attach_to_a_finished_task(tmp_path: Path) -> None:
             first = await tasks.solve(image_task())
         async with open_client(sandbox.url, receiver.url) as tasks:
             assert first.task_id is not None
-            again = await (await tasks.attach(first.task_id)).result(timeout=1)
+            again = await (await tasks.attach(first.task_id)).result(timeout=30)
 
     assert again == first
     assert sandbox.stats.get_task_result_calls == 0
@@ -79,7 +79,7 @@ async def test_attach_to_a_waiting_task(tmp_path: Path) -> None:
         async with open_client(provider.url, receiver.url) as tasks:
             task = await tasks.attach("task-1")
             await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
-            solved = await task.result(timeout=5)
+            solved = await task.result(timeout=30)
 
     assert (task.ref, solved.source, provider.calls["getTaskResult"]) == (first.ref, "callback", [])
 
@@ -90,7 +90,7 @@ async def test_attach_misses_no_answer_in_between() -> None:
         scripted_receiver(register=says(_PROCESSING), task=says(STORED)) as receiver_url,
         open_client("http://127.0.0.1:1", receiver_url) as tasks,
     ):
-        solved = await (await tasks.attach("task-1")).result(timeout=5)
+        solved = await (await tasks.attach("task-1")).result(timeout=30)
 
     assert (solved.ref, solved.solution) == ("ref-1", {"text": "44795sds"})
 
@@ -119,7 +119,7 @@ async def test_attach_to_a_task_of_this_client(tmp_path: Path) -> None:
     ):
         handles = [await tasks.submit(image_task()), await tasks.attach("task-1")]
         await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
-        solved = [await task.result(timeout=5) for task in handles]
+        solved = [await task.result(timeout=30) for task in handles]
 
     assert solved[0] == solved[1]
 
@@ -135,7 +135,7 @@ async def test_attach_to_a_task_made_elsewhere(tmp_path: Path) -> None:
         async with open_client(sandbox.url, receiver.url) as tasks:
             assert made.task_id is not None
             task = await tasks.attach(made.task_id)
-            solved = await task.result(timeout=5)
+            solved = await task.result(timeout=30)
         stored = await receiver.task(made.task_id)
 
     assert (solved.solution, stored["source"], stored["ref"]) == (solution_of(image_task()), "poll", task.ref)
@@ -148,7 +148,7 @@ async def test_attach_without_a_receiver() -> None:
         open_client(provider.url) as tasks,
     ):
         task = await tasks.attach(12345678901)
-        solved = await task.result(timeout=5)
+        solved = await task.result(timeout=30)
 
     assert (solved.task_id, solved.status) == (12345678901, "ready")
     assert provider.calls["getTaskResult"][0]["taskId"] == 12345678901
@@ -178,7 +178,7 @@ async def test_both_sides_restarted_in_between(tmp_path: Path) -> None:
         ):
             task = await tasks.attach("task-1")
             await receiver.call_back(receiver.url + path, taskId="task-1")
-            solved = await task.result(timeout=5)
+            solved = await task.result(timeout=30)
 
     assert (task.ref, solved.source, provider.calls["getTaskResult"]) == (first.ref, "callback", [])
 
@@ -196,7 +196,7 @@ async def test_answer_came_while_nobody_was_there(tmp_path: Path) -> None:
             open_client(provider.url, receiver.url) as tasks,
         ):
             task = await tasks.attach("task-1")
-            solved = await task.result(timeout=1)
+            solved = await task.result(timeout=30)
 
     assert (task.ref, solved.source, solved.solution) == (first.ref, "callback", {"text": "44795sds"})
 
@@ -215,7 +215,7 @@ async def test_receiver_restarted_after_attaching(tmp_path: Path) -> None:
                 task = await tasks.attach("task-1")
             async with running_receiver(database, dialects=FAST, port=port) as receiver:
                 await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
-                solved = await task.result(timeout=10)
+                solved = await task.result(timeout=30)
 
     assert (solved.source, provider.calls["getTaskResult"]) == ("callback", [])
 
@@ -231,7 +231,7 @@ async def test_lost_callback_after_attaching(tmp_path: Path) -> None:
             first = await tasks.submit(image_task(sandbox={"callback": "lost"}))
         async with open_client(sandbox.url, receiver.url, dialects=dialects) as tasks:
             assert first.task_id is not None
-            solved = await (await tasks.attach(first.task_id)).result(timeout=5)
+            solved = await (await tasks.attach(first.task_id)).result(timeout=30)
 
     assert (solved.ref, solved.source, solved.solution) == (first.ref, "poll", solution_of(image_task()))
 
@@ -255,7 +255,7 @@ async def test_killed_client(tmp_path: Path) -> None:
         told, _ = await killed.communicate()
         task = await tasks.attach(told.decode().strip())
         await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
-        solved = await task.result(timeout=5)
+        solved = await task.result(timeout=30)
 
     assert killed.returncode == -signal.SIGKILL
     assert (solved.task_id, solved.source) == ("task-1", "callback")

@@ -17,10 +17,12 @@ from client import (
 )
 from client.protocol import MAX_ANSWER_BYTES
 from client.sandbox import Sandbox
+from tests.client.sandbox.support import NOW
 from tests.client.support import (
     CREATED,
     FAST,
     QUICK,
+    HeldClock,
     Reply,
     fast,
     image_task,
@@ -28,6 +30,7 @@ from tests.client.support import (
     ready,
     scripted_provider,
     solution_of,
+    until_bound,
 )
 from tests.support import RunningReceiver, running_receiver
 
@@ -50,12 +53,17 @@ async def test_lost_callback(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["truncated", "otherTaskId"])
 async def test_callback_that_cannot_be_taken_is_a_hint(tmp_path: Path, fault: str) -> None:
     """An unreadable callback, or one with another's id, brings the poll to now, once."""
+    clock = HeldClock()
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
-        Sandbox("capsolver", QUICK) as sandbox,
+        Sandbox("capsolver", NOW, clock=clock) as sandbox,
         open_client(sandbox.url, receiver.url) as tasks,
     ):
-        solved = await tasks.solve(image_task(sandbox={"callback": fault}), timeout=5)
+        task = await tasks.submit(image_task(sandbox={"callback": fault}))
+        # Before the id is bound, another's id would be taken for the task's.
+        await until_bound(receiver, task)
+        clock.released.set()
+        solved = await task.result(timeout=30)
 
     assert (solved.solution, solved.source) == (solution_of(image_task()), "poll")
     assert sandbox.stats.get_task_result_calls == 1
@@ -140,7 +148,7 @@ async def test_wrong_key_at_the_poll_leaves_the_callback(tmp_path: Path) -> None
     ):
         with capture_logs() as lines:
             waiting = [await tasks.submit(image_task(number)) for number in range(2)]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while len(provider.calls["getTaskResult"]) < 2:
                     await asyncio.sleep(0.01)
             for call in provider.calls["createTask"]:
@@ -176,10 +184,11 @@ async def test_refusal_that_only_sounds_like_the_address(tmp_path: Path) -> None
     """Where the task is refused without the address too, it was not that: the next one has it again."""
     refusal = {"errorId": 1, "errorCode": "ERROR_BAD_PARAMETERS", "errorDescription": "data-callback: unknown"}
     made = [Reply(refusal), Reply(refusal), Reply(CREATED)]
+    dialects = fast(first_after_callback_seconds=0.05)
     async with (
-        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
         scripted_provider(createTask=made, getTaskResult=ready()) as provider,
-        open_client(provider.url, receiver.url) as tasks,
+        open_client(provider.url, receiver.url, dialects=dialects) as tasks,
     ):
         with capture_logs() as lines:
             with pytest.raises(TaskParametersError):
@@ -216,7 +225,7 @@ async def test_create_task_knows_the_id_best(tmp_path: Path) -> None:
         provider.answers("createTask", Reply(CREATED, first=early))
         task = await tasks.submit(image_task())
         await task.result()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (stored := await receiver.task(task.ref))["taskId"] != "task-1" or stored.get("disputed"):
                 await asyncio.sleep(0.02)
 

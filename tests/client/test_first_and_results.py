@@ -12,11 +12,13 @@ import pytest
 from client import BadArgumentError, ClientClosedError, ResultsGapError
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.sandbox import Sandbox
+from tests.client.sandbox.support import NOW
 from tests.client.support import (
     CREATED,
     FAST,
     PENDING,
     QUICK,
+    HeldClock,
     image_task,
     open_client,
     ready,
@@ -28,15 +30,18 @@ from tests.support import ADMIN, eventually, running_receiver
 
 async def test_first(tmp_path: Path) -> None:
     """The first task to end is given out; the others live on."""
+    clock = HeldClock()
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
-        Sandbox("capsolver", QUICK) as sandbox,
+        Sandbox("capsolver", NOW, clock=clock) as sandbox,
         open_client(sandbox.url, receiver.url) as tasks,
     ):
-        slow = await tasks.submit(image_task(sandbox={"latencySeconds": 0.5}))
-        quick = await tasks.submit(image_task(1, sandbox={"latencySeconds": 0.0}))
-        first = await tasks.first([slow, quick], timeout=5)
-        second = await tasks.first([slow], timeout=5)
+        slow = await tasks.submit(image_task())
+        # Its callback is sent before createTask is answered; all others are held.
+        quick = await tasks.submit(image_task(1, sandbox={"callback": "early"}))
+        first = await tasks.first([slow, quick], timeout=30)
+        clock.released.set()
+        second = await tasks.first([slow], timeout=30)
 
     assert (first, second) == (quick, slow)
 
@@ -71,7 +76,7 @@ async def test_first_in_time() -> None:
             waiting.cancel()
         listeners = [handle._watch.ending._listeners for handle in handles]
         provider.answers("getTaskResult", ready())
-        solved = [await handle.result(timeout=5) for handle in handles]
+        solved = [await handle.result(timeout=30) for handle in handles]
 
     assert waiting.cancelled()
     assert listeners == [set(), set()]
@@ -210,7 +215,7 @@ async def test_receiver_that_is_given(tmp_path: Path) -> None:
         open_client(sandbox.url, receiver=ReceiverApi(session, receiver.url, ADMIN), receiver_key=None) as tasks,
     ):
         task = await tasks.submit(image_task())
-        solved = await task.result(timeout=5)
+        solved = await task.result(timeout=30)
         with pytest.raises(TimeoutError):
             await tasks.solve(image_task(1, sandbox={"latencySeconds": 0.3}), timeout=0.1)
         async with aclosing(tasks.results(after="start")) as results:

@@ -50,7 +50,7 @@ async def test_lost_callback_is_noticed_in_time(tmp_path: Path) -> None:
         Sandbox("capsolver", QUICK) as sandbox,
         open_client(sandbox.url, receiver.url) as tasks,
     ):
-        solved = await tasks.solve(image_task(sandbox={"callback": "lost"}), fresh_for=1.0, timeout=5)
+        solved = await tasks.solve(image_task(sandbox={"callback": "lost"}), fresh_for=1.0, timeout=30)
 
     assert (solved.source, solved.discarded) == ("poll", ())
     assert (sandbox.stats.create_task_calls, sandbox.stats.get_task_result_calls) == (1, 1)
@@ -63,7 +63,7 @@ async def test_callback_in_time_saves_the_poll(tmp_path: Path) -> None:
         Sandbox("capsolver", QUICK) as sandbox,
         open_client(sandbox.url, receiver.url) as tasks,
     ):
-        solved = await tasks.solve(image_task(), fresh_for=2.0, timeout=5)
+        solved = await tasks.solve(image_task(), fresh_for=2.0, timeout=30)
 
     assert (solved.source, solved.discarded, sandbox.stats.get_task_result_calls) == ("callback", (), 0)
 
@@ -76,7 +76,7 @@ async def test_callback_counts_from_its_arrival(tmp_path: Path) -> None:
         Sandbox("capsolver", QUICK) as sandbox,
         open_client(sandbox.url, receiver.url, dialects=dialects) as tasks,
     ):
-        solved = await tasks.solve(image_task(sandbox={"latencySeconds": 0.8}), fresh_for=0.6, timeout=5)
+        solved = await tasks.solve(image_task(sandbox={"latencySeconds": 0.8}), fresh_for=0.6, timeout=30)
 
     assert (solved.source, solved.discarded) == ("callback", ())
 
@@ -96,7 +96,7 @@ async def test_old_answer_is_thrown_away() -> None:
     (line,) = [line for line in lines if line["event"] == "answer.discarded"]
     assert (solved.task_id, solved.solution, solved.discarded) == ("task-2", {"text": "new"}, ("task-1",))
     assert (line["taskId"], line["freshFor"], line["log_level"]) == ("task-1", 45, "warning")
-    assert 60 <= line["ageSeconds"] < 70
+    assert 60 <= line["ageSeconds"] < 120
     assert len(provider.calls["createTask"]) == 2
     assert "discarded" not in solved.model_dump_json()
 
@@ -112,7 +112,7 @@ async def test_every_answer_is_old() -> None:
             await tasks.solve(image_task(), fresh_for=45, fresh_tries=2)
 
     assert len(provider.calls["createTask"]) == 2
-    assert all(60 <= age < 70 for age in caught.value.ages_seconds)
+    assert all(60 <= age < 120 for age in caught.value.ages_seconds)
     assert (len(caught.value.ages_seconds), caught.value.fresh_for) == (2, 45)
     assert caught.value.task.solution == {"text": "44795sds"}
 

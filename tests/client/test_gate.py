@@ -12,7 +12,8 @@ from client.errors import ProviderRefusedError
 from client.gate import KeyGate
 from client.providers import KeyLimits, Rate
 from client.timing import Timing
-from tests.client.support import CREATED, FAST, PENDING, Reply, image_task, open_client, scripted_provider
+from tests.client.support import CREATED, FAST, PENDING, JumpingClock, Reply, image_task, open_client, scripted_provider
+from tests.support import eventually
 
 _QUICK = KeyLimits(requests_per_second=200.0, submits=Rate(200, 0.5))
 
@@ -20,7 +21,7 @@ _QUICK = KeyLimits(requests_per_second=200.0, submits=Rate(200, 0.5))
 def _gate(limits: KeyLimits = _QUICK) -> tuple[KeyGate, float]:
     """A gate, and a time that no test waits for."""
     timing = Timing()
-    return KeyGate(limits, timing, "capsolver"), timing.clock() + 30.0
+    return KeyGate(limits, timing, "capsolver"), timing.clock() + 600.0
 
 
 async def test_turns_come_in_order() -> None:
@@ -59,7 +60,7 @@ async def test_pause_that_is_longer_than_anyone_waits() -> None:
     gate, by = _gate()
     gate.pause(3600.0)
 
-    async with asyncio.timeout(1.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         waiting = [group.create_task(gate.submit_turn(by)) for _ in range(3)]
 
     assert [task.result() for task in waiting] == [False, False, False]
@@ -71,7 +72,7 @@ async def test_time_that_runs_out_in_line() -> None:
     assert await gate.submit_turn(by)
     now = Timing().clock()
 
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(gate.submit_turn(now + 0.3))
         short = group.create_task(gate.submit_turn(now + 0.1))
 
@@ -91,18 +92,24 @@ async def test_polls_that_are_used_up() -> None:
 
 async def test_errors_brake_the_key() -> None:
     """After half of the errors that a provider allows nothing is sent; it is logged as it begins and as it ends."""
-    limits = replace(_QUICK, errors=Rate(6, 0.4))
+    limits = replace(_QUICK, errors=Rate(6, 100.0))
+    clock = JumpingClock()
     dialects = {"capsolver": replace(FAST["capsolver"], key_limits=limits)}  # type: ignore[type-var]  # dialects are dataclasses here
     refused = Reply({"errorId": 1, "errorCode": "ERROR_IP_NOT_ALLOWED"})
     async with (
         scripted_provider(createTask=[refused] * 3 + [Reply(CREATED)], getTaskResult=PENDING) as provider,
-        open_client(provider.url, dialects=dialects, requests_per_second=50.0) as tasks,
+        open_client(provider.url, dialects=dialects, requests_per_second=50.0, timing=clock.timing) as tasks,
+        asyncio.TaskGroup() as group,
     ):
         with capture_logs() as lines:
             for _ in range(3):
                 with pytest.raises(ProviderRefusedError):
                     await tasks.submit(image_task())
-            task = await tasks.submit(image_task())
+            waits = clock.waits
+            submitting = group.create_task(tasks.submit(image_task()))
+            await eventually(lambda: clock.waits > waits)
+            clock.jump(100.0)
+            task = await submitting
 
     events = [line["event"] for line in lines]
     assert (events.count("key.braked"), events.count("key.released")) == (1, 1)
@@ -127,8 +134,10 @@ async def test_a_crowd_keeps_the_rate_of_submits() -> None:
         open_client(provider.url, dialects=dialects) as tasks,
         asyncio.TaskGroup() as group,
     ):
+        began_at = clock()
         for number in range(100):
             group.create_task(tasks.solve(image_task(number)))
 
     assert len(times) == 100
-    assert times[-1] - times[0] >= 99 * 0.005 * 0.9
+    # Not from the first that came: it may have been late, and the last one not.
+    assert times[-1] - began_at >= 99 * 0.005 * 0.9

@@ -46,7 +46,7 @@ async def polling(url: str) -> AsyncIterator[LongPolls]:
 async def results_until(polls: LongPolls, ref: str) -> list[str]:
     """The refs of the results, up to this one."""
     refs: list[str] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while ref not in refs:
             frame = await polls.receive()
             refs += [frame.task.ref] if isinstance(frame, ResultFrame) else []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-import time
 from pathlib import Path
 
 import aiohttp
 from structlog.testing import capture_logs
 
 from client.sandbox import Sandbox
+from client.timing import Timing
+from tests.client.sandbox.support import StoppedClock
 from tests.client.support import (
     AT_ONCE,
     CREATED,
@@ -25,7 +27,7 @@ from tests.client.support import (
     solution_of,
     until,
 )
-from tests.support import RunningReceiver, receiver_process, running_receiver
+from tests.support import RunningReceiver, eventually, receiver_process, running_receiver
 
 
 async def test_down_at_submit(tmp_path: Path) -> None:
@@ -64,16 +66,19 @@ async def test_large_answer_of_a_task_that_was_never_registered(tmp_path: Path) 
 
 async def test_hanging_at_submit() -> None:
     """A receiver that takes connections but never answers costs two seconds once, and nothing after that."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    clock = StoppedClock()
+    with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs() as lines:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with Sandbox("capsolver", AT_ONCE) as sandbox, open_client(sandbox.url, url) as tasks:
-            times = [time.monotonic()]
+        async with (
+            asyncio.timeout(60),
+            Sandbox("capsolver", AT_ONCE) as sandbox,
+            open_client(sandbox.url, url, timing=Timing(clock=clock.now)) as tasks,
+        ):
             for number in range(3):
                 await tasks.submit(image_task(number))
-                times.append(time.monotonic())
 
-    assert times[1] - times[0] < 4.0
-    assert times[3] - times[1] < 1.9
+    reasons = [line["reason"] for line in lines if line["event"] == "receiver.skipped"]
+    assert reasons == ["the receiver did not answer within 2 s", *["it did not answer a moment ago"] * 2]
 
 
 async def test_gone_while_waiting(tmp_path: Path) -> None:
@@ -83,10 +88,11 @@ async def test_gone_while_waiting(tmp_path: Path) -> None:
             Sandbox("capsolver", QUICK) as sandbox,
             open_client(sandbox.url, f"http://127.0.0.1:{port}") as tasks,
         ):
-            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port):
+            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
                 task = await tasks.submit(image_task(sandbox={"callback": "lost"}))
+                await eventually(lambda: receiver.streams == 1)
             with capture_logs() as lines:
-                solved = await task.result(timeout=10)
+                solved = await task.result(timeout=30)
             async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
                 await until(lambda: _is_logged(receiver, 1))
                 stored = await receiver.task(task.ref)
@@ -108,7 +114,7 @@ async def test_restarted_while_waiting(tmp_path: Path) -> None:
             async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
                 url = provider.calls["createTask"][0]["callbackUrl"]
                 await receiver.call_back(url, taskId="task-1")
-                solved = await task.result(timeout=10)
+                solved = await task.result(timeout=30)
 
     assert (solved.ref, solved.source, provider.calls["getTaskResult"]) == (task.ref, "callback", [])
 
@@ -126,7 +132,7 @@ async def test_killed_while_waiting(tmp_path: Path) -> None:
                 url = provider.calls["createTask"][0]["callbackUrl"]
                 async with aiohttp.ClientSession() as session:
                     await session.post(url, json=ready(taskId="task-1"))
-                solved = await task.result(timeout=15)
+                solved = await task.result(timeout=30)
 
     assert (solved.ref, solved.source) == (task.ref, "callback")
 
@@ -141,7 +147,7 @@ async def test_database_replaced_while_waiting(tmp_path: Path) -> None:
             async with running_receiver(tmp_path / "old.db", dialects=FAST, port=port):
                 task = await tasks.submit(image_task())
             async with running_receiver(tmp_path / "new.db", dialects=FAST, port=port) as receiver:
-                solved = await task.result(timeout=10)
+                solved = await task.result(timeout=30)
                 await until(lambda: _is_logged(receiver, 1))
                 stored = await receiver.task("task-1")
 
@@ -157,7 +163,7 @@ async def test_deleted_while_waiting(tmp_path: Path) -> None:
     ):
         task = await tasks.submit(image_task())
         await receiver.send("DELETE", f"/v1/tasks/{task.ref}")
-        solved = await task.result(timeout=10)
+        solved = await task.result(timeout=30)
 
     assert solved.source == "poll"
 
@@ -184,16 +190,14 @@ async def test_reports_that_cannot_be_delivered() -> None:
     """Closing the client says how many reports the receiver never got, after a last try, and does not hang."""
     with reserved_port() as port, capture_logs() as lines:
         async with (
+            asyncio.timeout(60),
             Sandbox("capsolver", AT_ONCE) as sandbox,
             open_client(sandbox.url, f"http://127.0.0.1:{port}") as tasks,
         ):
             for number in range(3):
                 await tasks.solve(image_task(number))
-            started = time.monotonic()
-        seconds = time.monotonic() - started
 
     assert [line["lost"] for line in lines if line["event"] == "report.lost"] == [3]
-    assert seconds < 4
 
 
 async def _is_logged(receiver: RunningReceiver, count: int) -> bool:

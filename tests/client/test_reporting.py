@@ -162,8 +162,8 @@ async def test_age_of_an_attached_task(tmp_path: Path) -> None:
         attached = await api.register(Registration(provider="capsolver", task_id="task-1"))
 
     assert isinstance(attached, Attached)
-    assert 0 <= attached.age_seconds <= 5
-    assert 95 <= attached.seconds_left <= 101
+    assert 0 <= attached.age_seconds <= 60
+    assert 40 <= attached.seconds_left <= 101
 
 
 async def _registered(receiver: RunningReceiver, **fields: Any) -> None:

@@ -51,7 +51,7 @@ async def log_reader(url: str, only: Subscribe | None = None, timing: Timing = _
 async def first(results: AsyncGenerator[Result], count: int) -> list[Result]:
     """So many results; then it is left."""
     taken: list[Result] = []
-    async with asyncio.timeout(10), aclosing(results):
+    async with asyncio.timeout(30), aclosing(results):
         async for each in results:
             taken.append(each)
             if len(taken) == count:

@@ -117,7 +117,7 @@ async def test_by_callback(tmp_path: Path) -> None:
         task = await tasks.submit(image_task())
         await eventually(lambda: "reader.connected" in _names(task.timeline()))
         await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
-        await task.result(timeout=5)
+        await task.result(timeout=30)
 
     names = _names(task.timeline())
     assert set(names) == {"task.registered", "reader.connected", "task.submitted", "task.bound", "task.finished"}
@@ -138,7 +138,7 @@ async def test_by_polls() -> None:
         open_client(provider.url) as tasks,
     ):
         task = await tasks.submit(image_task())
-        await task.result(timeout=5)
+        await task.result(timeout=30)
 
     steps = task.timeline()
     polls = [step.facts for step in steps if step.happened == "task.polled"]
@@ -177,7 +177,7 @@ async def test_hint_and_report(tmp_path: Path) -> None:
         open_client(sandbox.url, receiver.url) as tasks,
     ):
         task = await tasks.submit(image_task(sandbox={"callback": "truncated"}))
-        await task.result(timeout=5)
+        await task.result(timeout=30)
 
     names = _names(task.timeline())
     assert names.index("hint.received") < names.index("task.polled") < names.index("outcome.reported")
@@ -227,7 +227,7 @@ async def test_receiver_that_is_down(tmp_path: Path) -> None:
             open_client(provider.url, f"http://127.0.0.1:{port}") as tasks,
         ):
             task = await tasks.submit(image_task())
-            await task.result(timeout=5)
+            await task.result(timeout=30)
 
     assert _facts(task, "registration.skipped") == {"reason": "the receiver did not answer"}
     assert "report.postponed" in _names(task.timeline())
@@ -257,7 +257,7 @@ async def test_refused_poll() -> None:
     ):
         task = await tasks.submit(image_task())
         with pytest.raises(WrongKeyError):
-            await task.result(timeout=5)
+            await task.result(timeout=30)
 
     assert _names(task.timeline())[-1] == "poll.refused"
     assert _facts(task, "poll.refused")["errorCode"] == "ERROR_KEY_DOES_NOT_EXIST"
@@ -272,7 +272,7 @@ async def test_no_secrets(tmp_path: Path) -> None:
         open_client(provider.url, receiver.url, dialects=dialects) as tasks,
     ):
         task = await tasks.submit(image_task())
-        await task.result(timeout=5)
+        await task.result(timeout=30)
 
     told = repr(task.timeline())
     assert "task.polled" in told

@@ -51,7 +51,7 @@ async def test_limit_of_a_wait() -> None:
         with pytest.raises(TimeoutError):
             await task.result(timeout=0.1)
         provider.answers("getTaskResult", ready())
-        solved = await task.result(timeout=5)
+        solved = await task.result(timeout=30)
 
     assert solved.status == "ready"
 
@@ -64,7 +64,7 @@ async def test_several_waiters() -> None:
     ):
         task = await tasks.submit(image_task())
         async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(task.result(timeout=5)) for _ in range(3)]
+            waits = [group.create_task(task.result(timeout=30)) for _ in range(3)]
             await eventually(lambda: len(provider.calls["getTaskResult"]) > 0)
             waits[0].cancel()
             provider.answers("getTaskResult", ready())
@@ -139,21 +139,25 @@ async def test_cancelled_submit_with_a_receiver(tmp_path: Path) -> None:
 
 async def test_as_completed(tmp_path: Path) -> None:
     """Tasks come in the order in which they end, failed ones too, each once."""
-    latencies = {"slow": 0.6, "failing": 0.3, "quick": 0.0}
-    handles: dict[Task, str] = {}
+    made = [Reply({**CREATED, "taskId": f"task-{number}"}) for number in range(3)]
+    failed = {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "status": "failed"}
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
-        Sandbox("capsolver", QUICK) as sandbox,
-        open_client(sandbox.url, receiver.url) as tasks,
+        scripted_provider(createTask=made) as provider,
+        open_client(provider.url, receiver.url) as tasks,
     ):
-        for number, (name, seconds) in enumerate(latencies.items()):
-            faults = {"latencySeconds": seconds, "fails": name == "failing"}
-            handles[await tasks.submit(image_task(number, sandbox=faults))] = name
-        order = [handles[task] async for task in tasks.as_completed([*handles, *handles])]
+        handles = [await tasks.submit(image_task(number)) for number in range(3)]
+        urls = [call["callbackUrl"] for call in provider.calls["createTask"]]
+        ends = aiter(tasks.as_completed([*handles, *handles]))
+        order = []
+        for number, fields in ((2, {}), (1, failed), (0, {})):
+            await receiver.call_back(urls[number], taskId=f"task-{number}", **fields)
+            order.append(await anext(ends))
+        rest = [task async for task in ends]
         with pytest.raises(UnsolvableError):
-            await next(task for task, name in handles.items() if name == "failing").result()
+            await handles[1].result()
 
-    assert order == ["quick", "failing", "slow"]
+    assert (order, rest) == ([handles[2], handles[1], handles[0]], [])
 
 
 async def test_as_completed_cancelled() -> None:
@@ -167,7 +171,7 @@ async def test_as_completed_cancelled() -> None:
             async with asyncio.timeout(0.1):
                 await anext(aiter(tasks.as_completed([task])))
         provider.answers("getTaskResult", ready())
-        solved = await task.result(timeout=5)
+        solved = await task.result(timeout=30)
 
     assert solved.status == "ready"
 
@@ -278,7 +282,7 @@ async def test_id_that_only_a_callback_told() -> None:
         scripted_provider(createTask=Reply(cuts=True), getTaskResult=ready()) as provider,
         open_client(provider.url, receiver_url) as tasks,
     ):
-        solved = await tasks.solve(image_task(), timeout=5)
+        solved = await tasks.solve(image_task(), timeout=30)
 
     assert solved.source == "poll"
     assert provider.calls["getTaskResult"][0]["taskId"] == "task-1"

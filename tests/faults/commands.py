@@ -43,7 +43,7 @@ async def run_command(folder: Path, *arguments: str, **environment: str) -> Fini
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

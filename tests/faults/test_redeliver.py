@@ -53,7 +53,7 @@ async def test_a_long_poll_of_a_running_receiver_wakes(tmp_path: Path, declared:
         api = Api(receiver.url, session)
         task = await api.register(provider="mine", type="ImageToTextTask")
         refused = await api.send("POST", task["callbackUrl"], key=None, headers=FORM, data=b"id=7&code=44795sds")
-        path = f"/v1/tasks/{task['ref']}?wait=20"
+        path = f"/v1/tasks/{task['ref']}?wait=50"
         waiting = owner.create_task(api.send("GET", path))
         declared.write_text(AFTER)  # noqa: ASYNC240  (a few bytes, of a test)
 

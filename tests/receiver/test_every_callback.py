@@ -226,7 +226,7 @@ async def test_a_form_without_content_type_and_user_agent(api: Api) -> None:
 
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(head.encode() + body)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await reader.readline()
     writer.transport.abort()
 

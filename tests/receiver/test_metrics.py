@@ -89,7 +89,7 @@ async def test_what_is_so_now_is_told(tmp_path: Path) -> None:
     async with running_receiver(tmp_path / "receiver.db") as api:
         ref = (await api.register())["ref"]
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(api.send("GET", f"/v1/tasks/{ref}?wait=20"))
+            waiting = group.create_task(api.send("GET", f"/v1/tasks/{ref}?wait=50"))
             await eventually(lambda: api.waiting == 1)
             during = await asked(api)
             await api.send("DELETE", f"/v1/tasks/{ref}")

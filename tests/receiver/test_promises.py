@@ -65,7 +65,7 @@ async def test_stored_before_woken(database: Path) -> None:
     """2: whoever is woken finds the result in the store, every time."""
     async with running_receiver(database) as api:
         registered = [await api.register() for _ in range(20)]
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             waits = [group.create_task(api.send("GET", f"/v1/tasks/{one['ref']}?wait=40")) for one in registered]
             await eventually(lambda: api.waiting == 20)
             for one in registered:
@@ -94,7 +94,7 @@ async def test_our_deadline_just_before_the_real_answer(database: Path) -> None:
     """4: an outcome of ours is provisional; the provider's replaces it once, in an entry that says so."""
     async with running_receiver(database) as api:
         registered = await api.register(timeoutSeconds=0.05)
-        given_up = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=10")
+        given_up = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50")
 
         first = await api.call_back(registered["callbackUrl"], taskId="T")
         second = await api.send("POST", registered["callbackUrl"], key=None, json={"errorId": 1, "errorCode": "X"})
@@ -112,7 +112,7 @@ async def test_a_bound_task_without_an_answer_says_so_at_its_deadline(database: 
     async with running_receiver(database) as api:
         registered = await api.register(timeoutSeconds=0.05, taskId="T")
 
-        answer = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=10")
+        answer = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50")
 
     assert (answer.status, answer.json["errorCode"]) == (200, "RECEIVER_NO_ANSWER")
 
@@ -122,7 +122,7 @@ async def test_deadlines_pass_while_the_receiver_is_down(database: Path) -> None
     async with running_receiver(database) as api:
         registered = await api.register(timeoutSeconds=0.5)
     async with running_receiver(database) as api:
-        answer = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=10")
+        answer = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50")
 
     assert (answer.status, answer.json["source"]) == (200, "deadline")
 
@@ -147,7 +147,7 @@ async def test_a_waiter_that_hangs_up_leaves_nothing(database: Path) -> None:
         await eventually(lambda: api.waiting == 0)
         await api.call_back(registered["callbackUrl"])
 
-        answer = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=10")
+        answer = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50")
 
     assert answer.status == 200
 

@@ -7,12 +7,14 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.web.sending import StreamRules
 from tests.raw import events_request, websocket_request
@@ -88,10 +90,10 @@ def stuckness(api: RunningReceiver) -> Callable[[], bool]:
     return is_stuck
 
 
-async def read_until(peer: socket.socket, expected: bytes, seconds: float) -> bytes:
+async def read_until(peer: socket.socket, expected: bytes) -> bytes:
     """What comes, up to and with what is expected."""
     read = b""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(30):
         while expected not in read:
             read += await asyncio.get_running_loop().sock_recv(peer, 65536)
     return read
@@ -128,25 +130,15 @@ async def test_an_answer_is_not_ahead_of_what_was_sent(tmp_path: Path) -> None:
 async def test_what_comes_while_a_heartbeat_waits_is_told_behind_it(tmp_path: Path, road: str) -> None:
     """It does not wait for the next heartbeat: who is sending already is not woken, so it looks again."""
     async with (
-        narrow_receiver(tmp_path, heartbeat_seconds=8.0) as api,
+        narrow_receiver(tmp_path, heartbeat_seconds=0.0) as api,
         stalled_peer(api, _REQUESTS[road]) as peer,
     ):
-        await _let_beat_until_stuck(api)
+        await eventually(stuckness(api))
+        # No further heartbeat comes while anyone waits here.
+        api.ticker.rules = replace(api.ticker.rules, heartbeat_seconds=50 * 600.0)
         await publish(api, 1, 100)
 
-        assert b'"type":"result"' in await read_until(peer, b'"type":"result"', seconds=3.0)
-
-
-async def _let_beat_until_stuck(api: RunningReceiver) -> None:
-    # Each ticker lets the stream beat once, at the beginning of its first interval.
-    is_stuck = stuckness(api)
-    async with asyncio.TaskGroup() as group, asyncio.timeout(15):
-        tickers = []
-        while not is_stuck():
-            tickers.append(group.create_task(api.ticker.beat()))
-            await asyncio.sleep(0.001)
-        for ticker in tickers:
-            ticker.cancel()
+        assert b'"type":"result"' in await read_until(peer, b'"type":"result"')
 
 
 async def test_what_a_dead_peer_left_is_dropped(tmp_path: Path) -> None:
@@ -167,7 +159,7 @@ async def test_who_pings_and_does_not_read_is_dropped(tmp_path: Path) -> None:
     async with (
         narrow_receiver(tmp_path, send_seconds=0.3) as api,
         stalled_peer(api, _REQUESTS["websocket"]) as peer,
-        asyncio.timeout(10),
+        asyncio.timeout(30),
     ):
         with pytest.raises(ConnectionError):
             await _ping_for_ever(peer)
@@ -184,34 +176,35 @@ async def _ping_for_ever(peer: socket.socket) -> None:
 @pytest.mark.parametrize("road", _REQUESTS)
 async def test_they_do_not_hold_up_the_end(tmp_path: Path, road: str) -> None:
     """They are cut off; whoever reads is told goodbye before."""
-    async with (
-        narrow_receiver(tmp_path, goodbye_seconds=0.5) as api,
-        stalled_peer(api, _REQUESTS[road]),
-        subscribed(api) as reader,
-        asyncio.TaskGroup() as group,
-    ):
-        await publish(api, 1, 100_000)
-        result = await reader.next()
-        stopping = group.create_task(api.stop())
+    with capture_logs() as lines:
+        async with (
+            narrow_receiver(tmp_path, goodbye_seconds=2.0) as api,
+            stalled_peer(api, _REQUESTS[road]),
+            subscribed(api) as reader,
+            asyncio.TaskGroup() as group,
+        ):
+            await publish(api, 1, 100_000)
+            result = await reader.next()
+            group.create_task(api.stop())
 
-        goodbye = await reader.next()
-        async with asyncio.timeout(1.5):
-            await stopping
+            goodbye = await reader.next()
 
     assert goodbye == {"type": "goodbye", "cursor": result["cursor"]}
+    assert [line["count"] for line in lines if line["event"] == "streams.cut_off"] == [1]
 
 
 async def test_the_end_comes_before_all_is_told(tmp_path: Path) -> None:
     """A reader that is far behind is told where to go on, and nothing is missing between the two receivers."""
-    async with narrow_receiver(tmp_path) as api, lazy_socket(api) as socket_, asyncio.TaskGroup() as group:
+    async with narrow_receiver(tmp_path, goodbye_seconds=60.0) as api:
         await publish(api, 250, 3000)
         expected = refs_of((await api.log(limit="1000"))["results"])
-        await socket_.ask(type="subscribe", id=1, cursor="start")
-        await eventually(stuckness(api))
-        group.create_task(api.stop())
-        told = []
-        while (frame := await socket_.next())["type"] == "result":
-            told.append(frame)
+        async with lazy_socket(api) as socket_, asyncio.TaskGroup() as group:
+            await socket_.ask(type="subscribe", id=1, cursor="start")
+            await eventually(stuckness(api))
+            group.create_task(api.stop())
+            told = []
+            while (frame := await socket_.next())["type"] == "result":
+                told.append(frame)
     async with running_receiver(tmp_path / "receiver.db") as api:
         rest = await api.log(after=frame["cursor"], limit="1000")
 

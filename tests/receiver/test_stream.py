@@ -144,7 +144,7 @@ async def test_heartbeats_move_the_id_of_a_rare_filter(tmp_path: Path) -> None:
         await ended(api)
         head = (await api.log())["cursor"]
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await events.next())[1] != head:
                 pass
 

@@ -50,7 +50,7 @@ async def submit(api: RunningReceiver, *, key: str | None = None, task: Any = No
 
 async def ended(api: RunningReceiver, ref: str) -> Any:
     """The task once it has an outcome."""
-    return (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "10"})).json
+    return (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "50"})).json
 
 
 @pytest.mark.parametrize("lost", [0.0, 1.0], ids=["called back", "callback lost"])
@@ -153,7 +153,7 @@ async def test_after_a_crash_it_is_not_submitted_again(tmp_path: Path) -> None:
                 await submit(api, key="order-7", timeoutSeconds=2)
 
         group.create_task(ask())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await gone.wait()
         await api.stop()
         done.set()
@@ -189,9 +189,9 @@ async def test_a_shutdown_does_not_wait_for_a_provider_that_hangs(
 ) -> None:
     """After some seconds it is given up, and its task waits for a callback."""
     monkeypatch.setattr(submissions, "_END_SECONDS", 0.2)
-    async with submitting(tmp_path / "receiver.db") as (api, sandbox), asyncio.timeout(8):
+    async with submitting(tmp_path / "receiver.db") as (api, sandbox), asyncio.timeout(30):
         async with asyncio.TaskGroup() as group:
-            slow = {**IMAGE, "sandbox": {"sync": True, "latencySeconds": 30}}
+            slow = {**IMAGE, "sandbox": {"sync": True, "latencySeconds": 300}}
             asking = group.create_task(submit(api, key="order-7", task=slow))
             await eventually(lambda: sandbox.stats.create_task_calls == 1)
             asking.cancel()
@@ -233,7 +233,7 @@ async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:
             await eventually(lambda: sandbox.stats.create_task_calls == 1)
             asking.cancel()
         early = await submit(api, key="order-7", task=slow)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (again := await submit(api, key="order-7", task=slow)).status == 409:
                 await asyncio.sleep(0.1)
         task = await ended(api, again.json["ref"])

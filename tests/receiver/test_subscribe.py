@@ -232,7 +232,7 @@ async def test_heartbeats_move_the_cursor_of_a_rare_filter(quick: RunningReceive
         await ended(quick)
         head = (await quick.log())["cursor"]
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (frame := await socket.next())["cursor"] != head:
                 assert frame["type"] == "heartbeat"
 

@@ -209,7 +209,7 @@ async def test_wakes_are_counted(tmp_path: Path) -> None:
         registered = await api.register()
         before = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(api.send("GET", f"/v1/tasks/{registered['ref']}?wait=20"))
+            waiting = group.create_task(api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50"))
             await eventually(lambda: api.waiting == 1)
             await api.call_back(registered["callbackUrl"])
         after = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
@@ -221,7 +221,7 @@ async def test_wakes_are_counted(tmp_path: Path) -> None:
 async def test_an_answer_after_the_deadline_is_told(api: Api) -> None:
     """The outcome of ours and the callback that replaced it, both in the log, are both steps."""
     registered = await api.register(timeoutSeconds=0.05)
-    await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=20")
+    await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50")
     await api.call_back(registered["callbackUrl"])
 
     steps = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json["steps"]

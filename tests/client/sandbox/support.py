@@ -27,6 +27,7 @@ __all__ = [
     "Caught",
     "Reply",
     "SettableClock",
+    "StoppedClock",
     "ask",
     "call",
     "create_task",
@@ -159,6 +160,18 @@ class Catcher:
         if self.is_silent:
             await self._released.wait()
         return web.Response(status=self.status, headers={"Location": "/elsewhere"})
+
+
+class StoppedClock:
+    """A clock by which no time passes, however slow the machine is."""
+
+    def now(self) -> float:
+        """Seconds."""
+        return 1000.0
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps for real."""
+        await asyncio.sleep(seconds)
 
 
 @dataclass

@@ -31,7 +31,8 @@ async def test_ids_do_not_repeat_over_restarts() -> None:
 async def test_leaving_drops_what_waits() -> None:
     """Leaving gives up callbacks that wait or are on their way, at once, and no task is left."""
     before = asyncio.all_tasks()
-    async with Catcher(is_silent=True) as catcher, asyncio.timeout(5), Sandbox("capsolver") as sandbox:
+    patient = Settings(callback_timeout_seconds=60.0)
+    async with Catcher(is_silent=True) as catcher, asyncio.timeout(30), Sandbox("capsolver", patient) as sandbox:
         for number, fault in enumerate(("late", "reordered", None)):
             await create_task(sandbox, ordered(TOKEN, number, callback=fault), callback_url=catcher.url)
         await create_task(sandbox, ordered(TOKEN, 9, latencySeconds=60), callback_url=catcher.url)
@@ -43,7 +44,7 @@ async def test_leaving_drops_what_waits() -> None:
 async def test_leaving_does_not_wait_for_synchronous_tasks() -> None:
     """A createTask call that is being answered is cut off when the sandbox is left."""
     slow = Settings(latency_seconds=(60.0, 60.0))
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group, Sandbox("capsolver", slow) as sandbox:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group, Sandbox("capsolver", slow) as sandbox:
         calling = group.create_task(_disconnected(sandbox))
         await eventually(lambda: sandbox.stats.tasks_made == 1)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from client.sandbox import Limits, Sandbox, Settings, expected_solution
-from tests.client.sandbox.support import Catcher, Reply, ask
+from tests.client.sandbox.support import Catcher, Reply, StoppedClock, ask
 
 _TASK: dict[str, Any] = {"type": "userrecaptcha", "googlekey": "6Le", "pageurl": "https://example.com"}
 _ALL = ["twocaptchav1", "rucaptchav1", "captchaai"]
@@ -124,7 +124,7 @@ async def test_error_pages() -> None:
 
 async def test_too_many_submits() -> None:
     """The 61st call of in.php within 3 s is refused, and those that follow (PROVIDERS.md 3.6)."""
-    async with Sandbox("twocaptchav1", _NOW) as sandbox:
+    async with Sandbox("twocaptchav1", _NOW, clock=StoppedClock()) as sandbox:
         answers = [(await _submit(sandbox)).body for _ in range(62)]
         broken = sandbox.stats.limits_broken
 

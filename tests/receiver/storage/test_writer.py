@@ -183,7 +183,7 @@ async def test_a_failure_ends_without_a_write(store: SqliteStore, path: Path) ->
     with locked(path):
         assert await attempt(store, a_registration(1)) is StoreFailedError
 
-    await eventually(lambda: store.failure is None, seconds=5)
+    await eventually(lambda: store.failure is None)
 
 
 async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> None:
@@ -269,14 +269,14 @@ async def test_the_store_says_when_nothing_more_will_come(path: Path) -> None:
 
 async def next_growth(store: SqliteStore) -> Growth:
     """The next growth that the store tells of."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await anext(store.commits())
 
 
 async def refs_told(store: SqliteStore, *, until: str) -> list[str]:
     """The refs that the store tells of, up to one."""
     told: list[str] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for growth in store.commits():
             told += [task.ref for task in growth.tasks or ()]
             if until in told:
