@@ -66,9 +66,9 @@ def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, Tas
     """Lets the first outcome of the provider win, and gives the task as it now is.
 
     A poll or report that says the same as a disputed outcome ends the dispute. A provisional outcome is one only where
-    there is none: it neither replaces nor doubts what is there.
+    there is none: it neither replaces nor doubts what is there, nor a callback that is held back.
     """
-    if new.is_provisional and task.outcome is not None:
+    if new.is_provisional and (task.outcome is not None or task.held_until is not None):
         return "notFinal", task
     verdict = weigh(task.outcome, new)
     if verdict == "accepted":

@@ -237,12 +237,15 @@ class FinishPoll:
 
     def _next(self, task: TaskRecord, row: UnlistedRow | None) -> int | None:
         """When the task is to be polled again; None: never, as things are. In a `row` the waits are doubled."""
-        if task.outcome is not None and not task.is_disputed:
-            # An outcome of ours is asked about once more where a hint comes, and no more than that.
+        was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
+        if (
+            task.outcome is not None
+            and not task.is_disputed
+            and not self._is_asked_again(task, task.outcome, was_hinted)
+        ):
             return None
         if self.rules.max_polls is not None and task.polls >= self.rules.max_polls:
             return None
-        was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
         wait = self.rules.interval if was_hinted else self.next_after
         window_ends_at = task.counts_from + self.rules.window
         if row is not None and wait is not None and not was_hinted:
@@ -255,6 +258,12 @@ class FinishPoll:
         last_at = window_ends_at + self.rules.grace
         is_unknown = self.answered is not None and isinstance(self.answered.reading, Unknown)
         return last_at if is_unknown and self.poll.ended_at < last_at else None
+
+    def _is_asked_again(self, task: TaskRecord, outcome: Outcome, was_hinted: bool) -> bool:
+        """Tell whether a hint asks about an outcome of ours, and no answer came since; after one, nothing is asked."""
+        if not outcome.is_provisional or task.hinted_at is None or task.hinted_at < outcome.finished_at:
+            return False
+        return was_hinted or self.answered is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

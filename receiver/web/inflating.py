@@ -11,6 +11,9 @@ from receiver.errors import ReceiverError
 __all__ = ["coding_of", "inflated", "is_inflated_below"]
 
 _CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+# The other ones that are registered (IANA, "HTTP Content Coding Registry"). What is none of all these changes no byte:
+# senders write the charset there, as in "Content-Encoding: UTF-8".
+_UNSUPPORTED = frozenset({"aes128gcm", "br", "compress", "dcb", "dcz", "exi", "pack200-gzip", "x-compress", "zstd"})
 # Each member costs a copy of all that follows it, so a body of thousands of empty ones would cost seconds.
 _MOST_MEMBERS = 16
 
@@ -18,11 +21,13 @@ _MOST_MEMBERS = 16
 def coding_of(values: list[str]) -> str | None:
     """Return the coding that the Content-Encoding headers name: "gzip", "deflate", or None for a plain body.
 
+    What is no coding is left out.
+
     Raises:
         ReceiverError: `unsupported-media-type`: another coding, or several.
     """
     names = [name.strip() for value in values for name in value.lower().split(",")]
-    names = [name for name in names if name not in ("", "identity")]
+    names = [name for name in names if name in _CODINGS or name in _UNSUPPORTED]
     if not names:
         return None
     if len(names) > 1 or names[0] not in _CODINGS:

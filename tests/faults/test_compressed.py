@@ -98,6 +98,8 @@ async def hints(api: RunningReceiver) -> int:
         pytest.param("deflate", zlib.compress(ANSWER), id="deflate"),
         pytest.param("deflate", raw_deflate(ANSWER), id="deflate-without-a-header"),
         pytest.param("identity", ANSWER, id="identity"),
+        pytest.param("UTF-8", ANSWER, id="a-charset"),
+        pytest.param("gzip, utf-8", gzip.compress(ANSWER), id="and-a-charset"),
     ],
 )
 async def test_a_compressed_callback_is_taken(

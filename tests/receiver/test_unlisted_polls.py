@@ -204,3 +204,48 @@ async def test_a_hint_afterwards_brings_one_more_poll(clocked: Clocked) -> None:
     assert (silent.verdict, silent.task.next_poll_at) == ("notFinal", None)
     assert failed.task.position is not None
     assert await clocked.take(200) == []
+
+
+async def test_a_report_does_not_overtake_a_callback_that_is_held_back(clocked: Clocked) -> None:
+    """It is no word of the provider's: the callback is still to be confirmed, or to be the outcome."""
+    task = await clocked.task(held_until=BEGAN + 300 * SECOND)
+    said = await reported(clocked, task, ODD, 60)
+
+    assert (said.verdict, said.task.outcome, said.task.held_until) == ("notFinal", None, BEGAN + 300 * SECOND)
+
+
+async def test_a_poll_after_a_hint_is_repeated_until_it_is_answered(clocked: Clocked) -> None:
+    """A 502 or a pause for the key tells nothing about the task; the hint would be used up and the answer lost."""
+    task = await clocked.task()
+    await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
+    await clocked.store.write(HintTask(ref=task.ref, now=BEGAN + 60 * SECOND))
+    silent = await polled(clocked, (61, None))
+    answer = await polled(clocked, (73, READY))
+
+    assert (silent.verdict, clocked.seconds(silent.task.next_poll_at)) == ("notFinal", 73)
+    assert (answer.verdict, answer.task.next_poll_at) == ("accepted", None)
+    assert answer.task.outcome is not None
+    assert answer.task.outcome.status == "ready"
+
+
+async def test_a_hint_during_a_poll_is_not_used_up_by_it(clocked: Clocked) -> None:
+    """The poll was sent before the deadline and before the hint: what it says is older than both."""
+    task = await clocked.task(deadline_at=BEGAN + 60 * SECOND, next_poll_at=BEGAN + 59 * SECOND)
+    (taken,) = await clocked.take(59)
+    await clocked.store.write(Expire(now=BEGAN + 61 * SECOND, limit=10))
+    await clocked.store.write(HintTask(ref=task.ref, now=BEGAN + 63 * SECOND))
+    early = await clocked.finish(taken, Pending("processing"), 63.5)
+    answer = await polled(clocked, (67, READY))
+
+    assert (early.verdict, clocked.seconds(early.task.next_poll_at)) == ("notFinal", 66.5)
+    assert answer.verdict == "accepted"
+
+
+async def test_an_outcome_of_ours_that_no_hint_follows_is_not_polled(clocked: Clocked) -> None:
+    """A poll that was under way at the deadline, and failed, is no reason for another one; nor is an earlier hint."""
+    await clocked.task(deadline_at=BEGAN + 60 * SECOND, hinted_at=BEGAN + 50 * SECOND, next_poll_at=BEGAN + 50 * SECOND)
+    (taken,) = await clocked.take(59)
+    await clocked.store.write(Expire(now=BEGAN + 61 * SECOND, limit=10))
+    late = await clocked.finish(taken, None, 63)
+
+    assert late.task.next_poll_at is None
