@@ -22,8 +22,8 @@ class Names:
 
     def __init__(self, *, most: int = MAX_NAMED) -> None:
         self._most = self._most_ever = most
-        # Those that were added and not answered yet, in the order of the answers.
-        self._asked: deque[tuple[str, ...]] = deque()
+        # Those that were added and not answered yet, in their order; and whether each was named before.
+        self._asked: deque[dict[str, bool]] = deque()
         # Both in the order in which they came.
         self._wanted: dict[str, None] = {}
         self._new: dict[str, None] = {}
@@ -83,12 +83,13 @@ class Names:
 
     def refused(self) -> None:
         """It had no room for that one."""
-        for ref in self._asked.popleft() if self._asked else ():
-            self._named.discard(ref)
-            self._dropped.pop(ref, None)
+        for ref, was_named in (self._asked.popleft() if self._asked else {}).items():
+            if not was_named:
+                self._named.discard(ref)
+                self._dropped.pop(ref, None)
             if ref in self._wanted:
                 self._new[ref] = None
-        self._most = len(self._named) - sum(map(len, self._asked))
+        self._most = len(self._named) - sum(not was_named for asked in self._asked for was_named in asked.values())
         self.changed.set()
 
     def try_again(self) -> None:
@@ -103,8 +104,8 @@ class Names:
 
     def _name(self, room: int) -> tuple[str, ...]:
         refs = _take(self._new, min(room, NAMES_AT_ONCE))
+        self._asked.append({ref: ref in self._named for ref in refs})
         self._named.update(refs)
-        self._asked.append(refs)
         return refs
 
 

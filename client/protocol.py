@@ -71,9 +71,11 @@ NO_ANSWER = "RECEIVER_NO_ANSWER"
 SUBMIT_UNKNOWN = "RECEIVER_SUBMIT_UNKNOWN"
 """`errorCode` of a task whose `taskId` never became known until its `deadlineAt`; provisional."""
 NOT_SUBMITTED = "RECEIVER_NOT_SUBMITTED"
-"""The receiver was to submit the task, and the provider could not be reached, or took no tasks then: none was made."""
+"""The receiver was to submit the task, and the provider could not be reached, or took no tasks then: none was made.
+Provisional."""
 NOT_CARRIED_OUT = "RECEIVER_NOT_CARRIED_OUT"
-"""The receiver was to submit the task, and an HTTP status (3xx, 4xx) said that this was not done: none was made."""
+"""The receiver was to submit the task, and an HTTP status (3xx, 4xx) said that this was not done: none was made.
+Provisional."""
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """The largest answer of a provider that is read, by whoever asked for it."""
@@ -88,7 +90,8 @@ Status = Literal["processing", "ready", "failed"]
 Source = Literal["submit", "callback", "poll", "deadline"]
 Trust = Literal["token", "standing", "signed", "confirmed", "polled", "reported", "provisional"]
 PROVISIONAL: Trust = "provisional"
-"""`trust` of an outcome by a poll whose error code is on no list, though it came several times in a row."""
+"""`trust` of an outcome by a poll whose error code is on no list, though it came several times in a row, and of a task
+that the receiver was to submit and that was not made, by all that is known."""
 Verdict = Literal[
     "accepted",
     "duplicate",

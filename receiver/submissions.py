@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from client.errors import BadArgumentError, ProviderUnreachableError
-from client.protocol import NOT_CARRIED_OUT, NOT_SUBMITTED, Registration
+from client.protocol import NOT_CARRIED_OUT, NOT_SUBMITTED, PROVISIONAL, Registration, Trust
 from client.provider_api import NotCarriedOutError, UnclearError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
 from client.submitting import Submission, Submitter
@@ -130,9 +130,9 @@ class Submissions:
                 app_id=registration.app_id,
             )
         except NotCarriedOutError as error:
-            return await self._settle(account, task, None, Failed(1, NOT_CARRIED_OUT, str(error)))
+            return await self._end_unmade(account, task, Failed(1, NOT_CARRIED_OUT, str(error)))
         except ProviderUnreachableError as error:
-            return await self._settle(account, task, None, Failed(1, NOT_SUBMITTED, str(error)))
+            return await self._end_unmade(account, task, Failed(1, NOT_SUBMITTED, str(error)))
         return await self._submitted(account, task, submission)
 
     async def _submitted(self, account: Account, task: TaskRecord, submission: Submission) -> TaskRecord:
@@ -145,6 +145,11 @@ class Submissions:
         if isinstance(said, Pending):
             return task if task_id is None else await self._inbox.bind(task.ref, task_id)
         return await self._settle(account, task, task_id, said)
+
+    async def _end_unmade(self, account: Account, task: TaskRecord, said: Failed) -> TaskRecord:
+        """End a task provisionally: something on the way says that it was not made, and a callback would prove it."""
+        answered = _answered(account, said, self._inbox.now(), PROVISIONAL)
+        return (await self._inbox.settle(task.ref, None, answered)).task
 
     async def _settle(
         self, account: Account, task: TaskRecord, task_id: TaskId | None, said: Ready | Failed | Refused | Unknown
@@ -164,10 +169,10 @@ def refusal_of(task: TaskRecord) -> ReceiverError | None:
     return ReceiverError("provider-refused", f"{task.provider}: {outcome.error_code}{text}", extra=extra)
 
 
-def _answered(account: Account, said: Reading, now: int) -> Answered:
+def _answered(account: Account, said: Reading, now: int, trust: Trust = "polled") -> Answered:
     return Answered(
         reading=said,
-        origin=Origin("submit", "polled", now, account.dialect.answer_life_seconds),
+        origin=Origin("submit", trust, now, account.dialect.answer_life_seconds),
         polls=None,
         reported_at=now,
         unknown_final_after=0,

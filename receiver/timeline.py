@@ -28,6 +28,13 @@ _SAID = {
 }
 
 
+_WHY_PROVISIONAL = {
+    "deadline": "the deadline came first",
+    "poll": "several polls brought this unlisted code",
+    "submit": "no task was made, by all that is known",
+}
+
+
 def timeline_of(
     task: TaskRecord, history: History, plan: PollPlan | None, *, now: int, wakes: int | None = None
 ) -> TaskTimeline:
@@ -148,7 +155,7 @@ def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
     what = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
     text = f"{what}, by {outcome.source}"
     if outcome.is_provisional:
-        why = "the deadline came first" if outcome.source == "deadline" else "several polls brought this unlisted code"
+        why = _WHY_PROVISIONAL.get(outcome.source, "it is of the receiver")
         text += f": {why}; an answer of the provider would still replace this"
     if before is not None:
         text += f"; it replaced {_shown(before.error_code or '')}"

@@ -105,3 +105,19 @@ def test_frames_have_at_most_so_many() -> None:
     names = wanting(*map(str, range(12_000)), most=50_000)
 
     assert (len(names.begin()), [len(refs) for _, refs in sent(names)]) == (5000, [5000, 2000])
+
+
+def test_a_name_that_is_asked_for_again_stays_named_when_that_is_refused() -> None:
+    """The receiver has it still: it is removed later, and its room is known."""
+    names = Names(most=10)
+    names.want("a")
+    sent(names)
+    names.added()
+    names.want("a")
+    names.want("b")
+    sent(names)
+
+    names.refused()
+    assert sent(names) == []
+    names.drop("a")
+    assert sent(names) == [("remove", ("a",)), ("add", ("b",))]

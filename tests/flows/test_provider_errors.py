@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -179,3 +180,32 @@ async def test_a_submission_that_was_not_carried_out_is_told_at_once(tmp_path: P
     assert (again.status, again.json["ref"], len(provider.calls["createTask"])) == (502, answer.json["ref"], 1)
     assert (record["status"], record["errorCode"]) == ("failed", "RECEIVER_NOT_CARRIED_OUT")
     assert KEY not in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        pytest.param(Reply(b"<html>Access denied</html>", 403), "RECEIVER_NOT_CARRIED_OUT", id="403"),
+        pytest.param(Reply(b"", 303, {"Location": "https://elsewhere.example/"}), "RECEIVER_NOT_CARRIED_OUT", id="303"),
+        pytest.param(
+            Reply(b"upstream connect error or disconnect/reset before headers", 503),
+            "RECEIVER_NOT_SUBMITTED",
+            id="503 of a proxy (envoy)",
+        ),
+    ],
+)
+async def test_a_callback_proves_that_a_task_was_made(tmp_path: Path, reply: Reply, code: str) -> None:
+    """A status only speaks for what stands between: the answer that was paid for replaces our word."""
+    ready = {"errorId": 0, "status": "ready", "taskId": "t-1", "solution": {"text": "44795sds"}}
+    async with scripted_provider(createTask=reply) as provider, receiving(tmp_path, provider.url) as api:
+        answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": IMAGE, "timeoutSeconds": 3})
+        before = await api.task(answer.json["ref"])
+        (first, *_) = provider.calls["createTask"]
+        delivered = await api.send("POST", urlsplit(first["callbackUrl"]).path, key=None, json=ready)
+        after = await api.task(answer.json["ref"])
+        timeline = (await api.send("GET", f"/v1/tasks/{answer.json['ref']}/timeline")).json
+
+    assert (before["status"], before["errorCode"], before["trust"]) == ("failed", code, "provisional")
+    assert "no task was made, by all that is known" in json.dumps(timeline)
+    assert (delivered.status, after["status"], after["source"]) == (200, "ready", "callback")
+    assert (after["solution"], after["supersedes"]) == ({"text": "44795sds"}, before["cursor"])
