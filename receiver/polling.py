@@ -39,6 +39,10 @@ __all__ = [
 Read = Callable[[TaskRecord, Delivery], Outcome | None]
 """What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
 
+# A command's time is taken before it waits for the database, so what another one took or planned meanwhile lies further
+# ahead of it than it ever plans itself. Only beyond this is it a sign of a clock that was set back.
+_LATE_SECONDS = 15.0
+
 LEASE_SECONDS = 30.0
 """How long a poll that was taken is nobody else's: longer than a poll and its place in the line may take.
 
@@ -50,7 +54,7 @@ _LEASE = round(LEASE_SECONDS * SECOND)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollRules:
-    """The limits of a provider on one task, in µs. No poll is planned for longer than `reach` ahead."""
+    """The limits of a provider on one task, in µs. No poll that was planned lies further ahead than `reach`."""
 
     interval: int
     window: int
@@ -67,7 +71,7 @@ def rules_of(plan: PollPlan) -> PollRules:
         interval=round(plan.interval_seconds * SECOND),
         window=round(plan.window_seconds * SECOND),
         grace=round(plan.grace_seconds * SECOND),
-        reach=round(SECOND * longest),
+        reach=round(SECOND * (longest + _LATE_SECONDS)),
         max_polls=plan.max_polls,
     )
 
@@ -94,7 +98,8 @@ class TakeDue:
     def decide(self, ledger: Ledger) -> Taken:
         """The tasks."""
         taken, doubled = [], 0
-        for due in ledger.due(self.provider, self.now, self.limit, reach=self.rules.reach, lease=_LEASE):
+        longest_lease = _LEASE + round(_LATE_SECONDS * SECOND)
+        for due in ledger.due(self.provider, self.now, self.limit, reach=self.rules.reach, lease=longest_lease):
             was_cut_off = due.leased_until is not None
             counted = _count_cut_off(ledger, due) if was_cut_off else due
             if self.rules.max_polls is not None and counted.polls >= self.rules.max_polls:

@@ -121,21 +121,27 @@ async def test_refusal_pauses_the_key() -> None:
 async def test_pause_holds_for_those_in_line() -> None:
     """A task that already stood in line for its poll when the key was paused waits for the end of the pause."""
     clock = JumpingClock()
-    slow = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "50"})
+    slow = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "100"})
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[slow, Reply(ready())]) as provider,
-        # By its rate the key would be free again after 10 s.
-        open_client(provider.url, requests_per_second=0.1, timing=clock.timing) as tasks,
+        # All are due after 60 s, and by its rate the key is free again 40 s after the first.
+        open_client(
+            provider.url,
+            dialects=fast(first_after_seconds=60.0),
+            requests_per_second=1 / 40,
+            timing=clock.timing,
+        ) as tasks,
     ):
         with capture_logs() as lines:
             handles = [await tasks.submit(image_task(number)) for number in range(3)]
+            clock.jump(60.0)
             await eventually(lambda: "provider.paused" in [line["event"] for line in lines])
         polls = provider.calls["getTaskResult"]
-        clock.jump(20.0)
+        clock.jump(50.0)
         await asyncio.sleep(0.1)
         polls_in_the_pause = len(polls)
         for number in (2, 3, 4):
-            clock.jump(40.0)
+            clock.jump(60.0)
             await eventually(partial(has_come_to, polls, number))
         for handle in handles:
             await handle.result()

@@ -12,7 +12,7 @@ async def test_the_demo_brings_every_answer_home(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "client", "demo", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         shown = (await process.communicate())[0].decode()
 
     assert process.returncode == 0, shown

@@ -222,6 +222,23 @@ async def test_a_lease_from_before_the_clock_was_set_back_has_run_out(clocked: C
     assert await clocked.take(-3599) == []
 
 
+async def test_what_another_took_meanwhile_is_not_taken_again(clocked: Clocked) -> None:
+    """A command that waited for the database is older than what was stored before it; that is no clock set back."""
+    await clocked.task()
+    await clocked.take(36)
+
+    assert await clocked.take(35) == []
+    assert clocked.doubled == 0
+
+
+async def test_what_was_registered_meanwhile_is_not_polled_at_once(clocked: Clocked) -> None:
+    """The same for a first poll that is planned as far ahead as any is, after the command's time was taken."""
+    longest = replace(DIALECTS["capsolver"].polls, first_after_callback_seconds=290.0)
+    await clocked.task(poll_after=BEGAN + 291 * SECOND, next_poll_at=BEGAN + 291 * SECOND)
+
+    assert await clocked.take(0, rules=rules_of(longest)) == []
+
+
 async def test_a_clock_that_is_set_forward_polls_at_once_and_once(clocked: Clocked) -> None:
     """Beyond the window it asks one last time: the answer may still be there."""
     await clocked.task()

@@ -130,15 +130,27 @@ async def test_an_answer_is_not_ahead_of_what_was_sent(tmp_path: Path) -> None:
 async def test_what_comes_while_a_heartbeat_waits_is_told_behind_it(tmp_path: Path, road: str) -> None:
     """It does not wait for the next heartbeat: who is sending already is not woken, so it looks again."""
     async with (
-        narrow_receiver(tmp_path, heartbeat_seconds=0.0) as api,
+        narrow_receiver(tmp_path, heartbeat_seconds=0.05) as api,
         stalled_peer(api, _REQUESTS[road]) as peer,
     ):
-        await eventually(stuckness(api))
+        await _let_beat_until_stuck(api)
         # No further heartbeat comes while anyone waits here.
         api.ticker.rules = replace(api.ticker.rules, heartbeat_seconds=50 * 600.0)
         await publish(api, 1, 100)
 
         assert b'"type":"result"' in await read_until(peer, b'"type":"result"')
+
+
+async def _let_beat_until_stuck(api: RunningReceiver) -> None:
+    # Each ticker lets the stream beat once, at the beginning of its first interval.
+    is_stuck = stuckness(api)
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+        tickers = []
+        while not is_stuck():
+            tickers.append(group.create_task(api.ticker.beat()))
+            await asyncio.sleep(0.001)
+        for ticker in tickers:
+            ticker.cancel()
 
 
 async def test_what_a_dead_peer_left_is_dropped(tmp_path: Path) -> None:
