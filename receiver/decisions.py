@@ -93,9 +93,16 @@ def give_up(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
 
 
 def hint(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
-    """Brings the next poll to now, once in the life of a task, unless it has an outcome that nobody disputes."""
-    is_settled = task.outcome is not None and not task.outcome.is_provisional and not task.is_disputed
-    if task.hinted_at is not None or is_settled:
+    """Bring the next poll to now, unless the task has an outcome that nobody disputes.
+
+    That is done once before the task has an outcome, and once more behind an outcome of ours.
+    """
+    outcome = task.outcome
+    is_settled = outcome is not None and not outcome.is_provisional and not task.is_disputed
+    is_used_up = task.hinted_at is not None and (
+        outcome is None or not outcome.is_provisional or task.hinted_at >= outcome.finished_at
+    )
+    if is_used_up or is_settled:
         return task
     task = task.evolve(hinted_at=now, next_poll_at=now)
     ledger.change(task)

@@ -249,3 +249,19 @@ async def test_an_outcome_of_ours_that_no_hint_follows_is_not_polled(clocked: Cl
     late = await clocked.finish(taken, None, 63)
 
     assert late.task.next_poll_at is None
+
+
+async def test_a_hint_behind_an_outcome_of_ours_counts_though_one_came_before(clocked: Clocked) -> None:
+    """The first one was used up before the task ended provisionally; the second one may stand for the answer."""
+    task = await clocked.task()
+    await clocked.store.write(HintTask(ref=task.ref, now=BEGAN + 10 * SECOND))
+    await polled(clocked, (10, Pending("processing")))
+    await polled(clocked, (36, ODD), (42, ODD), (54, ODD))
+    ended = await clocked.store.task(task.ref)
+    await clocked.store.write(HintTask(ref=task.ref, now=BEGAN + 60 * SECOND))
+    answer = await polled(clocked, (60, READY))
+
+    assert ended is not None
+    assert ended.outcome is not None
+    assert ended.outcome.is_provisional
+    assert answer.verdict == "accepted"
