@@ -24,7 +24,7 @@ from tests.client.support import (
     ready,
     scripted_provider,
 )
-from tests.support import running_receiver
+from tests.support import eventually, running_receiver
 
 ODD = {"errorId": 1, "errorCode": "ERROR_OF_TOMORROW", "errorDescription": "in words"}
 SERVER_ERROR = {"errorId": 1, "errorDescription": "Internal server error"}
@@ -262,12 +262,18 @@ async def test_errors_that_end_nothing_count_towards_a_ban(reply: Reply) -> None
     """At half of the errors that get the key blocked, nothing is sent any more."""
     limits = KeyLimits(requests_per_second=500.0, errors=Rate(6, 60.0))
     dialects = {name: replace(dialect, key_limits=limits) for name, dialect in FAST.items()}  # type: ignore[type-var]  # dialects are dataclasses here
+    clock = JumpingClock()
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=reply) as provider,
-        open_client(provider.url, dialects=dialects) as tasks,
+        open_client(provider.url, dialects=dialects, timing=clock.timing) as tasks,
     ):
-        with capture_logs() as lines, pytest.raises(TaskFailedError, match="RECEIVER_NO_ANSWER"):
-            await tasks.solve(image_task(), timeout_seconds=1.5)
+        with capture_logs() as lines:
+            task = await tasks.submit(image_task(), timeout_seconds=50)
+            await eventually(lambda: "key.braked" in [line["event"] for line in lines])
+            # Its time is over before the errors are older than a minute.
+            clock.jump(50.0)
+            with pytest.raises(TaskFailedError, match="RECEIVER_NO_ANSWER"):
+                await task.result(timeout=30)
 
     assert [line["provider"] for line in lines if line["event"] == "key.braked"] == ["capsolver"]
     assert len(provider.calls["getTaskResult"]) == 3

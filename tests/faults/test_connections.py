@@ -90,11 +90,11 @@ async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> 
 
 async def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
     """Where nothing comes, or half a head; one that had a request lives on for as long as the settings say."""
-    async with running_receiver(tmp_path / "receiver.db", head_seconds=0.5) as api, many_wires(api.url, 3) as wires:
+    async with running_receiver(tmp_path / "receiver.db", head_seconds=2.0) as api, many_wires(api.url, 3) as wires:
         silent, half, used = wires
+        await half.send(b"POST /callback/capsolver/")
         await used.send(request("GET", f"{api.url}/healthz"))
         first = await used.response()
-        await half.send(b"POST /callback/capsolver/")
 
         rest = [await silent.rest(), await half.rest()]
 

@@ -101,7 +101,7 @@ async def send_for_ever(peer: Wire, one: bytes) -> None:
 )
 async def test_a_peer_that_takes_nothing_is_cut_off(tmp_path: Path, method: str, path: str, body: bytes) -> None:
     """Whatever the answer is, after RECEIVER_SEND_TIMEOUT_SECONDS; nothing of it is left."""
-    async with narrow_receiver(tmp_path, send_timeout_seconds=0.3) as api:
+    async with narrow_receiver(tmp_path, send_timeout_seconds=1) as api:
         await publish(api, 3, 100_000)
         url = (await api.register())["callbackUrl"] if path == "{callback}" else api.url + path
         one = request(method, url, body, Authorization=KEY)
@@ -121,6 +121,8 @@ async def test_an_idle_connection_keeps_nothing_of_its_last_answer(tmp_path: Pat
             await wire.send(page_request(api))
         sizes = [len((await wire.response()).body) for wire in wires]
         await eventually(lambda: api.unsent_answers == 0)
+        # What tests before this one left.
+        gc.collect()
         responses = [each for each in gc.get_objects() if isinstance(each, web.Response)]
         kept = [len(each.body) for each in responses if isinstance(each.body, bytes) and len(each.body) > 2**19]
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from client.providers import Dialect
 from client.providers.codes import code_named
+from client.sandbox.serving import serving
 from tests.client.support import fast, open_client
 from tests.support import running_receiver
 
@@ -95,13 +96,8 @@ async def _answering(code: str) -> AsyncIterator[Answering]:
     app.router.add_post("/createTask", provider.create_task)
     app.router.add_post("/getTaskResult", provider.get_task_result)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(runner) as provider.url:
         yield provider
-    finally:
-        await runner.cleanup()
 
 
 def _pause(provider: str, code: str) -> float:
