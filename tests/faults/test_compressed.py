@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from client.sandbox.serving import serving
 from receiver.mounting import mount
 from receiver.settings import Settings
 from tests.faults.wire import ANSWER, Raw, chunked, request, wired
@@ -194,9 +195,7 @@ async def test_a_mounted_receiver_takes_plain_bodies_only(tmp_path: Path, counte
         )
         mount(app, settings)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1, lingering_time=1)
-        await runner.setup()
-        try:
-            await web.SockSite(runner, listener).start()
+        async with serving(runner, listener):
             key = f"Bearer {ADMIN}"
             async with wired(url) as wire:
                 fields = json.dumps({"provider": "capsolver"}).encode()
@@ -212,8 +211,6 @@ async def test_a_mounted_receiver_takes_plain_bodies_only(tmp_path: Path, counte
                 await wire.send(request("GET", f"{url}/receiver/v1/results?after=start&hints=true", Authorization=key))
                 log = json.loads((await wire.response()).body)
             plain = await sent(url, task["callbackUrl"], ANSWER)
-        finally:
-            await runner.cleanup()
 
     assert (answer.status, answer.headers["connection"], rest) == (415 if path is None else 404, "close", b"")
     assert [entry.get("hint") for entry in log["results"]] == ([True] if path is None else [])
