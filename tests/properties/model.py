@@ -73,6 +73,7 @@ class Known:
     is_standing: bool = False
     is_disputed: bool = False
     is_hinted: bool = False
+    hinted: int = 0
     joined: str | None = None
     outcome: Outcome | None = None
     ended: int = 0
@@ -368,10 +369,13 @@ class Model:
         task.position, task.poll = len(self.log), None
 
     def _hint(self, task: Known) -> None:
-        is_settled = task.outcome is not None and not task.outcome.is_ours and not task.is_disputed
-        if task.is_hinted or is_settled:
+        is_ours = task.outcome is not None and task.outcome.is_ours
+        is_settled = task.outcome is not None and not is_ours and not task.is_disputed
+        # One before the task ends, and one behind an outcome of ours.
+        is_used_up = task.is_hinted and not (is_ours and task.hinted < task.ended)
+        if is_used_up or is_settled:
             return
-        task.is_hinted, task.poll = True, self.now
+        task.is_hinted, task.hinted, task.poll = True, self.now, self.now
         self.log.append(Place("hint", task.ref, None, self.now))
 
 
