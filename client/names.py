@@ -38,7 +38,7 @@ class Names:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the receiver has room for less than may be named."""
+        """True if the receiver has room for less than may be named."""
         return self._most < self._most_ever
 
     def want(self, ref: str) -> None:

@@ -146,7 +146,7 @@ def _open_missing() -> None:
 
 
 def _raw_of(stream: TextIO | None) -> Any:
-    """What is below the stream's buffers; None where Python found it closed."""
+    """Return the file below the stream's buffers; None where Python found it closed."""
     buffer: Any = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)
 
@@ -163,7 +163,7 @@ def _text_stream(buffer: _Stream, model: TextIO | None) -> TextIO:
 
 
 class _Stream(io.BufferedIOBase):
-    """What both have in common: nothing stays in them when the process ends."""
+    """A stream without a buffer of its own: nothing stays in it when the process ends."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -277,7 +277,7 @@ def _is_file(raw: Any) -> bool:
 
 
 def _poll_of(raw: Any, events: int) -> Any:
-    """What tells of the stream's state without waiting; None where there is no such thing (Windows, memory)."""
+    """Return an object that tells the stream's state without waiting; None on Windows and for streams in memory."""
     try:
         poll = select.poll()
         poll.register(raw.fileno(), events)

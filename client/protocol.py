@@ -279,7 +279,7 @@ class Task(_Read):
 
     @property
     def is_final(self) -> bool:
-        """Whether it has an outcome; a provisional one may still be replaced, once."""
+        """True if it has an outcome; a provisional one may still be replaced, once."""
         return self.status != "processing"
 
     @property

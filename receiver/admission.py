@@ -1,4 +1,4 @@
-"""How much may be held at once, in all and for each API key: one key must not take the room of all others."""
+"""Limits on all that is held at once, in all and for each API key: one key must not take the room of all others."""
 
 from __future__ import annotations
 

@@ -420,7 +420,7 @@ class Inbox:
         ]
 
     async def _next_page(self, page: Page, subscription: Subscription, waiter: Waiter, deadline: float) -> Page:
-        """What comes behind an empty page, until `deadline`; the subscription is closed then."""
+        """Return the next page that has entries, or an empty one at `deadline`; close the subscription."""
         try:
             while True:
                 waiter.clear()

@@ -241,7 +241,7 @@ class FinishPoll:
         return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
 
     def _next(self, task: TaskRecord, row: UnlistedRow | None) -> int | None:
-        """When the task is to be polled again; None: never, as things are. In a `row` the waits are doubled."""
+        """Return the time of the task's next poll; None: never, as things are. In a `row` the waits are doubled."""
         was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
         if (
             task.outcome is not None

@@ -1,4 +1,4 @@
-"""What holds for every test: none finds the log as another one left it, and none holds its ports."""
+"""Fixtures for every test: none finds the log as another one left it, and none holds its ports."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def fresh_logs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def free_ports() -> Iterator[None]:
-    """What a test kept free is free again."""
+    """Free the ports that a test kept."""
     yield
     release_ports()

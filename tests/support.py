@@ -134,7 +134,7 @@ class RunningReceiver(Api):
 
     @property
     def unsent_answers(self) -> int:
-        """How many bytes of plain answers wait for their peers."""
+        """Return the number of bytes of plain answers that wait for their peers."""
         return len(self._runner.app[CONTEXT].unsent)
 
     @property

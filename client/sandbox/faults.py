@@ -40,7 +40,7 @@ of a task that finished later. `truncated`: half the body, or query; half a form
 """
 
 HttpFault = Literal["429", "500", "html", "500json", "403", "unlisted"]
-"""What can come instead of an answer: 429 (JSON, Retry-After), 500 (plain text), an HTML page under HTTP 200.
+"""Faults in the place of an answer: 429 (JSON, Retry-After), 500 (plain text), an HTML page under HTTP 200.
 
 Only where it is ordered: `500json` (an error without a code under 500), `403` (an HTML page, as of a firewall),
 `unlisted` (an error whose code is on no list).

@@ -153,7 +153,7 @@ class FileWatch:
         return _SAVED
 
     def _is_ours_alone(self, connection: sqlite3.Connection) -> bool:
-        """Whether nobody else has written into the log, for what stands now at the name of the database."""
+        """Return True if nobody else has written into the log, for what stands now at the name of the database."""
         is_ours = self._is_in_place(_LOG) or _is_empty(self._paths[_LOG])
         return is_ours and _version(connection) == self._version
 
@@ -176,7 +176,7 @@ _CHOOSE = "stop the receiver, put the right one of the two in place, remove the 
 
 
 def lacks_log(path: Path) -> bool:
-    """Whether the log was taken away from a database in use: SQLite removes the index first, and then the log."""
+    """Return True if the log was taken from a database in use: SQLite removes the index first, and then the log."""
     log, index = _beside(path)
     return index.exists() and not log.exists()
 

@@ -144,7 +144,7 @@ def _remove_bodies(connection: sqlite3.Connection, deliveries: Sequence[int]) ->
 
 
 def counted_among(connection: sqlite3.Connection, deliveries: Sequence[int]) -> list[tuple[str, int, int]]:
-    """What the kept bodies among these deliveries of tasks take of quotas: name, rows, bytes."""
+    """Return the room that the kept bodies among these deliveries take of quotas: name, rows, bytes."""
     values = (ROW_BYTES, _json(deliveries))
     rows, size = connection.execute(pruning.SELECT_UNREADABLE_AMONG, values).fetchone()
     others = connection.execute(pruning.SELECT_BODIES_AMONG, values).fetchall()

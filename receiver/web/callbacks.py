@@ -24,7 +24,7 @@ from receiver.web.ready import ReadyAnswer
 __all__ = ["LENIENT_PATH", "callback"]
 
 LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}"
-"""What else proxies and senders make of `callback/{provider}/{token}`: more slashes, before, between and behind.
+"""Forms that proxies and senders make of `callback/{provider}/{token}`: more slashes before, between and behind.
 
 `%2F` is not among it: it is no separator (RFC 3986, 2.2). Proxies make slashes of it, but never it of slashes.
 """

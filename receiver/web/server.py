@@ -65,7 +65,7 @@ class Connections:
 
     @property
     def idle(self) -> int:
-        """How many have no request now."""
+        """The number of those that have no request now."""
         return len(self._idle)
 
     def opened(self, connection: web.RequestHandler) -> None:
@@ -227,7 +227,7 @@ def make_runner(
 
 
 class _Server(web.Server):
-    """What makes a `Connection` for each socket, with the options and the application of a server of aiohttp."""
+    """A factory of `Connection`, one for each socket, with the options and the application of a server of aiohttp."""
 
     def __init__(self, connections: Connections, made: web.Server, options: dict[str, Any]) -> None:
         super().__init__(made.request_handler, request_factory=self._begin, **options)

@@ -269,7 +269,7 @@ async def test_key_without_the_scope_to_read(receiver: RunningReceiver) -> None:
 
 
 async def test_a_receiver_without_room_for_more_names_is_read_on() -> None:
-    """What it named is told, on the same socket; the rest is named once something is dropped."""
+    """The names it took are told, on the same socket; the rest is named once something is dropped."""
     full = {"type": "urn:callback-receiver:problem:too-many-names", "status": 429}
     async with (
         scripted_streams([subscribed()], [subscribed()]) as server,

@@ -83,7 +83,7 @@ def test_the_receiver_sees_what_is_too_large_for_it() -> None:
 
 
 def test_the_proxy_closes_idle_connections_first() -> None:
-    """Where the receiver did, a request could meet the close (litellm#19091); Google's proxies keep them for 600 s."""
+    """If the receiver did, a request could meet the close (litellm#19091); Google's proxies keep them for 600 s."""
     kept = re.search(r"^\s*keepalive (\d+)m$", block("(receiver)"), re.MULTILINE)
     assert kept is not None
 

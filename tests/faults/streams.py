@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["BROKEN", "broken_stream", "started"]
 
 BROKEN = ("no reader", "closed", "full disk", "not read")
-"""What may be wrong with a stream; the last one blocks who writes to it."""
+"""Defects of a stream; the last one blocks the writer."""
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Inflated:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Inflated:
-    """What was inflated since the test began."""
+    """Return the count of bytes that are inflated from now on."""
     count = Inflated()
     monkeypatch.setattr(zlib, "decompressobj", count.decompressobj)
     return count
@@ -83,7 +83,7 @@ async def sent(api_url: str, url: str, body: bytes, *, in_chunks: bool = False, 
 
 
 async def hints(api: RunningReceiver) -> int:
-    """How many hints the log holds."""
+    """Return the number of hints in the log."""
     return sum(entry.get("hint", False) for entry in (await api.log())["results"])
 
 

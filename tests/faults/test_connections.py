@@ -25,7 +25,7 @@ async def many_wires(url: str, count: int) -> AsyncIterator[Sequence[Wire]]:
 
 
 async def closed(api: Api, reason: str) -> float:
-    """How many connections were closed for this reason, as /metrics tells."""
+    """Return the number of connections closed for this reason, as /metrics tells."""
     lines = (await api.send("GET", "/metrics")).body.decode().splitlines()
     name = f'callback_receiver_connections_closed_total{{reason="{reason}"}} '
     return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
@@ -89,7 +89,7 @@ async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> 
 
 
 async def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
-    """Where nothing comes, or half a head; one that had a request lives on for as long as the settings say."""
+    """So it is with nothing or half a head; one that had a request lives on for as long as the settings say."""
     async with running_receiver(tmp_path / "receiver.db", head_seconds=2.0) as api, many_wires(api.url, 3) as wires:
         silent, half, used = wires
         await half.send(b"POST /callback/capsolver/")

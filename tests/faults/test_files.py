@@ -121,7 +121,7 @@ async def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path, lo
 
 @pytest.mark.parametrize("content", [b"", b"another program's file, longer than a header of SQLite is. " * 100])
 async def test_a_replaced_database_leaves_a_copy(tmp_path: Path, content: bytes) -> None:
-    """What took its name is left alone; the copy beside it has all, and nothing of the old log is taken for its own."""
+    """The new file is left alone; the copy beside it has all, and the old log is not taken for the new file's."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         stored, waiting = await registered(api), await registered(api)
@@ -160,7 +160,7 @@ async def test_a_folder_that_comes_back_has_everything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [wal, lambda database: database], ids=["log", "database"])
 async def test_a_truncated_file_is_noticed(tmp_path: Path, name: Callable[[Path], Path]) -> None:
-    """What is cut off is lost, which is said; nothing more is acknowledged into the rest."""
+    """The end is lost, which is said; nothing more is acknowledged into the rest."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         waiting = await registered(api)
@@ -271,7 +271,7 @@ def execute(database: Path, statement: str) -> None:
 
 
 def is_sound(database: Path) -> bool:
-    """Whether SQLite finds no fault in a copy of it."""
+    """Return True if SQLite finds no fault in a copy of it."""
     copy = database.with_name("checked.db")
     for path in (database, wal(database)):
         if path.exists():

@@ -78,7 +78,7 @@ def solved(text: str) -> Reply:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 async def test_an_answer_in_any_encoding(folder: Path, encoding: str) -> None:
-    """What it lacks is escaped (steamctl#67), and JSON stays the same JSON."""
+    """Characters that it lacks are escaped (steamctl#67), and JSON stays the same JSON."""
     async with scripted_provider(createTask=solved(GIRAFFE)) as provider:
         command = ("solve", "image.png", "--provider", "capsolver", "--provider-url", provider.url)
         plain = await ran(folder, "client", *command, environ=ENCODINGS[encoding])
@@ -211,7 +211,7 @@ async def test_tables_and_timelines_do_not_steer_a_terminal(folder: Path) -> Non
 
 
 async def test_labels_of_an_older_database_do_not_steer_a_terminal(folder: Path) -> None:
-    """What was stored by other means than `callback-url` is escaped in its list."""
+    """A label that was stored by other means than `callback-url` is escaped in its list."""
     async with running_store(folder / "receiver.db") as store:
         await store.write(a_registration(1))
         await store.write(labelled(f"label {ODD}"))

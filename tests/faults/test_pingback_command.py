@@ -56,7 +56,7 @@ async def test_add(tmp_path: Path, answer: str) -> None:
 
 @pytest.mark.parametrize("quoted", [_KEY, _KEY.replace("t", r"\u0074"), _KEY.replace("-", "%2D")])
 async def test_a_key_that_the_provider_quotes_is_not_printed(tmp_path: Path, quoted: str) -> None:
-    """However the provider writes it in its refusal."""
+    """This holds for every way in which the provider writes it."""
     refusal = f'{{"status":0,"request":"ERROR_WRONG_USER_KEY","error_text":"{quoted} is unknown"}}'
     async with _provider(refusal) as (url, _):
         ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha", "--url", url)

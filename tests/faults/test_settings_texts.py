@@ -189,7 +189,7 @@ async def test_a_key_with_a_line_break_behind_it_is_the_key(tmp_path: Path, prov
 
 
 async def test_a_callback_url_is_one_line(tmp_path: Path) -> None:
-    """Where the public URL came with a line break, from a file or the environment."""
+    """The public URL came with a line break, from a file or the environment."""
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "RECEIVER_PUBLIC_URL").write_text("https://from.example/secret\r\n")
     async with running_store(tmp_path / "receiver.db"):
@@ -272,7 +272,7 @@ def test_another_encoding_is_named(
 
 
 def test_a_line_of_dotenv_that_cannot_be_read_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it is about a setting of ours; lines of other programs may be anything."""
+    """This holds for a setting of ours; lines of other programs may be anything."""
     (folder / ".env").write_text(f"if [ -f x ]; then\nRECEIVER_API_KEYS='{KEY}\n")
     assert refused(capsys).endswith(".env: line 2: expected NAME=value")
 

@@ -100,7 +100,7 @@ async def send_for_ever(peer: Wire, one: bytes) -> None:
     ],
 )
 async def test_a_peer_that_takes_nothing_is_cut_off(tmp_path: Path, method: str, path: str, body: bytes) -> None:
-    """Whatever the answer is, after RECEIVER_SEND_TIMEOUT_SECONDS; nothing of it is left."""
+    """This holds for any answer, after RECEIVER_SEND_TIMEOUT_SECONDS; nothing of it is left."""
     async with narrow_receiver(tmp_path, send_timeout_seconds=1) as api:
         await publish(api, 3, 100_000)
         url = (await api.register())["callbackUrl"] if path == "{callback}" else api.url + path

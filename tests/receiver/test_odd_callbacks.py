@@ -159,7 +159,7 @@ async def test_an_unknown_state_is_kept_where_nobody_can_poll(api: Api, word: by
 
 @pytest.mark.parametrize(("provider", "fields"), _STATE_ALONE)
 async def test_an_unknown_state_alone_is_no_hint(api: Api, provider: str, fields: bytes) -> None:
-    """Where nothing says that there is an answer, no poll is spent."""
+    """No poll is spent, because nothing says that there is an answer."""
     task = await api.register(provider=provider)
 
     status = await deliver(api, task["callbackUrl"], provider, fields)

@@ -56,7 +56,7 @@ def test_a_budget_saves_up_its_burst_and_no_more() -> None:
 
 
 async def test_a_peer_that_overspends_is_not_read() -> None:
-    """What comes next stays in the system's buffer; the connection stays open."""
+    """The rest stays in the system's buffer; the connection stays open."""
     async with paced(Budget(share=1e-9, burst=0)) as (transport, protocol, _, peer):
         peer.sendall(_CHUNK)
         await eventually(lambda: not transport.is_reading())

@@ -118,7 +118,7 @@ async def test_others_are_let_in(api: RunningReceiver, headers: dict[str, str]) 
 async def test_a_body_has_to_be_said_to_be_json(
     api: RunningReceiver, method: str, path: str, fields: dict[str, Any]
 ) -> None:
-    """What a form or a script may send anywhere is 415 and changes nothing; the same as JSON is taken."""
+    """A request that a form or a script may send anywhere is 415 and changes nothing; the same as JSON is taken."""
     task = await api.register()
     target, body = path.format(ref=task["ref"]), json.dumps(fields).encode()
     kinds = (

@@ -464,7 +464,7 @@ async def test_tasks_keep_to_the_rate_of_the_key(tmp_path: Path, provider: Provi
 
 
 async def test_a_key_that_is_used_up_is_not_used(tmp_path: Path, provider: Provider) -> None:
-    """Where the rate allows one request in ten minutes, all the others wait, however long they are due."""
+    """The rate allows one request in ten minutes, so all the others wait, however long they are due."""
     async with reconciling(tmp_path / "receiver.db", provider, limited_to(1 / 600)) as api:
         for number in range(5):
             await submitted(api, f"a{number}")

@@ -1,4 +1,4 @@
-"""What the bodies that come on a standing URL may take: all of them count, and what goes is free again, exactly."""
+"""The room of bodies that come on a standing URL: all of them count, and each that goes is free again, exactly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def standing_path() -> str:
 
 
 def kept_bytes(database: Path) -> int:
-    """How many bytes of bodies the database holds."""
+    """Return the number of bytes of bodies in the database."""
     with closing(sqlite3.connect(database)) as connection:
         return int(connection.execute("SELECT coalesce(sum(length(body)), 0) FROM delivery").fetchone()[0])
 
@@ -75,7 +75,7 @@ async def test_every_body_counts(tmp_path: Path, registered: bool) -> None:
 
 
 async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
-    """Where the bytes of the URL are used up, a callback that is to be confirmed still becomes the outcome."""
+    """The bytes of the URL are used up; a callback that is to be confirmed still becomes the outcome."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, task_id="T", bound_by="create", open_to_standing=True, is_polled_here=True))
         none_left = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
@@ -90,7 +90,7 @@ async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
-    """Whatever comes and goes in whatever order: when all is gone, nothing is counted; before, what is kept is."""
+    """In any order of coming and going: exactly the kept ones count, and nothing when all are gone."""
     chance = random.Random(seed)
     database = tmp_path / "receiver.db"
     async with running_store(database) as store:

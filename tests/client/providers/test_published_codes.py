@@ -48,7 +48,7 @@ NAMES = {each.name for each in CODES}
 
 
 def _read(dialect: Dialect, name: str) -> Reading:
-    """What an answer to a poll says that is this error, as the provider writes it."""
+    """Return this error as an answer to a poll, as the provider writes it."""
     if isinstance(dialect, V1Dialect):
         return dialect.read_task_result({"status": 0, "request": name})
     return dialect.read_task_result({"errorId": 1, "errorCode": name, "errorDescription": "why"})

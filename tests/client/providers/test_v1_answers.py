@@ -122,7 +122,7 @@ def test_json_stays_what_it_is(dialect: V1Dialect, raw: bytes, solution: Any) ->
 @MANY
 @given(points=st.lists(st.tuples(st.integers(0, 999_999), st.integers(0, 999_999)), min_size=1, max_size=20))
 def test_any_points_have_one_shape(points: list[tuple[int, int]]) -> None:
-    """Whatever the points, the list is what the text says."""
+    """For any points, the list is what the text says."""
     text = "coordinates:" + ";".join(f"x={x},y={y}" for x, y in points)
     listed = [{"x": str(x), "y": str(y)} for x, y in points]
 

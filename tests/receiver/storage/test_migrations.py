@@ -28,7 +28,7 @@ BACK_TO_5 = (
     "DROP TABLE unlisted_code",
     "PRAGMA user_version = 5",
 )
-"""What takes a database back to the schema before unlisted codes."""
+"""Statements that take a database back to the schema before unlisted codes."""
 
 BACK_TO_4 = (*BACK_TO_5, "ALTER TABLE task DROP COLUMN bound_at", "PRAGMA user_version = 4")
 """What takes a database back to the schema before the time of a binding."""
