@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
 from receiver.web.context import CONTEXT
@@ -24,6 +24,9 @@ HEAD_SECONDS = 20.0
 
 LINGER_SECONDS = 2.0
 """So long the rest of a refused body is read and dropped, so that its sender sees the answer instead of a reset."""
+
+MAX_HEAD_BYTES = 32 * 1024
+"""A head that is longer is cut off, as by nginx. aiohttp alone would keep 128 lines of 8 kB, each twice."""
 
 _ROOM = 4096
 # Files that are no connections: the database, the log, polls of its own.
@@ -46,7 +49,8 @@ class Connections:
     """All connections of a server. Where there are too many, the one that was idle longest is closed.
 
     Idle is a connection without a request: HTTP lets a server close it at any moment, and a client open another one.
-    `closed` is told of each that is closed for want of room, or for want of a request ("full", "silent").
+    `closed` is told of each that is closed: for want of room ("full"), for want of a request ("silent"), or because its
+    head has no end ("head").
     """
 
     def __init__(
@@ -107,11 +111,13 @@ class Connections:
 class Connection(web.RequestHandler):
     """A connection that is counted."""
 
-    __slots__ = ("_connections", "_head_handle", "_send_handle")
+    __slots__ = ("_body", "_connections", "_head_bytes", "_head_handle", "_send_handle")
 
     def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._connections = connections
+        self._body: StreamReader | None = None
+        self._head_bytes = 0
         self._head_handle: asyncio.TimerHandle | None = None
         self._send_handle: asyncio.TimerHandle | None = None
 
@@ -133,6 +139,16 @@ class Connection(web.RequestHandler):
         self._connections.lost(self)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`; whoever sends a head without an end is cut off."""
+        is_body = self._body is not None and not self._body.is_eof()
+        super().data_received(data)
+        if is_body or self._messages or self._upgraded:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self._force_close:
+            self._connections.close(self, "head")
+
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`: from now on the peer has to take something, or is cut off."""
         super().pause_writing()
@@ -144,8 +160,10 @@ class Connection(web.RequestHandler):
         self._stop_watching()
         super().resume_writing()
 
-    def request_began(self) -> None:
-        """Note that the head of a request has come."""
+    def request_began(self, body: StreamReader) -> None:
+        """Note that the head of a request has come, and that `body` follows."""
+        self._body = body
+        self._head_bytes = 0
         self._stop_waiting()
         self._connections.began(self)
 
@@ -246,5 +264,5 @@ class _Server(web.Server):
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
         if isinstance(protocol, Connection):
-            protocol.request_began()
+            protocol.request_began(payload)
         return self._request_of(message, payload, protocol, writer, task)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
+import pytest
 from structlog.testing import capture_logs
 
 from tests.faults.wire import ANSWER, Wire, request, wired
@@ -103,6 +104,44 @@ async def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
         count = await closed(api, "silent")
 
     assert (first.status, rest, second.status, count) == (200, [b"", b""], 200, 2)
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+async def test_a_head_without_an_end_is_cut_off(tmp_path: Path, *, is_used: bool) -> None:
+    """Many lines that are short enough are too long together; a connection that had a request is no exception."""
+    async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
+        if is_used:
+            await wire.send(request("GET", f"{api.url}/healthz"))
+            assert (await wire.response()).status == 200
+        await wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        with suppress(ConnectionError):
+            for number in range(120):
+                await wire.send(f"X-{number}: {'y' * 1000}\r\n".encode())
+        with suppress(ConnectionError):
+            assert await wire.rest() == b""
+        count = await closed(api, "head")
+
+    assert count == 1
+
+
+async def test_bytes_that_belong_to_no_head_do_not_count_as_one(tmp_path: Path) -> None:
+    """A large body in pieces, read or refused, and requests behind one another."""
+    body = b'{"provider": "capsolver", "metadata": {"a": "' + b"x" * 3000 + b'"}}' + b" " * 200_000
+    async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
+        statuses = []
+        for key, expected in ((ADMIN, 201), ("nobody", 401), (ADMIN, 201)):
+            asked = request(
+                "POST", f"{api.url}/v1/tasks", body, Authorization=f"Bearer {key}", Content_Type="application/json"
+            )
+            for start in range(0, len(asked), 20_000):
+                await wire.send(asked[start : start + 20_000])
+            statuses.append(((await wire.response()).status, expected))
+        await wire.send(request("GET", f"{api.url}/healthz", X_Padding="y" * 3000) * 20)
+        statuses += [((await wire.response()).status, 200) for _ in range(20)]
+        count = await closed(api, "head")
+
+    assert [status for status, _ in statuses] == [expected for _, expected in statuses]
+    assert count == 0
 
 
 async def test_idle_connections_do_not_use_up_the_files(tmp_path: Path) -> None:
