@@ -24,6 +24,7 @@ async def end_overdue_tasks(inbox: Inbox, now: Callable[[], int]) -> None:
     The outcome is provisional: an answer of the provider that still comes replaces it. While the store cannot write,
     the tasks wait for the next round.
     """
+    failing_as: str | None = None
     while True:
         try:
             held_until = await inbox.next_held()
@@ -35,6 +36,10 @@ async def end_overdue_tasks(inbox: Inbox, now: Callable[[], int]) -> None:
                 ended = await inbox.give_up_overdue(_BATCH)
                 _log.info("tasks.expired", tasks=ended)
                 continue
+            failing_as = None
         except ReceiverError as error:
-            _log.warning("tasks.not_expired", reason=error.detail)
+            # Once for each reason: it may last until a restart.
+            if error.detail != failing_as:
+                failing_as = error.detail
+                _log.warning("tasks.not_expired", reason=failing_as)
         await asyncio.sleep(_LONGEST_SLEEP_SECONDS)
