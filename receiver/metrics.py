@@ -126,7 +126,7 @@ class Metrics:
         self._refused.labels(provider if provider in self._dialects else UNKNOWN, str(status)).inc()
 
     def connection_closed(self, reason: str) -> None:
-        """A connection without a request was closed: "full", "silent" or "head"."""
+        """A connection without a request was closed: "full", "silent", "head" or "chunks"."""
         self._connections_closed.labels(reason).inc()
 
     def fetched(self, task: TaskRecord, now: int) -> None:

@@ -39,7 +39,8 @@ def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIte
         alone.on_response_prepare.append(mark_as_declared)
         closed = app[CONTEXT].metrics.connection_closed
         send_seconds = app[CONTEXT].streams.rules.send_seconds
-        runner = Runner(alone, Connections(_MOST_CONNECTIONS, closed, send_seconds=send_seconds), shutdown_timeout=1)
+        connections = Connections(_MOST_CONNECTIONS, closed, app[CONTEXT].streams.budget, send_seconds=send_seconds)
+        runner = Runner(alone, connections, shutdown_timeout=1)
         await runner.setup()
         try:
             try:

@@ -32,6 +32,7 @@ _COMPRESSED_CONNECTIONS = 30
 _COMPRESSED_PER_SECOND = 3.5
 _SOCKETS = 5
 _NAMING_SOCKETS = 20
+_CHUNKING_PEERS = 20
 _SILENT_PEERS = 100
 _NAMES = 5_000
 _RECONNECT_SECONDS = 0.05
@@ -69,6 +70,12 @@ async def compressed_bodies(url: str) -> None:
             group.create_task(send_one())
             if number >= _COMPRESSED_CONNECTIONS:
                 await asyncio.sleep(1 / _COMPRESSED_PER_SECOND)
+
+
+async def tiny_chunks(url: str) -> None:
+    """Send bodies without an end, in chunks of one byte, over 20 connections to a URL with a bad token."""
+    head = request("POST", f"{url}/callback/capsolver/{'A' * 60}", Transfer_Encoding="chunked")
+    await _together(_send_over_and_over(url, head, b"1\r\nx\r\n" * 10_000) for _ in range(_CHUNKING_PEERS))
 
 
 async def changing_names(url: str) -> None:
@@ -124,6 +131,7 @@ async def unread_documents(url: str) -> None:
 
 ATTACKS: Mapping[str, Attack] = {
     "compressed bodies": compressed_bodies,
+    "tiny chunks": tiny_chunks,
     "changing names": changing_names,
     "pings": pings,
     "empty fragments": empty_fragments,
@@ -177,8 +185,10 @@ async def _send_over_one_connection(url: str, parts: Iterable[bytes], *, stays: 
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(write(iter(parts)))
-                while await reader.read(65_536):
-                    pass
+                # Inside the group, which would raise a group of it.
+                with suppress(OSError):
+                    while await reader.read(65_536):
+                        pass
                 writing.cancel()
         finally:
             writer.transport.abort()

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from tests.faults.wire import ANSWER, Wire, request, wired
-from tests.raw import poll_request
+from tests.faults.wire import ANSWER, Wire, chunked, request, wired
+from tests.raw import poll_request, websocket_request
 from tests.support import ADMIN, Api, eventually, free_port, receiver_process, running_receiver
 
 MOST = 8
@@ -142,6 +142,71 @@ async def test_bytes_that_belong_to_no_head_do_not_count_as_one(tmp_path: Path) 
 
     assert [status for status, _ in statuses] == [expected for _, expected in statuses]
     assert count == 0
+
+
+async def send_until_cut_off(wire: Wire, piece: bytes, *, most: int) -> None:
+    """Send the piece again and again, at most so often; fail if all of it was taken."""
+    with suppress(OSError):
+        for _ in range(most):
+            await wire.send(piece)
+        pytest.fail("nothing was cut off")
+
+
+@pytest.mark.parametrize("path", ["/callback/capsolver/no-token", "/nothing", "{callback}"])
+async def test_a_body_in_chunks_of_one_byte_is_cut_off(tmp_path: Path, path: str) -> None:
+    """Each chunk costs as much as a kilobyte: twenty such bodies, with a bad token, had stalled all callbacks."""
+    async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
+        registered = await api.register()
+        url = registered["callbackUrl"] if path == "{callback}" else api.url + path
+        await wire.send(request("POST", url, Transfer_Encoding="chunked"))
+
+        await send_until_cut_off(wire, b"1\r\nx\r\n" * 1000, most=20_000)
+        count = await closed(api, "chunks")
+        honest = await api.call_back(registered["callbackUrl"])
+
+    assert (count, honest.status) == (1, 200)
+
+
+@pytest.mark.parametrize("size", [64, 1000, 60_000])
+async def test_a_body_in_small_chunks_is_taken(tmp_path: Path, size: int) -> None:
+    """As senders write it whose buffers are small, also where its text has short lines."""
+    body = ANSWER[:-1] + b"," + b'\r\n"a": 1, "b": "a line of text",' * 3000 + b'\r\n"c": 2}'
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
+        registered = await api.register()
+        await wire.send(request("POST", registered["callbackUrl"], Transfer_Encoding="chunked"), chunked(*pieces, b""))
+
+        status = (await wire.response()).status
+
+    assert status == 200
+
+
+async def test_what_takes_long_to_parse_is_parsed_whole_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every part is paced: pipelined requests, large bodies with a length and in chunks, and a websocket."""
+    monkeypatch.setattr("receiver.web.server._CHEAP_SECONDS", -1.0)
+    large = ANSWER[:-1] + b', "a": "' + b"x" * 100_000 + b'"}'
+    async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
+        urls = [(await api.register())["callbackUrl"] for _ in range(4)]
+        requests = [
+            request("POST", urls[0], large),
+            request("POST", urls[1], Transfer_Encoding="chunked")
+            + chunked(*(large[start : start + 500] for start in range(0, len(large), 500)), b""),
+            request("POST", f"{api.url}/callback/capsolver/no-token", large),
+            request("POST", urls[2], ANSWER),
+            request("POST", urls[3], b"not JSON"),
+        ]
+        await wire.send(b"".join(requests))
+        statuses = [(await wire.response()).status for _ in requests]
+        async with wired(api.url) as socket:
+            await socket.send(websocket_request(ADMIN, cursor="start"))
+            head = await socket.reader.readuntil(b"\r\n\r\n")
+            told = await socket.reader.readuntil(b'"type":"subscribed"')
+
+    assert statuses == [200, 200, 404, 200, 422]
+    assert head.startswith(b"HTTP/1.1 101")
+    assert told
 
 
 async def test_idle_connections_do_not_use_up_the_files(tmp_path: Path) -> None:

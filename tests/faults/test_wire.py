@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -246,10 +247,13 @@ async def test_garbage_is_refused_and_the_next_one_served(
     url = (await api.register())["callbackUrl"]
     path = url.removeprefix(api.url)
     with caplog.at_level(logging.INFO):
+        answer = b""
+        # A peer that is cut off while it sends may see that before it sees the end.
         async with wired(url) as wire:
-            await wire.send(garbage.replace(b"{path}", path.encode()))
-            await wire.send(b"\r\n\r\n")
-            answer = await wire.rest()
+            with suppress(ConnectionError):
+                await wire.send(garbage.replace(b"{path}", path.encode()))
+                await wire.send(b"\r\n\r\n")
+                answer = await wire.rest()
 
     assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.0 400")
     assert path not in caplog.text
