@@ -31,11 +31,19 @@ async def test_callbacks_do_not_wait_for_retention(tmp_path: Path) -> None:
     """
     taken = horizon(most_finished=1)
     steps: list[Removed] = []
+    begun = asyncio.Event()
+
+    def tell(step: Removed) -> None:
+        steps.append(step)
+        begun.set()
+
     waited_for: list[int] = []
     async with running_store(tmp_path / "receiver.db") as store:
         await end_together(store, 1, OLD)
         async with asyncio.TaskGroup() as group:
-            pruning = group.create_task(prune(store, taken, steps.append))
+            pruning = group.create_task(prune(store, taken, tell))
+            # How far it goes was found out before: what is young comes behind that.
+            await begun.wait()
             for task in range(OLD + 1, OLD + NEW + 1):
                 await store.write(a_registration(task))
                 steps_before = len(steps)
