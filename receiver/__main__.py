@@ -15,7 +15,6 @@ from uuid import UUID
 
 import click
 import structlog
-from aiohttp import web
 
 from client.errors import BadArgumentError, CallbackReceiverError
 from client.interrupts import on_signals
@@ -33,7 +32,7 @@ from receiver.pruning_command import prune_command
 from receiver.redeliver_command import redeliver
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
-from receiver.web.server import make_runner, most_connections
+from receiver.web.server import Site, make_runner, most_connections
 
 __all__ = ["main", "tune"]
 
@@ -149,7 +148,7 @@ async def _serve(settings: Settings) -> None:
     )
     try:
         await runner.setup()
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        site = Site(runner, settings.host, settings.port, backlog=1024)
         try:
             await site.start()
         except OSError as error:

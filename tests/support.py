@@ -126,6 +126,11 @@ class RunningReceiver(Api):
         """How many streams are open."""
         return self._runner.app[CONTEXT].inbox.streams
 
+    @property
+    def unread_messages(self) -> int:
+        """The bytes of messages of websockets that are not carried out yet."""
+        return len(self._runner.app[CONTEXT].streams.messages)
+
     def unsent(self) -> list[int]:
         """For each connection, how many bytes this process holds that the system would not take."""
         assert self._runner.server is not None

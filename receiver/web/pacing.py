@@ -9,11 +9,14 @@ there are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
-__all__ = ["FRAME_SECONDS", "NAMES_AT_A_TIME", "NAME_SECONDS", "Budget", "Pacer", "budget_of_all"]
+from receiver.admission import Admission
+from receiver.errors import ReceiverError
+
+__all__ = ["FRAME_SECONDS", "NAMES_AT_A_TIME", "NAME_SECONDS", "Budget", "Pacer", "budget_of_all", "room_for_messages"]
 
 # What was measured, rounded up: on a Xeon at 2.1 GHz, with the answers and the reads of the store.
 BYTE_SECONDS = 0.1e-6
@@ -22,6 +25,15 @@ NAME_SECONDS = 20e-6
 
 NAMES_AT_A_TIME = 200
 """Names that are added or removed in one turn of the loop."""
+
+_UNFINISHED_BYTES = 48 * 1024 * 1024
+_UNFINISHED_BYTES_OF_KEY = 16 * 1024 * 1024
+# So much of a message takes no room, and has no limit of time.
+_SMALL_BYTES = 32 * 1024
+_MESSAGE_SECONDS = 30.0
+_ROOM_SECONDS = 0.1
+# The head and the mask of a control frame.
+_CONTROL_BYTES = 6
 
 _SHARE_OF_ALL = 0.5
 _BURST_OF_ALL = 0.01
@@ -51,24 +63,73 @@ def budget_of_all() -> Budget:
     return Budget(_SHARE_OF_ALL, _BURST_OF_ALL)
 
 
+def room_for_messages() -> Admission:
+    """Return the room of an application for messages of websockets that are not complete, or not carried out."""
+    return Admission(
+        "too-many-unfinished", most=_UNFINISHED_BYTES, most_each=_UNFINISHED_BYTES_OF_KEY, unit="bytes of messages"
+    )
+
+
 class Pacer(asyncio.Protocol):
     """The protocol of a websocket's transport: it spends for what comes, and passes it on to aiohttp.
+
+    A message of more than 32 kB takes room until it is carried out. Where there is none, no more of it is read. It has
+    30 s to be complete; then `drop` is called with the reason and has to cut the peer off.
 
     aiohttp joins fragments and queues control frames before its caller sees any, so bytes are counted here. It pauses
     the transport itself while its queue is full. A pause that it made is left to it: a resumed transport would fill
     its buffer behind the queue without a limit.
     """
 
-    __slots__ = ("_budgets", "_is_held", "_is_paused", "_loop", "_protocol", "_resuming", "_transport")
+    __slots__ = (
+        "_budgets",
+        "_drop",
+        "_is_held",
+        "_is_paused",
+        "_last_read",
+        "_late",
+        "_loop",
+        "_owner",
+        "_protocol",
+        "_resuming",
+        "_room",
+        "_taken",
+        "_transport",
+        "_unread",
+    )
 
-    def __init__(self, transport: asyncio.Transport, of_all: Budget) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, of_all: Budget, room: Admission, owner: str, drop: Callable[[str], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._budgets = (Budget(_SHARE_OF_EACH, _BURST_OF_EACH), of_all)
+        self._room = room
+        self._owner = owner
+        self._drop = drop
         self._transport = transport
         self._protocol = cast(asyncio.Protocol, transport.get_protocol())
         self._resuming: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._is_paused = self._is_held = False
+        self._unread = self._last_read = self._taken = 0
         transport.set_protocol(self)
+
+    def read_control(self, payload: bytes) -> None:
+        """Note that a ping or a pong was read, which may come between the fragments of a message."""
+        self._unread = max(0, self._unread - len(payload) - _CONTROL_BYTES)
+
+    def read_message(self, text: str) -> None:
+        """Note that a message was read. It keeps its room until `let_go`."""
+        self._stop_waiting()
+        size = len(text) if text.isascii() else len(text.encode())
+        # The heads of its fragments are not known; behind it, there is at most what came last.
+        self._unread = max(0, min(self._unread - size, self._last_read))
+
+    def let_go(self) -> None:
+        """Give back the room of what was read."""
+        if self._taken:
+            self._room.give_back(self._owner, self._taken)
+            self._taken = 0
 
     async def turn(self, seconds: float) -> None:
         """Spend, and wait until it is paid; at least one turn of the loop, so that others have theirs."""
@@ -93,8 +154,12 @@ class Pacer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what came, and stop reading if that was too much."""
+        self._unread += len(data)
+        self._last_read = len(data)
         self._protocol.data_received(data)
         seconds = self._spend(len(data) * BYTE_SECONDS)
+        if not self._has_room():
+            seconds = max(seconds, _ROOM_SECONDS)
         if seconds and self._resuming is None and self._transport.is_reading():
             self._pause()
             self._resuming = self._loop.call_later(seconds, self._resume)
@@ -103,6 +168,8 @@ class Pacer(asyncio.Protocol):
         """Pass it on; nothing is left here."""
         if self._resuming is not None:
             self._resuming.cancel()
+        self._stop_waiting()
+        self.let_go()
         self._protocol.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
@@ -117,6 +184,25 @@ class Pacer(asyncio.Protocol):
         """Pass it on."""
         self._protocol.resume_writing()
 
+    def _has_room(self) -> bool:
+        """Take room for what is not carried out yet. Without it, nothing more is read."""
+        more = self._unread - _SMALL_BYTES - self._taken
+        if more <= 0:
+            return True
+        if self._late is None:
+            self._late = self._loop.call_later(_MESSAGE_SECONDS, self._drop, "a message did not come to its end")
+        try:
+            self._room.take(self._owner, more)
+        except ReceiverError:
+            return False
+        self._taken += more
+        return True
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
     def _pause(self) -> None:
         if self._transport.is_reading():
             self._transport.pause_reading()
@@ -124,7 +210,10 @@ class Pacer(asyncio.Protocol):
 
     def _resume(self) -> None:
         self._resuming = None
-        self._go_on()
+        if self._has_room():
+            self._go_on()
+        else:
+            self._resuming = self._loop.call_later(_ROOM_SECONDS, self._resume)
 
     def _go_on(self) -> None:
         if self._is_paused and not self._is_held and self._resuming is None and not self._transport.is_closing():

@@ -18,7 +18,7 @@ from receiver.errors import StoreFailedError
 from receiver.hub import Waiter
 from receiver.records import Entry, Gap
 from receiver.subscriptions import Subscription
-from receiver.web.pacing import budget_of_all
+from receiver.web.pacing import budget_of_all, room_for_messages
 
 __all__ = [
     "CLOSE_SECONDS",
@@ -81,8 +81,8 @@ class Stream(Protocol):
 class Streams:
     """All open streams of an application. Run `beat` beside them; `owner` runs what they send.
 
-    From `budget` is spent what their requests cost; `large_frames` lets a few be carried out at once, because one of
-    a megabyte takes six while it is.
+    From `budget` is spent what their requests cost. `messages` is the room for large ones. `large_frames` lets a few be
+    carried out at once, because one of a megabyte takes six while it is.
     """
 
     owner: asyncio.TaskGroup
@@ -93,6 +93,7 @@ class Streams:
         self._end = Waiter()
         self.rules = rules
         self.budget = budget_of_all()
+        self.messages = room_for_messages()
         self.large_frames = asyncio.Semaphore(_LARGE_FRAMES)
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ does: `read_body` inflates after the proof, and only up to the limit of a body.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from aiohttp.abc import AbstractStreamWriter
 from receiver.web.context import CONTEXT
 from receiver.web.pacing import Budget
 
-__all__ = ["HEAD_SECONDS", "Connections", "Runner", "make_runner", "most_connections"]
+__all__ = ["HEAD_SECONDS", "Connections", "Runner", "Site", "make_runner", "most_connections"]
 
 HEAD_SECONDS = 20.0
 """A new connection has so long to send the head of its first request; as Apache's mod_reqtimeout."""
@@ -40,6 +41,7 @@ _CHEAP_SECONDS = 0.0005
 _MOST_LINES = 500
 _LINE_BYTES = 16
 _LATER_SECONDS = 1.0
+_RECEIVE_BYTES = 32 * 1024
 
 _log = structlog.get_logger()
 
@@ -310,6 +312,20 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(self._connections, made, self._kwargs)
+
+
+class Site(web.TCPSite):
+    """A `TCPSite` whose connections are read a little at a time.
+
+    By default the system keeps megabytes of what is not read yet, and uvloop gives 256 kB of it at once.
+    """
+
+    async def start(self) -> None:
+        """Listen."""
+        await super().start()
+        for listening in getattr(self._server, "sockets", ()):
+            # Connections have it from the socket that listens.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
 
 
 def make_runner(

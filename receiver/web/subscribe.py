@@ -105,7 +105,12 @@ class _Socket:
         self._ws = ws
         self._context = context
         # Without a transport the peer has hung up already, and nothing will be read.
-        self._pacer = None if request.transport is None else Pacer(request.transport, context.streams.budget)
+        streams = context.streams
+        self._pacer = (
+            None
+            if request.transport is None
+            else Pacer(request.transport, streams.budget, streams.messages, request[KEY_NAME], self._drop)
+        )
         self._subscription: Subscription | None = None
         self._sending: asyncio.Task[None] | None = None
         self._is_beat_due = False
@@ -184,12 +189,19 @@ class _Socket:
             await self._turn(FRAME_SECONDS)
             match frame.type:
                 case WSMsgType.TEXT:
+                    if self._pacer is not None:
+                        self._pacer.read_message(frame.data)
                     await self._answer(frame.data)
+                    if self._pacer is not None:
+                        self._pacer.let_go()
                 case WSMsgType.PING:
+                    if self._pacer is not None:
+                        self._pacer.read_control(frame.data)
                     # Not by autoping, which would wait without a limit for a peer that does not read.
                     await self._within_limit(partial(self._ws.pong, frame.data))
                 case WSMsgType.PONG:
-                    pass
+                    if self._pacer is not None:
+                        self._pacer.read_control(frame.data)
                 case WSMsgType.BINARY:
                     await self._close(WSCloseCode.UNSUPPORTED_DATA, b"expected text")
                     return

@@ -6,7 +6,7 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 
 from client.frames import MAX_NAMED, NAMES_AT_ONCE
-from tests.faults.wire import ANSWER, Wire, connected
+from tests.faults.wire import ANSWER, Wire, connected, wired
 from tests.receiver.sockets import subscribed
-from tests.support import ADMIN, Api, receiver_process, running_receiver
+from tests.support import ADMIN, Api, eventually, receiver_process, running_receiver
 
 _SOCKETS = 5
 _CALLBACKS = 20
@@ -76,6 +76,9 @@ async def _flood(wire: Wire, sent: bytes) -> None:
         await wire.send(first)
         while True:
             await wire.send(rest)
+    except ConnectionError:
+        # It was cut off: its message takes too much room.
+        pass
     finally:
         wire.reset()
 
@@ -119,3 +122,31 @@ async def test_as_many_names_as_may_be_are_taken_at_full_speed(tmp_path: Path) -
 
     assert answered == list(range(len(parts) - 1))
     assert told == ended["ref"]
+
+
+async def test_unfinished_messages_take_a_bounded_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small messages of others are answered meanwhile, and large ones once there is room again."""
+    monkeypatch.setattr("receiver.web.pacing._UNFINISHED_BYTES_OF_KEY", 150_000)
+    half = frame(1, b"x" * 1_000_000)[:200_000]
+    async with (
+        running_receiver(tmp_path / "receiver.db") as api,
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as group,
+    ):
+        wires = [await stack.enter_async_context(wired(api.url)) for _ in range(4)]
+        for wire in wires:
+            await wire.send(_UPGRADE, frame(1, b'{"type":"subscribe","id":0,"tasks":[]}'))
+            await wire.reader.readuntil(b'"subscribed"')
+        half_sent = [group.create_task(wire.send(half)) for wire in wires[:3]]
+        await asyncio.wait(half_sent)
+        await wires[3].send(naming("remove", _MANY[:100]))
+        small = await wires[3].reader.readuntil(b'"removed"')
+        large = group.create_task(wires[3].send(naming("remove", _MANY[:4000])))
+        for wire in wires[:3]:
+            wire.reset()
+        removed = await wires[3].reader.readuntil(b'"removed"')
+        await large
+        await eventually(lambda: api.unread_messages == 0)
+
+    assert small
+    assert removed

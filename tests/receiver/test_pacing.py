@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from receiver.web.pacing import BYTE_SECONDS, Budget, Pacer
+from receiver.admission import Admission
+from receiver.web.pacing import BYTE_SECONDS, Budget, Pacer, room_for_messages
 from tests.support import eventually
 
 _CHUNK = b"x" * 1000
@@ -31,14 +32,21 @@ class Reading(asyncio.Protocol):
         self.is_lost = True
 
 
+FREE = Budget(share=1e9, burst=1e9)
+
+
 @asynccontextmanager
-async def paced(of_all: Budget) -> AsyncIterator[tuple[asyncio.Transport, Reading, Pacer, socket.socket]]:
+async def paced(
+    of_all: Budget, room: Admission | None = None, dropped: list[str] | None = None
+) -> AsyncIterator[tuple[asyncio.Transport, Reading, Pacer, socket.socket]]:
     """A transport, its first protocol, the pacer between them, and the socket of the peer."""
     ours, theirs = socket.socketpair()
     with theirs:
         transport, protocol = await asyncio.get_running_loop().create_connection(Reading, sock=ours)
         try:
-            yield transport, protocol, Pacer(transport, of_all), theirs
+            reasons = [] if dropped is None else dropped
+            pacer = Pacer(transport, of_all, room_for_messages() if room is None else room, "key", reasons.append)
+            yield transport, protocol, pacer, theirs
         finally:
             transport.abort()
             await eventually(lambda: protocol.is_lost)
@@ -118,3 +126,67 @@ async def test_turns_are_taken_in_the_order_in_which_they_were_asked_for() -> No
         group.create_task(ask(second, "b"))
 
     assert order == ["a", "b"] * 5
+
+
+def room_of(size: int) -> Admission:
+    """Room for so many bytes of unfinished messages."""
+    return Admission("too-many-unfinished", most=size, most_each=size, unit="bytes of messages")
+
+
+async def test_a_message_takes_room_until_it_is_carried_out() -> None:
+    """Its first 32 kB are free; pings between its fragments change nothing."""
+    room = room_of(1_000_000)
+    async with paced(FREE, room) as (_, protocol, pacer, peer):
+        for size in (100_000, 200_000):
+            await asyncio.to_thread(peer.sendall, b"x" * 100_000)
+            await eventually(lambda size=size: len(protocol.received) == size)  # type: ignore[misc]
+        for _ in range(100):
+            pacer.read_control(b"")
+        unfinished = len(room)
+        pacer.read_message("x" * 199_000)
+        read = len(room)
+        pacer.let_go()
+        done = len(room)
+
+    assert 160_000 < unfinished <= 200_000 - 32 * 1024
+    assert (read, done) == (unfinished, 0)
+
+
+async def test_a_message_that_finds_no_room_waits_for_it() -> None:
+    """It is not read on, and not lost; what it has taken is free again when its connection is lost."""
+    room = room_of(200_000)
+    room.take("another", 150_000)
+    async with paced(FREE, room) as (transport, protocol, _, peer):
+        await asyncio.to_thread(peer.sendall, b"x" * 150_000)
+        await eventually(lambda: not transport.is_reading())
+        await asyncio.to_thread(peer.sendall, b"x" * 10_000)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        before = len(protocol.received)
+        room.give_back("another", 150_000)
+        await eventually(lambda: len(protocol.received) == 160_000)
+        taken = len(room)
+
+    assert before <= 150_000
+    assert 0 < taken <= 160_000 - 32 * 1024
+    assert len(room) == 0
+
+
+async def test_a_message_without_an_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one has no limit of time, and one that was read has none any more."""
+    dropped, kept = list[str](), list[str]()
+    async with (
+        paced(FREE, dropped=dropped) as (_, _, _, peer),
+        paced(FREE, dropped=kept) as (_, protocol, pacer, other),
+        paced(FREE, dropped=kept) as (_, _, _, small),
+    ):
+        await asyncio.to_thread(other.sendall, b"x" * 70_000)
+        await eventually(lambda: len(protocol.received) == 70_000)
+        pacer.read_message("x" * 69_000)
+        monkeypatch.setattr("receiver.web.pacing._MESSAGE_SECONDS", 0.05)
+        await asyncio.to_thread(small.sendall, b"x" * 1000)
+        await asyncio.to_thread(peer.sendall, b"x" * 70_000)
+        await eventually(lambda: bool(dropped))
+
+    assert dropped == ["a message did not come to its end"]
+    assert kept == []
