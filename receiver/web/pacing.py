@@ -9,6 +9,7 @@ there are.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -68,6 +69,16 @@ def room_for_messages() -> Admission:
     return Admission(
         "too-many-unfinished", most=_UNFINISHED_BYTES, most_each=_UNFINISHED_BYTES_OF_KEY, unit="bytes of messages"
     )
+
+
+def _has_hung_up(transport: asyncio.Transport) -> bool:
+    peer = transport.get_extra_info("socket")
+    if peer is None or transport.is_closing() or not hasattr(select, "poll"):
+        return False
+    # Errors and hang-ups are told whatever is asked for; only Linux has a flag for a peer that closed its side.
+    poll = select.poll()
+    poll.register(peer.fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
 
 
 class Pacer(asyncio.Protocol):
@@ -210,7 +221,8 @@ class Pacer(asyncio.Protocol):
 
     def _resume(self) -> None:
         self._resuming = None
-        if self._has_room():
+        # A transport that does not read notices no end of its connection. Behind one, little can come.
+        if self._has_room() or _has_hung_up(self._transport):
             self._go_on()
         else:
             self._resuming = self._loop.call_later(_ROOM_SECONDS, self._resume)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -128,6 +129,24 @@ async def test_turns_are_taken_in_the_order_in_which_they_were_asked_for() -> No
     assert order == ["a", "b"] * 5
 
 
+@asynccontextmanager
+async def connected(room: Admission) -> AsyncIterator[tuple[asyncio.Transport, Reading, socket.socket]]:
+    """As `paced`, over TCP: a socket pair knows no reset."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with theirs:
+        ours.setblocking(False)
+        transport, protocol = await loop.create_connection(Reading, sock=ours)
+        Pacer(transport, FREE, room, "key", list[str]().append)
+        try:
+            yield transport, protocol, theirs
+        finally:
+            transport.abort()
+            await eventually(lambda: protocol.is_lost)
+
+
 def room_of(size: int) -> Admission:
     """Room for so many bytes of unfinished messages."""
     return Admission("too-many-unfinished", most=size, most_each=size, unit="bytes of messages")
@@ -170,6 +189,26 @@ async def test_a_message_that_finds_no_room_waits_for_it() -> None:
     assert before <= 150_000
     assert 0 < taken <= 160_000 - 32 * 1024
     assert len(room) == 0
+
+
+@pytest.mark.parametrize("end", ["closed", "reset"])
+async def test_a_peer_that_hangs_up_keeps_no_room(end: str) -> None:
+    """Its end is noticed although nothing is read for want of room."""
+    room = room_of(200_000)
+    room.take("another", 150_000)
+    async with connected(room) as (transport, protocol, peer):
+        await asyncio.to_thread(peer.sendall, b"x" * 70_000)
+        await eventually(lambda: len(room) > 150_000)
+        room.take("another", 200_000 - len(room))
+        await asyncio.to_thread(peer.sendall, b"x" * 10_000)
+        await eventually(lambda: not transport.is_reading())
+        if end == "reset":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        await eventually(lambda: protocol.is_lost)
+        kept = len(room)
+
+    assert kept < 200_000
 
 
 async def test_a_message_without_an_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
