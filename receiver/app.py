@@ -15,10 +15,10 @@ from aiohttp import web
 from client.code_counts import UnlistedCodes
 from client.providers import Dialect
 from receiver.accounts import check_accounts, open_accounts
-from receiver.admission import Limits
 from receiver.catalog import known_dialects
 from receiver.deadlines import end_overdue_tasks
-from receiver.deliveries import Quotas
+from receiver.domain.admission import Limits
+from receiver.domain.deliveries import Quotas
 from receiver.errors import CannotStartError
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from client.code_counts import OTHER
-from receiver.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, time_view
+from receiver.domain.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, time_view
 
 __all__ = ["Answered", "Counted", "Facts", "Finding", "judge"]
 

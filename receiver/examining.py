@@ -23,11 +23,11 @@ from client.providers.codes import code_named
 from receiver.asking import ANSWER_SECONDS, asked, counted_there, own_address
 from receiver.catalog import known_dialects
 from receiver.doctor import Answered, Facts, Finding, judge
+from receiver.domain.records import SECOND, UnlistedCode
+from receiver.domain.tokens import Kind, make_token
 from receiver.numbers import number_lines, number_values
-from receiver.records import SECOND, UnlistedCode
 from receiver.settings import Settings, is_loopback, load_settings
 from receiver.storage.looking import Look, look, opened_to_look
-from receiver.tokens import Kind, make_token
 
 __all__ = ["doctor", "examined"]
 

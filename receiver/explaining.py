@@ -14,10 +14,10 @@ from client.output import show, show_json, tell
 from client.protocol import TaskTimeline
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 from receiver.catalog import known_dialects
+from receiver.domain.timeline import timeline_of
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
 from receiver.storage.looking import look_up_task, opened_to_look
-from receiver.timeline import timeline_of
 
 __all__ = ["explain", "explained"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
-from receiver.admission import Admission, Limits
+from receiver.domain.admission import Admission, Limits
+from receiver.domain.records import Entry, Gap, Growth, ResultFilter, TaskName
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.records import Entry, Gap, Growth, ResultFilter, TaskName
 from receiver.storage.protocol import Store
 from receiver.subscriptions import Listener, Subscription, Wanted
 from receiver.tail import Tail

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from client.frames import NamedTask, Subscribe
 from client.providers.values import task_id_text
+from receiver.domain.records import ResultFilter
 from receiver.errors import ReceiverError
-from receiver.records import ResultFilter
 
 __all__ = ["Names", "filter_of", "names_of", "ref_of"]
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from receiver.records import TaskKey
+from receiver.domain.records import TaskKey
 
 __all__ = ["Hub", "Waiter"]
 

@@ -19,21 +19,28 @@ from client.protocol import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import Callback, Failed, TaskId
 from receiver.accounts import Account
-from receiver.admission import Admission, Limits, Place
-from receiver.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
+from receiver.domain.admission import Admission, Limits, Place
+from receiver.domain.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
+from receiver.domain.polls import ReleaseHeld
+from receiver.domain.reading import (
+    Incoming,
+    read_answer,
+    read_arrival,
+    read_kept,
+    task_of_registration,
+    times_of_new_task,
+)
+from receiver.domain.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
+from receiver.domain.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
+from receiver.domain.timeline import timeline_of
+from receiver.domain.tokens import CallbackToken, Kind, make_token
+from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed import Feed
 from receiver.hub import Hub, Waiter
-from receiver.intake import Incoming, read_answer, read_arrival, read_kept, task_of_registration, times_of_new_task
 from receiver.learning import Learning
-from receiver.ledger import Command
-from receiver.polling import ReleaseHeld
-from receiver.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
-from receiver.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.storage.protocol import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
-from receiver.timeline import timeline_of
-from receiver.tokens import CallbackToken, Kind, make_token
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
 

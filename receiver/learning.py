@@ -9,11 +9,11 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from client.providers import Dialect
-from receiver.deliveries import Delivered
+from receiver.domain.deliveries import Delivered
+from receiver.domain.polls import PolledTask, Remember
+from receiver.domain.records import SECOND, TaskRecord
+from receiver.domain.schedule import Change, Schedule
 from receiver.errors import ReceiverError
-from receiver.polling import PolledTask, Remember
-from receiver.records import SECOND, TaskRecord
-from receiver.schedule import Change, Schedule
 from receiver.storage.protocol import Store
 
 __all__ = ["Learning"]

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
 
 from client.providers import Dialect
-from receiver.records import SECOND, Outcome, TaskRecord, WaitingTasks
+from receiver.domain.records import SECOND, Outcome, TaskRecord, WaitingTasks
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Moment"]
 

@@ -32,12 +32,12 @@ from client.protocol import LogEntry, OutcomeReport, Registered, Registration, R
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.app import create_app, microseconds_now
+from receiver.domain.records import SECOND, Entry, TaskRecord
+from receiver.domain.records import Gap as MissedPart
 from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
 from receiver.filters import filter_of, names_of
 from receiver.hub import Waiter
 from receiver.inbox import IN_PROCESS, Inbox
-from receiver.records import SECOND, Entry, TaskRecord
-from receiver.records import Gap as MissedPart
 from receiver.settings import Settings
 from receiver.subscriptions import Subscription
 from receiver.web.callbacks import LENIENT_PATH, callback

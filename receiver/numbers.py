@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from receiver.doctor import Facts
-from receiver.records import SECOND, RecentTasks
+from receiver.domain.records import SECOND, RecentTasks
 
 __all__ = ["number_lines", "number_values"]
 

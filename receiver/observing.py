@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from receiver.domain.reading import Incoming
+from receiver.domain.records import UnlistedCode
+from receiver.domain.shapes import ShapeCounts, ShapeRecord, shape_of
+from receiver.domain.transaction import Ledger
 from receiver.errors import ReceiverError
-from receiver.intake import Incoming
-from receiver.ledger import Ledger
-from receiver.records import UnlistedCode
-from receiver.shapes import ShapeCounts, ShapeRecord, shape_of
 from receiver.storage.protocol import Store
 
 __all__ = ["AddShapes", "AddUnlisted", "Observer"]

@@ -14,9 +14,9 @@ from client.output import show, show_json
 from client.providers import CallbackRule, Dialect, dialect_named
 from client.providers.v1_family import V1Dialect
 from receiver.catalog import known_dialects
-from receiver.records import time_view
+from receiver.domain.records import time_view
+from receiver.domain.shapes import ShapeRecord, shape_text
 from receiver.settings import load_settings
-from receiver.shapes import ShapeRecord, shape_text
 from receiver.storage.looking import opened_to_look
 from receiver.storage.shapes import read_shapes
 

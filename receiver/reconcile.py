@@ -18,13 +18,13 @@ from client.provider_api import NotSentError, ProviderBusyError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
 from receiver.accounts import Account
 from receiver.brake import Brake
-from receiver.decisions import Origin
+from receiver.domain.outcomes import Origin
+from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
+from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
+from receiver.domain.registrations import Answered
 from receiver.errors import ReceiverError
 from receiver.hub import Waiter
 from receiver.learning import Learning
-from receiver.polling import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
-from receiver.records import CUT_OFF, SECOND, PollRecord, TaskRecord
-from receiver.registrations import Answered
 from receiver.storage.protocol import Store
 
 __all__ = ["Reconciler"]

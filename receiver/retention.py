@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from receiver.domain.records import SECOND, Horizon, Removed
+from receiver.domain.transaction import Ledger
 from receiver.errors import ReceiverError
-from receiver.ledger import Ledger
-from receiver.records import SECOND, Horizon, Removed
 from receiver.storage.protocol import Store
 
 __all__ = ["Lives", "Prune", "prune", "prune_old"]

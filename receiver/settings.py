@@ -25,7 +25,6 @@ from client.errors import BadArgumentError
 from client.given import check_key, read_text_file, tidy
 from client.protocol import API_KEY_MIN_LENGTH
 from receiver.errors import CannotStartError
-from receiver.tokens import SIGNING_KEY_MIN_BYTES
 
 __all__ = ["SCOPES", "ApiKey", "Settings", "is_loopback", "load_settings", "settings_table"]
 
@@ -33,6 +32,7 @@ PREFIX = "RECEIVER_"
 SCOPES = ("submit", "read", "admin")
 _DEFAULT_SCOPES = frozenset({"submit", "read"})
 _SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
+_SIGNING_KEY_MIN_BYTES = 32
 _LISTS = ("api_keys", "signing_keys", "allowed_origins")
 """Settings of several values with commas."""
 _OBJECTS = ("callback_secrets", "provider_keys", "provider_urls")
@@ -292,8 +292,8 @@ class Settings(BaseSettings):
         """
         keys = [key.strip().encode() for key in self.signing_keys.get_secret_value().split(",") if key.strip()]
         for number, key in enumerate(keys, start=1):
-            if len(key) < SIGNING_KEY_MIN_BYTES:
-                needed = f"at least {SIGNING_KEY_MIN_BYTES} are needed"
+            if len(key) < _SIGNING_KEY_MIN_BYTES:
+                needed = f"at least {_SIGNING_KEY_MIN_BYTES} are needed"
                 raise CannotStartError(f"{PREFIX}SIGNING_KEYS: key {number} has {len(key)} bytes, {needed}")
         return keys
 

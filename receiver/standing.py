@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from client.providers import Dialect
+from receiver.domain.records import StandingUrl, time_view
+from receiver.domain.registrations import CreateStandingUrl, RevokeStandingUrl
+from receiver.domain.tokens import Kind, make_token
 from receiver.errors import CannotStartError, ReceiverError
-from receiver.records import StandingUrl, time_view
-from receiver.registrations import CreateStandingUrl, RevokeStandingUrl
 from receiver.settings import Settings
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
-from receiver.tokens import Kind, make_token
 
 __all__ = ["MadeUrl", "list_urls", "make_url", "open_store", "revoke_url"]
 

@@ -19,11 +19,11 @@ from client.providers.readings import Failed, Pending, Reading, Ready, Refused, 
 from client.submitting import Submission, Submitter
 from client.timeline import Timeline
 from receiver.accounts import Account
-from receiver.decisions import Origin
+from receiver.domain.outcomes import Origin
+from receiver.domain.records import SECOND, TaskRecord
+from receiver.domain.registrations import Answered, RegisteredTask
 from receiver.errors import ReceiverError
 from receiver.inbox import Inbox
-from receiver.records import SECOND, TaskRecord
-from receiver.registrations import Answered, RegisteredTask
 
 __all__ = ["Submissions", "refusal_of"]
 

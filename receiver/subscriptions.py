@@ -12,8 +12,8 @@ from itertools import chain, islice
 from typing import Protocol
 
 from client.frames import MAX_NAMED, NAME_BYTES
+from receiver.domain.records import Entry, Gap, ResultFilter, TaskName, TaskRecord
 from receiver.errors import CursorGoneError, ReceiverError
-from receiver.records import Entry, Gap, ResultFilter, TaskName, TaskRecord
 from receiver.storage.protocol import Store
 from receiver.tail import Tail, size_of
 

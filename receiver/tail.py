@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from receiver.records import Entry, TaskRecord
+from receiver.domain.records import Entry, TaskRecord
 
 __all__ = ["Tail"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from receiver.records import History, Outcome, PollRecord, TaskRecord, WaitingTasks
+from receiver.domain.records import History, Outcome, PollRecord, TaskRecord, WaitingTasks
 from receiver.storage import statements as sql
 from receiver.storage.rows import delivery_from, delivery_range
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import aiosqlite
 
+from receiver.domain.records import Delivery, KeptBody, StandingUrl, TaskRecord
+from receiver.domain.transaction import Command
 from receiver.errors import CannotStartError
-from receiver.ledger import Command
-from receiver.records import Delivery, KeptBody, StandingUrl, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.files import require_database
 from receiver.storage.ledger import SqliteLedger

@@ -16,8 +16,7 @@ from pydantic_core import from_json, to_json
 
 from client.code_counts import MOST_CODES
 from client.unlisted import UnlistedRow
-from receiver.ledger import IdempotencyRecord, TaskIdKey
-from receiver.records import (
+from receiver.domain.records import (
     DELIVERIES_KEPT,
     SECOND,
     Delivery,
@@ -31,7 +30,8 @@ from receiver.records import (
     TaskRecord,
     UnlistedCode,
 )
-from receiver.shapes import ShapeRecord
+from receiver.domain.shapes import ShapeRecord
+from receiver.domain.transaction import IdempotencyRecord, TaskIdKey
 from receiver.storage import statements as sql
 from receiver.storage.pruning import counted_among, prune
 from receiver.storage.rows import (
@@ -56,7 +56,7 @@ _TOMBSTONE_LIFE = 90 * 24 * 3600 * SECOND
 
 
 class SqliteLedger:
-    """A `receiver.ledger.Ledger` on an open transaction.
+    """A `receiver.domain.transaction.Ledger` on an open transaction.
 
     `grown` names the tasks that somebody may wait for, `appended` is what came into the log: position, kind, ref, task.
     """

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from receiver.domain.records import History, RecentTasks, TaskRecord, UnlistedCode, WaitingTasks
 from receiver.errors import CannotStartError, ReceiverError
-from receiver.records import History, RecentTasks, TaskRecord, UnlistedCode, WaitingTasks
 from receiver.storage import statements as sql
 from receiver.storage.files import require_database
 from receiver.storage.history import read_history, read_waiting

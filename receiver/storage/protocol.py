@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
-from receiver.ledger import Command
-from receiver.records import (
+from receiver.domain.records import (
     Delivery,
     Growth,
     History,
@@ -19,7 +18,8 @@ from receiver.records import (
     TaskRecord,
     WaitingTasks,
 )
-from receiver.shapes import ShapeRecord
+from receiver.domain.shapes import ShapeRecord
+from receiver.domain.transaction import Command
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from receiver.deliveries import ROW_BYTES, UNREADABLE_QUOTA, bodies_quota
-from receiver.records import Horizon, Removed, TaskKey
+from receiver.domain.deliveries import ROW_BYTES, UNREADABLE_QUOTA, bodies_quota
+from receiver.domain.records import Horizon, Removed, TaskKey
 from receiver.storage import pruning_statements as pruning
 from receiver.storage import statements as sql
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import aiosqlite
 from pydantic_core import from_json, to_json
 
+from receiver.domain.records import TaskRecord
 from receiver.errors import StoreFailedError
-from receiver.records import TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.opening import on_thread
 from receiver.storage.rows import task_from

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from receiver.records import SECOND, SUBMITTING, Latency, RecentTasks
+from receiver.domain.records import SECOND, SUBMITTING, Latency, RecentTasks
 
 __all__ = ["SELECT_LATENCIES", "SELECT_RECENT", "SELECT_VERDICTS", "read_recent"]
 

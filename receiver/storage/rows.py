@@ -6,7 +6,16 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from receiver.records import DELIVERIES_KEPT, POLLS_KEPT, SECOND, Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
+from receiver.domain.records import (
+    DELIVERIES_KEPT,
+    POLLS_KEPT,
+    SECOND,
+    Delivery,
+    Outcome,
+    PollRecord,
+    StandingUrl,
+    TaskRecord,
+)
 from receiver.storage.statements import OUTCOME_COLUMNS, TASK_COLUMNS
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from receiver.shapes import SHAPES_KEPT, Shape, ShapeRecord
+from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
 from receiver.storage import statements as sql
 
 __all__ = ["add_shapes", "read_shapes"]

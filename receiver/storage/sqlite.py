@@ -14,9 +14,7 @@ import aiosqlite
 import structlog
 from pydantic_core import to_json
 
-from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
-from receiver.ledger import Command
-from receiver.records import (
+from receiver.domain.records import (
     Delivery,
     Entry,
     Growth,
@@ -31,7 +29,9 @@ from receiver.records import (
     TaskRecord,
     WaitingTasks,
 )
-from receiver.shapes import ShapeRecord
+from receiver.domain.shapes import ShapeRecord
+from receiver.domain.transaction import Command
+from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.storage import statements as sql
 from receiver.storage.files import FileWatch, lacks_log, require_database
 from receiver.storage.high_water import forget_head, note_head

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from receiver.domain.records import Horizon, Removed, Survey
 from receiver.errors import CannotStartError
-from receiver.records import Horizon, Removed, Survey
 from receiver.storage import pruning_statements as pruning
 from receiver.storage import statements as sql
 from receiver.storage.files import require_database

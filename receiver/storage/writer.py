@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import aiosqlite
 import structlog
 
+from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
+from receiver.domain.transaction import Command
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
-from receiver.ledger import Command
-from receiver.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.storage import statements as sql
 from receiver.storage.files import FilesLostError, FileWatch
 from receiver.storage.ledger import SqliteLedger

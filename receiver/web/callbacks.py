@@ -13,10 +13,10 @@ import structlog
 from aiohttp import web
 
 from client.providers import Dialect
-from receiver.deliveries import Delivered
+from receiver.domain.deliveries import Delivered
+from receiver.domain.reading import Incoming
+from receiver.domain.tokens import CallbackToken, check_token
 from receiver.errors import PROBLEMS, ReceiverError
-from receiver.intake import Incoming
-from receiver.tokens import CallbackToken, check_token
 from receiver.web.context import CONTEXT, Context
 from receiver.web.reading import read_body
 from receiver.web.ready import ReadyAnswer

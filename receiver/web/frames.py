@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from client.frames import Deleted, GapFrame, Goodbye, Heartbeat, Hint
-from receiver.records import Entry, Gap, TaskRecord
+from receiver.domain.records import Entry, Gap, TaskRecord
 from receiver.web.views import task_view
 
 __all__ = ["Frame", "Frames"]

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
-from receiver.admission import Admission
+from receiver.domain.admission import Admission
 from receiver.errors import ReceiverError
 
 __all__ = ["FRAME_SECONDS", "NAMES_AT_A_TIME", "NAME_SECONDS", "Budget", "Pacer", "budget_of_all", "room_for_messages"]

@@ -14,9 +14,9 @@ import structlog
 from aiohttp import web
 
 from client.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
+from receiver.domain.records import Entry, Gap
 from receiver.errors import StoreFailedError
 from receiver.hub import Waiter
-from receiver.records import Entry, Gap
 from receiver.subscriptions import Subscription
 from receiver.web.pacing import budget_of_all, room_for_messages
 

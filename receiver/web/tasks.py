@@ -8,8 +8,8 @@ import time
 from aiohttp import web
 
 from client.protocol import Binding, OutcomeReport, Registration, Reported, TaskList
+from receiver.domain.records import TaskRecord
 from receiver.errors import ReceiverError
-from receiver.records import TaskRecord
 from receiver.web.context import CONTEXT, Context
 from receiver.web.problems import KEY_NAME
 from receiver.web.reading import check_query, read_id, read_int, read_model, read_text, read_wait

@@ -20,12 +20,12 @@ from aiohttp import web
 from client.providers import DIALECTS
 from receiver.__main__ import _raise_file_limit, tune
 from receiver.app import create_app, microseconds_now, new_ref
-from receiver.deliveries import Delivered, Quotas
+from receiver.domain.deliveries import Delivered, Quotas
+from receiver.domain.records import TaskRecord
+from receiver.domain.transaction import Command
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
-from receiver.ledger import Command
 from receiver.logs import configure_logs
-from receiver.records import TaskRecord
 from receiver.settings import load_settings
 from receiver.storage.protocol import Store
 from receiver.storage.writer import Writer

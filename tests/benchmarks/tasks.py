@@ -15,11 +15,11 @@ from uuid import UUID
 from client.protocol import Registration
 from client.providers import DIALECTS
 from receiver.app import microseconds_now, new_ref
-from receiver.intake import task_of_registration
-from receiver.records import TaskRecord
-from receiver.registrations import Register
+from receiver.domain.reading import task_of_registration
+from receiver.domain.records import TaskRecord
+from receiver.domain.registrations import Register
+from receiver.domain.tokens import Kind, make_token
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
-from receiver.tokens import Kind, make_token
 from receiver.web.views import task_view
 from tests.benchmarks.load import Target
 

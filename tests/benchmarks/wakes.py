@@ -21,17 +21,17 @@ import aiosqlite
 from client.providers import DIALECTS
 from receiver.__main__ import tune
 from receiver.app import microseconds_now, new_ref
-from receiver.deliveries import Quotas
+from receiver.domain.deliveries import Quotas
+from receiver.domain.reading import Incoming
+from receiver.domain.records import TaskRecord
+from receiver.domain.tokens import CallbackToken, Kind
+from receiver.domain.transaction import Command, Ledger
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
-from receiver.intake import Incoming
-from receiver.ledger import Command, Ledger
-from receiver.records import TaskRecord
 from receiver.storage.files import FileWatch
 from receiver.storage.opening import connect_reader, on_thread, prepare
 from receiver.storage.protocol import WRITE_SECONDS
 from receiver.storage.sqlite import SqliteStore
-from receiver.tokens import CallbackToken, Kind
 from tests.benchmarks.load import percentile
 from tests.benchmarks.tasks import callback_body, register, running, task_record
 

@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from client.providers import DIALECTS, PollPlan
-from receiver.schedule import Schedule
+from receiver.domain.schedule import Schedule
 from tests.benchmarks.goals import Goal, table
 from tests.benchmarks.load import percentile
 

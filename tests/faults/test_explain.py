@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from receiver.records import SECOND
+from receiver.domain.records import SECOND
 from tests.faults.commands import KEY, run_command
 from tests.receiver.storage.stores import NOW, a_registration, running_store
 from tests.support import Api, receiver_process

@@ -16,8 +16,8 @@ import pytest
 
 from client.output import escape_json, printable
 from client.protocol import Task
-from receiver.records import StandingUrl
-from receiver.registrations import CreateStandingUrl
+from receiver.domain.records import StandingUrl
+from receiver.domain.registrations import CreateStandingUrl
 from tests.client.support import PNG, Reply, scripted_provider
 from tests.faults.commands import KEY, SECRET
 from tests.faults.streams import started

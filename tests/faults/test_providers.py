@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from client.providers import DIALECTS
+from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.observing import AddShapes
-from receiver.shapes import Shape, ShapeRecord
 from tests.faults.commands import run_command
 from tests.receiver.storage.stores import NOW, running_store
 

@@ -12,8 +12,8 @@ import pytest
 from client.providers import DIALECTS
 from receiver.storage.opening import make_file
 from tests.faults.commands import KEY, run_command
+from tests.receiver.domain.test_redelivery import body, kept_for_task
 from tests.receiver.storage.stores import a_registration, running_store
-from tests.receiver.test_redelivering import body, kept_for_task
 from tests.support import Api, free_port, receiver_process
 
 BEFORE = """

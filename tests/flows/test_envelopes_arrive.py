@@ -17,7 +17,7 @@ from client.providers.dialect import Call
 from client.providers.readings import Pending
 from client.sandbox import Sandbox, Settings, expected_solution
 from receiver.app import new_ref
-from receiver.tokens import Kind, make_token
+from receiver.domain.tokens import Kind, make_token
 from tests.client.sandbox.support import KEY, TOKEN, create_task, ordered
 from tests.support import ADMIN, running_receiver
 

@@ -21,7 +21,7 @@ import aiohttp
 
 from client.sandbox import FaultRates, Limits, Sandbox, Settings, expected_solution
 from client.sandbox.counts import Stats
-from receiver.records import CUT_OFF
+from receiver.domain.records import CUT_OFF
 from receiver.storage.looking import opened_to_look
 from receiver.storage.recent import read_recent
 from tests.client.support import PNG

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
 from client.providers.readings import TaskId
-from receiver.records import DELIVERIES_KEPT, SECOND, Removed
+from receiver.domain.records import DELIVERIES_KEPT, SECOND, Removed
 from tests.properties.steps import (
     UNKNOWN_FINAL_AFTER,
     Bind,

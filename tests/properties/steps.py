@@ -8,16 +8,16 @@ from typing import Any
 from pydantic_core import from_json
 
 from client.providers.readings import Callback, Failed, Notice, Pending, Reading, Ready, Refused, TaskId, Unknown
-from receiver.decisions import Origin
-from receiver.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
-from receiver.ledger import Command
-from receiver.records import SECOND, Outcome, TaskRecord
-from receiver.registrations import Answered, RegisteredTask, ReportedTask
-from receiver.registrations import Bind as BindCommand
-from receiver.registrations import Expire as ExpireCommand
-from receiver.registrations import Forget as ForgetCommand
-from receiver.registrations import Register as RegisterCommand
-from receiver.registrations import Report as ReportCommand
+from receiver.domain.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
+from receiver.domain.outcomes import Origin
+from receiver.domain.records import SECOND, Outcome, TaskRecord
+from receiver.domain.registrations import Answered, RegisteredTask, ReportedTask
+from receiver.domain.registrations import Bind as BindCommand
+from receiver.domain.registrations import Expire as ExpireCommand
+from receiver.domain.registrations import Forget as ForgetCommand
+from receiver.domain.registrations import Register as RegisterCommand
+from receiver.domain.registrations import Report as ReportCommand
+from receiver.domain.transaction import Command
 from receiver.retention import Prune as PruneCommand
 from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import QUOTAS, a_ref, a_task

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from client.errors import UnreadableError
 from client.providers import DIALECTS
 from client.providers.readings import Bare, Failed, Notice, Pending, Ready, Refused, Submitted, Unknown
-from receiver.intake import Incoming, read_arrival
-from receiver.tokens import CallbackToken, Kind
+from receiver.domain.reading import Incoming, read_arrival
+from receiver.domain.tokens import CallbackToken, Kind
 from tests.client.providers.deliveries import CALLING, changed
 from tests.client.providers.strategies import MANY, answers, as_json
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.shapes import Shape, ShapeRecord, shape_of, shape_text
+from receiver.domain.shapes import Shape, ShapeRecord, shape_of, shape_text
 
 VALUE = "VALUE"
 """What stands in the values, and cannot stand in any other part of a shape."""

@@ -14,9 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from receiver.domain.records import SECOND, Page, ResultFilter
+from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, ReceiverError
-from receiver.ledger import Command
-from receiver.records import SECOND, Page, ResultFilter
 from receiver.storage.sqlite import SqliteStore
 from tests.properties.model import Model, Place
 from tests.properties.steps import (

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from receiver.domain.records import ResultFilter
+from receiver.domain.registrations import Forget
+from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.ledger import Command
-from receiver.records import ResultFilter
-from receiver.registrations import Forget
 from receiver.retention import Prune
 from receiver.storage.sqlite import SqliteStore
 from tests.receiver.pruning import horizon

@@ -11,10 +11,10 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.deliveries import HintTask
+from receiver.domain.deliveries import HintTask
+from receiver.domain.records import Entry, Growth, ResultFilter
+from receiver.domain.registrations import Forget
 from receiver.feed import Feed
-from receiver.records import Entry, Growth, ResultFilter
-from receiver.registrations import Forget
 from receiver.storage.sqlite import SqliteStore
 from receiver.subscriptions import Subscription
 from receiver.tail import Tail

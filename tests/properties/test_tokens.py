@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.tokens import CallbackToken, Kind, check_token, make_token
+from receiver.domain.tokens import CallbackToken, Kind, check_token, make_token
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from client.providers.readings import Callback, Ready
-from receiver.decisions import Origin
-from receiver.deliveries import Arrival, DeliverToTask, NewTask
-from receiver.ledger import Ledger
-from receiver.records import Entry, Horizon, Removed, TaskRecord
+from receiver.domain.deliveries import Arrival, DeliverToTask, NewTask
+from receiver.domain.outcomes import Origin
+from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
+from receiver.domain.transaction import Ledger
 from receiver.retention import prune
 from receiver.storage.sqlite import SqliteStore
 from tests.receiver.storage.stores import (

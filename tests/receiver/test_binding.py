@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from receiver.app import new_ref
-from receiver.tokens import Kind, make_token
+from receiver.domain.tokens import Kind, make_token
 from tests.support import Api, running_receiver
 
 SIGNING_KEY = "a key that signs the tokens of these tests"

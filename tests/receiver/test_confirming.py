@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver import deliveries
 from receiver.app import new_ref
 from receiver.doctor import judge
+from receiver.domain import deliveries
+from receiver.domain.records import SECOND
+from receiver.domain.schedule import ENOUGH
+from receiver.domain.tokens import Kind, make_token
 from receiver.errors import CannotStartError
 from receiver.examining import examined
 from receiver.numbers import number_values
-from receiver.records import SECOND
-from receiver.schedule import ENOUGH
 from receiver.settings import Settings
-from receiver.tokens import Kind, make_token
 from tests.client.support import fast
 from tests.receiver.test_metrics import asked
 from tests.receiver.test_reconcile import (

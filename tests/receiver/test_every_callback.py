@@ -18,7 +18,7 @@ import pytest
 from client.providers import DIALECTS
 from client.providers.readings import Bare, Failed, Pending, Ready
 from receiver.app import new_ref
-from receiver.tokens import Kind, make_token
+from receiver.domain.tokens import Kind, make_token
 from tests.client.providers.wire_facts import CALLBACKS, Delivered
 from tests.support import Answer, Api, RunningReceiver, running_receiver
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from client.frames import MAX_NAMED
-from receiver.deliveries import HintTask
+from receiver.domain.deliveries import HintTask
+from receiver.domain.records import Entry, Gap, Growth, ResultFilter
+from receiver.domain.registrations import Bind, Forget
 from receiver.errors import ReceiverError
 from receiver.feed import Feed
-from receiver.records import Entry, Gap, Growth, ResultFilter
-from receiver.registrations import Bind, Forget
 from receiver.storage.sqlite import SqliteStore
 from receiver.subscriptions import Subscription
 from receiver.tail import Tail

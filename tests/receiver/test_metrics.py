@@ -10,9 +10,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from client.providers import DIALECTS
+from receiver.domain.records import SECOND, WaitingTasks
 from receiver.errors import CannotStartError
 from receiver.metrics import Metrics, Moment
-from receiver.records import SECOND, WaitingTasks
 from receiver.settings import Settings
 from tests.support import READ_ONLY, Api, eventually, free_port, running_receiver
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from receiver.intake import Incoming
+from receiver.domain.reading import Incoming
+from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.observing import Observer
-from receiver.shapes import Shape, ShapeRecord
 from receiver.storage.shapes import read_shapes
 from tests.dialects import ALL_DIALECTS
 from tests.receiver.storage.stores import NOW, running_store

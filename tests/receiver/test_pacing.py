@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from receiver.admission import Admission
+from receiver.domain.admission import Admission
 from receiver.web.pacing import BYTE_SECONDS, Budget, Pacer, room_for_messages
 from tests.support import eventually
 

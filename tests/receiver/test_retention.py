@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from receiver.deliveries import HintTask
+from receiver.domain.deliveries import HintTask
+from receiver.domain.records import SECOND, PollRecord, Removed
+from receiver.domain.registrations import Bind, Expire, Forget, Register
+from receiver.domain.transaction import Ledger
 from receiver.errors import CursorGoneError
-from receiver.ledger import Ledger
-from receiver.records import SECOND, PollRecord, Removed
-from receiver.registrations import Bind, Expire, Forget, Register
 from receiver.retention import Lives, Prune, prune_old
 from receiver.storage.sqlite import SqliteStore
 from tests.receiver.pruning import (

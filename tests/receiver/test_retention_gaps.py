@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from receiver.domain.records import SECOND
 from receiver.errors import CursorGoneError
-from receiver.records import SECOND
 from receiver.retention import Prune
 from receiver.storage.sqlite import SqliteStore
 from receiver.tail import Tail

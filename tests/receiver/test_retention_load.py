@@ -6,7 +6,7 @@ import asyncio
 from itertools import pairwise
 from pathlib import Path
 
-from receiver.records import Removed
+from receiver.domain.records import Removed
 from receiver.retention import prune
 from receiver.storage.sqlite import SqliteStore
 from tests.receiver.pruning import horizon

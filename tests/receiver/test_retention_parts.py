@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from receiver.deliveries import UNREADABLE_QUOTA, DeliverToStanding, NewTask
+from receiver.domain.deliveries import UNREADABLE_QUOTA, DeliverToStanding, NewTask
+from receiver.domain.records import Removed
+from receiver.domain.registrations import Forget
 from receiver.errors import CursorGoneError
-from receiver.records import Removed
-from receiver.registrations import Forget
 from receiver.retention import Prune
 from receiver.storage.sqlite import SqliteStore
 from tests.receiver.pruning import (

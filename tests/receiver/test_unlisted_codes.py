@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from client import TaskFailedError
+from receiver.domain.records import UnlistedCode
 from receiver.observing import Observer
-from receiver.records import UnlistedCode
 from receiver.storage.looking import look, opened_to_look
 from tests.client.support import CREATED, JumpingClock, Reply, fast, image_task, open_client, scripted_provider
 from tests.receiver.storage.stores import NOW, running_store

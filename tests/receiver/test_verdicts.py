@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from receiver.app import new_ref
-from receiver.tokens import Kind, make_token
+from receiver.domain.tokens import Kind, make_token
 from tests.dialects import ALL_DIALECTS
 from tests.support import Api, running_receiver
 

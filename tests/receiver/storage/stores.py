@@ -11,10 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from client.providers.readings import Callback, Ready, TaskId
-from receiver.decisions import Origin
-from receiver.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.records import SECOND, Entry, ResultFilter, TaskRecord
-from receiver.registrations import Register
+from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
+from receiver.domain.outcomes import Origin
+from receiver.domain.records import SECOND, Entry, ResultFilter, TaskRecord
+from receiver.domain.registrations import Register
 from receiver.storage.protocol import Store
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from receiver.deliveries import HintTask
+from receiver.domain.deliveries import HintTask
+from receiver.domain.registrations import Bind, Expire, Forget
+from receiver.domain.transaction import Command
 from receiver.errors import ReceiverError
-from receiver.ledger import Command
-from receiver.registrations import Bind, Expire, Forget
 from receiver.storage.sqlite import SqliteStore
 from tests.receiver.storage.stores import (
     NOW,

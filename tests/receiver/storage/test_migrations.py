@@ -9,14 +9,14 @@ from pathlib import Path
 
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading
-from receiver.decisions import Origin
-from receiver.deliveries import HintTask
+from receiver.domain.deliveries import HintTask
+from receiver.domain.outcomes import Origin
+from receiver.domain.polls import FinishPoll, rules_of
+from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
+from receiver.domain.registrations import Answered, Bind, Forget
+from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.observing import AddShapes, AddUnlisted
-from receiver.polling import FinishPoll, rules_of
-from receiver.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
-from receiver.registrations import Answered, Bind, Forget
 from receiver.retention import Prune
-from receiver.shapes import Shape, ShapeRecord
 from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 

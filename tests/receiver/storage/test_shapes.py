@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
 from receiver.observing import AddShapes
-from receiver.shapes import SHAPES_KEPT, Shape, ShapeRecord
 from receiver.storage.shapes import read_shapes
 from tests.receiver.storage.stores import running_store
 

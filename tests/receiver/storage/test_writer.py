@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from receiver.domain.records import Growth
+from receiver.domain.registrations import Expire
+from receiver.domain.transaction import Command, Ledger
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
-from receiver.ledger import Command, Ledger
-from receiver.records import Growth
-from receiver.registrations import Expire
 from receiver.storage.sqlite import SqliteStore, open_sqlite_store
 from tests.faults.disks import full_disk, locked
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, a_task, running_store

@@ -15,11 +15,11 @@ from client.protocol import Verdict
 from client.providers import PollPlan
 from client.providers.readings import Failed, Pending, Ready, Unknown
 from client.unlisted import WIDEST, UnlistedRow, row_after
-from receiver.decisions import is_open, make_outcome, settle, weigh
-from receiver.deliveries import held_from
-from receiver.ledger import Ledger
-from receiver.records import CUT_OFF, SECOND, Delivery, Outcome, PollRecord, TaskRecord
-from receiver.registrations import Answered
+from receiver.domain.deliveries import held_from
+from receiver.domain.outcomes import is_open, make_outcome, settle, weigh
+from receiver.domain.records import CUT_OFF, SECOND, Delivery, Outcome, PollRecord, TaskRecord
+from receiver.domain.registrations import Answered
+from receiver.domain.transaction import Ledger
 
 __all__ = [
     "LEASE_SECONDS",

@@ -12,10 +12,10 @@ import pytest
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
-from receiver.decisions import Origin
-from receiver.polling import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, PollRules, TakeDue, rules_of
-from receiver.records import CUT_OFF, SECOND, PollRecord, TaskRecord
-from receiver.registrations import Answered, Bind, Expire, Register
+from receiver.domain.outcomes import Origin
+from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, PollRules, TakeDue, rules_of
+from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
+from receiver.domain.registrations import Answered, Bind, Expire, Register
 from receiver.storage.protocol import Store
 from tests.receiver.storage.stores import running_store
 

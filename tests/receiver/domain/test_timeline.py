@@ -11,8 +11,8 @@ import pytest
 
 from client.protocol import NO_ANSWER, TaskTimeline
 from client.providers import PollPlan
-from receiver.records import SECOND, Delivery, History, Outcome, PollRecord, TaskRecord
-from receiver.timeline import timeline_of
+from receiver.domain.records import SECOND, Delivery, History, Outcome, PollRecord, TaskRecord
+from receiver.domain.timeline import timeline_of
 from tests.receiver.storage.stores import NOW, a_task
 from tests.support import READ_ONLY, SUBMIT_ONLY, Api, eventually, running_receiver
 

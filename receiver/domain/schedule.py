@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from client.providers import PollPlan
 from client.unlisted import WIDEST
-from receiver.latencies import LARGEST, QUANTILE, Latencies
+from receiver.domain.latencies import LARGEST, QUANTILE, Latencies
 
 __all__ = ["ENOUGH", "MOST_TYPES", "Change", "Schedule"]
 

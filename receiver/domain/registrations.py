@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from client.protocol import Verdict
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
 from client.providers.values import task_id_text
-from receiver.decisions import Origin, bind, give_up, make_outcome, settle
+from receiver.domain.outcomes import Origin, bind, give_up, make_outcome, settle
+from receiver.domain.records import StandingUrl, TaskRecord
+from receiver.domain.transaction import IdempotencyRecord, Ledger, TaskIdKey
 from receiver.errors import ReceiverError
-from receiver.ledger import IdempotencyRecord, Ledger, TaskIdKey
-from receiver.records import StandingUrl, TaskRecord
 
 __all__ = [
     "Answered",

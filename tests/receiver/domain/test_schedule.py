@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from client.providers import PollPlan
-from receiver.schedule import ENOUGH, MOST_TYPES, Change, Schedule
+from receiver.domain.schedule import ENOUGH, MOST_TYPES, Change, Schedule
 
 _PLAN = PollPlan(
     first_after_seconds=3.0,

@@ -11,12 +11,12 @@ import pytest
 
 from client.providers.readings import Callback, Pending, Ready
 from receiver.app import new_ref
-from receiver.decisions import Origin
-from receiver.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.records import SECOND
-from receiver.registrations import Bind, Forget
+from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
+from receiver.domain.outcomes import Origin
+from receiver.domain.records import SECOND
+from receiver.domain.registrations import Bind, Forget
+from receiver.domain.tokens import Kind, make_token
 from receiver.storage.sqlite import SqliteStore
-from receiver.tokens import Kind, make_token
 from tests.receiver.pruning import pruned
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
 from tests.support import Api, running_receiver

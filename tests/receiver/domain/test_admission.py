@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.admission import Admission
+from receiver.domain.admission import Admission
 from receiver.errors import ReceiverError
 from tests.support import READ_ONLY, RunningReceiver, eventually, running_receiver
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from client.protocol import Verdict
 from client.providers import Dialect
 from client.providers.readings import Bare, Failed, Notice, Pending, Ready
-from receiver.deliveries import (
+from receiver.domain.deliveries import (
     ROW_BYTES,
     UNREADABLE_QUOTA,
     Arrival,
@@ -18,10 +18,10 @@ from receiver.deliveries import (
     DeliverToTask,
     Quotas,
 )
+from receiver.domain.reading import read_again, times_of_new_task
+from receiver.domain.records import KeptBody
+from receiver.domain.transaction import Ledger
 from receiver.errors import ReceiverError
-from receiver.intake import read_again, times_of_new_task
-from receiver.ledger import Ledger
-from receiver.records import KeptBody
 
 __all__ = ["Redeliver", "Redelivered", "Redelivery", "RedeliveryRules", "read_redelivery"]
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from client.protocol import PROVISIONAL, Step, TaskTimeline, Waiting
 from client.providers import PollPlan
-from receiver.records import CUT_OFF, SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
+from receiver.domain.records import CUT_OFF, SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
 
 __all__ = ["timeline_of"]
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.providers import PollPlan
-from receiver.latencies import LARGEST, QUANTILE, Latencies
-from receiver.schedule import Schedule
+from receiver.domain.latencies import LARGEST, QUANTILE, Latencies
+from receiver.domain.schedule import Schedule
 
 _EVENT = st.tuples(
     st.sampled_from([None, "ImageToTextTask", "TurnstileTask"]),

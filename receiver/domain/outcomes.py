@@ -13,9 +13,9 @@ from pydantic_core import from_json, to_json
 from client.protocol import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Verdict
 from client.providers.readings import Failed, Ready, TaskId
 from client.providers.values import same_value, task_id_text
+from receiver.domain.records import SECOND, Outcome, TaskRecord
+from receiver.domain.transaction import Ledger, TaskIdKey
 from receiver.errors import ReceiverError
-from receiver.ledger import Ledger, TaskIdKey
-from receiver.records import SECOND, Outcome, TaskRecord
 
 __all__ = ["Origin", "bind", "bind_from_callback", "give_up", "hint", "is_open", "make_outcome", "settle", "weigh"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 from client.unlisted import UnlistedRow
-from receiver.records import (
+from receiver.domain.records import (
     Delivery,
     Horizon,
     KeptBody,
@@ -21,7 +21,7 @@ from receiver.records import (
     TaskRecord,
     UnlistedCode,
 )
-from receiver.shapes import ShapeRecord
+from receiver.domain.shapes import ShapeRecord
 
 __all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
 

@@ -15,9 +15,7 @@ from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
-__all__ = ["SIGNING_KEY_MIN_BYTES", "CallbackToken", "Kind", "check_token", "make_token"]
-
-SIGNING_KEY_MIN_BYTES = 32
+__all__ = ["CallbackToken", "Kind", "check_token", "make_token"]
 
 _VERSION = 1
 _MAC_BYTES = 31

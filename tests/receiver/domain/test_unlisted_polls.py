@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
-from receiver.decisions import Origin
-from receiver.deliveries import HintTask
-from receiver.polling import PolledTask
-from receiver.records import CUT_OFF, SECOND, TaskRecord
-from receiver.registrations import Answered, Expire, Report, ReportedTask
+from receiver.domain.deliveries import HintTask
+from receiver.domain.outcomes import Origin
+from receiver.domain.polls import PolledTask
+from receiver.domain.records import CUT_OFF, SECOND, TaskRecord
+from receiver.domain.registrations import Answered, Expire, Report, ReportedTask
+from tests.receiver.domain.test_poll_races import BEGAN, PLAN, RULES, Clocked
 from tests.receiver.storage.stores import running_store
-from tests.receiver.test_poll_races import BEGAN, PLAN, RULES, Clocked
 
 ODD = Failed(1, "ERROR_OF_TOMORROW", "in words", is_listed=False)
 OTHER = Failed(1, "ERROR_OF_THE_DAY_AFTER", is_listed=False)

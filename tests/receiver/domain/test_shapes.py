@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from receiver.shapes import SHAPES_KEPT, Shape, ShapeCounts, ShapeRecord, shape_of, shape_text
+from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeCounts, ShapeRecord, shape_of, shape_text
 
 FORM = Shape("POST", None, "form {code: text, id: text}")
 DAY = 24 * 3600 * 1_000_000

@@ -11,12 +11,12 @@ from client.errors import UnreadableError
 from client.protocol import FirstOutcome, Registration
 from client.providers import Dialect
 from client.providers.readings import Bare, Callback, Failed, Ready, TaskId
-from receiver.decisions import Origin, make_outcome
-from receiver.deliveries import Arrival, NewTask
+from receiver.domain.deliveries import Arrival, NewTask
+from receiver.domain.outcomes import Origin, make_outcome
+from receiver.domain.records import SECOND, Delivery, KeptBody, Outcome, TaskRecord
+from receiver.domain.registrations import Answered
+from receiver.domain.tokens import CallbackToken, Kind
 from receiver.errors import ReceiverError
-from receiver.records import SECOND, Delivery, KeptBody, Outcome, TaskRecord
-from receiver.registrations import Answered
-from receiver.tokens import CallbackToken, Kind
 
 __all__ = [
     "Incoming",

@@ -9,10 +9,10 @@ from typing import Any
 from client.protocol import Verdict
 from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
-from receiver.decisions import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
+from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
+from receiver.domain.records import SECOND, Delivery, KeptBody, StandingUrl, TaskRecord
+from receiver.domain.transaction import Ledger, TaskIdKey
 from receiver.errors import ReceiverError
-from receiver.ledger import Ledger, TaskIdKey
-from receiver.records import SECOND, Delivery, KeptBody, StandingUrl, TaskRecord
 
 __all__ = [
     "HOLD",

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from client.providers import DIALECTS
-from receiver.schedule import Schedule
+from receiver.domain.schedule import Schedule
 from tests.benchmarks.week import WEATHERS, Fared, Task, make_tasks, poll_tasks
 
 _PLAN = DIALECTS["anticaptcha"].polls

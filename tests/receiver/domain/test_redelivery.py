@@ -15,12 +15,12 @@ import pytest
 from client.providers import DIALECTS
 from client.providers.catalog.polled import YESCAPTCHA
 from client.providers.readings import Ready, TaskId
-from receiver.decisions import Origin
-from receiver.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.ledger import Command
-from receiver.records import DELIVERIES_KEPT, SECOND, StandingUrl
-from receiver.redelivering import Redeliver, Redelivered, RedeliveryRules, read_redelivery
-from receiver.registrations import Answered, CreateStandingUrl, Forget, Report, RevokeStandingUrl
+from receiver.domain.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
+from receiver.domain.outcomes import Origin
+from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl
+from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
+from receiver.domain.registrations import Answered, CreateStandingUrl, Forget, Report, RevokeStandingUrl
+from receiver.domain.transaction import Command
 from receiver.storage.kept import Rehearsal, open_rehearsal
 from receiver.storage.protocol import PAGE_BYTES
 from receiver.storage.sqlite import SqliteStore

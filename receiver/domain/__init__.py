@@ -1,0 +1,1 @@
+"""Decisions of the receiver. Pure: no I/O and no clock."""
