@@ -28,7 +28,7 @@ from receiver.observing import Observer
 from receiver.reconcile import Reconciler
 from receiver.retention import Lives, prune_old
 from receiver.settings import Settings
-from receiver.storage.sqlite import open_sqlite_store
+from receiver.storage.sqlite.store import open_sqlite_store
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
 from receiver.web import (

@@ -27,7 +27,7 @@ from receiver.domain.records import SECOND, UnlistedCode
 from receiver.domain.tokens import Kind, make_token
 from receiver.numbers import number_lines, number_values
 from receiver.settings import Settings, is_loopback, load_settings
-from receiver.storage.looking import Look, look, opened_to_look
+from receiver.storage.sqlite.diagnostics import Look, look, opened_to_look
 
 __all__ = ["doctor", "examined"]
 

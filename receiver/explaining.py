@@ -17,7 +17,7 @@ from receiver.catalog import known_dialects
 from receiver.domain.timeline import timeline_of
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
-from receiver.storage.looking import look_up_task, opened_to_look
+from receiver.storage.sqlite.diagnostics import look_up_task, opened_to_look
 
 __all__ = ["explain", "explained"]
 

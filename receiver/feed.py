@@ -12,7 +12,7 @@ from itertools import chain
 from receiver.domain.admission import Admission, Limits
 from receiver.domain.records import Entry, Gap, Growth, ResultFilter, TaskName
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.storage.protocol import Store
+from receiver.storage.store import Store
 from receiver.subscriptions import Listener, Subscription, Wanted
 from receiver.tail import Tail
 

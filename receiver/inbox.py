@@ -39,7 +39,7 @@ from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed import Feed
 from receiver.hub import Hub, Waiter
 from receiver.learning import Learning
-from receiver.storage.protocol import Store, TaskQuery
+from receiver.storage.store import Store, TaskQuery
 from receiver.subscriptions import Listener, Subscription
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]

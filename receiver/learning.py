@@ -14,7 +14,7 @@ from receiver.domain.polls import PolledTask, Remember
 from receiver.domain.records import SECOND, TaskRecord
 from receiver.domain.schedule import Change, Schedule
 from receiver.errors import ReceiverError
-from receiver.storage.protocol import Store
+from receiver.storage.store import Store
 
 __all__ = ["Learning"]
 

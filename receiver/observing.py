@@ -14,7 +14,7 @@ from receiver.domain.records import UnlistedCode
 from receiver.domain.shapes import ShapeCounts, ShapeRecord, shape_of
 from receiver.domain.transaction import Ledger
 from receiver.errors import ReceiverError
-from receiver.storage.protocol import Store
+from receiver.storage.store import Store
 
 __all__ = ["AddShapes", "AddUnlisted", "Observer"]
 

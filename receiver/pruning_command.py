@@ -15,7 +15,7 @@ from receiver.logs import configure_logs
 from receiver.retention import prune
 from receiver.settings import Settings, load_settings
 from receiver.standing import open_store
-from receiver.storage.survey import survey
+from receiver.storage.sqlite.survey import survey
 
 __all__ = ["prune_command"]
 

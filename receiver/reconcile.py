@@ -25,7 +25,7 @@ from receiver.domain.registrations import Answered
 from receiver.errors import ReceiverError
 from receiver.hub import Waiter
 from receiver.learning import Learning
-from receiver.storage.protocol import Store
+from receiver.storage.store import Store
 
 __all__ = ["Reconciler"]
 

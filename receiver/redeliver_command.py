@@ -25,8 +25,8 @@ from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, 
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
 from receiver.standing import open_store
-from receiver.storage.kept import Rehearsal, open_rehearsal
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.sqlite.unreadable import Rehearsal, open_rehearsal
 
 __all__ = ["redeliver"]
 

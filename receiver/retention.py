@@ -17,7 +17,7 @@ import structlog
 from receiver.domain.records import SECOND, Horizon, Removed
 from receiver.domain.transaction import Ledger
 from receiver.errors import ReceiverError
-from receiver.storage.protocol import Store
+from receiver.storage.store import Store
 
 __all__ = ["Lives", "Prune", "prune", "prune_old"]
 

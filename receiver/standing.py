@@ -19,7 +19,7 @@ from receiver.domain.registrations import CreateStandingUrl, RevokeStandingUrl
 from receiver.domain.tokens import Kind, make_token
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings
-from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 
 __all__ = ["MadeUrl", "list_urls", "make_url", "open_store", "revoke_url"]
 

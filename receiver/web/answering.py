@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from receiver.errors import ReceiverError
-from receiver.storage.protocol import PAGE_BYTES
+from receiver.storage.store import PAGE_BYTES
 from receiver.web.sending import send_within
 
 __all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Pages", "Unsent", "send_answer"]

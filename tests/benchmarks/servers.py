@@ -27,8 +27,8 @@ from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.logs import configure_logs
 from receiver.settings import load_settings
-from receiver.storage.protocol import Store
-from receiver.storage.writer import Writer
+from receiver.storage.sqlite.writer import Writer
+from receiver.storage.store import Store
 from receiver.web.context import CONTEXT
 from tests.benchmarks.tasks import READ_KEY, task_record, task_view_example
 from tests.support import free_port

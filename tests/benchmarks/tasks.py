@@ -19,7 +19,7 @@ from receiver.domain.reading import task_of_registration
 from receiver.domain.records import TaskRecord
 from receiver.domain.registrations import Register
 from receiver.domain.tokens import Kind, make_token
-from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.web.views import task_view
 from tests.benchmarks.load import Target
 

@@ -28,10 +28,10 @@ from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.transaction import Command, Ledger
 from receiver.hub import Hub
 from receiver.inbox import Inbox, InboxRules
-from receiver.storage.files import FileWatch
-from receiver.storage.opening import connect_reader, on_thread, prepare
-from receiver.storage.protocol import WRITE_SECONDS
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.database import connect_reader, on_thread, prepare
+from receiver.storage.sqlite.files import FileWatch
+from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import WRITE_SECONDS
 from tests.benchmarks.load import percentile
 from tests.benchmarks.tasks import callback_body, register, running, task_record
 

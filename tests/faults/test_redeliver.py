@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from client.providers import DIALECTS
-from receiver.storage.opening import make_file
+from receiver.storage.sqlite.database import make_file
 from tests.faults.commands import KEY, run_command
 from tests.receiver.domain.test_redelivery import body, kept_for_task
 from tests.receiver.storage.stores import a_registration, running_store

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from receiver.domain.records import SECOND, Page, ResultFilter
 from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, ReceiverError
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.properties.model import Model, Place
 from tests.properties.steps import (
     Bind,

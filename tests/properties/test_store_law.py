@@ -16,7 +16,7 @@ from receiver.domain.registrations import Forget
 from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.retention import Prune
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 

@@ -15,7 +15,7 @@ from receiver.domain.deliveries import HintTask
 from receiver.domain.records import Entry, Growth, ResultFilter
 from receiver.domain.registrations import Forget
 from receiver.feed import Feed
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from receiver.subscriptions import Subscription
 from receiver.tail import Tail
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log

@@ -13,7 +13,7 @@ from receiver.domain.outcomes import Origin
 from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
 from receiver.domain.transaction import Ledger
 from receiver.retention import prune
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.storage.stores import (
     NOW,
     QUOTAS,

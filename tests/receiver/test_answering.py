@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from receiver.errors import PROBLEMS, ReceiverError
-from receiver.storage.protocol import PAGE_BYTES
+from receiver.storage.store import PAGE_BYTES
 from receiver.web.answering import Pages, Unsent
 
 _SIZE = 10_000

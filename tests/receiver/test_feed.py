@@ -16,7 +16,7 @@ from receiver.domain.records import Entry, Gap, Growth, ResultFilter
 from receiver.domain.registrations import Bind, Forget
 from receiver.errors import ReceiverError
 from receiver.feed import Feed
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from receiver.subscriptions import Subscription
 from receiver.tail import Tail
 from tests.receiver.storage.stores import (

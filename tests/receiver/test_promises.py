@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from receiver.storage.opening import connect_writer, make_file, on_thread, prepare
+from receiver.storage.sqlite.database import connect_writer, make_file, on_thread, prepare
 from tests.support import Api, RunningReceiver, eventually, running_receiver
 
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}

@@ -23,7 +23,7 @@ from receiver.errors import CannotStartError
 from receiver.learning import Learning
 from receiver.reconcile import Reconciler
 from receiver.settings import Settings as ReceiverSettings
-from receiver.storage.sqlite import open_sqlite_store
+from receiver.storage.sqlite.store import open_sqlite_store
 from tests.client.support import fast, image_task, open_client
 from tests.receiver.storage.stores import NOW, a_registration, running_store
 from tests.support import API_KEYS, RunningReceiver, eventually, free_port, running_receiver

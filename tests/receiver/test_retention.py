@@ -15,7 +15,7 @@ from receiver.domain.registrations import Bind, Expire, Forget, Register
 from receiver.domain.transaction import Ledger
 from receiver.errors import CursorGoneError
 from receiver.retention import Lives, Prune, prune_old
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.pruning import (
     GROWING,
     a_late_delivery,

@@ -10,7 +10,7 @@ import pytest
 from receiver.domain.records import SECOND
 from receiver.errors import CursorGoneError
 from receiver.retention import Prune
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from receiver.tail import Tail
 from tests.receiver.pruning import horizon
 from tests.receiver.sockets import open_events, subscribed

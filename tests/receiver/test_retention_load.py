@@ -8,7 +8,7 @@ from pathlib import Path
 
 from receiver.domain.records import Removed
 from receiver.retention import prune
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.pruning import horizon
 from tests.receiver.storage.stores import a_delivery, a_ref, a_registration, running_store
 

@@ -14,7 +14,7 @@ from receiver.domain.records import Removed
 from receiver.domain.registrations import Forget
 from receiver.errors import CursorGoneError
 from receiver.retention import Prune
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.pruning import (
     a_late_delivery,
     finished,

@@ -16,7 +16,7 @@ from receiver.domain.outcomes import Origin
 from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, PollRules, TakeDue, rules_of
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.domain.registrations import Answered, Bind, Expire, Register
-from receiver.storage.protocol import Store
+from receiver.storage.store import Store
 from tests.receiver.storage.stores import running_store
 
 PLAN = DIALECTS["capsolver"].polls

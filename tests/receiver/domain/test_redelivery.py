@@ -21,9 +21,9 @@ from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl
 from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
 from receiver.domain.registrations import Answered, CreateStandingUrl, Forget, Report, RevokeStandingUrl
 from receiver.domain.transaction import Command
-from receiver.storage.kept import Rehearsal, open_rehearsal
-from receiver.storage.protocol import PAGE_BYTES
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.sqlite.unreadable import Rehearsal, open_rehearsal
+from receiver.storage.store import PAGE_BYTES
 from tests.receiver.storage.stores import (
     NOW,
     QUOTAS,

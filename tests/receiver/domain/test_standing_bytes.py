@@ -16,7 +16,7 @@ from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND
 from receiver.domain.registrations import Bind, Forget
 from receiver.domain.tokens import Kind, make_token
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.pruning import pruned
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
 from tests.support import Api, running_receiver

@@ -15,8 +15,8 @@ from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, Entry, ResultFilter, TaskRecord
 from receiver.domain.registrations import Register
-from receiver.storage.protocol import Store
-from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
+from receiver.storage.store import Store
 
 __all__ = [
     "ALL",

@@ -13,7 +13,7 @@ from receiver.domain.deliveries import HintTask
 from receiver.domain.registrations import Bind, Expire, Forget
 from receiver.domain.transaction import Command
 from receiver.errors import ReceiverError
-from receiver.storage.sqlite import SqliteStore
+from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.storage.stores import (
     NOW,
     a_delivery,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import CannotStartError, CursorGoneError
-from receiver.storage.sqlite import open_sqlite_store
+from receiver.storage.sqlite.store import open_sqlite_store
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 from tests.support import eventually
 

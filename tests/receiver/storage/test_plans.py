@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.storage import pruning_statements, recent, statements
+from receiver.storage.sqlite import recent, statements
+from receiver.storage.sqlite import retention_statements as pruning_statements
 from tests.receiver.storage.stores import running_store
 
 GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tombstone", "idempotency", "tag")

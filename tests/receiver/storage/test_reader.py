@@ -11,7 +11,7 @@ import pytest
 
 from receiver.domain.registrations import Bind
 from receiver.errors import StoreFailedError
-from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, a_standing_delivery, running_store
 
 

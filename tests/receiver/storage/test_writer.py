@@ -17,7 +17,7 @@ from receiver.domain.records import Growth
 from receiver.domain.registrations import Expire
 from receiver.domain.transaction import Command, Ledger
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
-from receiver.storage.sqlite import SqliteStore, open_sqlite_store
+from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from tests.faults.disks import full_disk, locked
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, a_task, running_store
 from tests.support import eventually

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
-from receiver.storage import statements as sql
+from receiver.storage.sqlite import statements as sql
 
 __all__ = ["add_shapes", "read_shapes"]
 

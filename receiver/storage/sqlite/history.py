@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from receiver.domain.records import History, Outcome, PollRecord, TaskRecord, WaitingTasks
-from receiver.storage import statements as sql
-from receiver.storage.rows import delivery_from, delivery_range
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.rows import delivery_from, delivery_range
 
 __all__ = ["read_history", "read_waiting"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from receiver.domain.records import History, RecentTasks, TaskRecord, UnlistedCode, WaitingTasks
 from receiver.errors import CannotStartError, ReceiverError
-from receiver.storage import statements as sql
-from receiver.storage.files import require_database
-from receiver.storage.history import read_history, read_waiting
-from receiver.storage.opening import connect_to_look, schema_version
-from receiver.storage.reader import read_task
-from receiver.storage.recent import read_recent
-from receiver.storage.rows import standing_url_from, task_from
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import connect_to_look, schema_version
+from receiver.storage.sqlite.files import require_database
+from receiver.storage.sqlite.history import read_history, read_waiting
+from receiver.storage.sqlite.reader import read_task
+from receiver.storage.sqlite.recent import read_recent
+from receiver.storage.sqlite.rows import standing_url_from, task_from
 
 __all__ = ["Look", "look", "look_up_task", "opened_to_look"]
 

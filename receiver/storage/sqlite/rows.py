@@ -16,7 +16,7 @@ from receiver.domain.records import (
     StandingUrl,
     TaskRecord,
 )
-from receiver.storage.statements import OUTCOME_COLUMNS, TASK_COLUMNS
+from receiver.storage.sqlite.statements import OUTCOME_COLUMNS, TASK_COLUMNS
 
 __all__ = [
     "SLOTS",

@@ -13,12 +13,12 @@ import aiosqlite
 from receiver.domain.records import Delivery, KeptBody, StandingUrl, TaskRecord
 from receiver.domain.transaction import Command
 from receiver.errors import CannotStartError
-from receiver.storage import statements as sql
-from receiver.storage.files import require_database
-from receiver.storage.ledger import SqliteLedger
-from receiver.storage.opening import connect_reader, on_thread, schema_version
-from receiver.storage.protocol import PAGE_BYTES
-from receiver.storage.rows import delivery_from
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import connect_reader, on_thread, schema_version
+from receiver.storage.sqlite.files import require_database
+from receiver.storage.sqlite.rows import delivery_from
+from receiver.storage.sqlite.transaction import SqliteLedger
+from receiver.storage.store import PAGE_BYTES
 
 __all__ = ["Rehearsal", "open_rehearsal", "read_unreadable"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from receiver.domain.records import Horizon, Removed, Survey
 from receiver.errors import CannotStartError
-from receiver.storage import pruning_statements as pruning
-from receiver.storage import statements as sql
-from receiver.storage.files import require_database
-from receiver.storage.opening import connect_reader, on_thread
-from receiver.storage.pruning import SOLUTIONS_FLOOR, read_mark
-from receiver.storage.rows import SLOTS
+from receiver.storage.sqlite import retention_statements as pruning
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import connect_reader, on_thread
+from receiver.storage.sqlite.files import require_database
+from receiver.storage.sqlite.retention import SOLUTIONS_FLOOR, read_mark
+from receiver.storage.sqlite.rows import SLOTS
 
 __all__ = ["survey"]
 

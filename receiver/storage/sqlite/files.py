@@ -34,7 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver.errors import CannotStartError
-from receiver.storage.high_water import forget_head
+from receiver.storage.sqlite.restore_check import forget_head
 
 __all__ = ["MOST_LOG_BYTES", "FileWatch", "FilesLostError", "lacks_log", "require_database"]
 

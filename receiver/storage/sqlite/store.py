@@ -32,18 +32,18 @@ from receiver.domain.records import (
 from receiver.domain.shapes import ShapeRecord
 from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
-from receiver.storage import statements as sql
-from receiver.storage.files import FileWatch, lacks_log, require_database
-from receiver.storage.high_water import forget_head, note_head
-from receiver.storage.history import read_history, read_waiting
-from receiver.storage.kept import read_unreadable
-from receiver.storage.opening import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
-from receiver.storage.protocol import PAGE_BYTES, WRITE_SECONDS, TaskQuery
-from receiver.storage.pruning import prunable
-from receiver.storage.reader import Reader, read_task
-from receiver.storage.rows import delivery_from, delivery_range, standing_url_from, task_from
-from receiver.storage.shapes import read_shapes
-from receiver.storage.writer import Tally, Writer
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
+from receiver.storage.sqlite.files import FileWatch, lacks_log, require_database
+from receiver.storage.sqlite.history import read_history, read_waiting
+from receiver.storage.sqlite.reader import Reader, read_task
+from receiver.storage.sqlite.restore_check import forget_head, note_head
+from receiver.storage.sqlite.retention import prunable
+from receiver.storage.sqlite.rows import delivery_from, delivery_range, standing_url_from, task_from
+from receiver.storage.sqlite.shapes import read_shapes
+from receiver.storage.sqlite.unreadable import read_unreadable
+from receiver.storage.sqlite.writer import Tally, Writer
+from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 
 __all__ = ["SqliteStore", "open_sqlite_store"]
 
@@ -82,7 +82,7 @@ async def open_sqlite_store(
 
 
 class SqliteStore:
-    """A `receiver.storage.protocol.Store`. Its owner runs `run` beside everything else and ends it with `stop`."""
+    """A `receiver.storage.store.Store`. Its owner runs `run` beside everything else and ends it with `stop`."""
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from pydantic_core import to_json
 
 from receiver.domain.deliveries import ROW_BYTES, UNREADABLE_QUOTA, bodies_quota
 from receiver.domain.records import Horizon, Removed, TaskKey
-from receiver.storage import pruning_statements as pruning
-from receiver.storage import statements as sql
+from receiver.storage.sqlite import retention_statements as pruning
+from receiver.storage.sqlite import statements as sql
 
 __all__ = ["FLOOR", "SOLUTIONS_FLOOR", "Removal", "counted_among", "prunable", "prune", "read_mark"]
 

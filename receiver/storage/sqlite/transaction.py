@@ -32,9 +32,9 @@ from receiver.domain.records import (
 )
 from receiver.domain.shapes import ShapeRecord
 from receiver.domain.transaction import IdempotencyRecord, TaskIdKey
-from receiver.storage import statements as sql
-from receiver.storage.pruning import counted_among, prune
-from receiver.storage.rows import (
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.retention import counted_among, prune
+from receiver.storage.sqlite.rows import (
     bare_values,
     delivery_from,
     delivery_id,
@@ -47,7 +47,7 @@ from receiver.storage.rows import (
     task_state,
     task_values,
 )
-from receiver.storage.shapes import add_shapes
+from receiver.storage.sqlite.shapes import add_shapes
 
 __all__ = ["SqliteLedger"]
 

@@ -14,9 +14,9 @@ from typing import TypeVar
 import aiosqlite
 
 from receiver.errors import CannotStartError
-from receiver.storage import statements as sql
-from receiver.storage.files import MOST_LOG_BYTES
-from receiver.storage.high_water import has_gone_back, note_head
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.files import MOST_LOG_BYTES
+from receiver.storage.sqlite.restore_check import has_gone_back, note_head
 
 __all__ = [
     "Identity",

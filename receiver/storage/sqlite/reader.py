@@ -16,9 +16,9 @@ from pydantic_core import from_json, to_json
 
 from receiver.domain.records import TaskRecord
 from receiver.errors import StoreFailedError
-from receiver.storage import statements as sql
-from receiver.storage.opening import on_thread
-from receiver.storage.rows import task_from
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import on_thread
+from receiver.storage.sqlite.rows import task_from
 
 __all__ = ["Reader", "read_task"]
 

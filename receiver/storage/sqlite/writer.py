@@ -21,10 +21,10 @@ import structlog
 from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.domain.transaction import Command
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
-from receiver.storage import statements as sql
-from receiver.storage.files import FilesLostError, FileWatch
-from receiver.storage.ledger import SqliteLedger
-from receiver.storage.opening import on_thread
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import on_thread
+from receiver.storage.sqlite.files import FilesLostError, FileWatch
+from receiver.storage.sqlite.transaction import SqliteLedger
 
 __all__ = ["Tally", "Writer"]
 

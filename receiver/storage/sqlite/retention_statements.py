@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.storage.rows import SLOTS
+from receiver.storage.sqlite.rows import SLOTS
 
 __all__ = ["DELETE_OF_TASKS"]
 

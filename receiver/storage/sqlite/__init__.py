@@ -1,0 +1,1 @@
+"""The SQLite store: writing, reading, migrations, retention and read-only diagnostics."""
