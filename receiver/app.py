@@ -20,7 +20,7 @@ from receiver.deadlines import end_overdue_tasks
 from receiver.domain.admission import Limits
 from receiver.domain.deliveries import Quotas
 from receiver.errors import CannotStartError
-from receiver.hub import Hub
+from receiver.feed.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.learning import Learning
 from receiver.metrics import Metrics

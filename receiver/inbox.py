@@ -36,11 +36,11 @@ from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import CallbackToken, Kind, make_token
 from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, ReceiverError
-from receiver.feed import Feed
-from receiver.hub import Hub, Waiter
+from receiver.feed.feed import Feed
+from receiver.feed.hub import Hub, Waiter
+from receiver.feed.subscription import Listener, Subscription
 from receiver.learning import Learning
 from receiver.storage.store import Store, TaskQuery
-from receiver.subscriptions import Listener, Subscription
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
 

@@ -35,11 +35,11 @@ from receiver.app import create_app, microseconds_now
 from receiver.domain.records import SECOND, Entry, TaskRecord
 from receiver.domain.records import Gap as MissedPart
 from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
-from receiver.filters import filter_of, names_of
-from receiver.hub import Waiter
+from receiver.feed.filters import filter_of, names_of
+from receiver.feed.hub import Waiter
+from receiver.feed.subscription import Subscription
 from receiver.inbox import IN_PROCESS, Inbox
 from receiver.settings import Settings
-from receiver.subscriptions import Subscription
 from receiver.web.callbacks import LENIENT_PATH, callback
 from receiver.web.context import CONTEXT
 from receiver.web.problems import problem_fields, request_middleware

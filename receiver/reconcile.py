@@ -23,7 +23,7 @@ from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read,
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.domain.registrations import Answered
 from receiver.errors import ReceiverError
-from receiver.hub import Waiter
+from receiver.feed.hub import Waiter
 from receiver.learning import Learning
 from receiver.storage.store import Store
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 from receiver.domain.records import ResultFilter
 from receiver.errors import ReceiverError
-from receiver.filters import ref_of
+from receiver.feed.filters import ref_of
 from receiver.web.reading import read_text
 
 __all__ = ["read_filter"]

@@ -16,8 +16,8 @@ from aiohttp import web
 from client.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
 from receiver.domain.records import Entry, Gap
 from receiver.errors import StoreFailedError
-from receiver.hub import Waiter
-from receiver.subscriptions import Subscription
+from receiver.feed.hub import Waiter
+from receiver.feed.subscription import Subscription
 from receiver.web.pacing import budget_of_all, room_for_messages
 
 __all__ = [

@@ -13,8 +13,8 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from receiver.hub import Waiter
-from receiver.subscriptions import Subscription
+from receiver.feed.hub import Waiter
+from receiver.feed.subscription import Subscription
 from receiver.web.context import CONTEXT, Context
 from receiver.web.filtering import read_filter
 from receiver.web.frames import Frame

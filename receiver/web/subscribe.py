@@ -19,8 +19,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from client.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Add, Added, Remove, Removed, Subscribe, Subscribed
 from receiver.domain.records import Entry, Gap, ResultFilter
 from receiver.errors import ReceiverError
-from receiver.filters import Names, filter_of, names_of
-from receiver.subscriptions import Subscription
+from receiver.feed.filters import Names, filter_of, names_of
+from receiver.feed.subscription import Subscription
 from receiver.web.context import CONTEXT, Context
 from receiver.web.frames import Frame
 from receiver.web.pacing import FRAME_SECONDS, NAME_SECONDS, NAMES_AT_A_TIME, Pacer

@@ -23,7 +23,7 @@ from receiver.app import create_app, microseconds_now, new_ref
 from receiver.domain.deliveries import Delivered, Quotas
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Command
-from receiver.hub import Hub
+from receiver.feed.hub import Hub
 from receiver.inbox import Inbox, InboxRules
 from receiver.logs import configure_logs
 from receiver.settings import load_settings

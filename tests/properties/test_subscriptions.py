@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import Entry, Growth, ResultFilter
 from receiver.domain.registrations import Forget
-from receiver.feed import Feed
+from receiver.feed.feed import Feed
+from receiver.feed.subscription import Subscription
+from receiver.feed.tail import Tail
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.subscriptions import Subscription
-from receiver.tail import Tail
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 
 TASKS = 8

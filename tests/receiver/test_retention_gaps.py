@@ -9,13 +9,13 @@ import pytest
 
 from receiver.domain.records import SECOND
 from receiver.errors import CursorGoneError
+from receiver.feed.tail import Tail
 from receiver.retention import Prune
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.tail import Tail
+from tests.receiver.feed.test_feed import end, following, reader_of, results
 from tests.receiver.pruning import horizon
 from tests.receiver.sockets import open_events, subscribed
 from tests.receiver.storage.stores import NOW, a_ref, running_store
-from tests.receiver.test_feed import end, following, reader_of, results
 from tests.support import RunningReceiver, eventually, running_receiver
 
 

@@ -12,9 +12,9 @@ from itertools import chain
 from receiver.domain.admission import Admission, Limits
 from receiver.domain.records import Entry, Gap, Growth, ResultFilter, TaskName
 from receiver.errors import CursorGoneError, StoreFailedError
+from receiver.feed.subscription import Listener, Subscription, Wanted
+from receiver.feed.tail import Tail
 from receiver.storage.store import Store
-from receiver.subscriptions import Listener, Subscription, Wanted
-from receiver.tail import Tail
 
 __all__ = ["Feed"]
 

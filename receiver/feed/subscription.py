@@ -14,8 +14,8 @@ from typing import Protocol
 from client.frames import MAX_NAMED, NAME_BYTES
 from receiver.domain.records import Entry, Gap, ResultFilter, TaskName, TaskRecord
 from receiver.errors import CursorGoneError, ReceiverError
+from receiver.feed.tail import Tail, size_of
 from receiver.storage.store import Store
-from receiver.tail import Tail, size_of
 
 __all__ = ["Listener", "Names", "Subscription", "Wanted"]
 

@@ -15,10 +15,10 @@ from receiver.domain.deliveries import HintTask
 from receiver.domain.records import Entry, Gap, Growth, ResultFilter
 from receiver.domain.registrations import Bind, Forget
 from receiver.errors import ReceiverError
-from receiver.feed import Feed
+from receiver.feed.feed import Feed
+from receiver.feed.subscription import Subscription
+from receiver.feed.tail import Tail
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.subscriptions import Subscription
-from receiver.tail import Tail
 from tests.receiver.storage.stores import (
     ALL,
     NOW,

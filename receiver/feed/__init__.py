@@ -1,0 +1,1 @@
+"""Readers of the log of results in this process."""
