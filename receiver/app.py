@@ -14,7 +14,6 @@ from aiohttp import web
 
 from client.code_counts import UnlistedCodes
 from client.providers import Dialect
-from receiver.accounts import check_accounts, open_accounts
 from receiver.catalog import known_dialects
 from receiver.deadlines import end_overdue_tasks
 from receiver.domain.admission import Limits
@@ -22,15 +21,16 @@ from receiver.domain.deliveries import Quotas
 from receiver.errors import CannotStartError
 from receiver.feed.hub import Hub
 from receiver.inbox import Inbox, InboxRules
-from receiver.learning import Learning
 from receiver.metrics import Metrics
 from receiver.observing import Observer
-from receiver.reconcile import Reconciler
 from receiver.retention import Lives, prune_old
 from receiver.settings import Settings
 from receiver.storage.sqlite.store import open_sqlite_store
 from receiver.submissions import Submissions
 from receiver.tickets import Tickets
+from receiver.upstream.accounts import check_accounts, open_accounts
+from receiver.upstream.reconciler import Reconciler
+from receiver.upstream.schedules import Learning
 from receiver.web import (
     callbacks,
     documents,

@@ -18,7 +18,6 @@ from client.code_counts import UnlistedCodes
 from client.protocol import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import Callback, Failed, TaskId
-from receiver.accounts import Account
 from receiver.domain.admission import Admission, Limits, Place
 from receiver.domain.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.domain.polls import ReleaseHeld
@@ -39,8 +38,9 @@ from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub, Waiter
 from receiver.feed.subscription import Listener, Subscription
-from receiver.learning import Learning
 from receiver.storage.store import Store, TaskQuery
+from receiver.upstream.accounts import Account
+from receiver.upstream.schedules import Learning
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
 

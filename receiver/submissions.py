@@ -18,12 +18,12 @@ from client.provider_api import NotCarriedOutError, UnclearError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
 from client.submitting import Submission, Submitter
 from client.timeline import Timeline
-from receiver.accounts import Account
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask
 from receiver.errors import ReceiverError
 from receiver.inbox import Inbox
+from receiver.upstream.accounts import Account
 
 __all__ = ["Submissions", "refusal_of"]
 

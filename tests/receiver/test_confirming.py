@@ -25,7 +25,7 @@ from receiver.numbers import number_values
 from receiver.settings import Settings
 from tests.client.support import fast
 from tests.receiver.test_metrics import asked
-from tests.receiver.test_reconcile import (
+from tests.receiver.upstream.test_reconciler import (
     KEY,
     QUICK,
     READY,

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
 from receiver import submissions
-from receiver.accounts import key_id_of
+from receiver.upstream.accounts import key_id_of
 from tests.client.support import Reply, fast, scripted_provider
 from tests.support import Answer, RunningReceiver, eventually, running_receiver
 

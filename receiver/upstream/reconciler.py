@@ -16,16 +16,16 @@ import structlog
 from client.errors import ProviderUnreachableError
 from client.provider_api import NotSentError, ProviderBusyError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
-from receiver.accounts import Account
-from receiver.brake import Brake
 from receiver.domain.outcomes import Origin
 from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.domain.registrations import Answered
 from receiver.errors import ReceiverError
 from receiver.feed.hub import Waiter
-from receiver.learning import Learning
 from receiver.storage.store import Store
+from receiver.upstream.accounts import Account
+from receiver.upstream.backoff import Brake
+from receiver.upstream.schedules import Learning
 
 __all__ = ["Reconciler"]
 

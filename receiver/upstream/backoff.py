@@ -7,7 +7,7 @@ import structlog
 from client.provider_api import ProviderBusyError
 from client.providers.readings import Reaction, Refused
 from client.timing import backoff_seconds
-from receiver.accounts import Account
+from receiver.upstream.accounts import Account
 
 __all__ = ["Brake"]
 

@@ -12,8 +12,8 @@ from client.provider_api import ProviderApi, ProviderBusyError
 from client.providers import DIALECTS
 from client.providers.readings import Reaction, Refused
 from client.timing import Timing
-from receiver.accounts import Account
-from receiver.brake import Brake
+from receiver.upstream.accounts import Account
+from receiver.upstream.backoff import Brake
 
 BANNED = Refused(1, "ERROR_IP_BANNED", None, Reaction.SLOW, "request", 1800.0, is_ban=True)
 SLOW = Refused(1, "ERROR_TOO_MUCH_REQUESTS", None, Reaction.SLOW, "request", 30.0)

@@ -18,12 +18,12 @@ from aiohttp import web
 from client.providers import Dialect, KeyLimits
 from client.sandbox import FaultRates, Sandbox, Settings
 from client.sandbox.serving import serving
-from receiver.accounts import key_id_of, open_accounts
 from receiver.errors import CannotStartError
-from receiver.learning import Learning
-from receiver.reconcile import Reconciler
 from receiver.settings import Settings as ReceiverSettings
 from receiver.storage.sqlite.store import open_sqlite_store
+from receiver.upstream.accounts import key_id_of, open_accounts
+from receiver.upstream.reconciler import Reconciler
+from receiver.upstream.schedules import Learning
 from tests.client.support import fast, image_task, open_client
 from tests.receiver.storage.stores import NOW, a_registration, running_store
 from tests.support import API_KEYS, RunningReceiver, eventually, free_port, running_receiver

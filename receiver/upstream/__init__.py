@@ -1,0 +1,1 @@
+"""Requests of the receiver to providers, with its own keys."""
