@@ -20,14 +20,14 @@ from receiver.domain.admission import Limits
 from receiver.domain.deliveries import Quotas
 from receiver.errors import CannotStartError
 from receiver.feed.hub import Hub
-from receiver.inbox import Inbox, InboxRules
 from receiver.metrics import Metrics
 from receiver.observing import Observer
 from receiver.retention import Lives, prune_old
+from receiver.service.inbox import Inbox, InboxRules
+from receiver.service.submissions import Submissions
+from receiver.service.tickets import Tickets
 from receiver.settings import Settings
 from receiver.storage.sqlite.store import open_sqlite_store
-from receiver.submissions import Submissions
-from receiver.tickets import Tickets
 from receiver.upstream.accounts import check_accounts, open_accounts
 from receiver.upstream.reconciler import Reconciler
 from receiver.upstream.schedules import Learning

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from receiver.errors import ReceiverError
-from receiver.inbox import Inbox
+from receiver.service.inbox import Inbox
 
 __all__ = ["end_overdue_tasks"]
 

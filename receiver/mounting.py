@@ -38,7 +38,7 @@ from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
 from receiver.feed.filters import filter_of, names_of
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
-from receiver.inbox import IN_PROCESS, Inbox
+from receiver.service.inbox import IN_PROCESS, Inbox
 from receiver.settings import Settings
 from receiver.web.callbacks import LENIENT_PATH, callback
 from receiver.web.context import CONTEXT

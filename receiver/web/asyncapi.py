@@ -25,8 +25,8 @@ from client.frames import (
     Subscribe,
 )
 from client.providers.values import MAX_TASK_ID_LENGTH
+from receiver.service.tickets import TICKET_SECONDS
 from receiver.settings import Settings
-from receiver.tickets import TICKET_SECONDS
 from receiver.web.examples import ANSWERS, REQUESTS, TOLD
 from receiver.web.schemas import ref_to, require, schemas_of, unwrapped
 from receiver.web.sending import StreamRules

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from client.protocol import Ticket
 from receiver.errors import ReceiverError
-from receiver.tickets import TICKET_SECONDS
+from receiver.service.tickets import TICKET_SECONDS
 from receiver.web.context import CONTEXT
 from receiver.web.problems import KEY_NAME
 from receiver.web.reading import check_query, read_body

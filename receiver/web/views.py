@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from client.protocol import LogEntry, PollPlanView, Registered, Task
 from client.providers import PollPlan
 from receiver.domain.records import SECOND, Entry, TaskRecord, time_view
-from receiver.inbox import Inbox
+from receiver.service.inbox import Inbox
 
 __all__ = ["entry_view", "json_response", "registered_view", "task_view"]
 

@@ -24,8 +24,8 @@ from receiver.domain.deliveries import Delivered, Quotas
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Command
 from receiver.feed.hub import Hub
-from receiver.inbox import Inbox, InboxRules
 from receiver.logs import configure_logs
+from receiver.service.inbox import Inbox, InboxRules
 from receiver.settings import load_settings
 from receiver.storage.sqlite.writer import Writer
 from receiver.storage.store import Store

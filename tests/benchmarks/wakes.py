@@ -27,7 +27,7 @@ from receiver.domain.records import TaskRecord
 from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.transaction import Command, Ledger
 from receiver.feed.hub import Hub
-from receiver.inbox import Inbox, InboxRules
+from receiver.service.inbox import Inbox, InboxRules
 from receiver.storage.sqlite.database import connect_reader, on_thread, prepare
 from receiver.storage.sqlite.files import FileWatch
 from receiver.storage.sqlite.store import SqliteStore

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from receiver.errors import CannotStartError, ReceiverError
+from receiver.service.tickets import Tickets
 from receiver.settings import load_settings
-from receiver.tickets import Tickets
 from tests.receiver.sockets import open_events, open_socket
 from tests.support import READ_ONLY, SUBMIT_ONLY, RunningReceiver, running_receiver
 

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
-from receiver import submissions
+from receiver.service import submissions
 from receiver.upstream.accounts import key_id_of
 from tests.client.support import Reply, fast, scripted_provider
 from tests.support import Answer, RunningReceiver, eventually, running_receiver

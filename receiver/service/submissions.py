@@ -22,7 +22,7 @@ from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask
 from receiver.errors import ReceiverError
-from receiver.inbox import Inbox
+from receiver.service.inbox import Inbox
 from receiver.upstream.accounts import Account
 
 __all__ = ["Submissions", "refusal_of"]

@@ -1,0 +1,1 @@
+"""Use cases that HTTP, mounting and background loops call."""
