@@ -15,19 +15,19 @@ from aiohttp import web
 from client.code_counts import UnlistedCodes
 from client.providers import Dialect
 from receiver.catalog import known_dialects
-from receiver.deadlines import end_overdue_tasks
 from receiver.domain.admission import Limits
 from receiver.domain.deliveries import Quotas
 from receiver.errors import CannotStartError
 from receiver.feed.hub import Hub
 from receiver.metrics import Metrics
-from receiver.observing import Observer
-from receiver.retention import Lives, prune_old
 from receiver.service.inbox import Inbox, InboxRules
 from receiver.service.submissions import Submissions
 from receiver.service.tickets import Tickets
 from receiver.settings import Settings
 from receiver.storage.sqlite.store import open_sqlite_store
+from receiver.upkeep.deadlines import end_overdue_tasks
+from receiver.upkeep.retention import Lives, prune_old
+from receiver.upkeep.shapes import Observer
 from receiver.upstream.accounts import check_accounts, open_accounts
 from receiver.upstream.reconciler import Reconciler
 from receiver.upstream.schedules import Learning

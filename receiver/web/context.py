@@ -10,11 +10,11 @@ from aiohttp import web
 
 from client.providers import Dialect
 from receiver.metrics import Metrics
-from receiver.observing import Observer
 from receiver.service.inbox import Inbox
 from receiver.service.submissions import Submissions
 from receiver.service.tickets import Tickets
 from receiver.settings import ApiKey
+from receiver.upkeep.shapes import Observer
 from receiver.web.answering import Pages, Unsent
 from receiver.web.frames import Frames
 from receiver.web.sending import Streams

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from client.providers import DIALECTS
 from receiver.domain.shapes import Shape, ShapeRecord
-from receiver.observing import AddShapes
+from receiver.upkeep.shapes import AddShapes
 from tests.faults.commands import run_command
 from tests.receiver.storage.stores import NOW, running_store
 

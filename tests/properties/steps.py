@@ -18,9 +18,9 @@ from receiver.domain.registrations import Forget as ForgetCommand
 from receiver.domain.registrations import Register as RegisterCommand
 from receiver.domain.registrations import Report as ReportCommand
 from receiver.domain.transaction import Command
-from receiver.retention import Prune as PruneCommand
-from tests.receiver.pruning import horizon
+from receiver.upkeep.retention import Prune as PruneCommand
 from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
+from tests.receiver.upkeep.pruning import horizon
 
 __all__ = [
     "UNKNOWN_FINAL_AFTER",

@@ -15,10 +15,10 @@ from receiver.domain.records import ResultFilter
 from receiver.domain.registrations import Forget
 from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.retention import Prune
 from receiver.storage.sqlite.store import SqliteStore
-from tests.receiver.pruning import horizon
+from receiver.upkeep.retention import Prune
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+from tests.receiver.upkeep.pruning import horizon
 
 TASKS = 240
 WRITERS = 6

@@ -17,8 +17,8 @@ from receiver.domain.records import SECOND
 from receiver.domain.registrations import Bind, Forget
 from receiver.domain.tokens import Kind, make_token
 from receiver.storage.sqlite.store import SqliteStore
-from tests.receiver.pruning import pruned
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
+from tests.receiver.upkeep.pruning import pruned
 from tests.support import Api, running_receiver
 
 SIGNING_KEY = "a key that signs the tokens of these tests"

@@ -1,1 +1,1 @@
-"""Tests of `receiver.feed.feed`."""
+"""Tests of `receiver.feed`."""

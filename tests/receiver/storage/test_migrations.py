@@ -15,10 +15,10 @@ from receiver.domain.polls import FinishPoll, rules_of
 from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
 from receiver.domain.registrations import Answered, Bind, Forget
 from receiver.domain.shapes import Shape, ShapeRecord
-from receiver.observing import AddShapes, AddUnlisted
-from receiver.retention import Prune
-from tests.receiver.pruning import horizon
+from receiver.upkeep.retention import Prune
+from receiver.upkeep.shapes import AddShapes, AddUnlisted
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+from tests.receiver.upkeep.pruning import horizon
 
 BACK_TO_5 = (
     "DROP INDEX task_by_second_look",

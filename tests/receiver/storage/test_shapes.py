@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
-from receiver.observing import AddShapes
 from receiver.storage.sqlite.shapes import read_shapes
+from receiver.upkeep.shapes import AddShapes
 from tests.receiver.storage.stores import running_store
 
 FORM = Shape("POST", None, "form {code: text, id: text}")

@@ -14,19 +14,8 @@ from receiver.domain.records import SECOND, PollRecord, Removed
 from receiver.domain.registrations import Bind, Expire, Forget, Register
 from receiver.domain.transaction import Ledger
 from receiver.errors import CursorGoneError
-from receiver.retention import Lives, Prune, prune_old
 from receiver.storage.sqlite.store import SqliteStore
-from tests.receiver.pruning import (
-    GROWING,
-    a_late_delivery,
-    finished,
-    found,
-    horizon,
-    pruned,
-    refs,
-    rows,
-    solutions,
-)
+from receiver.upkeep.retention import Lives, Prune, prune_old
 from tests.receiver.storage.stores import (
     ALL,
     NOW,
@@ -37,6 +26,17 @@ from tests.receiver.storage.stores import (
     a_task,
     running_store,
     whole_log,
+)
+from tests.receiver.upkeep.pruning import (
+    GROWING,
+    a_late_delivery,
+    finished,
+    found,
+    horizon,
+    pruned,
+    refs,
+    rows,
+    solutions,
 )
 
 

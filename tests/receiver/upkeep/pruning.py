@@ -12,8 +12,8 @@ from receiver.domain.deliveries import Arrival, DeliverToTask, NewTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
 from receiver.domain.transaction import Ledger
-from receiver.retention import prune
 from receiver.storage.sqlite.store import SqliteStore
+from receiver.upkeep.retention import prune
 from tests.receiver.storage.stores import (
     NOW,
     QUOTAS,

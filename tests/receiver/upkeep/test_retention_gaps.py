@@ -10,12 +10,12 @@ import pytest
 from receiver.domain.records import SECOND
 from receiver.errors import CursorGoneError
 from receiver.feed.tail import Tail
-from receiver.retention import Prune
 from receiver.storage.sqlite.store import SqliteStore
+from receiver.upkeep.retention import Prune
 from tests.receiver.feed.test_feed import end, following, reader_of, results
-from tests.receiver.pruning import horizon
 from tests.receiver.sockets import open_events, subscribed
 from tests.receiver.storage.stores import NOW, a_ref, running_store
+from tests.receiver.upkeep.pruning import horizon
 from tests.support import RunningReceiver, eventually, running_receiver
 
 

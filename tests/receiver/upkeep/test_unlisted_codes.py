@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from client import TaskFailedError
 from receiver.domain.records import UnlistedCode
-from receiver.observing import Observer
 from receiver.storage.sqlite.diagnostics import look, opened_to_look
+from receiver.upkeep.shapes import Observer
 from tests.client.support import CREATED, JumpingClock, Reply, fast, image_task, open_client, scripted_provider
 from tests.receiver.storage.stores import NOW, running_store
 from tests.support import RunningReceiver, eventually, running_receiver

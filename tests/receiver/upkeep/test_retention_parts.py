@@ -13,19 +13,8 @@ from receiver.domain.deliveries import UNREADABLE_QUOTA, DeliverToStanding, NewT
 from receiver.domain.records import Removed
 from receiver.domain.registrations import Forget
 from receiver.errors import CursorGoneError
-from receiver.retention import Prune
 from receiver.storage.sqlite.store import SqliteStore
-from tests.receiver.pruning import (
-    a_late_delivery,
-    finished,
-    found,
-    horizon,
-    pruned,
-    quota,
-    refs,
-    rows,
-    solutions,
-)
+from receiver.upkeep.retention import Prune
 from tests.receiver.storage.stores import (
     ALL,
     NOW,
@@ -35,6 +24,17 @@ from tests.receiver.storage.stores import (
     a_standing_delivery,
     running_store,
     whole_log,
+)
+from tests.receiver.upkeep.pruning import (
+    a_late_delivery,
+    finished,
+    found,
+    horizon,
+    pruned,
+    quota,
+    refs,
+    rows,
+    solutions,
 )
 
 

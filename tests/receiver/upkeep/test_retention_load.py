@@ -7,10 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from receiver.domain.records import Removed
-from receiver.retention import prune
 from receiver.storage.sqlite.store import SqliteStore
-from tests.receiver.pruning import horizon
+from receiver.upkeep.retention import prune
 from tests.receiver.storage.stores import a_delivery, a_ref, a_registration, running_store
+from tests.receiver.upkeep.pruning import horizon
 
 OLD = 3000
 NEW = 300

@@ -1,0 +1,1 @@
+"""Background loops: deadlines, retention, shapes of callbacks."""
