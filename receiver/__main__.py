@@ -32,7 +32,7 @@ from receiver.pruning_command import prune_command
 from receiver.redeliver_command import redeliver
 from receiver.settings import Settings, load_settings
 from receiver.standing import list_urls, make_url, revoke_url
-from receiver.web.server import Site, make_runner, most_connections
+from receiver.web.server.connections import Site, make_runner, most_connections
 
 __all__ = ["main", "tune"]
 

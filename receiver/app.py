@@ -31,25 +31,14 @@ from receiver.upkeep.shapes import Observer
 from receiver.upstream.accounts import check_accounts, open_accounts
 from receiver.upstream.reconciler import Reconciler
 from receiver.upstream.schedules import Learning
-from receiver.web import (
-    callbacks,
-    documents,
-    health,
-    metrics,
-    results,
-    stream,
-    subscribe,
-    tasks,
-    tickets,
-    timeline,
-    verification,
-)
+from receiver.web import callbacks, operations, results, tasks, tickets, timeline
+from receiver.web.auth import needs, needs_for_stream
 from receiver.web.context import CONTEXT, Context
-from receiver.web.frames import Frames
-from receiver.web.keys import needs, needs_for_stream
+from receiver.web.middleware import mark_as_declared, request_middleware
 from receiver.web.origins import origins_of
-from receiver.web.problems import mark_as_declared, request_middleware
-from receiver.web.sending import StreamRules, Streams
+from receiver.web.streaming import sse, websocket
+from receiver.web.streaming.frames import Frames
+from receiver.web.streaming.streams import StreamRules, Streams
 
 __all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
 
@@ -158,13 +147,13 @@ def create_app(
 
     app.cleanup_ctx.append(storage)
     if settings.metrics_address:
-        app.cleanup_ctx.append(metrics.at_own_address(*settings.metrics_host_port))
+        app.cleanup_ctx.append(operations.at_own_address(*settings.metrics_host_port))
     app.on_shutdown.append(release_waiters)
     app.on_response_prepare.append(mark_as_declared)
     tasks.prepare(app)
     _add_routes(app)
     if settings.verification_text:
-        app.router.add_get(f"/{settings.verification_name}", verification.verification(settings.verification_text))
+        app.router.add_get(f"/{settings.verification_name}", operations.verification(settings.verification_text))
     return app
 
 
@@ -245,12 +234,12 @@ def _add_routes(app: web.Application) -> None:
     route("GET", "/v1/tasks/{id}/timeline", needs("read", timeline.timeline))
     route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
     route("GET", "/v1/results", needs("read", results.results))
-    route("GET", "/v1/results/stream", needs_for_stream(stream.stream))
-    route("GET", "/v1/subscribe", needs_for_stream(subscribe.subscribe))
+    route("GET", "/v1/results/stream", needs_for_stream(sse.stream))
+    route("GET", "/v1/subscribe", needs_for_stream(websocket.subscribe))
     route("POST", "/v1/tickets", needs("read", tickets.make_ticket))
-    route("GET", "/metrics", needs("admin", metrics.metrics))
-    route("GET", "/asyncapi.json", documents.asyncapi)
-    route("GET", "/openapi.json", documents.openapi)
+    route("GET", "/metrics", needs("admin", operations.metrics))
+    route("GET", "/asyncapi.json", operations.asyncapi)
+    route("GET", "/openapi.json", operations.openapi)
     # Monitors ask by HEAD, too.
-    app.router.add_get("/healthz", health.healthz)
-    app.router.add_get("/readyz", health.readyz)
+    app.router.add_get("/healthz", operations.healthz)
+    app.router.add_get("/readyz", operations.readyz)

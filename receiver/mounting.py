@@ -42,7 +42,7 @@ from receiver.service.inbox import IN_PROCESS, Inbox
 from receiver.settings import Settings
 from receiver.web.callbacks import LENIENT_PATH, callback
 from receiver.web.context import CONTEXT
-from receiver.web.problems import problem_fields, request_middleware
+from receiver.web.middleware import problem_fields, request_middleware
 from receiver.web.views import registered_view, task_view
 
 __all__ = ["MountedReceiver", "mount"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from client.providers import DIALECTS
 from receiver.providers_command import called_back, submitted_through
 from receiver.settings import settings_table
-from receiver.web import asyncapi, openapi
+from tests.contracts import asyncapi, openapi
 
 _ROOT = Path(__file__).parent.parent
 README = _ROOT / "README.md"

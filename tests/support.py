@@ -23,9 +23,9 @@ from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import CONTEXT
-from receiver.web.sending import StreamRules, Streams
-from receiver.web.server import HEAD_SECONDS, make_runner
-from tests.rest_contract import check_answer
+from receiver.web.server.connections import HEAD_SECONDS, make_runner
+from receiver.web.streaming.streams import StreamRules, Streams
+from tests.contracts.check_answers import check_answer
 
 __all__ = [
     "ADMIN",

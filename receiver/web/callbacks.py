@@ -18,8 +18,8 @@ from receiver.domain.reading import Incoming
 from receiver.domain.tokens import CallbackToken, check_token
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import CONTEXT, Context
-from receiver.web.reading import read_body
-from receiver.web.ready import ReadyAnswer
+from receiver.web.request import read_body
+from receiver.web.server.prebuilt import ReadyAnswer
 
 __all__ = ["LENIENT_PATH", "callback"]
 

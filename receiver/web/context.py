@@ -15,12 +15,12 @@ from receiver.service.submissions import Submissions
 from receiver.service.tickets import Tickets
 from receiver.settings import ApiKey
 from receiver.upkeep.shapes import Observer
-from receiver.web.answering import Pages, Unsent
-from receiver.web.frames import Frames
-from receiver.web.sending import Streams
+from receiver.web.server.unsent import Pages, Unsent
+from receiver.web.streaming.frames import Frames
+from receiver.web.streaming.streams import Streams
 
 if TYPE_CHECKING:
-    from receiver.web.server import Connections
+    from receiver.web.server.connections import Connections
 
 __all__ = ["CONTEXT", "Context"]
 

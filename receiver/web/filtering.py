@@ -8,7 +8,7 @@ from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 from receiver.domain.records import ResultFilter
 from receiver.errors import ReceiverError
 from receiver.feed.filters import ref_of
-from receiver.web.reading import read_text
+from receiver.web.request import read_text
 
 __all__ = ["read_filter"]
 

@@ -1,250 +1,115 @@
-"""What the receiver answers over HTTP, route by route, for the written contract of the API.
-
-The tests hold each line of it against the application: its routes, scopes and parameters, and every answer they get.
-"""
+"""Routes for operators: health, metrics, the written contracts, and proof of the host."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
+from importlib.resources import files
 
-from pydantic import BaseModel
+from aiohttp import web
 
-from client.protocol import (
-    Binding,
-    OutcomeReport,
-    Registered,
-    Registration,
-    Reported,
-    ResultsPage,
-    Task,
-    TaskList,
-    TaskTimeline,
-    Ticket,
-)
-from receiver.web.reading import MAX_WAIT_SECONDS
+from receiver.errors import CannotStartError
+from receiver.metrics import CONTENT_TYPE, Moment
+from receiver.web.context import CONTEXT, Context
+from receiver.web.middleware import mark_as_declared
+from receiver.web.server.connections import Connections, Runner
+from receiver.web.views import json_response
 
-__all__ = ["OPERATIONS", "Answers", "Operation"]
+__all__ = ["asyncapi", "at_own_address", "healthz", "metrics", "openapi", "readyz", "verification"]
 
-Answers = Mapping[int, tuple[str, type[BaseModel] | str | None]]
-"""What an answer with a status says, and its body: a model, a content type that is no JSON, or nothing."""
+_MOST_CONNECTIONS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method of one route. `scope` None: for anyone; `query` and `headers` name parameters, with their meaning."""
-
-    method: str
-    path: str
-    summary: str
-    answers: Answers
-    scope: str | None = None
-    is_stream: bool = False
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: type[BaseModel] | None = None
-    problems: tuple[str, ...] = ()
+async def healthz(_request: web.Request) -> web.Response:
+    """200 while the process lives."""
+    return json_response({"status": "alive"})
 
 
-_UNREAD = ("too-much-unsent", "receiver-full")
-_KEYED = (
-    *("no-key", "scope-missing", "origin-refused", "unsupported-media-type"),
-    *_UNREAD,
-    *("wrong-field", "server-error", "not-stored"),
-)
-_BODY = ("not-json", "bad-request", "body-too-large", "too-slow")
-_WRITES = ("shutting-down",)
-_WAITS = ("too-many-waiters",)
-_NAMES = ("too-many-names",)
-_IDS = ("task-id-taken", "task-id-mismatch")
+async def readyz(request: web.Request) -> web.Response:
+    """200 while the last commit, or the probe that is made every 5 s, succeeded; 503 with the reason otherwise."""
+    failure = request.app[CONTEXT].inbox.failure
+    if failure is not None:
+        return json_response({"status": "not ready", "reason": failure}, 503)
+    return json_response({"status": "ready"})
 
-_PROVIDER_OF_ID = {"provider": "Whose `taskId` it is, where several providers have one."}
-_PREFER = {"Prefer": "`wait=SECONDS`, like the parameter, which wins."}
-_WAIT = f"Seconds to hold the request until there is an answer; at most {MAX_WAIT_SECONDS:g}."
-_FILTER = {
-    "provider": "Only of this provider,",
-    "tags": "and with all of these, with commas;",
-    "tasks": "or one of these, with commas: `REF` or `PROVIDER:TASKID`.",
-    "hints": "`true`: hints, too.",
-}
-_AFTER = "A cursor, or `start` for the oldest kept; from now if not given."
-_LAST_EVENT_ID = "The header `Last-Event-ID` for polyfills that cannot send it; also `lastEventID` and `Last-Event-ID`."
-_PLAIN = "text/plain"
-_CALLBACK: Answers = {
-    200: ("It is stored: it became the outcome, or changes nothing.", _PLAIN),
-    204: ("A GET without a query on a valid URL: providers reach this receiver. Nothing is stored.", None),
-    400: ("It cannot be decoded.", _PLAIN),
-    401: ("It is not signed as this provider signs.", _PLAIN),
-    404: ("No such callback URL.", _PLAIN),
-    405: ("The provider does not call back by this method.", _PLAIN),
-    408: ("It was not all there in time.", _PLAIN),
-    409: ("It names another task.", _PLAIN),
-    413: ("It is too large.", _PLAIN),
-    415: ("It is compressed in another way than by gzip or deflate.", _PLAIN),
-    422: ("It is no callback of this provider.", _PLAIN),
-    503: ("It could not be stored in time; it may still be. To be repeated.", _PLAIN),
-}
 
-OPERATIONS: tuple[Operation, ...] = (
-    *(
-        Operation(
-            method=method,
-            path="/callback/{provider}/{token}",
-            summary="Where providers deliver; the URL is the proof.",
-            answers=_CALLBACK,
-        )
-        for method in ("GET", "POST")
-    ),
-    Operation(
-        method="POST",
-        path="/v1/tasks",
-        summary="Registers a task, durable before it is answered.",
-        scope="submit",
-        headers={"Idempotency-Key": "1 to 200 visible ASCII characters; the same body again gets the same answer."},
-        body=Registration,
-        answers={200: ("The task that has this `taskId` already.", Task), 201: ("A new task.", Registered)},
-        problems=(
-            *(*_KEYED, *_BODY, *_WRITES, *_IDS, "unreadable-answer", "unknown-task"),
-            *("idempotency-in-flight", "idempotency-key-reused", "provider-refused", "provider-unreachable"),
-        ),
-    ),
-    Operation(
-        method="GET",
-        path="/v1/tasks",
-        summary="Lists tasks, newest first.",
-        scope="read",
-        query={
-            "status": "`processing`, `ready` or `failed`.",
-            "provider": "Only of this provider.",
-            "tag": "Only with this tag.",
-            "page": "The `nextPage` of the page before.",
-            "limit": "1 to 1000; 100 if not given.",
-        },
-        answers={200: ("A page.", TaskList)},
-        problems=_KEYED,
-    ),
-    Operation(
-        method="GET",
-        path="/v1/tasks/{id}",
-        summary="A task by `ref`, which wins, or by `taskId`.",
-        scope="read",
-        query={"wait": _WAIT, **_PROVIDER_OF_ID},
-        headers=_PREFER,
-        answers={200: ("It has an outcome.", Task), 202: ("It has none yet.", Task)},
-        problems=(*_KEYED, *_WAITS, "unknown-task", "ambiguous-task-id"),
-    ),
-    Operation(
-        method="PATCH",
-        path="/v1/tasks/{id}",
-        summary="Binds the `taskId` that createTask gave to a task, by `ref`.",
-        scope="submit",
-        body=Binding,
-        answers={200: ("The task, with its outcome if there is one.", Task)},
-        problems=(*_KEYED, *_BODY, *_WRITES, *_IDS, "unknown-task"),
-    ),
-    Operation(
-        method="DELETE",
-        path="/v1/tasks/{id}",
-        summary="Forgets a task, by `ref`.",
-        scope="admin",
-        answers={204: ("It is forgotten.", None)},
-        problems=(*_KEYED, *_WRITES, "unknown-task"),
-    ),
-    Operation(
-        method="GET",
-        path="/v1/tasks/{id}/timeline",
-        summary="What happened to a task and what it waits for.",
-        scope="read",
-        query=_PROVIDER_OF_ID,
-        answers={200: ("Its steps, oldest first.", TaskTimeline)},
-        problems=(*_KEYED, "unknown-task", "ambiguous-task-id"),
-    ),
-    Operation(
-        method="PUT",
-        path="/v1/tasks/{id}/outcome",
-        summary="Reports what the provider answered, verbatim, by `ref`.",
-        scope="submit",
-        body=OutcomeReport,
-        answers={200: ("What became of it, and the task with the outcome that won.", Reported)},
-        problems=(*_KEYED, *_BODY, *_WRITES, *_IDS, "unknown-task", "unreadable-answer"),
-    ),
-    Operation(
-        method="GET",
-        path="/v1/results",
-        summary="The log of results, oldest first.",
-        scope="read",
-        query={"after": _AFTER, "limit": "1 to 1000; 100 if not given.", "wait": _WAIT, **_FILTER},
-        headers=_PREFER,
-        answers={200: ("A page; `cursor` is how far it has looked.", ResultsPage)},
-        problems=(*_KEYED, *_WAITS, *_NAMES, "cursor-gone"),
-    ),
-    Operation(
-        method="GET",
-        path="/v1/results/stream",
-        summary="The same as server-sent events; see `/asyncapi.json`.",
-        scope="read",
-        is_stream=True,
-        query={"after": _AFTER, "lastEventId": _LAST_EVENT_ID, **_FILTER, "ticket": "Instead of a key."},
-        headers={"Last-Event-ID": "A cursor; it wins over `lastEventId` and `after`."},
-        answers={200: ("Events until either side ends it.", "text/event-stream")},
-        problems=(*_KEYED, *_NAMES, "too-many-streams"),
-    ),
-    Operation(
-        method="GET",
-        path="/v1/subscribe",
-        summary="The same over a websocket; see `/asyncapi.json`.",
-        scope="read",
-        is_stream=True,
-        answers={101: ("The connection is a websocket from now on.", None)},
-        problems=(*_KEYED, "bad-request"),
-    ),
-    Operation(
-        method="POST",
-        path="/v1/tickets",
-        summary="Makes what a page in a browser opens a stream with.",
-        scope="read",
-        answers={201: ("The ticket.", Ticket)},
-        problems=(*_KEYED, "bad-request", "body-too-large", "too-slow", "too-many-tickets"),
-    ),
-    Operation(
-        method="GET",
-        path="/metrics",
-        summary="Numbers for Prometheus.",
-        scope="admin",
-        answers={200: ("The numbers of this process since its start.", _PLAIN)},
-        problems=tuple(slug for slug in _KEYED if slug != "wrong-field"),
-    ),
-    Operation(
-        method="GET",
-        path="/2captcha.txt",
-        summary="The text by which a provider tells that the host is yours.",
-        answers={200: ("The text of the settings.", _PLAIN)},
-        problems=("not-found",),
-    ),
-    *(
-        Operation(
-            method="GET",
-            path=path,
-            summary=summary,
-            answers={200: ("The document.", "application/json")},
-            problems=_UNREAD,
-        )
-        for path, summary in (
-            ("/asyncapi.json", "The contract of the streams (AsyncAPI 3.0)."),
-            ("/openapi.json", "This document."),
-        )
-    ),
-    Operation(
-        method="GET",
-        path="/healthz",
-        summary="Whether the process answers.",
-        answers={200: ("It does.", "application/json")},
-    ),
-    Operation(
-        method="GET",
-        path="/readyz",
-        summary="Whether it can store.",
-        answers={200: ("It can.", "application/json"), 503: ("It cannot, with the reason.", "application/json")},
-    ),
-)
-"""Every operation of the receiver."""
+async def metrics(request: web.Request) -> web.Response:
+    """The numbers as Prometheus takes them; 503 while the store cannot be read."""
+    return await _rendered(request.app[CONTEXT])
+
+
+def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIterator[None]]:
+    """What serves the numbers at an address of their own while the application runs.
+
+    Raises:
+        CannotStartError: at startup, where the address cannot be listened on.
+    """
+
+    async def listening(app: web.Application) -> AsyncIterator[None]:
+        async def answer(_request: web.Request) -> web.Response:
+            return await _rendered(app[CONTEXT])
+
+        alone = web.Application()
+        alone.router.add_get("/metrics", answer)
+        alone.on_response_prepare.append(mark_as_declared)
+        closed = app[CONTEXT].metrics.connection_closed
+        send_seconds = app[CONTEXT].streams.rules.send_seconds
+        connections = Connections(_MOST_CONNECTIONS, closed, app[CONTEXT].streams.budget, send_seconds=send_seconds)
+        runner = Runner(alone, connections, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                text = f"RECEIVER_METRICS_ADDRESS: cannot listen on {host}:{port}: {error.strerror}"
+                raise CannotStartError(text) from None
+            yield
+        finally:
+            await runner.cleanup()
+
+    return listening
+
+
+async def asyncapi(_request: web.Request) -> web.Response:
+    """The contract of the streams, for anyone."""
+    return json_response(_written("asyncapi.json"))
+
+
+async def openapi(_request: web.Request) -> web.Response:
+    """The contract of everything else, for anyone."""
+    return json_response(_written("openapi.json"))
+
+
+def verification(text: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A handler that answers with this text, as it is: proof that the host is the account's own.
+
+    2captcha asks for it at the root of the host before it calls back there (two independent implementations serve it;
+    PROVIDERS.md 2.2). Its name and its text are settings, because those of other services are not known.
+    """
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "no-store"})
+
+    return answer
+
+
+async def _rendered(context: Context) -> web.Response:
+    inbox, connections = context.inbox, context.connections
+    moment = Moment(
+        waiting=await inbox.waiting_tasks(),
+        waiters=inbox.waiting,
+        streams=inbox.streams,
+        connections=0 if connections is None else len(connections),
+        idle_connections=0 if connections is None else connections.idle,
+        queued=inbox.queued,
+        is_failing=inbox.failure is not None,
+        now=time.time_ns() // 1000,
+    )
+    text = context.metrics.rendered(moment)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+
+
+@cache
+def _written(name: str) -> bytes:
+    return files("receiver.web").joinpath(name).read_bytes()

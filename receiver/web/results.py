@@ -6,8 +6,8 @@ from aiohttp import web
 
 from receiver.web.context import CONTEXT
 from receiver.web.filtering import read_filter
-from receiver.web.problems import KEY_NAME
-from receiver.web.reading import check_query, read_int, read_text, read_wait
+from receiver.web.middleware import KEY_NAME
+from receiver.web.request import check_query, read_int, read_text, read_wait
 from receiver.web.views import entry_view, json_response
 
 __all__ = ["results"]

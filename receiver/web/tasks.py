@@ -11,8 +11,8 @@ from client.protocol import Binding, OutcomeReport, Registration, Reported, Task
 from receiver.domain.records import TaskRecord
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT, Context
-from receiver.web.problems import KEY_NAME
-from receiver.web.reading import check_query, read_id, read_int, read_model, read_text, read_wait
+from receiver.web.middleware import KEY_NAME
+from receiver.web.request import check_query, read_id, read_int, read_model, read_text, read_wait
 from receiver.web.views import json_response, registered_view, task_view
 
 __all__ = ["bind", "fetch", "forget", "list_tasks", "register", "report"]

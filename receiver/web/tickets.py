@@ -10,8 +10,8 @@ from client.protocol import Ticket
 from receiver.errors import ReceiverError
 from receiver.service.tickets import TICKET_SECONDS
 from receiver.web.context import CONTEXT
-from receiver.web.problems import KEY_NAME
-from receiver.web.reading import check_query, read_body
+from receiver.web.middleware import KEY_NAME
+from receiver.web.request import check_query, read_body
 from receiver.web.views import json_response
 
 __all__ = ["make_ticket"]

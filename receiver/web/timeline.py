@@ -6,7 +6,7 @@ from aiohttp import web
 
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT
-from receiver.web.reading import check_query, read_id, read_text
+from receiver.web.request import check_query, read_id, read_text
 from receiver.web.views import json_response
 
 __all__ = ["timeline"]

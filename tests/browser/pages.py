@@ -14,7 +14,7 @@ from aiohttp import web
 from playwright.async_api import BrowserContext, Page, expect
 
 from client.sandbox.serving import serving
-from tests.contract import check_received
+from tests.contracts.check_streams import check_received
 from tests.support import READ_ONLY
 
 __all__ = ["Backend", "Shown", "backend", "opened"]

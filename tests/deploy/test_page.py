@@ -10,7 +10,7 @@ from pathlib import Path
 from receiver.app import create_app
 from receiver.settings import Settings
 from tests.deploy.files import PAGE
-from tests.receiver.sockets import open_events
+from tests.receiver.web.sockets import open_events
 from tests.support import running_receiver
 
 

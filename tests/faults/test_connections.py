@@ -185,7 +185,7 @@ async def test_what_takes_long_to_parse_is_parsed_whole_and_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where every part is paced: pipelined requests, large bodies with a length and in chunks, and a websocket."""
-    monkeypatch.setattr("receiver.web.server._CHEAP_SECONDS", -1.0)
+    monkeypatch.setattr("receiver.web.server.connections._CHEAP_SECONDS", -1.0)
     large = ANSWER[:-1] + b', "a": "' + b"x" * 100_000 + b'"}'
     async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
         urls = [(await api.register())["callbackUrl"] for _ in range(4)]

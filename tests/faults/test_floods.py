@@ -15,7 +15,7 @@ import pytest
 
 from client.frames import MAX_NAMED, NAMES_AT_ONCE
 from tests.faults.wire import ANSWER, Wire, connected, wired
-from tests.receiver.sockets import subscribed
+from tests.receiver.web.sockets import subscribed
 from tests.support import ADMIN, Api, eventually, receiver_process, running_receiver
 
 _SOCKETS = 5
@@ -126,7 +126,7 @@ async def test_as_many_names_as_may_be_are_taken_at_full_speed(tmp_path: Path) -
 
 async def test_unfinished_messages_take_a_bounded_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small messages of others are answered meanwhile, and large ones once there is room again."""
-    monkeypatch.setattr("receiver.web.pacing._UNFINISHED_BYTES_OF_KEY", 150_000)
+    monkeypatch.setattr("receiver.web.streaming.pacing._UNFINISHED_BYTES_OF_KEY", 150_000)
     half = frame(1, b"x" * 1_000_000)[:200_000]
     async with (
         running_receiver(tmp_path / "receiver.db") as api,

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from receiver.web.answering import UNSENT_BYTES_OF_KEY
+from receiver.web.server.unsent import UNSENT_BYTES_OF_KEY
 from tests.faults.wire import ANSWER, Wire, request, wired
-from tests.receiver.test_stalled_streams import narrow_socket, publish
+from tests.receiver.web.test_stalled_streams import narrow_socket, publish
 from tests.support import ADMIN, READ_ONLY, RunningReceiver, eventually, running_receiver
 
 KEY = f"Bearer {ADMIN}"

@@ -22,7 +22,7 @@ from client.results import LogReader
 from client.subscription import Reader
 from client.timing import Timing
 from receiver.web.context import CONTEXT
-from receiver.web.sending import StreamRules
+from receiver.web.streaming.streams import StreamRules
 from tests.benchmarks.tasks import prepare_tasks
 from tests.client.support import reserved_port
 from tests.proxy import Faults, running_proxy

@@ -17,8 +17,8 @@ from websockets.exceptions import ConnectionClosedOK
 from websockets.typing import Subprotocol
 
 from client.frames import SUBPROTOCOL
-from receiver.web.sending import StreamRules
-from tests.contract import check_event, check_received, check_sent
+from receiver.web.streaming.streams import StreamRules
+from tests.contracts.check_streams import check_event, check_received, check_sent
 from tests.support import ADMIN, READ_ONLY, RunningReceiver, eventually, running_receiver
 
 _QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.1, ping_seconds=1.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.receiver.sockets import open_events, problem_of, subscribed
+from tests.receiver.web.sockets import open_events, problem_of, subscribed
 from tests.support import RunningReceiver, running_receiver
 
 LONGEST = "a" * 256

@@ -13,7 +13,7 @@ import pytest
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.service.tickets import Tickets
 from receiver.settings import load_settings
-from tests.receiver.sockets import open_events, open_socket
+from tests.receiver.web.sockets import open_events, open_socket
 from tests.support import READ_ONLY, SUBMIT_ONLY, RunningReceiver, running_receiver
 
 PAGE = "https://app.example"

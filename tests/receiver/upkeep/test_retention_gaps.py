@@ -13,9 +13,9 @@ from receiver.feed.tail import Tail
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.upkeep.retention import Prune
 from tests.receiver.feed.test_feed import end, following, reader_of, results
-from tests.receiver.sockets import open_events, subscribed
 from tests.receiver.storage.stores import NOW, a_ref, running_store
 from tests.receiver.upkeep.pruning import horizon
+from tests.receiver.web.sockets import open_events, subscribed
 from tests.support import RunningReceiver, eventually, running_receiver
 
 

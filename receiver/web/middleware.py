@@ -1,0 +1,172 @@
+"""Errors as `application/problem+json` (RFC 9457), readable as errors of the createTask family too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+from pydantic_core import to_json
+
+from client.protocol import PROBLEM_PREFIX
+from receiver.errors import PROBLEMS, ReceiverError
+from receiver.web.context import CONTEXT
+from receiver.web.server.inflating import is_inflated_below
+from receiver.web.server.unsent import send_answer
+from receiver.web.streaming.streams import PeerGoneError
+
+__all__ = [
+    "KEY_NAME",
+    "STREAM_FACTS",
+    "mark_as_declared",
+    "problem_fields",
+    "problem_response",
+    "request_middleware",
+]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+KEY_NAME: web.RequestKey[str] = web.RequestKey("key_name", str)
+"""The name of the API key of a request, for its log line."""
+
+STREAM_FACTS: web.RequestKey[dict[str, Any]] = web.RequestKey("stream_facts", dict)
+"""What the log line of a stream tells beside the rest."""
+
+_log = structlog.get_logger()
+
+
+@web.middleware
+async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns errors into problems, and writes one line for each request at its end.
+
+    The line names the route, never the path: paths of callbacks hold tokens, and queries hold tickets. Its status is
+    null where the peer hung up before there was one.
+    """
+    started = time.perf_counter()
+    status = None
+    try:
+        response = await _answer(request, handler)
+        status = response.status
+        _stop_inflating(request, response)
+        if isinstance(response, web.Response) and not response.prepared:
+            response = await _sent(request, response)
+            status = response.status
+        return response
+    finally:
+        # Also for those that are cancelled: that is how a stream ends whose peer hangs up.
+        if _route(request) not in _QUIET_ROUTES:
+            facts = {
+                "method": request.method,
+                "route": _route(request),
+                "status": status,
+                "key": request.get(KEY_NAME),
+                "milliseconds": round((time.perf_counter() - started) * 1000, 2),
+            }
+            _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
+
+
+async def mark_as_declared(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Say of each response that it is of the type that it declares, so that no browser takes it for a page."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def problem_fields(error: ReceiverError) -> dict[str, Any]:
+    """The members of the problem that `error` is."""
+    problem = PROBLEMS[error.slug]
+    return {
+        "type": f"{PROBLEM_PREFIX}{error.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": error.detail,
+        "errorId": 1,
+        "errorCode": f"RECEIVER_{error.slug.upper().replace('-', '_')}",
+        "errorDescription": error.detail,
+        **error.extra,
+    }
+
+
+def problem_response(error: ReceiverError) -> web.Response:
+    """The response that tells of `error`."""
+    problem = PROBLEMS[error.slug]
+    body = problem_fields(error)
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="callback-receiver"'
+    return web.Response(
+        status=problem.status, body=to_json(body), content_type="application/problem+json", headers=headers
+    )
+
+
+async def _sent(request: web.Request, response: web.Response) -> web.Response:
+    """Send the response, or a refusal where too many bytes wait already. What changed something is never refused."""
+    context = request.app.get(CONTEXT)
+    if context is None:
+        # A callback by a route of another application: its answer is tiny.
+        return response
+    owner = request.get(KEY_NAME, "")
+    if request.method == "GET":
+        try:
+            context.unsent.check_answer(owner, _size_of(response))
+        except ReceiverError as error:
+            response = problem_response(error)
+    try:
+        with context.unsent.counted(owner, _size_of(response)):
+            await send_answer(context.streams.rules.send_seconds, request, response)
+    except PeerGoneError as gone:
+        _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(gone))
+    return response
+
+
+def _size_of(response: web.Response) -> int:
+    return len(response.body) if isinstance(response.body, bytes) else 0
+
+
+def _stop_inflating(request: web.Request, response: web.StreamResponse) -> None:
+    """Keep the server of another application from inflating a body after its answer, which it does to drop it."""
+    if not request.content.is_eof() and is_inflated_below(request):
+        response.force_close()
+        # From now on the connection parses nothing.
+        request.protocol.close()
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ReceiverError as error:
+        return problem_response(error)
+    except web.HTTPException as error:
+        return _from_http(error)
+    except Exception:
+        _log.exception("request.failed", method=request.method, route=_route(request))
+        return problem_response(ReceiverError("server-error", "the receiver failed; its log says why"))
+
+
+# Callbacks write a line of their own, with the verdict; probes would only fill the log.
+_CALLBACK = "/callback/{provider}/{token}"
+_QUIET_ROUTES = (_CALLBACK, "/healthz", "/readyz")
+
+
+def _route(request: web.Request) -> str:
+    if "token" in request.match_info:
+        return _CALLBACK
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
+
+
+def _from_http(error: web.HTTPException) -> web.Response:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            response = problem_response(ReceiverError("method-not-allowed", f"expected one of {allowed}"))
+            response.headers["Allow"] = allowed
+        case web.HTTPNotFound():
+            response = problem_response(ReceiverError("not-found", "there is nothing at this address"))
+        case web.HTTPRequestEntityTooLarge():
+            response = problem_response(ReceiverError("body-too-large", "the body is larger than this receiver takes"))
+        case _:
+            response = problem_response(ReceiverError("bad-request", error.reason))
+    return response

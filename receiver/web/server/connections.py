@@ -1,0 +1,367 @@
+"""The HTTP server below the application: what a connection may hold, how long, and how many there may be.
+
+aiohttp inflates compressed bodies as it parses them, before any handler runs and after one has answered. Here it never
+does: `read_body` inflates after the proof, and only up to the limit of a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+
+from receiver.web.context import CONTEXT
+from receiver.web.streaming.pacing import Budget
+
+__all__ = ["HEAD_SECONDS", "Connections", "Runner", "Site", "make_runner", "most_connections"]
+
+HEAD_SECONDS = 20.0
+"""A new connection has so long to send the head of its first request; as Apache's mod_reqtimeout."""
+
+LINGER_SECONDS = 2.0
+"""So long the rest of a refused body is read and dropped, so that its sender sees the answer instead of a reset."""
+
+MAX_HEAD_BYTES = 32 * 1024
+"""A head that is longer is cut off, as by nginx. aiohttp alone would keep 128 lines of 8 kB, each twice."""
+
+_ROOM = 4096
+# Files that are no connections: the database, the log, polls of its own.
+_MOST_OTHER_FILES = 256
+_LOG_SECONDS = 60.0
+# A plain body of this size is parsed in some 5 µs, one in chunks of one byte in 2 ms.
+_PART_BYTES = 4096
+_CHEAP_SECONDS = 0.0005
+# Lines of a body in chunks, two for each chunk. Text of its own has lines, too, but longer ones.
+_MOST_LINES = 500
+_LINE_BYTES = 16
+_LATER_SECONDS = 1.0
+_RECEIVE_BYTES = 32 * 1024
+
+_log = structlog.get_logger()
+
+
+def most_connections(waiting: int, file_limit: int | None) -> int:
+    """Return how many connections there may be: room for `waiting` ones and those that come and go, and for files."""
+    wanted = waiting + _ROOM
+    if file_limit is None:
+        return wanted
+    return min(wanted, file_limit - min(_MOST_OTHER_FILES, file_limit // 4))
+
+
+class Connections:
+    """All connections of a server. Where there are too many, the one that was idle longest is closed.
+
+    Idle is a connection without a request: HTTP lets a server close it at any moment, and a client open another one.
+    `closed` is told of each that is closed: for want of room ("full"), for want of a request ("silent"), or because its
+    head has no end ("head"), or its body comes in chunks of a few bytes ("chunks").
+    """
+
+    def __init__(
+        self,
+        most: int,
+        closed: Callable[[str], None],
+        budget: Budget,
+        *,
+        send_seconds: float,
+        head_seconds: float = HEAD_SECONDS,
+    ) -> None:
+        self.budget = budget
+        self.send_seconds = send_seconds
+        self.head_seconds = head_seconds
+        self._most = most
+        self._closed = closed
+        self._count = 0
+        self._idle: dict[web.RequestHandler, None] = {}
+        self._next_log = time.monotonic()
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def idle(self) -> int:
+        """The number of those that have no request now."""
+        return len(self._idle)
+
+    def opened(self, connection: web.RequestHandler) -> None:
+        """Take one in. At the limit another one is closed, or this one where all have requests."""
+        self._count += 1
+        self._idle[connection] = None
+        if self._count > self._most:
+            self.close(next(iter(self._idle)), "full")
+            self._warn()
+
+    def began(self, connection: web.RequestHandler) -> None:
+        """Note that a request has come on it."""
+        self._idle.pop(connection, None)
+
+    def ended(self, connection: web.RequestHandler) -> None:
+        """Note that its request was answered."""
+        if connection.transport is not None:
+            self._idle[connection] = None
+
+    def lost(self, connection: web.RequestHandler) -> None:
+        """Forget one."""
+        self._count -= 1
+        self._idle.pop(connection, None)
+
+    def close(self, connection: web.RequestHandler, reason: str) -> None:
+        """Close one that has no request."""
+        self._idle.pop(connection, None)
+        self._closed(reason)
+        connection.force_close()
+
+    def _warn(self) -> None:
+        if time.monotonic() >= self._next_log:
+            self._next_log = time.monotonic() + _LOG_SECONDS
+            _log.warning(
+                "connections.full", most=self._most, consequence="those without a request are closed, the oldest first"
+            )
+
+
+class Connection(web.RequestHandler):
+    """A connection that is counted."""
+
+    __slots__ = (
+        "_backlog",
+        "_body",
+        "_body_bytes",
+        "_body_lines",
+        "_connections",
+        "_head_bytes",
+        "_head_handle",
+        "_is_chunked",
+        "_parse_handle",
+        "_send_handle",
+    )
+
+    def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._connections = connections
+        self._body: StreamReader | None = None
+        self._head_bytes = self._body_bytes = self._body_lines = 0
+        self._is_chunked = False
+        self._backlog = b""
+        self._head_handle: asyncio.TimerHandle | None = None
+        self._parse_handle: asyncio.TimerHandle | None = None
+        self._send_handle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        # What the system does not take is noticed at once, and not when 64 kB are kept.
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=0)
+        self._head_handle = self._loop.call_later(
+            self._connections.head_seconds, self._connections.close, self, "silent"
+        )
+        self._connections.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._stop_waiting()
+        self._stop_watching()
+        if self._parse_handle is not None:
+            self._parse_handle.cancel()
+        self._connections.lost(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`; bytes that take long to parse are parsed in parts, at the pace of a budget.
+
+        A body in chunks of one byte costs 300 times as much as a plain one. Whoever sends it waits, and nobody else.
+        """
+        if self._upgraded or not data:
+            # A websocket has a pace of its own. Nothing at all: aiohttp goes on with what it has kept.
+            super().data_received(data)
+        elif self._parse_handle is not None:
+            self._backlog += data
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        for place in range(0, len(data), _PART_BYTES):
+            started = self._loop.time()
+            self._take(data[place : place + _PART_BYTES])
+            now = self._loop.time()
+            if now - started > _CHEAP_SECONDS and not self._upgraded:
+                self._backlog = data[place + _PART_BYTES :]
+                self._pause_transport_reading()
+                wait = self._connections.budget.spend(now - started, now)
+                self._parse_handle = self._loop.call_later(wait, self._parse_on)
+                return
+
+    def _parse_on(self) -> None:
+        self._parse_handle = None
+        data, self._backlog = self._backlog, b""
+        self._parse(data)
+        if not self._reading_paused and not self._buffer_paused:
+            self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        """Go on reading, unless what was read is not parsed yet."""
+        if self._parse_handle is None:
+            super()._resume_transport_reading()
+
+    def _take(self, data: bytes) -> None:
+        """Parse a part; whoever sends a head without an end is cut off."""
+        if self._force_close:
+            return
+        is_body = self._body is not None and not self._body.is_eof()
+        if is_body and self._is_shredded(data):
+            self._connections.close(self, "chunks")
+            return
+        super().data_received(data)
+        if is_body or self._messages or self._upgraded:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._connections.close(self, "head")
+
+    def _is_shredded(self, data: bytes) -> bool:
+        """Return whether the body comes in chunks of a few bytes, each of which costs as much as a kilobyte."""
+        if not self._is_chunked:
+            return False
+        self._body_bytes += len(data)
+        self._body_lines += data.count(b"\r\n")
+        return self._body_lines > _MOST_LINES + self._body_bytes // _LINE_BYTES
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`: from now on the peer has to take something, or is cut off."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch_sending(self.transport)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def request_began(self, body: StreamReader, *, is_chunked: bool) -> None:
+        """Note that the head of a request has come, and that `body` follows."""
+        self._body = body
+        self._is_chunked = is_chunked
+        self._body_bytes = self._body_lines = 0
+        self._head_bytes = 0
+        self._stop_waiting()
+        self._connections.began(self)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the rest of the response, and be idle from then on."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._connections.ended(self)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return aiohttp's own answer to what is no HTTP."""
+        response = super().handle_error(request, status, exc, message)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def _watch_sending(self, transport: asyncio.Transport, unsent_before: int | None = None) -> None:
+        """Cut the peer off if it has taken nothing since; what sends has a limit of its own, a moment earlier.
+
+        Also where the connection was closed meanwhile: the transport would wait for such a peer without a limit.
+        """
+        unsent = transport.get_write_buffer_size()
+        if unsent == unsent_before:
+            transport.abort()
+            return
+        seconds = self._connections.send_seconds + _LATER_SECONDS
+        self._send_handle = self._loop.call_later(seconds, self._watch_sending, transport, unsent)
+
+    def _stop_watching(self) -> None:
+        if self._send_handle is not None:
+            self._send_handle.cancel()
+            self._send_handle = None
+
+    def _stop_waiting(self) -> None:
+        if self._head_handle is not None:
+            self._head_handle.cancel()
+            self._head_handle = None
+
+
+class Runner(web.AppRunner):
+    """An `AppRunner` with the connections of this module."""
+
+    def __init__(self, app: web.Application, connections: Connections, **options: Any) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            auto_decompress=False,
+            lingering_time=LINGER_SECONDS,
+            **options,
+        )
+        self._connections = connections
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(self._connections, made, self._kwargs)
+
+
+class Site(web.TCPSite):
+    """A `TCPSite` whose connections are read a little at a time.
+
+    By default the system keeps megabytes of what is not read yet, and uvloop gives 256 kB of it at once.
+    """
+
+    async def start(self) -> None:
+        """Listen."""
+        await super().start()
+        for listening in getattr(self._server, "sockets", ()):
+            # Connections have it from the socket that listens.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+
+
+def make_runner(
+    app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, **options: Any
+) -> web.AppRunner:
+    """Return what runs the receiver on sockets of its own, with at most `most` connections."""
+    context = app[CONTEXT]
+    context.connections = Connections(
+        most,
+        context.metrics.connection_closed,
+        context.streams.budget,
+        send_seconds=context.streams.rules.send_seconds,
+        head_seconds=head_seconds,
+    )
+    return Runner(app, context.connections, **options)
+
+
+class _Server(web.Server):
+    """A factory of `Connection`, one for each socket, with the options and the application of a server of aiohttp."""
+
+    def __init__(self, connections: Connections, made: web.Server, options: dict[str, Any]) -> None:
+        super().__init__(made.request_handler, request_factory=self._begin, **options)
+        self._connections_of = connections
+        self._request_of = made.request_factory
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self._connections_of, self, loop=self._loop, **self._kwargs)
+
+    def _begin(
+        self,
+        message: Any,
+        payload: Any,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if isinstance(protocol, Connection):
+            protocol.request_began(payload, is_chunked=message.chunked)
+        return self._request_of(message, payload, protocol, writer, task)

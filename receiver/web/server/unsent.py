@@ -1,0 +1,138 @@
+"""Plain answers on their way: how many bytes may wait for peers that do not read, and for how long.
+
+Pages are a megabyte. Whoever asks for them and does not read would fill the memory, and hold it as long as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from receiver.errors import ReceiverError
+from receiver.storage.store import PAGE_BYTES
+from receiver.web.streaming.streams import send_within
+
+__all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Pages", "Unsent", "send_answer"]
+
+UNSENT_BYTES = 32 * 1024 * 1024
+"""So much may wait in all: some thirty pages."""
+
+UNSENT_BYTES_OF_KEY = 8 * 1024 * 1024
+"""So much of it for each key, so that one does not take the room of all."""
+
+# Small answers are counted and never refused: a refusal would be as large.
+_SMALL_BYTES = 4096
+_PART_BYTES = 64 * 1024
+_RETRY_SECONDS = 5
+
+
+_PAGES_AT_ONCE = 4
+
+
+class Pages:
+    """A queue for those that read pages. A page is read and rendered as a whole, so few may be in memory at once.
+
+    What is done for one does not pause between the end of its turn and the sending.
+    """
+
+    def __init__(self, unsent: Unsent) -> None:
+        self._unsent = unsent
+        self._gate = asyncio.Semaphore(_PAGES_AT_ONCE)
+
+    @asynccontextmanager
+    async def turn(self, owner: str) -> AsyncIterator[None]:
+        """Wait for a turn to read one.
+
+        Raises:
+            ReceiverError: as `Unsent.check_answer`: a page could not be sent now, so it is not read either.
+        """
+        async with self._gate:
+            self._unsent.check_answer(owner, PAGE_BYTES)
+            yield
+
+
+class Unsent:
+    """The bytes of answers that their peers have not taken yet, in all and by key ("" for requests without one)."""
+
+    def __init__(self, *, most: int = UNSENT_BYTES, most_each: int = UNSENT_BYTES_OF_KEY) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._by_owner: Counter[str] = Counter()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def check(self, owner: str) -> None:
+        """Refuse a request before anything is done for it.
+
+        Raises:
+            ReceiverError: `too-much-unsent`: this key leaves so much unread already.
+        """
+        if self._by_owner[owner] >= self._most_each:
+            raise self._too_much_of(owner)
+
+    def check_answer(self, owner: str, size: int) -> None:
+        """Refuse an answer that would be too much. One that is alone is never refused, however large it is.
+
+        Raises:
+            ReceiverError: `too-much-unsent` for this key, `receiver-full` for all together.
+        """
+        if size <= _SMALL_BYTES:
+            return
+        if self._by_owner[owner] and self._by_owner[owner] + size > self._most_each:
+            raise self._too_much_of(owner)
+        if self._size and self._size + size > self._most:
+            detail = f"answers of {self._most} bytes wait for peers that do not read them"
+            raise ReceiverError("receiver-full", detail, retry_after_seconds=_RETRY_SECONDS)
+
+    @contextmanager
+    def counted(self, owner: str, size: int) -> Iterator[None]:
+        """Count an answer while it is sent."""
+        self._size += size
+        self._by_owner[owner] += size
+        try:
+            yield
+        finally:
+            self._size -= size
+            self._by_owner[owner] -= size
+            if not self._by_owner[owner]:
+                del self._by_owner[owner]
+
+    def _too_much_of(self, owner: str) -> ReceiverError:
+        whose = f"the key {owner}" if owner else "requests without a key"
+        detail = f"answers of {self._most_each} bytes to {whose} are not read"
+        return ReceiverError("too-much-unsent", detail, retry_after_seconds=_RETRY_SECONDS)
+
+
+async def send_answer(seconds: float, request: web.Request, response: web.Response) -> None:
+    """Send the whole answer, until the system has all of it. A peer that takes nothing for so long is cut off.
+
+    Raises:
+        PeerGoneError: it hung up, or was cut off.
+    """
+    if request.transport is not None:
+        # Otherwise the transport would keep up to 64 kB, and that would count as sent.
+        request.transport.set_write_buffer_limits(high=0)
+    writer = await response.prepare(request)
+    body = response.body
+    if isinstance(body, bytes) and len(body) > _PART_BYTES and writer is not None and request.method != "HEAD":
+        view = memoryview(body)
+        # In parts, so that a peer that is slow is not taken for one that stopped.
+        for place in range(0, len(body), _PART_BYTES):
+            await send_within(seconds, request, partial(_write, writer, view[place : place + _PART_BYTES]))
+        await writer.write_eof()
+    await send_within(seconds, request, response.write_eof)
+    # aiohttp keeps the last response of each connection until the next one: 1.1 MB for each idle reader of pages.
+    response.body = None
+
+
+async def _write(writer: AbstractStreamWriter, part: memoryview) -> None:
+    await writer.write(part)
+    await writer.drain()

@@ -1,0 +1,1 @@
+"""The log as websocket and as server-sent events."""

@@ -1,0 +1,1 @@
+"""Generators of the written contracts, `asyncapi.json` and `openapi.json`."""

@@ -1,0 +1,226 @@
+"""The contract of the streams, written down as AsyncAPI 3.0 for people and for tools of any language.
+
+Schemas come from the models that are used on the wire, limits from the constants that are enforced, so that the
+document cannot tell anything else. `make docs` writes it to `asyncapi.json`; the server only serves that file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import WSCloseCode
+from pydantic_core import to_json
+
+from client.frames import (
+    MAX_FRAME_BYTES,
+    MAX_NAME_BYTES,
+    MAX_NAME_BYTES_EACH,
+    MAX_NAMED,
+    NAME_BYTES,
+    NAMES_AT_ONCE,
+    SUBPROTOCOL,
+    Add,
+    Remove,
+    StreamFrame,
+    Subscribe,
+)
+from client.providers.values import MAX_TASK_ID_LENGTH
+from receiver.service.tickets import TICKET_SECONDS
+from receiver.settings import Settings
+from receiver.web.streaming.streams import StreamRules
+from tests.contracts.examples import ANSWERS, REQUESTS, TOLD
+from tests.contracts.schemas import ref_to, require, schemas_of, unwrapped
+
+__all__ = ["document", "rendered"]
+
+Frame = Subscribe | Add | Remove | StreamFrame
+
+_RULES = StreamRules(send_seconds=Settings.model_fields["send_timeout_seconds"].default)
+
+_CLOSE_CODES = {
+    WSCloseCode.GOING_AWAY: "The receiver shuts down; `goodbye` came before.",
+    WSCloseCode.UNSUPPORTED_DATA: "A frame was not text.",
+    WSCloseCode.POLICY_VIOLATION: f"No subscription came within {_RULES.subscribe_seconds:g} seconds.",
+    WSCloseCode.MESSAGE_TOO_BIG: f"A frame had more than {MAX_FRAME_BYTES} bytes.",
+    WSCloseCode.TRY_AGAIN_LATER: "No room; the reason is `too-many-streams` (of this key) or `receiver-full`.",
+}
+
+_ABOUT = """\
+Whoever waits for results reads one log. Every frame that moves on has a `cursor`, an opaque place in that log; whoever
+goes on from the last one it got misses nothing. Pages (`GET /v1/results`), long polls, the websocket and server-sent
+events take and give the same cursors, so that a reader may change from one to another in the middle.
+
+Receivers and subscribers may be of different ages: ignore fields and types that you do not know."""
+
+_SUBSCRIBE = f"""\
+JSON text frames, one subscription for each socket. The subprotocol is `{SUBPROTOCOL}`.
+
+**Order and repetition.** Results come in the order of the log, and only after they were stored. `subscribed` comes
+before anything that the subscription brings. Each request gets one answer, in the order of the requests; what is told
+meanwhile may stand before or behind it. Going on from the last `cursor` brings everything behind it, once. Only tasks
+that are named come whenever they are named and have ended, whatever the cursor.
+
+**Alive.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds when nothing else is sent, the first at
+most {2 * _RULES.heartbeat_seconds:g} seconds behind it, and a websocket ping every {_RULES.ping_seconds:g} seconds. A
+peer that answers no ping within {_RULES.ping_seconds / 2:g} seconds, or takes nothing for
+{_RULES.send_seconds:g} seconds (a setting), is cut off.
+
+**Limits.** {NAMES_AT_ONCE} tasks named in one frame, {MAX_NAMED} in one subscription; {MAX_FRAME_BYTES} bytes for a
+frame that is sent to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`.
+
+Each named task counts with {NAME_BYTES} bytes and those of its text, four for a character outside ASCII.
+{MAX_NAME_BYTES_EACH} bytes of each key are taken, and {MAX_NAME_BYTES} in all. An `add` over that names nothing and is
+answered by `problem` `too-many-names` or `receiver-full`: send it again later.
+
+A socket that sends more frames, names or bytes than the receiver has time for is read later: nothing is refused or
+lost, and TCP holds the sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second,
+and fewer while many sockets send.
+
+**Refusals.** Before the upgrade by HTTP: 401 without a known key or ticket, 403 where the key lacks the scope `read`
+(`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). What cannot be read
+is answered by `problem`, and the socket stays open. Otherwise it is closed with one of these codes:
+
+"""
+
+_STREAM = """\
+Server-sent events with the frames of the websocket: `event` is the frame's `type`, `id` its cursor (for a gap
+`resumesAt`), `data` its JSON. The stream begins with `retry`, and with a heartbeat that tells where it begins unless
+something else does. The header `Last-Event-ID`, which browsers send by themselves when they reconnect, is a cursor and
+wins over `after`. Polyfills that cannot send it say the same by the parameter `lastEventId` (`lastEventID`,
+`Last-Event-ID`); the header wins over it, and of several the last one counts. Refusals are as for the websocket,
+before the stream begins; over a limit it is 429 `too-many-streams` or 503 `receiver-full`."""
+
+_SECURITY = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer <secret>`, with a key of scope `read`.",
+    },
+    "subprotocol": {
+        "type": "httpApiKey",
+        "in": "header",
+        "name": "Sec-WebSocket-Protocol",
+        "description": f"Beside `{SUBPROTOCOL}`, which alone is echoed: `bearer.<key>`, or for pages in a browser "
+        f"`ticket.<ticket>`. `POST /v1/tickets` gives a ticket to who has a key; it lives {TICKET_SECONDS:g} seconds "
+        "and opens one websocket.",
+    },
+    "ticket": {
+        "type": "httpApiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "For pages in a browser, server-sent events only: a ticket, which lets reconnect until its end.",
+    },
+}
+
+_QUERY = {
+    "after": "A cursor, or `start` for the oldest kept; from now if not given.",
+    "lastEventId": "The header `Last-Event-ID` for polyfills that cannot send it; it wins over `after`.",
+    "provider": "Only of this provider,",
+    "tags": "and with all of these, with commas;",
+    "tasks": "or one of these, with commas: `REF` or `PROVIDER:TASKID`.",
+    "hints": "`true`: hints, too.",
+    "ticket": "Instead of a key.",
+}
+
+
+def rendered() -> str:
+    """The document as the text of its file."""
+    return to_json(document(), indent=1).decode() + "\n"
+
+
+def document() -> dict[str, Any]:
+    """The document, made anew from the models."""
+    requests, answers, told = (tuple(frame.type for frame in group) for group in (REQUESTS, ANSWERS, TOLD))
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Callback receiver: streams of results", "version": "1.0.0", "description": _ABOUT},
+        "defaultContentType": "application/json",
+        "servers": {"websocket": _server("wss", "key", "subprotocol"), "events": _server("https", "key", "ticket")},
+        "channels": {
+            "subscribe": {
+                "address": "/v1/subscribe",
+                "title": "Websocket",
+                "description": _SUBSCRIBE + "\n".join(f"* {code:d}: {text}" for code, text in _CLOSE_CODES.items()),
+                "servers": [ref_to("servers", "websocket")],
+                "messages": {name: ref_to("components", "messages", name) for name in (*requests, *answers, *told)},
+                "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+                "x-close-codes": {f"{code:d}": text for code, text in _CLOSE_CODES.items()},
+            },
+            "stream": {
+                "address": "/v1/results/stream",
+                "title": "Server-sent events",
+                "description": _STREAM,
+                "servers": [ref_to("servers", "events")],
+                "messages": {name: ref_to("components", "messages", name) for name in told},
+            },
+        },
+        "operations": {
+            "ask": {
+                "action": "receive",
+                "summary": "What a subscriber sends, and what it is answered.",
+                **_over("subscribe", requests),
+                "reply": _over("subscribe", answers),
+            },
+            "tell": {
+                "action": "send",
+                "summary": "What a subscriber gets as it comes.",
+                **_over("subscribe", told),
+            },
+            "stream": {
+                "action": "send",
+                "summary": "The same, for those who only read.",
+                **_over("stream", told),
+                "bindings": {"http": {"method": "GET", "query": _query(), "bindingVersion": "0.3.0"}},
+            },
+        },
+        "components": {
+            "messages": {frame.type: _message(frame) for frame in (*REQUESTS, *ANSWERS, *TOLD)},
+            "schemas": _schemas(),
+            "securitySchemes": _SECURITY,
+        },
+    }
+
+
+def _server(protocol: str, *security: str) -> dict[str, Any]:
+    return {
+        "host": "{host}",
+        "protocol": protocol,
+        "description": "Where the receiver is reached; below its path, if its public URL has one.",
+        "variables": {"host": {"default": "callbacks.example.org"}},
+        "security": [ref_to("components", "securitySchemes", name) for name in security],
+    }
+
+
+def _over(channel: str, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "channel": ref_to("channels", channel),
+        "messages": [ref_to("channels", channel, "messages", name) for name in names],
+    }
+
+
+def _query() -> dict[str, Any]:
+    described = {name: {"type": "string", "description": text} for name, text in _QUERY.items()}
+    return {"type": "object", "properties": described, "additionalProperties": False}
+
+
+def _message(frame: Frame) -> dict[str, Any]:
+    summary, _, more = unwrapped(type(frame).__doc__ or "").partition("\n\n")
+    return {
+        "name": frame.type,
+        "summary": summary,
+        **({"description": more} if more else {}),
+        **({"correlationId": {"location": "$message.payload#/id"}} if hasattr(frame, "id") else {}),
+        "payload": ref_to("components", "schemas", type(frame).__name__),
+        "examples": [{"payload": frame.model_dump(mode="json", by_alias=True, exclude_unset=frame in REQUESTS)}],
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    """A schema for each model, by name; what leaves the receiver is described as it is written, not as it is read."""
+    schemas = schemas_of(map(type, REQUESTS), map(type, (*ANSWERS, *TOLD)))
+    for frame in REQUESTS:
+        require(schemas[type(frame).__name__], ["type"])
+    for example in (*ANSWERS, *TOLD):
+        require(schemas[type(example).__name__], example.model_dump(by_alias=True))
+    schemas["ProblemFrame"]["properties"]["problem"] = ref_to("components", "schemas", "Problem")
+    return schemas

@@ -1,0 +1,78 @@
+"""One example of each frame, for the contract of the streams; the tests check that each is what the contract says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from client.frames import (
+    Add,
+    Added,
+    Deleted,
+    GapFrame,
+    Goodbye,
+    Heartbeat,
+    Hint,
+    NamedTask,
+    ProblemFrame,
+    Remove,
+    Removed,
+    ResultFrame,
+    StreamFrame,
+    Subscribe,
+    Subscribed,
+)
+from client.protocol import Task
+from receiver.errors import ReceiverError
+from receiver.web.middleware import problem_fields
+
+__all__ = ["ANSWERS", "PROBLEM", "REQUESTS", "TASK", "TOLD"]
+
+_REF = "0199f6a2-5c1e-7c6b-8f39-2a7d4be01c55"
+_BEFORE, _CURSOR = "3f9a02c7d41e-41", "3f9a02c7d41e-42"
+_CREATED = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
+
+TASK = Task(
+    ref=_REF,
+    provider="capsolver",
+    type="ImageToTextTask",
+    task_id="37223a89-06ed-442c-a0b8-22067b79c5b4",
+    tags=("checkout",),
+    status="ready",
+    solution={"text": "44795sds"},
+    source="callback",
+    trust="token",
+    created_at=_CREATED,
+    finished_at=_CREATED + timedelta(seconds=4.2),
+    poll_after=_CREATED + timedelta(seconds=20),
+    deadline_at=_CREATED + timedelta(minutes=5),
+    cursor=_CURSOR,
+)
+"""A task that has ended."""
+
+REQUESTS: tuple[Subscribe | Add | Remove, ...] = (
+    Subscribe(type="subscribe", id=1, cursor=_BEFORE, provider="capsolver", tags=("checkout",)),
+    Add(type="add", id=2, tasks=(_REF, NamedTask(provider="onecaptcha", task_id=90210))),
+    Remove(type="remove", id=3, tasks=(_REF,)),
+)
+"""What a subscriber sends."""
+
+PROBLEM = problem_fields(ReceiverError("wrong-field", "type: expected subscribe, add or remove"))
+"""The problem of a frame that is none."""
+
+ANSWERS: tuple[StreamFrame, ...] = (
+    Subscribed(id=1, cursor=_BEFORE),
+    Added(id=2, cursor=_BEFORE),
+    Removed(id=3, cursor=_BEFORE),
+    ProblemFrame(id=4, problem=PROBLEM),
+)
+"""What it is answered."""
+
+TOLD: tuple[StreamFrame, ...] = (
+    ResultFrame(cursor=_CURSOR, task=TASK),
+    Deleted(cursor=_CURSOR, ref=_REF),
+    Hint(cursor=_CURSOR, ref=_REF),
+    GapFrame(reason="other-log", resumes_at=_BEFORE),
+    Heartbeat(cursor=_CURSOR),
+    Goodbye(cursor=_CURSOR),
+)
+"""What comes by itself."""

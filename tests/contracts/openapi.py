@@ -1,0 +1,137 @@
+"""The contract of the API over HTTP, written down as OpenAPI 3.1 for people and for tools of any language.
+
+Schemas come from the models that the handlers use, problems from the table that they become on the wire. `make docs`
+writes it to `openapi.json`; the server only serves that file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from client.protocol import LogEntry
+from client.providers.values import MAX_TASK_ID_LENGTH
+from receiver.errors import PROBLEMS
+from receiver.web.routes import OPERATIONS, Operation
+from tests.contracts.schemas import ref_to, require, schemas_of
+
+__all__ = ["document", "rendered"]
+
+_ABOUT = """\
+The scopes of API keys are `submit`, `read` and `admin`; each operation names the one that it needs. Errors are
+`application/problem+json` (RFC 9457), readable as errors of the createTask family too. Unknown parameters and unknown
+fields of bodies are refused; in answers, ignore fields that you do not know. Streams are described by
+`/asyncapi.json`."""
+
+_PARTIAL = ("Task", "Problem", "LogEntry")
+"""Models of which not every field is always written."""
+
+_SECURITY = {
+    "key": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <secret>`"},
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "For pages in a browser, server-sent events only; `POST /v1/tickets` makes it.",
+    },
+}
+
+
+def rendered() -> str:
+    """The document as the text of its file."""
+    return to_json(document(), indent=1).decode() + "\n"
+
+
+def document() -> dict[str, Any]:
+    """The document, made anew from the models and the table of operations."""
+    paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for operation in OPERATIONS:
+        paths[operation.path][operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Callback receiver", "version": "1.0.0", "description": _ABOUT},
+        # Below the public URL's path, if it has one.
+        "servers": [{"url": "."}],
+        "paths": dict(paths),
+        "components": {"schemas": _schemas(), "securitySchemes": _SECURITY},
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    scheme = [{"key": [operation.scope]}] if operation.scope is not None else []
+    if "ticket" in operation.query:
+        scheme.append({"ticket": []})
+    body = {} if operation.body is None else {"requestBody": {"required": True, "content": _json(operation.body)}}
+    return {
+        "summary": operation.summary,
+        "operationId": _name(operation),
+        "security": scheme,
+        "parameters": [
+            *(_parameter("path", name, "", is_required=True) for name in re.findall(r"\{(\w+)\}", operation.path)),
+            *(_parameter("query", name, about) for name, about in operation.query.items() if name != "ticket"),
+            *(_parameter("header", name, about) for name, about in operation.headers.items()),
+        ],
+        **body,
+        "responses": _answers(operation),
+    }
+
+
+def _answers(operation: Operation) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    for status, (about, content) in sorted(operation.answers.items()):
+        answers[f"{status}"] = {"description": about, **_content(content)}
+    by_status: defaultdict[int, list[str]] = defaultdict(list)
+    for slug in operation.problems:
+        by_status[PROBLEMS[slug].status].append(slug)
+    for status, slugs in sorted(by_status.items()):
+        described = "; ".join(f"`{slug}`: {PROBLEMS[slug].title}" for slug in slugs)
+        answers[f"{status}"] = {"description": described, "content": _problem()}
+    return answers
+
+
+def _content(content: type[BaseModel] | str | None) -> dict[str, Any]:
+    if content is None:
+        return {}
+    if not isinstance(content, str):
+        return {"content": _json(content)}
+    return {"content": {content: {"schema": {"type": "object" if content.endswith("json") else "string"}}}}
+
+
+def _json(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": ref_to("components", "schemas", model.__name__)}}
+
+
+def _problem() -> dict[str, Any]:
+    return {"application/problem+json": {"schema": ref_to("components", "schemas", "Problem")}}
+
+
+def _parameter(place: str, name: str, about: str, *, is_required: bool = False) -> dict[str, Any]:
+    described = {"description": about} if about else {}
+    bounded = {"maxLength": MAX_TASK_ID_LENGTH} if name == "id" else {}
+    return {"name": name, "in": place, "required": is_required, **described, "schema": {"type": "string", **bounded}}
+
+
+def _name(operation: Operation) -> str:
+    """`GET /v1/tasks/{id}/timeline` is `getTasksIdTimeline`."""
+    parts = re.findall(r"\w+", operation.path.removeprefix("/v1"))
+    return operation.method.lower() + "".join(part[0].upper() + part[1:] for part in parts)
+
+
+def _schemas() -> dict[str, Any]:
+    read = [operation.body for operation in OPERATIONS if operation.body is not None]
+    schemas = schemas_of(read, _written())
+    sent = {model.__name__ for model in read} | {"FirstOutcome"}
+    for name, schema in schemas.items():
+        if "properties" in schema and name not in (*_PARTIAL, *sent):
+            require(schema, schema["properties"])
+    return schemas
+
+
+def _written() -> Iterable[type[BaseModel]]:
+    models = [content for operation in OPERATIONS for _, content in operation.answers.values()]
+    return [*(model for model in models if isinstance(model, type)), LogEntry]

@@ -1,0 +1,118 @@
+"""The written contract of the API: that it is valid, up to date and served, and that the application keeps to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from client.protocol import Registered
+from receiver.app import create_app
+from receiver.settings import Settings
+from receiver.web.routes import OPERATIONS, Operation
+from tests.contracts.check_answers import check_answer
+from tests.contracts.check_streams import ContractError
+from tests.contracts.openapi import document, rendered
+from tests.readme import OPENAPI
+from tests.support import READ_ONLY, SUBMIT_ONLY, running_receiver
+
+KEYED = [operation for operation in OPERATIONS if operation.scope is not None]
+PROBLEM = {"type": "urn:x", "title": "x", "status": 404, "detail": "x", "errorId": 1, "errorCode": "X"}
+
+
+def address(operation: Operation) -> str:
+    """An address of the operation, of nothing that exists."""
+    return operation.path.replace("{id}", "nothing")
+
+
+def named(operation: Operation) -> str:
+    """What a test of the operation is called."""
+    return f"{operation.method} {operation.path}"
+
+
+def test_the_file_is_up_to_date() -> None:
+    """What the models say is what is served; `make docs` renews it."""
+    assert OPENAPI.read_text("utf-8") == rendered()
+
+
+def test_it_is_an_openapi_document() -> None:
+    """A validator that others wrote finds nothing wrong with it."""
+    validate(document(), cls=OpenAPIV31SpecValidator)
+
+
+async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
+    """Without a key, as JSON."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        answer = await api.send("GET", "/openapi.json", key=None)
+
+    assert (answer.status, answer.json) == (200, document())
+
+
+def test_every_route_is_an_operation(tmp_path: Path) -> None:
+    """Neither more nor less than what the application answers; HEAD comes with GET for probes.
+
+    Callback URLs with slashes too many are another spelling and no other operation.
+    """
+    app = create_app(Settings(database=tmp_path / "receiver.db", verification_text="text", _env_file=None))
+    routes = {
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD" and not route.resource.canonical.startswith("/{lead}")
+    }
+
+    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize("operation", KEYED, ids=named)
+async def test_the_scope_is_the_one_that_is_asked_for(tmp_path: Path, operation: Operation) -> None:
+    """401 without a key, 403 with the keys that lack it, and something else with one that has it."""
+    keys = {"submit": SUBMIT_ONLY, "read": READ_ONLY}
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        answers = [
+            await api.send(operation.method, address(operation), key=key)
+            for key in (None, *(key for scope, key in keys.items() if scope != operation.scope))
+        ]
+
+    assert [answer.status for answer in answers] == [401, *[403] * (len(answers) - 1)]
+
+
+@pytest.mark.parametrize("operation", [one for one in KEYED if not one.is_stream and one.query], ids=named)
+async def test_the_parameters_are_those_that_are_read(tmp_path: Path, operation: Operation) -> None:
+    """Each one given twice is refused by its name, which only happens to those that are read; another is not known."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        for name in operation.query:
+            twice = await api.send(operation.method, f"{address(operation)}?{name}=1&{name}=1")
+            assert (twice.status, twice.json["detail"]) == (422, f"{name}: expected once")
+        other = await api.send(operation.method, f"{address(operation)}?other=1")
+
+    assert other.json["detail"] == "other: there is no such parameter here"
+
+
+def test_what_is_always_written_is_required() -> None:
+    """A reader in a typed language need not ask whether it is there."""
+    schemas = document()["components"]["schemas"]
+
+    assert set(schemas["Registered"]["required"]) == {
+        field.alias or name for name, field in Registered.model_fields.items()
+    }
+    assert "solution" in schemas["Task"]["required"]
+    assert "supersedes" not in schemas["Task"]["required"]
+    assert schemas["Registration"]["required"] == ["provider"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "text"),
+    [
+        (418, "application/json", {}, "no answer with the status 418"),
+        (200, "text/html", {}, "no text/html with the status 200"),
+        (200, "application/json", {"tasks": [], "nextPage": None, "more": True}, "more"),
+        (200, "application/json", {"tasks": []}, "nextPage"),
+        (401, "application/problem+json", {**PROBLEM, "errorId": "1"}, "errorId"),
+    ],
+)
+def test_an_answer_that_is_not_in_it_is_noticed(status: int, kind: str, body: object, text: str) -> None:
+    """What all tests check their answers by does find what is wrong."""
+    with pytest.raises(ContractError, match=text):
+        check_answer("GET", "/v1/tasks", status, kind, json.dumps(body).encode())

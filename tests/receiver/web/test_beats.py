@@ -1,0 +1,80 @@
+"""Heartbeats: an idle stream tells one in each interval."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from receiver.web.streaming.streams import StreamRules, Streams
+from tests.receiver.web.sockets import open_events, subscribed
+from tests.support import RunningReceiver, eventually, running_receiver
+
+
+class Metronome:
+    """A stream that counts how often it is let beat."""
+
+    beats = 0
+
+    def beat(self) -> None:
+        """One more."""
+        self.beats += 1
+
+    def wake(self) -> None:
+        """Nothing to send."""
+
+    def abort(self) -> None:
+        """Nothing to cut off."""
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
+    """A receiver whose heartbeats come quickly."""
+    rules = StreamRules(send_seconds=5, heartbeat_seconds=0.1)
+    async with running_receiver(tmp_path / "receiver.db", rules=rules) as running:
+        yield running
+
+
+async def test_an_idle_websocket_beats_in_each_interval(api: RunningReceiver) -> None:
+    """Its own heartbeats do not count as something else that was sent."""
+    metronome = Metronome()
+    async with subscribed(api) as socket:
+        await socket.next()
+        api.ticker.add(metronome)
+        told = [(await socket.next())["type"] for _ in range(6)]
+        api.ticker.discard(metronome)
+
+    assert told == ["heartbeat"] * 6
+    assert metronome.beats <= 8
+
+
+async def test_an_idle_stream_of_events_beats_in_each_interval(api: RunningReceiver) -> None:
+    """As a websocket does."""
+    metronome = Metronome()
+    async with open_events(api) as events:
+        await events.next()
+        api.ticker.add(metronome)
+        told = [(await events.next())[0] for _ in range(6)]
+        api.ticker.discard(metronome)
+
+    assert told == ["heartbeat"] * 6
+    assert metronome.beats <= 8
+
+
+async def test_a_stream_beats_at_the_same_moment_of_each_interval() -> None:
+    """Those that come and go do not move it: else two of its beats would be two intervals apart."""
+    streams = Streams(StreamRules(send_seconds=5, heartbeat_seconds=0.5))
+    metronomes = [Metronome() for _ in range(51)]
+    for each in metronomes:
+        streams.add(each)
+    async with asyncio.TaskGroup() as group:
+        beating = group.create_task(streams.beat())
+        # The first and the last beat at the beginning, the others one after the other.
+        await eventually(lambda: metronomes[0].beats == 1)
+        streams.discard(metronomes[0])
+        await eventually(lambda: metronomes[1].beats == 2)
+        beating.cancel()
+
+    assert (metronomes[49].beats, metronomes[50].beats) == (1, 2)

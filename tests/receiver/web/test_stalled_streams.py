@@ -1,0 +1,225 @@
+"""Streams whose peers do not read now: what they are told once they read again, and what is left of them if never."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from receiver.web.streaming.streams import StreamRules
+from tests.raw import events_request, websocket_request
+from tests.receiver.web.sockets import Socket, subscribed
+from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
+
+_REQUESTS = {"websocket": websocket_request(ADMIN), "events": events_request(ADMIN)}
+_BUFFER = 4096
+# Who sends begins to wait at 16 kB, and goes on once less than this is left.
+_MUCH = 4 * 1024
+
+
+@asynccontextmanager
+async def narrow_receiver(folder: Path, **rules: Any) -> AsyncIterator[RunningReceiver]:
+    """A receiver that the system takes little from, so that it is soon noticed who does not read."""
+    given = StreamRules(**{"send_seconds": 30.0, **rules})
+    async with running_receiver(folder / "receiver.db", rules=given, send_buffer_bytes=_BUFFER) as running:
+        yield running
+
+
+@contextmanager
+def narrow_socket() -> Iterator[socket.socket]:
+    """A socket of a peer's that takes little while nobody reads from it."""
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        peer.setblocking(False)
+        yield peer
+
+
+@asynccontextmanager
+async def stalled_peer(api: RunningReceiver, request: bytes) -> AsyncIterator[socket.socket]:
+    """A peer that sends a request, and then does nothing."""
+    address = urlsplit(api.url)
+    loop = asyncio.get_running_loop()
+    with narrow_socket() as peer:
+        await loop.sock_connect(peer, (address.hostname, address.port))
+        await loop.sock_sendall(peer, request)
+        await eventually(lambda: api.streams == 1)
+        yield peer
+
+
+@asynccontextmanager
+async def lazy_socket(api: RunningReceiver) -> AsyncIterator[Socket]:
+    """A websocket that takes little more than is asked of it."""
+
+    def narrow(_address: object) -> socket.socket:
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        return peer
+
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=narrow)) as session,
+        session.ws_connect(f"{api.url}/v1/subscribe", headers=api.authorization) as ws,
+    ):
+        yield Socket(ws)
+
+
+async def publish(api: RunningReceiver, number: int, size: int) -> None:
+    """So many results, each with a solution of so many bytes."""
+    outcome = {"source": "poll", "answer": {"errorId": 0, "status": "ready", "solution": {"text": "x" * size}}}
+    for each in range(number):
+        await api.register(taskId=f"{size}-{each}", outcome=outcome)
+
+
+def stuckness(api: RunningReceiver) -> Callable[[], bool]:
+    """Tells whether a peer has left so much that who sends to it waits, and the system takes no more of it."""
+    seen: deque[list[int]] = deque(maxlen=10)
+
+    def is_stuck() -> bool:
+        seen.append(api.unsent())
+        return seen.count(seen[0]) == seen.maxlen and max(seen[0]) > _MUCH
+
+    return is_stuck
+
+
+async def read_until(peer: socket.socket, expected: bytes) -> bytes:
+    """What comes, up to and with what is expected."""
+    read = b""
+    async with asyncio.timeout(30):
+        while expected not in read:
+            read += await asyncio.get_running_loop().sock_recv(peer, 65536)
+    return read
+
+
+def refs_of(frames: list[Any]) -> list[str]:
+    """The refs of the tasks, in the order in which they came."""
+    return [frame["task"]["ref"] for frame in frames]
+
+
+async def test_an_answer_is_not_ahead_of_what_was_sent(tmp_path: Path) -> None:
+    """Who goes on from the cursor of `added` misses nothing of what stood behind it on the same socket.
+
+    A page is read at once and sent bit by bit; the answer comes in between.
+    """
+    async with narrow_receiver(tmp_path) as api:
+        await publish(api, 250, 3000)
+        async with lazy_socket(api) as socket_:
+            await socket_.ask(type="subscribe", id=1, cursor="start")
+            await eventually(stuckness(api))
+            await socket_.send(type="add", id=2, tasks=[])
+            # What is asked after it is answered after it.
+            await api.log(limit="1")
+            frames = [await socket_.next() for _ in range(251)]
+        place = [frame["type"] for frame in frames].index("added")
+        page = await api.log(after=frames[place]["cursor"], limit="1000")
+
+    behind = refs_of(frames[place + 1 :])
+    assert behind
+    assert refs_of(page["results"])[-len(behind) :] == behind
+
+
+@pytest.mark.parametrize("road", _REQUESTS)
+async def test_what_comes_while_a_heartbeat_waits_is_told_behind_it(tmp_path: Path, road: str) -> None:
+    """It does not wait for the next heartbeat: who is sending already is not woken, so it looks again."""
+    async with (
+        narrow_receiver(tmp_path, heartbeat_seconds=0.05) as api,
+        stalled_peer(api, _REQUESTS[road]) as peer,
+    ):
+        await _let_beat_until_stuck(api)
+        # No further heartbeat comes while anyone waits here.
+        api.ticker.rules = replace(api.ticker.rules, heartbeat_seconds=50 * 600.0)
+        await publish(api, 1, 100)
+
+        assert b'"type":"result"' in await read_until(peer, b'"type":"result"')
+
+
+async def _let_beat_until_stuck(api: RunningReceiver) -> None:
+    # Each ticker lets the stream beat once, at the beginning of its first interval.
+    is_stuck = stuckness(api)
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+        tickers = []
+        while not is_stuck():
+            tickers.append(group.create_task(api.ticker.beat()))
+            await asyncio.sleep(0.001)
+        for ticker in tickers:
+            ticker.cancel()
+
+
+async def test_what_a_dead_peer_left_is_dropped(tmp_path: Path) -> None:
+    """A peer that answers no ping keeps neither its place nor, for as long as its host keeps silent, a buffer here."""
+    async with (
+        narrow_receiver(tmp_path, ping_seconds=0.6) as api,
+        stalled_peer(api, _REQUESTS["websocket"]),
+    ):
+        await publish(api, 5, 4000)
+        assert max(api.unsent()) > 0
+
+        await eventually(lambda: api.streams == 0)
+        await eventually(lambda: max(api.unsent()) == 0)
+
+
+async def test_who_pings_and_does_not_read_is_dropped(tmp_path: Path) -> None:
+    """A pong is sent within the limit of every other frame."""
+    async with (
+        narrow_receiver(tmp_path, send_seconds=0.3) as api,
+        stalled_peer(api, _REQUESTS["websocket"]) as peer,
+        asyncio.timeout(30),
+    ):
+        with pytest.raises(ConnectionError):
+            await _ping_for_ever(peer)
+
+        await eventually(lambda: api.streams == 0)
+
+
+async def _ping_for_ever(peer: socket.socket) -> None:
+    ping = b"\x89\xfd" + bytes(4) + b"x" * 125
+    while True:
+        await asyncio.get_running_loop().sock_sendall(peer, ping * 50)
+
+
+@pytest.mark.parametrize("road", _REQUESTS)
+async def test_they_do_not_hold_up_the_end(tmp_path: Path, road: str) -> None:
+    """They are cut off; whoever reads is told goodbye before."""
+    with capture_logs() as lines:
+        async with (
+            narrow_receiver(tmp_path, goodbye_seconds=2.0) as api,
+            stalled_peer(api, _REQUESTS[road]),
+            subscribed(api) as reader,
+            asyncio.TaskGroup() as group,
+        ):
+            await publish(api, 1, 100_000)
+            result = await reader.next()
+            group.create_task(api.stop())
+
+            goodbye = await reader.next()
+
+    assert goodbye == {"type": "goodbye", "cursor": result["cursor"]}
+    assert [line["count"] for line in lines if line["event"] == "streams.cut_off"] == [1]
+
+
+async def test_the_end_comes_before_all_is_told(tmp_path: Path) -> None:
+    """A reader that is far behind is told where to go on, and nothing is missing between the two receivers."""
+    async with narrow_receiver(tmp_path, goodbye_seconds=60.0) as api:
+        await publish(api, 250, 3000)
+        expected = refs_of((await api.log(limit="1000"))["results"])
+        async with lazy_socket(api) as socket_, asyncio.TaskGroup() as group:
+            await socket_.ask(type="subscribe", id=1, cursor="start")
+            await eventually(stuckness(api))
+            group.create_task(api.stop())
+            told = []
+            while (frame := await socket_.next())["type"] == "result":
+                told.append(frame)
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        rest = await api.log(after=frame["cursor"], limit="1000")
+
+    assert frame["type"] == "goodbye"
+    assert len(told) < len(expected)
+    assert refs_of([*told, *rest["results"]]) == expected

@@ -1,0 +1,84 @@
+"""Bytes of answers that are not read: in all, for each key, and never a refusal of what is small or alone."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+import pytest
+
+from receiver.errors import PROBLEMS, ReceiverError
+from receiver.storage.store import PAGE_BYTES
+from receiver.web.server.unsent import Pages, Unsent
+
+_SIZE = 10_000
+
+
+def test_a_key_has_its_part_and_all_have_theirs() -> None:
+    """429 beyond the one, 503 beyond the other, each with Retry-After; what was read makes room."""
+    unsent = Unsent(most=5 * _SIZE, most_each=2 * _SIZE)
+    with ExitStack() as held:
+        for owner in ("a", "a", "b", "b", "c"):
+            unsent.check_answer(owner, _SIZE)
+            held.enter_context(unsent.counted(owner, _SIZE))
+        slugs = []
+        for owner in ("a", "c", ""):
+            with pytest.raises(ReceiverError) as refused:
+                unsent.check_answer(owner, _SIZE)
+            assert refused.value.retry_after_seconds
+            slugs.append((refused.value.slug, PROBLEMS[refused.value.slug].status))
+        with pytest.raises(ReceiverError):
+            unsent.check("a")
+        unsent.check("c")
+        unsent.check_answer("a", 100)
+
+    assert slugs == [("too-much-unsent", 429), ("receiver-full", 503), ("receiver-full", 503)]
+    assert len(unsent) == 0
+    unsent.check("a")
+    unsent.check_answer("a", _SIZE)
+
+
+def test_an_answer_that_is_alone_is_never_too_large() -> None:
+    """Otherwise a task with a large solution could never be read."""
+    unsent = Unsent(most=_SIZE, most_each=_SIZE)
+
+    unsent.check_answer("a", 100 * _SIZE)
+    with unsent.counted("a", 100 * _SIZE), pytest.raises(ReceiverError):
+        unsent.check_answer("b", _SIZE)
+
+
+async def test_few_pages_are_in_memory_at_once() -> None:
+    """A hundred that ask for one are read a few at a time, in the order in which they asked."""
+    pages, began, most = Pages(Unsent()), list[int](), 0
+    inside: set[int] = set()
+
+    async def read(number: int) -> None:
+        nonlocal most
+        async with pages.turn("a"):
+            began.append(number)
+            inside.add(number)
+            most = max(most, len(inside))
+            await asyncio.sleep(0)
+            inside.discard(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(100):
+            group.create_task(read(number))
+
+    assert (began, most) == (list(range(100)), 4)
+
+
+async def test_a_page_that_could_not_be_sent_is_not_read() -> None:
+    """The turn is given back, and the next key has it."""
+    unsent = Unsent(most_each=2 * PAGE_BYTES)
+    pages = Pages(unsent)
+    with unsent.counted("a", PAGE_BYTES + 1):
+        for _ in range(10):
+            with pytest.raises(ReceiverError) as refused:
+                async with pages.turn("a"):
+                    pytest.fail("it was read")
+            assert refused.value.slug == "too-much-unsent"
+        async with pages.turn("b"):
+            pass
+    async with pages.turn("a"):
+        pass
