@@ -21,17 +21,17 @@ from client.interrupts import on_signals
 from client.output import CannotShowError, show, standard_streams, tell
 from client.providers import dialect_named
 from receiver.app import create_app, microseconds_now, new_ref
-from receiver.catalog import known_dialects
+from receiver.commands.callback_url import list_urls, make_url, revoke_url
+from receiver.commands.doctor.command import doctor
+from receiver.commands.explain import explain
+from receiver.commands.pingback import pingback
+from receiver.commands.providers import providers
+from receiver.commands.prune import prune_command
+from receiver.commands.redeliver import redeliver
+from receiver.dialects import known_dialects
 from receiver.errors import CannotStartError
-from receiver.examining import doctor
-from receiver.explaining import explain
 from receiver.logs import configure_logs, server_logger
-from receiver.pingback import pingback
-from receiver.providers_command import providers
-from receiver.pruning_command import prune_command
-from receiver.redeliver_command import redeliver
 from receiver.settings import Settings, load_settings
-from receiver.standing import list_urls, make_url, revoke_url
 from receiver.web.server.connections import Site, make_runner, most_connections
 
 __all__ = ["main", "tune"]

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from client.code_counts import UnlistedCodes
 from client.providers import Dialect
-from receiver.catalog import known_dialects
+from receiver.dialects import known_dialects
 from receiver.domain.admission import Limits
 from receiver.domain.deliveries import Quotas
 from receiver.errors import CannotStartError

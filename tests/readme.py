@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from client.providers import DIALECTS
-from receiver.providers_command import called_back, submitted_through
+from receiver.commands.providers import called_back, submitted_through
 from receiver.settings import settings_table
 from tests.contracts import asyncapi, openapi
 

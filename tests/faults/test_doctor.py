@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from receiver.doctor import judge
+from receiver.commands.doctor.command import examined
+from receiver.commands.doctor.findings import judge
 from receiver.domain.records import SECOND
 from receiver.domain.registrations import Expire
-from receiver.examining import examined
 from receiver.settings import Settings
 from tests.faults.commands import KEY, SECRET, run_command
 from tests.receiver.storage.stores import NOW, a_registration, running_store

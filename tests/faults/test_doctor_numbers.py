@@ -15,9 +15,9 @@ import pytest
 from aiohttp import web
 
 from client.sandbox.serving import serving
-from receiver.doctor import Counted, judge
-from receiver.examining import examined
-from receiver.numbers import number_lines, number_values
+from receiver.commands.doctor.command import examined
+from receiver.commands.doctor.figures import number_lines, number_values
+from receiver.commands.doctor.findings import Counted, judge
 from receiver.settings import Settings
 from tests.faults.commands import KEY, SECRET, run_command
 from tests.faults.test_doctor import READY, twelve_polled

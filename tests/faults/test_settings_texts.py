@@ -18,7 +18,7 @@ from client.errors import BadArgumentError
 from client.sandbox import Sandbox
 from client.sandbox import Settings as SandboxSettings
 from receiver.__main__ import main
-from receiver.catalog import known_dialects
+from receiver.dialects import known_dialects
 from receiver.errors import CannotStartError
 from receiver.settings import Settings, load_settings
 from tests.faults.commands import KEY, SECRET, Finished, run_command

@@ -14,14 +14,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.app import new_ref
-from receiver.doctor import judge
+from receiver.commands.doctor.command import examined
+from receiver.commands.doctor.figures import number_values
+from receiver.commands.doctor.findings import judge
 from receiver.domain import deliveries
 from receiver.domain.records import SECOND
 from receiver.domain.schedule import ENOUGH
 from receiver.domain.tokens import Kind, make_token
 from receiver.errors import CannotStartError
-from receiver.examining import examined
-from receiver.numbers import number_values
 from receiver.settings import Settings
 from tests.client.support import fast
 from tests.receiver.test_metrics import asked

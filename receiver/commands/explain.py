@@ -13,7 +13,7 @@ import click
 from client.output import show, show_json, tell
 from client.protocol import TaskTimeline
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
-from receiver.catalog import known_dialects
+from receiver.dialects import known_dialects
 from receiver.domain.timeline import timeline_of
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings

@@ -18,13 +18,13 @@ import click
 from client.output import CannotShowError, show, show_json, tell
 from client.providers import dialect_named
 from receiver.app import microseconds_now, new_ref
-from receiver.catalog import known_dialects
+from receiver.commands.callback_url import open_store
+from receiver.dialects import known_dialects
 from receiver.domain.deliveries import Quotas
 from receiver.domain.records import time_view
 from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
-from receiver.standing import open_store
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.sqlite.unreadable import Rehearsal, open_rehearsal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from receiver.doctor import Facts
+from receiver.commands.doctor.findings import Facts
 from receiver.domain.records import SECOND, RecentTasks
 
 __all__ = ["number_lines", "number_values"]

@@ -1,4 +1,4 @@
-"""`callback-receiver doctor`: reads the facts that `receiver.doctor` judges, and changes nothing."""
+"""`callback-receiver doctor`: reads the facts that `receiver.commands.doctor.findings` judges, and changes nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import click
 from client.output import show, show_json
 from client.providers import Dialect
 from client.providers.codes import code_named
-from receiver.asking import ANSWER_SECONDS, asked, counted_there, own_address
-from receiver.catalog import known_dialects
-from receiver.doctor import Answered, Facts, Finding, judge
+from receiver.commands.doctor.figures import number_lines, number_values
+from receiver.commands.doctor.findings import Answered, Facts, Finding, judge
+from receiver.commands.doctor.probes import ANSWER_SECONDS, asked, counted_there, own_address
+from receiver.dialects import known_dialects
 from receiver.domain.records import SECOND, UnlistedCode
 from receiver.domain.tokens import Kind, make_token
-from receiver.numbers import number_lines, number_values
 from receiver.settings import Settings, is_loopback, load_settings
 from receiver.storage.sqlite.diagnostics import Look, look, opened_to_look
 

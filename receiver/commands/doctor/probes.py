@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.doctor import Answered, Counted
+from receiver.commands.doctor.findings import Answered, Counted
 from receiver.settings import Settings
 
 __all__ = ["ANSWER_SECONDS", "asked", "counted_there", "own_address"]

@@ -10,10 +10,10 @@ import click
 
 from client.output import show, tell
 from receiver.app import lives_of, microseconds_now
+from receiver.commands.callback_url import open_store
 from receiver.domain.records import Horizon, Removed, Survey, time_view
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
-from receiver.standing import open_store
 from receiver.storage.sqlite.survey import survey
 from receiver.upkeep.retention import prune
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from receiver.doctor import Answered, Counted, Facts, judge
+from receiver.commands.doctor.figures import number_lines, number_values
+from receiver.commands.doctor.findings import Answered, Counted, Facts, judge
 from receiver.domain.records import SECOND, Latency, RecentTasks, UnlistedCode, WaitingTasks
-from receiver.numbers import number_lines, number_values
 from tests.receiver.storage.stores import NOW
 
 GIGABYTE = 2**30

@@ -13,7 +13,7 @@ import click
 from client.output import show, show_json
 from client.providers import CallbackRule, Dialect, dialect_named
 from client.providers.v1_family import V1Dialect
-from receiver.catalog import known_dialects
+from receiver.dialects import known_dialects
 from receiver.domain.records import time_view
 from receiver.domain.shapes import ShapeRecord, shape_text
 from receiver.settings import load_settings

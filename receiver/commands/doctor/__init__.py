@@ -1,0 +1,1 @@
+"""`callback-receiver doctor`."""
