@@ -20,7 +20,7 @@ from client.errors import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.protocol import Task as Result
+from client.protocol.models import Task as Result
 from client.results import read_results
 from client.tasks import Task, TaskClient
 from client.timeline import Step

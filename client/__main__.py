@@ -32,7 +32,7 @@ from client.output import (
     standard_streams,
     tell,
 )
-from client.protocol import Task
+from client.protocol.models import Task
 from client.providers import DIALECTS
 from client.tasks import TaskClient
 

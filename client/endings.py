@@ -8,7 +8,7 @@ from functools import partial
 
 from client.errors import CallbackReceiverError, ClientClosedError
 from client.outcomes import failure_of
-from client.protocol import Task
+from client.protocol.models import Task
 from client.providers.codes import Code
 
 __all__ = ["Ending", "MakeError"]

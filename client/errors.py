@@ -7,7 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from client.protocol import Task
+    from client.protocol.models import Task
 
 __all__ = [
     "BadArgumentError",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client.errors import BadArgumentError, StaleAnswerError
-from client.protocol import Task
+from client.protocol.models import Task
 from client.providers import PollPlan
 
 __all__ = ["DATE_SECONDS", "FreshnessRule", "check_seconds", "name_of", "ready_since"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from client import protocol
 from client.freshness import check_seconds
+from client.protocol import models as protocol
 from client.providers.readings import TaskId
 from client.timeline import Step
 from client.watching import Watch

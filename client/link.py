@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from client.breaker import Breaker
-from client.connection import Attached, ReceiverConnection
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
-from client.protocol import FirstOutcome, OutcomeReport, Registered, Registration, Task
+from client.protocol.connection import Attached, ReceiverConnection
+from client.protocol.models import FirstOutcome, OutcomeReport, Registered, Registration, Task
 from client.providers.readings import TaskId
 from client.reporting import LateBinding, LateOutcome, Reports
 from client.subscription import Reader

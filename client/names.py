@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from client.frames import MAX_NAMED, NAMES_AT_ONCE, Add, Remove
+from client.protocol.frames import MAX_NAMED, NAMES_AT_ONCE, Add, Remove
 
 __all__ = ["Names"]
 

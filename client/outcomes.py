@@ -18,7 +18,7 @@ from client.errors import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.protocol import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Source, Task
+from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Source, Task
 from client.providers import Dialect
 from client.providers.codes import Code, code_named
 from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 
-from client.connection import Gap, ReceiverConnection
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.frames import (
+from client.protocol.connection import Gap, ReceiverConnection
+from client.protocol.frames import (
     Add,
     Deleted,
     GapFrame,
@@ -23,7 +23,7 @@ from client.frames import (
     Subscribe,
     TaskName,
 )
-from client.protocol import LogEntry, ResultsPage, Task
+from client.protocol.models import LogEntry, ResultsPage, Task
 from client.providers.values import task_id_text
 from client.timing import Timing
 
@@ -63,7 +63,7 @@ class Named:
 
 
 class LongPolls:
-    """A `client.connection.OpenSubscription` by long polls.
+    """A `client.protocol.connection.OpenSubscription` by long polls.
 
     Tasks that are named are looked for in the log as it grows, and those that have ended come first, as over
     a websocket; but one that the receiver does not know is not told.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from client.endings import Ending, MakeError
 from client.freshness import ready_since
 from client.outcomes import LocalTask
-from client.protocol import FirstOutcome, Registration, Task
+from client.protocol.models import FirstOutcome, Registration, Task
 from client.provider_api import Answered
 from client.providers.readings import Failed, Ready, Unknown
 from client.record import Record

@@ -20,7 +20,7 @@ from yarl import URL
 from client.code_counts import UnlistedCodes
 from client.errors import ProviderUnreachableError, UnreadableError
 from client.gate import KeyGate
-from client.protocol import MAX_ANSWER_BYTES
+from client.protocol.models import MAX_ANSWER_BYTES
 from client.providers import Call, Dialect
 from client.providers.meaning import Meaning, meaning_of
 from client.providers.readings import Failed, Reading, Refused, Submitted, TaskId, Unknown

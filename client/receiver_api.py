@@ -14,10 +14,10 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
-from client.connection import Attached, Gap
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
-from client.frames import Subscribe
-from client.protocol import (
+from client.protocol.connection import Attached, Gap
+from client.protocol.frames import Subscribe
+from client.protocol.models import (
     Binding,
     OutcomeReport,
     Problem,
@@ -46,7 +46,7 @@ _LATER = (408, 425, 429)
 
 
 class ReceiverApi:
-    """A `client.connection.ReceiverConnection` over HTTP, with one API key.
+    """A `client.protocol.connection.ReceiverConnection` over HTTP, with one API key.
 
     Every function raises `ReceiverUnavailableError` where the same may work later (no answer, 429, 5xx), and
     `ReceiverRefusedError` where it will not. Cancelling one leaves open whether it was carried out; all may be

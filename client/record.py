@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from client.connection import Attached
 from client.errors import ReceiverRefusedError
 from client.freshness import DATE_SECONDS
 from client.link import ReceiverLink
-from client.protocol import FirstOutcome, Registered, Registration, Task
+from client.protocol.connection import Attached
+from client.protocol.models import FirstOutcome, Registered, Registration, Task
 from client.providers.readings import TaskId
 from client.subscription import Subscriber
 from client.timeline import Timeline

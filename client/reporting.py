@@ -9,10 +9,10 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from client.connection import ReceiverConnection
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
-from client.protocol import FirstOutcome, OutcomeReport, Registration
+from client.protocol.connection import ReceiverConnection
+from client.protocol.models import FirstOutcome, OutcomeReport, Registration
 from client.providers.readings import TaskId
 from client.timing import Timing, backoff_seconds
 

@@ -10,12 +10,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from client.arguments import read_receiver
-from client.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
-from client.frames import NO_ROOM, GapFrame, Goodbye, NamedTask, ProblemFrame, ResultFrame, StreamFrame, Subscribe
 from client.logs import Log
 from client.pages import Named, open_long_polls
-from client.protocol import Problem, Task
+from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
+from client.protocol.frames import (
+    NO_ROOM,
+    GapFrame,
+    Goodbye,
+    NamedTask,
+    ProblemFrame,
+    ResultFrame,
+    StreamFrame,
+    Subscribe,
+)
+from client.protocol.models import Problem, Task
 from client.providers.readings import TaskId
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.roads import Roads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from client.connection import StreamBlockedError
+from client.protocol.connection import StreamBlockedError
 from client.timing import Timing, backoff_seconds
 
 __all__ = ["Road", "Roads"]

@@ -12,9 +12,12 @@ import asyncio
 from itertools import islice
 from typing import Any, Protocol
 
-from client.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.frames import (
+from client.logs import Log
+from client.names import Names
+from client.pages import LongPolls, look_at
+from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
+from client.protocol.frames import (
     NO_ROOM,
     Added,
     Deleted,
@@ -29,10 +32,7 @@ from client.frames import (
     Subscribe,
     Subscribed,
 )
-from client.logs import Log
-from client.names import Names
-from client.pages import LongPolls, look_at
-from client.protocol import Task
+from client.protocol.models import Task
 from client.roads import Roads
 from client.timing import Timing
 

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from client.arguments import ClientArguments
-from client.connection import ReceiverConnection
 from client.gate import KeyGate
 from client.link import ReceiverLink
+from client.protocol.connection import ReceiverConnection
 from client.provider_api import ProviderApi, open_provider_session
 from client.providers import Dialect
 from client.receiver_api import ReceiverApi, open_receiver_session

@@ -10,13 +10,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from client import protocol
 from client.arguments import Given, read_arguments
-from client.connection import ReceiverConnection
 from client.errors import BadArgumentError, ClientClosedError, StaleAnswerError
 from client.freshness import FreshnessRule, name_of
 from client.handle import Task
 from client.images import with_encoded_body
+from client.protocol import models as protocol
+from client.protocol.connection import ReceiverConnection
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from client.results import read_log, subscription_of

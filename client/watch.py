@@ -16,11 +16,11 @@ from rich.text import Text
 
 from client.arguments import read_receiver
 from client.errors import ResultsGapError
-from client.frames import Subscribe
 from client.interrupts import run_interruptibly
 from client.logs import log_to_terminal
 from client.output import CannotShowError, printable, show_json, tell
-from client.protocol import Task
+from client.protocol.frames import Subscribe
+from client.protocol.models import Task
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
 from client.timing import Timing

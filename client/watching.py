@@ -12,12 +12,12 @@ from functools import partial
 from math import inf, isfinite
 from typing import Any, assert_never
 
-from client.connection import Attached
 from client.endings import Ending
 from client.errors import ClientClosedError, ProviderUnreachableError, ReceiverRefusedError, StaleAnswerError
 from client.outcomes import failure_of, refusal_of, words_of
 from client.progress import Progress
-from client.protocol import Registered, Registration, Task
+from client.protocol.connection import Attached
+from client.protocol.models import Registered, Registration, Task
 from client.provider_api import Answered, ProviderBusyError, UnclearError
 from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
 from client.submitting import Submission

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 from yarl import URL
 
-from client.connection import StreamBlockedError
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.frames import SUBPROTOCOL, Add, Remove, StreamFrame, Subscribe, read_frame
+from client.protocol.connection import StreamBlockedError
+from client.protocol.frames import SUBPROTOCOL, Add, Remove, StreamFrame, Subscribe, read_frame
 
 __all__ = ["WebsocketSubscription", "open_websocket"]
 
@@ -34,7 +34,7 @@ _REFUSALS = {
 
 
 class WebsocketSubscription:
-    """See `client.connection.OpenSubscription`."""
+    """See `client.protocol.connection.OpenSubscription`."""
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse, *, silent_seconds: float) -> None:
         self._ws = ws

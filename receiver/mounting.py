@@ -10,9 +10,9 @@ from typing import assert_never
 
 from aiohttp import web
 
-from client.connection import Attached, Gap
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.frames import (
+from client.protocol.connection import Attached, Gap
+from client.protocol.frames import (
     NO_ROOM,
     Add,
     Added,
@@ -28,7 +28,7 @@ from client.frames import (
     Subscribe,
     Subscribed,
 )
-from client.protocol import LogEntry, OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
+from client.protocol.models import LogEntry, OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.app import create_app, microseconds_now
@@ -78,7 +78,7 @@ def mount(
 
 
 class MountedReceiver:
-    """A `client.connection.ReceiverConnection` to a receiver of this process, without keys and without HTTP.
+    """A `client.protocol.connection.ReceiverConnection` to a receiver of this process, without keys and without HTTP.
 
     Every function raises `ReceiverUnavailableError` while the application is not running, or where the store cannot
     write now, and `ReceiverRefusedError` where the same will be refused again. Cancelling one leaves open whether it
@@ -164,7 +164,7 @@ class MountedReceiver:
 
 
 class InProcessSubscription:
-    """A `client.connection.OpenSubscription` on the feed itself: nothing is written as JSON, and no socket is used."""
+    """A `client.protocol.connection.OpenSubscription` on the feed itself, without JSON and without a socket."""
 
     def __init__(self, inbox: Inbox, view: Callable[[TaskRecord], Task]) -> None:
         self._inbox = inbox

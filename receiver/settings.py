@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from client.errors import BadArgumentError
 from client.given import check_key, read_text_file, tidy
-from client.protocol import API_KEY_MIN_LENGTH
+from client.protocol.models import API_KEY_MIN_LENGTH
 from receiver.errors import CannotStartError
 
 __all__ = ["SCOPES", "ApiKey", "Settings", "is_loopback", "load_settings", "settings_table"]

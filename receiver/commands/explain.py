@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from client.output import show, show_json, tell
-from client.protocol import TaskTimeline
+from client.protocol.models import TaskTimeline
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 from receiver.dialects import known_dialects
 from receiver.domain.timeline import timeline_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from client.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
+from client.protocol.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
 from receiver.errors import ReceiverError
 
 __all__ = ["Admission", "Limits", "Place"]

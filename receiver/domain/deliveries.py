@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from client.protocol import Verdict
+from client.protocol.models import Verdict
 from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
 from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh

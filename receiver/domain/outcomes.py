@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json, to_json
 
-from client.protocol import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Verdict
+from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Verdict
 from client.providers.readings import Failed, Ready, TaskId
 from client.providers.values import same_value, task_id_text
 from receiver.domain.records import SECOND, Outcome, TaskRecord

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from client.protocol import Verdict
+from client.protocol.models import Verdict
 from client.providers import PollPlan
 from client.providers.readings import Failed, Pending, Ready, Unknown
 from client.unlisted import WIDEST, UnlistedRow, row_after

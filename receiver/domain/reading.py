@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic_core import to_json
 
 from client.errors import UnreadableError
-from client.protocol import FirstOutcome, Registration
+from client.protocol.models import FirstOutcome, Registration
 from client.providers import Dialect
 from client.providers.readings import Bare, Callback, Failed, Ready, TaskId
 from receiver.domain.deliveries import Arrival, NewTask

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from client.protocol import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
+from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
 from client.providers.readings import TaskId
 from client.providers.values import task_id_text
 from client.unlisted import UnlistedRow

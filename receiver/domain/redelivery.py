@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from client.protocol import Verdict
+from client.protocol.models import Verdict
 from client.providers import Dialect
 from client.providers.readings import Bare, Failed, Notice, Pending, Ready
 from receiver.domain.deliveries import (

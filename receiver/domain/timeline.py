@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from client.protocol import PROVISIONAL, Step, TaskTimeline, Waiting
+from client.protocol.models import PROVISIONAL, Step, TaskTimeline, Waiting
 from client.providers import PollPlan
 from receiver.domain.records import CUT_OFF, SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from uuid import UUID
 
-from client.frames import NamedTask, Subscribe
+from client.protocol.frames import NamedTask, Subscribe
 from client.providers.values import task_id_text
 from receiver.domain.records import ResultFilter
 from receiver.errors import ReceiverError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Protocol
 
-from client.frames import MAX_NAMED, NAME_BYTES
+from client.protocol.frames import MAX_NAMED, NAME_BYTES
 from receiver.domain.records import Entry, Gap, ResultFilter, TaskName, TaskRecord
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed.tail import Tail, size_of

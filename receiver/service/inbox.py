@@ -15,7 +15,7 @@ from functools import partial
 from uuid import UUID
 
 from client.code_counts import UnlistedCodes
-from client.protocol import OutcomeReport, Registration, TaskTimeline
+from client.protocol.models import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import Callback, Failed, TaskId
 from receiver.domain.admission import Admission, Limits, Place

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from client.errors import BadArgumentError, ProviderUnreachableError
-from client.protocol import NOT_CARRIED_OUT, NOT_SUBMITTED, PROVISIONAL, Registration, Trust
+from client.protocol.models import NOT_CARRIED_OUT, NOT_SUBMITTED, PROVISIONAL, Registration, Trust
 from client.provider_api import NotCarriedOutError, UnclearError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
 from client.submitting import Submission, Submitter

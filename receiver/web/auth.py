@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from client.frames import SUBPROTOCOL
+from client.protocol.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
 from receiver.settings import is_loopback
 from receiver.web.context import CONTEXT

@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from pydantic_core import to_json
 
-from client.protocol import PROBLEM_PREFIX
+from client.protocol.models import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import CONTEXT
 from receiver.web.server.inflating import is_inflated_below

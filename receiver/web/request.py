@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from client.errors import UnreadableError
-from client.protocol import MAX_REPORT_BYTES
+from client.protocol.models import MAX_REPORT_BYTES
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long, parse_json
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from client.protocol import (
+from client.protocol.models import (
     Binding,
     OutcomeReport,
     Registered,

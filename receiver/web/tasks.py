@@ -7,7 +7,7 @@ import time
 
 from aiohttp import web
 
-from client.protocol import Binding, OutcomeReport, Registration, Reported, TaskList
+from client.protocol.models import Binding, OutcomeReport, Registration, Reported, TaskList
 from receiver.domain.records import TaskRecord
 from receiver.errors import ReceiverError
 from receiver.web.context import CONTEXT, Context

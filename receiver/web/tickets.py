@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from client.protocol import Ticket
+from client.protocol.models import Ticket
 from receiver.errors import ReceiverError
 from receiver.service.tickets import TICKET_SECONDS
 from receiver.web.context import CONTEXT

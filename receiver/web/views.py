@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import from_json, to_json
 
-from client.protocol import LogEntry, PollPlanView, Registered, Task
+from client.protocol.models import LogEntry, PollPlanView, Registered, Task
 from client.providers import PollPlan
 from receiver.domain.records import SECOND, Entry, TaskRecord, time_view
 from receiver.service.inbox import Inbox

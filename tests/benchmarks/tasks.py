@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from client.protocol import Registration
+from client.protocol.models import Registration
 from client.providers import DIALECTS
 from receiver.app import microseconds_now, new_ref
 from receiver.domain.reading import task_of_registration

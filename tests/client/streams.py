@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from client.protocol import Task
+from client.protocol.models import Task
 from client.sandbox.serving import serving
 from tests.client.support import STORED
 

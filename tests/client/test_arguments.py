@@ -9,8 +9,8 @@ import pytest
 
 from client import TaskClient
 from client.arguments import ClientArguments, Given, read_arguments
-from client.connection import ReceiverConnection
 from client.errors import BadArgumentError
+from client.protocol.connection import ReceiverConnection
 from client.providers import DIALECTS
 
 _SECRET = "tests-only-client-key"

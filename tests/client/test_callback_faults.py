@@ -15,7 +15,7 @@ from client import (
     SubmitUnknownError,
     TaskParametersError,
 )
-from client.protocol import MAX_ANSWER_BYTES
+from client.protocol.models import MAX_ANSWER_BYTES
 from client.sandbox import Sandbox
 from tests.client.sandbox.support import NOW
 from tests.client.support import (

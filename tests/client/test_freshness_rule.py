@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from client import BadArgumentError, StaleAnswerError
 from client.freshness import FreshnessRule, name_of, ready_since
-from client.protocol import Task
+from client.protocol.models import Task
 from client.providers import PollPlan
 
 _CREATED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -20,7 +20,7 @@ from client.errors import (
     WrongKeyError,
 )
 from client.outcomes import LocalTask, failure_of, refusal_of
-from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN, Task
+from client.protocol.models import NO_ANSWER, SUBMIT_UNKNOWN, Task
 from client.providers import DIALECTS
 from client.providers.codes import FAMILY_CODES, read_error
 from client.providers.readings import Failed, Ready, Refused, TaskId

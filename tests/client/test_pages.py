@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from client.frames import Add, GapFrame, NamedTask, Remove, ResultFrame, Subscribe
 from client.pages import LongPolls
+from client.protocol.frames import Add, GapFrame, NamedTask, Remove, ResultFrame, Subscribe
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.subscription import Reader
 from client.timing import Timing

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.link import ReceiverLink
-from client.protocol import FirstOutcome, Registration
+from client.protocol.models import FirstOutcome, Registration
 from client.providers.readings import TaskId
 from client.receiver_api import Attached, ReceiverApi, open_receiver_session
 from client.reporting import LateBinding, LateOutcome, Reports

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from client import BadArgumentError, ReceiverRefusedError, Result, ResultsGapError, read_results
-from client.frames import Subscribe
+from client.protocol.frames import Subscribe
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
 from client.timing import Timing

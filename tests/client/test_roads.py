@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from client.connection import StreamBlockedError
 from client.errors import ReceiverUnavailableError
+from client.protocol.connection import StreamBlockedError
 from client.roads import Roads
 from client.timing import Timing
 

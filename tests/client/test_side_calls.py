@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from client.errors import BadArgumentError, ProviderRefusedError, ProviderUnreachableError, WrongKeyError
-from client.protocol import Task
+from client.protocol.models import Task
 from tests.client.support import CREATED, PENDING, Reply, image_task, open_client, ready, scripted_provider
 from tests.client.test_command import run_command
 

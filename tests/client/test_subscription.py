@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from client.connection import ReceiverConnection
 from client.errors import ReceiverUnavailableError
-from client.frames import MAX_NAMED, StreamFrame, Subscribed
+from client.protocol.connection import ReceiverConnection
+from client.protocol.frames import MAX_NAMED, StreamFrame, Subscribed
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.subscription import Reader
 from client.timing import Timing

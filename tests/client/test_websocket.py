@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from client.connection import StreamBlockedError
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.frames import Add, Heartbeat, ResultFrame, Subscribe, Subscribed
+from client.protocol.connection import StreamBlockedError
+from client.protocol.frames import Add, Heartbeat, ResultFrame, Subscribe, Subscribed
 from client.receiver_api import open_receiver_session
 from client.websocket import WebsocketSubscription, open_websocket
 from tests.client.streams import CUT, Close, heartbeat, result, scripted_streams, subscribed

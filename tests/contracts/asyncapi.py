@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import WSCloseCode
 from pydantic_core import to_json
 
-from client.frames import (
+from client.protocol.frames import (
     MAX_FRAME_BYTES,
     MAX_NAME_BYTES,
     MAX_NAME_BYTES_EACH,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from client.frames import (
+from client.protocol.frames import (
     Add,
     Added,
     Deleted,
@@ -21,7 +21,7 @@ from client.frames import (
     Subscribe,
     Subscribed,
 )
-from client.protocol import Task
+from client.protocol.models import Task
 from receiver.errors import ReceiverError
 from receiver.web.middleware import problem_fields
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from client.protocol import LogEntry
+from client.protocol.models import LogEntry
 from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.errors import PROBLEMS
 from receiver.web.routes import OPERATIONS, Operation

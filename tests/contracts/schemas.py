@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from client.protocol import Problem, Task
+from client.protocol.models import Problem, Task
 from tests.contracts.examples import PROBLEM, TASK
 
 __all__ = ["ref_to", "require", "schemas_of", "unwrapped"]

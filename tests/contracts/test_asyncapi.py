@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from client.frames import NAMES_AT_ONCE, read_frame
+from client.protocol.frames import NAMES_AT_ONCE, read_frame
 from tests.contracts.asyncapi import document, rendered
 from tests.contracts.check_streams import ContractError, check_event, check_received, check_sent
 from tests.readme import ASYNCAPI

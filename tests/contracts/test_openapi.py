@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from client.protocol import Registered
+from client.protocol.models import Registered
 from receiver.app import create_app
 from receiver.settings import Settings
 from receiver.web.routes import OPERATIONS, Operation

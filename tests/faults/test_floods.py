@@ -13,7 +13,7 @@ from uuid import UUID
 import aiohttp
 import pytest
 
-from client.frames import MAX_NAMED, NAMES_AT_ONCE
+from client.protocol.frames import MAX_NAMED, NAMES_AT_ONCE
 from tests.faults.wire import ANSWER, Wire, connected, wired
 from tests.receiver.web.sockets import subscribed
 from tests.support import ADMIN, Api, eventually, receiver_process, running_receiver

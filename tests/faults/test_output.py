@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from client.output import escape_json, printable
-from client.protocol import Task
+from client.protocol.models import Task
 from receiver.domain.records import StandingUrl
 from receiver.domain.registrations import CreateStandingUrl
 from tests.client.support import PNG, Reply, scripted_provider

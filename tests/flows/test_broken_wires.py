@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from client import Result, ResultsGapError
-from client.frames import Subscribe
-from client.protocol import OutcomeReport
+from client.protocol.frames import Subscribe
+from client.protocol.models import OutcomeReport
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.results import LogReader
 from client.subscription import Reader

@@ -18,7 +18,7 @@ import pytest
 
 from client import TaskClient
 from client.errors import NoBalanceError, ProviderRefusedError, TaskFailedError, UnsolvableError, WrongKeyError
-from client.protocol import Task
+from client.protocol.models import Task
 from client.providers import DIALECTS, Dialect
 from client.sandbox import Limits, Sandbox, Settings, expected_solution
 from client.sandbox.limits import limits_of

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedOK
 from websockets.typing import Subprotocol
 
-from client.frames import SUBPROTOCOL
+from client.protocol.frames import SUBPROTOCOL
 from receiver.web.streaming.streams import StreamRules
 from tests.contracts.check_streams import check_event, check_received, check_sent
 from tests.support import ADMIN, READ_ONLY, RunningReceiver, eventually, running_receiver

@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 
 from client import TaskClient
-from client.connection import Attached, Gap
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.frames import Add, Added, GapFrame, Remove, Removed, ResultFrame, Subscribe, Subscribed
-from client.protocol import OutcomeReport, Registered, Registration
+from client.protocol.connection import Attached, Gap
+from client.protocol.frames import Add, Added, GapFrame, Remove, Removed, ResultFrame, Subscribe, Subscribed
+from client.protocol.models import OutcomeReport, Registered, Registration
 from client.sandbox import Sandbox
 from client.sandbox.serving import serving
 from receiver.mounting import MountedReceiver, mount

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from client.protocol import NO_ANSWER, SUBMIT_UNKNOWN
+from client.protocol.models import NO_ANSWER, SUBMIT_UNKNOWN
 from client.providers.readings import TaskId
 from receiver.domain.records import DELIVERIES_KEPT, SECOND, Removed
 from tests.properties.steps import (

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from client.frames import Deleted, GapFrame, Goodbye, Heartbeat, Hint
+from client.protocol.frames import Deleted, GapFrame, Goodbye, Heartbeat, Hint
 from receiver.domain.records import Entry, Gap, TaskRecord
 from receiver.web.views import task_view
 

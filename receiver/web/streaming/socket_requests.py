@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from client.errors import UnreadableError
-from client.frames import Add, Added, ProblemFrame, Remove, Removed, RequestFrame, Subscribe, Subscribed
+from client.protocol.frames import Add, Added, ProblemFrame, Remove, Removed, RequestFrame, Subscribe, Subscribed
 from client.providers.values import parse_object
 from receiver.errors import ReceiverError
 from receiver.web.middleware import problem_fields

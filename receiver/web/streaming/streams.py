@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
-from client.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
+from client.protocol.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
 from receiver.domain.records import Entry, Gap
 from receiver.errors import StoreFailedError
 from receiver.feed.hub import Waiter

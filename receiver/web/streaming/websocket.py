@@ -16,7 +16,7 @@ from typing import assert_never
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from client.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Add, Added, Remove, Removed, Subscribe, Subscribed
+from client.protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Add, Added, Remove, Removed, Subscribe, Subscribed
 from receiver.domain.records import Entry, Gap, ResultFilter
 from receiver.errors import ReceiverError
 from receiver.feed.filters import Names, filter_of, names_of

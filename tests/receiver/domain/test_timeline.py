@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client.protocol import NO_ANSWER, TaskTimeline
+from client.protocol.models import NO_ANSWER, TaskTimeline
 from client.providers import PollPlan
 from receiver.domain.records import SECOND, Delivery, History, Outcome, PollRecord, TaskRecord
 from receiver.domain.timeline import timeline_of

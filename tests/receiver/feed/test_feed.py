@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.frames import MAX_NAMED
+from client.protocol.frames import MAX_NAMED
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import Entry, Gap, Growth, ResultFilter
 from receiver.domain.registrations import Bind, Forget

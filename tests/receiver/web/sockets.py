@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from client.frames import SUBPROTOCOL
+from client.protocol.frames import SUBPROTOCOL
 from tests.contracts.check_streams import check_event, check_received, check_sent
 from tests.support import ADMIN, Api
 

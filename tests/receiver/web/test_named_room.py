@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from client.frames import NAME_BYTES
+from client.protocol.frames import NAME_BYTES
 from receiver.web.streaming.streams import StreamRules
 from tests.receiver.web.sockets import Socket, open_events, open_socket, problem_of, subscribed
 from tests.support import ADMIN, READ_ONLY, RunningReceiver, eventually, running_receiver

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from client.frames import Add, ProblemFrame, Remove, RequestFrame, Subscribe, read_frame
-from client.protocol import Registration
+from client.protocol.frames import Add, ProblemFrame, Remove, RequestFrame, Subscribe, read_frame
+from client.protocol.models import Registration
 from receiver.errors import ReceiverError
 from receiver.web.streaming.socket_requests import problem_bytes, read_request
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from pydantic import BaseModel, ValidationError
 
-from client.protocol import (
+from client.protocol.models import (
     Binding,
     LogEntry,
     OutcomeReport,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from client.protocol import PROBLEM_PREFIX, Sent, ShortText, Tags, Task, TaskIdField
+from client.protocol.models import PROBLEM_PREFIX, Sent, ShortText, Tags, Task, TaskIdField
 
 __all__ = [
     "MAX_FRAME_BYTES",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from client.errors import CallbackReceiverError
-from client.frames import Add, Remove, StreamFrame, Subscribe
-from client.protocol import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
+from client.protocol.frames import Add, Remove, StreamFrame, Subscribe
+from client.protocol.models import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
 from client.providers.readings import TaskId
 
 __all__ = ["Attached", "Gap", "OpenSubscription", "ReceiverConnection", "StreamBlockedError"]

@@ -1,0 +1,1 @@
+"""The JSON between client and receiver, and the interface that both use."""
