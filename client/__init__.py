@@ -21,9 +21,9 @@ from client.errors import (
     WrongKeyError,
 )
 from client.protocol.models import Task as Result
+from client.provider_api.timeline import Step
 from client.results import read_results
 from client.tasks import Task, TaskClient
-from client.timeline import Step
 
 __all__ = [
     "BadArgumentError",

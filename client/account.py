@@ -12,10 +12,10 @@ import click
 
 from client.arguments import ClientArguments, Given, read_arguments
 from client.output import show
-from client.provider_api import ProviderApi, open_provider_session
+from client.provider_api.account import ask_balance, send_report
+from client.provider_api.http import ProviderApi, open_provider_session
 from client.providers import Dialect
 from client.providers.readings import TaskId
-from client.side_calls import ask_balance, send_report
 
 __all__ = ["balance", "report"]
 

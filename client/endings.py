@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from client.errors import CallbackReceiverError, ClientClosedError
-from client.outcomes import failure_of
 from client.protocol.models import Task
+from client.provider_api.errors import failure_of
 from client.providers.codes import Code
 
 __all__ = ["Ending", "MakeError"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from client.freshness import check_seconds
 from client.protocol import models as protocol
+from client.provider_api.timeline import Step
 from client.providers.readings import TaskId
-from client.timeline import Step
 from client.watching import Watch
 
 __all__ = ["Task"]

@@ -12,10 +12,10 @@ from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
 from client.protocol.connection import Attached, ReceiverConnection
 from client.protocol.models import FirstOutcome, OutcomeReport, Registered, Registration, Task
+from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.reporting import LateBinding, LateOutcome, Reports
 from client.subscription import Reader
-from client.timing import Timing
 
 __all__ = ["ReceiverLink"]
 

@@ -24,8 +24,8 @@ from client.protocol.frames import (
     TaskName,
 )
 from client.protocol.models import LogEntry, ResultsPage, Task
+from client.provider_api.timing import Timing
 from client.providers.values import task_id_text
-from client.timing import Timing
 
 __all__ = ["LongPolls", "Named", "look_at", "open_long_polls"]
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from client.endings import Ending, MakeError
 from client.freshness import ready_since
-from client.outcomes import LocalTask
 from client.protocol.models import FirstOutcome, Registration, Task
-from client.provider_api import Answered
+from client.provider_api.errors import LocalTask
+from client.provider_api.http import Answered
+from client.provider_api.timeline import Timeline
 from client.providers.readings import Failed, Ready, Unknown
 from client.record import Record
 from client.surroundings import Surroundings
-from client.timeline import Timeline
 from client.waiting import Known, Step, next_step
 
 __all__ = ["Progress"]

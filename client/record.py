@@ -10,9 +10,9 @@ from client.freshness import DATE_SECONDS
 from client.link import ReceiverLink
 from client.protocol.connection import Attached
 from client.protocol.models import FirstOutcome, Registered, Registration, Task
+from client.provider_api.timeline import Timeline
 from client.providers.readings import TaskId
 from client.subscription import Subscriber
-from client.timeline import Timeline
 
 __all__ = ["Record"]
 

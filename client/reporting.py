@@ -13,8 +13,8 @@ from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
 from client.protocol.connection import ReceiverConnection
 from client.protocol.models import FirstOutcome, OutcomeReport, Registration
+from client.provider_api.timing import Timing, backoff_seconds
 from client.providers.readings import TaskId
-from client.timing import Timing, backoff_seconds
 
 __all__ = ["LateBinding", "LateOutcome", "Reports"]
 

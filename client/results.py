@@ -25,10 +25,10 @@ from client.protocol.frames import (
     Subscribe,
 )
 from client.protocol.models import Problem, Task
+from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.roads import Roads
-from client.timing import Timing
 
 __all__ = ["LogReader", "read_log", "read_results", "subscription_of"]
 

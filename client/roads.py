@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from client.protocol.connection import StreamBlockedError
-from client.timing import Timing, backoff_seconds
+from client.provider_api.timing import Timing, backoff_seconds
 
 __all__ = ["Road", "Roads"]
 

@@ -33,8 +33,8 @@ from client.protocol.frames import (
     Subscribed,
 )
 from client.protocol.models import Task
+from client.provider_api.timing import Timing
 from client.roads import Roads
-from client.timing import Timing
 
 __all__ = ["Reader", "Subscriber"]
 

@@ -17,12 +17,12 @@ from client.handle import Task
 from client.images import with_encoded_body
 from client.protocol import models as protocol
 from client.protocol.connection import ReceiverConnection
+from client.provider_api.account import ask_balance, check_task_id, send_report
+from client.provider_api.timing import Timing
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from client.results import read_log, subscription_of
-from client.side_calls import ask_balance, check_task_id, send_report
 from client.surroundings import Surroundings, open_surroundings
-from client.timing import Timing
 from client.watching import Watch
 
 __all__ = ["Task", "TaskClient"]

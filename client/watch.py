@@ -21,9 +21,9 @@ from client.logs import log_to_terminal
 from client.output import CannotShowError, printable, show_json, tell
 from client.protocol.frames import Subscribe
 from client.protocol.models import Task
+from client.provider_api.timing import Timing
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
-from client.timing import Timing
 
 __all__ = ["watch"]
 

@@ -14,17 +14,17 @@ from typing import Any, assert_never
 
 from client.endings import Ending
 from client.errors import ClientClosedError, ProviderUnreachableError, ReceiverRefusedError, StaleAnswerError
-from client.outcomes import failure_of, refusal_of, words_of
 from client.progress import Progress
 from client.protocol.connection import Attached
 from client.protocol.models import Registered, Registration, Task
-from client.provider_api import Answered, ProviderBusyError, UnclearError
+from client.provider_api.errors import failure_of, refusal_of, words_of
+from client.provider_api.http import Answered, ProviderBusyError, UnclearError
+from client.provider_api.submit import Submission
+from client.provider_api.timeline import Timeline
+from client.provider_api.timing import backoff_seconds
+from client.provider_api.unlisted import UnlistedRow, row_after
 from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
-from client.submitting import Submission
 from client.surroundings import Surroundings
-from client.timeline import Timeline
-from client.timing import backoff_seconds
-from client.unlisted import UnlistedRow, row_after
 from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
 
 __all__ = ["Watch"]

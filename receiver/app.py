@@ -12,7 +12,7 @@ from uuid import UUID
 import uuid_utils
 from aiohttp import web
 
-from client.code_counts import UnlistedCodes
+from client.provider_api.code_counts import UnlistedCodes
 from client.providers import Dialect
 from receiver.dialects import known_dialects
 from receiver.domain.admission import Limits

@@ -70,7 +70,7 @@ class Failed:
 
     `is_listed` is False where only the error says so, with a code on no list or without one: it may be about anything.
     In a callback it is about the task all the same. At createTask it is a refusal, on a poll an outcome only after
-    several in a row (`client.unlisted`).
+    several in a row (`client.provider_api.unlisted`).
     """
 
     error_id: int

@@ -19,7 +19,8 @@ from client.arguments import check_url, client_key_of
 from client.errors import BadArgumentError, ProviderUnreachableError
 from client.given import read_variable
 from client.output import show
-from client.pingbacks import (
+from client.provider_api.http import ProviderApi, open_provider_session
+from client.provider_api.pingbacks import (
     EVERY_HOST,
     PINGBACK_PROVIDERS,
     add_pingback,
@@ -31,7 +32,6 @@ from client.pingbacks import (
     refusal_of_pingback,
     remove_pingback,
 )
-from client.provider_api import ProviderApi, open_provider_session
 from client.providers import Call
 from client.providers.readings import Failed, Ready, Refused, Unknown
 from receiver.settings import load_settings

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from client.protocol.models import Verdict
+from client.provider_api.unlisted import WIDEST, UnlistedRow, row_after
 from client.providers import PollPlan
 from client.providers.readings import Failed, Pending, Ready, Unknown
-from client.unlisted import WIDEST, UnlistedRow, row_after
 from receiver.domain.deliveries import held_from
 from receiver.domain.outcomes import is_open, make_outcome, settle, weigh
 from receiver.domain.records import CUT_OFF, SECOND, Delivery, Outcome, PollRecord, TaskRecord

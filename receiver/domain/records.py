@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
+from client.provider_api.unlisted import UnlistedRow
 from client.providers.readings import TaskId
 from client.providers.values import task_id_text
-from client.unlisted import UnlistedRow
 
 __all__ = [
     "CUT_OFF",

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from client.provider_api.unlisted import WIDEST
 from client.providers import PollPlan
-from client.unlisted import WIDEST
 from receiver.domain.latencies import LARGEST, QUANTILE, Latencies
 
 __all__ = ["ENOUGH", "MOST_TYPES", "Change", "Schedule"]

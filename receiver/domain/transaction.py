@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from client.unlisted import UnlistedRow
+from client.provider_api.unlisted import UnlistedRow
 from receiver.domain.records import (
     Delivery,
     Horizon,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
-from client.code_counts import UnlistedCodes
 from client.protocol.models import OutcomeReport, Registration, TaskTimeline
+from client.provider_api.code_counts import UnlistedCodes
 from client.providers import Dialect
 from client.providers.readings import Callback, Failed, TaskId
 from receiver.domain.admission import Admission, Limits, Place

@@ -14,10 +14,10 @@ import structlog
 
 from client.errors import BadArgumentError, ProviderUnreachableError
 from client.protocol.models import NOT_CARRIED_OUT, NOT_SUBMITTED, PROVISIONAL, Registration, Trust
-from client.provider_api import NotCarriedOutError, UnclearError
+from client.provider_api.http import NotCarriedOutError, UnclearError
+from client.provider_api.submit import Submission, Submitter
+from client.provider_api.timeline import Timeline
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
-from client.submitting import Submission, Submitter
-from client.timeline import Timeline
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask

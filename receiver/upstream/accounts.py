@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from client.code_counts import UnlistedCodes
 from client.errors import BadArgumentError
-from client.gate import KeyGate
-from client.provider_api import ProviderApi, open_provider_session
+from client.provider_api.code_counts import UnlistedCodes
+from client.provider_api.http import ProviderApi, open_provider_session
+from client.provider_api.limits import KeyGate
+from client.provider_api.timing import Timing
 from client.providers import Dialect
-from client.timing import Timing
 from receiver.errors import CannotStartError
 from receiver.settings import Settings
 

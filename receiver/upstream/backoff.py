@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import structlog
 
-from client.provider_api import ProviderBusyError
+from client.provider_api.http import ProviderBusyError
+from client.provider_api.timing import backoff_seconds
 from client.providers.readings import Reaction, Refused
-from client.timing import backoff_seconds
 from receiver.upstream.accounts import Account
 
 __all__ = ["Brake"]

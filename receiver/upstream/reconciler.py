@@ -14,7 +14,7 @@ from math import isfinite
 import structlog
 
 from client.errors import ProviderUnreachableError
-from client.provider_api import NotSentError, ProviderBusyError
+from client.provider_api.http import NotSentError, ProviderBusyError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
 from receiver.domain.outcomes import Origin
 from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of

@@ -16,10 +16,10 @@ from typing import Any
 from aiohttp import web
 
 from client import Task, TaskClient
+from client.provider_api.timing import Timing
 from client.providers import DIALECTS, Dialect, KeyLimits
 from client.sandbox import Settings, expected_solution
 from client.sandbox.serving import serving
-from client.timing import Timing
 from tests.support import ADMIN, Api
 
 __all__ = [

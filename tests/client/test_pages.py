@@ -14,9 +14,9 @@ from aiohttp import web
 
 from client.pages import LongPolls
 from client.protocol.frames import Add, GapFrame, NamedTask, Remove, ResultFrame, Subscribe
+from client.provider_api.timing import Timing
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.subscription import Reader
-from client.timing import Timing
 from tests.client.streams import CUT, Waiting, page, result, scripted_streams, subscribed, told_task
 from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
 

@@ -16,10 +16,10 @@ from client import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.gate import KeyGate
+from client.provider_api.limits import KeyGate
+from client.provider_api.timing import Timing
 from client.providers import KeyLimits
 from client.sandbox import Sandbox, Settings
-from client.timing import Timing
 from tests.client.support import (
     CREATED,
     PENDING,

@@ -19,9 +19,9 @@ from client import (
     UnsolvableError,
     WrongKeyError,
 )
+from client.provider_api.timing import Timing
 from client.providers.codes import FAMILY_CODES, Code
 from client.providers.readings import Reaction
-from client.timing import Timing
 from tests.client.support import CREATED, FAST, Reply, fast, image_task, open_client, ready, scripted_provider
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 from structlog.testing import capture_logs
 
+from client.provider_api.timing import Timing
 from client.sandbox import Sandbox
-from client.timing import Timing
 from tests.client.sandbox.support import StoppedClock
 from tests.client.support import (
     AT_ONCE,

@@ -14,9 +14,9 @@ from aiohttp import web
 
 from client import BadArgumentError, ReceiverRefusedError, Result, ResultsGapError, read_results
 from client.protocol.frames import Subscribe
+from client.provider_api.timing import Timing
 from client.receiver_api import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
-from client.timing import Timing
 from tests.client.streams import (
     CUT,
     Close,

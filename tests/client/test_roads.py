@@ -8,8 +8,8 @@ import pytest
 
 from client.errors import ReceiverUnavailableError
 from client.protocol.connection import StreamBlockedError
+from client.provider_api.timing import Timing
 from client.roads import Roads
-from client.timing import Timing
 
 BROKEN = ReceiverUnavailableError("it broke")
 BLOCKED = StreamBlockedError("nothing gets through")

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from client.errors import BadArgumentError, UnreadableError
-from client.pingbacks import check_host, hosts_of, older_api, read_pingbacks
+from client.provider_api.pingbacks import check_host, hosts_of, older_api, read_pingbacks
 from client.providers.readings import Ready
 from client.sandbox.serving import serving
 from tests.faults.commands import run_command

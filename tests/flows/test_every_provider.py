@@ -19,10 +19,10 @@ import pytest
 from client import TaskClient
 from client.errors import NoBalanceError, ProviderRefusedError, TaskFailedError, UnsolvableError, WrongKeyError
 from client.protocol.models import Task
+from client.provider_api.timing import Timing
 from client.providers import DIALECTS, Dialect
 from client.sandbox import Limits, Sandbox, Settings, expected_solution
 from client.sandbox.limits import limits_of
-from client.timing import Timing
 from tests.client.sandbox.support import SettableClock
 from tests.support import ADMIN, eventually, running_receiver
 

@@ -7,7 +7,7 @@ import json
 import aiohttp
 import pytest
 
-from client.pingbacks import (
+from client.provider_api.pingbacks import (
     EVERY_HOST,
     NotThisHostError,
     add_pingback,

@@ -7,11 +7,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from client.gate import KeyGate
-from client.provider_api import ProviderApi, ProviderBusyError
+from client.provider_api.http import ProviderApi, ProviderBusyError
+from client.provider_api.limits import KeyGate
+from client.provider_api.timing import Timing
 from client.providers import DIALECTS
 from client.providers.readings import Reaction, Refused
-from client.timing import Timing
 from receiver.upstream.accounts import Account
 from receiver.upstream.backoff import Brake
 

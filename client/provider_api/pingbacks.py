@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from client.errors import BadArgumentError, ProviderRefusedError, UnreadableError
-from client.outcomes import refusal_of
+from client.provider_api.errors import refusal_of
 from client.providers import DIALECTS, Call, Dialect
 from client.providers.readings import Failed, Reading, Ready, Refused, Unknown
 

@@ -19,8 +19,8 @@ from client.errors import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.outcomes import LocalTask, failure_of, refusal_of
 from client.protocol.models import NO_ANSWER, SUBMIT_UNKNOWN, Task
+from client.provider_api.errors import LocalTask, failure_of, refusal_of
 from client.providers import DIALECTS
 from client.providers.codes import FAMILY_CODES, read_error
 from client.providers.readings import Failed, Ready, Refused, TaskId

@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from client.errors import ProviderRefusedError
-from client.gate import KeyGate
+from client.provider_api.limits import KeyGate
+from client.provider_api.timing import Timing
 from client.providers import KeyLimits, Rate
-from client.timing import Timing
 from tests.client.support import CREATED, FAST, PENDING, JumpingClock, Reply, image_task, open_client, scripted_provider
 from tests.support import eventually
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from client.provider_api import Answered
+from client.provider_api.http import Answered
 from client.providers.codes import Code, code_named
 from client.providers.readings import Failed, Pending, Reaction, Ready, Refused, Submitted, Unknown
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from client.timing import Timing, backoff_seconds
+from client.provider_api.timing import Timing, backoff_seconds
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(0, 0.5), (1, 1.0), (2, 2.0), (10, 30.0), (100_000, 30.0)])

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from client import Step, Task, WrongKeyError
+from client.provider_api.timeline import MAX_STEPS, Timeline
 from client.sandbox import Sandbox
-from client.timeline import MAX_STEPS, Timeline
 from tests.client.support import (
     CREATED,
     FAST,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from client import CallbackReceiverError, NoBalanceError, TaskFailedError, WrongKeyError
-from client.circuit import IN_A_ROW, Circuit
-from client.provider_api import Answered
+from client.provider_api.http import Answered
+from client.provider_api.refusals import IN_A_ROW, Circuit
 from client.providers import DIALECTS
 from client.providers.codes import FAMILY_CODES, Code, read_error
 from client.providers.readings import Pending, Submitted

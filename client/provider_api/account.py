@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from client.errors import BadArgumentError, ProviderUnreachableError
-from client.outcomes import refusal_of
-from client.provider_api import ProviderApi
+from client.provider_api.errors import refusal_of
+from client.provider_api.http import ProviderApi
 from client.providers.readings import Failed, Pending, Ready, Refused, TaskId, Unknown
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 
-from client.redaction import Redaction
+from client.provider_api.redaction import Redaction
 from tests.client.providers.strategies import MANY, json_values
 
 KEY = "CAP-0123456789ABCDEF/0123456789abc+_"

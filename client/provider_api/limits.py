@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from client.allowance import Allowance
 from client.logs import Log
+from client.provider_api.budget import Allowance
+from client.provider_api.timing import Timing
 from client.providers import KeyLimits
-from client.timing import Timing
 
 __all__ = ["KeyGate"]
 

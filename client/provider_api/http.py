@@ -17,14 +17,14 @@ from typing import Any, Generic, TypeVar
 import aiohttp
 from yarl import URL
 
-from client.code_counts import UnlistedCodes
 from client.errors import ProviderUnreachableError, UnreadableError
-from client.gate import KeyGate
 from client.protocol.models import MAX_ANSWER_BYTES
+from client.provider_api.code_counts import UnlistedCodes
+from client.provider_api.limits import KeyGate
+from client.provider_api.redaction import Redaction
 from client.providers import Call, Dialect
 from client.providers.meaning import Meaning, meaning_of
 from client.providers.readings import Failed, Reading, Refused, Submitted, TaskId, Unknown
-from client.redaction import Redaction
 
 __all__ = [
     "Answered",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.allowance import Allowance
+from client.provider_api.budget import Allowance
 from client.providers import DIALECTS, KeyLimits, Rate
 
 _OLDER_API = DIALECTS["twocaptchav1"].key_limits

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from client.code_counts import MOST_CODES, OTHER, UnlistedCodes
 from client.logs import Log
+from client.provider_api.code_counts import MOST_CODES, OTHER, UnlistedCodes
+from client.provider_api.unlisted import WIDEST, UnlistedRow, row_after
 from client.providers import DIALECTS
 from client.providers.codes import REASON_NOT_GIVEN
 from client.providers.readings import Failed, Pending, Reading, Submitted, Unknown
-from client.unlisted import WIDEST, UnlistedRow, row_after
 
 CAPSOLVER = DIALECTS["capsolver"]
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from client.circuit import IN_A_ROW, Circuit
-from client.gate import KeyGate
 from client.logs import Log
-from client.provider_api import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
+from client.provider_api.http import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
+from client.provider_api.limits import KeyGate
+from client.provider_api.refusals import IN_A_ROW, Circuit
+from client.provider_api.timeline import Timeline
+from client.provider_api.timing import Timing, backoff_seconds
 from client.providers import Dialect
 from client.providers.readings import Pending, Reading, Ready, Refused, Submitted
-from client.timeline import Timeline
-from client.timing import Timing, backoff_seconds
 
 __all__ = ["Submission", "Submitter"]
 
