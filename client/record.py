@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from client.errors import ReceiverRefusedError
 from client.freshness import DATE_SECONDS
-from client.link import ReceiverLink
 from client.protocol.connection import Attached
 from client.protocol.models import FirstOutcome, Registered, Registration, Task
 from client.provider_api.timeline import Timeline
 from client.providers.readings import TaskId
-from client.subscription import Subscriber
+from client.receiver_api.reader import Subscriber
+from client.receiver_api.resilience import ReceiverLink
 
 __all__ = ["Record"]
 

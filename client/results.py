@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from client.arguments import read_receiver
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
 from client.logs import Log
-from client.pages import Named, open_long_polls
 from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.protocol.frames import (
     NO_ROOM,
@@ -27,8 +26,9 @@ from client.protocol.frames import (
 from client.protocol.models import Problem, Task
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
-from client.receiver_api import ReceiverApi, open_receiver_session
-from client.roads import Roads
+from client.receiver_api.http import ReceiverApi, open_receiver_session
+from client.receiver_api.long_polls import Named, open_long_polls
+from client.receiver_api.transport import Roads
 
 __all__ = ["LogReader", "read_log", "read_results", "subscription_of"]
 

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from client.arguments import ClientArguments
-from client.link import ReceiverLink
 from client.protocol.connection import ReceiverConnection
 from client.provider_api.http import ProviderApi, open_provider_session
 from client.provider_api.limits import KeyGate
 from client.provider_api.submit import Submitter
 from client.provider_api.timing import Timing
 from client.providers import Dialect
-from client.receiver_api import ReceiverApi, open_receiver_session
+from client.receiver_api.http import ReceiverApi, open_receiver_session
+from client.receiver_api.resilience import ReceiverLink
 
 __all__ = ["Surroundings", "open_surroundings"]
 

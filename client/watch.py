@@ -22,7 +22,7 @@ from client.output import CannotShowError, printable, show_json, tell
 from client.protocol.frames import Subscribe
 from client.protocol.models import Task
 from client.provider_api.timing import Timing
-from client.receiver_api import ReceiverApi, open_receiver_session
+from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
 
 __all__ = ["watch"]

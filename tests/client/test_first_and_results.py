@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from client import BadArgumentError, ClientClosedError, ResultsGapError
-from client.receiver_api import ReceiverApi, open_receiver_session
+from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.sandbox import Sandbox
 from tests.client.sandbox.support import NOW
 from tests.client.support import (

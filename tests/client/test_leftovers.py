@@ -9,7 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from client import TaskClient
-from tests.client.streams import scripted_streams
+from tests.client.receiver_api.streams import scripted_streams
 from tests.client.support import (
     CREATED,
     FAST,

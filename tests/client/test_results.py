@@ -15,9 +15,9 @@ from aiohttp import web
 from client import BadArgumentError, ReceiverRefusedError, Result, ResultsGapError, read_results
 from client.protocol.frames import Subscribe
 from client.provider_api.timing import Timing
-from client.receiver_api import ReceiverApi, open_receiver_session
+from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
-from tests.client.streams import (
+from tests.client.receiver_api.streams import (
     CUT,
     Close,
     ScriptedStreams,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.streams import result, scripted_streams, subscribed
+from tests.client.receiver_api.streams import result, scripted_streams, subscribed
 from tests.support import ADMIN, RunningReceiver, eventually, free_port, running_receiver
 
 _WRONG_KEY = "tests-only-wrong-key-0123456789"

@@ -18,9 +18,9 @@ from client import Result, ResultsGapError
 from client.protocol.frames import Subscribe
 from client.protocol.models import OutcomeReport
 from client.provider_api.timing import Timing
-from client.receiver_api import ReceiverApi, open_receiver_session
+from client.receiver_api.http import ReceiverApi, open_receiver_session
+from client.receiver_api.reader import Reader
 from client.results import LogReader
-from client.subscription import Reader
 from receiver.web.context import CONTEXT
 from receiver.web.streaming.streams import StreamRules
 from tests.benchmarks.tasks import prepare_tasks

@@ -13,12 +13,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.link import ReceiverLink
 from client.protocol.models import FirstOutcome, Registration
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
-from client.receiver_api import Attached, ReceiverApi, open_receiver_session
-from client.reporting import LateBinding, LateOutcome, Reports
+from client.receiver_api.http import Attached, ReceiverApi, open_receiver_session
+from client.receiver_api.reports import LateBinding, LateOutcome, Reports
+from client.receiver_api.resilience import ReceiverLink
 from tests.client.support import ready
 from tests.support import ADMIN, RunningReceiver, running_receiver
 

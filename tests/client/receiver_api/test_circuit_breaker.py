@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.breaker import Breaker
+from client.receiver_api.circuit_breaker import Breaker
 
 
 class _Clock:

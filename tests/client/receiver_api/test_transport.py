@@ -9,7 +9,7 @@ import pytest
 from client.errors import ReceiverUnavailableError
 from client.protocol.connection import StreamBlockedError
 from client.provider_api.timing import Timing
-from client.roads import Roads
+from client.receiver_api.transport import Roads
 
 BROKEN = ReceiverUnavailableError("it broke")
 BLOCKED = StreamBlockedError("nothing gets through")

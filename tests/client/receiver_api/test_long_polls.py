@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from client.pages import LongPolls
 from client.protocol.frames import Add, GapFrame, NamedTask, Remove, ResultFrame, Subscribe
 from client.provider_api.timing import Timing
-from client.receiver_api import ReceiverApi, open_receiver_session
-from client.subscription import Reader
-from tests.client.streams import CUT, Waiting, page, result, scripted_streams, subscribed, told_task
+from client.receiver_api.http import ReceiverApi, open_receiver_session
+from client.receiver_api.long_polls import LongPolls
+from client.receiver_api.reader import Reader
+from tests.client.receiver_api.streams import CUT, Waiting, page, result, scripted_streams, subscribed, told_task
 from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
 
 _HURRIED = Timing(random=lambda: 0.0)

@@ -15,9 +15,9 @@ from aiohttp import web
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.protocol.connection import StreamBlockedError
 from client.protocol.frames import Add, Heartbeat, ResultFrame, Subscribe, Subscribed
-from client.receiver_api import open_receiver_session
-from client.websocket import WebsocketSubscription, open_websocket
-from tests.client.streams import CUT, Close, heartbeat, result, scripted_streams, subscribed
+from client.receiver_api.http import open_receiver_session
+from client.receiver_api.websocket import WebsocketSubscription, open_websocket
+from tests.client.receiver_api.streams import CUT, Close, heartbeat, result, scripted_streams, subscribed
 from tests.support import ADMIN, SUBMIT_ONLY, eventually, running_receiver
 
 

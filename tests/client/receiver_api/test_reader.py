@@ -14,9 +14,9 @@ from client.errors import ReceiverUnavailableError
 from client.protocol.connection import ReceiverConnection
 from client.protocol.frames import MAX_NAMED, StreamFrame, Subscribed
 from client.provider_api.timing import Timing
-from client.receiver_api import ReceiverApi, open_receiver_session
-from client.subscription import Reader
-from tests.client.streams import CUT, Close, Waiting, heartbeat, result, scripted_streams, subscribed
+from client.receiver_api.http import ReceiverApi, open_receiver_session
+from client.receiver_api.reader import Reader
+from tests.client.receiver_api.streams import CUT, Close, Waiting, heartbeat, result, scripted_streams, subscribed
 from tests.support import ADMIN, SUBMIT_ONLY, RunningReceiver, eventually, running_receiver
 
 _HURRIED = Timing(random=lambda: 0.0)

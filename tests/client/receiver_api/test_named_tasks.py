@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.names import Names
+from client.receiver_api.named_tasks import Names
 
 
 def sent(names: Names) -> list[tuple[str, tuple[object, ...]]]:

@@ -7,15 +7,15 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from client.breaker import Breaker
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
 from client.protocol.connection import Attached, ReceiverConnection
 from client.protocol.models import FirstOutcome, OutcomeReport, Registered, Registration, Task
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
-from client.reporting import LateBinding, LateOutcome, Reports
-from client.subscription import Reader
+from client.receiver_api.circuit_breaker import Breaker
+from client.receiver_api.reader import Reader
+from client.receiver_api.reports import LateBinding, LateOutcome, Reports
 
 __all__ = ["ReceiverLink"]
 

@@ -14,8 +14,6 @@ from typing import Any, Protocol
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.logs import Log
-from client.names import Names
-from client.pages import LongPolls, look_at
 from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.protocol.frames import (
     NO_ROOM,
@@ -34,7 +32,9 @@ from client.protocol.frames import (
 )
 from client.protocol.models import Task
 from client.provider_api.timing import Timing
-from client.roads import Roads
+from client.receiver_api.long_polls import LongPolls, look_at
+from client.receiver_api.named_tasks import Names
+from client.receiver_api.transport import Roads
 
 __all__ = ["Reader", "Subscriber"]
 

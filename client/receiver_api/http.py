@@ -29,7 +29,7 @@ from client.protocol.models import (
 )
 from client.providers.readings import TaskId
 from client.providers.values import parse_object
-from client.websocket import WebsocketSubscription, open_websocket
+from client.receiver_api.websocket import WebsocketSubscription, open_websocket
 
 __all__ = ["Attached", "Gap", "ReceiverApi", "open_receiver_session"]
 
