@@ -12,8 +12,10 @@ from typing import Any
 
 from client.arguments import Given, read_arguments
 from client.errors import BadArgumentError, ClientClosedError, StaleAnswerError
-from client.freshness import FreshnessRule, name_of
-from client.handle import Task
+from client.following.follower import Watch
+from client.following.freshness import FreshnessRule, name_of
+from client.following.handle import Task
+from client.following.resources import Surroundings, open_surroundings
 from client.images import with_encoded_body
 from client.protocol import models as protocol
 from client.protocol.connection import ReceiverConnection
@@ -22,8 +24,6 @@ from client.provider_api.timing import Timing
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from client.results import read_log, subscription_of
-from client.surroundings import Surroundings, open_surroundings
-from client.watching import Watch
 
 __all__ = ["Task", "TaskClient"]
 

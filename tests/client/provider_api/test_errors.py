@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from client.endings import Ending
 from client.errors import (
     CallbackReceiverError,
     NoBalanceError,
@@ -19,6 +18,7 @@ from client.errors import (
     UnsolvableError,
     WrongKeyError,
 )
+from client.following.outcome import Ending
 from client.protocol.models import NO_ANSWER, SUBMIT_UNKNOWN, Task
 from client.provider_api.errors import LocalTask, failure_of, refusal_of
 from client.providers import DIALECTS

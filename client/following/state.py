@@ -10,16 +10,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from client.endings import Ending, MakeError
-from client.freshness import ready_since
+from client.following.freshness import ready_since
+from client.following.outcome import Ending, MakeError
+from client.following.plan import Known, Step, next_step
+from client.following.record import Record
+from client.following.resources import Surroundings
 from client.protocol.models import FirstOutcome, Registration, Task
 from client.provider_api.errors import LocalTask
 from client.provider_api.http import Answered
 from client.provider_api.timeline import Timeline
 from client.providers.readings import Failed, Ready, Unknown
-from client.record import Record
-from client.surroundings import Surroundings
-from client.waiting import Known, Step, next_step
 
 __all__ = ["Progress"]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import BadArgumentError, StaleAnswerError
-from client.freshness import FreshnessRule, name_of, ready_since
+from client.following.freshness import FreshnessRule, name_of, ready_since
 from client.protocol.models import Task
 from client.providers import PollPlan
 

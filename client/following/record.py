@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from client.errors import ReceiverRefusedError
-from client.freshness import DATE_SECONDS
+from client.following.freshness import DATE_SECONDS
 from client.protocol.connection import Attached
 from client.protocol.models import FirstOutcome, Registered, Registration, Task
 from client.provider_api.timeline import Timeline

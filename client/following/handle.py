@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from client.freshness import check_seconds
+from client.following.follower import Watch
+from client.following.freshness import check_seconds
 from client.protocol import models as protocol
 from client.provider_api.timeline import Step
 from client.providers.readings import TaskId
-from client.watching import Watch
 
 __all__ = ["Task"]
 

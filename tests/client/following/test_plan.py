@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.providers import PollPlan
-from client.waiting import (
+from client.following.plan import (
     SILENCE_SECONDS,
     GiveUp,
     Known,
@@ -24,6 +23,7 @@ from client.waiting import (
     next_step,
     proof_poll_at,
 )
+from client.providers import PollPlan
 
 _PLAN = PollPlan(
     first_after_seconds=3.0,

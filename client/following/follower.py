@@ -12,9 +12,11 @@ from functools import partial
 from math import inf, isfinite
 from typing import Any, assert_never
 
-from client.endings import Ending
 from client.errors import ClientClosedError, ProviderUnreachableError, ReceiverRefusedError, StaleAnswerError
-from client.progress import Progress
+from client.following.outcome import Ending
+from client.following.plan import GiveUp, Poll, UnknownIsFinal, Wait
+from client.following.resources import Surroundings
+from client.following.state import Progress
 from client.protocol.connection import Attached
 from client.protocol.models import Registered, Registration, Task
 from client.provider_api.errors import failure_of, refusal_of, words_of
@@ -24,8 +26,6 @@ from client.provider_api.timeline import Timeline
 from client.provider_api.timing import backoff_seconds
 from client.provider_api.unlisted import UnlistedRow, row_after
 from client.providers.readings import Failed, Pending, Reaction, Reading, Ready, Refused, TaskId, Unknown
-from client.surroundings import Surroundings
-from client.waiting import GiveUp, Poll, UnknownIsFinal, Wait
 
 __all__ = ["Watch"]
 

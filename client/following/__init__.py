@@ -1,0 +1,1 @@
+"""One task from createTask to its outcome."""
