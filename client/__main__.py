@@ -17,11 +17,10 @@ from pydantic_core import to_json
 from rich.console import Console
 from rich.text import Text
 
-from client.arguments import RECEIVER_URL, Given, read_arguments
+from client.config.arguments import RECEIVER_URL, Given, read_arguments
+from client.config.texts import read_variable
 from client.errors import BadArgumentError, CallbackReceiverError, TaskFailedError
-from client.given import read_variable
 from client.images import MAX_IMAGE_BYTES, check_image, read_image
-from client.interrupts import run_interruptibly
 from client.logs import log_to_terminal
 from client.output import (
     CannotShowError,
@@ -34,6 +33,7 @@ from client.output import (
 )
 from client.protocol.models import Task
 from client.providers import DIALECTS
+from client.signals import run_interruptibly
 from client.tasks import TaskClient
 
 __all__ = ["main"]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from client.arguments import ClientArguments, Given, read_arguments
+from client.config.arguments import ClientArguments, Given, read_arguments
 from client.output import show
 from client.provider_api.account import ask_balance, send_report
 from client.provider_api.http import ProviderApi, open_provider_session

@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from client.arguments import Given, read_arguments
+from client.config.arguments import Given, read_arguments
 from client.errors import BadArgumentError, ClientClosedError, StaleAnswerError
 from client.following.follower import Watch
 from client.following.freshness import FreshnessRule, name_of

@@ -14,9 +14,8 @@ from pydantic_core import to_json
 from rich.console import Console
 from rich.text import Text
 
-from client.arguments import read_receiver
+from client.config.arguments import read_receiver
 from client.errors import ResultsGapError
-from client.interrupts import run_interruptibly
 from client.logs import log_to_terminal
 from client.output import CannotShowError, printable, show_json, tell
 from client.protocol.frames import Subscribe
@@ -24,6 +23,7 @@ from client.protocol.models import Task
 from client.provider_api.timing import Timing
 from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.results import LogReader, subscription_of
+from client.signals import run_interruptibly
 
 __all__ = ["watch"]
 

@@ -17,9 +17,9 @@ import click
 import structlog
 
 from client.errors import BadArgumentError, CallbackReceiverError
-from client.interrupts import on_signals
 from client.output import CannotShowError, show, standard_streams, tell
 from client.providers import dialect_named
+from client.signals import on_signals
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.commands.callback_url import list_urls, make_url, revoke_url
 from receiver.commands.doctor.command import doctor

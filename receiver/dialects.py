@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from client.config.providers import load_providers
 from client.errors import BadArgumentError
-from client.provider_file import load_providers
 from client.providers import DIALECTS, Dialect
 from receiver.errors import CannotStartError
 from receiver.settings import Settings

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
-from client.arguments import ClientArguments
+from client.config.arguments import ClientArguments
 from client.protocol.connection import ReceiverConnection
 from client.provider_api.http import ProviderApi, open_provider_session
 from client.provider_api.limits import KeyGate

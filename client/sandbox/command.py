@@ -14,13 +14,13 @@ from typing import Any, TypeVar, get_args
 import click
 
 from client.errors import BadArgumentError
-from client.interrupts import on_signals
 from client.output import CannotShowError, show, standard_streams, tell
 from client.sandbox.faults import FaultRates
 from client.sandbox.limits import Limits, limits_of
 from client.sandbox.provider import HOST, Sandbox
 from client.sandbox.settings import CallbackBody, Settings
 from client.sandbox.wires import PROFILES
+from client.signals import on_signals
 
 __all__ = ["main", "sandbox"]
 

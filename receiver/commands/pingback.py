@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from client.arguments import check_url, client_key_of
+from client.config.arguments import check_url, client_key_of
+from client.config.texts import read_variable
 from client.errors import BadArgumentError, ProviderUnreachableError
-from client.given import read_variable
 from client.output import show
 from client.provider_api.http import ProviderApi, open_provider_session
 from client.provider_api.pingbacks import (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from client import TaskClient
-from client.arguments import read_receiver
+from client.config.arguments import read_receiver
 from client.errors import BadArgumentError
 from client.sandbox import Sandbox
 from client.sandbox import Settings as SandboxSettings

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from client import TaskClient
+from client.config.providers import load_providers
 from client.errors import BadArgumentError
-from client.provider_file import load_providers
 from client.providers import DIALECTS, Dialect, KeyLimits, Rate, SignatureRule, read_providers
 from client.providers.codes import Code
 from client.providers.readings import Bare, Callback, Failed, Reaction, Ready

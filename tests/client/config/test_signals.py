@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from client.interrupts import run_interruptibly
+from client.signals import run_interruptibly
 
 
 def test_what_is_returned_is_given() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from client.config.texts import read_text_file
 from client.errors import BadArgumentError
-from client.given import read_text_file
 from client.providers import DIALECTS, Dialect, read_providers
 
 __all__ = ["load_providers"]

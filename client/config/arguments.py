@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from client.config.providers import load_providers
+from client.config.texts import check_key, read_variable, tidy
 from client.errors import BadArgumentError
-from client.given import check_key, read_variable, tidy
 from client.protocol.connection import ReceiverConnection
 from client.protocol.models import Registration
-from client.provider_file import load_providers
 from client.providers import DIALECTS, Dialect, dialect_named
 
 __all__ = [

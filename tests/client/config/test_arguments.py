@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from client import TaskClient
-from client.arguments import ClientArguments, Given, read_arguments
+from client.config.arguments import ClientArguments, Given, read_arguments
 from client.errors import BadArgumentError
 from client.protocol.connection import ReceiverConnection
 from client.providers import DIALECTS

@@ -1,0 +1,1 @@
+"""Arguments, the environment and files that users edit."""
