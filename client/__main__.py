@@ -40,11 +40,11 @@ __all__ = ["main"]
 
 _ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "balance": ("client.account", "balance"),
-        "demo": ("client.demo.command", "demo"),
-        "report": ("client.account", "report"),
+        "balance": ("client.commands.account", "balance"),
+        "demo": ("client.commands.demo.command", "demo"),
+        "report": ("client.commands.account", "report"),
         "sandbox": ("client.sandbox.command", "sandbox"),
-        "watch": ("client.watch", "watch"),
+        "watch": ("client.commands.watch", "watch"),
     }
 )
 """Commands with a module of their own: imported only where they are used."""

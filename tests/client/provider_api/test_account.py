@@ -8,8 +8,8 @@ import pytest
 
 from client.errors import BadArgumentError, ProviderRefusedError, ProviderUnreachableError, WrongKeyError
 from client.protocol.models import Task
+from tests.client.commands.test_command import run_command
 from tests.client.support import CREATED, PENDING, Reply, image_task, open_client, ready, scripted_provider
-from tests.client.test_command import run_command
 
 _TAKEN = Reply({"errorId": 0})
 _WRONG_KEY = Reply({"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"})

@@ -18,9 +18,9 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 
-from client.demo.pictures import draw_picture
-from client.demo.scenario import Case, all_cases
-from client.demo.table import Board, Row
+from client.commands.demo.pictures import draw_picture
+from client.commands.demo.scenario import Case, all_cases
+from client.commands.demo.table import Board, Row
 from client.errors import CallbackReceiverError
 from client.images import with_encoded_body
 from client.sandbox import Sandbox, Settings, expected_solution

@@ -10,7 +10,7 @@ import sys
 import click
 from rich.console import Console
 
-from client.demo.run import run_demo
+from client.commands.demo.run import run_demo
 from client.logs import log_to_terminal
 from client.output import CannotShowError
 

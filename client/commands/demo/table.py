@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from client.demo.scenario import Case
+from client.commands.demo.scenario import Case
 
 __all__ = ["Board", "Row"]
 
