@@ -16,7 +16,7 @@ from client.sandbox.reading import read_fields
 from client.sandbox.service import Made, Polled, Read, Service
 from client.sandbox.settings import Settings
 from client.sandbox.side_calls import SideCalls
-from client.sandbox.wire import Answer
+from client.sandbox.wires.capsolver import Answer
 from client.sandbox.wires.scrapeless import KEY_HEADER, fields_of_create, fields_of_get
 from client.sandbox.wires.v1_family import as_asked, fields_of_in, fields_of_res
 

@@ -11,19 +11,11 @@ from client.errors import BadArgumentError, UnreadableError
 from client.providers.values import parse_object
 from client.sandbox.answers import FAULTS_FIELD, content_of, is_recognition
 from client.sandbox.faults import Faults, read_faults
+from client.sandbox.limits import RefusalError
 
-__all__ = ["RefusalError", "TaskRequest", "read_fields", "read_task_id", "read_task_request"]
+__all__ = ["TaskRequest", "read_fields", "read_task_id", "read_task_request"]
 
 _LONGEST_URL = 2048
-
-
-class RefusalError(Exception):
-    """The request gets an error answer with this code, and this text where the usual one says too little."""
-
-    def __init__(self, error_code: str, description: str | None = None) -> None:
-        super().__init__(error_code)
-        self.error_code = error_code
-        self.description = description
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,14 @@ from urllib.parse import urlsplit
 
 from client.sandbox.accounts import Accounts
 from client.sandbox.answers import expected_solution, is_recognition
-from client.sandbox.bans import Bans
 from client.sandbox.counts import Counts, Stats
 from client.sandbox.fates import Fate, Fates, FaultsFor
 from client.sandbox.faults import Faults, HttpFault, draw_http_fault
-from client.sandbox.limits import PollCount, broken_limit, limits_of
-from client.sandbox.reading import RefusalError, TaskRequest, read_task_id, read_task_request
+from client.sandbox.limits import Bans, PollCount, RefusalError, broken_limit, limits_of
+from client.sandbox.reading import TaskRequest, read_task_id, read_task_request
 from client.sandbox.settings import Settings
-from client.sandbox.wire import Answer, http_fault_answer
 from client.sandbox.wires import profile_named
+from client.sandbox.wires.capsolver import Answer, http_fault_answer
 
 __all__ = ["Made", "Polled", "Read", "SandboxTask", "Service"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from client.sandbox.reading import RefusalError
+from client.sandbox.limits import RefusalError
 from client.sandbox.service import Read, SandboxTask, Service
 from client.sandbox.settings import Settings
-from client.sandbox.wire import Answer, json_answer
+from client.sandbox.wires.capsolver import Answer, json_answer
 
 __all__ = ["SideCalls"]
 

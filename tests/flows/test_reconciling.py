@@ -22,8 +22,7 @@ import aiohttp
 from client.sandbox import FaultRates, Limits, Sandbox, Settings, expected_solution
 from client.sandbox.counts import Stats
 from receiver.domain.records import CUT_OFF
-from receiver.storage.sqlite.diagnostics import opened_to_look
-from receiver.storage.sqlite.recent import read_recent
+from receiver.storage.sqlite.diagnostics import opened_to_look, read_recent
 from tests.client.support import PNG
 from tests.support import ADMIN, free_port, receiver_process
 

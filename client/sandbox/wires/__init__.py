@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from client.errors import BadArgumentError
 from client.sandbox.settings import Settings
-from client.sandbox.wire import CapSolverWire, OneCaptchaWire
+from client.sandbox.wires.capsolver import CapSolverWire, OneCaptchaWire
 from client.sandbox.wires.json_family import (
     ANTICAPTCHA,
     CAPMONSTER,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from client.sandbox.wire import Answer, error_fields, json_answer
+from client.sandbox.wires.capsolver import Answer, error_fields, json_answer
 
 __all__ = [
     "ANTICAPTCHA",

@@ -10,7 +10,7 @@ from typing import Literal
 from uuid_utils import uuid7
 
 from client.sandbox.settings import Settings
-from client.sandbox.wire import Wire
+from client.sandbox.wires.capsolver import Wire
 from client.sandbox.wires.messages import WriteMessage, json_result
 from client.sandbox.wires.solutions import SolutionOf, family_solution
 

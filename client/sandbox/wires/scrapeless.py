@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from client.sandbox.wire import Answer, error_fields, json_answer
+from client.sandbox.wires.capsolver import Answer, error_fields, json_answer
 
 __all__ = ["KEY_HEADER", "ScrapelessWire", "fields_of_create", "fields_of_get"]
 

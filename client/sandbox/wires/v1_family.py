@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 
 from client.errors import UnreadableError
 from client.providers.values import parse_object
-from client.sandbox.wire import Answer, json_answer
+from client.sandbox.wires.capsolver import Answer, json_answer
 
 __all__ = ["V1Wire", "as_asked", "as_text", "fields_of_in", "fields_of_res", "text_task"]
 

@@ -2,23 +2,97 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from receiver.domain.records import History, RecentTasks, TaskRecord, UnlistedCode, WaitingTasks
+from receiver.domain.records import (
+    SECOND,
+    SUBMITTING,
+    History,
+    Latency,
+    RecentTasks,
+    TaskRecord,
+    UnlistedCode,
+    WaitingTasks,
+)
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import connect_to_look, schema_version
 from receiver.storage.sqlite.files import require_database
-from receiver.storage.sqlite.history import read_history, read_waiting
-from receiver.storage.sqlite.reader import read_task
-from receiver.storage.sqlite.recent import read_recent
+from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
 from receiver.storage.sqlite.rows import standing_url_from, task_from
 
-__all__ = ["Look", "look", "look_up_task", "opened_to_look"]
+__all__ = [
+    "SELECT_LATENCIES",
+    "SELECT_RECENT",
+    "SELECT_VERDICTS",
+    "Look",
+    "look",
+    "look_up_task",
+    "opened_to_look",
+    "read_recent",
+]
+
+_NEWEST = "task.id > (SELECT coalesce(max(id), 0) - 20000 FROM task) AND task.created_at >= :since"
+
+# What several polls with an unlisted code came to is no answer, and no lost callback.
+_SOURCE = "CASE log.trust WHEN 'provisional' THEN 'deadline' ELSE log.source END"
+# What became of the tasks since a moment, by provider; slots of deliveries as in `rows`. Only those with a URL of their
+# own can lose a callback. Where a task may have few polls, it is in order that all are used if they brought something.
+SELECT_RECENT = f"""
+    WITH plan AS MATERIALIZED (SELECT key AS provider, value AS most FROM json_each(:most_polls))
+    SELECT provider, sum(has_url), sum(answered AND has_url), sum(polled), sum(late),
+        sum(ended), sum(CASE WHEN ended THEN polls ELSE 0 END), sum(nearly_out)
+    FROM (
+        SELECT task.provider AS provider, task.has_url AS has_url, task.polls AS polls, most,
+            coalesce({_SOURCE} IN ('callback', 'poll'), 0) AS answered,
+            log.source IS NOT NULL AS ended,
+            coalesce(log.source IS NOT NULL AND task.polls * 10 >= most * 9
+                AND (most >= 10 OR {_SOURCE} NOT IN ('callback', 'poll')), 0) AS nearly_out,
+            coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
+            CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
+                EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+                    AND delivery.verdict IN ('late', 'disagreed'))
+            ELSE 0 END AS late
+        FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
+        WHERE {_NEWEST}
+    )
+    GROUP BY provider
+"""
+# How many deliveries are kept of them, by provider and verdict; and of those on standing URLs without a known task.
+SELECT_VERDICTS = f"""
+    SELECT provider, verdict, count(*) FROM (
+        SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
+        CROSS JOIN delivery ON delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+        WHERE {_NEWEST} AND task.deliveries > 0
+        UNION ALL
+        SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
+        CROSS JOIN standing_url ON standing_url.id = stray.standing_id
+        WHERE stray.id > (SELECT coalesce(max(id), 0) - 20000 FROM stray_delivery) AND stray.received_at >= :since
+    )
+    GROUP BY provider, verdict
+"""
+# From `TaskRecord.counts_from` to the callback that ended it, or that a poll confirmed: that came at the hint. Tasks
+# that a delivery made were not waited for.
+SELECT_LATENCIES = f"""
+    SELECT provider, waited FROM (
+        SELECT task.provider AS provider,
+            CASE WHEN log.trust = 'confirmed' THEN task.hinted_at
+                WHEN log.source = 'callback' THEN log.finished_at END - CASE
+                WHEN task.bound_by = 'create' AND task.bound_at - task.created_at BETWEEN 0 AND {SUBMITTING}
+                THEN task.bound_at ELSE task.created_at END AS waited
+        FROM task JOIN log ON log.position = task.position
+        WHERE {_NEWEST} AND task.created_by IS NOT NULL
+    )
+    WHERE waited IS NOT NULL
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +176,34 @@ def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_po
         signing_keys=tuple(key for (key,) in run(sql.SELECT_SIGNING_KEYS)),
         unlisted=tuple(UnlistedCode(*row) for row in run(sql.SELECT_UNLISTED_CODES)),
     )
+
+
+def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[str, int]) -> tuple[RecentTasks, ...]:
+    """What became of the tasks since then; `most_polls` are the polls that a task may have, where that is known.
+
+    A provider that has only deliveries on standing URLs is told of, too.
+    """
+    values = {"since": since, "most_polls": json.dumps(dict(most_polls))}
+    verdicts: dict[str, dict[str, int]] = defaultdict(dict)
+    for provider, verdict, count in connection.execute(SELECT_VERDICTS, values):
+        verdicts[provider][verdict] = count
+    waited: dict[str, list[float]] = defaultdict(list)
+    for provider, microseconds in connection.execute(SELECT_LATENCIES, values):
+        waited[provider].append(microseconds / SECOND)
+    tasks = {row[0]: RecentTasks(*row) for row in connection.execute(SELECT_RECENT, values)}
+    return tuple(
+        replace(
+            tasks.get(provider) or RecentTasks(provider),
+            most_polls=most_polls.get(provider),
+            verdicts=verdicts.get(provider, {}),
+            latency=_latency(sorted(waited.get(provider, []))),
+        )
+        for provider in sorted({*tasks, *verdicts})
+    )
+
+
+def _latency(seconds: Sequence[float]) -> Latency | None:
+    """Of latencies that go up."""
+    if not seconds:
+        return None
+    return Latency(len(seconds), statistics.median(seconds), seconds[math.ceil(0.95 * len(seconds)) - 1])

@@ -14,15 +14,16 @@ from collections.abc import Mapping, Sequence
 import aiosqlite
 from pydantic_core import from_json, to_json
 
-from receiver.domain.records import TaskRecord
+from receiver.domain.records import History, Outcome, PollRecord, TaskRecord, WaitingTasks
 from receiver.errors import StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import on_thread
-from receiver.storage.sqlite.rows import task_from
+from receiver.storage.sqlite.rows import delivery_from, delivery_range, task_from
 
-__all__ = ["Reader", "read_task"]
+__all__ = ["Reader", "read_history", "read_task", "read_waiting"]
 
 _MAX_BATCH = 256
+_MOST_OUTCOMES = 16
 
 
 class Reader:
@@ -108,3 +109,32 @@ def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
         task = None if row is None else task_from(row)
         wanted = None if task is None else task.joined_ref
     return task
+
+
+def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
+    """The kept deliveries, polls and outcomes of a task."""
+    slots = delivery_range(task)
+    return History(
+        deliveries=tuple(delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, slots)),
+        polls=tuple(PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, slots)),
+        outcomes=_read_outcomes(connection, task),
+    )
+
+
+def read_waiting(connection: sqlite3.Connection) -> list[WaitingTasks]:
+    """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
+    return [WaitingTasks(*row) for row in connection.execute(sql.SELECT_WAITING)]
+
+
+def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Outcome, ...]:
+    """Each outcome names the place of the one that it replaced."""
+    found: list[Outcome] = []
+    position = task.position
+    while position is not None and len(found) < _MOST_OUTCOMES:
+        row = connection.execute(sql.SELECT_OUTCOME, (position,)).fetchone()
+        # Those that were replaced may be pruned.
+        if row is None:
+            break
+        found.append(Outcome(*row))
+        position = found[-1].supersedes
+    return tuple(reversed(found))

@@ -1,4 +1,4 @@
-"""Every SQL statement of the SQLite store but those of retention and of what is recent, one comment each.
+"""Every SQL statement of the SQLite store but those of retention and diagnostics, one comment each.
 
 Parameters are bound, never written into the text.
 """

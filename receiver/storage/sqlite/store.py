@@ -35,8 +35,7 @@ from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
 from receiver.storage.sqlite.files import FileWatch, lacks_log, require_database
-from receiver.storage.sqlite.history import read_history, read_waiting
-from receiver.storage.sqlite.reader import Reader, read_task
+from receiver.storage.sqlite.reader import Reader, read_history, read_task, read_waiting
 from receiver.storage.sqlite.restore_check import forget_head, note_head
 from receiver.storage.sqlite.retention import prunable
 from receiver.storage.sqlite.rows import delivery_from, delivery_range, standing_url_from, task_from

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.storage.sqlite import recent, statements
+from receiver.storage.sqlite import diagnostics, statements
 from receiver.storage.sqlite import retention_statements as pruning_statements
 from tests.receiver.storage.stores import running_store
 
@@ -18,7 +18,7 @@ GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tombstone", "id
 
 STATEMENTS = {
     name: text
-    for name, text in {**vars(pruning_statements), **vars(recent), **vars(statements)}.items()
+    for name, text in {**vars(pruning_statements), **vars(diagnostics), **vars(statements)}.items()
     if isinstance(text, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT|WITH)\b", text)
 } | {f"DELETE_OF_TASKS_{number}": text for number, text in enumerate(pruning_statements.DELETE_OF_TASKS)}
 LISTS = {name: text for name, text in STATEMENTS.items() if name.startswith("SELECT_") and "ORDER BY" in text}
@@ -43,7 +43,7 @@ def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
 
 def test_every_statement_is_looked_at() -> None:
     """What is not recognised as a statement is one of the few texts that are none."""
-    everything = {**vars(pruning_statements), **vars(recent), **vars(statements)}
+    everything = {**vars(pruning_statements), **vars(diagnostics), **vars(statements)}
     texts = {name for name, value in everything.items() if isinstance(value, str) and not name.startswith("_")}
 
     assert texts - STATEMENTS.keys() == {"TASK_COLUMNS", "OUTCOME_COLUMNS", "DATA_VERSION"}

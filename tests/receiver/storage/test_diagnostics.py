@@ -9,8 +9,7 @@ import pytest
 
 from receiver.domain.records import SECOND, Latency, RecentTasks
 from receiver.domain.registrations import Bind, Expire
-from receiver.storage.sqlite.diagnostics import opened_to_look
-from receiver.storage.sqlite.recent import read_recent
+from receiver.storage.sqlite.diagnostics import opened_to_look, read_recent
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
 
 
