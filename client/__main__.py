@@ -128,7 +128,7 @@ def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **o
 
 
 def main() -> None:
-    """Runs a command; what is refused or fails is told in one clear line."""
+    """Run a command; what is refused or fails is told in one clear line."""
     with standard_streams():
         _main()
 
@@ -189,7 +189,7 @@ async def _solve(client: TaskClient, provider: str, task: dict[str, Any]) -> Tas
 
 
 def _text_of(solution: Any) -> str:
-    """The text of an image; any other solution as JSON."""
+    """Return the text of an image; any other solution as JSON."""
     if isinstance(solution, dict):
         for name in ("text", "code", "gRecaptchaResponse"):
             if isinstance(solution.get(name), str):

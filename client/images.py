@@ -23,7 +23,7 @@ _WHITESPACE = re.compile(r"\s+")
 
 
 async def with_encoded_body(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The task with its `body`, if it has one, as base64 without line breaks; a file is read off the loop.
+    """Return the task with its `body`, if it has one, as base64 without line breaks; a file is read off the loop.
 
     Bytes and files of any task are encoded; that they are images, and that text is base64 of one, is checked where the
     task's type says so. Other text is left as it is, because it may mean anything.
@@ -52,7 +52,7 @@ async def with_encoded_body(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of an image file.
+    """Return the bytes of an image file.
 
     Raises:
         BadArgumentError: it cannot be read, is empty, too large, or no image; the text names the path.
@@ -63,7 +63,7 @@ def read_image(path: Path) -> bytes:
 
 
 def check_image(raw: bytes, name: str) -> None:
-    """Passes PNG, JPEG, GIF, WebP and BMP, told by their first bytes.
+    """Pass PNG, JPEG, GIF, WebP and BMP, told by their first bytes.
 
     Raises:
         BadArgumentError: it is something else, empty or too large; the text calls it `name`.

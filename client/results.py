@@ -48,7 +48,7 @@ def read_results(
     tags: Iterable[str] = (),
     tasks: Iterable[str | tuple[str, TaskId]] | None = None,
 ) -> AsyncGenerator[Task]:
-    """Each result of the receiver's log once, as it comes; for programs that submit nothing. It does not end.
+    """Yield each result of the receiver's log once, as it comes; for programs that submit nothing. It does not end.
 
     `after` is the `cursor` of a result: it goes on right behind it, whatever happened meanwhile. None: from now on;
     "start": from the oldest result kept. What is read is of the `provider` and has all `tags`, or is one of the `tasks`
@@ -70,7 +70,7 @@ def read_results(
 
 
 def read_log(connection: ReceiverConnection, only: Subscribe, timing: Timing) -> AsyncGenerator[Task]:
-    """Each result that `only` lets through, as `read_results` gives them."""
+    """Yield each result that `only` lets through, as `read_results` gives them."""
     return LogReader(connection, only, timing).results()
 
 
@@ -81,7 +81,7 @@ def subscription_of(
     tags: Iterable[str] = (),
     tasks: Iterable[str | tuple[str, TaskId]] | None = None,
 ) -> Subscribe:
-    """The subscription of what `read_results` would read.
+    """Return the subscription of what `read_results` would read.
 
     Raises:
         BadArgumentError: an argument is wrong; the text names it.
@@ -140,7 +140,7 @@ class LogReader:
         return open_long_polls(self._connection, self._timing)
 
     def _take(self, frame: StreamFrame) -> Task | None:
-        """The result in the frame, if there is one that was not given out; its cursor is where to go on."""
+        """Return the result in the frame, if there is one that was not given out; its cursor is where to go on."""
         match frame:
             case ResultFrame(cursor=cursor, task=task):
                 self.cursor = cursor

@@ -24,7 +24,7 @@ def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> None:
 
 
 def run_interruptibly(main: Coroutine[Any, Any, Answer]) -> Answer:
-    """Runs `main` to its end and gives what it returns; the first interrupt cancels it, a second one ends it at once.
+    """Run `main` to its end and return its value; the first interrupt cancels it, a second one ends it at once.
 
     With `asyncio.run` alone an interrupt that comes in the moment before the loop goes to sleep waits until something
     else wakes the loop, since only Python sees it; a signal handler of the loop's wakes it by a file descriptor.

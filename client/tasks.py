@@ -131,7 +131,7 @@ class TaskClient:
         metadata: Mapping[str, Any] | None = None,
         timeout_seconds: float | None = None,
     ) -> Task:
-        """Submits a task of the provider's; `body` may be a path, bytes, or base64. Nothing is submitted twice.
+        """Submit a task of the provider's; `body` may be a path, bytes, or base64. Nothing is submitted twice.
 
         Cancelling it leaves open whether the task was made; with a receiver it is followed all the same.
 
@@ -159,7 +159,7 @@ class TaskClient:
         fresh_for: float | None = None,
         fresh_tries: int = 3,
     ) -> protocol.Task:
-        """Submits a task and waits for it: the finished task with its solution.
+        """Submit a task and wait for it: the finished task with its solution.
 
         With `fresh_for` no answer is given out that may be older than so many seconds at the moment when this returns.
         Its age counts from the earliest moment at which it may have been ready: for a callback, when the receiver got
@@ -198,7 +198,7 @@ class TaskClient:
                     return solved.model_copy(update={"discarded": tuple(name_of(each.task) for each in stale)})
 
     async def attach(self, task_id: TaskId) -> Task:
-        """A task that exists already at the provider, submitted by whomever, by the provider's id.
+        """Return a task that exists already at the provider, submitted by whomever, by the provider's id.
 
         Cancelling it leaves the task, like any that was submitted, to be followed to its end where there is a receiver;
         without one it is forgotten here, and can be attached again.
@@ -215,7 +215,7 @@ class TaskClient:
         return Task(watch)
 
     async def first(self, tasks: Iterable[Task], timeout: float | None = None) -> Task:
-        """The first of the tasks to end, failed or not; `result` of it is there at once. The others live on.
+        """Return the first of the tasks to end, failed or not; `result` of it is there at once. The others live on.
 
         Of several that have ended already, it is the one that was named first. Cancelling it leaves nothing behind.
 
@@ -229,7 +229,7 @@ class TaskClient:
         raise BadArgumentError("tasks: expected at least one to wait for")
 
     async def as_completed(self, tasks: Iterable[Task]) -> AsyncGenerator[Task, None]:
-        """The tasks in the order in which they end, failed ones too; `result` of each is there at once.
+        """Yield the tasks in the order in which they end, failed ones too; `result` of each is there at once.
 
         Cancelling it, or leaving the loop, leaves nothing behind.
         """

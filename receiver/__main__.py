@@ -134,7 +134,7 @@ def _url_id(text: str) -> str:
 
 
 async def _serve(settings: Settings) -> None:
-    """Serves until a signal comes, or until something in the background fails."""
+    """Serve until a signal comes, or until something in the background fails."""
     log = structlog.get_logger()
     file_limit = _raise_file_limit()
     stop = asyncio.Event()
@@ -193,7 +193,7 @@ def _check_file_limit(settings: Settings, limit: int | None) -> None:
 
 
 def tune() -> None:
-    """Keeps the interpreter from holding up acknowledgements, once all is loaded."""
+    """Keep the interpreter from holding up acknowledgements, once all is loaded."""
     # From now on a full collection passes over what was loaded; it took 25 ms from everyone who waited meanwhile.
     gc.collect()
     gc.freeze()

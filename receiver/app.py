@@ -49,7 +49,7 @@ _STOPPING_SECONDS = 2.0
 def create_app(
     settings: Settings, dialects: Mapping[str, Dialect] | None = None, *, rules: StreamRules | None = None
 ) -> web.Application:
-    """The receiver as an application; its store is open from startup to cleanup.
+    """Return the receiver as an application; its store is open from startup to cleanup.
 
     Startup and cleanup must run in the same task. When something that runs in the background ends by an error, that
     task is cancelled, so that the process ends instead of serving without it. Run it with `handler_cancellation=True`:
@@ -158,7 +158,7 @@ def create_app(
 
 
 def microseconds_now() -> int:
-    """The wall clock, in microseconds since 1970."""
+    """Return the wall clock, in microseconds since 1970."""
     return time.time_ns() // 1000
 
 
@@ -173,7 +173,7 @@ def lives_of(settings: Settings) -> Lives:
 
 
 def new_ref() -> UUID:
-    """A fresh UUIDv7: its order is that of creation, so that indexes grow at one end."""
+    """Return a fresh UUIDv7: its order is that of creation, so that indexes grow at one end."""
     return UUID(bytes=uuid_utils.uuid7().bytes)
 
 

@@ -14,7 +14,7 @@ __all__ = ["known_dialects"]
 
 
 def known_dialects(settings: Settings) -> Mapping[str, Dialect]:
-    """The dialects by name.
+    """Return the dialects by name.
 
     Raises:
         CannotStartError: RECEIVER_PROVIDERS_FILE cannot be read or is wrong; the text names the table and the field.

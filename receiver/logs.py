@@ -23,7 +23,7 @@ __all__ = ["configure_logs", "server_logger"]
 
 
 def configure_logs(log_format: str) -> None:
-    """Sets up structlog for this process: `json` for machines, `console` for eyes."""
+    """Set up structlog for this process: `json` for machines, `console` for eyes."""
     if log_format == "console":
         log_to_terminal()
         return
@@ -82,7 +82,7 @@ class _Lines:
         self._lines: list[bytes] = []
 
     def info(self, line: bytes) -> None:
-        """Writes the line soon."""
+        """Write the line soon."""
         self._lines.append(line)
         if len(self._lines) == 1:
             try:
@@ -91,7 +91,7 @@ class _Lines:
                 self.flush()
 
     def error(self, line: bytes) -> None:
-        """Writes the line now."""
+        """Write the line now."""
         self._lines.append(line)
         self.flush()
 
@@ -99,7 +99,7 @@ class _Lines:
     critical = error
 
     def flush(self) -> None:
-        """Writes what waits."""
+        """Write what waits."""
         lines, self._lines = self._lines, []
         with suppress(OSError, ValueError):
             self._stream.write(b"".join(lines))

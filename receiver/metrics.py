@@ -144,7 +144,7 @@ class Metrics:
                 self._ended(task, task.outcome)
 
     def rendered(self, moment: Moment) -> bytes:
-        """All numbers as text."""
+        """Return all numbers as text."""
         self._waiting.clear()
         self._overdue.clear()
         for waiting in moment.waiting:

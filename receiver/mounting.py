@@ -59,7 +59,7 @@ def mount(
     prefix: str = "/receiver",
     dialects: Mapping[str, Dialect] | None = None,
 ) -> MountedReceiver:
-    """Serves the receiver below `prefix` of an application, from its startup to its cleanup.
+    """Serve the receiver below `prefix` of an application, from its startup to its cleanup.
 
     What is given back is the `receiver` of a `TaskClient`. The public URL of the settings has to lead to `prefix`. Run
     the application with `handler_cancellation=True`, so that waits over HTTP end when their peers hang up.
@@ -91,7 +91,7 @@ class MountedReceiver:
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
-        """The new task, or the one that has this `taskId`."""
+        """Return the new task, or the one that has this `taskId`."""
         inbox = self._inbox
         with _as_client_errors():
             take_on = inbox.register if registration.task is None else self._context.submissions.submit
@@ -104,7 +104,7 @@ class MountedReceiver:
         return Attached(self._view(task), max(0.0, age), max(0.0, left))
 
     async def bind(self, ref: str, task_id: TaskId) -> Task:
-        """The task with this id."""
+        """Return the task with this id."""
         with _as_client_errors():
             return self._view(await self._inbox.bind(ref, task_id))
 
@@ -115,7 +115,7 @@ class MountedReceiver:
         return Reported(verdict=reported.verdict, task=self._view(reported.task))
 
     async def task(self, ref: str) -> Task:
-        """The task as it is now."""
+        """Return the task as it is now."""
         with _as_client_errors():
             task = await self._inbox.find(ref, None)
         if task is None:
@@ -123,7 +123,7 @@ class MountedReceiver:
         return self._view(task)
 
     async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
-        """The next page of the log, once there is something in it or the wait is over."""
+        """Return the next page of the log, once there is something in it or the wait is over."""
         inbox = self._inbox
         try:
             with _as_client_errors():
@@ -137,7 +137,7 @@ class MountedReceiver:
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[InProcessSubscription]:
-        """A subscription, as over a websocket."""
+        """Yield a subscription, as over a websocket."""
         if self._inbox.is_closing:
             # It would answer, and tell nothing: whoever reads is to know that the receiver is gone.
             raise ReceiverUnavailableError("the receiver is shutting down")
@@ -174,7 +174,7 @@ class InProcessSubscription:
         self._frames: deque[StreamFrame] = deque()
 
     async def send(self, frame: Subscribe | Add | Remove) -> None:
-        """Subscribes, once, or changes what is named; the answer comes as a frame."""
+        """Subscribe, once, or change what is named; the answer comes as a frame."""
         with _as_client_errors():
             match frame:
                 case Subscribe():
@@ -191,7 +191,7 @@ class InProcessSubscription:
         self._waiter.wake()
 
     async def receive(self) -> StreamFrame:
-        """The next frame; a heartbeat where none came for a while. Cancelling it loses nothing."""
+        """Return the next frame; a heartbeat where none came for a while. Cancelling it loses nothing."""
         while not self._frames:
             if self._inbox.is_closing:
                 raise ReceiverUnavailableError("the receiver is shutting down")
@@ -202,7 +202,7 @@ class InProcessSubscription:
         return self._frames.popleft()
 
     def close(self) -> None:
-        """Ends it; nothing of it is left."""
+        """End it; nothing of it is left."""
         if self._subscription is not None:
             self._subscription.close()
 

@@ -319,7 +319,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(folder: Path, *, serves: bool = True) -> Settings:
-    """The settings from the environment, from `folder`/.env and from the folder that RECEIVER_SECRETS_DIR names.
+    """Return the settings from the environment, from `folder`/.env and from the folder that RECEIVER_SECRETS_DIR names.
 
     Where the process is not going to serve, it does not matter whether strangers could reach it.
 
@@ -344,7 +344,7 @@ def load_settings(folder: Path, *, serves: bool = True) -> Settings:
 
 
 def settings_table() -> str:
-    """The settings as a Markdown table, for the README."""
+    """Return the settings as a Markdown table, for the README."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
@@ -386,7 +386,7 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 
 
 def _read_secrets(folder: Path) -> dict[str, str]:
-    """The settings in the folder, by the names of their files.
+    """Return the settings in the folder, by the names of their files.
 
     A secret that is not loaded opens what it should close, so there is no going on without one. Names with a dot in
     front are not settings: Kubernetes keeps the files themselves in such folders, and the names are links to there.
@@ -429,7 +429,7 @@ def _read_secret(path: Path, root: Path) -> str:
 
 
 def _values(*sources: Mapping[str, str]) -> dict[str, Any]:
-    """The settings by field; later sources win, and JSON objects are merged."""
+    """Return the settings by field; later sources win, and JSON objects are merged."""
     values: dict[str, Any] = {}
     for source in sources:
         for name, text in source.items():

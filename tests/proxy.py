@@ -57,15 +57,15 @@ class Proxy:
             client.transport.abort()
 
     def stall(self) -> None:
-        """Holds what is sent either way, until `flow`."""
+        """Hold what is sent either way, until `flow`."""
         self._flows.clear()
 
     def flow(self) -> None:
-        """Ends the stall."""
+        """End the stall."""
         self._flows.set()
 
     async def serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        """Passes on what comes over a connection, until either side ends it."""
+        """Pass on what comes over a connection, until either side ends it."""
         self._pipes.add(to_client)
         to_server = None
         try:
@@ -119,7 +119,7 @@ class Proxy:
 
 @asynccontextmanager
 async def running_proxy(url: str, faults: Faults | None = None, *, seed: int = 0) -> AsyncIterator[Proxy]:
-    """A proxy to the server at `url`, on a port of its own; on leaving its connections are cut."""
+    """Yield a proxy to the server at `url`, on a port of its own; on leaving its connections are cut."""
     proxy = Proxy(int(url.rpartition(":")[2]), faults, seed)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = await asyncio.start_server(proxy.serve, sock=listener)

@@ -14,7 +14,7 @@ PONG = b"\x8a\x80\x00\x00\x00\x00"
 
 
 def websocket_request(key: str, **subscribe: object) -> bytes:
-    """A handshake, and the frame that subscribes at once behind it."""
+    """Return a handshake, and the frame that subscribes at once behind it."""
     lines = [
         "GET /v1/subscribe HTTP/1.1",
         "Host: 127.0.0.1",
@@ -28,7 +28,7 @@ def websocket_request(key: str, **subscribe: object) -> bytes:
 
 
 def text_frame(fields: dict[str, object]) -> bytes:
-    """A frame of a client's, masked as it must be, though with a mask that changes nothing."""
+    """Return a frame of a client's, masked as it must be, though with a mask that changes nothing."""
     payload = json.dumps(fields).encode()
     size = len(payload)
     if size < 126:
@@ -41,13 +41,13 @@ def text_frame(fields: dict[str, object]) -> bytes:
 
 
 def events_request(key: str, tasks: Sequence[str] = ()) -> bytes:
-    """A stream of server-sent events; without tasks: of everything."""
+    """Return a stream of server-sent events; without tasks: of everything."""
     query = f"?tasks={','.join(tasks)}" if tasks else ""
     return _head([f"GET /v1/results/stream{query} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {key}"])
 
 
 def poll_request(key: str, ref: str) -> bytes:
-    """A long poll for one task."""
+    """Return a long poll for one task."""
     return _head([f"GET /v1/tasks/{ref}?wait=50 HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {key}"])
 
 

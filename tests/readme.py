@@ -17,7 +17,7 @@ OPENAPI = _ROOT / "receiver" / "web" / "openapi.json"
 
 
 def main() -> None:
-    """Puts the tables between their marks, and the contracts beside the code that serves them."""
+    """Put the tables between their marks, and the contracts beside the code that serves them."""
     text = README.read_text()
     for name, table in (("settings", settings_table()), ("providers", providers_table())):
         marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)

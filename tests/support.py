@@ -86,7 +86,7 @@ class Api:
         return answer
 
     async def register(self, **fields: Any) -> Any:
-        """Registers a CapSolver task, if nothing else is said; the answer's JSON."""
+        """Register a CapSolver task, if nothing else is said; the answer's JSON."""
         answer = await self.send("POST", "/v1/tasks", json={"provider": "capsolver", **fields})
         assert answer.status in (200, 201), answer.body
         return answer.json
@@ -97,11 +97,11 @@ class Api:
         return await self.send("POST", url, key=None, json=body)
 
     async def task(self, task_or_ref: object) -> Any:
-        """A task's JSON."""
+        """Return a task's JSON."""
         return (await self.send("GET", f"/v1/tasks/{task_or_ref}")).json
 
     async def log(self, **parameters: Any) -> Any:
-        """The log from its start, with hints."""
+        """Return the log from its start, with hints."""
         query = {"after": "start", "hints": "true", **parameters}
         return (await self.send("GET", "/v1/results", params=query)).json
 
@@ -165,7 +165,7 @@ async def running_receiver(
     head_seconds: float = HEAD_SECONDS,
     **settings: Any,
 ) -> AsyncIterator[RunningReceiver]:
-    """A receiver in this process, on a free port of loopback, with callback URLs that lead to it.
+    """Yield a receiver in this process, on a free port of loopback, with callback URLs that lead to it.
 
     With `send_buffer_bytes` the system takes only about so much of what a peer does not read.
     """
@@ -234,7 +234,7 @@ class ReceiverProcess:
 async def receiver_process(
     database: Path, *, port: int, file_limit: str | None = None, **environment: str
 ) -> AsyncIterator[ReceiverProcess]:
-    """A receiver that was started as a user would start it; killed on leaving if it still runs.
+    """Yield a receiver that was started as a user would start it; killed on leaving if it still runs.
 
     `environment` holds further RECEIVER_ variables, without the prefix; `file_limit` is how many files it may open.
     """
@@ -276,7 +276,7 @@ async def _drain(stream: asyncio.StreamReader) -> None:
 
 
 async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Returns once `condition` holds; fails after `seconds`."""
+    """Return once `condition` holds; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)

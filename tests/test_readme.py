@@ -120,13 +120,13 @@ def test_every_problem_status_is_told() -> None:
 
 @asynccontextmanager
 async def served(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
-    """Serves an application as `run_app` would."""
+    """Serve an application as `run_app` would."""
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
     async with serving(runner, listener):
         yield
 
 
 async def posted(url: str, body: bytes) -> Any:
-    """The JSON that a POST is answered with."""
+    """Return the JSON that a POST is answered with."""
     async with aiohttp.ClientSession() as session, session.post(url, data=body) as response:
         return await response.json()

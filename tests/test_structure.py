@@ -28,12 +28,12 @@ AIOHTTP_SERVERS = (
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    """The imports of both halves that happen at run time."""
+    """Return the imports of both halves that happen at run time."""
     return grimp.build_graph(*HALVES, exclude_type_checking_imports=True, cache_dir=None)
 
 
 def sources() -> list[Path]:
-    """The modules of both halves."""
+    """Return the modules of both halves."""
     return sorted(chain.from_iterable((ROOT / half).rglob("*.py") for half in HALVES))
 
 
@@ -72,7 +72,7 @@ def test_servers_are_made_at_the_edges() -> None:
 
 
 def aiohttp_names(path: Path) -> set[str]:
-    """The names that a module imports from aiohttp, and the submodules of it that it imports."""
+    """Return the names that a module imports from aiohttp, and the submodules of it that it imports."""
     names = set[str]()
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
@@ -86,5 +86,5 @@ def aiohttp_names(path: Path) -> set[str]:
 
 
 def is_edge(path: Path) -> bool:
-    """The module may serve HTTP."""
+    """Return the module may serve HTTP."""
     return path.relative_to(ROOT).as_posix().startswith(AIOHTTP_SERVERS)

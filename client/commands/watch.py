@@ -78,10 +78,10 @@ class _Shown(Protocol):
     """Where results are shown; what it writes is there at once."""
 
     def result(self, task: Task) -> None:
-        """Shows a result."""
+        """Show a result."""
 
     def gap(self, gap: ResultsGapError) -> None:
-        """Shows that results may have been missed."""
+        """Show that results may have been missed."""
 
 
 class _Watching:
@@ -104,7 +104,7 @@ class _Watching:
                 left = await self._show(self._reader, left)
 
     async def _show(self, reader: LogReader, left: int | None) -> int | None:
-        """Shows at most `left` results, until there is a gap; how many are left then."""
+        """Show at most `left` results, until there is a gap; how many are left then."""
         try:
             async with aclosing(reader.results()) as results:
                 async for result in results:

@@ -38,12 +38,12 @@ RECEIVER_KEY = "CALLBACK_RECEIVER_KEY"
 
 
 def key_variable(provider: str) -> str:
-    """The environment variable that holds the client key of a provider."""
+    """Return the environment variable that holds the client key of a provider."""
     return f"{provider.upper()}_CLIENT_KEY"
 
 
 def url_variable(provider: str) -> str:
-    """The environment variable that may hold another endpoint of a provider, such as a sandbox."""
+    """Return the environment variable that may hold another endpoint of a provider, such as a sandbox."""
     return f"{provider.upper()}_URL"
 
 
@@ -134,7 +134,7 @@ def _check_api(dialect: Dialect) -> None:
 
 
 def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ: Mapping[str, str]) -> ClientArguments:
-    """The arguments of a client; a variable that is set to nothing counts as not set.
+    """Return the arguments of a client; a variable that is set to nothing counts as not set.
 
     Without `dialects` the shipped ones are known, and those of the file in CALLBACK_RECEIVER_PROVIDERS_FILE.
 
@@ -170,7 +170,7 @@ def read_arguments(given: Given, dialects: Mapping[str, Dialect] | None, environ
 
 
 def client_key_of(provider: str, given: str | None, environ: Mapping[str, str]) -> str:
-    """The client key of a provider: the given one, or that of the environment.
+    """Return the client key of a provider: the given one, or that of the environment.
 
     Raises:
         BadArgumentError: it is wrong or missing; the text names the variable.
@@ -183,7 +183,7 @@ def client_key_of(provider: str, given: str | None, environ: Mapping[str, str]) 
 
 
 def read_receiver(url: str | None, key: str | None, environ: Mapping[str, str]) -> tuple[str, str | None]:
-    """The address of the receiver, which has to be known, and the key to it, for those that only read.
+    """Return the address of the receiver, which has to be known, and the key to it, for those that only read.
 
     Raises:
         BadArgumentError: one is wrong, or there is no address; the text names the variable.
@@ -200,7 +200,7 @@ def _known(environ: Mapping[str, str]) -> Mapping[str, Dialect]:
 
 
 def _receiver(given: Given, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """The address of the receiver and the key to it; neither, where the receiver itself was given."""
+    """Return the address of the receiver and the key to it; neither, where the receiver itself was given."""
     if given.receiver is None:
         url = given.receiver_url or read_variable(RECEIVER_URL, environ)
         return check_url(RECEIVER_URL, url) if url else None, _key(RECEIVER_KEY, given.receiver_key, environ)
@@ -227,7 +227,7 @@ def _key(variable: str, given: str | None, environ: Mapping[str, str]) -> str | 
 
 
 def check_url(name: str, url: str) -> str:
-    """The address, without white space around it and a slash at its end; `name` is what it is called in errors.
+    """Return the address, without white space around it and a slash at its end; `name` is what it is called in errors.
 
     Raises:
         BadArgumentError: it is none, or has a user, a query or a fragment.

@@ -13,7 +13,7 @@ __all__ = ["load_providers"]
 
 
 def load_providers(path: Path | str) -> Mapping[str, Dialect]:
-    """The shipped providers and those of the file, for `TaskClient(dialects=...)`.
+    """Return the shipped providers and those of the file, for `TaskClient(dialects=...)`.
 
     Raises:
         BadArgumentError: the file cannot be read or is wrong; the text names it, the table and the field.

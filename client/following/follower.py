@@ -79,7 +79,7 @@ class Watch:
         return self._progress.timeline
 
     async def accepted(self) -> None:
-        """Returns once the task was submitted, or attached to, or has ended. Cancelling it leaves nothing behind.
+        """Return once the task was submitted, or attached to, or has ended. Cancelling it leaves nothing behind.
 
         Raises:
             CallbackReceiverError: what kept it from being submitted.
@@ -89,7 +89,7 @@ class Watch:
             raise self._progress.submit_error()
 
     async def answer(self, fresh_for: float | None = None) -> Task:
-        """The finished task; raises how else it ended, or that its answer is too old by now.
+        """Return the finished task; raises how else it ended, or that its answer is too old by now.
 
         Cancelling it leaves nothing behind.
         """
@@ -105,12 +105,12 @@ class Watch:
         return task
 
     def start(self, owner: asyncio.TaskGroup) -> asyncio.Task[None]:
-        """Runs the watch in `owner`, until the task has ended or the watch is abandoned."""
+        """Run the watch in `owner`, until the task has ended or the watch is abandoned."""
         self._running = owner.create_task(self._run(), name="watch")
         return self._running
 
     def abandon(self) -> None:
-        """Ends the watch at once: nobody will ask for its outcome, or nobody can any more."""
+        """End the watch at once: nobody will ask for its outcome, or nobody can any more."""
         closed = partial(ClientClosedError, "the client was closed while the task was still waiting")
         if not self.ending.finished.is_set():
             self.timeline.note("task.abandoned", reason="the client was closed, or nobody waits any more")
@@ -214,7 +214,7 @@ class Watch:
             self._progress.offer(task, "binding")
 
     async def _confirm(self, disputed: Task) -> Task:
-        """Polls once, because a callback had brought an outcome for another id than createTask's."""
+        """Poll once, because a callback had brought an outcome for another id than createTask's."""
         if not await self._turn(is_hinted=True):
             return disputed
         answered = await self._ask()

@@ -31,7 +31,7 @@ _STEP_SECONDS = 1.0
 
 
 def ready_since(task: Task, *, unfinished_at: float | None, record_made_at: float | None, heard_at: float) -> float:
-    """The moment from which the answer's age counts; minus infinity where it cannot be told.
+    """Return the moment from which the answer's age counts; minus infinity where it cannot be told.
 
     All moments are on the axis of the client's clock: when the task was last known to be unfinished (None: never), a
     moment not after the making of the record (None: unknown), and when the answer was heard of.

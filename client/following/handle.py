@@ -39,7 +39,7 @@ class Task:
         return self._watch.type
 
     def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Calls `listener` once it has ended, or now if it has; calling what this returns takes that back."""
+        """Call `listener` once it has ended, or now if it has; calling what this returns takes that back."""
         return self._watch.ending.when_finished(listener)
 
     def timeline(self) -> tuple[Step, ...]:
@@ -51,7 +51,7 @@ class Task:
         return self._watch.timeline.steps()
 
     async def result(self, timeout: float | None = None, *, fresh_for: float | None = None) -> protocol.Task:
-        """The finished task with its solution; any number of waiters may ask, any number of times.
+        """Return the finished task with its solution; any number of waiters may ask, any number of times.
 
         With `fresh_for` no answer is given out that may be older than so many seconds (see `TaskClient.solve`); while
         such a wait lasts, the task is polled often enough to know. An answer that is too old for this wait is given

@@ -26,7 +26,7 @@ class Ending:
         self.finished = asyncio.Event()
 
     def settle(self, how: Task | MakeError) -> bool:
-        """Ends the task with its final state, or with an error that is none of the task; the first one stays."""
+        """End the task with its final state, or with an error that is none of the task; the first one stays."""
         if self._how is not None:
             return False
         self._how = how
@@ -37,7 +37,7 @@ class Ending:
         return True
 
     def answer(self, codes: Mapping[str, Code]) -> Task:
-        """The task, if it ended as ready; raises how else it ended. To be called once `finished` is set."""
+        """Return the task, if it ended as ready; raises how else it ended. To be called once `finished` is set."""
         match self._how:
             case Task() as task if task.status == "ready":
                 return task
@@ -49,7 +49,7 @@ class Ending:
                 raise make_error()
 
     def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Calls `listener` once, at the end or now if that was before; calling the answer takes it back."""
+        """Call `listener` once, at the end or now if that was before; calling the answer takes it back."""
         if self.finished.is_set():
             listener()
             return lambda: None

@@ -134,7 +134,7 @@ def proof_poll_at(known: Known) -> float:
 
 
 def hand_over_seconds(fresh_for: float) -> float:
-    """The part of `fresh_for` that is left to the poll itself and to the way of its answer."""
+    """Return the part of `fresh_for` that is left to the poll itself and to the way of its answer."""
     return min(_HAND_OVER_SECONDS, fresh_for / 4.0)
 
 
@@ -164,5 +164,5 @@ def _unhinted_poll_at(known: Known) -> float:
 
 
 def _reserve(known: Known) -> int:
-    """Polls that are kept for a hint: one, where a hint can come and there is one to spare."""
+    """Poll that are kept for a hint: one, where a hint can come and there is one to spare."""
     return 1 if known.expects_callback and known.plan.max_polls is not None and known.plan.max_polls > 1 else 0

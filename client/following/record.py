@@ -49,7 +49,7 @@ class Record:
         return self._link.reader.silent_since if self._link is not None and self.exists else None
 
     async def register(self) -> Registered | Attached | None:
-        """The answer to the registration; once it is here, the reader tells the subscriber of the task.
+        """Return the answer to the registration; once it is here, the reader tells the subscriber of the task.
 
         Raises:
             ReceiverRefusedError: the receiver said no.
@@ -77,7 +77,7 @@ class Record:
         return registered
 
     async def bind(self, task_id: TaskId) -> Task | None:
-        """The task with its id, if the receiver answers now; otherwise it is told the id later."""
+        """Return the task with its id, if the receiver answers now; otherwise it is told the id later."""
         if self._link is None or self.ref is None or not self.exists:
             return None
         try:
@@ -92,7 +92,7 @@ class Record:
         return task
 
     async def report(self, task_id: TaskId | None, outcome: FirstOutcome) -> Task | None:
-        """The task with the outcome that won, if the receiver answers now; otherwise it is told later."""
+        """Return the task with the outcome that won, if the receiver answers now; otherwise it is told later."""
         if self._link is None:
             return None
         # An id that was refused once would make the report be refused as well.
@@ -102,7 +102,7 @@ class Record:
         return task
 
     async def look(self) -> Task | None:
-        """The task as the receiver knows it now, if it answers."""
+        """Return the task as the receiver knows it now, if it answers."""
         if self._link is None or self.ref is None or not self.exists:
             return None
         with suppress(ReceiverRefusedError):

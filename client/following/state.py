@@ -64,7 +64,7 @@ class Progress:
     # What the reader of the log tells
 
     def offer(self, task: Task, heard_by: HeardBy = "log") -> None:
-        """Takes the outcome, or what else the receiver knows of the task."""
+        """Take the outcome, or what else the receiver knows of the task."""
         if task.is_final:
             # While the provider's own answer is on its way to the receiver, an outcome of ours is no news.
             if self.stage != "concluding" or not task.is_provisional:
@@ -95,13 +95,13 @@ class Progress:
         self.woken.set()
 
     def note(self, happened: str, **facts: Any) -> None:
-        """Takes a step of the timeline."""
+        """Take a step of the timeline."""
         self.timeline.note(happened, **facts)
 
     # What the code that drives the task finds out
 
     def learn(self, **known: Any) -> None:
-        """Notes what is known from now on; the names are those of `Known`."""
+        """Note what is known from now on; the names are those of `Known`."""
         self.known = replace(self.known, **known)
         self.woken.set()
 
@@ -111,7 +111,7 @@ class Progress:
         return next_step(known, self._around.timing.clock())
 
     def settle(self, task: Task, heard_by: HeardBy) -> bool:
-        """Ends the task with its final state; false where it had ended before."""
+        """End the task with its final state; false where it had ended before."""
         if self.ending.finished.is_set():
             return False
         self._ready_since = ready_since(
@@ -137,7 +137,7 @@ class Progress:
         return True
 
     def fail(self, make_error: MakeError) -> None:
-        """Ends the task because it could not be submitted."""
+        """End the task because it could not be submitted."""
         if self.ending.settle(make_error):
             self.note("task.abandoned", reason=str(make_error()))
             self.submit_error = make_error
@@ -145,7 +145,7 @@ class Progress:
     async def conclude(
         self, source: Literal["submit", "poll"], answered: Answered[Any], said: Ready | Failed | Unknown
     ) -> Task | None:
-        """Ends the task with the provider's answer, or with what the receiver says won over it.
+        """End the task with the provider's answer, or with what the receiver says won over it.
 
         None where it had ended before.
         """
@@ -156,7 +156,7 @@ class Progress:
         return won if self.settle(won, "createTask" if source == "submit" else "poll") else None
 
     async def report(self, source: Literal["submit", "poll"], answered: Answered[Any]) -> Task | None:
-        """The task with the outcome that won, where the receiver can be told of the answer now."""
+        """Return the task with the outcome that won, where the receiver can be told of the answer now."""
         outcome = FirstOutcome(source=source, answer=answered.answer, polls=self.known.polls)
         return await self.record.report(self.task_id, outcome)
 
@@ -185,11 +185,11 @@ class Progress:
         return {"provider": self._around.dialect.provider, "ref": self.record.ref, "taskId": self.task_id}
 
     def now(self) -> datetime:
-        """The wall clock."""
+        """Return the wall clock."""
         return self._around.timing.now()
 
     def local(self) -> LocalTask:
-        """The task as this client alone knows it."""
+        """Return the task as this client alone knows it."""
         left = self.known.deadline_at - self._around.timing.clock()
         return LocalTask(
             dialect=self._around.dialect,

@@ -43,10 +43,10 @@ class OpenSubscription(Protocol):
     """A subscription that is open: frames go out and come in."""
 
     async def send(self, frame: Subscribe | Add | Remove) -> None:
-        """Sends a frame; raises `ReceiverUnavailableError` where the connection is gone."""
+        """Send a frame; raises `ReceiverUnavailableError` where the connection is gone."""
 
     async def receive(self) -> StreamFrame:
-        """The next frame that this version knows. Cancelling it loses nothing.
+        """Return the next frame that this version knows. Cancelling it loses nothing.
 
         Raises:
             ReceiverUnavailableError: the connection broke or was closed, or nothing came for 40 s, in which a
@@ -65,16 +65,16 @@ class ReceiverConnection(Protocol):
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
-        """The new task, or the one that has this `taskId`."""
+        """Return the new task, or the one that has this `taskId`."""
 
     async def bind(self, ref: str, task_id: TaskId) -> Task:
-        """The task, with the provider's id."""
+        """Return the task, with the provider's id."""
 
     async def report(self, ref: str, report: OutcomeReport) -> Reported:
         """What became of a provider's answer, with the outcome that won."""
 
     async def task(self, ref: str) -> Task:
-        """The task as it is now."""
+        """Return the task as it is now."""
 
     async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
         """The next page of the log behind the cursor of `only`, once there is something in it or the wait is over.
@@ -83,4 +83,4 @@ class ReceiverConnection(Protocol):
         """
 
     def subscription(self) -> AbstractAsyncContextManager[OpenSubscription]:
-        """An open subscription, to which nothing was sent yet; raises `StreamBlockedError`, too."""
+        """Return an open subscription, to which nothing was sent yet; raises `StreamBlockedError`, too."""

@@ -224,7 +224,7 @@ _ADAPTER: TypeAdapter[StreamFrame] = TypeAdapter(Annotated[StreamFrame, Field(di
 
 
 def read_frame(raw: str | bytes) -> StreamFrame | None:
-    """The frame that a receiver sent; None for what this version does not know."""
+    """Return the frame that a receiver sent; None for what this version does not know."""
     try:
         return _ADAPTER.validate_json(raw)
     except ValidationError:

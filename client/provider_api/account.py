@@ -35,7 +35,7 @@ async def ask_balance(provider: ProviderApi, name: str) -> float:
 async def send_report(
     provider: ProviderApi, name: str, task_id: TaskId, task_type: str | None, *, is_good: bool
 ) -> None:
-    """Returns once the provider took the report of a right or a wrong answer. It is sent once, whatever comes of it.
+    """Return once the provider took the report of a right or a wrong answer. It is sent once, whatever comes of it.
 
     Raises:
         BadArgumentError: this is no id, or no way to report is known, or none for this type of task.

@@ -72,7 +72,7 @@ class Allowance:
         self._under_way -= 1
 
     def fail(self, now: float) -> bool:
-        """The provider answered with an error. Whether that is when sending has to stop for a while."""
+        """Return the provider answered with an error. Whether that is when sending has to stop for a while."""
         errors = self._limits.errors
         if errors is None:
             return False

@@ -36,7 +36,7 @@ _OURS: Mapping[str, type[TaskFailedError]] = {NO_ANSWER: TaskTimedOutError, SUBM
 
 
 def failure_of(task: Task, codes: Mapping[str, Code]) -> TaskFailedError:
-    """The error that a task which ended as failed is raised as; `codes` are those of its provider."""
+    """Return the error that a task which ended as failed is raised as; `codes` are those of its provider."""
     error_code = task.error_code or ""
     error = _OURS.get(error_code)
     if error is None:
@@ -46,7 +46,7 @@ def failure_of(task: Task, codes: Mapping[str, Code]) -> TaskFailedError:
 
 
 def refusal_of(provider: str, said: Refused | Unknown | Failed) -> ProviderRefusedError:
-    """The error that a refused request is raised as."""
+    """Return the error that a refused request is raised as."""
     about = said.about if isinstance(said, Refused) else "request"
     is_busy = isinstance(said, Refused) and said.is_passing
     error = SlowDownError if is_busy else _REFUSALS.get(about, ProviderRefusedError)
@@ -83,7 +83,7 @@ class LocalTask:
     deadline_at: datetime
 
     def ended(self, said: Ready | Failed | Refused | Unknown, source: Source, now: datetime) -> Task:
-        """The task with this outcome, finished `now`."""
+        """Return the task with this outcome, finished `now`."""
         fields: dict[str, Any] = {
             "ref": self.ref,
             "provider": self.dialect.provider,
@@ -110,7 +110,7 @@ class LocalTask:
         )
 
     def given_up(self, now: datetime) -> Task:
-        """The task as it ends at its deadline."""
+        """Return the task as it ends at its deadline."""
         if self.task_id is None:
             said = Failed(1, SUBMIT_UNKNOWN, "the answer to createTask never became known, and no callback came")
         else:

@@ -212,7 +212,7 @@ class ProviderApi:
         return UnclearError(text, status)
 
     def _shown(self, call: Call) -> str:
-        """The URL of a request without what may be secret: its query, user and password, and the key."""
+        """Return the URL of a request without what may be secret: its query, user and password, and the key."""
         url = URL(f"{self._base_url}{call.path}", encoded=True).with_query(None).with_fragment(None).with_user(None)
         shown: str = self._without_key(str(url))
         return shown[:_LONGEST_URL]
@@ -238,7 +238,7 @@ class ProviderApi:
 
 
 def open_provider_session() -> aiohttp.ClientSession:
-    """A session for a provider; its limits are those of `ProviderApi`, so that none of aiohttp's own cuts in."""
+    """Return a session for a provider; its limits are those of `ProviderApi`, so that none of aiohttp's own cuts in."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),

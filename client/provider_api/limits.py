@@ -44,7 +44,7 @@ class KeyGate:
         return "half of the errors that get a key blocked were answered" if self._is_braked else "the key is paused"
 
     async def submit_turn(self, by: float) -> bool:
-        """Waits for the turn to send createTask, which is to be sent at once; false where it does not come before `by`.
+        """Wait for the turn to send createTask, which is to be sent at once; false where it does not come before `by`.
 
         Cancelling it gives the turn to the next in line.
         """
@@ -54,7 +54,7 @@ class KeyGate:
         return True
 
     async def poll_turn(self, by: float, *, is_first: bool, is_hinted: bool = False) -> bool:
-        """Waits for the turn to poll, as `submit_turn`; `is_first`: this task was not polled before.
+        """Wait for the turn to poll, as `submit_turn`; `is_first`: this task was not polled before.
 
         False also where all polls are used up that the provider allows for the tasks so far (`has_polls_left`).
         """

@@ -45,7 +45,7 @@ class NotThisHostError(ProviderRefusedError):
 
 
 def older_api(provider: str) -> Dialect:
-    """The dialect in which the list of a provider is managed.
+    """Return the dialect in which the list of a provider is managed.
 
     Raises:
         BadArgumentError: this provider has no such list.
@@ -57,7 +57,7 @@ def older_api(provider: str) -> Dialect:
 
 
 def check_host(host: str) -> str:
-    """The host, where it can be one.
+    """Return the host, where it can be one.
 
     Raises:
         BadArgumentError: it is a URL, or no name and no address, or the word that stands for all of them.
@@ -68,17 +68,17 @@ def check_host(host: str) -> str:
 
 
 def add_pingback(client_key: str, host: str) -> Call:
-    """The request that registers a host."""
+    """Return the request that registers a host."""
     return _call(client_key, "add_pingback", addr=host)
 
 
 def list_pingbacks(client_key: str) -> Call:
-    """The request for the list."""
+    """Return the request for the list."""
     return _call(client_key, "get_pingback")
 
 
 def remove_pingback(client_key: str, host: str) -> Call:
-    """The request that takes a host, or `EVERY_HOST`, from the list."""
+    """Return the request that takes a host, or `EVERY_HOST`, from the list."""
     return _call(client_key, "del_pingback", addr=host)
 
 
@@ -100,7 +100,7 @@ def read_pingbacks(dialect: Dialect, answer: Any) -> Reading:
 
 
 def hosts_of(said: Ready) -> tuple[str, ...]:
-    """The hosts in the list, which comes as one text with pipes, in plain text after `OK`; or as a list.
+    """Return the hosts in the list, which comes as one text with pipes, in plain text after `OK`; or as a list.
 
     Raises:
         UnreadableError: it is neither.
@@ -115,7 +115,7 @@ def hosts_of(said: Ready) -> tuple[str, ...]:
 
 
 def refusal_of_pingback(provider: str, said: Refused | Failed | Unknown) -> ProviderRefusedError:
-    """The error that a refused request is raised as; one of its own where it has to be asked from elsewhere.
+    """Return the error that a refused request is raised as; one of its own where it has to be asked from elsewhere.
 
     That code is spelt ERROR_IP_ADDRES (PROVIDERS.md 2.2), which they may correct one day.
     """

@@ -53,7 +53,7 @@ class Circuit:
         self._tasks: dict[bytes, _Row] = {}
 
     def answer_to(self, task: Mapping[str, Any], now: float) -> Answered[Submitted] | None:
-        """The answer that a request would only get again; None where it may be sent."""
+        """Return the answer that a request would only get again; None where it may be sent."""
         return next((row.answered for row in self._rows(task) if now < row.until), None)
 
     def send(self, task: Mapping[str, Any], now: float) -> None:
@@ -62,7 +62,7 @@ class Circuit:
             row.until, row.is_trying = now + row.seconds, True
 
     def take(self, task: Mapping[str, Any], answered: Answered[Submitted], now: float) -> None:
-        """Takes what createTask answered."""
+        """Take what createTask answered."""
         match answered.said.reading:
             case Refused() as said if not said.is_passing:
                 self._account = _refused(self._account, answered, said.error_code, now)

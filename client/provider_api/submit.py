@@ -125,7 +125,7 @@ class Submitter:
             failures += 1
 
     def _held(self, task: Mapping[str, Any], timeline: Timeline) -> Answered[Submitted] | None:
-        """The answer that the provider gave to the same, often enough for now."""
+        """Return the answer that the provider gave to the same, often enough for now."""
         answered = self._circuit.answer_to(task, self._timing.clock())
         if answered is not None:
             timeline.warning(
@@ -136,7 +136,7 @@ class Submitter:
         return answered
 
     async def _turn(self, deadline_at: float, timeline: Timeline) -> None:
-        """Waits for the key's turn to submit: behind those that came before, and while the key is paused."""
+        """Wait for the key's turn to submit: behind those that came before, and while the key is paused."""
         seconds = self._gate.paused_until - self._timing.clock()
         if seconds > 0:
             timeline.note("submit.postponed", seconds=seconds, reason=self._gate.pause_reason)
@@ -152,7 +152,7 @@ class Submitter:
         return failures + 1 < _MAX_TRIES and self._timing.clock() + pause < deadline_at
 
     def _pause(self, asked_seconds: float | None, failures: int) -> float:
-        """The pause that the provider asked for or that its code stands for; else a growing one."""
+        """Return the pause that the provider asked for or that its code stands for; else a growing one."""
         return asked_seconds or backoff_seconds(failures, self._timing.random, first=1.0)
 
     def _refuse_address(self, reading: Reading) -> None:

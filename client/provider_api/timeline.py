@@ -47,23 +47,23 @@ class Timeline:
         self._steps: list[Step] = []
 
     def note(self, happened: str, /, **facts: Any) -> None:
-        """Takes a step that needs no log line."""
+        """Take a step that needs no log line."""
         self._steps.append(Step(self._now(), happened, MappingProxyType(facts)))
         while len(self._steps) > MAX_STEPS:
             self._collapse()
 
     def info(self, happened: str, /, **facts: Any) -> None:
-        """Takes a step, and logs it: something went as it should."""
+        """Take a step, and log it: something went as it should."""
         self.note(happened, **facts)
         _log.info(happened, **{**self._names(), **facts})
 
     def warning(self, happened: str, /, **facts: Any) -> None:
-        """Takes a step, and logs it: someone else misbehaved."""
+        """Take a step, and log it: someone else misbehaved."""
         self.note(happened, **facts)
         _log.warning(happened, **{**self._names(), **facts})
 
     def steps(self) -> tuple[Step, ...]:
-        """The steps so far, oldest first."""
+        """Return the steps so far, oldest first."""
         return tuple(self._steps)
 
     def _collapse(self) -> None:

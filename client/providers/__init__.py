@@ -27,7 +27,7 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.provider: dialect fo
 
 
 def dialect_named(name: str, dialects: Mapping[str, Dialect] = DIALECTS) -> Dialect:
-    """The dialect of a provider.
+    """Return the dialect of a provider.
 
     Raises:
         BadArgumentError: no such provider; the text lists those there are.

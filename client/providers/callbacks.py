@@ -54,7 +54,7 @@ class Delivery:
         return _form(body or self.query, self.rule)
 
     def task_id(self, value: Any) -> TaskId | None:
-        """The id with the type that createTask gives it: a form has only text."""
+        """Return the id with the type that createTask gives it: a form has only text."""
         task_id = read_task_id(value)
         is_number = isinstance(task_id, str) and task_id.isascii() and task_id.isdigit()
         if self.has_integer_ids and is_number and len(str(task_id)) <= _LONGEST_INTEGER:
@@ -63,7 +63,7 @@ class Delivery:
 
 
 def _read_result(delivery: Delivery) -> Callback:
-    """The getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1)."""
+    """Return the getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1)."""
     fields = parse_object(delivery.body)
     if not fields.keys() & {"errorId", "status", "solution"}:
         raise UnreadableError("expected errorId, status or solution in the object")
@@ -74,7 +74,7 @@ def _read_result(delivery: Delivery) -> Callback:
 
 
 def _read_code(delivery: Delivery) -> Callback:
-    """An id and an answer or an error code (PROVIDERS.md 2.2, 2.3); `rate` and other fields are left alone.
+    """Return an id and an answer or an error code (PROVIDERS.md 2.2, 2.3); `rate` and other fields are left alone.
 
     A `code` that looks like an error may be an answer: only listed codes and those that begin with ERROR are errors.
     A status, where the provider has one, is 1 beside an answer and 0 for a failure (PROVIDERS.md 2.3).

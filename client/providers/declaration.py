@@ -139,7 +139,7 @@ class _Provider(_Declared):
 
 
 def read_providers(raw: bytes, known: Mapping[str, Dialect]) -> Mapping[str, Dialect]:
-    """The providers of the file beside those that are known.
+    """Return the providers of the file beside those that are known.
 
     Raises:
         BadArgumentError: the file is no TOML, or a table is wrong; the text names the table, the field and what was

@@ -69,7 +69,7 @@ class DeclaredDialect:
         )
 
     def solution_of(self, code: str, task_type: str | None) -> Any | None:
-        """The solution of which `code` is all, by the type of the task.
+        """Return the solution of which `code` is all, by the type of the task.
 
         Where that is not known, it is what was said: `{"code": …}`, or the JSON that `code` is.
         """
@@ -88,7 +88,7 @@ class DeclaredDialect:
         return "callback" in said or "pingback" in said
 
     def report_rule(self, task_type: str | None, *, is_good: bool) -> ReportRule:
-        """The request by which an answer to such a task is reported.
+        """Return the request by which an answer to such a task is reported.
 
         Raises:
             BadArgumentError: none is known.

@@ -167,35 +167,35 @@ class Dialect(Protocol):
     def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
     ) -> Call:
-        """The request that submits a task.
+        """Return the request that submits a task.
 
         Raises:
             BadArgumentError: `task` cannot be written, or no such request is known of this provider.
         """
 
     def get_task_result(self, client_key: str, task_id: TaskId) -> Call:
-        """The request that asks for a task.
+        """Return the request that asks for a task.
 
         Raises:
             BadArgumentError: no such request is known of this provider.
         """
 
     def get_balance(self, client_key: str) -> Call:
-        """The request for the balance.
+        """Return the request for the balance.
 
         Raises:
             BadArgumentError: no such request is known of this provider.
         """
 
     def report(self, client_key: str, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Call:
-        """The request that tells whether an answer was right.
+        """Return the request that tells whether an answer was right.
 
         Raises:
             BadArgumentError: no such request is known of this provider, or none for this type of task.
         """
 
     def parse_answer(self, raw: bytes) -> dict[str, Any]:
-        """An answer as JSON; one that is no JSON is wrapped into what the provider would have written.
+        """Return an answer as JSON; one that is no JSON is wrapped into what the provider would have written.
 
         Raises:
             UnreadableError: it is neither (an HTML page).
@@ -208,7 +208,7 @@ class Dialect(Protocol):
         """What a getTaskResult answer, already parsed, says."""
 
     def read_balance(self, answer: Any) -> float | Reading:
-        """The balance, or what the provider said instead."""
+        """Return the balance, or what the provider said instead."""
 
     def read_report(self, answer: Any) -> Reading:
         """`Pending` where the report was taken, else what the provider said instead."""
@@ -221,7 +221,7 @@ class Dialect(Protocol):
         """
 
     def solution_of(self, code: str, task_type: str | None) -> Any | None:
-        """The solution that a poll would bring, made from the bare `code` of a callback.
+        """Return the solution that a poll would bring, made from the bare `code` of a callback.
 
         None where a poll brings more than that: then the callback is no more than a hint (DESIGN 5). Where the type is
         not known (None), it is what the callback said.

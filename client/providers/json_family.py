@@ -56,7 +56,7 @@ class JsonDialect(DeclaredDialect):
         return self._call("getBalance", {"clientKey": client_key})
 
     def report(self, client_key: str, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Call:
-        """The report that is declared for such a task (PROVIDERS.md 7).
+        """Return the report that is declared for such a task (PROVIDERS.md 7).
 
         Raises:
             BadArgumentError: none is known.
@@ -68,22 +68,22 @@ class JsonDialect(DeclaredDialect):
         return self._call(rule.name, fields)
 
     def parse_answer(self, raw: bytes) -> dict[str, Any]:
-        """The JSON object, whatever its content type was."""
+        """Return the JSON object, whatever its content type was."""
         return parse_object(raw)
 
     def read_create_task(self, answer: Any) -> Submitted:
-        """The id and the state; ready at once for a synchronous answer (CapSolver's recognition types)."""
+        """Return the id and the state; ready at once for a synchronous answer (CapSolver's recognition types)."""
         fields = _object(answer)
         reading = self._read(fields)
         # CapMonster answers errors with taskId 0, which means none.
         return Submitted(read_task_id(fields.get("taskId")), reading)
 
     def read_task_result(self, answer: Any) -> Reading:
-        """The state of the task, or what was wrong with asking."""
+        """Return the state of the task, or what was wrong with asking."""
         return self._read(_object(answer))
 
     def read_balance(self, answer: Any) -> float | Reading:
-        """The balance, or the error that came in its place."""
+        """Return the balance, or the error that came in its place."""
         fields = _object(answer)
         reading = self._read(fields)
         return read_amount(fields.get("balance")) if isinstance(reading, Pending) else reading
@@ -102,7 +102,7 @@ class JsonDialect(DeclaredDialect):
 
 
 def written(fields: Mapping[str, Any]) -> bytes:
-    """The fields as JSON.
+    """Return the fields as JSON.
 
     Raises:
         BadArgumentError: they are no JSON.
@@ -115,7 +115,7 @@ def written(fields: Mapping[str, Any]) -> bytes:
 
 
 def read_amount(balance: Any) -> float:
-    """An amount of money.
+    """Return an amount of money.
 
     Raises:
         UnreadableError: it is none.

@@ -33,7 +33,7 @@ class Meaning(Enum):
 
 
 def meaning_of(status: int, said: object, *, is_poll: bool) -> Meaning:
-    """The meaning of an answer under this HTTP status; `said` is what the dialect reads in it, None: nothing.
+    """Return the meaning of an answer under this HTTP status; `said` is what the dialect reads in it, None: nothing.
 
     Under 5xx a poll is answered only by what is known to be about the task, or by a pause that was asked for: the rest
     comes from a server that fails, whatever it says. CapMonster's own client takes 500 for "not yet"

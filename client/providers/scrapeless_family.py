@@ -61,11 +61,11 @@ class ScrapelessDialect(DeclaredDialect):
         raise BadArgumentError(f"{self.provider}: no way to send {rule.name} is known")
 
     def parse_answer(self, raw: bytes) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         return parse_object(raw)
 
     def read_create_task(self, answer: Any) -> Submitted:
-        """The id; `state` "idle" means that it waits."""
+        """Return the id; `state` "idle" means that it waits."""
         fields = _object(answer)
         return Submitted(read_task_id(fields.get("taskId")), self._read(fields, is_new=True))
 

@@ -99,14 +99,14 @@ class V1Dialect(DeclaredDialect):
         raise UnreadableError("expected OK, a code or JSON")
 
     def read_create_task(self, answer: Any) -> Submitted:
-        """The id, which is digits in text."""
+        """Return the id, which is digits in text."""
         said = self._read(answer)
         if not isinstance(said, Ready):
             return Submitted(None, said)
         return Submitted(read_task_id(said.solution), Pending(""))
 
     def read_task_result(self, answer: Any) -> Reading:
-        """The state of the task, or what was wrong with asking."""
+        """Return the state of the task, or what was wrong with asking."""
         said = self._read(answer)
         if not isinstance(said, Ready):
             return said
@@ -116,7 +116,7 @@ class V1Dialect(DeclaredDialect):
         return Ready(_solution(said.solution))
 
     def read_balance(self, answer: Any) -> float | Reading:
-        """The balance, or the error that came in its place."""
+        """Return the balance, or the error that came in its place."""
         said = self._read(answer)
         if not isinstance(said, Ready):
             return said

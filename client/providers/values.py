@@ -36,7 +36,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def parse_json(body: bytes) -> Any:
-    """The value in `body`; a byte order mark is skipped, integers keep their value up to 4300 digits.
+    """Return the value in `body`; a byte order mark is skipped, integers keep their value up to 4300 digits.
 
     Raises:
         UnreadableError: not JSON, not UTF-8, nested deeper than 100, or with a number that is not finite.
@@ -50,7 +50,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`.
+    """Return the JSON object in `body`.
 
     Raises:
         UnreadableError: as `parse_json`, or the value is not an object.
@@ -62,7 +62,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def read_task_id(value: Any) -> TaskId | None:
-    """The id in `value`, or None where it says "none": null, 0 and "" (CapMonster: `taskId` 0 on error).
+    """Return the id in `value`, or None where it says "none": null, 0 and "" (CapMonster: `taskId` 0 on error).
 
     Raises:
         UnreadableError: neither an integer nor a string, or too long.
@@ -83,7 +83,7 @@ def is_too_long(task_id: TaskId) -> bool:
 
 
 def task_id_text(task_id: TaskId) -> str:
-    """The id as it is compared and stored."""
+    """Return the id as it is compared and stored."""
     return task_id if isinstance(task_id, str) else str(task_id)
 
 

@@ -28,9 +28,9 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """Closes the breaker."""
+        """Close the breaker."""
         self._open_until = None
 
     def failed(self) -> None:
-        """Opens the breaker."""
+        """Open the breaker."""
         self._open_until = self._clock() + self._open_seconds

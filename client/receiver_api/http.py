@@ -133,7 +133,7 @@ class ReceiverApi:
 
 
 def open_receiver_session() -> aiohttp.ClientSession:
-    """A session for a receiver; the limits on time are those of `ReceiverApi`."""
+    """Return a session for a receiver; the limits on time are those of `ReceiverApi`."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),

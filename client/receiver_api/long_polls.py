@@ -111,7 +111,7 @@ class LongPolls:
                 await self._timing.sleep(_PAUSE_SECONDS)
 
     async def _read(self, only: Subscribe, *, wait_seconds: float) -> bool:
-        """Takes the next page; whether there was nothing in it."""
+        """Take the next page; whether there was nothing in it."""
         page = await self._connection.results(only, wait_seconds=wait_seconds)
         if isinstance(page, Gap):
             self._miss(page)
@@ -168,7 +168,7 @@ async def open_long_polls(connection: ReceiverConnection, timing: Timing) -> Asy
 
 
 async def look_at(connection: ReceiverConnection, refs: Sequence[str]) -> Sequence[tuple[str, Task | None]]:
-    """Each task as it is now, all asked for at once; None: the receiver does not know it (any more).
+    """Return each task as it is now, all asked for at once; None: the receiver does not know it (any more).
 
     Raises:
         ReceiverUnavailableError, ReceiverRefusedError: one could not be looked at.

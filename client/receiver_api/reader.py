@@ -135,7 +135,7 @@ class Reader:
     # By websocket
 
     async def _follow(self, roads: Roads) -> None:
-        """Reads by a subscription until it breaks."""
+        """Read by a subscription until it breaks."""
         async with self._connection.subscription() as opened:
             await opened.send(Subscribe(id=0, cursor=self._cursor, tasks=self._names.begin(), hints=True))
             self._take(roads, await opened.receive())
@@ -173,7 +173,7 @@ class Reader:
     # By long polls
 
     async def _poll(self, roads: Roads) -> None:
-        """Reads by long polls until a websocket may be tried again."""
+        """Read by long polls until a websocket may be tried again."""
         polls = LongPolls(self._connection, self._timing)
         await polls.send(Subscribe(id=0, cursor=self._cursor, hints=True))
         if self._cursor is None:

@@ -50,7 +50,7 @@ class LateOutcome:
     idempotency_key: str
 
     async def deliver(self, api: ReceiverConnection) -> None:
-        """Reports the outcome, in one request."""
+        """Report the outcome, in one request."""
         if self.ref is not None:
             report = OutcomeReport(task_id=self.task_id, **dict(self.outcome))
             try:
@@ -79,7 +79,7 @@ class Reports:
         return len(self._waiting)
 
     def add(self, report: LateBinding | LateOutcome) -> None:
-        """Takes a report; when the queue is full it is lost, counted and said."""
+        """Take a report; when the queue is full it is lost, counted and said."""
         if len(self._waiting) >= self._limit:
             self._lost += 1
             _log.warning("report.lost", reason="the queue of reports is full", limit=self._limit, lost=self._lost)

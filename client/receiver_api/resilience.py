@@ -45,7 +45,7 @@ class ReceiverLink:
         self._delivering = owner.create_task(self.reports.run(), name="reports")
 
     async def register(self, registration: Registration) -> Registered | Attached | None:
-        """The task's record, or None where the receiver is to be done without.
+        """Return the task's record, or None where the receiver is to be done without.
 
         Raises:
             ReceiverRefusedError: it answered, and said no: a wrong key, most often.
@@ -53,7 +53,7 @@ class ReceiverLink:
         return await self._quickly("register", lambda: self._api.register(registration))
 
     async def bind(self, ref: str, task_id: TaskId) -> Task | None:
-        """The task once the id is bound to it; None where the binding is left for later.
+        """Return the task once the id is bound to it; None where the binding is left for later.
 
         Raises:
             ReceiverRefusedError: the id belongs to another task, the task has another id, or there is no such task.
@@ -70,7 +70,7 @@ class ReceiverLink:
     async def report(
         self, ref: str | None, task_id: TaskId | None, registration: Registration, outcome: FirstOutcome
     ) -> Task | None:
-        """The task with the outcome that won; None where the report is left for later, or was refused.
+        """Return the task with the outcome that won; None where the report is left for later, or was refused.
 
         A report whose wait is cancelled is left for later as well: the answer was paid for.
         """
@@ -100,7 +100,7 @@ class ReceiverLink:
         return None
 
     async def look(self, ref: str) -> Task | None:
-        """The task as it is now; None where the receiver does not say.
+        """Return the task as it is now; None where the receiver does not say.
 
         Raises:
             ReceiverRefusedError: it does not know the task, or refuses to tell.

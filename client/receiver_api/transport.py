@@ -74,7 +74,7 @@ class Roads:
         self._heard_since = None
 
     def broke(self, error: Exception) -> float:
-        """The road leads nowhere now; how many seconds to wait until the next one is tried."""
+        """Return the road leads nowhere now; how many seconds to wait until the next one is tried."""
         heard_since, self._heard_since = self._heard_since, None
         if heard_since is not None and self._timing.clock() - heard_since > _LASTING_SECONDS:
             self._failures = 0

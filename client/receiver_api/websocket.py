@@ -81,7 +81,7 @@ async def open_websocket(
     connect_seconds: float = _CONNECT_SECONDS,
     silent_seconds: float = _SILENT_SECONDS,
 ) -> AsyncIterator[WebsocketSubscription]:
-    """An open websocket to `url`, closed on leaving, within two seconds.
+    """Yield an open websocket to `url`, closed on leaving, within two seconds.
 
     Raises:
         ReceiverUnavailableError: the receiver cannot be reached, or cannot take it now.

@@ -31,7 +31,7 @@ class Accounts:
         return self._left(key) / _MILLION
 
     def charge(self, key: str) -> bool:
-        """Takes the price of one task; False, and nothing taken, where too little or nothing is left."""
+        """Take the price of one task; False, and nothing taken, where too little or nothing is left."""
         left = self._left(key)
         if left < max(self._cost, 1):
             return False
@@ -39,7 +39,7 @@ class Accounts:
         return True
 
     def give_back(self, key: str) -> None:
-        """Returns the price of one task."""
+        """Return the price of one task."""
         self._set(key, self._left(key) + self._cost)
 
     def _left(self, key: str) -> int:

@@ -18,7 +18,7 @@ FAULTS_FIELD = "sandbox"
 
 
 def content_of(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The task without what only the sandbox reads."""
+    """Return the task without what only the sandbox reads."""
     return {name: value for name, value in task.items() if name != FAULTS_FIELD}
 
 
@@ -28,7 +28,7 @@ def content_digest(task: Mapping[str, Any]) -> bytes:
 
 
 def expected_solution(dialect_name: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The solution that the sandbox of that dialect gives to `task`.
+    """Return the solution that the sandbox of that dialect gives to `task`.
 
     Raises:
         BadArgumentError: no such dialect.

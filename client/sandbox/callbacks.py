@@ -32,7 +32,7 @@ class Clock(Protocol):
         """Seconds on an axis that only grows."""
 
     async def sleep(self, seconds: float) -> None:
-        """Returns after so many seconds of `now`."""
+        """Return after so many seconds of `now`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +86,23 @@ class Callbacks:
         waiting.add_done_callback(self._waiting.discard)
 
     async def send_early(self, task: SandboxTask) -> None:
-        """Sends the callback now and returns when it was answered, or was not within its time-out."""
+        """Send the callback now. Return when it was answered, or was not within its time-out."""
         self._counts.faults["callback.early"] += 1
         await self._send(task, self._message(task))
 
     def fetched(self, task: SandboxTask) -> None:
-        """Notes that a poll has fetched the outcome: a late callback is due now."""
+        """Note that a poll has fetched the outcome: a late callback is due now."""
         task.is_fetched = True
         if task.id in self._fetched:
             self._fetched[task.id].set()
 
     def cancel(self) -> None:
-        """Gives up all callbacks that wait or are on their way."""
+        """Give up all callbacks that wait or are on their way."""
         for waiting in self._waiting:
             waiting.cancel()
 
     async def wait_for(self, count: int, limit_seconds: float) -> list[SentCallback]:
-        """The callbacks sent, oldest first (the newest 1,000), once there are at least `count`.
+        """Return the callbacks sent, oldest first (the newest 1,000), once there are at least `count`.
 
         Raises:
             TimeoutError: there were fewer within `limit_seconds`.
@@ -230,7 +230,7 @@ class Callbacks:
 
 
 def _with_query(url: str, query: str) -> str:
-    """The address with `query` behind what it asks for itself."""
+    """Return the address with `query` behind what it asks for itself."""
     if not query:
         return url
     address, _, _fragment = url.partition("#")

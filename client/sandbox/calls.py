@@ -36,7 +36,7 @@ class Calls:
         self._side_calls = SideCalls(service, settings)
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        """Adds the paths of the provider, and that of the statistics."""
+        """Add the paths of the provider, and that of the statistics."""
         match self._service.profile.api:
             case "json":
                 router.add_post("/createTask", self._create_task)
@@ -153,7 +153,7 @@ class Calls:
 
 
 async def _form(request: web.Request) -> Mapping[str, str | bytes]:
-    """The fields of the form or of the query; a file is its bytes.
+    """Return the fields of the form or of the query; a file is its bytes.
 
     Raises:
         web.HTTPBadRequest: it cannot be read.
@@ -179,7 +179,7 @@ def _response(answer: Answer) -> web.Response:
 
 
 async def _send(request: web.Request, response: web.Response) -> None:
-    """Puts the answer on the wire now; a caller who went away keeps nothing from happening after it."""
+    """Put the answer on the wire now; a caller who went away keeps nothing from happening after it."""
     with suppress(ConnectionError):
         await response.prepare(request)
         await response.write_eof()

@@ -172,7 +172,7 @@ def sandbox(**options: Any) -> None:
 
 
 def main() -> None:
-    """Runs the command by itself: `python -m client.sandbox`; one clear line and exit code 2 for what is refused."""
+    """Run the command by itself: `python -m client.sandbox`; one clear line and exit code 2 for what is refused."""
     with standard_streams():
         _main()
 
@@ -206,7 +206,7 @@ async def _serve(provider: Sandbox, ready: str, port: int) -> None:
 
 
 def _settings(options: dict[str, Any]) -> Settings:
-    """The settings that the options ask for; an option not given leaves the default.
+    """Return the settings that the options ask for; an option not given leaves the default.
 
     Raises:
         BadArgumentError: a value out of its range.

@@ -38,7 +38,7 @@ class Stats:
     polls: Mapping[str, int]
 
     def as_json(self) -> dict[str, Any]:
-        """The same under camelCase names, as `GET /sandbox/stats` gives it."""
+        """Return the same under camelCase names, as `GET /sandbox/stats` gives it."""
         return {to_camel(each.name): getattr(self, each.name) for each in fields(self)}
 
 
@@ -56,7 +56,7 @@ class Counts:
     reports: Counter[str] = field(default_factory=Counter)
 
     def snapshot(self, polls: Mapping[str, int]) -> Stats:
-        """The counts as they are now."""
+        """Return the counts as they are now."""
         return Stats(
             create_task_calls=self.calls["createTask"],
             get_task_result_calls=self.calls["getTaskResult"],

@@ -66,7 +66,7 @@ class Fates:
         self._times_seen: dict[bytes, int] = {}
 
     def fate_of(self, task: dict[str, Any], ordered: Faults | None) -> Fate:
-        """The fate of one more submission of this content."""
+        """Return the fate of one more submission of this content."""
         digest = content_digest(task)
         times_seen = self._times_seen.pop(digest, 0)
         self._times_seen[digest] = times_seen + 1

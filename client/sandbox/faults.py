@@ -87,7 +87,7 @@ _WIRE_NAMES = tuple(to_camel(each.name) for each in fields(Faults))
 
 
 def read_faults(value: Any) -> Faults:
-    """The faults that a task's field `sandbox` asks for.
+    """Return the faults that a task's field `sandbox` asks for.
 
     Raises:
         BadArgumentError: not an object, an unknown field or a wrong value; the text names the field.
@@ -136,16 +136,16 @@ class FaultRates:
                 raise BadArgumentError(f"the probabilities of all {kind} faults add up to more than 1")
 
     def of_callbacks(self) -> dict[CallbackFault, float]:
-        """The rate of each callback fault."""
+        """Return the rate of each callback fault."""
         return {fault: getattr(self, f"callback_{_snake(fault)}") for fault in get_args(CallbackFault)}
 
     def of_calls(self) -> dict[HttpFault, float]:
-        """The rate of each fault that can strike any call."""
+        """Return the rate of each fault that can strike any call."""
         return {"429": self.http_429, "500": self.http_500, "html": self.html}
 
 
 def draw_faults(rates: FaultRates, *, seed: int, key: str) -> Faults:
-    """The faults of a task nobody ordered any for; `key` names the submission.
+    """Return the faults of a task nobody ordered any for; `key` names the submission.
 
     What strikes its calls is drawn call by call, see `draw_http_fault`.
     """
@@ -168,7 +168,7 @@ def _chance(seed: int, *key: str) -> random.Random:
 
 
 def _pick(rates: Mapping[_Fault, float], drawn: float) -> _Fault | None:
-    """The fault in whose share of the range 0 to 1 the number falls."""
+    """Return the fault in whose share of the range 0 to 1 the number falls."""
     for fault, rate in rates.items():
         if drawn < rate:
             return fault

@@ -98,7 +98,7 @@ ERROR_WINDOW_SECONDS = 60.0
 
 
 def limits_of(provider: str) -> Limits:
-    """The limits of a provider, where nobody asked for others."""
+    """Return the limits of a provider, where nobody asked for others."""
     return _LIMITS.get(provider, CAPSOLVER_LIMITS)
 
 
@@ -148,7 +148,7 @@ class PollCount:
 
 
 def broken_limit(limits: Limits, poll: PollCount) -> str | None:
-    """The name of the limit that the poll breaks, the gravest first; `interval` is only advised by default."""
+    """Return the name of the limit that the poll breaks, the gravest first; `interval` is only advised by default."""
     if poll.age_seconds > limits.window_seconds:
         return "window"
     if limits.max_polls and poll.number > limits.max_polls:
@@ -176,7 +176,7 @@ class Block:
         return now < self._until.get(caller, now)
 
     def count_error(self, caller: str, now: float) -> None:
-        """Notes an error; enough of them within the window block the caller from the next call on."""
+        """Note an error; enough of them within the window block the caller from the next call on."""
         if not self._errors:
             return
         times = self._times.pop(caller, None) or deque(maxlen=self._errors)
@@ -212,18 +212,18 @@ class Bans:
         self._polls_left: dict[str, int] = {}
 
     def check_address(self, call: str, address: str, now: float) -> None:
-        """Raises RefusalError while the address is banned from this call."""
+        """Raise RefusalError while the address is banned from this call."""
         block = self._polling if call == "getTaskResult" else self._addresses
         if block.is_blocked(address, now):
             self._refuse("ipBanned", "ERROR_IP_BANNED")
 
     def check_key(self, key: str, now: float) -> None:
-        """Raises RefusalError while the key is blocked."""
+        """Raise RefusalError while the key is blocked."""
         if self._keys.is_blocked(key, now):
             self._refuse("keyBlocked", "ERROR_KEY_TEMP_BLOCKED")
 
     def check_submit(self, key: str, now: float) -> None:
-        """Counts a createTask call; raises RefusalError where there were too many (PROVIDERS.md 3.6)."""
+        """Count a createTask call; raises RefusalError where there were too many (PROVIDERS.md 3.6)."""
         if not self._submits.is_blocked(key, now):
             self._submits.count_error(key, now)
         if self._submits.is_blocked(key, now):
@@ -236,7 +236,7 @@ class Bans:
             del self._polls_left[next(iter(self._polls_left))]
 
     def check_all_polls(self, key: str, now: float) -> None:
-        """Counts a poll; raises RefusalError where all tasks of the key were asked for too often (PROVIDERS.md 3.6)."""
+        """Count a poll; raises RefusalError where all tasks of the key were asked for too often (PROVIDERS.md 3.6)."""
         if not self._limits.polls_for_each:
             return
         if not self._polls.is_blocked(key, now):
@@ -248,7 +248,7 @@ class Bans:
             self._refuse("allPolls", "ERROR: 1005")
 
     def count_error(self, error_code: str, address: str, key: object, now: float) -> None:
-        """Notes an error of a caller; one who is shut out makes no new ones, so that a block ends when it was said."""
+        """Note an error of a caller; one who is shut out makes no new ones, so that a block ends when it was said."""
         if error_code in _SHUT_OUT:
             return
         if not self._limits.ban_codes or error_code in self._limits.ban_codes:

@@ -78,7 +78,7 @@ class Sandbox:
         return self._service.stats()
 
     async def sent_callbacks(self, count: int = 0, *, timeout: float = 10.0) -> list[SentCallback]:
-        """The callbacks sent so far (the newest 1,000), oldest first, once at least `count` were sent and ended.
+        """Return the callbacks sent so far (the newest 1,000), oldest first, once at least `count` were sent and ended.
 
         Raises:
             TimeoutError: there were fewer within `timeout` seconds.

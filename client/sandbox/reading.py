@@ -33,7 +33,7 @@ class TaskRequest:
 
 
 def read_fields(body: bytes) -> dict[str, Any]:
-    """The JSON object in a request, whatever its content type said.
+    """Return the JSON object in a request, whatever its content type said.
 
     Raises:
         RefusalError: ERROR_BAD_REQUEST.
@@ -45,7 +45,7 @@ def read_fields(body: bytes) -> dict[str, Any]:
 
 
 def read_task_request(fields: Mapping[str, Any], provider: str) -> TaskRequest:
-    """The task to be made; fields nobody here knows are ignored, as `appId` is.
+    """Return the task to be made; fields nobody here knows are ignored, as `appId` is.
 
     Raises:
         RefusalError: ERROR_INVALID_TASK_DATA, with the field in its text.
@@ -64,7 +64,7 @@ def read_task_request(fields: Mapping[str, Any], provider: str) -> TaskRequest:
 
 
 def read_task_id(fields: Mapping[str, Any]) -> str:
-    """The id asked for, as text.
+    """Return the id asked for, as text.
 
     Raises:
         RefusalError: ERROR_TASKID_INVALID.

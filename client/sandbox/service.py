@@ -115,7 +115,7 @@ class Service:
         return self._guarded(call, answer, read, address, now)
 
     def task_of(self, fields: Mapping[str, Any]) -> SandboxTask:
-        """The caller's task that `fields` name.
+        """Return the caller's task that `fields` name.
 
         Raises:
             RefusalError: there is none.
@@ -126,12 +126,12 @@ class Service:
         return task
 
     def unreadable(self, description: str, *, status: int) -> Answer:
-        """The answer to what HTTP itself refuses: wrong path, wrong method, too large."""
+        """Return the answer to what HTTP itself refuses: wrong path, wrong method, too large."""
         self.counts.errors["ERROR_BAD_REQUEST"] += 1
         return self.wire.refused("ERROR_BAD_REQUEST", description, status=status)
 
     def other_task_id(self, task: SandboxTask) -> str:
-        """The id of somebody else's task: the newest other one, or where there is none, one never given out."""
+        """Return the id of somebody else's task: the newest other one, or where there is none, one never given out."""
         return next((other for other in reversed(self._tasks) if other != task.id), None) or self._new_id()
 
     def outcome(self, task: SandboxTask) -> Answer:
@@ -143,7 +143,7 @@ class Service:
     def _guarded(
         self, call: str, answer: Callable[[Mapping[str, Any], float], _Answered], read: Read, address: str, now: float
     ) -> _Answered | Answer:
-        """Counts the call, checks who calls, and makes an answer of a refusal."""
+        """Count the call, check the caller, and make an answer of a refusal."""
         self.counts.calls[call] += 1
         key: object = None
         try:

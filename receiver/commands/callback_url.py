@@ -34,7 +34,7 @@ class MadeUrl:
 
 
 async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, now: int, url_id: str) -> MadeUrl:
-    """A new standing URL, valid once this returns.
+    """Return a new standing URL, valid once this returns.
 
     Raises:
         CannotStartError: there is no database or no public URL, the provider has no callback, or its callbacks may lack
@@ -68,7 +68,7 @@ async def list_urls(settings: Settings, *, now: int) -> Sequence[str]:
 
 
 async def revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
-    """The line of the URL; deliveries on it are answered 404 from now on.
+    """Return the line of the URL; deliveries on it are answered 404 from now on.
 
     Raises:
         CannotStartError: there is none with this id.
@@ -88,7 +88,7 @@ def _line(url: StandingUrl) -> str:
 
 @asynccontextmanager
 async def open_store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
-    """The store of the settings, with its writer, for a command.
+    """Yield the store of the settings, with its writer, for a command.
 
     Raises:
         CannotStartError: there is no database, or it cannot do now what is asked of it.

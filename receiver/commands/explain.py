@@ -43,7 +43,7 @@ def explain(task_id: str, provider: str | None, is_json: bool) -> None:
 
 
 def explained(settings: Settings, task_id: str, provider: str | None, *, now: int) -> TaskTimeline | None:
-    """The timeline of the task; None where there is none.
+    """Return the timeline of the task; None where there is none.
 
     Raises:
         CannotStartError: the database cannot be looked into, or the id is too long or that of several tasks.

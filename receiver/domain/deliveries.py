@@ -152,7 +152,7 @@ class DeliverToTask:
         return len(self.arrival.body)
 
     def decide(self, ledger: Ledger) -> Delivered:
-        """The verdict of design 5."""
+        """Return the verdict of design 5."""
         task = ledger.task(self.ref)
         if task is None:
             return self._to_unseen_task(ledger)
@@ -189,7 +189,7 @@ class DeliverToStanding:
         return len(self.arrival.body)
 
     def decide(self, ledger: Ledger) -> Delivered:
-        """The verdict of design 5.
+        """Return the verdict of design 5.
 
         Raises:
             ReceiverError: `not-found` for a revoked URL, `quota-full`.
@@ -299,7 +299,7 @@ def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas)
 
 
 def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task: NewTask, quotas: Quotas) -> Delivered:
-    """The task, its outcome and its log entry, in this one transaction."""
+    """Return the task, its outcome and its log entry, in this one transaction."""
     size = max(len(arrival.body), ROW_BYTES)
     quota = arrival.standing_id or RESTORED_QUOTA
     rows_used, bytes_used = ledger.quota(quota)
@@ -351,7 +351,7 @@ def _hold(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas) ->
 
 
 def bodies_quota(name: str) -> str:
-    """The quota under which bodies count that came under another one's name without making a task."""
+    """Return the quota under which bodies count that came under another one's name without making a task."""
     return f"{name}/bodies"
 
 
@@ -364,7 +364,7 @@ def _keep(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quotas) 
 
 
 def _counted(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quotas) -> Delivery:
-    """The delivery with its bytes, counted for the URL that it came on; without them where they are used up.
+    """Return the delivery with its bytes, counted for the URL that it came on; without them where they are used up.
 
     On a task URL that is only so for tasks that a delivery made: of others few bodies are kept. What makes a task is
     counted as such, what is unreadable under that quota.
@@ -385,7 +385,7 @@ def _counted(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quota
 
 
 def _within_quota(ledger: Ledger, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> Delivery:
-    """The delivery with its bytes, or without them where the quota of unreadable bytes is used up."""
+    """Return the delivery with its bytes, or without them where the quota of unreadable bytes is used up."""
     size = max(len(arrival.body), ROW_BYTES)
     fits = ledger.quota(UNREADABLE_QUOTA)[1] + size <= quotas.unreadable_bytes
     if fits:

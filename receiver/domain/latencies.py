@@ -39,7 +39,7 @@ class Latencies:
         return len(self._by_age)
 
     def add(self, seconds: float) -> None:
-        """Takes the newest in; the oldest is forgotten where there are too many."""
+        """Take the newest in; the oldest is forgotten where there are too many."""
         if len(self._by_age) == LARGEST:
             oldest = (self._by_age.popleft(), self._added - LARGEST)
             del self._by_size[bisect_left(self._by_size, oldest)]
@@ -62,5 +62,5 @@ class Latencies:
         raise ValueError("no latency is known")
 
     def oldest_first(self) -> Sequence[float]:
-        """All of them, from which an equal window can be made."""
+        """Return all of them, from which an equal window can be made."""
         return list(self._by_age)

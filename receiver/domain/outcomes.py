@@ -31,7 +31,7 @@ class Origin:
 
 
 def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
-    """The outcome that a reading is; of a poll, an error with an unlisted code is a provisional one."""
+    """Return the outcome that a reading is; of a poll, an error with an unlisted code is a provisional one."""
     life = origin.answer_life_seconds
     is_provisional = origin.source == "poll" and isinstance(reading, Failed) and not reading.is_listed
     is_ready = isinstance(reading, Ready)
@@ -80,7 +80,7 @@ def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, Tas
 
 
 def give_up(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
-    """Ends a task at its deadline with a provisional outcome of ours."""
+    """End a task at its deadline with a provisional outcome of ours."""
     code, text = (
         (SUBMIT_UNKNOWN, "the answer to createTask never became known, and no callback came")
         if task.task_id is None
@@ -145,7 +145,7 @@ def bind(ledger: Ledger, task: TaskRecord, task_id: TaskId, now: int) -> TaskRec
 
 
 def _postpone(task: TaskRecord) -> TaskRecord:
-    """The first poll is planned from the registration on, and is due so long after createTask's answer."""
+    """Return the first poll is planned from the registration on, and is due so long after createTask's answer."""
     waited = task.counts_from - task.created_at
     if task.polls or task.hinted_at is not None or task.next_poll_at != task.poll_after:
         return task
@@ -167,7 +167,7 @@ def bind_from_callback(ledger: Ledger, task: TaskRecord, task_id: TaskId | None,
 
 
 def _join(ledger: Ledger, task: TaskRecord, owner: TaskRecord) -> TaskRecord:
-    """Makes one of a task and of what a standing URL had created for its id; the outcome is copied, with an entry."""
+    """Make one of a task and of what a standing URL had created for its id; the outcome is copied, with an entry."""
     ledger.release_id(owner, task.ref)
     task = task.evolve(open_to_standing=True)
     if owner.outcome is not None and weigh(task.outcome, owner.outcome) == "accepted":

@@ -64,7 +64,7 @@ class PollRules:
 
 
 def rules_of(plan: PollPlan) -> PollRules:
-    """The limits in a plan."""
+    """Return the limits in a plan."""
     last_look = WIDEST * plan.interval_seconds + plan.grace_seconds
     longest = max(plan.first_after_callback_seconds, plan.window_seconds / 2.0, last_look)
     return PollRules(
@@ -96,7 +96,7 @@ class TakeDue:
     weight: int = 0
 
     def decide(self, ledger: Ledger) -> Taken:
-        """The tasks."""
+        """Return the tasks."""
         taken, doubled = [], 0
         longest_lease = _LEASE + round(_LATE_SECONDS * SECOND)
         for due in ledger.due(self.provider, self.now, self.limit, reach=self.rules.reach, lease=longest_lease):
@@ -114,7 +114,7 @@ class TakeDue:
 
 
 def _count_cut_off(ledger: Ledger, task: TaskRecord) -> TaskRecord:
-    """Counts the poll of a lease that ran out: its process was killed, or sleeps, and the poll may have been sent."""
+    """Count the poll of a lease that ran out: its process was killed, or sleeps, and the poll may have been sent."""
     ran_out_at = task.leased_until or 0
     counted = task.evolve(polls=task.polls + 1, leased_until=None)
     poll = PollRecord(ran_out_at - _LEASE, ran_out_at, task.lease, CUT_OFF, ledger.unlisted_row(task))
@@ -214,7 +214,7 @@ class FinishPoll:
         return PolledTask(verdict, task, is_doubled)
 
     def _row(self, ledger: Ledger, task: TaskRecord) -> UnlistedRow | None:
-        """The row of answers with one unlisted code; what says nothing about the task leaves it as it was."""
+        """Return the row of answers with one unlisted code; what says nothing about the task leaves it as it was."""
         before = ledger.unlisted_row(task)
         if self.answered is None:
             return before

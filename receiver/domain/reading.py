@@ -73,7 +73,7 @@ def read_arrival(
 
 
 def read_again(dialect: Dialect, kept: KeptBody, now: int, *, confirm: str, can_poll: bool) -> Arrival:
-    """A kept delivery as the dialect reads it now, as if it came now; its signature is not known any more.
+    """Return a kept delivery as the dialect reads it now, as if it came now; its signature is not known any more.
 
     Its answer was finished when it came, and not now, so that nobody takes it for fresher than it is.
     """
@@ -96,7 +96,7 @@ def read_again(dialect: Dialect, kept: KeptBody, now: int, *, confirm: str, can_
 
 
 def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskId | None, Answered]:
-    """The id that a createTask answer gave, and the reported answer as the dialect reads it.
+    """Return the id that a createTask answer gave, and the reported answer as the dialect reads it.
 
     Raises:
         ReceiverError: `unreadable-answer`.
@@ -133,7 +133,7 @@ def task_of_registration(
     is_polled_here: bool = False,
     first_poll: FirstPoll | None = None,
 ) -> TaskRecord:
-    """The task that a registration asks for; it gets a URL of its own where the provider can call one back.
+    """Return the task that a registration asks for; it gets a URL of its own where the provider can call one back.
 
     `first_poll` says when it is polled first where the receiver does it.
     """
@@ -171,7 +171,7 @@ def task_of_registration(
 
 
 def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
-    """The times of a task that a delivery makes."""
+    """Return the times of a task that a delivery makes."""
     plan = dialect.polls
     return NewTask(
         ref=ref,
@@ -181,7 +181,7 @@ def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
 
 
 def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Delivery) -> Outcome | None:
-    """The outcome in a kept delivery, whose signature, if it had one, was not asked for."""
+    """Return the outcome in a kept delivery, whose signature, if it had one, was not asked for."""
     dialect = dialects.get(task.provider)
     if dialect is None or delivery.body is None:
         return None
@@ -199,7 +199,7 @@ def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Deliv
 
 
 def _read_body(dialect: Dialect, delivery: Delivery) -> Callback | str:
-    """The reading of kept bytes, or `unreadable`."""
+    """Return the reading of kept bytes, or `unreadable`."""
     kept = delivery.body or b""
     query, body = (kept, b"") if delivery.method == "GET" else (b"", kept)
     try:
@@ -209,12 +209,12 @@ def _read_body(dialect: Dialect, delivery: Delivery) -> Callback | str:
 
 
 def _storable(header: str) -> str:
-    """The header without the bytes that are no UTF-8, which aiohttp lets through and no store takes."""
+    """Return the header without the bytes that are no UTF-8, which aiohttp lets through and no store takes."""
     return header.encode("utf-8", "replace").decode()
 
 
 def _read_callback(dialect: Dialect, incoming: Incoming, secret: bytes | None) -> tuple[Callback | str, bool]:
-    """The reading, or the verdict that says why there is none; and whether a signature was verified."""
+    """Return the reading, or the verdict that says why there is none; and whether a signature was verified."""
     rule = dialect.callback
     is_signed = False
     if rule is not None and rule.signature is not None and secret is not None:

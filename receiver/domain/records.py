@@ -62,7 +62,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_view(microseconds: int) -> datetime:
-    """The time, aware, in UTC; exact."""
+    """Return the time, aware, in UTC; exact."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
@@ -152,7 +152,7 @@ class TaskRecord:
         return None if self.task_id is None else task_id_text(self.task_id)
 
     def evolve(self, **changes: Any) -> TaskRecord:
-        """A copy with `changes`."""
+        """Return a copy with `changes`."""
         if not changes.keys() <= self.__dict__.keys():
             raise TypeError(f"a task has none of {sorted(changes.keys() - self.__dict__.keys())}")
         copy = object.__new__(TaskRecord)

@@ -59,7 +59,7 @@ class Redelivered:
 
 
 def read_redelivery(rules: RedeliveryRules, kept: KeptBody, *, now: int, new_ref: Callable[[], str]) -> Redelivery:
-    """The kept body as its provider's dialect reads it now.
+    """Return the kept body as its provider's dialect reads it now.
 
     Where a signature would be asked for, none is read: whether these bytes were signed is not known any more.
     """

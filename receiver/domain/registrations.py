@@ -43,7 +43,7 @@ class Answered:
     size: int
 
     def outcome_of(self, task: TaskRecord) -> Ready | Failed | None:
-        """The outcome in the answer, or None: an error about the request is one only at submit (promise 5)."""
+        """Return the outcome in the answer, or None: an error about the request is one only at submit (promise 5)."""
         reading = self.reading
         match reading:
             case Ready() | Failed():
@@ -82,7 +82,7 @@ class Register:
         return len(self.task.metadata) + (0 if self.answered is None else self.answered.size)
 
     def decide(self, ledger: Ledger) -> RegisteredTask:
-        """The task that was there, or is there now.
+        """Return the task that was there, or is there now.
 
         Raises:
             ReceiverError: `idempotency-key-reused`, or `unknown-task` where the first task of the key was deleted.
@@ -134,7 +134,7 @@ class Bind:
         return len(task_id_text(self.task_id))
 
     def decide(self, ledger: Ledger) -> TaskRecord:
-        """The task with its id; raises as `bind` does, and `unknown-task`."""
+        """Return the task with its id; raises as `bind` does, and `unknown-task`."""
         return bind(ledger, _existing(ledger, self.ref), self.task_id, self.now)
 
 
@@ -166,7 +166,7 @@ class Report:
         return self.answered.size
 
     def decide(self, ledger: Ledger) -> ReportedTask:
-        """The verdict; raises as `bind` does where an id is given, and `unknown-task`."""
+        """Return the verdict; raises as `bind` does where an id is given, and `unknown-task`."""
         task = _existing(ledger, self.ref)
         if self.task_id is not None:
             task = bind(ledger, task, self.task_id, self.now)
@@ -232,7 +232,7 @@ class RevokeStandingUrl:
     weight: int = 0
 
     def decide(self, ledger: Ledger) -> StandingUrl | None:
-        """The URL, revoked; None where there is none with this id."""
+        """Return the URL, revoked; None where there is none with this id."""
         url = ledger.standing_url(self.url_id)
         if url is None or url.revoked_at is not None:
             return url

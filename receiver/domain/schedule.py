@@ -86,7 +86,7 @@ class Schedule:
         called_back_late: bool,
         at: float,
     ) -> Change | None:
-        """Counts an answer that came `latency_seconds` after its task was submitted; gives what to report.
+        """Count an answer that came `latency_seconds` after its task was submitted; gives what to report.
 
         `called_back_late`: the callback came when a poll had already brought the answer, and that poll was counted. An
         answer by "poll" is taken for a lost callback until then, so it is the same as `lost`.
@@ -103,7 +103,7 @@ class Schedule:
         return self._changed()
 
     def lost(self, *, at: float) -> Change | None:
-        """Counts a task that ended without its callback; gives what to report.
+        """Count a task that ended without its callback; gives what to report.
 
         Callbacks count as failing only after the longest time for which one is waited, so that those which have only
         become slow are not mistaken.
@@ -164,7 +164,7 @@ class Schedule:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """All that was learned, at most about 15 kB; `from_json` reads it."""
+        """Return all that was learned, at most about 15 kB; `from_json` reads it."""
         return {
             "all": self._all.oldest_first(),
             "types": {task_type: seen.oldest_first() for task_type, seen in self._types.items()},
@@ -176,7 +176,7 @@ class Schedule:
 
     @classmethod
     def from_json(cls, plan: PollPlan, learned: Any) -> Schedule:
-        """A schedule that goes on from what `as_json` gave; what cannot be read is learned anew."""
+        """Return a schedule that goes on from what `as_json` gave; what cannot be read is learned anew."""
         made = cls(plan)
         if not isinstance(learned, Mapping):
             return made

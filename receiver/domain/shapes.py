@@ -64,7 +64,7 @@ class ShapeRecord:
 
 
 def shape_of(method: str, content_type: str | None, query: bytes, body: bytes) -> Shape:
-    """The shape of any request; the same for reordered fields.
+    """Return the shape of any request; the same for reordered fields.
 
     At most 150 fields and elements are looked at, 6 levels deep, and none in a body of more than 64 kB; what is beyond
     shows as "…". The first 8 elements of an array stand for all, and so do 8 fields whose names are left out.
@@ -145,7 +145,7 @@ class ShapeCounts:
         return False
 
     def add(self, provider: str, shape: Shape, *, is_readable: bool, now: int) -> bool:
-        """Counts one that was looked at; whether its shape is new here."""
+        """Count one that was looked at; whether its shape is new here."""
         counts = self._counts.setdefault(provider, {})
         # The order is that in which they were seen.
         known = counts.pop(shape, None)
@@ -211,7 +211,7 @@ def _of_form(where: str, text: bytes) -> str | None:
 
 
 def _form_names(text: bytes) -> Sequence[str]:
-    """The names in a form; none where it only looks like one, as base64 with its `=` at the end does."""
+    """Return the names in a form; none where it only looks like one, as base64 with its `=` at the end does."""
     parts = [part for part in text.decode("utf-8", "replace").split("&") if part]
     # A part without a name may be a value.
     named = [part for part in parts if "=" in part]
@@ -261,7 +261,7 @@ class _Description:
         return ", ".join(parts)
 
     def _of_any(self, values: Sequence[Any], depth: int) -> str:
-        """The types of all values that stand in one place."""
+        """Return the types of all values that stand in one place."""
         kinds = set()
         for value in values[:_MOST_ELEMENTS]:
             if self._room <= 0:

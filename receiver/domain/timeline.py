@@ -94,7 +94,7 @@ def _bound_steps(task: TaskRecord, history: History) -> list[Step]:
 
 
 def _reported_polls(task: TaskRecord, history: History) -> list[Step]:
-    """The polls of which only the number is known."""
+    """Return the polls of which only the number is known."""
     others = task.polls - len(history.polls)
     if others <= 0:
         return []
@@ -248,7 +248,7 @@ def _until(task: TaskRecord, now: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """A provider's word as it is, unless a terminal would make more of it."""
+    """Return a provider's word as it is, unless a terminal would make more of it."""
     return text[:_LONGEST_QUOTED] if text.isprintable() else _quoted(text)
 
 

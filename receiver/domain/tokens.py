@@ -44,7 +44,7 @@ _KINDS = {header[0]: kind for kind, header in _HEADERS.items()}
 
 
 def make_token(kind: Kind, token_id: UUID, provider: str, key: bytes) -> str:
-    """The token for `{public URL}/callback/{provider}/{token}`, signed with `key`."""
+    """Return the token for `{public URL}/callback/{provider}/{token}`, signed with `key`."""
     head = _HEADERS[kind] + token_id.bytes
     return urlsafe_b64encode(head + _mac(key, head, provider)).decode()
 

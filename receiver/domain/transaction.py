@@ -48,34 +48,34 @@ class Ledger(Protocol):
     """One transaction's view of the store."""
 
     def task(self, ref: str) -> TaskRecord | None:
-        """The task with this ref, with its current outcome."""
+        """Return the task with this ref, with its current outcome."""
 
     def task_by_id(self, key: TaskIdKey) -> TaskRecord | None:
-        """The task to which the provider's id belongs."""
+        """Return the task to which the provider's id belongs."""
 
     def is_forgotten(self, ref: str | None, key: TaskIdKey | None) -> bool:
         """Whether a task with this ref or id was deleted, as long as its tombstone stands."""
 
     def head(self) -> int:
-        """The last position of the log, the changes of this transaction included."""
+        """Return the last position of the log, the changes of this transaction included."""
 
     def add(self, task: TaskRecord) -> TaskRecord:
-        """Inserts a task; gives it back with its row."""
+        """Insert a task; gives it back with its row."""
 
     def change(self, task: TaskRecord) -> None:
-        """Writes the state of a task that is already there."""
+        """Write the state of a task that is already there."""
 
     def release_id(self, task: TaskRecord, joined_ref: str) -> None:
-        """Takes the id from `task`, which from now on is found under `joined_ref`."""
+        """Take the id from `task`, which from now on is found under `joined_ref`."""
 
     def append_outcome(self, task: TaskRecord, outcome: Outcome) -> TaskRecord:
-        """Appends the outcome to the log and makes it the task's; gives the task back. Use in place of `change`."""
+        """Append the outcome to the log and make it the task's; give the task back. Use in place of `change`."""
 
     def append_hint(self, task: TaskRecord) -> None:
-        """Appends a hint to the log."""
+        """Append a hint to the log."""
 
     def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
-        """Keeps a delivery: for a task in the slot that its count says, otherwise for its standing URL.
+        """Keep a delivery: for a task in the slot that its count says, otherwise for its standing URL.
 
         One that has a row already is judged again there.
         """
@@ -84,16 +84,16 @@ class Ledger(Protocol):
         """Whether the row still holds these bytes with the verdict `unreadable`."""
 
     def judge_stray(self, kept: KeptBody, verdict: str | None) -> None:
-        """Gives a stray delivery its verdict and drops its bytes; None: removes it, because a task has it now."""
+        """Give a stray delivery its verdict and drop its bytes; None: remove it, because a task has it now."""
 
     def mark_mismatched(self, task: TaskRecord, id_text: str) -> None:
-        """Gives the kept deliveries of the task with this id the verdict `mismatched`."""
+        """Give the kept deliveries of the task with this id the verdict `mismatched`."""
 
     def forget(self, task: TaskRecord, now: int) -> None:
-        """Deletes the task, those joined to it, their deliveries and outcomes; leaves tombstones and log entries."""
+        """Delete the task, those joined to it, their deliveries and outcomes; leave tombstones and log entries."""
 
     def prune(self, horizon: Horizon, until: int, limit: int) -> Removed | None:
-        """Removes at most `limit` rows of one kind that the horizon takes; None: nothing was left.
+        """Remove at most `limit` rows of one kind that the horizon takes; None: nothing was left.
 
         `until` is how far the log goes by the number of finished tasks, see `Store.prunable`. Tasks leave tombstones.
         """
@@ -112,49 +112,49 @@ class Ledger(Protocol):
         """Tasks whose callback has been held back for long enough, oldest first."""
 
     def held_delivery(self, task: TaskRecord) -> Delivery | None:
-        """The first delivery of the task that was held back; None where its bytes are not kept any more."""
+        """Return the first delivery of the task that was held back; None where its bytes are not kept any more."""
 
     def judge_held(self, task: TaskRecord, verdict: str) -> None:
-        """Gives the deliveries of the task that were held back their verdict."""
+        """Give the deliveries of the task that were held back their verdict."""
 
     def remember(self, name: str, text: str) -> None:
-        """Keeps a text under a name, in place of the one before."""
+        """Keep a text under a name, in place of the one before."""
 
     def add_shapes(self, records: Sequence[ShapeRecord]) -> None:
-        """Adds what was seen of the shapes of callbacks; of each provider's only those seen last are kept."""
+        """Add what was seen of the shapes of callbacks; of each provider's only those seen last are kept."""
 
     def adopt(self, rows: Sequence[int]) -> None:
         """Lets the receiver poll the tasks in these rows, but for those that have ended."""
 
     def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
-        """Keeps a poll in the slot that the task's count of polls says."""
+        """Keep a poll in the slot that the task's count of polls says."""
 
     def unlisted_row(self, task: TaskRecord) -> UnlistedRow | None:
-        """The row of answers with one unlisted code that the last kept poll of the task left."""
+        """Return the row of answers with one unlisted code that the last kept poll of the task left."""
 
     def add_unlisted(self, records: Sequence[UnlistedCode]) -> None:
-        """Adds how often unlisted codes came; of each provider's only those seen last are kept."""
+        """Add how often unlisted codes came; of each provider's only those seen last are kept."""
 
     def amend_poll(self, task: TaskRecord, poll: PollRecord) -> None:
-        """Replaces what is kept of the poll with this lease, if anything is."""
+        """Replace what is kept of the poll with this lease, if anything is."""
 
     def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
-        """The record of an Idempotency-Key of one API key."""
+        """Return the record of an Idempotency-Key of one API key."""
 
     def add_idempotency(self, owner: str, key: str, record: IdempotencyRecord) -> None:
         """Remembers an Idempotency-Key as long as its task."""
 
     def standing_url(self, url_id: str) -> StandingUrl | None:
-        """The standing URL with this id, revoked or not."""
+        """Return the standing URL with this id, revoked or not."""
 
     def save_standing_url(self, url: StandingUrl) -> None:
-        """Inserts a standing URL, or writes its revocation."""
+        """Insert a standing URL, or write its revocation."""
 
     def quota(self, name: str) -> tuple[int, int]:
         """Rows and bytes used of a quota."""
 
     def spend(self, name: str, rows: int, size: int) -> None:
-        """Adds to what is used of a quota; negative to give back."""
+        """Add to what is used of a quota; negative to give back."""
 
 
 class Command(Protocol[Answer]):
@@ -173,4 +173,4 @@ class Command(Protocol[Answer]):
         """Bytes."""
 
     def decide(self, ledger: Ledger) -> Answer:
-        """The answer; raises `ReceiverError` for what the caller is to be told."""
+        """Return the answer; raises `ReceiverError` for what the caller is to be told."""

@@ -87,7 +87,7 @@ class Feed:
         return self._follow(Wanted(only), position, listener, looks=False, owner=owner)
 
     def close(self) -> None:
-        """Calls every listener, so that each can end."""
+        """Call every listener, so that each can end."""
         self._index.call_all()
 
     async def _begin(self, cursor: str | None) -> tuple[int | None, Gap | None]:

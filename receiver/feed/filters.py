@@ -19,7 +19,7 @@ Names = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 
 
 def filter_of(frame: Subscribe) -> ResultFilter:
-    """The filter of a subscription.
+    """Return the filter of a subscription.
 
     Raises:
         ReceiverError: `wrong-field`: a ref is none.
@@ -50,7 +50,7 @@ def names_of(tasks: Iterable[str | NamedTask]) -> Names:
 
 
 def ref_of(text: str) -> str:
-    """The ref as it is stored.
+    """Return the ref as it is stored.
 
     Raises:
         ReceiverError: `wrong-field`: this is no ref.

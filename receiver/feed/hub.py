@@ -64,7 +64,7 @@ class Hub:
 
     @contextmanager
     def waiting(self, key: str) -> Iterator[Waiter]:
-        """A waiter that is registered inside the block."""
+        """Yield a waiter that is registered inside the block."""
         waiter = Waiter()
         self._waiters.setdefault(key, set()).add(waiter)
         if self.is_closed:

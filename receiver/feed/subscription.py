@@ -99,7 +99,7 @@ class Wanted:
         return entry.ref in self.refs or (task.provider, task.id_text) in self.task_ids
 
     def as_filter(self) -> ResultFilter:
-        """The same for the store."""
+        """Return the same for the store."""
         if self.is_all:
             return ResultFilter(hints=self.hints)
         return ResultFilter(self.provider, tuple(self.tags), tuple(self.refs), tuple(self.task_ids), self.hints)
@@ -234,7 +234,7 @@ class Subscription:
         self._give_room(size)
 
     def close(self) -> None:
-        """Ends it; whatever was named is forgotten."""
+        """End it; whatever was named is forgotten."""
         self._names.remove(self)
         self._give_room(self._size)
 

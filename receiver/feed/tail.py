@@ -36,7 +36,7 @@ class Tail:
         self.start = self.end = position
 
     def extend(self, entries: Iterable[Entry], until: int) -> None:
-        """Takes what came behind `end`, oldest first, up to `until`."""
+        """Take what came behind `end`, oldest first, up to `until`."""
         for entry in entries:
             self._entries.append(entry)
             self._size += size_of(entry.task)
@@ -53,18 +53,18 @@ class Tail:
         return self._entries[bisect_right(self._entries, position, key=_position_of) :]
 
     def result(self, ref: str) -> TaskRecord | None:
-        """The task with its newest outcome, if that came lately."""
+        """Return the task with its newest outcome, if that came lately."""
         entry = self._newest.get(ref)
         return None if entry is None else entry.task
 
     def drop_older(self, finished_at: int) -> None:
-        """Drops what came before and with the last result that ended by then: who is there yet reads the store."""
+        """Drop what came before and with the last result that ended by then: who is there yet reads the store."""
         old = [number for number, entry in enumerate(self._entries, start=1) if _ended_by(entry, finished_at)]
         if old:
             self._cut(old[-1])
 
     def _trim(self) -> None:
-        """Drops the older half, so that it is done seldom."""
+        """Drop the older half, so that it is done seldom."""
         self._cut(len(self._entries) - len(self._entries) // 2)
 
     def _cut(self, cut: int) -> None:

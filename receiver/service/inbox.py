@@ -119,13 +119,13 @@ class Inbox:
         return self._hub.is_closed
 
     def forget_solutions(self, finished_at: int) -> None:
-        """Keeps nothing in memory of tasks that ended by then: what the store has of them is told from now on."""
+        """Keep nothing in memory of tasks that ended by then: what the store has of them is told from now on."""
         self._feed.tail.drop_older(finished_at)
 
     # Callbacks
 
     async def deliver(self, dialect: Dialect, token: CallbackToken, incoming: Incoming) -> Delivered:
-        """The verdict, once the delivery is durable.
+        """Return the verdict, once the delivery is durable.
 
         Raises:
             ReceiverError: `not-found` for a revoked URL, `quota-full`.
@@ -168,7 +168,7 @@ class Inbox:
         return url is not None and url.revoked_at is not None
 
     async def hint(self, token: CallbackToken) -> None:
-        """Notes that something came for this task that could not be taken in."""
+        """Note that something came for this task that could not be taken in."""
         if token.kind is Kind.TASK:
             command = HintTask(ref=str(token.id), now=self._now())
             await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
@@ -185,7 +185,7 @@ class Inbox:
     async def register(
         self, registration: Registration, *, owner: str, idempotency_key: str | None = None
     ) -> RegisteredTask:
-        """The task, durable before it is answered.
+        """Return the task, durable before it is answered.
 
         Raises:
             ReceiverError: `wrong-field`, `unreadable-answer`, `idempotency-key-reused`, `not-stored`.
@@ -227,7 +227,7 @@ class Inbox:
         return account is not None and account.is_of(registration.client_key_id)
 
     async def bind(self, ref: str, task_id: TaskId) -> TaskRecord:
-        """The task with its id; raises `unknown-task`, `task-id-taken`, `task-id-mismatch`."""
+        """Return the task with its id; raises `unknown-task`, `task-id-taken`, `task-id-mismatch`."""
         return await self._store.write(Bind(ref=ref, task_id=task_id, now=self._now()))
 
     async def report(self, ref: str, report: OutcomeReport) -> ReportedTask:
@@ -249,15 +249,15 @@ class Inbox:
         return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=self._now()))
 
     def now(self) -> int:
-        """The wall clock, in µs."""
+        """Return the wall clock, in µs."""
         return self._now()
 
     async def forget(self, ref: str) -> None:
-        """Deletes the task; raises `unknown-task`."""
+        """Delete the task; raises `unknown-task`."""
         await self._store.write(Forget(ref=ref, now=self._now()))
 
     async def give_up_overdue(self, limit: int) -> int:
-        """Ends tasks whose deadline has come; the answer is how many."""
+        """End tasks whose deadline has come; the answer is how many."""
         return await self._store.write(Expire(now=self._now(), limit=limit))
 
     async def release_held(self, limit: int) -> int:
@@ -273,7 +273,7 @@ class Inbox:
         return read_kept(self._dialects, task, delivery)
 
     async def find(self, task_or_ref: str, provider: str | None) -> TaskRecord | None:
-        """The task with this ref (which wins) or provider's id.
+        """Return the task with this ref (which wins) or provider's id.
 
         Raises:
             ReceiverError: `ambiguous-task-id` where several providers have one.
@@ -299,7 +299,7 @@ class Inbox:
     async def wait_for(
         self, task_or_ref: str, provider: str | None, seconds: float, *, owner: str = IN_PROCESS
     ) -> TaskRecord | None:
-        """The task as it is once it has an outcome, or after `seconds`; also for an id that is not known yet.
+        """Return the task as it is once it has an outcome, or after `seconds`; also for an id that is not known yet.
 
         Cancelling the wait leaves nothing behind.
 
@@ -339,7 +339,7 @@ class Inbox:
         owner: str = IN_PROCESS,
         turn: AbstractAsyncContextManager[None] | None = None,
     ) -> Page:
-        """The next page of the log behind `after` (None: from the oldest kept), once there is something in it.
+        """Return the next page of the log behind `after` (None: from the oldest kept), once there is something in it.
 
         Named tasks that are finished come at once, whatever the cursor. After `seconds`, or when the receiver shuts
         down, the page is empty and its cursor says how far was looked. `turn` is held while what is stored is read.
@@ -362,7 +362,7 @@ class Inbox:
     async def subscribe(
         self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str = IN_PROCESS
     ) -> Subscription:
-        """A reader of the log as it grows, to be closed; see `Feed.subscribe`."""
+        """Return a reader of the log as it grows, to be closed; see `Feed.subscribe`."""
         return await self._feed.subscribe(only, cursor, listener, owner=owner)
 
     def stream_admitted(self, owner: str) -> Place:
@@ -370,11 +370,11 @@ class Inbox:
         return self._streams.admitted(owner)
 
     async def head(self) -> str:
-        """The cursor of "from now"."""
+        """Return the cursor of "from now"."""
         return await self._store.head()
 
     def cursor_at(self, position: int) -> str:
-        """The cursor of a position that a record names."""
+        """Return the cursor of a position that a record names."""
         return self._store.cursor_at(position)
 
     async def next_deadline(self) -> int | None:
@@ -414,7 +414,7 @@ class Inbox:
         return replace(page, entries=(*await self._named(only, page), *page.entries))
 
     async def _named(self, only: ResultFilter, page: Page) -> Sequence[Entry]:
-        """The finished ones of the tasks that the filter names, but for those on the page."""
+        """Return the finished ones of the tasks that the filter names, but for those on the page."""
         on_page = {entry.ref for entry in page.entries}
         found = [await self._store.task(ref) for ref in only.refs or ()]
         for provider, id_text in only.task_ids:
@@ -438,7 +438,7 @@ class Inbox:
             subscription.close()
 
     async def _waits_for(self, waiter: Waiter, deadline: float) -> bool:
-        """Waits for a wake-up until `deadline`; whether it is worth looking again."""
+        """Wait for a wake-up until `deadline`; whether it is worth looking again."""
         seconds = deadline - _loop_time()
         return seconds > 0 and not self._hub.is_closed and await waiter.wait(seconds) and not self._hub.is_closed
 

@@ -51,7 +51,7 @@ class Submissions:
         }
 
     async def submit(self, registration: Registration, *, owner: str, idempotency_key: str | None) -> RegisteredTask:
-        """The task, registered and submitted; one that this Idempotency-Key made before is not submitted again.
+        """Return the task, registered and submitted; one that this Idempotency-Key made before is not submitted again.
 
         Cancelling it does not take anything back.
 

@@ -40,7 +40,7 @@ class Tickets:
         return len(self._tickets)
 
     def make(self, owner: str) -> str:
-        """A new ticket of this key's.
+        """Return a new ticket of this key's.
 
         Raises:
             ReceiverError: `too-many-tickets`.
@@ -54,7 +54,7 @@ class Tickets:
         return ticket
 
     def owner_of(self, ticket: str, *, is_used_up: bool) -> str | None:
-        """The name of the key that it was made with, while it is good; `is_used_up`: from now on it is not."""
+        """Return the name of the key that it was made with, while it is good; `is_used_up`: from now on it is not."""
         self._drop_ended()
         digest = _digest(ticket)
         known = self._tickets.get(digest)

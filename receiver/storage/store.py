@@ -53,24 +53,24 @@ class Store(Protocol):
         """
 
     async def task(self, ref: str) -> TaskRecord | None:
-        """The task with this ref, or the one that it was joined to."""
+        """Return the task with this ref, or the one that it was joined to."""
 
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
-        """The tasks that have this provider's id: at most one with `provider`, two without."""
+        """Return the tasks that have this provider's id: at most one with `provider`, two without."""
 
     async def named(
         self, names: Sequence[TaskName], *, max_bytes: int = PAGE_BYTES
     ) -> Sequence[tuple[TaskName, TaskRecord | None]]:
-        """The tasks of the first of these names, at least of one; None where no task has it."""
+        """Return the tasks of the first of these names, at least of one; None where no task has it."""
 
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
         """Tasks, newest first, and the next page, if any. A page may hold fewer than there are left."""
 
     async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
-        """The kept deliveries of a task, in the order in which they came."""
+        """Return the kept deliveries of a task, in the order in which they came."""
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
-        """The kept polls of a task that this receiver made, in order."""
+        """Return the kept polls of a task that this receiver made, in order."""
 
     async def history(self, task: TaskRecord) -> History:
         """What is kept of a task beside its record."""
@@ -79,7 +79,7 @@ class Store(Protocol):
         """When the first and the last task of this provider are to be polled here; None: there is none."""
 
     async def remembered(self, name: str) -> str | None:
-        """The text that is kept under a name."""
+        """Return the text that is kept under a name."""
 
     async def next_held(self) -> int | None:
         """When the next callback that is held back is to be released."""
@@ -87,23 +87,23 @@ class Store(Protocol):
     async def unpolled(
         self, provider: str, key_id: str, place: tuple[int, int], *, limit: int
     ) -> tuple[Sequence[int], tuple[int, int] | None]:
-        """The rows of those tasks that could be polled here with this key and are not, and where to go on.
+        """Return the rows of those tasks that could be polled here with this key and are not, and where to go on.
 
         Looked at are the next `limit` unfinished tasks behind `place`; there is nowhere to go on at their end.
         """
 
     async def results(self, after: str | None, *, limit: int, only: ResultFilter, max_bytes: int = PAGE_BYTES) -> Page:
-        """The log behind `after`, oldest first; None: from the oldest kept.
+        """Return the log behind `after`, oldest first; None: from the oldest kept.
 
         Raises:
             CursorGoneError: the cursor is of another log, beyond the end, or older than what is kept.
         """
 
     async def head(self) -> str:
-        """The cursor of the end of the log."""
+        """Return the cursor of the end of the log."""
 
     async def position(self, cursor: str | None) -> int:
-        """The position that a cursor of a reader's stands for; None: that behind which everything is kept.
+        """Return the position that a cursor of a reader's stands for; None: that behind which everything is kept.
 
         Raises:
             ReceiverError: `wrong-field` where it is none.
@@ -111,7 +111,7 @@ class Store(Protocol):
         """
 
     def cursor_at(self, position: int) -> str:
-        """The cursor of a position that a record names."""
+        """Return the cursor of a position that a record names."""
 
     async def next_deadline(self) -> int | None:
         """When the next task without an outcome is to be given up."""
@@ -120,16 +120,16 @@ class Store(Protocol):
         """None where retention has nothing to do; otherwise how far the log goes by the number of finished tasks."""
 
     async def standing_urls(self) -> Sequence[StandingUrl]:
-        """All standing URLs, oldest first, revoked ones too; at most 1,000."""
+        """Return all standing URLs, oldest first, revoked ones too; at most 1,000."""
 
     async def standing_url(self, url_id: str) -> StandingUrl | None:
-        """The standing URL with this id, revoked or not."""
+        """Return the standing URL with this id, revoked or not."""
 
     async def waiting_tasks(self) -> Sequence[WaitingTasks]:
         """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
 
     async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
-        """The shapes of a provider's callbacks, those seen last first; at most 50."""
+        """Return the shapes of a provider's callbacks, those seen last first; at most 50."""
 
     def commits(self) -> AsyncIterator[Growth]:
         """That the log grew, after each commit that made it so, by whatever process; for one reader.

@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 async def end_overdue_tasks(inbox: Inbox, now: Callable[[], int]) -> None:
-    """Runs until it is cancelled. A task is ended within about a second of its deadline.
+    """Run until it is cancelled. A task is ended within about a second of its deadline.
 
     The outcome is provisional: an answer of the provider that still comes replaces it. While the store cannot write,
     the tasks wait for the next round.

@@ -70,7 +70,7 @@ class Prune:
 
 
 async def prune(store: Store, horizon: Horizon, tell: Callable[[Removed], None]) -> None:
-    """Removes all that the horizon takes; `tell` is called after each step with what went in all.
+    """Remove all that the horizon takes; `tell` is called after each step with what went in all.
 
     Cancelled between two steps, it has done those before. Nothing is written where there is nothing to do.
 
@@ -98,7 +98,7 @@ async def prune(store: Store, horizon: Horizon, tell: Callable[[Removed], None])
 async def prune_old(
     store: Store, lives: Lives, now: Callable[[], int], forget_solutions: Callable[[int], None]
 ) -> None:
-    """Runs until it is cancelled. What is too old is gone within some 15 s, where there is not much of it.
+    """Run until it is cancelled. What is too old is gone within some 15 s, where there is not much of it.
 
     `forget_solutions` is called with the time up to which tasks must have lost theirs, for what is kept in memory.
     While the store cannot write, all stays as it is until the next round.

@@ -76,13 +76,13 @@ class Observer:
         self._found = asyncio.Event()
 
     def note(self, provider: str, incoming: Incoming, *, is_readable: bool) -> None:
-        """Counts a callback; if it has to be looked at for that, then once its answer is on its way."""
+        """Count a callback; if it has to be looked at for that, then once its answer is on its way."""
         now = self._now()
         if self._counts.must_look(provider, is_readable=is_readable, now=now):
             asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
 
     def note_code(self, provider: str, code: str) -> None:
-        """Counts an unlisted code; `code` is one of few names (see `client.provider_api.code_counts`)."""
+        """Count an unlisted code; `code` is one of few names (see `client.provider_api.code_counts`)."""
         now, name = self._now(), (provider, code)
         before = self._codes.get(name, UnlistedCode(provider, code, 0, now, now))
         self._codes[name] = before._replace(times=before.times + 1, last_seen=max(before.last_seen, now))
@@ -91,7 +91,7 @@ class Observer:
             self._found.set()
 
     async def run(self) -> None:
-        """Stores what was counted until it is cancelled."""
+        """Store what was counted until it is cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SAVE_SECONDS):
@@ -102,7 +102,7 @@ class Observer:
             await self.save()
 
     async def save(self) -> None:
-        """Stores what was counted; what cannot be stored now is stored the next time."""
+        """Store what was counted; what cannot be stored now is stored the next time."""
         # Those that were noted and not yet looked at come first.
         await asyncio.sleep(0)
         await self._save_codes()

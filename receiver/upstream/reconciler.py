@@ -80,11 +80,11 @@ class Reconciler:
         return self._account.dialect.provider
 
     def nudge(self) -> None:
-        """Looks for what is due at once, not at the next tick."""
+        """Look for what is due at once, not at the next tick."""
         self._waiter.wake()
 
     async def run(self) -> None:
-        """Runs until it is cancelled; then polls that are under way are cut off, and that is stored."""
+        """Run until it is cancelled; then polls that are under way are cut off, and that is stored."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._adopt(), name="adopt")
             while True:
@@ -101,7 +101,7 @@ class Reconciler:
             self._waiter.wake()
 
     async def _adopt(self) -> None:
-        """Takes on the tasks that were registered while the receiver did not have this key, a few at a time."""
+        """Take on the tasks that were registered while the receiver did not have this key, a few at a time."""
         place = (0, 0)
         while True:
             try:

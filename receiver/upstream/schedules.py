@@ -41,13 +41,13 @@ class Learning:
                 self.schedules[provider] = Schedule.from_json(dialect.polls, _parsed(kept))
 
     async def run(self) -> None:
-        """Keeps what was learned, a minute late at most, until it is cancelled."""
+        """Keep what was learned, a minute late at most, until it is cancelled."""
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
             await self.save()
 
     async def save(self) -> None:
-        """Keeps what was learned; what cannot be stored now is learned again."""
+        """Keep what was learned; what cannot be stored now is learned again."""
         if not self._is_new:
             return
         self._is_new = False

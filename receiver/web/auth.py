@@ -50,7 +50,7 @@ def needs(scope: str, handler: Handler) -> Handler:
 
 
 def needs_for_stream(handler: Handler) -> Handler:
-    """The handler, behind a key with `read` or a ticket that was made with one, and only for pages that may.
+    """Return the handler, behind a key with `read` or a ticket that was made with one, and only for pages that may.
 
     A browser cannot send headers of its own when it opens a stream. So a websocket may bring them as subprotocols,
     `bearer.<key>` or `ticket.<ticket>`, and a stream of server-sent events brings a ticket as `?ticket=`.

@@ -90,7 +90,7 @@ def _incoming(request: web.Request, body: bytes) -> Incoming:
 
 
 def _without_waiting(request: web.Request) -> Incoming | None:
-    """The request, if its body is all there; for one that is refused, it is not waited for."""
+    """Return the request, if its body is all there; for one that is refused, it is not waited for."""
     if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
     with suppress(Exception):
@@ -99,14 +99,14 @@ def _without_waiting(request: web.Request) -> Incoming | None:
 
 
 def _note(context: Context, dialect: Dialect, incoming: Incoming | None, *, is_readable: bool) -> None:
-    """Records the shape; whatever comes of that, the answer stands."""
+    """Record the shape; whatever comes of that, the answer stands."""
     with suppress(Exception):
         if incoming is not None:
             context.observer.note(dialect.provider, incoming, is_readable=is_readable)
 
 
 def _check(request: web.Request, context: Context) -> tuple[Dialect | None, CallbackToken | None]:
-    """An unknown provider costs the same work as a wrong token."""
+    """Return an unknown provider costs the same work as a wrong token."""
     provider = request.match_info["provider"]
     token = check_token(request.match_info["token"], provider, context.signing_keys)
     return context.dialects.get(provider), token

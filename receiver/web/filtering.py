@@ -16,7 +16,7 @@ _MOST_NAMED = 200
 
 
 def read_filter(request: web.Request) -> ResultFilter:
-    """The filter in the query: `provider`, `tags`, `tasks`, `hints`.
+    """Return the filter in the query: `provider`, `tags`, `tasks`, `hints`.
 
     Raises:
         ReceiverError: `wrong-field`.

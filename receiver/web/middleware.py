@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 @web.middleware
 async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns errors into problems, and writes one line for each request at its end.
+    """Turn errors into problems, and write one line for each request at its end.
 
     The line names the route, never the path: paths of callbacks hold tokens, and queries hold tickets. Its status is
     null where the peer hung up before there was one.
@@ -73,7 +73,7 @@ async def mark_as_declared(_request: web.BaseRequest, response: web.StreamRespon
 
 
 def problem_fields(error: ReceiverError) -> dict[str, Any]:
-    """The members of the problem that `error` is."""
+    """Return the members of the problem that `error` is."""
     problem = PROBLEMS[error.slug]
     return {
         "type": f"{PROBLEM_PREFIX}{error.slug}",
@@ -88,7 +88,7 @@ def problem_fields(error: ReceiverError) -> dict[str, Any]:
 
 
 def problem_response(error: ReceiverError) -> web.Response:
-    """The response that tells of `error`."""
+    """Return the response that tells of `error`."""
     problem = PROBLEMS[error.slug]
     body = problem_fields(error)
     headers = {"Cache-Control": "no-store"}

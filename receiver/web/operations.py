@@ -35,7 +35,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """The numbers as Prometheus takes them; 503 while the store cannot be read."""
+    """Return the numbers as Prometheus takes them; 503 while the store cannot be read."""
     return await _rendered(request.app[CONTEXT])
 
 
@@ -72,17 +72,17 @@ def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIte
 
 
 async def asyncapi(_request: web.Request) -> web.Response:
-    """The contract of the streams, for anyone."""
+    """Return the contract of the streams, for anyone."""
     return json_response(_written("asyncapi.json"))
 
 
 async def openapi(_request: web.Request) -> web.Response:
-    """The contract of everything else, for anyone."""
+    """Return the contract of everything else, for anyone."""
     return json_response(_written("openapi.json"))
 
 
 def verification(text: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A handler that answers with this text, as it is: proof that the host is the account's own.
+    """Return a handler that answers with this text, as it is: proof that the host is the account's own.
 
     2captcha asks for it at the root of the host before it calls back there (two independent implementations serve it;
     PROVIDERS.md 2.2). Its name and its text are settings, because those of other services are not known.

@@ -20,7 +20,7 @@ _FOREIGN = frozenset({"cross-site", "same-site"})
 
 
 def origins_of(settings: Settings) -> frozenset[str]:
-    """The origins that may: those of the settings, and the one under which the receiver itself is reached.
+    """Return the origins that may: those of the settings, and the one under which the receiver itself is reached.
 
     Not that of the Host header, which says what the page's name resolves to and not who wrote the page.
     """
@@ -32,7 +32,7 @@ def origins_of(settings: Settings) -> frozenset[str]:
 
 
 def _as_browsers_tell(origin: str) -> str:
-    """The origin without the port that its scheme has anyway (RFC 6454, 6.2)."""
+    """Return the origin without the port that its scheme has anyway (RFC 6454, 6.2)."""
     return origin.removesuffix({"https": ":443", "http": ":80"}[urlsplit(origin).scheme])
 
 

@@ -40,7 +40,7 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNOR
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
-    """The body, counted while it is read.
+    """Return the body, counted while it is read.
 
     A compressed one is inflated when it is all there, at most up to the limit.
 
@@ -82,7 +82,7 @@ def coding_of_body(request: web.Request) -> str | None:
 
 
 async def read_model(request: web.Request, model: type[Model]) -> Model:
-    """The body as `model`.
+    """Return the body as `model`.
 
     Raises:
         ReceiverError: `not-json` (400), `wrong-field` (422) with the name of the field, `body-too-large`.
@@ -99,7 +99,7 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
 
 
 def first_wrong_field(error: ValidationError, *, hidden: Collection[object] = ("int", "str")) -> str:
-    """The first field that is wrong, and what was expected; parts of its path that nobody wrote are hidden."""
+    """Return the first field that is wrong, and what was expected; parts of its path that nobody wrote are hidden."""
     errors = error.errors(include_url=False, include_input=False)
     detail = errors[0]
     if detail["loc"] and detail["loc"][-1] in hidden:
@@ -121,7 +121,7 @@ def check_query(request: web.Request, *known: str) -> None:
 
 
 def read_text(request: web.Request, name: str) -> str | None:
-    """A query parameter; None where it is not given.
+    """Return a query parameter; None where it is not given.
 
     Raises:
         ReceiverError: `wrong-field`, also for one given twice.
@@ -148,7 +148,7 @@ def read_id(request: web.Request) -> str:
 
 
 def read_int(request: web.Request, name: str, *, default: int, most: int) -> int:
-    """A query parameter from 1 to `most`."""
+    """Return a query parameter from 1 to `most`."""
     value = read_text(request, name)
     if value is None:
         return default

@@ -20,7 +20,7 @@ _MOST_BODY_BYTES = 1024
 
 
 async def make_ticket(request: web.Request) -> web.Response:
-    """A ticket of the key that asks: once for a websocket, until its end for server-sent events."""
+    """Return a ticket of the key that asks: once for a websocket, until its end for server-sent events."""
     check_query(request)
     if (await read_body(request, _MOST_BODY_BYTES)).strip() not in (b"", b"{}"):
         raise ReceiverError("wrong-field", "body: expected none")

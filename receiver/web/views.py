@@ -19,7 +19,7 @@ CursorAt = Callable[[int], str]
 
 
 def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
-    """The task as a superset of a getTaskResult answer.
+    """Return the task as a superset of a getTaskResult answer.
 
     `cursor` is the place of its outcome in the log; while it has none, the head of the log when it was registered, from
     which a reader cannot miss it.

@@ -51,7 +51,7 @@ class Measured:
         return {name: part for name, part in named.items() if part is not None}
 
     def goals(self) -> Sequence[Goal]:
-        """All figures that have a goal."""
+        """Return all figures that have a goal."""
         goals = [] if self.callbacks is None else list(_goals(*self.callbacks))
         return goals + [goal for part in self.parts.values() for goal in part.goals()]
 

@@ -72,7 +72,7 @@ async def measure_crowd(folder: Path, wanted: int) -> Crowd:
 
 
 async def _burst(server: Server, callbacks: Path, noted: Noted, refs: set[str]) -> float:
-    """All callbacks as fast as they are answered; how long until the last waiter has its result."""
+    """Return all callbacks as fast as they are answered; how long until the last waiter has its result."""
     noted.clear()
     began_at = time.monotonic_ns()
     async with asyncio.timeout(_LIMIT_SECONDS):

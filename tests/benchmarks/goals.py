@@ -25,7 +25,7 @@ class Goal:
 
 
 def table(title: str, *columns: str) -> Table:
-    """A table whose first column is for names, the others for figures."""
+    """Return a table whose first column is for names, the others for figures."""
     made = Table(title=title, title_justify="left", title_style="bold")
     made.add_column("")
     for column in columns:

@@ -35,7 +35,7 @@ class Target:
     key: str | None = None
 
     def request(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the bytes on the wire."""
         lines = [f"{'GET' if self.body is None else 'POST'} {self.path} HTTP/1.1", "Host: 127.0.0.1"]
         if self.key is not None:
             lines.append(f"Authorization: Bearer {self.key}")
@@ -68,7 +68,7 @@ def write_targets(file: Path, targets: Sequence[Target]) -> Path:
 
 
 async def run_load(port: int, connections: int, targets: Path) -> LoadReport:
-    """The report of a load that ran in a process of its own.
+    """Return the report of a load that ran in a process of its own.
 
     Raises:
         RuntimeError: it failed, or an answer was no 200.
@@ -86,7 +86,7 @@ async def run_load(port: int, connections: int, targets: Path) -> LoadReport:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent do not exceed."""
+    """Return the smallest value that so many percent do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, min(len(ordered) - 1, round(len(ordered) * percent / 100) - 1))]
 
@@ -129,7 +129,7 @@ class _Connection(asyncio.Protocol):
             self._run.end_one(exc or ConnectionError("the server hung up"))
 
     def send_next(self) -> None:
-        """Sends the next request, or hangs up where there is none left."""
+        """Send the next request, or hang up where there is none left."""
         assert self._transport is not None
         request = next(self._run.requests, None)
         if request is None:

@@ -42,7 +42,7 @@ def _processor() -> str:
 
 
 def _sync_ms(folder: Path) -> float:
-    """The median of a page appended and synced, as a commit to a WAL does it."""
+    """Return the median of a page appended and synced, as a commit to a WAL does it."""
     sync = getattr(os, "fdatasync", os.fsync)
     file = folder / "sync"
     took = []

@@ -51,7 +51,7 @@ class Contender:
 
 
 def ratio(one: Contender, other: Contender, *, of: str = "per_second") -> float:
-    """The median of the ratios round by round: what slows the machine for a while slows both."""
+    """Return the median of the ratios round by round: what slows the machine for a while slows both."""
     pairs = zip(one.reports, other.reports, strict=True)
     return float(median(getattr(a, of) / getattr(b, of) for a, b in pairs))
 

@@ -48,7 +48,7 @@ class Server:
     process: asyncio.subprocess.Process
 
     def cpu_seconds(self) -> float | None:
-        """The processor time it has used so far; None where the system does not tell (only Linux does)."""
+        """Return the processor time it has used so far; None where the system does not tell (only Linux does)."""
         try:
             fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -58,7 +58,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(name: str, database: Path) -> AsyncIterator[Server]:
-    """The server `name` (those of `_APPS`, or "receiver") until the block is left.
+    """Yield the server `name` (those of `_APPS`, or "receiver") until the block is left.
 
     The receiver is started as a user would start it; its log goes to a file beside the database.
     """
@@ -100,7 +100,7 @@ async def _accepts(port: int, process: asyncio.subprocess.Process) -> None:
 
 
 def _bare(_database: Path) -> web.Application:
-    """Parses the same JSON and answers; nothing else."""
+    """Parse the same JSON and answer; nothing else."""
 
     async def take(request: web.Request) -> web.Response:
         await request.json()
@@ -126,7 +126,7 @@ def _aiosqlite(database: Path) -> web.Application:
 
 
 def _aiosqlite_guarded(database: Path) -> web.Application:
-    """The same with a lock around insert and commit, so that each request has a transaction of its own."""
+    """Return the same with a lock around insert and commit, so that each request has a transaction of its own."""
     lock = asyncio.Lock()
     return _one_commit_each(database, lambda: lock)
 
@@ -158,7 +158,7 @@ def _one_commit_each(database: Path, guard: Callable[[], AbstractAsyncContextMan
 
 
 def _noting(_database: Path) -> web.Application:
-    """The receiver, which also tells when the COMMIT of each outcome returned: GET /bench/commits, by ref."""
+    """Return the receiver, which also tells when the COMMIT of each outcome returned: GET /bench/commits, by ref."""
     settings = load_settings(Path.cwd())
     configure_logs(settings.log_format)
     commits: dict[str, int] = {}
@@ -187,7 +187,7 @@ def _noting(_database: Path) -> web.Application:
 
 
 def _no_store(_database: Path) -> web.Application:
-    """The receiver with everything on, but a store that keeps nothing and answers at once."""
+    """Return the receiver with everything on, but a store that keeps nothing and answers at once."""
     settings = load_settings(Path.cwd())
     configure_logs(settings.log_format)
     app = create_app(settings)

@@ -46,13 +46,13 @@ class Prepared:
             yield Target(f"/callback/{task.provider}/{token}", callback_body(task))
 
     def fetches(self) -> Iterator[Target]:
-        """A GET of each task."""
+        """Yield a GET of each task."""
         return (Target(f"/v1/tasks/{task.ref}", key=READ_KEY) for task in self.tasks)
 
 
 @asynccontextmanager
 async def running(store: SqliteStore) -> AsyncIterator[SqliteStore]:
-    """The store while its writer runs."""
+    """Yield the store while its writer runs."""
     async with asyncio.TaskGroup() as owner:
         owner.create_task(store.run())
         try:
@@ -62,7 +62,7 @@ async def running(store: SqliteStore) -> AsyncIterator[SqliteStore]:
 
 
 async def prepare_tasks(database: Path, count: int) -> Prepared:
-    """Registers tasks as if their clients had submitted them and bound the ids that createTask gave."""
+    """Register tasks as if their clients had submitted them and bound the ids that createTask gave."""
     tasks = [task_record(number) for number in range(count)]
     async with (
         open_sqlite_store(database, now=microseconds_now(), clock=time.monotonic) as store,
@@ -74,14 +74,14 @@ async def prepare_tasks(database: Path, count: int) -> Prepared:
 
 
 async def register(store: SqliteStore, tasks: Sequence[TaskRecord]) -> None:
-    """Writes new tasks."""
+    """Write new tasks."""
     async with asyncio.TaskGroup() as writes:
         for task in tasks:
             writes.create_task(store.write(Register(task=task, answered=None, idempotency=None)))
 
 
 def task_record(number: int) -> TaskRecord:
-    """A task that waits for its callback."""
+    """Return a task that waits for its callback."""
     task = task_of_registration(
         Registration(provider=_PROVIDER, type="AntiTurnstileTaskProxyLess", timeout_seconds=_LASTS_SECONDS),
         DIALECTS[_PROVIDER],
@@ -94,7 +94,7 @@ def task_record(number: int) -> TaskRecord:
 
 
 def callback_body(task: TaskRecord) -> str:
-    """A callback of 750 bytes that ends the task; no two are alike."""
+    """Return a callback of 750 bytes that ends the task; no two are alike."""
     solution = {"token": "", "type": "turnstile", "userAgent": "Mozilla/5.0 (X11; Linux x86_64)"}
     answer = {
         "errorId": 0,
@@ -109,7 +109,7 @@ def callback_body(task: TaskRecord) -> str:
 
 
 def task_view_example() -> dict[str, Any]:
-    """A finished task's JSON, for the bare server to answer with."""
+    """Return a finished task's JSON, for the bare server to answer with."""
     task = task_record(0)
     view = task_view(task, lambda position: f"0123456789ab-{position}").model_dump(mode="json", by_alias=True)
     return {**view, "status": "ready", "solution": json.loads(callback_body(task))["solution"], "source": "callback"}

@@ -38,18 +38,18 @@ class Waiter(asyncio.Protocol):
         self._noted = noted
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Sends the request."""
+        """Send the request."""
         # Not checked: uvloop's transports are no asyncio.Transport.
         self.transport = cast("asyncio.WriteTransport", transport)
         self.transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notes it."""
+        """Note it."""
         del exc
         self.is_lost = True
 
     def data_received(self, data: bytes) -> None:
-        """Notes the refs in it."""
+        """Note the refs in it."""
         came_at = time.monotonic_ns()
         if _PING in data:
             self.transport.write(PONG)
@@ -73,7 +73,7 @@ def waiter_of(road: str, key: str, refs: Sequence[str], noted: Callable[[str, in
 
 
 async def open_waiters(port: int, waiters: Sequence[Waiter]) -> None:
-    """Connects all, a few at a time, from several addresses of loopback, each of which has ports of its own."""
+    """Connect all, a few at a time, from several addresses of loopback, each of which has ports of its own."""
     loop = asyncio.get_running_loop()
 
     async def connect(number: int, waiter: Waiter) -> None:
@@ -91,7 +91,7 @@ async def open_waiters(port: int, waiters: Sequence[Waiter]) -> None:
 
 
 async def paced(port: int, requests: Sequence[bytes], *, per_second: float, connections: int = 32) -> list[float]:
-    """Sends the requests at this rate, whatever the answers; how late each was sent, in seconds."""
+    """Send the requests at this rate, whatever the answers; how late each was sent, in seconds."""
     senders = [Waiter(b"", lambda _ref, _at: None) for _ in range(connections)]
     await open_waiters(port, senders)
     late = []

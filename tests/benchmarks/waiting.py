@@ -107,7 +107,7 @@ class Waiting:
 
 
 async def measure_waiting(folder: Path, plan: WaitingPlan) -> Waiting:
-    """Each part after the other, with servers of its own."""
+    """Return each part after the other, with servers of its own."""
     return Waiting(
         in_process=await measure_wakes(folder / "wakes.db", plan.wakes),
         roads=await measure_roads(folder, waiters=WAITERS, each=plan.each, per_second=PER_SECOND),

@@ -66,7 +66,7 @@ class Week:
     fared: Mapping[tuple[str, str], tuple[Fared, Fared]]
 
     def goals(self) -> Sequence[Goal]:
-        """The learned schedule against the fixed one, where it does worst."""
+        """Return the learned schedule against the fixed one, where it does worst."""
         ratios = [learned.wait_p50_seconds / fixed.wait_p50_seconds for fixed, learned in self.fared.values()]
         wasted = [learned.wasted_per_task - fixed.wasted_per_task for fixed, learned in self.fared.values()]
         return [
@@ -136,7 +136,7 @@ WEATHERS: Mapping[str, Callable[[Random, float], float]] = {
 
 
 def simulate_week(days: float) -> Week:
-    """Every provider in every weather, each schedule with the same tasks."""
+    """Return every provider in every weather, each schedule with the same tasks."""
     fared = {}
     for weather, delay in WEATHERS.items():
         for provider in _PROVIDERS:
@@ -159,7 +159,7 @@ def make_tasks(random: Random, days: float, delay: Callable[[Random, float], flo
 
 
 def poll_tasks(plan: PollPlan, schedule: Schedule | None, tasks: Sequence[Task]) -> Fared:
-    """Takes each callback and makes each poll when it is due; without a `schedule`, as the plan alone has it."""
+    """Take each callback and make each poll when it is due; without a `schedule`, as the plan alone has it."""
     run = _Run(plan, schedule, tasks)
     while run.due:
         run.step()
@@ -196,7 +196,7 @@ class _Run:
             self._poll(index, at)
 
     def fared(self) -> Fared:
-        """The figures."""
+        """Return the figures."""
         lost = [index for index, task in enumerate(self._tasks) if task.called_back_at == math.inf]
         waits = [self._brought_by_poll[index] - self._tasks[index].solved_at for index in lost]
         count, polls = len(self._tasks), sum(self._polls)

@@ -35,11 +35,11 @@ class Backend:
     tickets: int = 0
 
     async def page(self, _request: web.Request) -> web.FileResponse:
-        """The page, for anyone."""
+        """Return the page, for anyone."""
         return web.FileResponse(_PAGE)
 
     async def ticket(self, _request: web.Request) -> web.Response:
-        """A ticket for who is logged in here; in the tests everyone is."""
+        """Return a ticket for who is logged in here; in the tests everyone is."""
         key = {"Authorization": f"Bearer {READ_ONLY}"}
         async with (
             aiohttp.ClientSession() as session,
@@ -51,7 +51,7 @@ class Backend:
 
 @asynccontextmanager
 async def backend(receiver: str) -> AsyncIterator[Backend]:
-    """The page's backend; to a browser it is `localhost`, another host than that of the receiver."""
+    """Yield the page's backend; to a browser it is `localhost`, another host than that of the receiver."""
     made = Backend(receiver)
     app = web.Application()
     app.router.add_get("/", made.page)
@@ -69,20 +69,20 @@ class Shown:
     page: Page
 
     async def says(self, state: str) -> None:
-        """Returns once the page says so of its connection."""
+        """Return once the page says so of its connection."""
         await expect(self.page.locator("#state")).to_have_text(state, timeout=_MILLISECONDS)
 
     async def shows(self, refs: Sequence[str]) -> None:
-        """Returns once the page shows exactly these results, in this order."""
+        """Return once the page shows exactly these results, in this order."""
         await expect(self.page.locator("#shown > li")).to_have_text(list(refs), timeout=_MILLISECONDS)
 
     async def frames(self) -> list[Any]:
-        """All frames that it got; each keeps to the contract."""
+        """Return all frames that it got; each keeps to the contract."""
         return [check_received(text) for text in await self.page.evaluate("received")]
 
 
 async def opened(browser: BrowserContext, origin: str, *, way: str, receiver: str) -> Shown:
-    """The page, reading from the receiver by "websocket" or by "events"."""
+    """Return the page, reading from the receiver by "websocket" or by "events"."""
     page = await browser.new_page()
     async with asyncio.timeout(_MILLISECONDS / 1000):
         await page.goto(f"{origin}/?way={way}&receiver={receiver}")

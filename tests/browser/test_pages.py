@@ -32,11 +32,11 @@ class World:
     network: Proxy
 
     async def opened(self, way: str, backend: Backend) -> Shown:
-        """The page of this backend."""
+        """Return the page of this backend."""
         return await opened(self.browser, backend.origin, way=way, receiver=self.network.url)
 
     async def ended(self, number: int = 1) -> list[str]:
-        """The refs of so many tasks that have ended."""
+        """Return the refs of so many tasks that have ended."""
         return [await ended(self.api) for _ in range(number)]
 
     def lose_network(self) -> None:
@@ -47,7 +47,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    """A world that works."""
+    """Yield a world that works."""
     with reserved_port() as port:
         async with (
             browsing() as browser,
@@ -59,14 +59,14 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def ended(api: RunningReceiver) -> str:
-    """The ref of a task that has ended."""
+    """Return the ref of a task that has ended."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
 
 
 async def told(page: Shown) -> list[str]:
-    """The refs of all results that the page was told of, each time that it was."""
+    """Return the refs of all results that the page was told of, each time that it was."""
     return [frame["task"]["ref"] for frame in await page.frames() if frame["type"] == "result"]
 
 

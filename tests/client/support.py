@@ -96,12 +96,12 @@ FAST = fast()
 
 
 def image_task(number: int = 0, **fields: Any) -> dict[str, Any]:
-    """A task that the sandbox answers; each number is another image."""
+    """Return a task that the sandbox answers; each number is another image."""
     return {"type": "ImageToTextTask", "body": PNG + number.to_bytes(4), **fields}
 
 
 def solution_of(task: Mapping[str, Any], provider: str = "capsolver") -> dict[str, Any]:
-    """The right solution of an image task."""
+    """Return the right solution of an image task."""
     return expected_solution(provider, {**task, "body": base64.b64encode(task["body"]).decode()})
 
 
@@ -109,14 +109,14 @@ def solution_of(task: Mapping[str, Any], provider: str = "capsolver") -> dict[st
 async def open_client(
     provider_url: str, receiver_url: str | None = None, *, provider: str = "capsolver", **options: Any
 ) -> AsyncIterator[TaskClient]:
-    """A client of a quick provider; with a receiver if its address is given."""
+    """Yield a client of a quick provider; with a receiver if its address is given."""
     options = {"client_key": "tests-only-client-key", "dialects": FAST, "receiver_key": ADMIN, **options}
     async with TaskClient(provider, provider_url=provider_url, receiver_url=receiver_url, **options) as tasks:
         yield tasks
 
 
 def ready(text: str = "44795sds", **fields: Any) -> dict[str, Any]:
-    """An answer of CapSolver's with a solution."""
+    """Return an answer of CapSolver's with a solution."""
     return {"errorId": 0, "errorCode": "", "status": "ready", "solution": {"text": text}, **fields}
 
 
@@ -175,7 +175,7 @@ class HeldClock:
         return time.monotonic()
 
     async def sleep(self, _seconds: float) -> None:
-        """Waits for `released`, however long that is."""
+        """Wait for `released`, however long that is."""
         await self.released.wait()
 
 
@@ -188,7 +188,7 @@ class ScriptedProvider:
         self.script: dict[str, list[Reply]] = defaultdict(lambda: [Reply(status=404)])
 
     def answers(self, method: str, *replies: Reply | dict[str, Any]) -> None:
-        """Sets what a method answers from now on."""
+        """Set what a method answers from now on."""
         self.script[method] = [each if isinstance(each, Reply) else Reply(each) for each in replies]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -209,7 +209,7 @@ class ScriptedProvider:
 
 @asynccontextmanager
 async def scripted_provider(port: int = 0, **script: Any) -> AsyncIterator[ScriptedProvider]:
-    """A running `ScriptedProvider`; keywords are methods with a reply or a list of them."""
+    """Yield a running `ScriptedProvider`; keywords are methods with a reply or a list of them."""
     provider = ScriptedProvider()
     for method, replies in script.items():
         provider.answers(method, *(replies if isinstance(replies, list) else [replies]))
@@ -223,7 +223,7 @@ async def scripted_provider(port: int = 0, **script: Any) -> AsyncIterator[Scrip
 
 @asynccontextmanager
 async def scripted_receiver(**routes: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    """A receiver whose routes are the given ones (by name, see `_ROUTES`); others just hold.
+    """Yield a receiver whose routes are the given ones (by name, see `_ROUTES`); others just hold.
 
     Unless `subscribe` is given, it knows no websockets.
     """
@@ -263,7 +263,7 @@ def reserved_port() -> Iterator[int]:
 def says(
     body: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A route that always answers the same."""
+    """Return a route that always answers the same."""
 
     async def answers(_: web.Request) -> web.Response:
         return web.json_response(body, status=status, headers=headers)
@@ -272,7 +272,7 @@ def says(
 
 
 async def until_bound(receiver: Api, task: Task) -> None:
-    """Returns once the receiver knows the provider's id of the task."""
+    """Return once the receiver knows the provider's id of the task."""
 
     async def is_bound() -> bool:
         return (await receiver.task(task.ref))["taskId"] is not None
@@ -281,7 +281,7 @@ async def until_bound(receiver: Api, task: Task) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30.0) -> None:
-    """Returns once an awaited condition holds; fails after `seconds`."""
+    """Return once an awaited condition holds; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.02)

@@ -36,14 +36,14 @@ _GAP = {"type": "gap", "reason": "other-log", "resumesAt": "n0"}
 
 @pytest.fixture
 async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 
 
 @asynccontextmanager
 async def log_reader(url: str, only: Subscribe | None = None, timing: Timing = _HURRIED) -> AsyncIterator[LogReader]:
-    """A reader over HTTP, with short pauses."""
+    """Yield a reader over HTTP, with short pauses."""
     async with open_receiver_session() as session:
         yield LogReader(ReceiverApi(session, url, ADMIN), only or Subscribe(id=0), timing)
 
@@ -66,7 +66,7 @@ async def read(server: ScriptedStreams, count: int, only: Subscribe | None = Non
 
 
 async def ended(receiver: RunningReceiver, **fields: Any) -> str:
-    """The ref of a task that was called back."""
+    """Return the ref of a task that was called back."""
     task = await receiver.register(**fields)
     await receiver.call_back(task["callbackUrl"])
     return str(task["ref"])

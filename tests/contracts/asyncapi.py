@@ -124,12 +124,12 @@ _QUERY = {
 
 
 def rendered() -> str:
-    """The document as the text of its file."""
+    """Return the document as the text of its file."""
     return to_json(document(), indent=1).decode() + "\n"
 
 
 def document() -> dict[str, Any]:
-    """The document, made anew from the models."""
+    """Return the document, made anew from the models."""
     requests, answers, told = (tuple(frame.type for frame in group) for group in (REQUESTS, ANSWERS, TOLD))
     return {
         "asyncapi": "3.0.0",

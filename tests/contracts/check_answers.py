@@ -21,7 +21,7 @@ _FORMATS = FormatChecker(formats=["date-time"])
 
 
 def check_answer(method: str, path: str, status: int, content_type: str, body: bytes) -> None:
-    """Passes what the contract allows, and what is about no operation of it.
+    """Pass what the contract allows, and what is about no operation of it.
 
     Raises:
         ContractError: the operation has no such answer; the text says where and why.

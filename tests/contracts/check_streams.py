@@ -24,7 +24,7 @@ class ContractError(AssertionError):
 
 
 def check_sent(text: str) -> Any:
-    """The frame that a subscriber sends.
+    """Return the frame that a subscriber sends.
 
     Raises:
         ContractError: the contract has no such frame.
@@ -33,7 +33,7 @@ def check_sent(text: str) -> Any:
 
 
 def check_received(text: str) -> Any:
-    """The frame that a websocket brought.
+    """Return the frame that a websocket brought.
 
     Raises:
         ContractError: the contract has no such frame.
@@ -42,7 +42,7 @@ def check_received(text: str) -> Any:
 
 
 def check_event(name: str, event_id: str, text: str) -> Any:
-    """The frame of a server-sent event: `text` is its data.
+    """Return the frame of a server-sent event: `text` is its data.
 
     Raises:
         ContractError: the contract has no such frame, or its name or id is not that of the frame.

@@ -43,12 +43,12 @@ _SECURITY = {
 
 
 def rendered() -> str:
-    """The document as the text of its file."""
+    """Return the document as the text of its file."""
     return to_json(document(), indent=1).decode() + "\n"
 
 
 def document() -> dict[str, Any]:
-    """The document, made anew from the models and the table of operations."""
+    """Return the document, made anew from the models and the table of operations."""
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for operation in OPERATIONS:
         paths[operation.path][operation.method.lower()] = _operation(operation)

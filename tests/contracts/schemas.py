@@ -16,7 +16,7 @@ __all__ = ["ref_to", "require", "schemas_of", "unwrapped"]
 
 
 def schemas_of(read: Iterable[type[BaseModel]], written: Iterable[type[BaseModel]]) -> dict[str, Any]:
-    """A schema for each model, by name, and for those inside them; tasks and problems are always among them.
+    """Return a schema for each model, by name, and for those inside them; tasks and problems are always among them.
 
     What leaves the receiver is described as it is written, not as it is read.
     """
@@ -42,12 +42,12 @@ def require(schema: dict[str, Any], written: Collection[str]) -> None:
 
 
 def unwrapped(text: str) -> str:
-    """Each paragraph of a docstring in one line, as Markdown takes it."""
+    """Return each paragraph of a docstring in one line, as Markdown takes it."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def ref_to(*path: str) -> dict[str, str]:
-    """A reference to what stands at this path of the same document."""
+    """Return a reference to what stands at this path of the same document."""
     return {"$ref": "/".join(("#", *path))}
 
 
@@ -59,11 +59,11 @@ class _Schemas(GenerateJsonSchema):
         return False
 
     def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
-        """A model that leaves out what does not hold writes the rest as its fields say."""
+        """Return a model that leaves out what does not hold writes the rest as its fields say."""
         return None if schema["type"] == "function-wrap" else super().ser_schema(schema)
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """The name stands at the definition; the description is Markdown."""
+        """Return the name stands at the definition; the description is Markdown."""
         made = super().model_schema(schema)
         del made["title"]
         return {**made, "description": unwrapped(made["description"])}

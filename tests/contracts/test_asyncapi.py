@@ -31,13 +31,13 @@ CURSOR = "3f9a02c7d41e-42"
 
 
 def example(name: str) -> dict[str, Any]:
-    """A copy of the example of a message."""
+    """Return a copy of the example of a message."""
     frame: dict[str, Any] = json.loads(json.dumps(MESSAGES[name]["examples"][0]["payload"]))
     return frame
 
 
 def references(part: Any) -> set[str]:
-    """Every reference in a part of the document."""
+    """Return every reference in a part of the document."""
     return set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(part)))
 
 

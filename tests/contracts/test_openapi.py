@@ -23,7 +23,7 @@ PROBLEM = {"type": "urn:x", "title": "x", "status": 404, "detail": "x", "errorId
 
 
 def address(operation: Operation) -> str:
-    """An address of the operation, of nothing that exists."""
+    """Return an address of the operation, of nothing that exists."""
     return operation.path.replace("{id}", "nothing")
 
 

@@ -16,7 +16,7 @@ UNIT = (_DEPLOY / "callback-receiver.service").read_text("utf-8")
 
 
 def settings_in(text: str, *, active: bool) -> dict[str, str]:
-    """The NAME=value lines, those that count or those that are commented out."""
+    """Return the NAME=value lines, those that count or those that are commented out."""
     mark = "" if active else "#"
     return dict(re.findall(rf"^{mark}(RECEIVER_\w+)=(.*)$", text, re.MULTILINE))
 

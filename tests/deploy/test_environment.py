@@ -16,7 +16,7 @@ KEY = "tests-only-key-0123456789"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, in an environment without settings."""
+    """Return an empty folder, in an environment without settings."""
     for name in [name for name in os.environ if name.upper().startswith("RECEIVER_")]:
         monkeypatch.delenv(name)
     return tmp_path

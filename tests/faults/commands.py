@@ -32,7 +32,7 @@ class Finished:
 
 
 async def run_command(folder: Path, *arguments: str, **environment: str) -> Finished:
-    """Runs the command to its end; `environment` holds RECEIVER_ variables without their prefix."""
+    """Run the command to its end; `environment` holds RECEIVER_ variables without their prefix."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
     variables |= {f"RECEIVER_{name}": value for name, value in environment.items()}
     process = await asyncio.create_subprocess_exec(

@@ -18,7 +18,7 @@ BROKEN = ("no reader", "closed", "full disk", "not read")
 
 @contextmanager
 def broken_stream(kind: str) -> Iterator[int | None]:
-    """The number of such a stream; None: it is closed."""
+    """Yield the number of such a stream; None: it is closed."""
     if kind == "closed":
         yield None
         return

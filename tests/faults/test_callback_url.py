@@ -18,7 +18,7 @@ NO_ID = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    """A folder with a database in it."""
+    """Return a folder with a database in it."""
     async with running_store(tmp_path / "receiver.db"):
         return tmp_path
 

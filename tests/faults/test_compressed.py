@@ -41,7 +41,7 @@ class Inflated:
         self._decompressobj = zlib.decompressobj
 
     def decompressobj(self, *args: Any, **options: Any) -> Any:
-        """A decompressor that counts."""
+        """Return a decompressor that counts."""
         inner, count = self._decompressobj(*args, **options), self
 
         class Counting:
@@ -66,13 +66,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Inflated:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver that takes small bodies."""
+    """Yield a receiver that takes small bodies."""
     async with running_receiver(tmp_path / "receiver.db", max_body_bytes=LIMIT) as running:
         yield running
 
 
 async def sent(api_url: str, url: str, body: bytes, *, in_chunks: bool = False, **headers: Any) -> Raw:
-    """The answer to one POST."""
+    """Return the answer to one POST."""
     async with wired(api_url) as wire:
         if in_chunks:
             parts = chunked(body[:7], body[7:100], *([body[100:]] if len(body) > 100 else []), b"")

@@ -188,7 +188,7 @@ async def mixed_callbacks(api: Api) -> None:
 
 @asynccontextmanager
 async def answering(body: bytes) -> AsyncIterator[str]:
-    """The address of a server that gives these bytes for its numbers."""
+    """Yield the address of a server that gives these bytes for its numbers."""
 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(body=body)

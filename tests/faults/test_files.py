@@ -23,7 +23,7 @@ from tests.support import Api, ReceiverProcess, receiver_process, running_receiv
 
 @asynccontextmanager
 async def receiver_at(database: Path) -> AsyncIterator[tuple[ReceiverProcess, Api]]:
-    """A receiver as a process of its own, and requests to it."""
+    """Yield a receiver as a process of its own, and requests to it."""
     async with receiver_process(database, port=0) as process, aiohttp.ClientSession() as session:
         yield process, Api(process.url, session)
 
@@ -34,12 +34,12 @@ def wal(database: Path) -> Path:
 
 
 def shm(database: Path) -> Path:
-    """The index of that."""
+    """Return the index of that."""
     return database.with_name(f"{database.name}-shm")
 
 
 def rescued(database: Path) -> Path:
-    """The copy that is made where the database has no name any more."""
+    """Return the copy that is made where the database has no name any more."""
     return database.with_name(f"{database.name}-rescued")
 
 
@@ -79,7 +79,7 @@ async def lose_files(api: Api, database: Path, lose: Callable[[Path], object], u
 
 
 async def registered(api: Api) -> tuple[str, str]:
-    """The ref and the path of the callback URL of a new task."""
+    """Return the ref and the path of the callback URL of a new task."""
     answer = await api.register()
     return answer["ref"], "/callback/" + answer["callbackUrl"].split("/callback/")[1]
 
@@ -265,7 +265,7 @@ async def test_a_database_behind_a_link(tmp_path: Path) -> None:
 
 
 def execute(database: Path, statement: str) -> None:
-    """Runs it as another program would."""
+    """Run it as another program would."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute(statement).fetchall()
 

@@ -27,7 +27,7 @@ _UPGRADE = (
 
 
 def frame(opcode: int, payload: bytes = b"", *, is_last: bool = True) -> bytes:
-    """A frame as a client sends it, with a mask of zeros (RFC 6455, 5.2)."""
+    """Return a frame as a client sends it, with a mask of zeros (RFC 6455, 5.2)."""
     size = len(payload)
     long = struct.pack("!BH", 0xFE, size) if size < 2**16 else struct.pack("!BQ", 0xFF, size)
     head = bytes([0x80 * is_last + opcode]) + (bytes([0x80 + size]) if size < 126 else long)
@@ -35,7 +35,7 @@ def frame(opcode: int, payload: bytes = b"", *, is_last: bool = True) -> bytes:
 
 
 def naming(kind: str, refs: list[str]) -> bytes:
-    """A frame that names tasks, or names them no more."""
+    """Return a frame that names tasks, or names them no more."""
     return frame(1, json.dumps({"type": kind, "id": 1, "tasks": refs}).encode())
 
 

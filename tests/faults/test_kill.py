@@ -39,7 +39,7 @@ class Ledger:
             self.acknowledged[ref] = self.unanswered.pop(ref)
 
     async def submit_and_send(self, api: Api) -> None:
-        """Registers tasks and delivers their answers over one connection, until that breaks."""
+        """Register tasks and deliver their answers over one connection, until that breaks."""
         with suppress(aiohttp.ClientError):
             while True:
                 registered = await api.send("POST", "/v1/tasks", json={"provider": "capsolver"})
@@ -48,7 +48,7 @@ class Ledger:
                 await self.send(api, registered.json["ref"], urlsplit(registered.json["callbackUrl"]).path)
 
     async def acknowledge(self, more: int) -> None:
-        """Waits until so many more were acknowledged."""
+        """Wait until so many more were acknowledged."""
         goal = len(self.acknowledged) + more
         await eventually(lambda: len(self.acknowledged) >= goal, seconds=60)
 
@@ -67,7 +67,7 @@ class Ledger:
         ]
 
     async def read_on(self, api: Api) -> None:
-        """Reads the log from where it was left."""
+        """Read the log from where it was left."""
         is_more = True
         while is_more:
             answer = await api.send("GET", "/v1/results", params={"after": self.cursor, "limit": "1000"})
@@ -153,10 +153,10 @@ async def test_sigterm_loses_nothing_and_answers_those_who_wait(tmp_path: Path) 
 
 
 async def wait(api: Api, ref: str) -> Answer:
-    """The answer to a long poll for a task."""
+    """Return the answer to a long poll for a task."""
     return await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "50"})
 
 
 async def wait_for_results(api: Api) -> Any:
-    """The answer to a long poll for results that nobody makes."""
+    """Return the answer to a long poll for results that nobody makes."""
     return await api.send("GET", "/v1/results", params={"wait": "50", "provider": "onecaptcha"})

@@ -40,12 +40,12 @@ ODD = "t\x1b]0;owned\x07\x1b[31m\x9b2J\u2028\u202e\u2066\x7f\r8"
 
 
 def decoded(raw: bytes, encoding: str) -> str:
-    """The text in the encoding of this name of `ENCODINGS`."""
+    """Return the text in the encoding of this name of `ENCODINGS`."""
     return raw.decode("ascii" if encoding == "C" else encoding)
 
 
 def shown_in(text: str, encoding: str) -> str:
-    """The text with escapes for what the encoding lacks."""
+    """Return the text with escapes for what the encoding lacks."""
     codec = "ascii" if encoding == "C" else encoding
     return text.encode(codec, "backslashreplace").decode(codec)
 
@@ -66,13 +66,13 @@ async def ran(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an image in it."""
+    """Return a folder with an image in it."""
     (tmp_path / "image.png").write_bytes(PNG)
     return tmp_path
 
 
 def solved(text: str) -> Reply:
-    """A createTask answer that brings this text."""
+    """Return a createTask answer that brings this text."""
     return Reply({"errorId": 0, "status": "ready", "taskId": "[/bold]", "solution": {"text": text}})
 
 
@@ -90,7 +90,7 @@ async def test_an_answer_in_any_encoding(folder: Path, encoding: str) -> None:
 
 
 async def called_back(url: str, session: aiohttp.ClientSession, task_id: str, **fields: Any) -> str:
-    """The ref of a task with this taskId that was called back."""
+    """Return the ref of a task with this taskId that was called back."""
     api = Api(url, session)
     made = await api.send("POST", "/v1/tasks", key=SECRET, json={"provider": "capsolver", **fields})
     await api.call_back(made.json["callbackUrl"], taskId=task_id, solution={"text": GIRAFFE, GIRAFFE: 1})
@@ -223,7 +223,7 @@ async def test_labels_of_an_older_database_do_not_steer_a_terminal(folder: Path)
 
 
 def labelled(label: str) -> Any:
-    """The command that makes a standing URL with this label."""
+    """Return the command that makes a standing URL with this label."""
     return CreateStandingUrl(
         url=StandingUrl("01890a5d-ac96-774b-bcce-b302099a8057", "capsolver", label, 1_700_000_000_000_000, None)
     )

@@ -29,26 +29,26 @@ SPELLINGS = [
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver of its own."""
+    """Yield a receiver of its own."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 
 
 @pytest.fixture
 async def mounted(tmp_path: Path) -> AsyncIterator[Mounted]:
-    """A receiver below /receiver."""
+    """Yield a receiver below /receiver."""
     async with mounted_at(tmp_path / "receiver.db") as running:
         yield running
 
 
 def spelt(spelling: str, callback_url: str) -> str:
-    """The path of the URL, in another spelling."""
+    """Return the path of the URL, in another spelling."""
     rest = callback_url.partition("/callback/")[2]
     return spelling.format(rest=rest, split=rest.replace("/", "//"))
 
 
 async def posted(url: str, *paths: str, method: str = "POST", body: bytes = ANSWER) -> list[int]:
-    """The statuses of a request to each path, on one connection."""
+    """Return the statuses of a request to each path, on one connection."""
     async with wired(url) as wire:
         for path in paths:
             # Not by `request`, whose URL would be taken apart.

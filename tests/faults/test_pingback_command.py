@@ -23,7 +23,7 @@ _DONE = '{"status":1,"request":"OK_PINGBACK"}'
 
 @asynccontextmanager
 async def _provider(answer: str, status: int = 200) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
-    """The address of an older API that always answers the same, and the queries it got."""
+    """Yield the address of an older API that always answers the same, and the queries it got."""
     queries: list[dict[str, str]] = []
 
     async def res(request: web.Request) -> web.Response:

@@ -38,12 +38,12 @@ async def folder(tmp_path: Path) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Changes with every byte of the database."""
+    """Change with every byte of the database."""
     return hashlib.sha256((folder / "receiver.db").read_bytes()).hexdigest()
 
 
 async def prune(folder: Path, *arguments: str, **lives: str) -> Finished:
-    """Runs the command with these lives."""
+    """Run the command with these lives."""
     return await run_command(folder, "prune", *arguments, API_KEYS=KEY, **LONG | lives)
 
 

@@ -36,7 +36,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 @pytest.fixture
 def declared(tmp_path: Path) -> Path:
-    """The file of providers, still wrong."""
+    """Return the file of providers, still wrong."""
     path = tmp_path / "providers.toml"
     path.write_text(BEFORE)
     return path

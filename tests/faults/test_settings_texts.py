@@ -54,7 +54,7 @@ UTF_16 = "expected text in UTF-8, but this is UTF-16; save it as UTF-8"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to start in, with no setting in the environment; the command is `serve`."""
+    """Return an empty folder to start in, with no setting in the environment; the command is `serve`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["callback-receiver", "serve"])
     for name in [name for name in os.environ if name.startswith("RECEIVER_")]:
@@ -63,7 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded(monkeypatch: pytest.MonkeyPatch, folder: Path, **environment: str) -> Settings:
-    """The settings in this environment, a key beside it."""
+    """Return the settings in this environment, a key beside it."""
     with monkeypatch.context() as patch:
         for name, value in {"API_KEYS": KEY, **environment}.items():
             patch.setenv(f"RECEIVER_{name}", value)
@@ -71,7 +71,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, folder: Path, **environment: str) ->
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """The line with which `serve` refuses to start."""
+    """Return the line with which `serve` refuses to start."""
     with pytest.raises(SystemExit) as exited:
         main()
     return Finished(int(exited.value.code or 0), *capsys.readouterr()).refusal
@@ -247,7 +247,7 @@ def test_files_that_people_edit_are_read(
 
 
 def known(settings: Settings) -> str:
-    """The provider of the file."""
+    """Return the provider of the file."""
     return known_dialects(settings)["mine"].provider
 
 

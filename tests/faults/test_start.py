@@ -44,7 +44,7 @@ async def test_the_soft_limit_of_files_is_raised(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to start in; the command is `serve`, and no setting is in the environment."""
+    """Return an empty folder to start in; the command is `serve`, and no setting is in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["callback-receiver", "serve"])
     for name in [name for name in os.environ if name.startswith("RECEIVER_")]:

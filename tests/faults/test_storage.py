@@ -20,7 +20,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def api(database: Path) -> AsyncIterator[Api]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(database) as running:
         yield running
 

@@ -142,7 +142,7 @@ def test_a_log_of_the_application_that_fails_ends_no_task() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an image in it."""
+    """Return a folder with an image in it."""
     (tmp_path / "image.png").write_bytes(PNG)
     return tmp_path
 

@@ -25,7 +25,7 @@ _SYSTEM_BYTES = 4096
 
 @asynccontextmanager
 async def narrow_receiver(folder: Path, **settings: Any) -> AsyncIterator[RunningReceiver]:
-    """A receiver that the system takes little from, so that it is soon noticed who does not read."""
+    """Yield a receiver that the system takes little from, so that it is soon noticed who does not read."""
     async with running_receiver(folder / "receiver.db", send_buffer_bytes=_SYSTEM_BYTES, **settings) as running:
         yield running
 
@@ -47,7 +47,7 @@ async def silent_peers(api: RunningReceiver, count: int, *requests: bytes) -> As
 
 
 def page_request(api: RunningReceiver) -> bytes:
-    """The request for a page of a megabyte."""
+    """Return the request for a page of a megabyte."""
     return request("GET", f"{api.url}{PAGE}", Authorization=KEY)
 
 
@@ -77,7 +77,7 @@ async def test_a_key_that_does_not_read_gets_no_more(tmp_path: Path) -> None:
 
 
 async def send_for_ever(peer: Wire, one: bytes) -> None:
-    """Requests whose answers are soon more than the system takes."""
+    """Request whose answers are soon more than the system takes."""
     while True:
         await peer.send(one)
         await asyncio.sleep(0)

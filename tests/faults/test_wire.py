@@ -21,7 +21,7 @@ CHUNKED: dict[str, Any] = {"Transfer_Encoding": "chunked"}
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver that takes small bodies and holds one wait."""
+    """Yield a receiver that takes small bodies and holds one wait."""
     async with running_receiver(tmp_path / "receiver.db", max_body_bytes=LIMIT, max_waiters=1) as running:
         yield running
 
@@ -33,7 +33,7 @@ async def entries(api: Api) -> list[str]:
 
 
 async def cut(wire: Wire, *, is_reset: bool) -> None:
-    """Ends the connection, politely or not."""
+    """End the connection, politely or not."""
     if is_reset:
         wire.reset()
     else:

@@ -31,13 +31,13 @@ class Wire:
     writer: asyncio.StreamWriter
 
     async def send(self, *parts: bytes) -> None:
-        """Sends the parts one by one, as packets of their own where the system lets them."""
+        """Send the parts one by one, as packets of their own where the system lets them."""
         for part in parts:
             self.writer.write(part)
             await self.writer.drain()
 
     async def response(self, *, has_body: bool = True) -> Raw:
-        """The next response."""
+        """Return the next response."""
         async with asyncio.timeout(30):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
@@ -45,12 +45,12 @@ class Wire:
             return Raw(int(head[0].split()[1]), headers, await self.reader.readexactly(size))
 
     async def rest(self) -> bytes:
-        """All that comes until the other side closes."""
+        """Return all that comes until the other side closes."""
         async with asyncio.timeout(30):
             return await self.reader.read()
 
     async def hang_up(self) -> None:
-        """Closes the connection as a process that ends does."""
+        """Close the connection as a process that ends does."""
         self.writer.close()
         await self.writer.wait_closed()
 
@@ -60,14 +60,14 @@ class Wire:
 
 
 async def connected(url: str) -> Wire:
-    """A connection to the host of the URL."""
+    """Return a connection to the host of the URL."""
     parts = urlsplit(url)
     return Wire(*await asyncio.open_connection(parts.hostname, parts.port))
 
 
 @asynccontextmanager
 async def wired(url: str) -> AsyncIterator[Wire]:
-    """A connection that is cut off on leaving."""
+    """Yield a connection that is cut off on leaving."""
     wire = await connected(url)
     try:
         yield wire
@@ -76,7 +76,7 @@ async def wired(url: str) -> AsyncIterator[Wire]:
 
 
 def request(method: str, url: str, body: bytes = b"", **headers: Any) -> bytes:
-    """A request with a Content-Length, unless another framing is among the headers."""
+    """Return a request with a Content-Length, unless another framing is among the headers."""
     parts = urlsplit(url)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if body and "Transfer-Encoding" not in named:
@@ -87,5 +87,5 @@ def request(method: str, url: str, body: bytes = b"", **headers: Any) -> bytes:
 
 
 def chunked(*chunks: bytes) -> bytes:
-    """The chunks, without the last, empty one."""
+    """Return the chunks, without the last, empty one."""
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)

@@ -50,13 +50,13 @@ class Waits:
     open: dict[str, Wait] = field(default_factory=dict)
 
     def begin(self, refs: Sequence[str]) -> None:
-        """Waits for all of them."""
+        """Wait for all of them."""
         for number, ref in enumerate(refs):
             self.open[ref] = Wait(self, ref, leaves=number % 10 > 0)
             self.reader.add(ref, "start", self.open[ref])
 
     def end(self) -> None:
-        """Waits for none any more."""
+        """Wait for none any more."""
         for ref, wait in self.open.items():
             self.reader.remove(ref, wait)
 
@@ -70,7 +70,7 @@ class Wait:
     leaves: bool
 
     def offer(self, task: Any) -> None:
-        """Counts an outcome."""
+        """Count an outcome."""
         self.waits.told[self.ref] += task.is_final
         if self.leaves and task.is_final:
             self.waits.reader.remove(self.ref, self)
@@ -92,7 +92,7 @@ class Wait:
 
 @asynccontextmanager
 async def waiting(url: str, refs: Sequence[str]) -> AsyncIterator[Waits]:
-    """The waits of one client."""
+    """Yield the waits of one client."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
         waits = Waits(Reader(ReceiverApi(session, url, ADMIN), owner, HURRIED))
         waits.begin(refs)
@@ -114,7 +114,7 @@ async def read(url: str, count: int, only: Subscribe) -> list[Result]:
 
 
 async def gap_met(url: str, cursor: str) -> ResultsGapError:
-    """The gap that a reader meets, some time behind this cursor."""
+    """Return the gap that a reader meets, some time behind this cursor."""
     with pytest.raises(ResultsGapError) as gap:
         await read(url, COUNT, Subscribe(id=0, cursor=cursor))
     return gap.value
@@ -126,7 +126,7 @@ def has_come_to(reader: LogReader, cursor: str) -> bool:
 
 
 async def end_tasks(receiver: RunningReceiver, refs: Sequence[str], *, at_once: int = 50) -> None:
-    """Ends the tasks, some at once, as their clients would by reports."""
+    """End the tasks, some at once, as their clients would by reports."""
     inbox = receiver._runner.app[CONTEXT].inbox
     report = OutcomeReport(source="poll", answer={"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}})
     for start in range(0, len(refs), at_once):

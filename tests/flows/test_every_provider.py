@@ -66,7 +66,7 @@ def _limits(provider: str) -> Limits:
 
 
 def _task(provider: str, number: int, **faults: Any) -> dict[str, Any]:
-    """A task of its own content in the shape of the provider, with faults ordered in it."""
+    """Return a task of its own content in the shape of the provider, with faults ordered in it."""
     ordered = {"latencySeconds": 0, **faults}
     if provider in ("twocaptchav1", "rucaptchav1", "captchaai"):
         page = f"https://example.com/{number}"

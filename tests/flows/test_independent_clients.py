@@ -27,27 +27,27 @@ _KEY = {"Authorization": f"Bearer {READ_ONLY}"}
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver that beats and pings often."""
+    """Yield a receiver that beats and pings often."""
     async with running_receiver(tmp_path / "receiver.db", rules=_QUICK) as running:
         yield running
 
 
 async def ended(api: RunningReceiver) -> str:
-    """The ref of a task that has ended."""
+    """Return the ref of a task that has ended."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
 
 
 async def new_ticket(api: RunningReceiver) -> str:
-    """A ticket, as the backend of a page asks for one."""
+    """Return a ticket, as the backend of a page asks for one."""
     async with httpx.AsyncClient(headers=_KEY, trust_env=False) as backend:
         return str((await backend.post(f"{api.url}/v1/tickets")).json()["ticket"])
 
 
 @asynccontextmanager
 async def socket(api: RunningReceiver, *protocols: str, **headers: str) -> AsyncIterator[ClientConnection]:
-    """A websocket of the `websockets` package, with its own settings."""
+    """Yield a websocket of the `websockets` package, with its own settings."""
     async with connect(
         f"{api.url.replace('http', 'ws', 1)}/v1/subscribe",
         subprotocols=[Subprotocol(name) for name in (SUBPROTOCOL, *protocols)],
@@ -58,7 +58,7 @@ async def socket(api: RunningReceiver, *protocols: str, **headers: str) -> Async
 
 
 async def ask(ws: ClientConnection, **frame: Any) -> Any:
-    """The answer to a frame."""
+    """Return the answer to a frame."""
     text = json.dumps(frame)
     check_sent(text)
     await ws.send(text)
@@ -66,7 +66,7 @@ async def ask(ws: ClientConnection, **frame: Any) -> Any:
 
 
 async def told(ws: ClientConnection) -> Any:
-    """The next frame that is no heartbeat."""
+    """Return the next frame that is no heartbeat."""
     async with asyncio.timeout(30):
         while (frame := check_received(await ws.recv(decode=True)))["type"] == "heartbeat":
             pass
@@ -77,7 +77,7 @@ async def told(ws: ClientConnection) -> Any:
 async def events(
     api: RunningReceiver, headers: dict[str, str], **query: str
 ) -> AsyncIterator[tuple[EventSource, AsyncIterator[ServerSentEvent]]]:
-    """A stream of server-sent events, read by `httpx-sse`."""
+    """Yield a stream of server-sent events, read by `httpx-sse`."""
     url = f"{api.url}/v1/results/stream"
     async with (
         httpx.AsyncClient(timeout=30, trust_env=False) as session,

@@ -38,7 +38,7 @@ class Mounted:
     runner: web.AppRunner
 
     async def register(self, **fields: Any) -> Registered:
-        """A new task."""
+        """Return a new task."""
         registered = await self.receiver.register(Registration(provider="capsolver", **fields))
         assert isinstance(registered, Registered)
         return registered
@@ -52,7 +52,7 @@ class Mounted:
 
 @asynccontextmanager
 async def mounted_at(path: Path) -> AsyncIterator[Mounted]:
-    """An application with a page of its own and a receiver below /receiver."""
+    """Yield an application with a page of its own and a receiver below /receiver."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="mine")
@@ -70,7 +70,7 @@ async def mounted_at(path: Path) -> AsyncIterator[Mounted]:
 
 @pytest.fixture
 async def mounted(tmp_path: Path) -> AsyncIterator[Mounted]:
-    """A running application with a receiver in it."""
+    """Yield a running application with a receiver in it."""
     async with mounted_at(tmp_path / "receiver.db") as running:
         yield running
 

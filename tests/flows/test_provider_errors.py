@@ -48,13 +48,13 @@ async def receiving(folder: Path, provider_url: str, *, port: int = 0) -> AsyncI
 
 
 async def submit(api: Api, **faults: Any) -> Any:
-    """A task that the receiver submits, whose callback is lost unless something else is said."""
+    """Return a task that the receiver submits, whose callback is lost unless something else is said."""
     task = {**IMAGE, "sandbox": {"sync": False, "latencySeconds": 0, "callback": "lost", **faults}}
     return (await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": task})).json
 
 
 async def ended(api: Api, ref: str) -> Any:
-    """The task once it has an outcome; a poll that a kill cut off is repeated when its lease has run out."""
+    """Return the task once it has an outcome; a poll that a kill cut off is repeated when its lease has run out."""
     for _ in range(3):
         task = (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "20"})).json
         if task["status"] != "processing":

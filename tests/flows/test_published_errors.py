@@ -63,11 +63,11 @@ class Answering:
     said: list[str] = field(default_factory=list)
 
     async def in_php(self, _: web.Request) -> web.Response:
-        """The older createTask."""
+        """Return the older createTask."""
         return web.json_response({"status": 1, "request": TASK_ID})
 
     async def res_php(self, _: web.Request) -> web.Response:
-        """The older getTaskResult."""
+        """Return the older getTaskResult."""
         if self._is_first():
             return web.json_response({"status": 0, "request": self.code})
         return web.json_response({"status": 1, "request": "44795sds"})

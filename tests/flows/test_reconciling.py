@@ -133,7 +133,7 @@ async def test_all_end_right(tmp_path: Path) -> None:
 
 
 async def _live(database: Path, port: int, environment: dict[str, str], caller: Caller, *, kills: int) -> None:
-    """Submits and reads until every task has ended; the receiver is killed at equal parts of the way."""
+    """Submit and read until every task has ended; the receiver is killed at equal parts of the way."""
     numbers = iter(range(TASKS))
 
     async def submit_some() -> None:

@@ -91,7 +91,7 @@ class Known:
         return [verdict for _, verdict in [*self.deliveries[:DELIVERIES_KEPT], *self.deliveries[DELIVERIES_KEPT:][-1:]]]
 
     def seen(self) -> tuple[Any, ...]:
-        """All that a reader may see of it."""
+        """Return all that a reader may see of it."""
         return (
             *(self.ref, self.provider, self.tags, self.id, self.bound_by, self.is_open, self.is_disputed),
             *(self.is_hinted, self.poll, len(self.deliveries), self.position, self.outcome),
@@ -116,7 +116,7 @@ class Model:
         self._keys: dict[str, tuple[bytes, str, bool]] = {}
 
     def take(self, step: Step) -> tuple[Any, ...]:
-        """The answer: a verdict and the task as it then is, or a problem."""
+        """Return the answer: a verdict and the task as it then is, or a problem."""
         steps: dict[type, Any] = {
             Register: self._register,
             Bind: self._bind_step,
@@ -136,14 +136,14 @@ class Model:
         return (verdict, None if task is None else task.seen())
 
     def found(self, ref: str) -> Known | None:
-        """The task, or the one that it was joined to."""
+        """Return the task, or the one that it was joined to."""
         task = self.tasks.get(ref)
         while task is not None and task.joined is not None:
             task = self.tasks.get(task.joined)
         return task
 
     def owner(self, provider: str, id_text: str) -> Known | None:
-        """The task that has the id."""
+        """Return the task that has the id."""
         return next(
             (task for task in self.tasks.values() if (task.provider, task.id_text) == (provider, id_text)), None
         )
@@ -260,7 +260,7 @@ class Model:
         return Removed(tasks=len(doomed), entries=entries), None
 
     def _doomed(self, until: int) -> set[str]:
-        """The tasks that ended up to a position, and those joined to them, if they ended by then."""
+        """Return the tasks that ended up to a position, and those joined to them, if they ended by then."""
         reached = {place.ref for place in self.log[self.floor : until] if place.kind == "result"}
         doomed = {
             task.ref

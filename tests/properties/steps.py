@@ -126,7 +126,7 @@ Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | 
 
 
 def command_of(step: Step, now: int) -> Command[Any]:
-    """The store's command that this step is."""
+    """Return the store's command that this step is."""
     match step:
         case Register():
             return _register(step, now)
@@ -155,7 +155,7 @@ def command_of(step: Step, now: int) -> Command[Any]:
 
 
 def answer_view(answer: object) -> tuple[Any, ...]:
-    """An answer of the store, as the model gives it."""
+    """Return an answer of the store, as the model gives it."""
     match answer:
         case RegisteredTask():
             return answer.is_new, task_view(answer.task)
@@ -168,7 +168,7 @@ def answer_view(answer: object) -> tuple[Any, ...]:
 
 
 def task_view(task: TaskRecord) -> tuple[Any, ...]:
-    """All that the model knows of a task."""
+    """Return all that the model knows of a task."""
     return (
         *(task.ref, task.provider, task.tags, task.task_id, task.bound_by, task.open_to_standing, task.is_disputed),
         *(task.hinted_at is not None, task.next_poll_at, task.deliveries, task.position, outcome_view(task.outcome)),

@@ -31,7 +31,7 @@ SHOWN = re.compile(
 
 
 def reordered(value: Any) -> Any:
-    """The same value, its fields the other way round."""
+    """Return the same value, its fields the other way round."""
     if isinstance(value, dict):
         return {name: reordered(value[name]) for name in reversed(value)}
     return [reordered(part) for part in value] if isinstance(value, list) else value

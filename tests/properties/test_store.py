@@ -102,7 +102,7 @@ class Life:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     def end(self) -> None:
-        """Closes the store."""
+        """Close the store."""
         self._loop.call_soon_threadsafe(self._end.set)
         self._whole.result(10)
         self._thread.shutdown()
@@ -264,7 +264,7 @@ class StoreMachine(RuleBasedStateMachine):
         return page.more
 
     async def _page(self, reader: Reader, limit: int) -> tuple[Page | None, str | None]:
-        """The next page, or where it goes on behind a gap."""
+        """Return the next page, or where it goes on behind a gap."""
         try:
             return await self.life.store.results(reader.cursor, limit=limit, only=reader.only), None
         except CursorGoneError as error:

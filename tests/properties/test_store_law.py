@@ -58,7 +58,7 @@ class Reader:
             cursor = page.cursor
 
     async def read(self, written: asyncio.Event) -> None:
-        """Reads on until the log ends and nothing more will be written."""
+        """Read on until the log ends and nothing more will be written."""
         cursor = None
         is_last = False
         while not is_last:
@@ -71,12 +71,12 @@ class Reader:
 
 
 def position(cursor: str | None) -> int:
-    """The place in the log that a cursor of the SQLite store names."""
+    """Return the place in the log that a cursor of the SQLite store names."""
     return 0 if cursor is None else int(cursor.rpartition("-")[2])
 
 
 async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Random) -> None:
-    """Registers and ends the tasks of these numbers; forgets every tenth one before its end, so that places go."""
+    """Register and end the tasks of these numbers; forget every tenth one before its end, so that places go."""
     for number in numbers:
         await stored(store, a_registration(number, tags=("even",) if number % 2 == 0 else ("odd",)))
         await stored(store, Forget(ref=a_ref(number), now=NOW) if number % 10 == 0 else a_delivery(number))
@@ -85,7 +85,7 @@ async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Rando
 
 
 async def stored(store: SqliteStore, command: Command[Any]) -> None:
-    """Writes the command, again where the other store held the file for too long; then nothing of it was stored."""
+    """Write the command, again where the other store held the file for too long; then nothing of it was stored."""
     for _ in range(10):
         try:
             await store.write(command)

@@ -89,7 +89,7 @@ class Course:
             await self.feed.take(await anext(self.growth))
 
     async def resume(self) -> None:
-        """Closes the reader and begins another one at its cursor, which names the same tasks."""
+        """Close the reader and begin another one at its cursor, which names the same tasks."""
         refs = tuple(self.named) if self.only.refs is not None or self.named else None
         only = ResultFilter(self.only.provider, self.only.tags, refs, hints=self.only.hints)
         cursor = self.subscription.cursor
@@ -98,12 +98,12 @@ class Course:
         self.since = dict.fromkeys(self.named, len(self.told))
 
     def take(self, page: Sequence[object]) -> None:
-        """Notes what a read gave; there are no gaps here."""
+        """Note what a read gave; there are no gaps here."""
         assert all(isinstance(each, Entry) for each in page)
         self.told += [each for each in page if isinstance(each, Entry)]
 
     async def finish(self) -> None:
-        """Reads until all was given out."""
+        """Read until all was given out."""
         await self.tell()
         while page := await self.subscription.read():
             self.take(page)
@@ -157,7 +157,7 @@ async def check(course: Course, began_at: int) -> None:
 
 
 async def position(store: SqliteStore, cursor: str) -> int:
-    """The position of a cursor."""
+    """Return the position of a cursor."""
     return await store.position(cursor)
 
 

@@ -20,7 +20,7 @@ READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
 
 def numbers(text: str) -> dict[str, float]:
-    """Each sample by its name and the values of its labels, without the prefix."""
+    """Return each sample by its name and the values of its labels, without the prefix."""
     return {
         "/".join((sample.name.removeprefix("callback_receiver_"), *sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)
@@ -29,7 +29,7 @@ def numbers(text: str) -> dict[str, float]:
 
 
 async def asked(api: Api) -> dict[str, float]:
-    """The numbers of a receiver."""
+    """Return the numbers of a receiver."""
     answer = await api.send("GET", "/metrics")
     assert answer.status == 200, answer.body
     return numbers(answer.body.decode())

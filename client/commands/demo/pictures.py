@@ -13,7 +13,7 @@ _CELLS_WIDE, _CELLS_HIGH, _CELL = 24, 8, 5
 
 
 def draw_picture(path: Path, seed: int) -> None:
-    """Writes a grey PNG of 120 by 40 pixels whose pattern depends on `seed` alone."""
+    """Write a grey PNG of 120 by 40 pixels whose pattern depends on `seed` alone."""
     dice = random.Random(seed)  # noqa: S311  (a pattern, no secret)
     rows = []
     for _ in range(_CELLS_HIGH):

@@ -108,7 +108,7 @@ def _task(case: Case, image: Path) -> dict[str, object]:
 
 @asynccontextmanager
 async def _running_receiver(folder: Path) -> AsyncIterator[_Receiver]:
-    """A receiver as a process of its own, on a fresh database."""
+    """Yield a receiver as a process of its own, on a fresh database."""
     with _kept_port() as port, (folder / "receiver.log").open("wb") as log:
         receiver = _Receiver(f"http://127.0.0.1:{port}", secrets.token_urlsafe(24))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")} | {
@@ -130,7 +130,7 @@ async def _running_receiver(folder: Path) -> AsyncIterator[_Receiver]:
 
 @contextmanager
 def _kept_port() -> Iterator[int]:
-    """A port that no other program takes before the receiver listens on it.
+    """Yield a port that no other program takes before the receiver listens on it.
 
     On POSIX it is kept by a socket that is bound and does not listen; on Windows that would keep the receiver out, too.
     """

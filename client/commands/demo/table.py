@@ -59,7 +59,7 @@ class Board:
             )
 
     def summarize(self) -> bool:
-        """Prints the summary; whether every answer is there and right."""
+        """Print the summary; whether every answer is there and right."""
         wrong = [row for row in self._rows if row.problem or not row.is_done]
         roads = Counter((row.case.provider, row.road) for row in self._rows if row.is_done)
         slowest = max((row.seconds or 0.0 for row in self._rows), default=0.0)

@@ -150,7 +150,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 
 
 def profile_named(name: str) -> Profile:
-    """The profile of a provider.
+    """Return the profile of a provider.
 
     Raises:
         BadArgumentError: no such provider; the text lists those there are.

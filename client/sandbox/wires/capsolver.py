@@ -44,7 +44,7 @@ class Wire(Protocol):
     """How one service writes each of its answers."""
 
     def wire_id(self, task_id: str) -> int | str:
-        """The id as JSON has it."""
+        """Return the id as JSON has it."""
 
     def created(self, task_id: str) -> Answer:
         """For createTask: the task was taken, its outcome comes later."""
@@ -65,7 +65,7 @@ class Wire(Protocol):
         """For getBalance: what is left."""
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
-        """An error about the request; `status` is the HTTP status where HTTP itself decides it."""
+        """Return an error about the request; `status` is the HTTP status where HTTP itself decides it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class CapSolverWire:
     is_status_sent: bool = True
 
     def wire_id(self, task_id: str) -> int | str:
-        """A UUID, as text."""
+        """Return a UUID, as text."""
         return task_id
 
     def created(self, task_id: str) -> Answer:
@@ -84,11 +84,11 @@ class CapSolverWire:
         return json_answer({**_NO_ERROR_TEXTS, **state, "taskId": task_id})
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
-        """The synchronous answer of the seed."""
+        """Return the synchronous answer of the seed."""
         return json_answer({**_NO_ERROR_TEXTS, "status": "ready", "solution": solution, "taskId": task_id})
 
     def processing(self, task_id: str) -> Answer:
-        """The fields of the ready example without its solution (inferred: no example is shown)."""
+        """Return the fields of the ready example without its solution (inferred: no example is shown)."""
         return json_answer({"errorId": 0, "taskId": task_id, "status": "processing"})
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
@@ -96,7 +96,7 @@ class CapSolverWire:
         return json_answer({"errorId": 0, "taskId": task_id, "solution": solution, "status": "ready"})
 
     def failed(self, task_id: str, error_code: str) -> Answer:
-        """An error with `status` "failed", for which the vendor's own samples test (observed)."""
+        """Return an error with `status` "failed", for which the vendor's own samples test (observed)."""
         fields = {**error_fields(error_code), "taskId": task_id, "status": "failed"}
         return json_answer(fields, self._error_status(error_code))
 
@@ -105,7 +105,7 @@ class CapSolverWire:
         return json_answer({"errorId": 0, "balance": amount, "packages": []})
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
-        """The documented error envelope."""
+        """Return the documented error envelope."""
         return json_answer(error_fields(error_code, description), status or self._error_status(error_code))
 
     def _error_status(self, error_code: str) -> int:
@@ -119,11 +119,11 @@ class OneCaptchaWire:
     error_status: int = 200
 
     def wire_id(self, task_id: str) -> int | str:
-        """A UUID, as text."""
+        """Return a UUID, as text."""
         return task_id
 
     def created(self, task_id: str) -> Answer:
-        """The answer of the seed."""
+        """Return the answer of the seed."""
         return json_answer({**_NO_ERROR_TEXTS, "taskId": task_id})
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
@@ -131,12 +131,12 @@ class OneCaptchaWire:
         return json_answer({**_NO_ERROR_TEXTS, "status": "ready", "solution": solution, "taskId": task_id})
 
     def processing(self, task_id: str) -> Answer:
-        """The fields of the ready example without its solution (inferred); no id."""
+        """Return the fields of the ready example without its solution (inferred); no id."""
         del task_id
         return json_answer({**_NO_ERROR_NULLS, "status": "processing"})
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
-        """The ready example of the seed; no id."""
+        """Return the ready example of the seed; no id."""
         del task_id
         return json_answer({**_NO_ERROR_NULLS, "status": "ready", "solution": solution})
 
@@ -150,7 +150,7 @@ class OneCaptchaWire:
         return json_answer({**_NO_ERROR_NULLS, "balance": amount})
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
-        """The documented fields; the codes are those of the family (unknown: none is listed)."""
+        """Return the documented fields; the codes are those of the family (unknown: none is listed)."""
         return json_answer(error_fields(error_code, description), status or self.error_status)
 
 
@@ -179,11 +179,11 @@ _NO_ERROR_NULLS: dict[str, Any] = {"errorId": 0, "errorCode": None, "errorDescri
 
 
 def error_fields(error_code: str, description: str | None = None) -> dict[str, Any]:
-    """The three fields of an error, with `errorId` 1 and the usual text unless another is given."""
+    """Return the three fields of an error, with `errorId` 1 and the usual text unless another is given."""
     text = description or _DESCRIPTIONS.get(error_code, "the task ended with this error")
     return {"errorId": 1, "errorCode": error_code, "errorDescription": text}
 
 
 def json_answer(fields: dict[str, Any], status: int = 200) -> Answer:
-    """An answer with these fields."""
+    """Return an answer with these fields."""
     return Answer(status, to_json(fields))

@@ -50,11 +50,11 @@ class JsonWire:
     statuses: Mapping[str, int] = field(default_factory=dict)
 
     def wire_id(self, task_id: str) -> int | str:
-        """The id as JSON has it."""
+        """Return the id as JSON has it."""
         return int(task_id) if self.has_integer_ids else task_id
 
     def created(self, task_id: str) -> Answer:
-        """The id, and nothing about the outcome."""
+        """Return the id, and nothing about the outcome."""
         return json_answer({"errorId": 0, **self.created_fields, "taskId": self.wire_id(task_id)})
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
@@ -70,12 +70,12 @@ class JsonWire:
         return json_answer({"errorId": 0, **self.pending_fields, "status": self.pending_status})
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
-        """The solution, without an id."""
+        """Return the solution, without an id."""
         del task_id
         return json_answer({"errorId": 0, **self.ready_fields, "status": "ready", "solution": solution})
 
     def failed(self, task_id: str, error_code: str) -> Answer:
-        """An error; without `status` at most of them (PROVIDERS.md 8)."""
+        """Return an error; without `status` at most of them (PROVIDERS.md 8)."""
         del task_id
         code = self.codes.get(error_code, error_code)
         if self.failed_status is not None:
@@ -84,11 +84,11 @@ class JsonWire:
         return json_answer({**error_fields(error_code), "errorId": error_id, "errorCode": code})
 
     def balance(self, amount: float) -> Answer:
-        """The two fields of the family."""
+        """Return the two fields of the family."""
         return json_answer({"errorId": 0, "balance": amount})
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
-        """An error with the fields that this provider adds."""
+        """Return an error with the fields that this provider adds."""
         code = self.codes.get(error_code, error_code)
         said = {**error_fields(error_code, description), "errorId": self.error_ids.get(code, 1), "errorCode": code}
         return json_answer({**said, **self.refused_fields}, status or self.statuses.get(code, self.refused_status))

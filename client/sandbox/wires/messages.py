@@ -80,17 +80,17 @@ WriteMessage = Callable[[Outcome], Message]
 
 
 def truncated(message: Message) -> Message:
-    """The same with half of what it tells; a signature stays that of the whole."""
+    """Return the same with half of what it tells; a signature stays that of the whole."""
     return replace(message, query=message.query[: len(message.query) // 2], body=message.body[: len(message.body) // 2])
 
 
 def json_result(outcome: Outcome) -> Message:
-    """The getTaskResult answer, with the id in it where the provider sends one (PROVIDERS.md 2.1)."""
+    """Return the getTaskResult answer, with the id in it where the provider sends one (PROVIDERS.md 2.1)."""
     return _json({**outcome.answer, **outcome.named})
 
 
 def form_message(outcome: Outcome) -> Message:
-    """A form of id, code and rate, also for API v2; no User-Agent (PROVIDERS.md 2.2)."""
+    """Return a form of id, code and rate, also for API v2; no User-Agent (PROVIDERS.md 2.2)."""
     fields = {"id": outcome.task_id or "", "code": outcome.code, "rate": _RATE}
     return Message(headers=_FORM, body=urlencode(fields).encode(), has_user_agent=False)
 
@@ -119,7 +119,7 @@ def hardcaptcha_envelope(outcome: Outcome) -> Message:
 
 
 def capsolution_event(outcome: Outcome) -> Message:
-    """An event of a task, signed (PROVIDERS.md 2.4); its time is invented, so that bodies repeat."""
+    """Return an event of a task, signed (PROVIDERS.md 2.4); its time is invented, so that bodies repeat."""
     if outcome.error_code is not None:
         said = {"errorId": 1, "errorCode": outcome.error_code, "status": "failed"}
         fields = {"event": "task.failed", **outcome.named, **said}
@@ -129,7 +129,7 @@ def capsolution_event(outcome: Outcome) -> Message:
 
 
 def low_balance_event(secret: bytes | None) -> Message:
-    """An event about the account, which names no task (PROVIDERS.md 2.4)."""
+    """Return an event about the account, which names no task (PROVIDERS.md 2.4)."""
     return _signed(_json({"event": "balance.low", "timestamp": _TIMESTAMP}), "X-Webhook-Signature", secret)
 
 

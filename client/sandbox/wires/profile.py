@@ -20,7 +20,7 @@ IdMaker = Callable[[], Callable[[], str]]
 
 
 def uuids() -> Callable[[], str]:
-    """Makes UUIDs."""
+    """Make UUIDs."""
     return lambda: str(uuid7())
 
 

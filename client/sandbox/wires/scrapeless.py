@@ -22,7 +22,7 @@ class ScrapelessWire:
     error_status: int = 200
 
     def wire_id(self, task_id: str) -> int | str:
-        """A UUID, as text."""
+        """Return a UUID, as text."""
         return task_id
 
     def created(self, task_id: str) -> Answer:
@@ -35,16 +35,16 @@ class ScrapelessWire:
         return self.created(task_id)
 
     def processing(self, task_id: str) -> Answer:
-        """The fields of createTask in another state (inferred: no example is shown)."""
+        """Return the fields of createTask in another state (inferred: no example is shown)."""
         return json_answer({"state": "running", "success": True, "taskId": task_id})
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
-        """The solution; its times are invented, so that answers repeat."""
+        """Return the solution; its times are invented, so that answers repeat."""
         said = {"actor": "captcha.recaptcha", "createTime": _CREATED_MS, "elapsed": 2254}
         return json_answer({**said, "solution": solution, "success": True, "taskId": task_id})
 
     def failed(self, task_id: str, error_code: str) -> Answer:
-        """A `message`; that it holds the code is invented."""
+        """Return a `message`; that it holds the code is invented."""
         return json_answer({"success": False, "state": "completed", "message": error_code, "taskId": task_id})
 
     def balance(self, amount: float) -> Answer:
@@ -52,7 +52,7 @@ class ScrapelessWire:
         return json_answer({"success": True, "balance": amount})
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
-        """A `message`, and no code."""
+        """Return a `message`, and no code."""
         text = error_fields(error_code, description)["errorDescription"]
         return json_answer({"success": False, "message": text}, status or self.error_status)
 

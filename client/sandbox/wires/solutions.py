@@ -45,7 +45,7 @@ def family_solution(task_type: str, digest: bytes) -> dict[str, Any]:
 
 
 def onecaptcha_solution(task_type: str, digest: bytes) -> dict[str, Any]:
-    """The one field for text and tokens alike, and for about a third of all contents a `respKey`."""
+    """Return the one field for text and tokens alike, and for about a third of all contents a `respKey`."""
     answer = _text(digest) if is_recognition(task_type) else _token(digest)
     solution: dict[str, Any] = {"gRecaptchaResponse": answer}
     if digest[5] % 3 == 0:
@@ -62,12 +62,12 @@ def twocaptcha_solution(task_type: str, digest: bytes) -> dict[str, Any]:
 
 
 def bare_solution(task_type: str, digest: bytes) -> dict[str, Any]:
-    """The one text that in.php and res.php know, under the name that a callback gives it (PROVIDERS.md 3.6)."""
+    """Return the one text that in.php and res.php know, under the name that a callback gives it (PROVIDERS.md 3.6)."""
     return {"code": _text(digest) if task_type in _IMAGE_METHODS else _token(digest)}
 
 
 def token_solution(task_type: str, digest: bytes) -> dict[str, Any]:
-    """A token and nothing else (PROVIDERS.md 2.4, 3.7)."""
+    """Return a token and nothing else (PROVIDERS.md 2.4, 3.7)."""
     del task_type
     return {"token": _token(digest)}
 

@@ -41,7 +41,7 @@ class V1Wire:
         return task_id
 
     def created(self, task_id: str) -> Answer:
-        """The id."""
+        """Return the id."""
         return _said(1, task_id)
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
@@ -50,37 +50,37 @@ class V1Wire:
         return self.created(task_id)
 
     def processing(self, task_id: str) -> Answer:
-        """An error that is none, spelt so."""
+        """Return an error that is none, spelt so."""
         del task_id
         return _said(0, "CAPCHA_NOT_READY")
 
     def ready(self, task_id: str, solution: dict[str, Any]) -> Answer:
-        """The bare answer."""
+        """Return the bare answer."""
         del task_id
         return _said(1, solution["code"])
 
     def failed(self, task_id: str, error_code: str) -> Answer:
-        """The code."""
+        """Return the code."""
         del task_id
         return _said(0, _CODES.get(error_code, error_code))
 
     def balance(self, amount: float) -> Answer:
-        """The amount, as text."""
+        """Return the amount, as text."""
         return _said(1, f"{amount:.5f}".rstrip("0").rstrip("."))
 
     def refused(self, error_code: str, description: str | None = None, *, status: int | None = None) -> Answer:
-        """The code, and beside it what was wrong."""
+        """Return the code, and beside it what was wrong."""
         fields: dict[str, Any] = {"status": 0, "request": _CODES.get(error_code, error_code)}
         return json_answer(fields if description is None else {**fields, "error_text": description}, status or 200)
 
 
 def as_text(value: Any) -> str:
-    """A value as a form has it."""
+    """Return a value as a form has it."""
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def text_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """A task as it arrives: all its values are text."""
+    """Return a task as it arrives: all its values are text."""
     return {name: as_text(value) for name, value in task.items()}
 
 
@@ -106,7 +106,7 @@ def fields_of_res(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def as_asked(answer: Answer, action: str, *, is_json: bool) -> Answer:
-    """The answer as JSON, or as the text that stands for it."""
+    """Return the answer as JSON, or as the text that stands for it."""
     if is_json or answer.content_type != "application/json":
         return answer
     fields = from_json(answer.body)

@@ -36,7 +36,7 @@ def number_values(facts: Facts) -> dict[str, Any]:
 
 
 def number_lines(facts: Facts) -> Iterator[str]:
-    """The same for eyes, three lines for each provider; none where none was used."""
+    """Yield the same for eyes, three lines for each provider; none where none was used."""
     told = number_values(facts)
     for provider, numbers in told["providers"].items():
         overdue, stale = numbers["oldestOverdueSeconds"], numbers["staleAnswers"]

@@ -161,7 +161,7 @@ def _refused(tasks: RecentTasks, period: str) -> Iterator[Finding]:
 
 
 def _callbacks(tasks: RecentTasks, period: str) -> Iterator[Finding]:
-    """A poll that came first is a lost callback, unless the callback came afterwards."""
+    """Yield a poll that came first is a lost callback, unless the callback came afterwards."""
     if tasks.answered < _ENOUGH_TASKS:
         return
     lost = tasks.lost

@@ -25,7 +25,7 @@ _OUTCOMES = "callback_receiver_outcomes_total"
 
 
 async def asked(session: aiohttp.ClientSession, url: str) -> Answered:
-    """The answer to a GET, or why there is none; `reason` is what its JSON gives for one."""
+    """Return the answer to a GET, or why there is none; `reason` is what its JSON gives for one."""
     status, said = await _got(session, url, {}, _MAX_BODY)
     return Answered(status, _reason(said) if isinstance(said, bytes) else said)
 

@@ -47,7 +47,7 @@ class Identity:
 
 
 def on_thread(connection: aiosqlite.Connection, function: Callable[[], Answer]) -> Awaitable[Answer]:
-    """Runs `function` on the connection's own thread, in one hop; cancelling the wait does not stop it.
+    """Run `function` on the connection's own thread, in one hop; cancelling the wait does not stop it.
 
     A transaction has to be one uninterrupted function there: a coroutine that is cancelled between BEGIN and COMMIT
     would leave it open. aiosqlite has no public call for that; to be removed when it has one.
@@ -57,7 +57,7 @@ def on_thread(connection: aiosqlite.Connection, function: Callable[[], Answer]) 
 
 
 def make_file(path: Path) -> None:
-    """Makes the file, with mode 0600, if it is not there.
+    """Make the file, with mode 0600, if it is not there.
 
     To be called before connecting: a connection that cannot be made leaves a thread (aiosqlite 0.22) that dies noisily.
 
@@ -71,17 +71,17 @@ def make_file(path: Path) -> None:
 
 
 def connect_writer(path: Path) -> aiosqlite.Connection:
-    """A connection that may write."""
+    """Return a connection that may write."""
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=rw"), iter_chunk_size=64)
 
 
 def connect_reader(path: Path) -> aiosqlite.Connection:
-    """A connection that can only read."""
+    """Return a connection that can only read."""
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
 
 
 def connect_to_look(path: Path) -> sqlite3.Connection:
-    """The same for a program without an event loop, on the caller's thread.
+    """Return the same for a program without an event loop, on the caller's thread.
 
     Raises:
         CannotStartError: it cannot be opened.
@@ -90,7 +90,7 @@ def connect_to_look(path: Path) -> sqlite3.Connection:
 
 
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of the schema of an open database.
+    """Return the version of the schema of an open database.
 
     Raises:
         CannotStartError: the database is newer than the code or not ours.
@@ -99,7 +99,7 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
-    """Checks and migrates an open database.
+    """Check and migrate an open database.
 
     Raises:
         CannotStartError: SQLite is too old, WAL does not work there, the database is newer than the code or not ours.
@@ -133,7 +133,7 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of its schema."""
+    """Return the version of its schema."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -168,7 +168,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _identify(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
-    """The log keeps its id unless it went back: then old cursors must show a gap."""
+    """Return the log keeps its id unless it went back: then old cursors must show a gap."""
     log_id = _meta(connection, "log_id")
     (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
     if log_id is None or has_gone_back(path, str(log_id), head):

@@ -110,7 +110,7 @@ class Look:
 
 @contextmanager
 def opened_to_look(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that can only read, to a database of this program with its current schema.
+    """Yield a connection that can only read, to a database of this program with its current schema.
 
     Raises:
         CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
@@ -134,7 +134,7 @@ def opened_to_look(path: Path) -> Iterator[sqlite3.Connection]:
 def look_up_task(
     connection: sqlite3.Connection, task_or_ref: str, provider: str | None
 ) -> tuple[TaskRecord, History] | None:
-    """The task with this ref (which wins) or provider's id, and what is kept of it; None where there is none.
+    """Return the task with this ref (which wins) or provider's id, and what is kept of it; None where there is none.
 
     Raises:
         ReceiverError: `ambiguous-task-id`.

@@ -65,7 +65,7 @@ class FileWatch:
         self._is_truncated = False
 
     def check(self, connection: sqlite3.Connection, *, looks_for_others: bool) -> None:
-        """Compares all names. `looks_for_others`: notes, too, whether another connection has written.
+        """Compare all names. `looks_for_others`: notes, too, whether another connection has written.
 
         Raises:
             FilesLostError: one is gone, is another file, or was truncated.
@@ -86,7 +86,7 @@ class FileWatch:
         self._opened, self._version = found, version
 
     def save(self, connection: sqlite3.Connection) -> str:
-        """Saves what was acknowledged, after `check` has failed, and says in words what came of it.
+        """Save what was acknowledged, after `check` has failed, and say in words what came of it.
 
         Raises:
             sqlite3.Error, OSError: it cannot be done now; it may be later.
@@ -105,7 +105,7 @@ class FileWatch:
         return self._save_copy(connection)
 
     def _check_sizes(self, connection: sqlite3.Connection, found: Sequence[_State]) -> None:
-        """Raises FilesLostError where somebody else than SQLite made a file smaller."""
+        """Raise FilesLostError where somebody else than SQLite made a file smaller."""
         # Asked now, because another connection may have done it after the last look: it says that it has been there.
         if _version(connection) != self._version:
             return
@@ -158,7 +158,7 @@ class FileWatch:
         return is_ours and _version(connection) == self._version
 
     def _empty_log(self, connection: sqlite3.Connection) -> None:
-        """Copies the pages of the log into the database, and leaves an empty log."""
+        """Copy the pages of the log into the database, and leave an empty log."""
         (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if is_busy:
             raise sqlite3.OperationalError("another program reads the database")
@@ -182,7 +182,7 @@ def lacks_log(path: Path) -> bool:
 
 
 def require_database(path: Path) -> None:
-    """Checks, for a command, that there is a database which can be opened.
+    """Check, for a command, that there is a database which can be opened.
 
     Raises:
         CannotStartError: there is none, or its log was taken away, so that opening it could do harm.
@@ -208,7 +208,7 @@ def _state(stat: os.stat_result) -> _State:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """A number that changes when another connection has written, or has emptied the log."""
+    """Return a number that changes when another connection has written, or has emptied the log."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 

@@ -45,7 +45,7 @@ class Reader:
         return await answer
 
     async def run(self) -> None:
-        """Reads until `stop`; what was asked until then is still answered. Cancelled, it leaves nobody waiting."""
+        """Read until `stop`; what was asked until then is still answered. Cancelled, it leaves nobody waiting."""
         self._is_running = True
         try:
             while self._is_running or self._wanted:
@@ -89,7 +89,7 @@ class Reader:
                 answer.set_result(found[ref])
 
     def _read(self, refs: Sequence[str]) -> Mapping[str, TaskRecord | None]:
-        """Runs on the connection's thread."""
+        """Run on the connection's thread."""
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)
         if len(refs) == 1:
             return {refs[0]: read_task(connection, refs[0])}
@@ -101,7 +101,7 @@ class Reader:
 
 
 def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
-    """The task with this ref, or the one that it was joined to. Runs on the connection's thread."""
+    """Return the task with this ref, or the one that it was joined to. Runs on the connection's thread."""
     wanted: str | None = ref
     task = None
     while wanted is not None:
@@ -112,7 +112,7 @@ def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
 
 
 def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
-    """The kept deliveries, polls and outcomes of a task."""
+    """Return the kept deliveries, polls and outcomes of a task."""
     slots = delivery_range(task)
     return History(
         deliveries=tuple(delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, slots)),
@@ -127,7 +127,7 @@ def read_waiting(connection: sqlite3.Connection) -> list[WaitingTasks]:
 
 
 def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Outcome, ...]:
-    """Each outcome names the place of the one that it replaced."""
+    """Return each outcome names the place of the one that it replaced."""
     found: list[Outcome] = []
     position = task.position
     while position is not None and len(found) < _MOST_OUTCOMES:

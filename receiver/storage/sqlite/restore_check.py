@@ -16,7 +16,7 @@ __all__ = ["forget_head", "has_gone_back", "note_head"]
 
 
 def note_head(database: Path, log_id: str, position: int) -> None:
-    """Notes that the log with this id reached `position`. Where that fails the older note stays; it is true, too."""
+    """Note that the log with this id reached `position`. Where that fails the older note stays; it is true, too."""
     note = _beside(database)
     fresh = note.with_name(f"{note.name}.new")
     with suppress(OSError):
@@ -38,7 +38,7 @@ def has_gone_back(database: Path, log_id: str, position: int) -> bool:
 
 
 def forget_head(database: Path) -> None:
-    """Removes the note: at the next start the log gets a new id."""
+    """Remove the note: at the next start the log gets a new id."""
     with suppress(OSError):
         _beside(database).unlink()
 

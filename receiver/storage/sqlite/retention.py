@@ -74,13 +74,13 @@ def prune(connection: sqlite3.Connection, horizon: Horizon, until: int, limit: i
 
 
 def read_mark(connection: sqlite3.Connection, name: str) -> int:
-    """The position noted under FLOOR or SOLUTIONS_FLOOR."""
+    """Return the position noted under FLOOR or SOLUTIONS_FLOOR."""
     row = connection.execute(sql.SELECT_META, (name,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def _old_entries(connection: sqlite3.Connection, mark: str, horizon: int, until: int, limit: int) -> int | None:
-    """The last of the oldest entries behind the mark that are old, or not behind `until`."""
+    """Return the last of the oldest entries behind the mark that are old, or not behind `until`."""
     after = max(read_mark(connection, mark), read_mark(connection, FLOOR))
     rows = connection.execute(pruning.SELECT_ENTRY_TIMES, (after, limit))
     # An entry without a time is of an older version, of which nothing more is known.
@@ -88,7 +88,7 @@ def _old_entries(connection: sqlite3.Connection, mark: str, horizon: int, until:
 
 
 def _last_of_prefix(rows: Iterable[tuple[int, int | None, int]], is_old: Any) -> int | None:
-    """The last of the old rows, of no more than make a step; no row behind it is read."""
+    """Return the last of the old rows, of no more than make a step; no row behind it is read."""
     last, step_bytes = None, 0
     for key, time, size in rows:
         if not is_old(key, time):

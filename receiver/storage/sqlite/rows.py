@@ -40,7 +40,7 @@ _FINISHED_AT = OUTCOME_COLUMNS.split(", ").index("finished_at")
 
 
 def task_from(row: tuple[Any, ...]) -> TaskRecord:
-    """The record in a row of TASK_COLUMNS and OUTCOME_COLUMNS."""
+    """Return the record in a row of TASK_COLUMNS and OUTCOME_COLUMNS."""
     return TaskRecord(
         row=row[0],
         ref=row[1],
@@ -79,7 +79,7 @@ def task_from(row: tuple[Any, ...]) -> TaskRecord:
 
 
 def task_values(task: TaskRecord) -> tuple[Any, ...]:
-    """All columns of a new task."""
+    """Return all columns of a new task."""
     return (
         task.row,
         task.ref,
@@ -119,7 +119,7 @@ def task_values(task: TaskRecord) -> tuple[Any, ...]:
 
 
 def task_state(task: TaskRecord) -> tuple[Any, ...]:
-    """The columns of UPDATE_TASK."""
+    """Return the columns of UPDATE_TASK."""
     return (
         task.open_to_standing,
         task.id_text,
@@ -170,7 +170,7 @@ def delivery_id(task: TaskRecord) -> int:
 
 
 def poll_values(task: TaskRecord, poll: PollRecord) -> tuple[Any, ...]:
-    """All columns of the task's latest poll; slots are as those of deliveries."""
+    """Return all columns of the task's latest poll; slots are as those of deliveries."""
     slot = task.row * SLOTS + min(task.polls, POLLS_KEPT + 1)
     row = poll.unlisted
     unlisted = (None, None, None) if row is None else (row.code, row.times, round(row.since * SECOND))
@@ -178,12 +178,12 @@ def poll_values(task: TaskRecord, poll: PollRecord) -> tuple[Any, ...]:
 
 
 def delivery_range(task: TaskRecord) -> tuple[int, int]:
-    """The ids of all deliveries of the task, and of all its polls."""
+    """Return the ids of all deliveries of the task, and of all its polls."""
     return task.row * SLOTS, task.row * SLOTS + SLOTS - 1
 
 
 def delivery_values(delivery: Delivery) -> tuple[Any, ...]:
-    """The columns of a delivery but its id."""
+    """Return the columns of a delivery but its id."""
     return (
         delivery.received_at,
         delivery.verdict,
@@ -197,7 +197,7 @@ def delivery_values(delivery: Delivery) -> tuple[Any, ...]:
 
 
 def delivery_from(row: tuple[Any, ...]) -> Delivery:
-    """The record in a row of SELECT_DELIVERIES."""
+    """Return the record in a row of SELECT_DELIVERIES."""
     received_at, verdict, method, content_type, body, size, id_text, standing_id = row
     return Delivery(
         received_at=received_at,
@@ -212,7 +212,7 @@ def delivery_from(row: tuple[Any, ...]) -> Delivery:
 
 
 def standing_url_from(row: tuple[Any, ...]) -> StandingUrl:
-    """The record in a row of SELECT_STANDING_URL."""
+    """Return the record in a row of SELECT_STANDING_URL."""
     return StandingUrl(*row)
 
 

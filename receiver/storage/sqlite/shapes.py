@@ -12,7 +12,7 @@ __all__ = ["add_shapes", "read_shapes"]
 
 
 def add_shapes(connection: sqlite3.Connection, records: Iterable[ShapeRecord]) -> None:
-    """Adds what was seen to what is known, in the transaction that is open; the oldest make room."""
+    """Add what was seen to what is known, in the transaction that is open; the oldest make room."""
     providers = set()
     for record in records:
         shape = record.shape

@@ -26,7 +26,7 @@ _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 
 @lru_cache
 def of_many_rows(statement: str, rows: int) -> str:
-    """The statement with its one group of values so many times."""
+    """Return the statement with its one group of values so many times."""
     return _VALUES.sub(lambda values: f"VALUES {', '.join([values[1]] * rows)}", statement, count=1)
 
 

@@ -109,7 +109,7 @@ class SqliteStore:
         self._reader = Reader(self._fetch)
 
     async def run(self) -> None:
-        """Writes and reads what is asked until `stop`."""
+        """Write and read what is asked until `stop`."""
         async with asyncio.TaskGroup() as owner:
             owner.create_task(self._reader.run(), name="reader")
             try:
@@ -329,7 +329,7 @@ class SqliteStore:
         return await _read(self._scan, lambda connection: read_shapes(connection, provider))
 
     async def _let_go(self) -> None:
-        """Closes all files. The writer first: what is closed last may copy from the log into the database."""
+        """Close all files. The writer first: what is closed last may copy from the log into the database."""
         for connection in self._connections:
             await on_thread(connection, connection._conn.close)  # noqa: SLF001  (see on_thread)
 
@@ -379,7 +379,7 @@ class SqliteStore:
 
 
 def _read_bounds(connection: sqlite3.Connection) -> tuple[int, int]:
-    """The end of the log, and the place behind which everything is kept."""
+    """Return the end of the log, and the place behind which everything is kept."""
     head, floor = connection.execute(sql.SELECT_BOUNDS).fetchone()
     return int(head), int(floor)
 

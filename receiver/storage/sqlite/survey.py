@@ -104,6 +104,6 @@ def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:
 
 
 def _end_of_old(connection: sqlite3.Connection, after: int, horizon: int, head: int) -> int:
-    """The place before the first entry behind `after` that is young."""
+    """Return the place before the first entry behind `after` that is young."""
     (first,) = connection.execute(_FIRST_KEPT, (after, horizon)).fetchone()
     return head if first is None else int(first) - 1

@@ -82,7 +82,7 @@ class SqliteLedger:
         return [(position, kind, ref, self._as_left(task)) for position, kind, ref, task in self._appended]
 
     def preload(self, refs: Iterable[str]) -> None:
-        """Reads these tasks at once, in one row, because the GIL is given away for each."""
+        """Read these tasks at once, in one row, because the GIL is given away for each."""
         wanted = list(dict.fromkeys(refs))
         if len(wanted) < 2:
             return
@@ -348,7 +348,7 @@ class SqliteLedger:
         self._quotas[name] = (max(used_rows + rows, 0), max(used_bytes + size, 0))
 
     def flush(self) -> None:
-        """Writes what was gathered, tasks first."""
+        """Write what was gathered, tasks first."""
         if self._new:
             self._write(sql.INSERT_TASK, [task_values(task) for task in self._new.values()])
             tags = [(tag, task.row) for task in self._new.values() for tag in dict.fromkeys(task.tags)]
@@ -368,7 +368,7 @@ class SqliteLedger:
             self._quotas = {}
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Writes the rows by as few statements as there are bits in their number.
+        """Write the rows by as few statements as there are bits in their number.
 
         Not executemany: that gives the GIL away for each row, and gets it back from a busy event loop late. The sizes
         are powers of two, so that few statements have to be kept prepared.

@@ -28,7 +28,7 @@ _KEPT_COLUMNS = 3
 
 
 def read_unreadable(connection: sqlite3.Connection, after: KeptBody | None, limit: int) -> Sequence[KeptBody]:
-    """The next of them behind one (None: from the start): first those of tasks, then those of standing URLs.
+    """Return the next of them behind one (None: from the start): first those of tasks, then those of standing URLs.
 
     They end at `limit`, or with the one with which their bytes are more than a page's.
     """
@@ -55,7 +55,7 @@ def _page(rows: sqlite3.Cursor) -> Iterator[KeptBody]:
 
 @asynccontextmanager
 async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
-    """The database, opened so that nothing can be written to it.
+    """Yield the database, opened so that nothing can be written to it.
 
     Raises:
         CannotStartError: there is none, it is not ours, or of another version.

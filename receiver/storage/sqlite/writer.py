@@ -154,7 +154,7 @@ class Writer:
         return len(self._queue)
 
     async def run(self) -> None:
-        """Writes until `stop`; then ends when the queue is empty."""
+        """Write until `stop`; then end when the queue is empty."""
         self._known_position = await on_thread(self._connection, self._head)
         self._noted = (self._clock(), self._known_position)
         self._growing = _Growing(self._known_position)
@@ -173,7 +173,7 @@ class Writer:
             self._grew.set()
 
     def stop(self) -> None:
-        """Takes no more commands and lets `run` end when those it has are stored."""
+        """Take no more commands and let `run` end when those it has are stored."""
         self._is_stopping = True
         self._arrived.set()
 
@@ -188,7 +188,7 @@ class Writer:
                 return
 
     async def _gather(self) -> None:
-        """Waits while each few turns of the event loop bring more commands, which takes microseconds when none come.
+        """Wait while each few turns of the event loop bring more commands, which takes microseconds when none come.
 
         The thread that commits and the loop that reads requests share the GIL. To let them fight over it costs more
         than to read first what has already come and to commit it together.
@@ -252,14 +252,14 @@ class Writer:
             self._grew.set()
 
     async def _lose(self, error: FilesLostError) -> None:
-        """Writes nothing any more, and saves what was acknowledged."""
+        """Write nothing any more, and save what was acknowledged."""
         self._loss = error
         self.failure = str(error)
         _log.error("files.lost", reason=str(error))
         await self._save()
 
     async def _save(self) -> None:
-        """Saves what was acknowledged and closes all files; where that fails, they stay open for the next try."""
+        """Save what was acknowledged and close all files; where that fails, they stay open for the next try."""
         self._save_at = None
         try:
             said = await on_thread(self._connection, lambda: self._watch.save(self._connection._conn))  # noqa: SLF001  (see on_thread)
@@ -274,14 +274,14 @@ class Writer:
             await self._let_go()
 
     async def _note(self) -> None:
-        """Notes how far the log is, if that has changed."""
+        """Note how far the log is, if that has changed."""
         position = self._known_position
         if self._loss is None and position != self._noted[1]:
             await on_thread(self._connection, lambda: self._note_head(position))
         self._noted = (self._clock(), position)
 
     async def _idle(self) -> None:
-        """Waits for a command; meanwhile looks whether another process wrote, and whether writing still works."""
+        """Wait for a command; meanwhile looks whether another process wrote, and whether writing still works."""
         self._arrived.clear()
         try:
             async with asyncio.timeout(_TICK_SECONDS):

@@ -37,7 +37,7 @@ class ReadyAnswer(web.StreamResponse):
         return True
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Sends the whole answer; waits where the peer does not read."""
+        """Send the whole answer; waits where the peer does not read."""
         second = int(self._clock())
         if second != self._second:
             self._second = second

@@ -42,7 +42,7 @@ class Frames:
         self._size = 0
 
     def of(self, told: Entry | Gap) -> Frame:
-        """The frame that tells a subscriber of it."""
+        """Return the frame that tells a subscriber of it."""
         if isinstance(told, Gap):
             return _frame(GapFrame(reason=told.reason, resumes_at=told.resumes_at), told.resumes_at)
         if told.kind == "result" and told.task is not None:

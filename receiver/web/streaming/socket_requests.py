@@ -27,7 +27,7 @@ _HIDDEN = ("subscribe", "add", "remove", "int", "str", "constrained-str", "Named
 
 
 def read_request(text: str) -> tuple[str | int | None, Request | ReceiverError]:
-    """The id of a frame, as far as it can be given back, and what is asked, or what is wrong with it."""
+    """Return the id of a frame, as far as it can be given back, and what is asked, or what is wrong with it."""
     try:
         fields = parse_object(text.encode())
     except UnreadableError as error:
@@ -39,12 +39,12 @@ def read_request(text: str) -> tuple[str | int | None, Request | ReceiverError]:
 
 
 def problem_bytes(given_id: str | int | None, error: ReceiverError) -> bytes:
-    """The frame that tells that a request changed nothing."""
+    """Return the frame that tells that a request changed nothing."""
     return answer_bytes(ProblemFrame(id=given_id, problem=problem_fields(error)))
 
 
 def answer_bytes(frame: Subscribed | Added | Removed | ProblemFrame) -> bytes:
-    """The frame as it is sent."""
+    """Return the frame as it is sent."""
     return frame.model_dump_json(by_alias=True).encode()
 
 

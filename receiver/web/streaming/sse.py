@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
-    """Serves the stream until either side ends it."""
+    """Serve the stream until either side ends it."""
     check_query(request, *_PARAMETERS, *filter(_is_last_event_id, request.query))
     context = request.app[CONTEXT]
     only = read_filter(request)
@@ -110,7 +110,7 @@ class _Reader:
         cut_off(self._request)
 
     async def serve(self, subscription: Subscription) -> web.StreamResponse:
-        """Sends what comes until the peer hangs up or the receiver shuts down."""
+        """Send what comes until the peer hangs up or the receiver shuts down."""
         await self._response.prepare(self._request)
         bound_buffer(self._request)
         self._context.streams.add(self)

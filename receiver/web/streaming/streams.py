@@ -69,10 +69,10 @@ class Stream(Protocol):
     """An open stream, as the ticker knows it. None of these calls waits or fails."""
 
     def beat(self) -> None:
-        """Sends a heartbeat, if nothing was sent since the last one."""
+        """Send a heartbeat, if nothing was sent since the last one."""
 
     def wake(self) -> None:
-        """Looks whether there is something to send, or to end."""
+        """Look whether there is something to send, or to end."""
 
     def abort(self) -> None:
         """Cuts the peer off."""
@@ -111,7 +111,7 @@ class Streams:
             self._end.wake()
 
     def start(self, sending: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Runs what sends; None where nothing is begun any more, because something else in the background failed."""
+        """Run what sends; None where nothing is begun any more, because something else in the background failed."""
         try:
             return self.owner.create_task(sending, name="sending")
         except RuntimeError:
@@ -142,13 +142,13 @@ class Streams:
 
 
 def bound_buffer(request: web.Request) -> None:
-    """Makes writing wait once the peer has left so much untaken."""
+    """Make writing wait once the peer has left so much untaken."""
     if request.transport is not None:
         request.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
 
 
 def cut_off(request: web.Request) -> None:
-    """Ends the connection at once; what the peer has not taken is dropped."""
+    """End the connection at once; what the peer has not taken is dropped."""
     if request.transport is not None:
         request.transport.abort()
 
@@ -178,7 +178,7 @@ async def read_patiently(subscription: Subscription, is_over: Callable[[], bool]
 
 
 async def send_within(seconds: float, request: web.Request, send: Callable[[], Awaitable[object]]) -> None:
-    """Sends, or cuts the peer off: a send that is blocked stays blocked, whatever else notices that the peer is dead.
+    """Send, or cut the peer off: a send that is blocked stays blocked, whatever else notices that the peer is dead.
 
     Raises:
         PeerGoneError: it is gone.

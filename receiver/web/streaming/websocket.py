@@ -46,7 +46,7 @@ _log = structlog.get_logger()
 
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
-    """Serves the socket until either side ends it."""
+    """Serve the socket until either side ends it."""
     check_query(request)
     context = request.app[CONTEXT]
     ws = web.WebSocketResponse(

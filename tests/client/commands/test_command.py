@@ -33,7 +33,7 @@ async def run_command(*arguments: str, environ: Mapping[str, str], stdin: bytes 
 
 @pytest.fixture
 def image(tmp_path: Path) -> str:
-    """The path of an image."""
+    """Return the path of an image."""
     path = tmp_path / "image.png"
     path.write_bytes(PNG)
     return str(path)

@@ -22,7 +22,7 @@ _WRONG_KEY = "tests-only-wrong-key-0123456789"
 
 @pytest.fixture
 async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 
@@ -38,7 +38,7 @@ def full_disk() -> Iterator[int]:
 async def watching(
     url: str, *arguments: str, key: str = ADMIN, stdout: int = asyncio.subprocess.PIPE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command while it runs."""
+    """Yield the command while it runs."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "client", "watch", *arguments),
         env={**os.environ, "CALLBACK_RECEIVER_URL": url, "CALLBACK_RECEIVER_KEY": key, "TZ": "UTC"},
@@ -62,14 +62,14 @@ async def ran(url: str, *arguments: str, key: str = ADMIN) -> tuple[int | None, 
 
 
 async def ended(receiver: RunningReceiver, **fields: Any) -> str:
-    """The ref of a task that was called back."""
+    """Return the ref of a task that was called back."""
     task = await receiver.register()
     await receiver.call_back(task["callbackUrl"], **fields)
     return str(task["ref"])
 
 
 async def line_of(process: asyncio.subprocess.Process) -> str:
-    """The next line of its standard output."""
+    """Return the next line of its standard output."""
     assert process.stdout is not None
     return (await process.stdout.readline()).decode()
 

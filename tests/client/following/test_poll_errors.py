@@ -42,7 +42,7 @@ NOT_DONE = [
 
 
 def stepping(clock: JumpingClock, body: Mapping[str, Any], status: int = 200) -> Reply:
-    """A reply before which eight seconds pass."""
+    """Return a reply before which eight seconds pass."""
 
     async def jump(_: dict[str, Any]) -> None:
         clock.jump(8.0)

@@ -23,7 +23,7 @@ def _most_within(times: Sequence[float], seconds: float) -> int:
 
 
 def _submit(allowance: Allowance, now: float) -> float:
-    """Sends createTask as soon as it is allowed: when that is."""
+    """Send createTask as soon as it is allowed: when that is."""
     at = allowance.submit_at(now)
     allowance.submit(at)
     return at

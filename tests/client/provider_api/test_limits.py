@@ -19,7 +19,7 @@ _QUICK = KeyLimits(requests_per_second=200.0, submits=Rate(200, 0.5))
 
 
 def _gate(limits: KeyLimits = _QUICK) -> tuple[KeyGate, float]:
-    """A gate, and a time that no test waits for."""
+    """Return a gate, and a time that no test waits for."""
     timing = Timing()
     return KeyGate(limits, timing, "capsolver"), timing.clock() + 600.0
 

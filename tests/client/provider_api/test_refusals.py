@@ -21,13 +21,13 @@ _KEY, _BALANCE, _BAD_TASK = "ERROR_KEY_DOES_NOT_EXIST", "ERROR_ZERO_BALANCE", "E
 
 
 def _said(code: str | None, codes: Mapping[str, Code] = FAMILY_CODES) -> Answered[Submitted]:
-    """An answer to createTask: an error, or a task that was made."""
+    """Return an answer to createTask: an error, or a task that was made."""
     reading = Pending("") if code is None else read_error(codes, 1, code, None)
     return Answered({"errorCode": code}, Submitted("t" if code is None else None, reading))
 
 
 def _refused(code: str, times: int = IN_A_ROW, task: dict[str, Any] = _TASK) -> Circuit:
-    """A circuit after so many refusals at second 0."""
+    """Return a circuit after so many refusals at second 0."""
     circuit = Circuit(FAMILY_CODES)
     for _ in range(times):
         circuit.take(task, _said(code), 0.0)

@@ -17,12 +17,12 @@ CAPSOLVER = DIALECTS["capsolver"]
 
 
 def odd(code: str = "ERROR_OF_TOMORROW") -> Failed:
-    """An error with a code on no list."""
+    """Return an error with a code on no list."""
     return Failed(1, code, is_listed=False)
 
 
 def rows(*answers: tuple[float, Reading]) -> UnlistedRow | None:
-    """The row after these answers."""
+    """Return the row after these answers."""
     row = None
     for at, said in answers:
         row = row_after(row, said, at)

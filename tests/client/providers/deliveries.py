@@ -29,7 +29,7 @@ _unknown = st.dictionaries(
 
 @st.composite
 def changed(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """A query and a body: noise, or a real delivery with some of its bytes or fields changed."""
+    """Return a query and a body: noise, or a real delivery with some of its bytes or fields changed."""
     if draw(st.integers(0, 3)) == 0:
         return draw(st.binary(max_size=60)), draw(st.binary(max_size=200))
     real = draw(st.sampled_from(CALLBACKS))
@@ -47,7 +47,7 @@ def changed(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 @st.composite
 def enriched(draw: st.DrawFn) -> tuple[Delivered, bytes, bytes]:
-    """A real delivery, and its query and body with its fields in another order and others beside them."""
+    """Return a real delivery, and its query and body with its fields in another order and others beside them."""
     real = draw(st.sampled_from(CALLBACKS))
     fields: dict[str, Any] = _fields(real)
     unknown = draw(_unknown)
@@ -61,7 +61,7 @@ def enriched(draw: st.DrawFn) -> tuple[Delivered, bytes, bytes]:
 
 
 def check_delivery(dialect: Dialect, query: bytes, body: bytes, task_type: str | None) -> None:
-    """Reads a delivery: it gives what one may say, or our error, and any bare answer has a shape or needs a poll."""
+    """Read a delivery: it gives what one may say, or our error, and any bare answer has a shape or needs a poll."""
     try:
         said = dialect.read_callback(query=query, body=body)
     except UnreadableError:

@@ -29,7 +29,7 @@ _KNOWN = ("errorId", "errorCode", "errorDescription", "status", "solution", "tas
 
 
 def asked_in(call: Call) -> Any:
-    """The fields of a request that is JSON."""
+    """Return the fields of a request that is JSON."""
     assert (call.method, call.path) == ("POST", f"/{call.name}")
     return json.loads(call.body or b"")
 

@@ -15,7 +15,7 @@ from client.providers.readings import Bare, Callback, Failed, Reaction, Ready
 
 
 def declared(text: str, name: str = "mine") -> Dialect:
-    """The provider of this name in the file."""
+    """Return the provider of this name in the file."""
     return read_providers(text.encode(), DIALECTS)[name]
 
 

@@ -62,7 +62,7 @@ class ScriptedStreams:
     newest: web.WebSocketResponse | None = None
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:
-        """The route of the websocket."""
+        """Return the route of the websocket."""
         script = self.sockets.pop(0) if self.sockets else [subscribed()]
         if isinstance(script, web.Response):
             return script
@@ -88,7 +88,7 @@ class ScriptedStreams:
         await self.newest.send_json(frame)
 
     async def results(self, request: web.Request) -> web.Response:
-        """The route of the log."""
+        """Return the route of the log."""
         self.queries.append(dict(request.query))
         if not self.pages:
             await asyncio.sleep(60)
@@ -96,7 +96,7 @@ class ScriptedStreams:
         return web.json_response(body, status=status)
 
     async def task(self, request: web.Request) -> web.Response:
-        """The route of one task."""
+        """Return the route of one task."""
         missing = (404, {"type": "urn:callback-receiver:problem:unknown-task"})
         status, body = self.tasks.get(request.match_info["ref"], missing)
         return web.json_response(body, status=status)
@@ -118,7 +118,7 @@ async def _do(deed: Deed, ws: web.WebSocketResponse, request: web.Request) -> No
 async def scripted_streams(
     *sockets: Any, pages: list[tuple[int, Any]] | None = None, tasks: dict[str, tuple[int, Any]] | None = None
 ) -> AsyncIterator[ScriptedStreams]:
-    """A running server that goes by this script; see `ScriptedStreams`."""
+    """Yield a running server that goes by this script; see `ScriptedStreams`."""
     streams = ScriptedStreams(list(sockets), pages or [], tasks or {})
     app = web.Application()
     app.router.add_get("/v1/subscribe", streams.subscribe)
@@ -130,27 +130,27 @@ async def scripted_streams(
 
 
 def subscribed(cursor: str = "c0") -> dict[str, Any]:
-    """The answer to a subscription."""
+    """Return the answer to a subscription."""
     return {"type": "subscribed", "id": 0, "cursor": cursor}
 
 
 def heartbeat(cursor: str) -> dict[str, Any]:
-    """A sign of life."""
+    """Return a sign of life."""
     return {"type": "heartbeat", "cursor": cursor}
 
 
 def told_task(ref: str = "ref-1", **fields: Any) -> dict[str, Any]:
-    """A task that has ended, as the receiver tells it."""
+    """Return a task that has ended, as the receiver tells it."""
     return {**STORED, "ref": ref, **fields}
 
 
 def result(cursor: str, ref: str = "ref-1", *, at: str | None = None, **fields: Any) -> dict[str, Any]:
-    """A result; `at` is the place of the outcome in the log, where it is not that of the frame."""
+    """Return a result; `at` is the place of the outcome in the log, where it is not that of the frame."""
     return {"type": "result", "cursor": cursor, "task": told_task(ref, cursor=at or cursor, **fields)}
 
 
 def page(cursor: str, *entries: dict[str, Any], more: bool = False) -> tuple[int, Any]:
-    """A page of the log, up to this cursor."""
+    """Return a page of the log, up to this cursor."""
     return 200, {"results": list(entries), "cursor": cursor, "more": more}
 
 
@@ -163,21 +163,21 @@ class Waiting:
         self.wakes = 0
 
     def offer(self, task: Task) -> None:
-        """Notes the task's status."""
+        """Note the task's status."""
         self.told.append(task.status)
 
     def hint(self) -> None:
-        """Notes a hint."""
+        """Note a hint."""
         self.told.append("hint")
 
     def forget(self) -> None:
-        """Notes that there is no such task."""
+        """Note that there is no such task."""
         self.told.append("forget")
 
     def wake(self) -> None:
-        """Counts."""
+        """Count."""
         self.wakes += 1
 
     def note(self, happened: str, **facts: Any) -> None:
-        """Notes the step."""
+        """Note the step."""
         self.steps.append(happened)

@@ -25,13 +25,13 @@ _GONE = (410, {"type": "urn:callback-receiver:problem:cursor-gone", "reason": "p
 
 
 def blocked(status: int = 404) -> web.Response:
-    """An answer to the upgrade that is none."""
+    """Return an answer to the upgrade that is none."""
     return web.Response(status=status, text="<html>")
 
 
 @asynccontextmanager
 async def reading(url: str, timing: Timing = _HURRIED) -> AsyncIterator[Reader]:
-    """A reader over HTTP."""
+    """Yield a reader over HTTP."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
         yield Reader(ReceiverApi(session, url, ADMIN), owner, timing)
 
@@ -44,7 +44,7 @@ async def polling(url: str) -> AsyncIterator[LongPolls]:
 
 
 async def results_until(polls: LongPolls, ref: str) -> list[str]:
-    """The refs of the results, up to this one."""
+    """Return the refs of the results, up to this one."""
     refs: list[str] = []
     async with asyncio.timeout(30):
         while ref not in refs:
@@ -55,7 +55,7 @@ async def results_until(polls: LongPolls, ref: str) -> list[str]:
 
 @pytest.fixture
 async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 

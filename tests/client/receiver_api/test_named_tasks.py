@@ -6,7 +6,7 @@ from client.receiver_api.named_tasks import Names
 
 
 def sent(names: Names) -> list[tuple[str, tuple[object, ...]]]:
-    """The frames that are due."""
+    """Return the frames that are due."""
     return [(frame.type, frame.tasks) for frame in names.changes()]
 
 

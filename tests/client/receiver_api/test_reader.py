@@ -24,20 +24,20 @@ _HURRIED = Timing(random=lambda: 0.0)
 
 @pytest.fixture
 async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 
 
 @asynccontextmanager
 async def reading(url: str, key: str = ADMIN) -> AsyncIterator[Reader]:
-    """A reader over HTTP, with short pauses."""
+    """Yield a reader over HTTP, with short pauses."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
         yield Reader(ReceiverApi(session, url, key), owner, _HURRIED)
 
 
 async def called_back(receiver: RunningReceiver, **fields: Any) -> Any:
-    """A registered task that was called back."""
+    """Return a registered task that was called back."""
     task = await receiver.register(**fields)
     await receiver.call_back(task["callbackUrl"])
     return task
@@ -91,7 +91,7 @@ class BreaksOnce:
         yield self
 
     async def send(self, frame: Any) -> None:
-        """Takes anything."""
+        """Take anything."""
 
     async def receive(self) -> StreamFrame:
         """That it is subscribed, and then nothing until it breaks."""

@@ -23,7 +23,7 @@ from tests.support import ADMIN, SUBMIT_ONLY, eventually, running_receiver
 
 @asynccontextmanager
 async def opened(url: str, key: str = ADMIN, **options: Any) -> AsyncIterator[WebsocketSubscription]:
-    """A websocket to which nothing was sent."""
+    """Yield a websocket to which nothing was sent."""
     headers = {"Authorization": f"Bearer {key}"}
     async with (
         open_receiver_session() as session,

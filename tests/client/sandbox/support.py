@@ -78,19 +78,19 @@ async def call(
 async def create_task(
     sandbox: Sandbox, task: Mapping[str, Any], *, callback_url: str | None = None, key: str = KEY
 ) -> Reply:
-    """A createTask call."""
+    """Return a createTask call."""
     return await call(sandbox, "/createTask", {"clientKey": key, "task": task, "callbackUrl": callback_url})
 
 
 async def get_task_result(sandbox: Sandbox, created: Reply, *, key: str = KEY) -> Reply:
-    """A getTaskResult call for the task that `created` tells of."""
+    """Return a getTaskResult call for the task that `created` tells of."""
     return await call(sandbox, "/getTaskResult", {"clientKey": key, "taskId": created.json["taskId"]})
 
 
 async def ask(
     sandbox: Sandbox, path: str, query: Mapping[str, str] | None = None, *, form: Mapping[str, Any] | None = None
 ) -> Reply:
-    """A request with a query by GET, or with a form by POST, as in.php and res.php take them."""
+    """Return a request with a query by GET, or with a form by POST, as in.php and res.php take them."""
     async with (
         aiohttp.ClientSession() as session,
         session.request("POST" if form else "GET", sandbox.url + path, params=query, data=form) as response,
@@ -99,7 +99,7 @@ async def ask(
 
 
 def ordered(task: Mapping[str, Any], number: int = 0, **faults: Any) -> dict[str, Any]:
-    """A task of its own content, made so by `number`, with faults ordered in it."""
+    """Return a task of its own content, made so by `number`, with faults ordered in it."""
     return {**task, "number": number, "sandbox": {"latencySeconds": 0, **faults}}
 
 

@@ -43,7 +43,7 @@ TASK = {**TOKEN, "type": "AntiTurnstileTask"}
 
 
 def _answer(dialect: str, task: dict[str, Any]) -> str:
-    """The text that a callback of this family carries."""
+    """Return the text that a callback of this family carries."""
     solution = expected_solution(dialect, task)
     return next(iter(solution.values())) if dialect in _RESULTS else str(solution["token"])
 

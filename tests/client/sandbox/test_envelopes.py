@@ -31,7 +31,7 @@ class _HastyClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Returns at once."""
+        """Return at once."""
         self.slept.append(seconds)
         await asyncio.sleep(0)
 

@@ -49,7 +49,7 @@ def _host(sandbox: Sandbox) -> str:
 
 
 def _anticaptcha(host: str) -> tuple[str, float]:
-    """The token and the balance."""
+    """Return the token and the balance."""
     with AnticaptchaClient(KEY, host=host, use_ssl=False) as library:
         job = library.create_task(NoCaptchaTaskProxylessTask(_PAGE["websiteURL"], _PAGE["websiteKey"]))
         job.join()

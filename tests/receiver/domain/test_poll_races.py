@@ -33,7 +33,7 @@ class Clocked:
     doubled: int = 0
 
     async def task(self, **fields: Any) -> TaskRecord:
-        """A task that is polled here and due 35 s after the beginning."""
+        """Return a task that is polled here and due 35 s after the beginning."""
         task = TaskRecord(
             row=0,
             ref=str(new_ref()),
@@ -105,13 +105,13 @@ class Clocked:
         return polled
 
     def seconds(self, at: int | None) -> float | None:
-        """A time of a record, in seconds after the beginning."""
+        """Return a time of a record, in seconds after the beginning."""
         return None if at is None else (at - BEGAN) / SECOND
 
 
 @pytest.fixture
 async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
-    """An empty store."""
+    """Yield an empty store."""
     async with running_store(tmp_path / "receiver.db") as store:
         yield Clocked(store)
 

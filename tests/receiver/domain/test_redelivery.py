@@ -40,12 +40,12 @@ STANDING = a_ref(0)
 
 
 def body(**fields: Any) -> bytes:
-    """A CapSolver callback: ready, if nothing else is said."""
+    """Return a CapSolver callback: ready, if nothing else is said."""
     return json.dumps({"errorId": 0, "status": "ready", "solution": {"text": "answer"}, **fields}).encode()
 
 
 def kept_for_task(number: int, content: bytes, reading: str = "unreadable") -> DeliverToTask:
-    """A delivery that could not be read, on the URL of the task of this number."""
+    """Return a delivery that could not be read, on the URL of the task of this number."""
     new_task = NewTask(ref=a_ref(number), poll_after=NOW, deadline_at=NOW)
     return DeliverToTask(
         ref=a_ref(number), arrival=an_arrival(content, None, reading), new_task=new_task, quotas=QUOTAS
@@ -53,7 +53,7 @@ def kept_for_task(number: int, content: bytes, reading: str = "unreadable") -> D
 
 
 def kept_for_standing(content: bytes) -> DeliverToStanding:
-    """A delivery that could not be read, on a standing URL."""
+    """Return a delivery that could not be read, on a standing URL."""
     new_task = NewTask(ref=a_ref(99), poll_after=NOW, deadline_at=NOW)
     return DeliverToStanding(
         url_id=STANDING, arrival=an_arrival(content, STANDING, "unreadable"), new_task=new_task, quotas=QUOTAS
@@ -75,7 +75,7 @@ def an_arrival(content: bytes, standing_id: str | None, reading: str) -> Arrival
 
 
 def a_polled_answer(number: int, text: str, task_id: TaskId) -> Report:
-    """The answer of a poll for the task of this number."""
+    """Return the answer of a poll for the task of this number."""
     answered = Answered(
         reading=Ready({"text": text}),
         origin=Origin("poll", "reported", NOW),
@@ -94,7 +94,7 @@ def rules(
     signed: AbstractSet[str] = frozenset(),
     polled: AbstractSet[str] = frozenset(),
 ) -> RedeliveryRules:
-    """The shipped providers, if nothing else is said."""
+    """Return the shipped providers, if nothing else is said."""
     return RedeliveryRules(dialects=DIALECTS, signed=signed, polled=polled, quotas=quotas, confirm=confirm)
 
 
@@ -111,7 +111,7 @@ async def redelivered(store: SqliteStore | Rehearsal, given: RedeliveryRules | N
 
 
 def dump(path: Path) -> list[str]:
-    """The whole database as SQL, but for the writer's own notes."""
+    """Return the whole database as SQL, but for the writer's own notes."""
     with sqlite3.connect(path) as connection:
         return [line for line in connection.iterdump() if not line.startswith('INSERT INTO "meta"')]
 

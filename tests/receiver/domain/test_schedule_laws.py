@@ -43,7 +43,7 @@ def _plans(draw: st.DrawFn) -> PollPlan:
 
 @st.composite
 def _taught(draw: st.DrawFn) -> tuple[PollPlan, Schedule]:
-    """A plan, and a schedule that was told anything."""
+    """Return a plan, and a schedule that was told anything."""
     plan = draw(_plans())
     schedule, at = Schedule(plan), 0.0
     for task_type, latency, kind, later in draw(st.lists(_EVENT, max_size=120)):

@@ -17,7 +17,7 @@ _PLAN = DIALECTS["anticaptcha"].polls
 
 @cache
 def _day(weather: str) -> tuple[Fared, Fared]:
-    """The fixed schedule, then the learned one."""
+    """Return the fixed schedule, then the learned one."""
     tasks = make_tasks(Random(1), 1.0, WEATHERS[weather])
     return poll_tasks(_PLAN, None, tasks), poll_tasks(_PLAN, Schedule(_PLAN), tasks)
 

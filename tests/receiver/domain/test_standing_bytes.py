@@ -27,7 +27,7 @@ QUOTAS = Quotas(standing_rows=1000, standing_bytes=40_000, unreadable_bytes=20_0
 
 
 def standing_path() -> str:
-    """A standing URL for CapSolver that the receiver signed."""
+    """Return a standing URL for CapSolver that the receiver signed."""
     return f"/callback/capsolver/{make_token(Kind.STANDING, new_ref(), 'capsolver', SIGNING_KEY.encode())}"
 
 
@@ -144,7 +144,7 @@ async def take_step(store: SqliteStore, chance: random.Random, number: int) -> N
 def an_arrival(
     task_id: str, body: bytes, reading: Ready | Pending | str | None = None, confirm: str = "never"
 ) -> Arrival:
-    """A delivery of these bytes; a ready answer, if nothing else is said."""
+    """Return a delivery of these bytes; a ready answer, if nothing else is said."""
     said = Ready({"text": "a"}) if reading is None else reading
     return Arrival(
         provider="capsolver",
@@ -170,19 +170,19 @@ def to_task(ref: str, arrival: Arrival) -> DeliverToTask:
 
 
 def a_new_task(ref: str) -> NewTask:
-    """The task that it may make."""
+    """Return the task that it may make."""
     return NewTask(ref=ref, poll_after=NOW, deadline_at=NOW + SECOND)
 
 
 def counted(database: Path) -> dict[str, int]:
-    """The bytes that the quotas of bodies say are used."""
+    """Return the bytes that the quotas of bodies say are used."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT name, used_bytes FROM quota WHERE used_bytes > 0 OR used_rows > 0").fetchall()
     return dict(rows)
 
 
 def kept(database: Path) -> dict[str, int]:
-    """The same, from what is in the tables."""
+    """Return the same, from what is in the tables."""
     sums = (
         "SELECT 'unreadable', size FROM delivery WHERE verdict = 'unreadable' AND body IS NOT NULL",
         "SELECT 'unreadable', size FROM stray_delivery",
@@ -203,6 +203,6 @@ def kept(database: Path) -> dict[str, int]:
 
 
 def every_ref(database: Path) -> list[str]:
-    """The refs of all tasks that are left, but for those that are found under another one."""
+    """Return the refs of all tasks that are left, but for those that are found under another one."""
     with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute("SELECT ref FROM task WHERE joined_ref IS NULL")]

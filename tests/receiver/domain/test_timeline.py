@@ -24,25 +24,25 @@ GIVEN_UP = Outcome("failed", None, 1, NO_ANSWER, "none came", "deadline", "repor
 
 
 def waiting_task(**fields: Any) -> TaskRecord:
-    """A task with an id, whose first poll is due in 20 s."""
+    """Return a task with an id, whose first poll is due in 20 s."""
     due = NOW + 20 * SECOND
     given: dict[str, Any] = {"task_id": "37223a89", "bound_by": "create", "poll_after": due, "next_poll_at": due}
     return a_task("0199", created_at=NOW, deadline_at=NOW + 300 * SECOND, **{**given, **fields})
 
 
 def told(task: TaskRecord, history: History | None = None, *, now: int = NOW) -> TaskTimeline:
-    """The timeline of a task with this history."""
+    """Return the timeline of a task with this history."""
     return timeline_of(task, history or History(), PLAN, now=now)
 
 
 def a_delivery(verdict: str, **fields: Any) -> Delivery:
-    """A kept delivery of this verdict."""
+    """Return a kept delivery of this verdict."""
     given: dict[str, Any] = {"received_at": NOW + 5 * SECOND, "method": "POST", "content_type": "application/json"}
     return Delivery(verdict=verdict, **{**given, "body": b"a secret body", "size": 13, "id_text": "37223a89", **fields})
 
 
 def texts(timeline: TaskTimeline) -> str:
-    """All that is told in words."""
+    """Return all that is told in words."""
     return "\n".join(step.text for step in timeline.steps)
 
 
@@ -173,7 +173,7 @@ def test_polls_left_are_counted() -> None:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 

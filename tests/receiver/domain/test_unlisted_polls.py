@@ -24,7 +24,7 @@ READY = Ready({"text": "44795sds"})
 
 @pytest.fixture
 async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
-    """An empty store."""
+    """Yield an empty store."""
     async with running_store(tmp_path / "receiver.db") as store:
         yield Clocked(store)
 

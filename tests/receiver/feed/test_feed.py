@@ -42,18 +42,18 @@ class Reader:
         self.subscription: Subscription
 
     def listen(self) -> None:
-        """Counts the calls."""
+        """Count the calls."""
         self.calls += 1
 
     async def read(self) -> Told:
-        """All there is."""
+        """Return all there is."""
         told: Told = []
         while page := await self.subscription.read():
             told += [_name(each) for each in page]
         return told
 
     async def next(self) -> Told:
-        """The same, once there is something."""
+        """Return the same, once there is something."""
         calls = self.calls
         if told := await self.read():
             return told
@@ -72,7 +72,7 @@ def results(*numbers: int) -> Told:
 
 @asynccontextmanager
 async def following(store: SqliteStore, tail: Tail | None = None) -> AsyncIterator[Feed]:
-    """A feed of the store that is given its growth."""
+    """Yield a feed of the store that is given its growth."""
     feed = Feed(store, tail)
     await feed.open()
 
@@ -87,7 +87,7 @@ async def following(store: SqliteStore, tail: Tail | None = None) -> AsyncIterat
 
 
 async def reader_of(feed: Feed, only: ResultFilter = ALL, cursor: str | None = None) -> Reader:
-    """A reader; by default of everything, from now. What was written before has reached the feed."""
+    """Return a reader; by default of everything, from now. What was written before has reached the feed."""
     head = await feed.store.position(await feed.store.head())
     await eventually(lambda: feed.tail.end == head)
     reader = Reader()
@@ -96,7 +96,7 @@ async def reader_of(feed: Feed, only: ResultFilter = ALL, cursor: str | None = N
 
 
 async def end(store: SqliteStore, *numbers: int, **fields: object) -> None:
-    """Registers the tasks of these numbers and ends them, one after the other."""
+    """Register the tasks of these numbers and end them, one after the other."""
     for number in numbers:
         await store.write(a_registration(number, **fields))
         await store.write(a_delivery(number))
@@ -104,14 +104,14 @@ async def end(store: SqliteStore, *numbers: int, **fields: object) -> None:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    """A running store."""
+    """Yield a running store."""
     async with running_store(tmp_path / "receiver.db") as running:
         yield running
 
 
 @pytest.fixture
 async def feed(store: SqliteStore) -> AsyncIterator[Feed]:
-    """A feed of it."""
+    """Yield a feed of it."""
     async with following(store) as running:
         yield running
 

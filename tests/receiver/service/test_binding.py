@@ -16,13 +16,13 @@ SIGNING_KEY = "a key that signs the tokens of these tests"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db", signing_keys=SIGNING_KEY, standing_max_tasks=3) as running:
         yield running
 
 
 def standing_path() -> str:
-    """A standing URL for CapSolver that the receiver signed, in a life that its backup does not remember."""
+    """Return a standing URL for CapSolver that the receiver signed, in a life that its backup does not remember."""
     return f"/callback/capsolver/{make_token(Kind.STANDING, new_ref(), 'capsolver', SIGNING_KEY.encode())}"
 
 

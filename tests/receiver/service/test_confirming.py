@@ -53,7 +53,7 @@ def short_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def confirming(database: Path, provider: Provider, **settings: Any) -> AsyncIterator[RunningReceiver]:
-    """A receiver that asks about every callback which is not signed."""
+    """Yield a receiver that asks about every callback which is not signed."""
     async with reconciling(database, provider, SLOW, **{"confirm_callbacks": "always", **settings}) as api:
         yield api
 

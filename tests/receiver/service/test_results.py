@@ -14,25 +14,25 @@ from tests.support import RunningReceiver, eventually, running_receiver
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver that holds few waits."""
+    """Yield a receiver that holds few waits."""
     async with running_receiver(tmp_path / "receiver.db", max_waiters=3) as running:
         yield running
 
 
 async def finish(api: RunningReceiver, task_id: str, solution: Any = None, **fields: Any) -> Any:
-    """Registers a task and ends it by its callback; its registration."""
+    """Register a task and end it by its callback. Return its registration."""
     registered = await api.register(**fields)
     await api.call_back(registered["callbackUrl"], taskId=task_id, solution=solution or {"text": "44795sds"})
     return registered
 
 
 def ids(page: Any) -> list[str]:
-    """The taskIds on a page."""
+    """Return the taskIds on a page."""
     return [entry["task"]["taskId"] for entry in page["results"]]
 
 
 async def read(api: RunningReceiver, **parameters: Any) -> Any:
-    """A page of the log."""
+    """Return a page of the log."""
     answer = await api.send("GET", "/v1/results", params=parameters)
     assert answer.status == 200, answer.body
     return answer.json
@@ -272,12 +272,12 @@ async def test_shutdown_releases_who_waits(tmp_path: Path) -> None:
 
 
 async def until_waiting(api: RunningReceiver) -> None:
-    """Returns once somebody waits."""
+    """Return once somebody waits."""
     await eventually(lambda: api.waiting == 1)
 
 
 async def until_refused(api: RunningReceiver) -> Any:
-    """The first refusal of a further wait."""
+    """Return the first refusal of a further wait."""
     await eventually(lambda: api.waiting == 3)
     answer = await api.send("GET", "/v1/results?wait=40")
     assert (answer.status, answer.json["type"].rpartition(":")[2]) == (503, "receiver-full")

@@ -31,7 +31,7 @@ QUICK = fast(first_after_callback_seconds=0.5, first_after_seconds=0.1, interval
 async def submitting(
     database: Path, settings: Settings = ASYNC, *, key: str = KEY, url: str | None = None
 ) -> AsyncIterator[tuple[RunningReceiver, Sandbox]]:
-    """A receiver with a key, and the provider that it submits to."""
+    """Yield a receiver with a key, and the provider that it submits to."""
     async with Sandbox("capsolver", settings) as sandbox:
         accounts: dict[str, Any] = {
             "provider_keys": {"capsolver": key},
@@ -49,7 +49,7 @@ async def submit(api: RunningReceiver, *, key: str | None = None, task: Any = No
 
 
 async def ended(api: RunningReceiver, ref: str) -> Any:
-    """The task once it has an outcome."""
+    """Return the task once it has an outcome."""
     return (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "50"})).json
 
 

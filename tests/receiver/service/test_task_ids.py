@@ -19,7 +19,7 @@ _ANSWER = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 

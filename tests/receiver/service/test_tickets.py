@@ -21,13 +21,13 @@ PAGE = "https://app.example"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver that lets the pages of one origin read."""
+    """Yield a receiver that lets the pages of one origin read."""
     async with running_receiver(tmp_path / "receiver.db", allowed_origins=f"{PAGE}, https://other.example") as running:
         yield running
 
 
 async def new_ticket(api: RunningReceiver) -> str:
-    """A ticket that was made with a key that may read."""
+    """Return a ticket that was made with a key that may read."""
     answer = await api.send("POST", "/v1/tickets", key=READ_ONLY)
     assert answer.status == 201, answer.body
     return str(answer.json["ticket"])
@@ -123,7 +123,7 @@ class Clock:
     seconds = 0.0
 
     def __call__(self) -> float:
-        """The seconds."""
+        """Return the seconds."""
         return self.seconds
 
 

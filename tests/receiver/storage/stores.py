@@ -38,7 +38,7 @@ QUOTAS = Quotas(standing_rows=1000, standing_bytes=2**24, unreadable_bytes=2**24
 
 @asynccontextmanager
 async def running_store(path: Path) -> AsyncIterator[SqliteStore]:
-    """A store with its writer; what is queued is written before it closes."""
+    """Yield a store with its writer; what is queued is written before it closes."""
     async with (
         open_sqlite_store(path, now=NOW, clock=time.monotonic) as store,
         asyncio.TaskGroup() as owner,
@@ -51,12 +51,12 @@ async def running_store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def a_ref(number: int) -> str:
-    """The ref of this number."""
+    """Return the ref of this number."""
     return str(UUID(int=number))
 
 
 def a_task(ref: str, **fields: Any) -> TaskRecord:
-    """A CapSolver task with a URL of its own, if nothing else is said."""
+    """Return a CapSolver task with a URL of its own, if nothing else is said."""
     given: dict[str, Any] = {
         "row": 0,
         "provider": "capsolver",
@@ -80,18 +80,18 @@ def a_task(ref: str, **fields: Any) -> TaskRecord:
 
 
 def a_registration(number: int, **fields: Any) -> Register:
-    """The command that registers the task of this number."""
+    """Return the command that registers the task of this number."""
     return Register(task=a_task(a_ref(number), **fields), answered=None, idempotency=None)
 
 
 def a_delivery(number: int, text: str = "answer", task_id: TaskId | None = None) -> DeliverToTask:
-    """A ready answer on the URL of the task of this number."""
+    """Return a ready answer on the URL of the task of this number."""
     ref = a_ref(number)
     return DeliverToTask(ref=ref, arrival=_arrival(text, task_id), new_task=_new_task(ref), quotas=QUOTAS)
 
 
 def a_standing_delivery(number: int, task_id: TaskId, text: str = "answer") -> DeliverToStanding:
-    """A ready answer on a standing URL; the task that it may make has the ref of this number."""
+    """Return a ready answer on a standing URL; the task that it may make has the ref of this number."""
     return DeliverToStanding(
         url_id=a_ref(0), arrival=_arrival(text, task_id, a_ref(0)), new_task=_new_task(a_ref(number)), quotas=QUOTAS
     )

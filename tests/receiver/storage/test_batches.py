@@ -33,12 +33,12 @@ def bind(number: int, task_id: str) -> Bind:
 
 
 def forget(number: int) -> Forget:
-    """Deletes the task of this number."""
+    """Delete the task of this number."""
     return Forget(ref=a_ref(number), now=NOW)
 
 
 def attach(number: int, task_id: str) -> Command[Any]:
-    """Registers a task that the provider has already."""
+    """Register a task that the provider has already."""
     return a_registration(number, task_id=task_id, bound_by="create", has_url=False, open_to_standing=True)
 
 
@@ -85,7 +85,7 @@ async def test_one_idempotency_key_in_a_batch_makes_one_task(tmp_path: Path) -> 
 
 
 def keyed(number: int) -> Any:
-    """A registration with an Idempotency-Key."""
+    """Return a registration with an Idempotency-Key."""
     registration = a_registration(number)
     return type(registration)(task=registration.task, answered=None, idempotency=KEY)
 
@@ -105,7 +105,7 @@ async def answer(store: SqliteStore, command: Command[Any]) -> object:
 
 
 async def contents(store: SqliteStore) -> object:
-    """All that a reader can see of tasks 1 to 3, of the ids and of the log."""
+    """Return all that a reader can see of tasks 1 to 3, of the ids and of the log."""
     tasks = [await store.task(a_ref(number)) for number in (1, 2, 3)]
     return (
         tasks,

@@ -47,7 +47,7 @@ BACK_TO_2 = (
 
 
 def take_back(path: Path, statements: Iterable[str]) -> None:
-    """Makes the database one of an older schema."""
+    """Make the database one of an older schema."""
     with closing(sqlite3.connect(path)) as connection:
         for statement in statements:
             connection.execute(statement)
@@ -87,7 +87,7 @@ async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> N
 
 
 def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
-    """A poll that was answered so, by nobody's lease."""
+    """Return a poll that was answered so, by nobody's lease."""
     rules = rules_of(DIALECTS["capsolver"].polls)
     return FinishPoll(
         ref=task.ref,

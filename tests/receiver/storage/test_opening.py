@@ -30,12 +30,12 @@ FILES = ["receiver.db", "receiver.db-wal", "receiver.db-shm", "receiver.db-head"
 
 
 def modes(folder: Path) -> dict[str, str]:
-    """The mode of every file in the folder."""
+    """Return the mode of every file in the folder."""
     return {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in folder.iterdir()}
 
 
 def execute(path: Path, *statements: str) -> None:
-    """Runs statements on the file, as another program would."""
+    """Run statements on the file, as another program would."""
     with closing(sqlite3.connect(path)) as connection:
         for statement in statements:
             connection.execute(statement)

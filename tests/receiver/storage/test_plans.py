@@ -26,14 +26,14 @@ LISTS = {name: text for name, text in STATEMENTS.items() if name.startswith("SEL
 
 @pytest.fixture
 async def connection(tmp_path: Path) -> sqlite3.Connection:
-    """A connection to a database with the current schema."""
+    """Return a connection to a database with the current schema."""
     async with running_store(tmp_path / "receiver.db"):
         pass
     return sqlite3.connect(tmp_path / "receiver.db")
 
 
 def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
-    """The steps in which SQLite would run the statement."""
+    """Return the steps in which SQLite would run the statement."""
     names = re.findall(r":([a-z_]+)", statement)
     values: Mapping[str, None] | tuple[None, ...] = dict.fromkeys(names) if names else (None,) * statement.count("?")
     rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()

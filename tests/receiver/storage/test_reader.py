@@ -17,7 +17,7 @@ from tests.receiver.storage.stores import NOW, a_ref, a_registration, a_standing
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    """A store with the tasks 1 to 3."""
+    """Yield a store with the tasks 1 to 3."""
     async with running_store(tmp_path / "receiver.db") as running:
         for number in (1, 2, 3):
             await running.write(a_registration(number))
@@ -25,7 +25,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def found(store: SqliteStore, ref: str) -> str | None:
-    """The ref of the task that is found under `ref`, or the name of the error."""
+    """Return the ref of the task that is found under `ref`, or the name of the error."""
     try:
         task = await store.task(ref)
     except UnicodeError as error:

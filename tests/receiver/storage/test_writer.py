@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    """A running store."""
+    """Yield a running store."""
     async with running_store(path) as running:
         yield running
 
@@ -73,7 +73,7 @@ class Heavy:
 
 
 async def attempt(store: SqliteStore, command: Command[Any]) -> type[Exception] | None:
-    """The class of the error that the command ended with."""
+    """Return the class of the error that the command ended with."""
     try:
         await store.write(command)
     except ReceiverError as error:
@@ -268,13 +268,13 @@ async def test_the_store_says_when_nothing_more_will_come(path: Path) -> None:
 
 
 async def next_growth(store: SqliteStore) -> Growth:
-    """The next growth that the store tells of."""
+    """Return the next growth that the store tells of."""
     async with asyncio.timeout(30):
         return await anext(store.commits())
 
 
 async def refs_told(store: SqliteStore, *, until: str) -> list[str]:
-    """The refs that the store tells of, up to one."""
+    """Return the refs that the store tells of, up to one."""
     told: list[str] = []
     async with asyncio.timeout(30):
         async for growth in store.commits():

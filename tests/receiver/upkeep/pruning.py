@@ -42,14 +42,14 @@ async def pruned(store: SqliteStore, **fields: Any) -> Removed:
 
 
 async def finished(store: SqliteStore, *numbers: int, at: int = NOW) -> None:
-    """Registers the tasks of these numbers and ends them at this time."""
+    """Register the tasks of these numbers and end them at this time."""
     for number in numbers:
         await store.write(a_registration(number))
         await store.write(a_late_delivery(number, at))
 
 
 def a_late_delivery(number: int, at: int, reading: Any = None) -> DeliverToTask:
-    """A delivery that comes at this time: a ready answer, if nothing else is said."""
+    """Return a delivery that comes at this time: a ready answer, if nothing else is said."""
     ref = a_ref(number)
     arrival = Arrival(
         provider="capsolver",
@@ -87,7 +87,7 @@ async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
 
 
 async def found(store: SqliteStore, number: int) -> TaskRecord:
-    """The task of this number, which is there."""
+    """Return the task of this number, which is there."""
     task = await store.task(a_ref(number))
     assert task is not None
     return task
@@ -100,5 +100,5 @@ def solutions(log: Sequence[Entry]) -> list[bool]:
 
 
 async def refs(store: SqliteStore) -> list[str]:
-    """The refs in the log, in order."""
+    """Return the refs in the log, in order."""
     return [entry.ref for entry in await whole_log(store)]

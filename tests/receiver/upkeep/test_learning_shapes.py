@@ -22,7 +22,7 @@ ANSWER = "JSON {errorId: integer, solution: {text: string}, status: string}"
 
 
 def stored(database: Path, provider: str = "capsolver") -> Sequence[ShapeRecord]:
-    """The shapes in a receiver's database, as another process reads them."""
+    """Return the shapes in a receiver's database, as another process reads them."""
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         return read_shapes(connection, provider)
 

@@ -42,7 +42,7 @@ from tests.receiver.upkeep.pruning import (
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    """An empty store."""
+    """Yield an empty store."""
     async with running_store(tmp_path / "receiver.db") as store:
         yield store
 

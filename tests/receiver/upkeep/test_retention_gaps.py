@@ -21,14 +21,14 @@ from tests.support import RunningReceiver, eventually, running_receiver
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A running receiver."""
+    """Yield a running receiver."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         yield api
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    """The store of that receiver, as another process has it."""
+    """Yield the store of that receiver, as another process has it."""
     async with running_store(tmp_path / "receiver.db") as store:
         yield store
 
@@ -40,7 +40,7 @@ async def prune_until(store: SqliteStore, position: int) -> None:
 
 
 async def finish(api: RunningReceiver, number: int) -> list[str]:
-    """Ends so many new tasks; their refs."""
+    """End so many new tasks; their refs."""
     refs = []
     for _ in range(number):
         task = await api.register()
@@ -50,7 +50,7 @@ async def finish(api: RunningReceiver, number: int) -> list[str]:
 
 
 def cursors(store: SqliteStore, *positions: int) -> list[str]:
-    """The cursors of these positions."""
+    """Return the cursors of these positions."""
     return [store.cursor_at(position) for position in positions]
 
 

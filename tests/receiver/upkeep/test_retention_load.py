@@ -17,7 +17,7 @@ NEW = 300
 
 
 async def end_together(store: SqliteStore, first: int, number: int) -> None:
-    """Ends so many new tasks, in large batches."""
+    """End so many new tasks, in large batches."""
     async with asyncio.TaskGroup() as group:
         for task in range(first, first + number):
             group.create_task(store.write(a_registration(task, tags=("old",)), within_seconds=60))

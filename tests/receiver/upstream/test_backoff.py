@@ -44,7 +44,7 @@ class Braked:
 
 @pytest.fixture
 async def braked() -> Any:
-    """An account that nobody has refused yet."""
+    """Return an account that nobody has refused yet."""
     async with aiohttp.ClientSession() as session:
         yield Braked(session)
 

@@ -59,7 +59,7 @@ class Provider:
 
 @asynccontextmanager
 async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
-    """A provider on loopback that answers at once."""
+    """Yield a provider on loopback that answers at once."""
     running = Provider()
     running.gate.set()
     app = web.Application()
@@ -72,7 +72,7 @@ async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
-    """A provider on loopback that answers at once."""
+    """Yield a provider on loopback that answers at once."""
     async with running_provider() as running:
         yield running
 
@@ -81,7 +81,7 @@ async def provider() -> AsyncIterator[Provider]:
 async def reconciling(
     database: Path, provider: Provider, dialects: Any = QUICK, **settings: Any
 ) -> AsyncIterator[RunningReceiver]:
-    """A receiver that was given the key of the provider."""
+    """Yield a receiver that was given the key of the provider."""
     settings = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": provider.url}, **settings}
     async with running_receiver(database, dialects=dialects, **settings) as api:
         yield api
@@ -99,19 +99,19 @@ async def cut_off(database: Path, provider: Provider) -> Any:
 
 
 async def submitted(api: RunningReceiver, task_id: str, **fields: Any) -> Any:
-    """A task of which the createTask answer is known."""
+    """Return a task of which the createTask answer is known."""
     registered = await api.register(**fields)
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": task_id})
     return registered
 
 
 async def ended(api: RunningReceiver, ref: str) -> Any:
-    """The task once it has an outcome."""
+    """Return the task once it has an outcome."""
     return (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "50"})).json
 
 
 def with_plan(**changes: Any) -> Callable[[Dialect], Dialect]:
-    """A dialect with another plan."""
+    """Return a dialect with another plan."""
     return lambda dialect: replace(dialect, polls=replace(dialect.polls, **changes))  # type: ignore[type-var]  # dialects are dataclasses here
 
 
@@ -475,7 +475,7 @@ async def test_a_key_that_is_used_up_is_not_used(tmp_path: Path, provider: Provi
 
 
 def limited_to(requests_per_second: float) -> dict[str, Dialect]:
-    """The quick providers, with this rate for each key."""
+    """Return the quick providers, with this rate for each key."""
     limits = KeyLimits(requests_per_second=requests_per_second)
     return {
         name: replace(dialect, key_limits=limits)  # type: ignore[type-var]  # dialects are dataclasses here

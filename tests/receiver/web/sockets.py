@@ -27,23 +27,23 @@ class Socket:
     ws: aiohttp.ClientWebSocketResponse
 
     async def send(self, **frame: Any) -> None:
-        """Sends a frame."""
+        """Send a frame."""
         text = json.dumps(frame)
         check_sent(text)
         await self.ws.send_str(text)
 
     async def next(self) -> Any:
-        """The next frame."""
+        """Return the next frame."""
         async with asyncio.timeout(_SECONDS):
             return check_received(await self.ws.receive_str())
 
     async def ask(self, **frame: Any) -> Any:
-        """The next frame after one was sent."""
+        """Return the next frame after one was sent."""
         await self.send(**frame)
         return await self.next()
 
     async def close_code(self) -> int | None:
-        """The code with which the other side closes; whatever comes before is passed over."""
+        """Return the code with which the other side closes; whatever comes before is passed over."""
         async with asyncio.timeout(_SECONDS):
             while (await self.ws.receive()).type not in (
                 aiohttp.WSMsgType.CLOSE,
@@ -58,7 +58,7 @@ class Socket:
 async def open_socket(
     api: Api, *, key: str | None = ADMIN, protocols: tuple[str, ...] = (), headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[Socket]:
-    """A websocket; the key goes into a header."""
+    """Yield a websocket; the key goes into a header."""
     sent = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with (
         aiohttp.ClientSession() as session,
@@ -74,7 +74,7 @@ async def open_socket(
 
 @asynccontextmanager
 async def subscribed(api: Api, **frame: Any) -> AsyncIterator[Socket]:
-    """A websocket on which a subscription has begun."""
+    """Yield a websocket on which a subscription has begun."""
     async with open_socket(api) as socket:
         answer = await socket.ask(type="subscribe", id="s", **frame)
         assert (answer["type"], answer["id"]) == ("subscribed", "s"), answer
@@ -94,11 +94,11 @@ class Events:
         return fields["event"], fields["id"], check_event(fields["event"], fields["id"], fields["data"])
 
     async def start(self) -> None:
-        """Reads the first line."""
+        """Read the first line."""
         self.retry_ms = int((await self._fields())["retry"])
 
     async def end(self) -> bytes:
-        """All that comes until the other side ends it."""
+        """Return all that comes until the other side ends it."""
         async with asyncio.timeout(_SECONDS):
             return await self.response.content.read()
 
@@ -113,7 +113,7 @@ class Events:
 async def open_events(
     api: Api, *, key: str | None = ADMIN, headers: Mapping[str, str] | None = None, **query: Any
 ) -> AsyncIterator[Events]:
-    """A stream of server-sent events."""
+    """Yield a stream of server-sent events."""
     url = f"{api.url}/v1/results/stream"
     async with opened_events(url, key=key, headers=headers, params=query) as events:
         yield events
@@ -123,7 +123,7 @@ async def open_events(
 async def opened_events(
     url: str, *, key: str | None = ADMIN, headers: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Events]:
-    """The stream of server-sent events at this address."""
+    """Yield the stream of server-sent events at this address."""
     sent = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with (
         aiohttp.ClientSession(read_bufsize=2**20) as session,
@@ -136,6 +136,6 @@ async def opened_events(
 
 
 def problem_of(frame: Any) -> tuple[Any, str]:
-    """The id and the slug of a problem."""
+    """Return the id and the slug of a problem."""
     assert frame["type"] == "problem", frame
     return frame["id"], frame["problem"]["type"].rpartition(":")[2]

@@ -21,7 +21,7 @@ BODY = b'{"errorId":0,"status":"ready","solution":{"text":"44795sds"}}'
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the host of the URL."""
+    """Yield a connection to the host of the URL."""
     host, port = url.split("/")[2].split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -33,19 +33,19 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
 
 
 def post(url: str, *lines: str, version: str = "1.1") -> bytes:
-    """A callback as bytes."""
+    """Return a callback as bytes."""
     path = "/" + url.split("/", 3)[3]
     head = (f"POST {path} HTTP/{version}", "Host: 127.0.0.1", f"Content-Length: {len(BODY)}", *lines, "", "")
     return "\r\n".join(head).encode() + BODY
 
 
 def get(*lines: str) -> bytes:
-    """A request for nothing in particular."""
+    """Return a request for nothing in particular."""
     return "\r\n".join(("GET / HTTP/1.1", "Host: 127.0.0.1", *lines, "", "")).encode()
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
-    """The status line, the headers by their names in small letters, and the body."""
+    """Return the status line, the headers by their names in small letters, and the body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
     return head[0], headers, await reader.readexactly(int(headers["content-length"]))
@@ -103,7 +103,7 @@ async def test_an_old_client_that_stays_is_told_so(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def answering(times: Iterable[float]) -> AsyncIterator[str]:
-    """The URL of a server whose answers are all the same, and whose clock shows these times."""
+    """Yield the URL of a server whose answers are all the same, and whose clock shows these times."""
     clock = iter(times)
     answer = ReadyAnswer("fine", lambda: next(clock))
 

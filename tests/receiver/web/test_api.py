@@ -22,7 +22,7 @@ READY = {"errorId": 0, "errorCode": "", "status": "ready", "solution": {"text": 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A receiver whose public URL has a path."""
+    """Yield a receiver whose public URL has a path."""
     async with running_receiver(tmp_path / "receiver.db", public_url="https://hooks.example/in/") as running:
         yield running
 

@@ -31,7 +31,7 @@ class Metronome:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver whose heartbeats come quickly."""
+    """Yield a receiver whose heartbeats come quickly."""
     rules = StreamRules(send_seconds=5, heartbeat_seconds=0.1)
     async with running_receiver(tmp_path / "receiver.db", rules=rules) as running:
         yield running

@@ -23,7 +23,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def log_settings() -> Iterator[None]:
-    """Puts the log back as it was."""
+    """Put the log back as it was."""
     before = structlog.get_config()
     yield
     structlog.configure(**before)

@@ -32,7 +32,7 @@ _TYPES_OF_CONTENT = ("application/json", "application/x-www-form-urlencoded", "t
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A receiver of the shipped providers, which knows what two of them sign with."""
+    """Yield a receiver of the shipped providers, which knows what two of them sign with."""
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=_SECRETS) as running:
         yield running
 
@@ -52,7 +52,7 @@ async def deliver(
 
 
 async def registered(api: Api, provider: str) -> Any:
-    """A task of this provider."""
+    """Return a task of this provider."""
     return await api.register(provider=provider, type=_TYPES.get(provider))
 
 

@@ -22,7 +22,7 @@ _OTHER = "tests-only-other-key-0123456789"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver with little room for names, and three keys that may read."""
+    """Yield a receiver with little room for names, and three keys that may read."""
     keys = f"reader:{READ_ONLY}:read,other:{_OTHER}:read,admin:{ADMIN}:submit+read+admin"
     async with running_receiver(tmp_path / "receiver.db", rules=_RULES, api_keys=keys) as running:
         yield running
@@ -114,7 +114,7 @@ async def test_pages_and_events_take_room_as_well(api: RunningReceiver) -> None:
 
 
 async def answer_to(socket: Socket, frame_id: int) -> Any:
-    """The answer to this frame; what is told meanwhile is passed over."""
+    """Return the answer to this frame; what is told meanwhile is passed over."""
     while (frame := await socket.next()).get("id") != frame_id:
         pass
     return frame

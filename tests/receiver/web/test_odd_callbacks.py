@@ -29,7 +29,7 @@ _ODD_IN_BODIES = b"id=70000000010&code=abc&worker=\xe6"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A receiver of the shipped providers."""
+    """Yield a receiver of the shipped providers."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 

@@ -40,7 +40,7 @@ FREE = Budget(share=1e9, burst=1e9)
 async def paced(
     of_all: Budget, room: Admission | None = None, dropped: list[str] | None = None
 ) -> AsyncIterator[tuple[asyncio.Transport, Reading, Pacer, socket.socket]]:
-    """A transport, its first protocol, the pacer between them, and the socket of the peer."""
+    """Yield a transport, its first protocol, the pacer between them, and the socket of the peer."""
     ours, theirs = socket.socketpair()
     with theirs:
         transport, protocol = await asyncio.get_running_loop().create_connection(Reading, sock=ours)

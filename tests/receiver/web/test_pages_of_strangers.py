@@ -40,7 +40,7 @@ ROUTES = [
 
 @pytest.fixture(params=["with keys", "without keys"])
 async def api(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[RunningReceiver]:
-    """A receiver that lets the pages of one origin in."""
+    """Yield a receiver that lets the pages of one origin in."""
     anonymous: dict[str, Any] = {"api_keys": "", "allow_anonymous": True} if request.param == "without keys" else {}
     async with running_receiver(tmp_path / "receiver.db", allowed_origins=PAGE, **anonymous) as running:
         yield running

@@ -32,7 +32,7 @@ def stored(database: Path, statement: str) -> list[Any]:
 
 
 async def report(api: Api, registered: Any, text: str) -> Any:
-    """A client's report of a polled answer."""
+    """Return a client's report of a polled answer."""
     answer = {**READY, "solution": {"text": text}}
     return await api.send("PUT", f"/v1/tasks/{registered['ref']}/outcome", json={"source": "poll", "answer": answer})
 
@@ -182,6 +182,6 @@ async def test_secrets_stay_out_of_the_log(database: Path, capfd: pytest.Capture
 
 
 async def hang_up(api: RunningReceiver, path: str) -> None:
-    """Sends a request and cuts the connection once it waits; raises TimeoutError."""
+    """Send a request and cut the connection once it waits; raises TimeoutError."""
     async with aiohttp.ClientSession() as session, asyncio.timeout(0.3):
         await session.get(api.url + path, headers=api.authorization)

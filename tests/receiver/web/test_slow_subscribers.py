@@ -44,7 +44,7 @@ async def stalled(api: RunningReceiver, request: bytes, number: int) -> AsyncIte
 
 
 async def publish(api: RunningReceiver, number: int, size: int) -> list[str]:
-    """The refs of so many tasks that ended, each with a solution of so many bytes."""
+    """Return the refs of so many tasks that ended, each with a solution of so many bytes."""
     answer = {"errorId": 0, "status": "ready", "solution": {"text": "x" * size}}
     outcome = {"source": "poll", "answer": answer}
     return [str((await api.register(taskId=f"{size}-{each}", outcome=outcome))["ref"]) for each in range(number)]

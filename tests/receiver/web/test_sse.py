@@ -17,20 +17,20 @@ _QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.1)
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 
 
 async def ended(api: RunningReceiver, **fields: object) -> str:
-    """The ref of a task that has ended."""
+    """Return the ref of a task that has ended."""
     registered = await api.register(**fields)
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
 
 
 async def refs(events: Events, number: int) -> list[str]:
-    """The refs of the next results; heartbeats are passed over."""
+    """Return the refs of the next results; heartbeats are passed over."""
     found: list[str] = []
     while len(found) < number:
         name, _, frame = await events.next()

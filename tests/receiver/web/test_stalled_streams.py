@@ -29,7 +29,7 @@ _MUCH = 4 * 1024
 
 @asynccontextmanager
 async def narrow_receiver(folder: Path, **rules: Any) -> AsyncIterator[RunningReceiver]:
-    """A receiver that the system takes little from, so that it is soon noticed who does not read."""
+    """Yield a receiver that the system takes little from, so that it is soon noticed who does not read."""
     given = StreamRules(**{"send_seconds": 30.0, **rules})
     async with running_receiver(folder / "receiver.db", rules=given, send_buffer_bytes=_BUFFER) as running:
         yield running
@@ -37,7 +37,7 @@ async def narrow_receiver(folder: Path, **rules: Any) -> AsyncIterator[RunningRe
 
 @contextmanager
 def narrow_socket() -> Iterator[socket.socket]:
-    """A socket of a peer's that takes little while nobody reads from it."""
+    """Yield a socket of a peer's that takes little while nobody reads from it."""
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         peer.setblocking(False)
@@ -46,7 +46,7 @@ def narrow_socket() -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def stalled_peer(api: RunningReceiver, request: bytes) -> AsyncIterator[socket.socket]:
-    """A peer that sends a request, and then does nothing."""
+    """Yield a peer that sends a request, and then does nothing."""
     address = urlsplit(api.url)
     loop = asyncio.get_running_loop()
     with narrow_socket() as peer:
@@ -58,7 +58,7 @@ async def stalled_peer(api: RunningReceiver, request: bytes) -> AsyncIterator[so
 
 @asynccontextmanager
 async def lazy_socket(api: RunningReceiver) -> AsyncIterator[Socket]:
-    """A websocket that takes little more than is asked of it."""
+    """Yield a websocket that takes little more than is asked of it."""
 
     def narrow(_address: object) -> socket.socket:
         peer = socket.socket()
@@ -100,7 +100,7 @@ async def read_until(peer: socket.socket, expected: bytes) -> bytes:
 
 
 def refs_of(frames: list[Any]) -> list[str]:
-    """The refs of the tasks, in the order in which they came."""
+    """Return the refs of the tasks, in the order in which they came."""
     return [frame["task"]["ref"] for frame in frames]
 
 

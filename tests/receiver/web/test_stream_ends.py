@@ -22,7 +22,7 @@ Lines = list[Any]
 
 @asynccontextmanager
 async def logged_receiver(folder: Path, **settings: Any) -> AsyncIterator[tuple[RunningReceiver, Callable[[], Lines]]]:
-    """A receiver, and the lines that it has written about streams that ended."""
+    """Yield a receiver, and the lines that it has written about streams that ended."""
     with capture_logs() as lines:
         async with running_receiver(folder / "receiver.db", **settings) as api:
             yield api, lambda: [line for line in lines if "/v1/" in line.get("route", "") and line["method"] == "GET"]
@@ -40,7 +40,7 @@ def unreadable(database: Path) -> Iterator[None]:
 
 
 async def ended(api: RunningReceiver) -> str:
-    """The ref of a task that has ended."""
+    """Return the ref of a task that has ended."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])

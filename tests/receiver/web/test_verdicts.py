@@ -26,7 +26,7 @@ FAILED = {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "errorDescripti
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """A receiver that knows the providers of the tests too."""
+    """Yield a receiver that knows the providers of the tests too."""
     async with running_receiver(
         tmp_path / "receiver.db",
         dialects=ALL_DIALECTS,

@@ -20,20 +20,20 @@ _QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.1, ping_seconds=0.4, su
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver."""
+    """Yield a receiver."""
     async with running_receiver(tmp_path / "receiver.db") as running:
         yield running
 
 
 @pytest.fixture
 async def quick(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """A receiver whose heartbeats, pings and limits are short."""
+    """Yield a receiver whose heartbeats, pings and limits are short."""
     async with running_receiver(tmp_path / "quick.db", rules=_QUICK) as running:
         yield running
 
 
 async def ended(api: RunningReceiver, **fields: Any) -> str:
-    """The ref of a task that has ended."""
+    """Return the ref of a task that has ended."""
     registered = await api.register(**fields)
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
@@ -95,7 +95,7 @@ REPORT = {"source": "poll", "answer": {"errorId": 0, "status": "ready", "solutio
 
 
 async def reported(api: RunningReceiver, **fields: Any) -> str:
-    """The ref of a task whose outcome was reported."""
+    """Return the ref of a task whose outcome was reported."""
     return str((await api.register(**fields))["ref"])
 
 
