@@ -19,6 +19,9 @@ from tests.receiver.test_feed import end, following, reader_of, results
 from tests.support import RunningReceiver, eventually, running_receiver
 
 
+pytestmark = pytest.mark.usefixtures("patient")
+
+
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
     """A running receiver."""
