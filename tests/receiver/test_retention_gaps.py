@@ -18,7 +18,6 @@ from tests.receiver.storage.stores import NOW, a_ref, running_store
 from tests.receiver.test_feed import end, following, reader_of, results
 from tests.support import RunningReceiver, eventually, running_receiver
 
-
 pytestmark = pytest.mark.usefixtures("patient")
 
 
