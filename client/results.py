@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from client.config.arguments import read_receiver
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
-from client.logs import Log
 from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.protocol.frames import (
     NO_ROOM,
@@ -28,11 +27,9 @@ from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.receiver_api.long_polls import Named, open_long_polls
-from client.receiver_api.transport import Roads
+from client.receiver_api.transport import TransportChoice, log_change
 
 __all__ = ["LogReader", "read_log", "read_results", "subscription_of"]
-
-_log = Log()
 
 # What an answer counts as that is no problem of a receiver's: something else answered.
 _NOT_OURS = "about:blank"
@@ -115,27 +112,27 @@ class LogReader:
 
     async def results(self) -> AsyncGenerator[Task]:
         """What `read_results` gives. After a `ResultsGapError` it may be called again, and goes on behind the gap."""
-        roads = Roads(self._timing, _tell)
-        was_heard = False
+        choice = TransportChoice(self._timing, log_change)
+        has_received = False
         while True:
             try:
-                async with self._open(roads) as opened:
+                async with self._open(choice) as opened:
                     await opened.send(self._only.model_copy(update={"cursor": self.cursor}))
-                    while not roads.is_over:
+                    while not choice.is_websocket_due:
                         frame = await opened.receive()
                         task = self._take(frame)
-                        roads.heard()
-                        was_heard = True
+                        choice.received()
+                        has_received = True
                         if task is not None:
                             yield task
-                roads.turn_back()
+                choice.retry_websocket()
             except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
-                if isinstance(error, ReceiverRefusedError) and (error.slug != _NOT_OURS or not was_heard):
+                if isinstance(error, ReceiverRefusedError) and (error.slug != _NOT_OURS or not has_received):
                     raise
-                await self._timing.sleep(roads.broke(error))
+                await self._timing.sleep(choice.failed(error))
 
-    def _open(self, roads: Roads) -> AbstractAsyncContextManager[OpenSubscription]:
-        if roads.road == "websocket":
+    def _open(self, choice: TransportChoice) -> AbstractAsyncContextManager[OpenSubscription]:
+        if choice.transport == "websocket":
             return self._connection.subscription()
         return open_long_polls(self._connection, self._timing)
 
@@ -173,11 +170,6 @@ async def _read_over_http(url: str, key: str | None, only: Subscribe) -> AsyncGe
     ):
         async for result in results:
             yield result
-
-
-def _tell(happened: str, **facts: Any) -> None:
-    is_good = happened in ("reader.connected", "receiver.found")
-    (_log.info if is_good else _log.warning)(happened, **facts)
 
 
 def _error_of(problem: dict[str, Any]) -> ReceiverRefusedError | ReceiverUnavailableError:

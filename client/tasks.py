@@ -12,10 +12,10 @@ from typing import Any
 
 from client.config.arguments import Given, read_arguments
 from client.errors import BadArgumentError, ClientClosedError, StaleAnswerError
-from client.following.follower import Watch
+from client.following.follower import Follower
 from client.following.freshness import FreshnessRule, name_of
 from client.following.handle import Task
-from client.following.resources import Surroundings, open_surroundings
+from client.following.resources import ClientResources, open_resources
 from client.images import with_encoded_body
 from client.protocol import models as protocol
 from client.protocol.connection import ReceiverConnection
@@ -81,36 +81,36 @@ class TaskClient:
         )
         self._arguments = read_arguments(given, dialects, os.environ)
         self._timing = timing or Timing()
-        self._watches: dict[Watch, asyncio.Task[None]] = {}
+        self._followers: dict[Follower, asyncio.Task[None]] = {}
         self._readings: set[asyncio.Timeout] = set()
         self._stack = AsyncExitStack()
         self._owner: asyncio.TaskGroup | None = None
-        self._around: Surroundings | None = None
+        self._resources: ClientResources | None = None
 
     async def __aenter__(self) -> TaskClient:
         if self._owner is not None:
             raise ClientClosedError("a client is opened once")
         self._owner = owner = asyncio.TaskGroup()
         await owner.__aenter__()
-        self._around = await open_surroundings(self._arguments, self._timing, self._stack, owner)
+        self._resources = await open_resources(self._arguments, self._timing, self._stack, owner)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        around, owner = self._open()
-        self._around = None
+        resources, owner = self._open()
+        self._resources = None
         for reading in self._readings:
             reading.reschedule(0.0)
         try:
-            ending = tuple(self._watches.values())
-            for watch in tuple(self._watches):
-                watch.abandon()
+            ending = tuple(self._followers.values())
+            for follower in tuple(self._followers):
+                follower.abandon()
             if ending:
                 # What they had in hand goes to the reports before these get their last try.
                 await asyncio.wait(ending)
-            if around.link is not None:
-                await around.link.close(_CLOSE_SECONDS)
+            if resources.receiver is not None:
+                await resources.receiver.close(_CLOSE_SECONDS)
         except asyncio.CancelledError as cancelled:
             # What still runs was not told to end: the group ends it, instead of waiting for it.
             kind, error, traceback = type(cancelled), cancelled, cancelled.__traceback__
@@ -144,9 +144,9 @@ class TaskClient:
             ClientClosedError: the client is not open.
         """
         registration, encoded = await self._prepared(task, tags, metadata, timeout_seconds)
-        watch = self._start(registration, encoded)
-        await self._accepted(watch)
-        return Task(watch)
+        follower = self._start(registration, encoded)
+        await self._accepted(follower)
+        return Task(follower)
 
     async def solve(
         self,
@@ -210,9 +210,9 @@ class TaskClient:
         """
         check_task_id(task_id)
         registration = self._arguments.registration(timeout_seconds=None, tags=(), task_id=task_id)
-        watch = self._start(registration, None)
-        await self._accepted(watch)
-        return Task(watch)
+        follower = self._start(registration, None)
+        await self._accepted(follower)
+        return Task(follower)
 
     async def first(self, tasks: Iterable[Task], timeout: float | None = None) -> Task:
         """Return the first of the tasks to end, failed or not; `result` of it is there at once. The others live on.
@@ -263,14 +263,14 @@ class TaskClient:
             ReceiverRefusedError: the key may not read, or `after` is no cursor.
             ClientClosedError: the client is not open, or was closed meanwhile.
         """
-        around, _ = self._open()
-        if around.receiver is None:
+        resources, _ = self._open()
+        if resources.receiver is None:
             raise BadArgumentError("receiver: results are read from one, and this client has none")
         named = tasks if tasks is None or isinstance(tasks, str) else [self._name(task) for task in tasks]
         if provider is None and (tags or named is None):
             provider = self._arguments.dialect.provider
         only = subscription_of(after, provider=provider, tags=tags, tasks=named)
-        return self._while_open(read_log(around.receiver, only, self._timing))
+        return self._while_open(read_log(resources.receiver.connection, only, self._timing))
 
     async def balance(self) -> float:
         """What the provider says is left in the account, in its unit.
@@ -280,8 +280,8 @@ class TaskClient:
             ProviderUnreachableError: there was no answer.
             ClientClosedError: the client is not open.
         """
-        around, _ = self._open()
-        return await ask_balance(around.provider, around.dialect.provider)
+        resources, _ = self._open()
+        return await ask_balance(resources.provider, resources.dialect.provider)
 
     async def report_good(self, task: Task | protocol.Task | TaskId, *, type: str | None = None) -> None:
         """Tells the provider that the answer to a task was right; returns once it was taken.
@@ -306,23 +306,23 @@ class TaskClient:
         await self._report(task, type, is_good=False)
 
     async def _report(self, task: Task | protocol.Task | TaskId, task_type: str | None, *, is_good: bool) -> None:
-        around, _ = self._open()
-        name = around.dialect.provider
+        resources, _ = self._open()
+        name = resources.dialect.provider
         if not isinstance(task, Task | protocol.Task):
-            await send_report(around.provider, name, task, task_type, is_good=is_good)
+            await send_report(resources.provider, name, task, task_type, is_good=is_good)
             return
         if isinstance(task, protocol.Task) and task.provider != name:
             raise BadArgumentError(f"task: it is one of {task.provider}, and this client speaks to {name}")
         if task.task_id is None:
             raise BadArgumentError("task: its taskId is not known")
-        await send_report(around.provider, name, task.task_id, task_type or task.type, is_good=is_good)
+        await send_report(resources.provider, name, task.task_id, task_type or task.type, is_good=is_good)
 
-    async def _solved(self, watch: Watch, fresh_for: float | None) -> protocol.Task:
-        await self._accepted(watch)
+    async def _solved(self, follower: Follower, fresh_for: float | None) -> protocol.Task:
+        await self._accepted(follower)
         try:
-            return await watch.answer(fresh_for)
+            return await follower.answer(fresh_for)
         except asyncio.CancelledError:
-            self._give_up_on(watch)
+            self._give_up_on(follower)
             raise
 
     async def _prepared(
@@ -340,18 +340,18 @@ class TaskClient:
         )
         return registration, encoded
 
-    def _start(self, registration: protocol.Registration, task: Mapping[str, Any] | None) -> Watch:
-        around, owner = self._open()
-        watch = Watch(around, registration, task)
-        self._watches[watch] = running = watch.start(owner)
-        running.add_done_callback(lambda _: self._watches.pop(watch))
-        return watch
+    def _start(self, registration: protocol.Registration, task: Mapping[str, Any] | None) -> Follower:
+        resources, owner = self._open()
+        follower = Follower(resources, registration, task)
+        self._followers[follower] = running = follower.start(owner)
+        running.add_done_callback(lambda _: self._followers.pop(follower))
+        return follower
 
-    async def _accepted(self, watch: Watch) -> None:
+    async def _accepted(self, follower: Follower) -> None:
         try:
-            await watch.accepted()
+            await follower.accepted()
         except asyncio.CancelledError:
-            self._give_up_on(watch)
+            self._give_up_on(follower)
             raise
 
     def _name(self, task: Task | str | tuple[str, TaskId]) -> str | tuple[str, TaskId]:
@@ -377,12 +377,12 @@ class TaskClient:
                     self._readings.discard(reading)
                 yield result
 
-    def _give_up_on(self, watch: Watch) -> None:
+    def _give_up_on(self, follower: Follower) -> None:
         """Without a receiver nobody can get an answer any more that its only waiter does not wait for."""
         if not self._arguments.has_receiver:
-            watch.abandon()
+            follower.abandon()
 
-    def _open(self) -> tuple[Surroundings, asyncio.TaskGroup]:
-        if self._around is None or self._owner is None:
+    def _open(self) -> tuple[ClientResources, asyncio.TaskGroup]:
+        if self._resources is None or self._owner is None:
             raise ClientClosedError("the client is not open: use `async with TaskClient(...)`")
-        return self._around, self._owner
+        return self._resources, self._owner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from client.following.follower import Watch
+from client.following.follower import Follower
 from client.following.freshness import check_seconds
 from client.protocol import models as protocol
 from client.provider_api.timeline import Step
@@ -17,8 +17,8 @@ __all__ = ["Task"]
 class Task:
     """A task that was submitted or attached to; awaited or not, it is followed to its end while the client is open."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
 
     def __repr__(self) -> str:
         return f"<Task ref={self.ref!r} taskId={self.task_id!r}>"
@@ -26,21 +26,21 @@ class Task:
     @property
     def ref(self) -> str | None:
         """The receiver's id of the task; None where it was done without."""
-        return self._watch.ref
+        return self._follower.state.ref
 
     @property
     def task_id(self) -> TaskId | None:
         """The provider's id; None where the answer to createTask was lost."""
-        return self._watch.task_id
+        return self._follower.state.task_id
 
     @property
     def type(self) -> str | None:
         """The type that it was submitted with; None where it was attached to."""
-        return self._watch.type
+        return self._follower.registration.type
 
     def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` once it has ended, or now if it has; calling what this returns takes that back."""
-        return self._watch.ending.when_finished(listener)
+        return self._follower.outcome.when_finished(listener)
 
     def timeline(self) -> tuple[Step, ...]:
         """What happened to this task so far, oldest first: what was sent, who told what, and why it still waits.
@@ -48,7 +48,7 @@ class Task:
         The names are those of the log lines; there are no secrets and no solutions in it. At most 64 steps are kept:
         beyond that the oldest polls, and then the oldest steps after the first eight, are collapsed into a count.
         """
-        return self._watch.timeline.steps()
+        return self._follower.timeline.steps()
 
     async def result(self, timeout: float | None = None, *, fresh_for: float | None = None) -> protocol.Task:
         """Return the finished task with its solution; any number of waiters may ask, any number of times.
@@ -70,4 +70,4 @@ class Task:
         """
         check_seconds(fresh_for)
         async with asyncio.timeout(timeout):
-            return await self._watch.answer(fresh_for)
+            return await self._follower.answer(fresh_for)

@@ -1,4 +1,4 @@
-"""Long polls of the log, for as long as they have to stand in for a websocket."""
+"""Long polls of the log, in place of a websocket."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from client.protocol.models import LogEntry, ResultsPage, Task
 from client.provider_api.timing import Timing
 from client.providers.values import task_id_text
 
-__all__ = ["LongPolls", "Named", "look_at", "open_long_polls"]
+__all__ = ["LongPolls", "Named", "fetch_tasks", "open_long_polls"]
 
 _WAIT_SECONDS = 20.0
-_LOOK_SECONDS = 5.0
+_FETCH_SECONDS = 5.0
 # A page that comes back empty much sooner than asked: the receiver is shutting down.
 _EARLY_SECONDS = 1.0
 _PAUSE_SECONDS = 0.25
@@ -65,8 +65,8 @@ class Named:
 class LongPolls:
     """A `client.protocol.connection.OpenSubscription` by long polls.
 
-    Tasks that are named are looked for in the log as it grows, and those that have ended come first, as over
-    a websocket; but one that the receiver does not know is not told.
+    As over a websocket, named tasks that have ended come first, and the others are found in the log as it grows. Unlike
+    a websocket, it does not report a named task that the receiver does not know.
     """
 
     def __init__(self, connection: ReceiverConnection, timing: Timing) -> None:
@@ -78,7 +78,7 @@ class LongPolls:
         self._frames: deque[StreamFrame] = deque()
 
     async def send(self, frame: Subscribe | Add | Remove) -> None:
-        """See `OpenSubscription`; nothing is sent before something is to be received."""
+        """Change the subscription; see `OpenSubscription`. Nothing is sent before the next `receive`."""
         match frame:
             case Subscribe(tasks=tasks):
                 self._only = frame
@@ -89,7 +89,7 @@ class LongPolls:
                 self._named.remove(tasks)
 
     async def receive(self) -> StreamFrame:
-        """See `OpenSubscription`; a heartbeat ends each page, with the cursor up to which the log was read."""
+        """Return the next frame; see `OpenSubscription`. A heartbeat with the cursor read so far ends each page."""
         while not self._frames:
             await self._ask()
         return self._frames.popleft()
@@ -120,7 +120,7 @@ class LongPolls:
         return not page.results and not page.more
 
     async def _ask_for_named(self, cursor: str) -> None:
-        """Those of the named tasks that have ended, a part at a time; the stream stays where it is."""
+        """Ask for the named tasks that have ended, a part at a time. The cursor of the stream does not move."""
         names = tuple(_part(self._unread))
         page = await self._connection.results(Subscribe(id=0, cursor=cursor, tasks=names), wait_seconds=0)
         if isinstance(page, Gap):
@@ -132,7 +132,7 @@ class LongPolls:
         self._frames.extend(ResultFrame(cursor=cursor, task=task) for task in tasks if task in self._named)
 
     def _stream(self) -> Subscribe:
-        """Where tasks are named, the log is read whole: they may be too many for an address."""
+        """Return the filter of the stream. With named tasks the whole log is read: they may be too many for a URL."""
         if self._only.tasks is None and not self._named:
             return self._only
         return Subscribe(id=0, cursor=self._only.cursor, hints=self._only.hints)
@@ -163,20 +163,20 @@ class LongPolls:
 
 @asynccontextmanager
 async def open_long_polls(connection: ReceiverConnection, timing: Timing) -> AsyncIterator[LongPolls]:
-    """Long polls, as `ReceiverConnection.subscription` gives a websocket; there is nothing to be opened."""
+    """Yield long polls in place of `ReceiverConnection.subscription`. Nothing has to be opened for them."""
     yield LongPolls(connection, timing)
 
 
-async def look_at(connection: ReceiverConnection, refs: Sequence[str]) -> Sequence[tuple[str, Task | None]]:
-    """Return each task as it is now, all asked for at once; None: the receiver does not know it (any more).
+async def fetch_tasks(connection: ReceiverConnection, refs: Sequence[str]) -> Sequence[tuple[str, Task | None]]:
+    """Return each task as it is now, all requested at once; None: the receiver does not know it (any more).
 
     Raises:
-        ReceiverUnavailableError, ReceiverRefusedError: one could not be looked at.
+        ReceiverUnavailableError, ReceiverRefusedError: one could not be fetched.
     """
     found: list[tuple[str, Task | None]] = []
     failed: list[BaseException] = []
 
-    async def look(ref: str) -> None:
+    async def fetch(ref: str) -> None:
         try:
             found.append((ref, await connection.task(ref)))
         except ReceiverRefusedError as error:
@@ -185,11 +185,11 @@ async def look_at(connection: ReceiverConnection, refs: Sequence[str]) -> Sequen
             found.append((ref, None))
 
     try:
-        async with asyncio.timeout(_LOOK_SECONDS), asyncio.TaskGroup() as looks:
+        async with asyncio.timeout(_FETCH_SECONDS), asyncio.TaskGroup() as fetches:
             for ref in refs:
-                looks.create_task(look(ref))
+                fetches.create_task(fetch(ref))
     except* TimeoutError:
-        failed.append(ReceiverUnavailableError(f"the receiver did not answer within {_LOOK_SECONDS:g} s"))
+        failed.append(ReceiverUnavailableError(f"the receiver did not answer within {_FETCH_SECONDS:g} s"))
     except* (ReceiverUnavailableError, ReceiverRefusedError) as errors:
         failed.extend(errors.exceptions)
     if failed:
@@ -206,7 +206,7 @@ def _frame_of(entry: LogEntry) -> StreamFrame | None:
 
 
 def _part(names: deque[TaskName]) -> Iterator[TaskName]:
-    """As many of the first names as have room in an address, but one at least."""
+    """Yield the first names, as many as have room in a URL, but one at least."""
     room = _NAMES_CHARS
     for number, name in enumerate(islice(names, _NAMES)):
         room -= 1 + len(name if isinstance(name, str) else f"{name.provider}:{name.task_id}")

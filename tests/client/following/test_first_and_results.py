@@ -74,7 +74,7 @@ async def test_first_in_time() -> None:
             waiting = group.create_task(tasks.first(handles))
             await asyncio.sleep(0)
             waiting.cancel()
-        listeners = [handle._watch.ending._listeners for handle in handles]
+        listeners = [handle._follower.outcome._listeners for handle in handles]
         provider.answers("getTaskResult", ready())
         solved = [await handle.result(timeout=30) for handle in handles]
 

@@ -18,7 +18,7 @@ from client.errors import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.following.outcome import Ending
+from client.following.outcome import OutcomeFuture
 from client.protocol.models import NO_ANSWER, SUBMIT_UNKNOWN, Task
 from client.provider_api.errors import LocalTask, failure_of, refusal_of
 from client.providers import DIALECTS
@@ -106,7 +106,7 @@ def _ended_as_failed() -> Task:
 
 def test_first_ending_stays() -> None:
     """A task ends once; what comes later changes nothing."""
-    ending = Ending()
+    ending = OutcomeFuture()
     solved = _local().ended(Ready({"text": "a"}), "callback", _NOW)
 
     assert ending.settle(solved)
@@ -116,7 +116,7 @@ def test_first_ending_stays() -> None:
 
 def test_each_waiter_gets_an_error_of_its_own() -> None:
     """Two that wait for one failed task do not share an exception, whose traceback would mix."""
-    ending = Ending()
+    ending = OutcomeFuture()
     ending.settle(_ended_as_failed())
     raised: list[CallbackReceiverError] = []
 
@@ -131,7 +131,7 @@ def test_each_waiter_gets_an_error_of_its_own() -> None:
 
 def test_listeners() -> None:
     """A listener is called once at the end, at once if it comes late, and not at all once it took itself back."""
-    ending = Ending()
+    ending = OutcomeFuture()
     called: list[str] = []
     ending.when_finished(lambda: called.append("early"))
     ending.when_finished(lambda: called.append("gone"))()

@@ -16,7 +16,7 @@ from client.protocol.frames import Add, GapFrame, NamedTask, Remove, ResultFrame
 from client.provider_api.timing import Timing
 from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.receiver_api.long_polls import LongPolls
-from client.receiver_api.reader import Reader
+from client.receiver_api.reader import TaskReader
 from tests.client.receiver_api.streams import CUT, Waiting, page, result, scripted_streams, subscribed, told_task
 from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
 
@@ -30,10 +30,10 @@ def blocked(status: int = 404) -> web.Response:
 
 
 @asynccontextmanager
-async def reading(url: str, timing: Timing = _HURRIED) -> AsyncIterator[Reader]:
+async def reading(url: str, timing: Timing = _HURRIED) -> AsyncIterator[TaskReader]:
     """Yield a reader over HTTP."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
-        yield Reader(ReceiverApi(session, url, ADMIN), owner, timing)
+        yield TaskReader(ReceiverApi(session, url, ADMIN), owner, timing)
 
 
 @asynccontextmanager

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from client.receiver_api.named_tasks import Names
+from client.receiver_api.named_tasks import NamedTasks
 
 
-def sent(names: Names) -> list[tuple[str, tuple[object, ...]]]:
+def sent(names: NamedTasks) -> list[tuple[str, tuple[object, ...]]]:
     """Return the frames that are due."""
     return [(frame.type, frame.tasks) for frame in names.changes()]
 
 
-def wanting(*refs: str, most: int = 10) -> Names:
-    """Names that are wanted."""
-    names = Names(most=most)
+def wanting(*refs: str, most: int = 10) -> NamedTasks:
+    """NamedTasks that are wanted."""
+    names = NamedTasks(most=most)
     for ref in refs:
         names.want(ref)
     return names
@@ -109,7 +109,7 @@ def test_frames_have_at_most_so_many() -> None:
 
 def test_a_name_that_is_asked_for_again_stays_named_when_that_is_refused() -> None:
     """The receiver has it still: it is removed later, and its room is known."""
-    names = Names(most=10)
+    names = NamedTasks(most=10)
     names.want("a")
     sent(names)
     names.added()

@@ -15,7 +15,7 @@ from client.protocol.connection import ReceiverConnection
 from client.protocol.frames import MAX_NAMED, StreamFrame, Subscribed
 from client.provider_api.timing import Timing
 from client.receiver_api.http import ReceiverApi, open_receiver_session
-from client.receiver_api.reader import Reader
+from client.receiver_api.reader import TaskReader
 from tests.client.receiver_api.streams import CUT, Close, Waiting, heartbeat, result, scripted_streams, subscribed
 from tests.support import ADMIN, SUBMIT_ONLY, RunningReceiver, eventually, running_receiver
 
@@ -30,10 +30,10 @@ async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 
 @asynccontextmanager
-async def reading(url: str, key: str = ADMIN) -> AsyncIterator[Reader]:
+async def reading(url: str, key: str = ADMIN) -> AsyncIterator[TaskReader]:
     """Yield a reader over HTTP, with short pauses."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
-        yield Reader(ReceiverApi(session, url, key), owner, _HURRIED)
+        yield TaskReader(ReceiverApi(session, url, key), owner, _HURRIED)
 
 
 async def called_back(receiver: RunningReceiver, **fields: Any) -> Any:
@@ -105,7 +105,7 @@ async def test_stops_though_the_websocket_breaks_just_then() -> None:
     """A break in the same turn of the loop as the last wait's end does not keep the reader, or its client, alive."""
     connection, waiting = BreaksOnce(), Waiting()
     async with asyncio.timeout(30), asyncio.TaskGroup() as owner:
-        reader = Reader(cast(ReceiverConnection, connection), owner, _HURRIED)
+        reader = TaskReader(cast(ReceiverConnection, connection), owner, _HURRIED)
         reader.add("ref-1", "c0", waiting)
         await eventually(lambda: waiting.steps == ["reader.connected"])
         connection.breaks.set()

@@ -18,7 +18,7 @@ from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api.http import Attached, ReceiverApi, open_receiver_session
 from client.receiver_api.reports import LateBinding, LateOutcome, Reports
-from client.receiver_api.resilience import ReceiverLink
+from client.receiver_api.resilience import ResilientReceiver
 from tests.client.support import ready
 from tests.support import ADMIN, RunningReceiver, running_receiver
 
@@ -40,9 +40,9 @@ async def _api(url: str) -> AsyncIterator[ReceiverApi]:
 
 
 @asynccontextmanager
-async def _link(url: str) -> AsyncIterator[ReceiverLink]:
+async def _link(url: str) -> AsyncIterator[ResilientReceiver]:
     async with _api(url) as api, asyncio.TaskGroup() as owner:
-        link = ReceiverLink(api, owner, Timing())
+        link = ResilientReceiver(api, owner, Timing())
         yield link
         await link.close(0.1)
 
