@@ -1,4 +1,4 @@
-"""What callers import: submit tasks to a provider and get each answer once, however it comes."""
+"""The public names of the client. It submits tasks to a provider and returns each answer once."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ _LATER = (408, 425, 429)
 class ReceiverApi:
     """A `client.protocol.connection.ReceiverConnection` over HTTP, with one API key.
 
-    Every function raises `ReceiverUnavailableError` where the same may work later (no answer, 429, 5xx), and
-    `ReceiverRefusedError` where it will not. Cancelling one leaves open whether it was carried out; all may be
+    Every method raises `ReceiverUnavailableError` if the same request may work later (no answer, 429, 5xx), and
+    `ReceiverRefusedError` if it will not. After a cancellation the request may have been carried out. All may be
     repeated, `register` with the same idempotency key.
     """
 
@@ -61,7 +61,7 @@ class ReceiverApi:
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
-        """`POST /v1/tasks`: the new task, or the one that has this `taskId`."""
+        """Send `POST /v1/tasks`. Return the new task, or the one with this `taskId`."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         answer = await self._ask("POST", "/v1/tasks", body=registration, headers=headers)
         if answer.status == 201:
@@ -69,19 +69,19 @@ class ReceiverApi:
         return _attached(_read(Task, answer), answer)
 
     async def bind(self, ref: str, task_id: TaskId) -> Task:
-        """`PATCH /v1/tasks/{ref}`."""
+        """Send `PATCH /v1/tasks/{ref}`."""
         return _read(Task, await self._ask("PATCH", f"/v1/tasks/{_part(ref)}", body=Binding(task_id=task_id)))
 
     async def report(self, ref: str, report: OutcomeReport) -> Reported:
-        """`PUT /v1/tasks/{ref}/outcome`."""
+        """Send `PUT /v1/tasks/{ref}/outcome`."""
         return _read(Reported, await self._ask("PUT", f"/v1/tasks/{_part(ref)}/outcome", body=report))
 
     async def task(self, ref: str) -> Task:
-        """`GET /v1/tasks/{ref}`, as it is now."""
+        """Send `GET /v1/tasks/{ref}`. Return the task as it is now."""
         return _read(Task, await self._ask("GET", f"/v1/tasks/{_part(ref)}"))
 
     async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
-        """`GET /v1/results`; see `ReceiverConnection`."""
+        """Send `GET /v1/results`; see `ReceiverConnection`."""
         query = urlencode({**_query_of(only), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
         try:
             answer = await self._ask("GET", f"/v1/results?{query}", seconds=wait_seconds + _CONNECT_SECONDS)
@@ -90,7 +90,7 @@ class ReceiverApi:
         return _read(ResultsPage, answer)
 
     def subscription(self) -> AbstractAsyncContextManager[WebsocketSubscription]:
-        """`GET /v1/subscribe`; see `ReceiverConnection`."""
+        """Return an opening `GET /v1/subscribe`; see `ReceiverConnection`."""
         return open_websocket(self._session, f"{self._url}/v1/subscribe", self._headers)
 
     async def _ask(
@@ -133,7 +133,7 @@ class ReceiverApi:
 
 
 def open_receiver_session() -> aiohttp.ClientSession:
-    """Return a session for a receiver; the limits on time are those of `ReceiverApi`."""
+    """Return a session for a receiver. `ReceiverApi` has its own limits on time."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
@@ -170,7 +170,7 @@ def _read(model: type[Model], answer: _Answer) -> Model:
     try:
         return model.model_validate_json(answer.body)
     except ValidationError as error:
-        # Something else answers at this address, or a proxy on the way: not even a problem of ours.
+        # Another server answers at this address, or a proxy on the way: not even a problem of ours.
         raise ReceiverUnavailableError(f"the answer under HTTP {answer.status} is not one of a receiver") from error
 
 
@@ -189,12 +189,12 @@ def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedErro
 
 
 def _attached(task: Task, answer: _Answer) -> Attached:
-    """Ages by the receiver's clock, from the answer's `Date`: this machine's may be wrong."""
+    """Return the ages by the receiver's clock, from the `Date` header: this machine's clock may be wrong."""
     try:
         now = parsedate_to_datetime(answer.date or "")
         age, left = (now - task.created_at).total_seconds(), (task.deadline_at - now).total_seconds()
     except (TypeError, ValueError):
-        # Without a date, or one without a zone: as if it had been made now.
+        # Without a date, or one without a zone, it counts as made now.
         left = (task.deadline_at - task.created_at).total_seconds()
         return Attached(task, 0.0, max(0.0, left), is_age_known=False)
     return Attached(task, max(0.0, age), max(0.0, left))

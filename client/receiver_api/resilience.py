@@ -31,8 +31,8 @@ class ResilientReceiver:
     """Calls to one receiver that take at most 2 s each, and none while the breaker is open; with a reader of the log.
 
     At most 32 calls are under way at once, and the time of a call begins only then. So a thousand calls in a row do not
-    look like a slow receiver, and behind one that hangs, nobody waits longer than its first callers. Cancelling a call
-    leaves open whether the receiver carried it out.
+    look like a slow receiver. If the receiver hangs, no caller waits longer than the first ones. After a cancellation
+    the receiver may have carried the call out.
     """
 
     def __init__(self, connection: ReceiverConnection, owner: asyncio.TaskGroup, timing: Timing) -> None:

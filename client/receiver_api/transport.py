@@ -30,11 +30,11 @@ class TransportChoice:
 
     Long polls replace a websocket that is blocked, or that ended twice in a row before anything came. They do so for
     about a minute, or until they fail as well. `silent_since` is the time at which the receiver began to fail, None
-    while it answers. `tell` is called with the name and the facts of each change:
+    while it answers. `tell` is called with the name and the facts of each change.
 
-    * `reader.connected` and `reader.broken` for a websocket,
-    * `reader.fell_back` when long polls deliver instead of a websocket,
-    * `receiver.lost` when no transport works any more, and `receiver.found` when one works again.
+    * `reader.connected` and `reader.broken`: a websocket works, or works no more.
+    * `reader.fell_back`: long polls deliver instead of a websocket.
+    * `receiver.lost` and `receiver.found`: no transport works any more, or one works again.
     """
 
     def __init__(self, timing: Timing, tell: Callable[..., None]) -> None:
