@@ -64,7 +64,7 @@ class Poller:
         sent_at = clock()
         state.polls, state.last_poll_at, state.is_hinted = state.polls + 1, sent_at, False
         try:
-            answered = await self._resources.provider.get_task_result(
+            response = await self._resources.provider.get_task_result(
                 state.task_id, seconds=state.deadline_at - clock()
             )
         except ProviderUnreachableError as error:
@@ -74,13 +74,13 @@ class Poller:
             # The interval counts from the answer: "ask again after 3 s" is what it says.
             state.last_poll_at = clock()
         state.failed_polls, state.last_failure = 0, None
-        reading = answered.said
+        reading = response.said
         state.was_banned = state.was_banned and isinstance(reading, Refused)
         if isinstance(reading, Pending) and reading.state:
             # An answer without a word on the state proves nothing.
             state.unfinished_at = sent_at
         self._timeline.info("task.polled", polls=state.polls, said=type(reading).__name__, **words_of(reading))
-        return answered
+        return response
 
     def refused(self, refused: Refused, retry_after_seconds: float | None) -> MakeError | None:
         """Poll later, or not any more, after an error about the request, which is never an outcome.

@@ -1,4 +1,4 @@
-"""What to do next for a task that waits: the limits hold, whatever is state, and every wait ends."""
+"""The next step for a waiting task: the limits hold in every state, and every wait ends."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ _UNKNOWN: Answered[Reading] = Answered({}, Unknown(1, "ERROR_TASK_NOT_FOUND"))
     ],
 )
 def test_step(changes: dict[str, Any], now: float, step: NextStep) -> None:
-    """Each fact that is known changes the next step as the plan of the provider says."""
+    """Each fact of the state changes the next step as the plan of the provider says."""
     assert next_step(replace(_STATE, **changes), now) == step
 
 
@@ -163,7 +163,7 @@ def _states(draw: st.DrawFn) -> TaskState:
 
 
 def _lives(state: TaskState) -> tuple[list[tuple[TaskState, float]], NextStep, float]:
-    """Follows a task whose polls are all answered with "processing": its polls, its last step and when that came."""
+    """Follow a task through polls with "processing" only. Return its polls, its last step and the time of that."""
     now = state.submitted_at
     polls: list[tuple[TaskState, float]] = []
     for _ in range(2000):
@@ -181,7 +181,7 @@ def _lives(state: TaskState) -> tuple[list[tuple[TaskState, float]], NextStep, f
 
 @given(_states())
 def test_ends_at_its_deadline(state: TaskState) -> None:
-    """Every task that gets no answer is given up, exactly at its deadline."""
+    """Every task without an answer is given up, exactly at its deadline."""
     _, last, now = _lives(state)
 
     assert (last, now) == (GiveUp(), state.deadline_at if state.deadline_at > state.submitted_at else now)
@@ -189,7 +189,7 @@ def test_ends_at_its_deadline(state: TaskState) -> None:
 
 @given(_states())
 def test_an_unknown_id_ends_it_no_later(state: TaskState) -> None:
-    """Where the provider said "unknown id" last, the task ends with the window and the grace, or at its deadline."""
+    """If the last answer was "unknown id", the task ends with the window and the grace, or at its deadline."""
     final_at = state.submitted_at + state.plan.window_seconds + state.plan.grace_seconds
 
     _, last, now = _lives(replace(state, unknown_answer=_UNKNOWN))
@@ -239,7 +239,7 @@ def test_a_first_poll_is_never_before_the_providers_wait(state: TaskState) -> No
 
 @given(_states())
 def test_a_poll_is_left_for_a_hint(state: TaskState) -> None:
-    """Where a callback may come, polls that nobody hinted at leave one of several for a hint."""
+    """If a callback may come, polls without a hint leave one of several for a hint."""
     polls, _, _ = _lives(replace(state, is_hinted=False, has_record=True, has_callback_url=True))
 
     assert state.plan.max_polls is None or state.plan.max_polls < 2 or len(polls) < state.plan.max_polls

@@ -44,7 +44,7 @@ def test_one_trial_after_the_break() -> None:
 
 
 def test_trial_closes_it() -> None:
-    """A trial that succeeds closes the breaker at once."""
+    """A successful trial closes the breaker at once."""
     clock = _Clock()
     breaker = CircuitBreaker(clock, open_seconds=30.0)
     breaker.failed()
@@ -57,7 +57,7 @@ def test_trial_closes_it() -> None:
 
 
 def test_forgotten_trial_is_followed_by_another() -> None:
-    """A trial whose caller was cancelled costs one more break, not all calls for ever."""
+    """A cancelled trial costs one more break, not all calls for ever."""
     clock = _Clock()
     breaker = CircuitBreaker(clock, open_seconds=30.0)
     breaker.failed()
