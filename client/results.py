@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,7 +26,7 @@ from client.protocol.models import Problem, Task
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api.http import ReceiverApi, open_receiver_session
-from client.receiver_api.long_polls import Named, open_long_polls
+from client.receiver_api.long_polls import LongPolls, Named
 from client.receiver_api.transport import TransportChoice, log_change
 
 __all__ = ["LogReader", "read_log", "read_results", "subscription_of"]
@@ -140,7 +140,7 @@ class LogReader:
     def _open(self, choice: TransportChoice) -> AbstractAsyncContextManager[OpenSubscription]:
         if choice.transport == "websocket":
             return self._connection.subscription()
-        return open_long_polls(self._connection, self._timing)
+        return nullcontext(LongPolls(self._connection, self._timing))
 
     def _take(self, frame: StreamFrame) -> Task | None:
         """Take the cursor of a frame, to go on from there. Return its result, if it has a new one."""

@@ -101,7 +101,7 @@ class Follower:
         """Stop at once: nobody will ask for the outcome, or nobody can any more."""
         closed = partial(ClientClosedError, "the client was closed while the task was still waiting")
         if not self.outcome.finished.is_set():
-            self.timeline.note("task.abandoned", reason="the client was closed, or nobody waits any more")
+            self.timeline.note("task.abandoned", reason="the client was closed, or its only waiter was cancelled")
             if not self._accepted.is_set():
                 self._submit_error = closed
             self.outcome.settle(closed)

@@ -87,7 +87,7 @@ class FreshnessRule:
         least = max(plan.first_after_seconds, plan.interval_seconds)
         if self.seconds is not None and not has_callback and self.seconds <= least:
             raise BadArgumentError(
-                f"fresh_for: without callbacks an answer may be {least:g} s old when a poll brings it, "
+                f"fresh_for: without callbacks a poll may bring an answer that is {least:g} s old: expected more, "
                 f"got {self.seconds:g}"
             )
 

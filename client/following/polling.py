@@ -45,7 +45,9 @@ class Poller:
             return
         if not self._has_noted_used_up:
             self._has_noted_used_up = True
-            self._timeline.warning("poll.postponed", reason="the provider allows no more polls for the tasks so far")
+            self._timeline.warning(
+                "poll.postponed", reason="the polls that the provider allows for the tasks so far are used up"
+            )
         await timing.wait(woken, min(timing.clock() + state.plan.interval_seconds, state.deadline_at))
 
     def note_pause(self, until: float) -> None:
@@ -99,7 +101,9 @@ class Poller:
             return None
         state.is_poll_refused = True
         if not state.expects_callback:
-            self._timeline.note("poll.refused", errorCode=refused.error_code, consequence="nobody else would tell")
+            self._timeline.note(
+                "poll.refused", errorCode=refused.error_code, consequence="the task ends, because no callback can come"
+            )
             return partial(refusal_of, resources.dialect.provider, refused)
         is_new = refused.error_code not in resources.warned_codes
         resources.warned_codes.add(refused.error_code)

@@ -128,7 +128,7 @@ class ReceiverApi:
                 body += chunk
                 if len(body) > _MAX_ANSWER_BYTES:
                     response.close()
-                    raise ReceiverUnavailableError(f"the receiver answered with more than {_MAX_ANSWER_BYTES} bytes")
+                    raise ReceiverUnavailableError(f"the receiver sent more than {_MAX_ANSWER_BYTES} bytes")
             return _Answer(response.status, bytes(body), response.headers.get("Date"))
 
 
@@ -171,7 +171,7 @@ def _read(model: type[Model], answer: _Answer) -> Model:
         return model.model_validate_json(answer.body)
     except ValidationError as error:
         # Another server answers at this address, or a proxy on the way: not even a problem of ours.
-        raise ReceiverUnavailableError(f"the answer under HTTP {answer.status} is not one of a receiver") from error
+        raise ReceiverUnavailableError(f"the answer (HTTP {answer.status}) is not from a receiver") from error
 
 
 def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedError:
@@ -202,5 +202,5 @@ def _attached(task: Task, answer: _Answer) -> Attached:
 
 def _part(text: str) -> str:
     if text in ("", ".", ".."):
-        raise BadArgumentError(f"{text!r} is no id of a task")
+        raise BadArgumentError(f"ref: expected the ref of a task, got {text!r}")
     return quote(text, safe="")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
@@ -27,7 +26,7 @@ from client.protocol.models import LogEntry, ResultsPage, Task
 from client.provider_api.timing import Timing
 from client.providers.values import task_id_text
 
-__all__ = ["LongPolls", "Named", "fetch_tasks", "open_long_polls"]
+__all__ = ["LongPolls", "Named", "fetch_tasks"]
 
 _WAIT_SECONDS = 20.0
 _FETCH_SECONDS = 5.0
@@ -159,12 +158,6 @@ class LongPolls:
 
     def _go_on_from(self, cursor: str) -> None:
         self._only = self._only.model_copy(update={"cursor": cursor})
-
-
-@asynccontextmanager
-async def open_long_polls(connection: ReceiverConnection, timing: Timing) -> AsyncIterator[LongPolls]:
-    """Yield long polls in place of `ReceiverConnection.subscription`. Nothing has to be opened for them."""
-    yield LongPolls(connection, timing)
 
 
 async def fetch_tasks(connection: ReceiverConnection, refs: Sequence[str]) -> Sequence[tuple[str, Task | None]]:

@@ -28,8 +28,8 @@ _PROBLEM = "application/problem+json"
 _LATER = (408, 425, 429, 500, 503, 504)
 # The body of a refused handshake is not read. Its status tells the reason.
 _REFUSALS = {
-    401: ("no-key", "there is no key (CALLBACK_RECEIVER_KEY), or one that is not known there"),
-    403: ("scope-missing", "the key may not read"),
+    401: ("no-key", "CALLBACK_RECEIVER_KEY: expected a key that the receiver knows"),
+    403: ("scope-missing", "CALLBACK_RECEIVER_KEY: expected a key with the scope to read"),
 }
 
 
@@ -47,9 +47,9 @@ class WebsocketSubscription:
             async with asyncio.timeout(_SEND_SECONDS):
                 await self._ws.send_str(frame.model_dump_json(by_alias=True, exclude_none=True))
         except TimeoutError:
-            raise ReceiverUnavailableError(f"the receiver took nothing for {_SEND_SECONDS:g} s") from None
+            raise ReceiverUnavailableError(f"the receiver read nothing for {_SEND_SECONDS:g} s") from None
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise ReceiverUnavailableError("the websocket is gone") from error
+            raise ReceiverUnavailableError("the websocket broke") from error
 
     async def receive(self) -> StreamFrame:
         """Return the next known frame; see `OpenSubscription`. The first one must come within 10 s."""
@@ -61,7 +61,7 @@ class WebsocketSubscription:
             except TimeoutError:
                 raise ReceiverUnavailableError(f"the receiver was silent for {self._limit_seconds:g} s") from None
             except (ConnectionError, aiohttp.ClientError) as error:
-                raise ReceiverUnavailableError("the websocket is gone") from error
+                raise ReceiverUnavailableError("the websocket broke") from error
             self._limit_seconds = self._silent_seconds
             if message.type is aiohttp.WSMsgType.TEXT:
                 frame = read_frame(message.data)
@@ -121,7 +121,7 @@ async def _connect(
 def _refusal(error: aiohttp.WSServerHandshakeError) -> Exception:
     kind = "" if error.headers is None else error.headers.get("Content-Type", "")
     if error.status in _LATER:
-        return ReceiverUnavailableError(f"the receiver answered {error.status} to the websocket")
+        return ReceiverUnavailableError(f"the receiver answered the websocket with HTTP {error.status}")
     if kind.startswith(_PROBLEM) and error.status in _REFUSALS:
         slug, detail = _REFUSALS[error.status]
         return ReceiverRefusedError(status=error.status, slug=slug, detail=detail)
