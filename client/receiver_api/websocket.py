@@ -10,7 +10,7 @@ import aiohttp
 from yarl import URL
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import StreamBlockedError
+from client.protocol.connection import RETRY_STATUSES, StreamBlockedError
 from client.protocol.frames import SUBPROTOCOL, Add, Remove, StreamFrame, Subscribe, read_frame
 
 __all__ = ["WebsocketSubscription", "open_websocket"]
@@ -25,7 +25,7 @@ _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _PROBLEM = "application/problem+json"
 # What a receiver, or a proxy in front of one that is down, answers for a while. Not 502: it is also what proxies answer
 # that cannot pass a websocket on, and where it means that the receiver is down, the next request will tell.
-_LATER = (408, 425, 429, 500, 503, 504)
+_LATER = RETRY_STATUSES | {500, 503, 504}
 # Of a refused handshake no body is read: it says which of the two it was by its status.
 _REFUSALS = {
     401: ("no-key", "there is no key (CALLBACK_RECEIVER_KEY), or one that is not known there"),
