@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from client.config.arguments import ClientArguments
 from client.protocol.connection import ReceiverConnection
 from client.provider_api.http import ProviderApi, open_provider_session
-from client.provider_api.limits import KeyGate
+from client.provider_api.limits import KeyLimiter
 from client.provider_api.submit import Submitter
 from client.provider_api.timing import Timing
 from client.providers import Dialect
@@ -28,7 +28,7 @@ class Surroundings:
     submitter: Submitter
     receiver: ReceiverConnection | None
     link: ReceiverLink | None
-    gate: KeyGate
+    gate: KeyLimiter
     timing: Timing
     first_poll_seconds: float | None
     said_once: set[str] = field(default_factory=set)
@@ -40,7 +40,7 @@ async def open_surroundings(
     """The surroundings that the arguments ask for; `stack` closes what is opened, `owner` runs what has to run."""
     session = await stack.enter_async_context(open_provider_session())
     limits = replace(arguments.dialect.key_limits, requests_per_second=arguments.requests_per_second)
-    gate = KeyGate(limits, timing, arguments.dialect.provider)
+    gate = KeyLimiter(limits, timing, arguments.dialect.provider)
     provider = ProviderApi(session, arguments.dialect, arguments.client_key, arguments.provider_url, gate)
     receiver = arguments.receiver
     if receiver is None and arguments.receiver_url is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from client import CallbackReceiverError, NoBalanceError, TaskFailedError, WrongKeyError
 from client.provider_api.http import Answered
-from client.provider_api.refusals import IN_A_ROW, Circuit
+from client.provider_api.refusals import IN_A_ROW, RepeatedRefusals
 from client.providers import DIALECTS
 from client.providers.codes import FAMILY_CODES, Code, read_error
 from client.providers.readings import Pending, Submitted
@@ -26,45 +26,45 @@ def _said(code: str | None, codes: Mapping[str, Code] = FAMILY_CODES) -> Answere
     return Answered({"errorCode": code}, Submitted("t" if code is None else None, reading))
 
 
-def _refused(code: str, times: int = IN_A_ROW, task: dict[str, Any] = _TASK) -> Circuit:
-    """Return a circuit after so many refusals at second 0."""
-    circuit = Circuit(FAMILY_CODES)
+def _refused(code: str, times: int = IN_A_ROW, task: dict[str, Any] = _TASK) -> RepeatedRefusals:
+    """Return the refusals after so many refusals at second 0."""
+    refusals = RepeatedRefusals(FAMILY_CODES)
     for _ in range(times):
-        circuit.take(task, _said(code), 0.0)
-    return circuit
+        refusals.take(task, _said(code), 0.0)
+    return refusals
 
 
-def _is_held(circuit: Circuit, now: float, task: dict[str, Any] = _TASK) -> bool:
-    return circuit.answer_to(task, now) is not None
+def _is_held(refusals: RepeatedRefusals, now: float, task: dict[str, Any] = _TASK) -> bool:
+    return refusals.answer_to(task, now) is not None
 
 
 @pytest.mark.parametrize("code", [_KEY, _BALANCE, "ERROR_BAD_REQUEST", "ERROR_IP_NOT_ALLOWED"])
 def test_refusals_of_the_request_hold_for_every_task(code: str) -> None:
     """After five the answer of the last stands for all tasks, for ten seconds."""
-    circuit = _refused(code)
+    refusals = _refused(code)
 
-    assert circuit.answer_to(_OTHER, 9.9) == _said(code)
-    assert not _is_held(circuit, 10.0)
+    assert refusals.answer_to(_OTHER, 9.9) == _said(code)
+    assert not _is_held(refusals, 10.0)
 
 
 def test_a_documented_pause_begins_with_the_first_refusal() -> None:
     """2captcha wants to be left alone for 60 seconds when there is no balance (PROVIDERS.md 3.6)."""
     codes = DIALECTS["twocaptcha"].codes
-    circuit = Circuit(codes)
+    refusals = RepeatedRefusals(codes)
 
-    circuit.take(_TASK, _said(_BALANCE, codes), 0.0)
+    refusals.take(_TASK, _said(_BALANCE, codes), 0.0)
 
-    assert circuit.answer_to(_OTHER, 59.9) == _said(_BALANCE, codes)
-    assert not _is_held(circuit, 60.0)
+    assert refusals.answer_to(_OTHER, 59.9) == _said(_BALANCE, codes)
+    assert not _is_held(refusals, 60.0)
 
 
 @pytest.mark.parametrize("code", [_BAD_TASK, "ERROR_INVALID_TASK_DATA", "ERROR_OF_TOMORROW"])
 def test_refusals_of_a_task_hold_for_that_task_alone(code: str) -> None:
     """The same faulty task is not sent for the sixth time; every other one is."""
-    circuit = _refused(code)
+    refusals = _refused(code)
 
-    assert _is_held(circuit, 1.0)
-    assert not _is_held(circuit, 1.0, _OTHER)
+    assert _is_held(refusals, 1.0)
+    assert not _is_held(refusals, 1.0, _OTHER)
 
 
 @pytest.mark.parametrize(
@@ -72,43 +72,43 @@ def test_refusals_of_a_task_hold_for_that_task_alone(code: str) -> None:
 )
 def test_what_may_work_again_is_never_held(code: str | None) -> None:
     """A task that may work anew, and what a pause may mend, is sent however often it was refused."""
-    circuit = Circuit(FAMILY_CODES)
+    refusals = RepeatedRefusals(FAMILY_CODES)
     for _ in range(50):
-        circuit.take(_TASK, _said(code), 0.0)
+        refusals.take(_TASK, _said(code), 0.0)
 
-    assert not _is_held(circuit, 1.0)
+    assert not _is_held(refusals, 1.0)
 
 
 @pytest.mark.parametrize("between", [None, _BALANCE, _BAD_TASK])
 def test_only_the_same_code_in_a_row_counts(between: str | None) -> None:
     """Another answer in between, of whatever kind, begins the count anew."""
-    circuit = _refused(_KEY, IN_A_ROW - 1)
-    circuit.take(_OTHER, _said(between), 0.0)
-    circuit.take(_TASK, _said(_KEY), 0.0)
+    refusals = _refused(_KEY, IN_A_ROW - 1)
+    refusals.take(_OTHER, _said(between), 0.0)
+    refusals.take(_TASK, _said(_KEY), 0.0)
 
-    assert not _is_held(circuit, 1.0)
+    assert not _is_held(refusals, 1.0)
 
 
 def test_a_busy_answer_ends_nothing() -> None:
     """Busy answers say nothing of the key: what was refused before still counts."""
-    circuit = _refused(_KEY, IN_A_ROW - 1)
-    circuit.take(_TASK, _said("ERROR_RATE_LIMIT"), 0.0)
-    circuit.take(_TASK, _said(_KEY), 0.0)
+    refusals = _refused(_KEY, IN_A_ROW - 1)
+    refusals.take(_TASK, _said("ERROR_RATE_LIMIT"), 0.0)
+    refusals.take(_TASK, _said(_KEY), 0.0)
 
-    assert _is_held(circuit, 1.0)
+    assert _is_held(refusals, 1.0)
 
 
 def test_time_doubles_with_each_trial() -> None:
     """One request is let through when the time is over, and each that is refused doubles it, up to ten minutes."""
-    circuit = _refused(_KEY)
+    refusals = _refused(_KEY)
     waited = []
     now = 10.0
     for _ in range(8):
-        assert not _is_held(circuit, now)
-        circuit.send(_TASK, now)
-        assert _is_held(circuit, now)
-        circuit.take(_TASK, _said(_KEY), now)
-        waited.append(next(seconds for seconds in range(10, 700, 10) if not _is_held(circuit, now + seconds)))
+        assert not _is_held(refusals, now)
+        refusals.send(_TASK, now)
+        assert _is_held(refusals, now)
+        refusals.take(_TASK, _said(_KEY), now)
+        waited.append(next(seconds for seconds in range(10, 700, 10) if not _is_held(refusals, now + seconds)))
         now += waited[-1]
 
     assert waited == [20, 40, 80, 160, 320, 600, 600, 600]
@@ -116,38 +116,38 @@ def test_time_doubles_with_each_trial() -> None:
 
 def test_a_trial_that_works_ends_it() -> None:
     """After one answer of another kind everything is sent again, and the count begins anew."""
-    circuit = _refused(_KEY)
-    circuit.send(_TASK, 10.0)
-    circuit.take(_TASK, _said(None), 10.5)
+    refusals = _refused(_KEY)
+    refusals.send(_TASK, 10.0)
+    refusals.take(_TASK, _said(None), 10.5)
     for _ in range(IN_A_ROW - 1):
-        circuit.take(_TASK, _said(_KEY), 11.0)
+        refusals.take(_TASK, _said(_KEY), 11.0)
 
-    assert not _is_held(circuit, 12.0)
+    assert not _is_held(refusals, 12.0)
 
 
 def test_a_trial_without_an_answer_is_followed_by_another() -> None:
     """Where nothing came of the trial, the next one may be sent after the same time."""
-    circuit = _refused(_KEY)
-    circuit.send(_TASK, 10.0)
+    refusals = _refused(_KEY)
+    refusals.send(_TASK, 10.0)
 
-    assert _is_held(circuit, 19.9)
-    assert not _is_held(circuit, 20.0)
+    assert _is_held(refusals, 19.9)
+    assert not _is_held(refusals, 20.0)
 
 
 def test_a_crowd_that_was_under_way_counts_once() -> None:
     """A hundred requests that were sent together and are refused together do not lengthen the time."""
-    circuit = _refused(_KEY, 100)
+    refusals = _refused(_KEY, 100)
 
-    assert not _is_held(circuit, 10.0)
+    assert not _is_held(refusals, 10.0)
 
 
 def test_many_faulty_tasks_are_forgotten_in_turn() -> None:
     """What is kept of faulty tasks is bounded; the oldest go first."""
-    circuit = _refused(_BAD_TASK)
+    refusals = _refused(_BAD_TASK)
     for number in range(1000):
-        circuit.take({**_OTHER, "number": number}, _said(_BAD_TASK), 0.0)
+        refusals.take({**_OTHER, "number": number}, _said(_BAD_TASK), 0.0)
 
-    assert not _is_held(circuit, 1.0)
+    assert not _is_held(refusals, 1.0)
 
 
 @pytest.mark.parametrize(("code", "error"), [(_KEY, WrongKeyError), (_BALANCE, NoBalanceError)])

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from client.logs import Log
-from client.provider_api.code_counts import MOST_CODES, OTHER, UnlistedCodes
-from client.provider_api.unlisted import WIDEST, UnlistedRow, row_after
+from client.provider_api.unlisted import MOST_CODES, OTHER, WIDEST, UnlistedCodes, UnlistedRow, row_after
 from client.providers import DIALECTS
 from client.providers.codes import REASON_NOT_GIVEN
 from client.providers.readings import Failed, Pending, Reading, Submitted, Unknown

@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from client.protocol.models import client_key_id
 from client.providers import Dialect, KeyLimits
 from client.sandbox import FaultRates, Sandbox, Settings
 from client.sandbox.serving import serving
 from receiver.errors import CannotStartError
 from receiver.settings import Settings as ReceiverSettings
 from receiver.storage.sqlite.store import open_sqlite_store
-from receiver.upstream.accounts import key_id_of, open_accounts
+from receiver.upstream.accounts import open_accounts
 from receiver.upstream.reconciler import Reconciler
-from receiver.upstream.schedules import Learning
+from receiver.upstream.schedules import Schedules
 from tests.client.support import fast, image_task, open_client
 from tests.receiver.storage.stores import NOW, a_registration, running_store
 from tests.support import API_KEYS, RunningReceiver, eventually, free_port, running_receiver
@@ -149,8 +150,8 @@ async def test_it_asks_until_there_is_an_answer(tmp_path: Path, provider: Provid
 @pytest.mark.parametrize(
     ("keys", "urls", "said"),
     [
-        ({"nobody": KEY}, {}, "RECEIVER_PROVIDER_KEYS: no provider nobody is known"),
-        ({"capkill": KEY}, {}, "RECEIVER_PROVIDER_URLS: no endpoint of capkill is known"),
+        ({"nobody": KEY}, {}, "RECEIVER_PROVIDER_KEYS: unknown provider 'nobody': expected one of"),
+        ({"capkill": KEY}, {}, "RECEIVER_PROVIDER_URLS: the endpoint of capkill is not known"),
         ({"hardcaptcha": KEY}, {"hardcaptcha": "http://127.0.0.1:9"}, "how it is asked is not known"),
     ],
 )
@@ -167,7 +168,7 @@ async def test_a_task_of_another_key_is_left_to_its_client(tmp_path: Path, provi
     """Only tasks of this key, or of none that was named, can be asked for."""
     async with reconciling(tmp_path / "receiver.db", provider) as api:
         theirs = await submitted(api, "a1", clientKeyId="01234567")
-        ours = await submitted(api, "a2", clientKeyId=key_id_of(KEY))
+        ours = await submitted(api, "a2", clientKeyId=client_key_id(KEY))
         other = await api.register(provider="onecaptcha")
         await eventually(lambda: provider.asked.count("a2") >= 2)
 
@@ -298,8 +299,8 @@ async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provi
         asyncio.TaskGroup() as group,
     ):
         account = (await open_accounts(settings, QUICK, stack))["capsolver"]
-        learning = Learning(store, QUICK, lambda: NOW)
-        reconciler = Reconciler(account, store, learning, lambda: NOW, lambda *_: None, lambda *_: None)
+        schedules = Schedules(store, QUICK, lambda: NOW)
+        reconciler = Reconciler(account, store, schedules, lambda: NOW, lambda *_: None, lambda *_: None)
         running = group.create_task(reconciler.run())
         await eventually(lambda: store.queued == 1)
         running.cancel()
