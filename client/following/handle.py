@@ -8,7 +8,7 @@ from collections.abc import Callable
 from client.following.follower import Watch
 from client.following.freshness import check_seconds
 from client.protocol import models as protocol
-from client.provider_api.timeline import Step
+from client.provider_api.timeline import TimelineStep
 from client.providers.readings import TaskId
 
 __all__ = ["Task"]
@@ -42,7 +42,7 @@ class Task:
         """Call `listener` once it has ended, or now if it has; calling what this returns takes that back."""
         return self._watch.ending.when_finished(listener)
 
-    def timeline(self) -> tuple[Step, ...]:
+    def timeline(self) -> tuple[TimelineStep, ...]:
         """What happened to this task so far, oldest first: what was sent, who told what, and why it still waits.
 
         The names are those of the log lines; there are no secrets and no solutions in it. At most 64 steps are kept:

@@ -96,8 +96,8 @@ Status = Literal["processing", "ready", "failed"]
 Source = Literal["submit", "callback", "poll", "deadline"]
 Trust = Literal["token", "standing", "signed", "confirmed", "polled", "reported", "provisional"]
 PROVISIONAL: Trust = "provisional"
-"""`trust` of two kinds of outcome: one by repeated polls with an unlisted error code, and one of a task that the
-receiver could not submit."""
+"""`trust` of two kinds of outcome. One comes from repeated polls with an unlisted error code. The other is the end of a
+task that the receiver could not submit."""
 Verdict = Literal[
     "accepted",
     "duplicate",
@@ -253,9 +253,9 @@ class Registered(_Read):
 class Task(_Read):
     """A task and its state: a superset of a getTaskResult answer.
 
-    Three fields are written only if they are set: `disputed` (the outcome came with another id than createTask's),
-    `supersedes` (the cursor of the provisional outcome that this one replaced) and `solutionRemoved`. `discarded` is
-    never written. There a client names the tasks, by ref or id, whose answers were too old to use.
+    Three fields are written only if they are set. `disputed`: the outcome came with another id than createTask's.
+    `supersedes`: the cursor of the provisional outcome that this one replaced. `solutionRemoved`: retention removed it.
+    `discarded` is never written. There a client names the tasks, by ref or id, with answers that were too old.
     """
 
     error_id: int = 0

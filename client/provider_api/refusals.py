@@ -1,7 +1,10 @@
 """Refused requests: createTask withheld after repeated refusals, and pauses after refused polls. Pure.
 
-Providers ban keys and addresses that repeat refused requests (PROVIDERS.md 3.1: 1000 errors in a minute; 3.4: the same
-faulty request again and again; 3.7: 30 errors about key or balance in a minute).
+Providers ban keys and addresses that repeat refused requests:
+
+* 1000 errors in a minute (PROVIDERS.md 3.1),
+* the same faulty request again and again (PROVIDERS.md 3.4),
+* 30 errors about key or balance in a minute (PROVIDERS.md 3.7).
 """
 
 from __future__ import annotations

@@ -81,7 +81,11 @@ def test_receiver_itself() -> None:
         pytest.param({"timeout_seconds": 0}, "timeout_seconds: expected a number above 0, got 0", id="no-time"),
         pytest.param({"timeout_seconds": 1e9}, "timeout_seconds: Input should be less", id="too-much-time"),
         pytest.param({"requests_per_second": float("nan")}, "requests_per_second: expected", id="no-rate"),
-        pytest.param({"first_poll_seconds": 300.0}, "first_poll_seconds: expected less than 300, because capsolver forgets", id="poll-after-the-end"),
+        pytest.param(
+            {"first_poll_seconds": 300.0},
+            "first_poll_seconds: .* less than 300",
+            id="poll-after-the-end",
+        ),
         pytest.param({"tags": "checkout"}, "tags: expected several texts", id="tags-as-one-text"),
         pytest.param({"tags": ["a,b"]}, "tags.0: String should match", id="comma-in-a-tag"),
     ],
