@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from client.config.arguments import read_receiver
+from client.config.environment import read_receiver
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
 from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
 from client.protocol.frames import (

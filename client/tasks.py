@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from client.config.arguments import Given, read_arguments
+from client.config.arguments import GivenArguments, read_arguments
 from client.errors import BadArgumentError, ClientClosedError, StaleAnswerError
 from client.following.follower import Follower
 from client.following.freshness import FreshnessRule, name_of
@@ -72,7 +72,7 @@ class TaskClient:
         dialects: Mapping[str, Dialect] | None = None,
         timing: Timing | None = None,
     ) -> None:
-        given = Given(
+        given = GivenArguments(
             provider=provider,
             client_key=client_key,
             receiver_url=receiver_url,

@@ -11,7 +11,7 @@ from typing import assert_never
 from aiohttp import web
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import Attached, Gap
+from client.protocol.connection import Attached, Gap, error_of_problem
 from client.protocol.frames import (
     NO_ROOM,
     Add,
@@ -49,7 +49,6 @@ __all__ = ["MountedReceiver", "mount"]
 
 _HEARTBEAT_SECONDS = 15.0
 _PAGE = 200
-_LATER = (408, 425, 429)
 
 
 def mount(
@@ -248,7 +247,5 @@ def _as_client_errors() -> Iterator[None]:
         raise
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
-        if status >= 500 or status in _LATER:
-            raise ReceiverUnavailableError(f"the receiver answered {status} {error.slug}: {error.detail}") from error
         ref = error.extra.get("ref")
-        raise ReceiverRefusedError(status=status, slug=error.slug, detail=error.detail, ref=ref) from error
+        raise error_of_problem(status=status, slug=error.slug, detail=error.detail, ref=ref) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from client.following.follower import Follower
 from client.following.freshness import check_seconds
 from client.protocol import models as protocol
-from client.provider_api.timeline import Step
+from client.provider_api.timeline import TimelineStep
 from client.providers.readings import TaskId
 
 __all__ = ["Task"]
@@ -42,7 +42,7 @@ class Task:
         """Call `listener` once the task has ended, or now if it has. Return a function that takes the call back."""
         return self._follower.outcome.when_finished(listener)
 
-    def timeline(self) -> tuple[Step, ...]:
+    def timeline(self) -> tuple[TimelineStep, ...]:
         """Return the steps of this task so far, oldest first: requests, answers, and the reasons of its waits.
 
         The steps have the names of the log lines, and hold no secrets and no solutions. At most 64 steps are kept.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from client.config.arguments import ClientArguments
 from client.provider_api.http import ProviderApi, open_provider_session
-from client.provider_api.limits import KeyGate
+from client.provider_api.limits import KeyLimiter
 from client.provider_api.submit import Submitter
 from client.provider_api.timing import Timing
 from client.providers import Dialect
@@ -26,7 +26,7 @@ class ClientResources:
     provider: ProviderApi
     submitter: Submitter
     receiver: ResilientReceiver | None
-    limiter: KeyGate
+    limiter: KeyLimiter
     timing: Timing
     first_poll_seconds: float | None
     warned_codes: set[str] = field(default_factory=set)
@@ -38,7 +38,7 @@ async def open_resources(
     """Open the resources for these arguments. `stack` closes them, and `owner` runs their background tasks."""
     session = await stack.enter_async_context(open_provider_session())
     limits = replace(arguments.dialect.key_limits, requests_per_second=arguments.requests_per_second)
-    limiter = KeyGate(limits, timing, arguments.dialect.provider)
+    limiter = KeyLimiter(limits, timing, arguments.dialect.provider)
     provider = ProviderApi(session, arguments.dialect, arguments.client_key, arguments.provider_url, limiter)
     connection = arguments.receiver
     if connection is None and arguments.receiver_url is not None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
-from client.protocol.connection import Attached, Gap
+from client.protocol.connection import Attached, Gap, error_of_problem
 from client.protocol.frames import Subscribe
 from client.protocol.models import (
     Binding,
@@ -41,8 +41,6 @@ _MAX_CONNECTIONS = 50
 _CONNECT_SECONDS = 5.0
 _CALL_SECONDS = 10.0
 _PAGE = 200
-# Statuses after which the same request may work: too slow, too many, and whatever the server failed in.
-_LATER = (408, 425, 429)
 
 
 class ReceiverApi:
@@ -181,11 +179,9 @@ def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedErro
     except (UnreadableError, ValidationError):
         fields, problem = {}, Problem()
     detail = problem.detail or problem.title or "no reason was given"
-    if answer.status >= 500 or answer.status in _LATER or problem.slug == "idempotency-in-flight":
-        return ReceiverUnavailableError(f"the receiver answered {answer.status} {problem.slug}: {detail}")
     if problem.slug == "cursor-gone" and isinstance(fields.get("resumesAt"), str):
         return _CursorGoneError(detail, Gap(str(fields.get("reason", "")), fields["resumesAt"]))
-    return ReceiverRefusedError(status=answer.status, slug=problem.slug, detail=detail, ref=problem.ref)
+    return error_of_problem(status=answer.status, slug=problem.slug, detail=detail, ref=problem.ref)
 
 
 def _attached(task: Task, answer: _Answer) -> Attached:

@@ -10,7 +10,7 @@ import aiohttp
 from yarl import URL
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import StreamBlockedError
+from client.protocol.connection import RETRY_STATUSES, StreamBlockedError
 from client.protocol.frames import SUBPROTOCOL, Add, Remove, StreamFrame, Subscribe, read_frame
 
 __all__ = ["WebsocketSubscription", "open_websocket"]
@@ -25,7 +25,7 @@ _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _PROBLEM = "application/problem+json"
 # Temporary answers of a receiver, or of a proxy in front of one that is down. 502 is not among them: proxies send it
 # also if they cannot pass a websocket on. If it means that the receiver is down, the next request will show it.
-_LATER = (408, 425, 429, 500, 503, 504)
+_LATER = RETRY_STATUSES | {500, 503, 504}
 # The body of a refused handshake is not read. Its status tells the reason.
 _REFUSALS = {
     401: ("no-key", "CALLBACK_RECEIVER_KEY: expected a key that the receiver knows"),

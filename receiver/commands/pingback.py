@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from client.config.arguments import check_url, client_key_of
-from client.config.texts import read_variable
+from client.config.environment import check_url, client_key_of, read_variable
 from client.errors import BadArgumentError, ProviderUnreachableError
 from client.output import show
 from client.provider_api.http import ProviderApi, open_provider_session

@@ -15,7 +15,7 @@ from functools import partial
 from uuid import UUID
 
 from client.protocol.models import OutcomeReport, Registration, TaskTimeline
-from client.provider_api.code_counts import UnlistedCodes
+from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
 from client.providers.readings import Callback, Failed, TaskId
 from receiver.domain.admission import Admission, Limits, Place
@@ -40,7 +40,7 @@ from receiver.feed.hub import Hub, Waiter
 from receiver.feed.subscription import Listener, Subscription
 from receiver.storage.store import Store, TaskQuery
 from receiver.upstream.accounts import Account
-from receiver.upstream.schedules import Learning
+from receiver.upstream.schedules import Schedules
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
 
@@ -85,7 +85,7 @@ class Inbox:
         self._accounts = accounts or {}
         self._unlisted = unlisted or UnlistedCodes()
         self.hinted: Callable[[], None] = _nothing
-        self.learning: Learning | None = None
+        self.learning: Schedules | None = None
         self._hub = hub
         limits = rules.limits
         self._feed = Feed(store, limits=limits)

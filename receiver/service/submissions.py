@@ -46,7 +46,7 @@ class Submissions:
         # With the Idempotency-Key of each, and whose it is.
         self._under_way: dict[asyncio.Task[RegisteredTask | ReceiverError], tuple[str, str | None]] = {}
         self._submitters = {
-            provider: Submitter(account.api, account.dialect, account.gate, account.timing, app_id=None)
+            provider: Submitter(account.api, account.dialect, account.limiter, account.timing, app_id=None)
             for provider, account in accounts.items()
         }
 

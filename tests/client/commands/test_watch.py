@@ -206,7 +206,7 @@ async def test_no_receiver() -> None:
     """The variable that is missing is named."""
     code, _, err = await ran("")
 
-    assert (code, err) == (2, "client: CALLBACK_RECEIVER_URL: expected the address of the receiver in it\n")
+    assert (code, err) == (2, "client: CALLBACK_RECEIVER_URL: expected the address of the receiver in this variable\n")
 
 
 async def test_help_tells_exit_codes() -> None:

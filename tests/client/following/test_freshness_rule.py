@@ -121,8 +121,8 @@ def test_error_tells_of_each_try() -> None:
     assert error is not None
     assert (error.age_seconds, error.ages_seconds, error.fresh_for, error.task) == (46.25, ages, 45.0, solved)
     assert str(error) == (
-        "capsolver task task-1: 3 tasks were submitted, and each was older than 45 s when it could be handed over "
-        "(60.0 s, nobody can tell how, 46.2 s old): allow older answers, or submit a new task"
+        "capsolver task task-1: 3 answers were too old: expected at most 45 s, "
+        "got 60.0 s, an unknown age, 46.2 s: allow older answers, or submit a new task"
     )
 
 

@@ -16,7 +16,7 @@ from client import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.provider_api.limits import KeyGate
+from client.provider_api.limits import KeyLimiter
 from client.provider_api.timing import Timing
 from client.providers import KeyLimits
 from client.sandbox import Sandbox, Settings
@@ -213,7 +213,7 @@ async def test_polls_of_all_tasks_share_one_rate() -> None:
         now = time.monotonic()
         return now
 
-    gate = KeyGate(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
+    gate = KeyLimiter(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
     times = []
 
     for number in range(6):
