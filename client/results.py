@@ -13,6 +13,7 @@ from client.config.arguments import read_receiver
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
 from client.logs import Log
 from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
+from client.protocol.filters import TaskSet, task_name
 from client.protocol.frames import (
     NO_ROOM,
     GapFrame,
@@ -27,7 +28,7 @@ from client.protocol.models import Problem, Task
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api.http import ReceiverApi, open_receiver_session
-from client.receiver_api.long_polls import Named, open_long_polls
+from client.receiver_api.long_polls import open_long_polls
 from client.receiver_api.transport import Roads
 
 __all__ = ["LogReader", "read_log", "read_results", "subscription_of"]
@@ -107,8 +108,7 @@ class LogReader:
         self._connection = connection
         self._only = only
         self._timing = timing
-        self._named = Named()
-        self._named.add(only.tasks or ())
+        self._named = TaskSet(map(task_name, only.tasks or ()))
         # Named tasks are told anew after each break: the cursor of the outcome that was given out, by ref.
         self._given: dict[str, str | None] = {}
         self.cursor = only.cursor
@@ -158,7 +158,7 @@ class LogReader:
                 return None
 
     def _is_new(self, task: Task) -> bool:
-        if task not in self._named:
+        if not self._named.holds(task):
             return True
         if self._given.get(task.ref, "") == task.cursor:
             return False

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.protocol.connection import Attached, Gap
+from client.protocol.filters import ResultFilter
 from client.protocol.frames import (
     NO_ROOM,
     Add,
@@ -35,13 +36,13 @@ from receiver.app import create_app, microseconds_now
 from receiver.domain.records import SECOND, Entry, TaskRecord
 from receiver.domain.records import Gap as MissedPart
 from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
-from receiver.feed.filters import filter_of, names_of
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
 from receiver.service.inbox import IN_PROCESS, Inbox
 from receiver.settings import Settings
 from receiver.web.callbacks import LENIENT_PATH, callback
 from receiver.web.context import CONTEXT
+from receiver.web.filtering import exact, filter_of, tasks_of
 from receiver.web.middleware import problem_fields, request_middleware
 from receiver.web.views import registered_view, task_view
 
@@ -122,14 +123,14 @@ class MountedReceiver:
             raise ReceiverRefusedError(status=404, slug="unknown-task", detail="no task has this ref or taskId")
         return self._view(task)
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | Gap:
         """Return the next page of the log, once there is something in it or the wait is over."""
         inbox = self._inbox
         try:
             with _as_client_errors():
-                after = await inbox.head() if only.cursor is None else only.cursor
+                after = await inbox.head() if after is None else after
                 cursor = None if after == "start" else after
-                page = await inbox.results(cursor, filter_of(only), limit=_PAGE, seconds=wait_seconds)
+                page = await inbox.results(cursor, exact(only), limit=_PAGE, seconds=wait_seconds)
         except CursorGoneError as error:
             return Gap(error.reason, error.resumes_at)
         entries = tuple(self._entry(entry) for entry in page.entries)
@@ -184,7 +185,7 @@ class InProcessSubscription:
                 case Add():
                     self._frames.append(self._add(frame))
                 case Remove():
-                    self._open.remove(*names_of(frame.tasks))
+                    self._open.remove(tasks_of(frame.tasks))
                     self._frames.append(Removed(id=frame.id, cursor=self._open.cursor))
                 case _:
                     assert_never(frame)
@@ -207,9 +208,9 @@ class InProcessSubscription:
             self._subscription.close()
 
     def _add(self, frame: Add) -> Added | ProblemFrame:
-        names = names_of(frame.tasks)
+        tasks = tasks_of(frame.tasks)
         try:
-            self._open.add(*names)
+            self._open.add(tasks)
         except ReceiverError as error:
             if error.slug not in NO_ROOM:
                 raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from client.errors import CallbackReceiverError
+from client.protocol.filters import ResultFilter
 from client.protocol.frames import Add, Remove, StreamFrame, Subscribe
 from client.protocol.models import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
 from client.providers.readings import TaskId
@@ -76,8 +77,8 @@ class ReceiverConnection(Protocol):
     async def task(self, ref: str) -> Task:
         """Return the task as it is now."""
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
-        """The next page of the log behind the cursor of `only`, once there is something in it or the wait is over.
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | Gap:
+        """Return the next page of the log behind `after`, once there is something in it or the wait is over.
 
         Without a cursor: from now. It stands in for a subscription where none can be opened.
         """

@@ -38,7 +38,6 @@ __all__ = [
     "StreamFrame",
     "Subscribe",
     "Subscribed",
-    "TaskName",
     "read_frame",
 ]
 
@@ -84,11 +83,8 @@ class NamedTask(Sent):
     task_id: TaskIdField
 
 
-TaskName = ShortText | NamedTask
-"""A task by its ref, or by the provider's id."""
-
-# The first wrong name ends the reading: a frame of wrong ones would otherwise hold the loop for seconds.
-TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=NAMES_AT_ONCE, fail_fast=True)]
+# The first wrong name ends the reading. A frame of wrong ones would otherwise hold the loop for seconds.
+TaskNames = Annotated[tuple[ShortText | NamedTask, ...], Field(max_length=NAMES_AT_ONCE, fail_fast=True)]
 
 
 class Subscribe(Sent):

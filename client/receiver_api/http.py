@@ -16,7 +16,7 @@ from yarl import URL
 
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
 from client.protocol.connection import Attached, Gap
-from client.protocol.frames import Subscribe
+from client.protocol.filters import ResultFilter
 from client.protocol.models import (
     Binding,
     OutcomeReport,
@@ -80,9 +80,10 @@ class ReceiverApi:
         """`GET /v1/tasks/{ref}`, as it is now."""
         return _read(Task, await self._ask("GET", f"/v1/tasks/{_part(ref)}"))
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | Gap:
         """`GET /v1/results`; see `ReceiverConnection`."""
-        query = urlencode({**_query_of(only), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
+        place = {} if after is None else {"after": after}
+        query = urlencode({**place, **only.to_query(), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
         try:
             answer = await self._ask("GET", f"/v1/results?{query}", seconds=wait_seconds + _CONNECT_SECONDS)
         except _CursorGoneError as error:
@@ -152,18 +153,6 @@ class _CursorGoneError(ReceiverRefusedError):
     def __init__(self, detail: str, gap: Gap) -> None:
         super().__init__(status=410, slug="cursor-gone", detail=detail)
         self.gap = gap
-
-
-def _query_of(only: Subscribe) -> dict[str, str]:
-    names = (name if isinstance(name, str) else f"{name.provider}:{name.task_id}" for name in only.tasks or ())
-    given = {
-        "after": only.cursor,
-        "provider": only.provider,
-        "tags": ",".join(only.tags) or None,
-        "tasks": None if only.tasks is None else ",".join(names),
-        "hints": "true" if only.hints else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _read(model: type[Model], answer: _Answer) -> Model:

@@ -31,11 +31,9 @@ __all__ = [
     "PollRecord",
     "RecentTasks",
     "Removed",
-    "ResultFilter",
     "StandingUrl",
     "Survey",
     "TaskKey",
-    "TaskName",
     "TaskRecord",
     "UnlistedCode",
     "WaitingTasks",
@@ -344,21 +342,6 @@ class WaitingTasks(NamedTuple):
     provider: str
     tasks: int
     oldest_due: int | None
-
-
-TaskName = str | tuple[str, str]
-"""What a reader names a task by: its ref, or provider and id as text."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResultFilter:
-    """What is read: (provider AND all tags) OR tasks; nothing given: all. `hints`: hints too."""
-
-    provider: str | None = None
-    tags: tuple[str, ...] = ()
-    refs: tuple[str, ...] | None = None
-    task_ids: tuple[tuple[str, str], ...] = ()
-    hints: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

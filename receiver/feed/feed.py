@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
+from client.protocol.filters import ResultFilter, TaskName
 from receiver.domain.admission import Admission, Limits
-from receiver.domain.records import Entry, Gap, Growth, ResultFilter, TaskName
+from receiver.domain.records import Entry, Gap, Growth
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.feed.subscription import Listener, Subscription, Wanted
+from receiver.feed.subscription import Listener, Subscription
 from receiver.feed.tail import Tail
 from receiver.storage.store import Store
 
@@ -69,11 +70,10 @@ class Feed:
                 `receiver-full` where there is no room for them.
         """
         position, gap = await self._begin(cursor)
-        wanted = Wanted(only)
-        if position is None or not wanted.is_stream:
+        if position is None or not only.is_stream:
             # Where only tasks are named, they themselves tell what came before.
             position = self.tail.end
-        subscription = self._follow(wanted, position, listener, looks=True, owner=owner)
+        subscription = self._follow(only, position, listener, looks=True, owner=owner)
         if gap is not None:
             subscription.gap(gap)
         return subscription
@@ -84,7 +84,7 @@ class Feed:
         Raises:
             ReceiverError: `too-many-names` or `receiver-full`: there is no room for the names.
         """
-        return self._follow(Wanted(only), position, listener, looks=False, owner=owner)
+        return self._follow(only, position, listener, looks=False, owner=owner)
 
     def close(self) -> None:
         """Call every listener, so that each can end."""
@@ -100,9 +100,11 @@ class Feed:
         except CursorGoneError as error:
             return await self.store.position(error.resumes_at), Gap(error.reason, error.resumes_at)
 
-    def _follow(self, wanted: Wanted, position: int, listener: Listener, *, looks: bool, owner: str) -> Subscription:
+    def _follow(
+        self, only: ResultFilter, position: int, listener: Listener, *, looks: bool, owner: str
+    ) -> Subscription:
         sources = (self.store, self.tail, self._index)
-        subscription = Subscription(sources, wanted, position, listener, looks=looks, owner=owner)
+        subscription = Subscription(sources, only, position, listener, looks=looks, owner=owner)
         self._index.add(subscription)
         return subscription
 
@@ -142,17 +144,17 @@ class _Index:
 
     def add(self, subscription: Subscription) -> None:
         self._all.add(subscription)
-        if subscription.wanted.is_stream:
-            self._streams.setdefault(subscription.wanted.provider, set()).add(subscription)
+        if subscription.only.is_stream:
+            self._streams.setdefault(subscription.only.provider, set()).add(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         self._all.discard(subscription)
-        provider = subscription.wanted.provider
-        if subscription.wanted.is_stream and (group := self._streams.get(provider)) is not None:
+        provider = subscription.only.provider
+        if subscription.only.is_stream and (group := self._streams.get(provider)) is not None:
             group.discard(subscription)
             if not group:
                 del self._streams[provider]
-        for name in subscription.wanted:
+        for name in subscription.named:
             self.remove_name(name, subscription)
 
     def take_room(self, owner: str, size: int) -> None:
@@ -183,7 +185,7 @@ class _Index:
 
     def notice(self, entry: Entry) -> None:
         for subscription in self._concerned(entry):
-            if subscription.wanted.lets_through(entry):
+            if subscription.lets_through(entry):
                 subscription.notice(entry.position)
 
     def name_came(self, name: TaskName) -> None:

@@ -7,17 +7,18 @@ its place moves along with the end of the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
+from client.protocol.filters import ResultFilter, TaskName, TaskSet
 from client.protocol.frames import MAX_NAMED, NAME_BYTES
-from receiver.domain.records import Entry, Gap, ResultFilter, TaskName, TaskRecord
+from receiver.domain.records import Entry, Gap, TaskRecord
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed.tail import Tail, size_of
 from receiver.storage.store import Store
 
-__all__ = ["Listener", "Names", "Subscription", "Wanted"]
+__all__ = ["Listener", "Names", "Subscription"]
 
 Listener = Callable[[], None]
 
@@ -44,67 +45,6 @@ class Names(Protocol):
         """From now on it is told of nothing."""
 
 
-class Wanted:
-    """What a reader lets through: (provider AND all tags) OR tasks; nothing given: all.
-
-    `is_stream`: not only named tasks.
-    """
-
-    __slots__ = ("hints", "is_all", "is_stream", "provider", "refs", "tags", "task_ids")
-
-    def __init__(self, only: ResultFilter) -> None:
-        is_part = only.provider is not None or bool(only.tags)
-        self.is_all = not is_part and only.refs is None and not only.task_ids
-        self.is_stream = is_part or self.is_all
-        self.provider = only.provider
-        self.tags = frozenset(only.tags)
-        self.hints = only.hints
-        # Two sets, because the store asks for them apart, and putting 50,000 names apart takes 30 ms.
-        self.refs = set(only.refs or ())
-        self.task_ids = set(only.task_ids)
-
-    def __len__(self) -> int:
-        return len(self.refs) + len(self.task_ids)
-
-    def __iter__(self) -> Iterator[TaskName]:
-        return chain[TaskName](self.refs, self.task_ids)
-
-    def __contains__(self, name: TaskName) -> bool:
-        return name in self.refs if isinstance(name, str) else name in self.task_ids
-
-    def add(self, name: TaskName) -> None:
-        """Name a task."""
-        if isinstance(name, str):
-            self.refs.add(name)
-        else:
-            self.task_ids.add(name)
-
-    def discard(self, name: TaskName) -> None:
-        """Name it no more."""
-        if isinstance(name, str):
-            self.refs.discard(name)
-        else:
-            self.task_ids.discard(name)
-
-    def lets_through(self, entry: Entry) -> bool:
-        """Whether the entry is for this reader."""
-        task = entry.task
-        if task is None:
-            # Of a deleted task only the ref is known: it may be one that is named by its id.
-            return self.is_stream or entry.ref in self.refs or bool(self.task_ids)
-        if entry.kind == "hint" and not self.hints:
-            return False
-        if self.is_stream and self.provider in (None, task.provider) and self.tags.issubset(task.tags):
-            return True
-        return entry.ref in self.refs or (task.provider, task.id_text) in self.task_ids
-
-    def as_filter(self) -> ResultFilter:
-        """Return the same for the store."""
-        if self.is_all:
-            return ResultFilter(hints=self.hints)
-        return ResultFilter(self.provider, tuple(self.tags), tuple(self.refs), tuple(self.task_ids), self.hints)
-
-
 class Subscription:
     """A reader of what comes behind a position. `listener` is called when `read` is worth it again.
 
@@ -124,13 +64,14 @@ class Subscription:
         "_unread",
         "listener",
         "most",
-        "wanted",
+        "named",
+        "only",
     )
 
     def __init__(
         self,
         sources: tuple[Store, Tail, Names],
-        wanted: Wanted,
+        only: ResultFilter,
         position: int,
         listener: Listener,
         *,
@@ -139,7 +80,9 @@ class Subscription:
     ) -> None:
         self._store, self._tail, self._names = sources
         self._owner = owner
-        self.wanted = wanted
+        self.named = TaskSet() if only.tasks is None else only.tasks.copy()
+        # What a subscription of everything names beside it comes at once, and changes nothing of what is let through.
+        self.only = only.or_tasks(self.named)
         self.listener = listener
         self.most = _PAGE
         self._gap: Gap | None = None
@@ -148,11 +91,11 @@ class Subscription:
         self._is_behind = position < self._tail.end
         self._has_news = False
         # Names whose tasks are to be looked at, and how far the stream was when they came.
-        self._unread: dict[TaskName, int] = dict.fromkeys(wanted, position) if looks else {}
-        _check_number(len(wanted))
-        self._size = sum(map(_size_of, wanted))
+        self._unread: dict[TaskName, int] = dict.fromkeys(self.named, position) if looks else {}
+        _check_number(len(self.named))
+        self._size = sum(map(_size_of, self.named))
         self._names.take_room(owner, self._size)
-        for name in wanted:
+        for name in self.named:
             self._names.add_name(name, self)
 
     @property
@@ -189,45 +132,50 @@ class Subscription:
             if told:
                 return told
 
-    def take_room(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
+    def lets_through(self, entry: Entry) -> bool:
+        """Return whether the entry is for this reader."""
+        if entry.task is None:
+            return self.only.may_match_deleted(entry.ref)
+        return (entry.kind != "hint" or self.only.hints) and self.only.matches(entry.task)
+
+    def take_room(self, tasks: TaskSet) -> None:
         """Take room for those that are not named yet, which are to be added then, perhaps a part at a time.
 
         Raises:
             ReceiverError: `wrong-field`, `too-many-names`, `receiver-full`: too many would be named; no room is taken.
         """
-        new: list[TaskName] = [*(set(refs) - self.wanted.refs), *(set(task_ids) - self.wanted.task_ids)]
-        _check_number(len(self.wanted) + len(new))
+        new = [name for name in tasks if name not in self.named]
+        _check_number(len(self.named) + len(new))
         size = sum(map(_size_of, new))
         self._names.take_room(self._owner, size)
         self._size += size
 
-    def add(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
-        """Name tasks by ref, or by provider and id as text; those that have ended come at once.
+    def add(self, tasks: TaskSet) -> None:
+        """Name tasks; those that have ended come at once.
 
         Raises:
             ReceiverError: as `take_room`; none of these is named.
         """
-        self.take_room(refs, task_ids)
-        self.name(refs, task_ids)
+        self.take_room(tasks)
+        self.name(tasks)
 
-    def name(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
+    def name(self, tasks: TaskSet) -> None:
         """Name tasks for which room was taken."""
-        names = dict.fromkeys(chain[TaskName](refs, task_ids))
-        for name in names:
-            if name not in self.wanted:
-                self.wanted.add(name)
+        for name in tasks:
+            if name not in self.named:
+                self.named.add(name)
                 self._names.add_name(name, self)
         # A task that was named before is looked at again, too: who asks anew wants to be told.
-        self._unread.update(dict.fromkeys(names, self._place))
-        if names:
+        self._unread.update(dict.fromkeys(tasks, self._place))
+        if tasks:
             self.listener()
 
-    def remove(self, refs: Iterable[str], task_ids: Iterable[tuple[str, str]]) -> None:
+    def remove(self, tasks: TaskSet) -> None:
         """Names tasks no more."""
         size = 0
-        for name in chain[TaskName](refs, task_ids):
-            if name in self.wanted:
-                self.wanted.discard(name)
+        for name in tasks:
+            if name in self.named:
+                self.named.discard(name)
                 self._names.remove_name(name, self)
                 self._unread.pop(name, None)
                 size += _size_of(name)
@@ -280,12 +228,12 @@ class Subscription:
             for name, task in await self._store.named(list(asked), max_bytes=_PAGE_BYTES):
                 named_at = asked.pop(name)
                 # Not if it was removed meanwhile; and what was named, or bound, meanwhile may have been read too early.
-                if name in self.wanted and name not in self._unread:
+                if name in self.named and name not in self._unread:
                     told.extend(self._tell(name, task, named_at))
         finally:
             # Those for which there was no room, or all of them.
             for name, named_at in asked.items():
-                if name in self.wanted:
+                if name in self.named:
                     self._unread.setdefault(name, named_at)
         if not self._unread:
             # A dictionary that was emptied keeps its room.
@@ -300,12 +248,13 @@ class Subscription:
             # What came after it was named is told by the stream.
             if task.position <= named_at:
                 yield Entry(self.cursor, task.position, "result", task.ref, task)
-        elif task.hinted_at is not None and self.wanted.hints:
+        elif task.hinted_at is not None and self.only.hints:
             yield Entry(self.cursor, named_at, "hint", task.ref, task)
 
     async def _read_store(self) -> Sequence[Entry | Gap]:
         after = self._store.cursor_at(self._position)
-        only = self.wanted.as_filter()
+        # As they are now: the store reads on another thread, while tasks are named here.
+        only = self.only.or_tasks(self.named.copy())
         try:
             page = await self._store.results(after, limit=self.most, only=only, max_bytes=_PAGE_BYTES)
         except CursorGoneError as error:
@@ -318,7 +267,7 @@ class Subscription:
         if not page.more:
             self._is_behind = False
             self._has_news = page.position < self._tail.end
-        return [entry for entry in page.entries if self.wanted.lets_through(entry)]
+        return [entry for entry in page.entries if self.lets_through(entry)]
 
     def _read_tail(self) -> Sequence[Entry]:
         if self._position < self._tail.start:
@@ -327,7 +276,7 @@ class Subscription:
         told: list[Entry] = []
         size = 0
         for entry in self._tail.after(self._position):
-            if not self.wanted.lets_through(entry):
+            if not self.lets_through(entry):
                 continue
             told.append(entry)
             size += size_of(entry.task)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
+from client.protocol.filters import ResultFilter, TaskSet
 from client.protocol.models import OutcomeReport, Registration, TaskTimeline
 from client.provider_api.code_counts import UnlistedCodes
 from client.providers import Dialect
@@ -29,7 +30,7 @@ from receiver.domain.reading import (
     task_of_registration,
     times_of_new_task,
 )
-from receiver.domain.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
+from receiver.domain.records import Delivery, Entry, Gap, Outcome, Page, TaskRecord, WaitingTasks
 from receiver.domain.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import CallbackToken, Kind, make_token
@@ -416,8 +417,9 @@ class Inbox:
     async def _named(self, only: ResultFilter, page: Page) -> Sequence[Entry]:
         """Return the finished ones of the tasks that the filter names, but for those on the page."""
         on_page = {entry.ref for entry in page.entries}
-        found = [await self._store.task(ref) for ref in only.refs or ()]
-        for provider, id_text in only.task_ids:
+        named = only.tasks or TaskSet()
+        found = [await self._store.task(ref) for ref in named.refs]
+        for provider, id_text in named.task_ids:
             found.extend(await self._store.tasks_by_id(id_text, provider))
         finished = {task.ref: task for task in found if task is not None and task.outcome is not None}
         return [

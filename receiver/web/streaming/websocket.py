@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import assert_never
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from client.protocol.filters import ResultFilter, TaskSet
 from client.protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Add, Added, Remove, Removed, Subscribe, Subscribed
-from receiver.domain.records import Entry, Gap, ResultFilter
+from receiver.domain.records import Entry, Gap
 from receiver.errors import ReceiverError
-from receiver.feed.filters import Names, filter_of, names_of
 from receiver.feed.subscription import Subscription
 from receiver.web.context import CONTEXT, Context
+from receiver.web.filtering import filter_of, tasks_of
 from receiver.web.middleware import KEY_NAME, STREAM_FACTS
 from receiver.web.request import check_query
 from receiver.web.streaming.frames import Frame
@@ -150,9 +150,8 @@ class _Socket:
                 self._sending.cancel()
                 await asyncio.wait([self._sending])
             if self._subscription is not None:
-                wanted = self._subscription.wanted
-                for refs, task_ids in _parts((tuple(wanted.refs), tuple(wanted.task_ids))):
-                    self._subscription.remove(refs, task_ids)
+                for part in self._subscription.named.copy().parts(NAMES_AT_A_TIME):
+                    self._subscription.remove(part)
                     await asyncio.sleep(0)
         finally:
             if self._subscription is not None:
@@ -243,13 +242,13 @@ class _Socket:
                 self._subscription = await self._begun(filter_of(frame), frame.cursor)
                 return answer_bytes(Subscribed(id=frame.id, cursor=self._subscription.cursor))
             case Add():
-                await self._add(self._subscribed, names_of(frame.tasks))
+                await self._add(self._subscribed, tasks_of(frame.tasks))
                 return answer_bytes(Added(id=frame.id, cursor=self._cursor))
             case Remove():
                 subscription = self._subscribed
-                for refs, task_ids in _parts(names_of(frame.tasks)):
-                    await self._turn((len(refs) + len(task_ids)) * NAME_SECONDS)
-                    subscription.remove(refs, task_ids)
+                for part in tasks_of(frame.tasks).parts(NAMES_AT_A_TIME):
+                    await self._turn(len(part) * NAME_SECONDS)
+                    subscription.remove(part)
                 return answer_bytes(Removed(id=frame.id, cursor=self._cursor))
             case ReceiverError():
                 raise frame
@@ -258,21 +257,21 @@ class _Socket:
 
     async def _begun(self, only: ResultFilter, cursor: str | None) -> Subscription:
         """Return a subscription that names its tasks; until then nothing is told."""
-        unnamed = replace(only, refs=None if only.refs is None else (), task_ids=())
+        unnamed = only if only.tasks is None else only.or_tasks(TaskSet())
         subscription = await self._context.inbox.subscribe(unnamed, cursor, self.wake, owner=self._request[KEY_NAME])
         try:
-            await self._add(subscription, (only.refs or (), only.task_ids))
+            await self._add(subscription, only.tasks or TaskSet())
         except BaseException:
             subscription.close()
             raise
         return subscription
 
-    async def _add(self, subscription: Subscription, names: Names) -> None:
+    async def _add(self, subscription: Subscription, tasks: TaskSet) -> None:
         """Name tasks, all or none of them."""
-        subscription.take_room(*names)
-        for refs, task_ids in _parts(names):
-            await self._turn((len(refs) + len(task_ids)) * NAME_SECONDS)
-            subscription.name(refs, task_ids)
+        subscription.take_room(tasks)
+        for part in tasks.parts(NAMES_AT_A_TIME):
+            await self._turn(len(part) * NAME_SECONDS)
+            subscription.name(part)
 
     @property
     def _subscribed(self) -> Subscription:
@@ -354,12 +353,3 @@ class _Socket:
 
     async def _within_limit(self, send: Callable[[], Awaitable[object]]) -> None:
         await send_within(self._context.streams.rules.send_seconds, self._request, send)
-
-
-def _parts(names: Names) -> Iterator[Names]:
-    """Return the names in parts small enough for one turn of the loop."""
-    refs, task_ids = names
-    for start in range(0, len(refs), NAMES_AT_A_TIME):
-        yield refs[start : start + NAMES_AT_A_TIME], ()
-    for start in range(0, len(task_ids), NAMES_AT_A_TIME):
-        yield (), task_ids[start : start + NAMES_AT_A_TIME]
