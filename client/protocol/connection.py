@@ -8,19 +8,11 @@ from typing import Protocol
 
 from client.errors import CallbackReceiverError
 from client.protocol.filters import ResultFilter
-from client.protocol.frames import Add, Remove, StreamFrame, Subscribe
+from client.protocol.frames import GapFrame, Request, StreamFrame
 from client.protocol.models import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
 from client.providers.readings import TaskId
 
-__all__ = ["Attached", "Gap", "OpenSubscription", "ReceiverConnection", "StreamBlockedError"]
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The cursor is of no use (any more); the log goes on at `resumes_at`, and what lies between is not in it."""
-
-    reason: str
-    resumes_at: str
+__all__ = ["Attached", "OpenSubscription", "ReceiverConnection", "StreamBlockedError"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +35,7 @@ class StreamBlockedError(CallbackReceiverError):
 class OpenSubscription(Protocol):
     """A subscription that is open: frames go out and come in."""
 
-    async def send(self, frame: Subscribe | Add | Remove) -> None:
+    async def send(self, frame: Request) -> None:
         """Send a frame; raises `ReceiverUnavailableError` where the connection is gone."""
 
     async def receive(self) -> StreamFrame:
@@ -77,7 +69,7 @@ class ReceiverConnection(Protocol):
     async def task(self, ref: str) -> Task:
         """Return the task as it is now."""
 
-    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | Gap:
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
         """Return the next page of the log behind `after`, once there is something in it or the wait is over.
 
         Without a cursor: from now. It stands in for a subscription where none can be opened.

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
-from client.protocol.connection import Attached, Gap
+from client.protocol.connection import Attached
 from client.protocol.filters import ResultFilter
+from client.protocol.frames import GapFrame
 from client.protocol.models import (
     Binding,
     OutcomeReport,
@@ -31,7 +32,7 @@ from client.providers.readings import TaskId
 from client.providers.values import parse_object
 from client.receiver_api.websocket import WebsocketSubscription, open_websocket
 
-__all__ = ["Attached", "Gap", "ReceiverApi", "open_receiver_session"]
+__all__ = ["Attached", "ReceiverApi", "open_receiver_session"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -80,7 +81,7 @@ class ReceiverApi:
         """`GET /v1/tasks/{ref}`, as it is now."""
         return _read(Task, await self._ask("GET", f"/v1/tasks/{_part(ref)}"))
 
-    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | Gap:
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
         """`GET /v1/results`; see `ReceiverConnection`."""
         place = {} if after is None else {"after": after}
         query = urlencode({**place, **only.to_query(), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
@@ -150,7 +151,7 @@ class _Answer:
 
 
 class _CursorGoneError(ReceiverRefusedError):
-    def __init__(self, detail: str, gap: Gap) -> None:
+    def __init__(self, detail: str, gap: GapFrame) -> None:
         super().__init__(status=410, slug="cursor-gone", detail=detail)
         self.gap = gap
 
@@ -173,7 +174,8 @@ def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedErro
     if answer.status >= 500 or answer.status in _LATER or problem.slug == "idempotency-in-flight":
         return ReceiverUnavailableError(f"the receiver answered {answer.status} {problem.slug}: {detail}")
     if problem.slug == "cursor-gone" and isinstance(fields.get("resumesAt"), str):
-        return _CursorGoneError(detail, Gap(str(fields.get("reason", "")), fields["resumesAt"]))
+        gap = GapFrame(reason=str(fields.get("reason", "")), resumes_at=fields["resumesAt"])
+        return _CursorGoneError(detail, gap)
     return ReceiverRefusedError(status=answer.status, slug=problem.slug, detail=detail, ref=problem.ref)
 
 

@@ -9,21 +9,21 @@ from contextlib import asynccontextmanager
 from itertools import islice
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import Gap, ReceiverConnection
+from client.protocol.connection import ReceiverConnection
 from client.protocol.filters import ResultFilter, TaskName, TaskSet, name_text, task_name
 from client.protocol.frames import (
     Add,
-    Deleted,
     GapFrame,
     Heartbeat,
-    Hint,
     NamedTask,
     Remove,
+    Request,
     ResultFrame,
     StreamFrame,
     Subscribe,
+    frame_of,
 )
-from client.protocol.models import LogEntry, ResultsPage, Task
+from client.protocol.models import ResultsPage, Task
 from client.provider_api.timing import Timing
 
 __all__ = ["LongPolls", "look_at", "open_long_polls"]
@@ -54,7 +54,7 @@ class LongPolls:
         self._unread: deque[TaskName] = deque()
         self._frames: deque[StreamFrame] = deque()
 
-    async def send(self, frame: Subscribe | Add | Remove) -> None:
+    async def send(self, frame: Request) -> None:
         """See `OpenSubscription`; nothing is sent before something is to be received."""
         match frame:
             case Subscribe(tasks=tasks):
@@ -93,7 +93,7 @@ class LongPolls:
     async def _read(self, *, wait_seconds: float) -> bool:
         """Take the next page; whether there was nothing in it."""
         page = await self._connection.results(self._cursor, self._stream(), wait_seconds=wait_seconds)
-        if isinstance(page, Gap):
+        if isinstance(page, GapFrame):
             self._miss(page)
             return True
         self._take(page)
@@ -103,7 +103,7 @@ class LongPolls:
         """Those of the named tasks that have ended, a part at a time; the stream stays where it is."""
         names = tuple(_part(self._unread))
         page = await self._connection.results(cursor, ResultFilter(tasks=TaskSet(names)), wait_seconds=0)
-        if isinstance(page, Gap):
+        if isinstance(page, GapFrame):
             self._miss(page)
             return
         for _ in names:
@@ -120,13 +120,13 @@ class LongPolls:
     def _take(self, page: ResultsPage) -> None:
         # What is read whole is filtered here, as the receiver would.
         passed = [entry for entry in page.results if entry.task is None or self._only.matches(entry.task)]
-        self._frames.extend(frame for frame in map(_frame_of, passed) if frame is not None)
+        self._frames.extend(map(frame_of, passed))
         self._frames.append(Heartbeat(cursor=page.cursor))
         self._cursor = page.cursor
 
-    def _miss(self, gap: Gap) -> None:
-        self._frames.append(GapFrame(reason=gap.reason, resumes_at=gap.resumes_at))
-        self._cursor = gap.resumes_at
+    def _miss(self, gap: GapFrame) -> None:
+        self._frames.append(gap)
+        self._cursor = gap.cursor
 
 
 @asynccontextmanager
@@ -163,14 +163,6 @@ async def look_at(connection: ReceiverConnection, refs: Sequence[str]) -> Sequen
     if failed:
         raise failed[0]
     return found
-
-
-def _frame_of(entry: LogEntry) -> StreamFrame | None:
-    if entry.task is not None:
-        return ResultFrame(cursor=entry.cursor, task=entry.task)
-    if entry.ref is None or not (entry.hint or entry.deleted):
-        return None
-    return (Hint if entry.hint else Deleted)(cursor=entry.cursor, ref=entry.ref)
 
 
 def _part(names: deque[TaskName]) -> Iterator[TaskName]:

@@ -20,7 +20,6 @@ __all__ = [
     "SUBMITTING",
     "Delivery",
     "Entry",
-    "Gap",
     "Growth",
     "History",
     "Horizon",
@@ -258,14 +257,6 @@ class Entry:
     kind: str
     ref: str
     task: TaskRecord | None
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A reader's cursor is of no use (any more): it may have missed something, and goes on from `resumes_at`."""
-
-    reason: str
-    resumes_at: str
 
 
 @dataclass(frozen=True, slots=True)

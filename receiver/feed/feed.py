@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
 from client.protocol.filters import ResultFilter, TaskName
+from client.protocol.frames import GapFrame
 from receiver.domain.admission import Admission, Limits
-from receiver.domain.records import Entry, Gap, Growth
+from receiver.domain.records import Entry, Growth
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.feed.subscription import Listener, Subscription
 from receiver.feed.tail import Tail
@@ -90,7 +91,7 @@ class Feed:
         """Call every listener, so that each can end."""
         self._index.call_all()
 
-    async def _begin(self, cursor: str | None) -> tuple[int | None, Gap | None]:
+    async def _begin(self, cursor: str | None) -> tuple[int | None, GapFrame | None]:
         if cursor is None:
             return None, None
         if cursor == "start":
@@ -98,7 +99,8 @@ class Feed:
         try:
             return await self.store.position(cursor), None
         except CursorGoneError as error:
-            return await self.store.position(error.resumes_at), Gap(error.reason, error.resumes_at)
+            gap = GapFrame(reason=error.reason, resumes_at=error.resumes_at)
+            return await self.store.position(error.resumes_at), gap
 
     def _follow(
         self, only: ResultFilter, position: int, listener: Listener, *, looks: bool, owner: str

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Protocol
 
 from client.protocol.filters import ResultFilter, TaskName, TaskSet
-from client.protocol.frames import MAX_NAMED, NAME_BYTES
-from receiver.domain.records import Entry, Gap, TaskRecord
+from client.protocol.frames import MAX_NAMED, NAME_BYTES, GapFrame
+from receiver.domain.records import Entry, TaskRecord
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed.tail import Tail, size_of
 from receiver.storage.store import Store
@@ -85,7 +85,7 @@ class Subscription:
         self.only = only.or_tasks(self.named)
         self.listener = listener
         self.most = _PAGE
-        self._gap: Gap | None = None
+        self._gap: GapFrame | None = None
         self._position = position
         # Behind the tail, or with news in it; neither: up to its end nothing is left to be read.
         self._is_behind = position < self._tail.end
@@ -108,7 +108,7 @@ class Subscription:
         """Whether `read` would give more at once, as far as is known."""
         return self._is_behind or self._has_news or bool(self._unread)
 
-    async def read(self) -> Sequence[Entry | Gap]:
+    async def read(self) -> Sequence[Entry | GapFrame]:
         """What there is, at most `most` entries; empty: all was given out, and the listener will be called.
 
         The cursor of an entry is where to go on behind it, which for a task that had ended before it was named is not
@@ -118,7 +118,7 @@ class Subscription:
             StoreFailedError: the store cannot be read now; nothing is lost by asking again.
         """
         while True:
-            told: Sequence[Entry | Gap]
+            told: Sequence[Entry | GapFrame]
             if self._gap is not None:
                 told, self._gap = [self._gap], None
             elif self._unread:
@@ -192,7 +192,7 @@ class Subscription:
 
     # What the feed tells
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: GapFrame) -> None:
         """The cursor it was to begin at is gone."""
         self._gap = gap
 
@@ -251,7 +251,7 @@ class Subscription:
         elif task.hinted_at is not None and self.only.hints:
             yield Entry(self.cursor, named_at, "hint", task.ref, task)
 
-    async def _read_store(self) -> Sequence[Entry | Gap]:
+    async def _read_store(self) -> Sequence[Entry | GapFrame]:
         after = self._store.cursor_at(self._position)
         # As they are now: the store reads on another thread, while tasks are named here.
         only = self.only.or_tasks(self.named.copy())
@@ -259,7 +259,7 @@ class Subscription:
             page = await self._store.results(after, limit=self.most, only=only, max_bytes=_PAGE_BYTES)
         except CursorGoneError as error:
             self._position = await self._store.position(error.resumes_at)
-            return [Gap(error.reason, error.resumes_at)]
+            return [GapFrame(reason=error.reason, resumes_at=error.resumes_at)]
         self._position = page.position
         # What was named during the read is not on the page.
         for name in self._unread:

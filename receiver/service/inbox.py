@@ -15,6 +15,7 @@ from functools import partial
 from uuid import UUID
 
 from client.protocol.filters import ResultFilter, TaskSet
+from client.protocol.frames import GapFrame
 from client.protocol.models import OutcomeReport, Registration, TaskTimeline
 from client.provider_api.code_counts import UnlistedCodes
 from client.providers import Dialect
@@ -30,7 +31,7 @@ from receiver.domain.reading import (
     task_of_registration,
     times_of_new_task,
 )
-from receiver.domain.records import Delivery, Entry, Gap, Outcome, Page, TaskRecord, WaitingTasks
+from receiver.domain.records import Delivery, Entry, Outcome, Page, TaskRecord, WaitingTasks
 from receiver.domain.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import CallbackToken, Kind, make_token
@@ -449,8 +450,8 @@ def _nothing() -> None:
     """Nobody is told."""
 
 
-def _entry_or_error(told: Entry | Gap) -> Entry:
-    if isinstance(told, Gap):
+def _entry_or_error(told: Entry | GapFrame) -> Entry:
+    if isinstance(told, GapFrame):
         raise CursorGoneError(told.reason, told.resumes_at)
     return told
 

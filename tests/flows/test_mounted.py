@@ -16,7 +16,7 @@ from aiohttp import web
 
 from client import TaskClient
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import Attached, Gap
+from client.protocol.connection import Attached
 from client.protocol.filters import ResultFilter
 from client.protocol.frames import Add, Added, GapFrame, Remove, Removed, ResultFrame, Subscribe, Subscribed
 from client.protocol.models import OutcomeReport, Registered, Registration
@@ -150,9 +150,9 @@ async def test_pages_and_gaps(mounted: Mounted) -> None:
     page = await mounted.receiver.results("start", ResultFilter(), wait_seconds=1)
     gap = await mounted.receiver.results("0123456789ab-7", ResultFilter(), wait_seconds=1)
 
-    assert not isinstance(page, Gap)
+    assert not isinstance(page, GapFrame)
     assert [entry.task.ref for entry in page.results if entry.task] == [registered.ref]
-    assert isinstance(gap, Gap)
+    assert isinstance(gap, GapFrame)
 
 
 async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:

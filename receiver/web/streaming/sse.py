@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 from aiohttp import web
 
+from client.protocol.frames import Goodbye, Heartbeat
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
 from receiver.web.context import CONTEXT, Context
@@ -20,7 +21,7 @@ from receiver.web.filtering import read_filter
 from receiver.web.middleware import KEY_NAME, STREAM_FACTS
 from receiver.web.origins import allowed_origin, origin_headers
 from receiver.web.request import check_query, read_text
-from receiver.web.streaming.frames import Frame
+from receiver.web.streaming.frames import RenderedFrame
 from receiver.web.streaming.streams import (
     PeerGoneError,
     bound_buffer,
@@ -120,7 +121,7 @@ class _Reader:
                 self._waiter.clear()
                 if not await self._send_what_there_is(subscription):
                     await self._waiter.wait(self._context.streams.rules.heartbeat_seconds)
-            await self._send(self._context.frames.goodbye(subscription.cursor))
+            await self._send(self._context.frames.render(Goodbye(cursor=subscription.cursor)))
         except PeerGoneError as gone:
             _log.info("stream.dropped", key=self._request[KEY_NAME], reason=str(gone))
         finally:
@@ -139,14 +140,14 @@ class _Reader:
         is_more = bool(told)
         # Rendered, a result is let go: a peer that stops reading is to hold one frame, and not a page as well.
         while told:
-            await self._send(frames.of(told.popleft()))
+            await self._send(frames.render(told.popleft()))
         if self._is_beat_due and not is_more:
             self._is_beat_due = False
-            await self._send(frames.heartbeat(subscription.cursor))
+            await self._send(frames.render(Heartbeat(cursor=subscription.cursor)))
             self._sent_before = self._sent
         return is_more
 
-    async def _send(self, frame: Frame) -> None:
+    async def _send(self, frame: RenderedFrame) -> None:
         head = f"event: {frame.type}\nid: {frame.cursor}\ndata: ".encode()
         if len(frame.raw) < _SMALL_BYTES:
             await self._write(head + frame.raw + _END)

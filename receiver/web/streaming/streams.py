@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
-from client.protocol.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
-from receiver.domain.records import Entry, Gap
+from client.protocol.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH, GapFrame
+from receiver.domain.records import Entry
 from receiver.errors import StoreFailedError
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
@@ -163,7 +163,7 @@ def cut_off_later(request: web.Request) -> None:
         asyncio.get_running_loop().call_later(CLOSE_SECONDS, transport.abort)
 
 
-async def read_patiently(subscription: Subscription, is_over: Callable[[], bool]) -> Sequence[Entry | Gap]:
+async def read_patiently(subscription: Subscription, is_over: Callable[[], bool]) -> Sequence[Entry | GapFrame]:
     """What there is; while the store cannot be read it is asked again, less and less often, until `is_over`."""
     failures = 0
     while not is_over():

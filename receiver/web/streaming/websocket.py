@@ -16,17 +16,31 @@ import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from client.protocol.filters import ResultFilter, TaskSet
-from client.protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Add, Added, Remove, Removed, Subscribe, Subscribed
-from receiver.domain.records import Entry, Gap
+from client.protocol.frames import (
+    MAX_FRAME_BYTES,
+    SUBPROTOCOL,
+    Add,
+    Added,
+    Answer,
+    GapFrame,
+    Goodbye,
+    Heartbeat,
+    Remove,
+    Removed,
+    Request,
+    Subscribe,
+    Subscribed,
+)
+from receiver.domain.records import Entry
 from receiver.errors import ReceiverError
 from receiver.feed.subscription import Subscription
 from receiver.web.context import CONTEXT, Context
 from receiver.web.filtering import filter_of, tasks_of
 from receiver.web.middleware import KEY_NAME, STREAM_FACTS
 from receiver.web.request import check_query
-from receiver.web.streaming.frames import Frame
+from receiver.web.streaming.frames import RenderedFrame
 from receiver.web.streaming.pacing import FRAME_SECONDS, NAME_SECONDS, NAMES_AT_A_TIME, Pacer
-from receiver.web.streaming.socket_requests import Request, answer_bytes, problem_bytes, read_request
+from receiver.web.streaming.socket_requests import problem_frame, read_text_frame
 from receiver.web.streaming.streams import (
     CLOSE_SECONDS,
     PeerGoneError,
@@ -223,33 +237,33 @@ class _Socket:
         else:
             async with self._pacer.held(), self._context.streams.large_frames:
                 answer = await self._answer_to(text)
-        await self._send(answer)
+        await self._send(self._context.frames.render(answer).raw)
         if self._subscription is not None:
             self.wake()
 
-    async def _answer_to(self, text: str) -> bytes:
-        given_id, asked = read_request(text)
+    async def _answer_to(self, text: str) -> Answer:
+        given_id, asked = read_text_frame(text)
         try:
             return await self._carry_out(asked)
         except ReceiverError as error:
-            return problem_bytes(given_id, error)
+            return problem_frame(given_id, error)
 
-    async def _carry_out(self, frame: Request | ReceiverError) -> bytes:
+    async def _carry_out(self, frame: Request | ReceiverError) -> Answer:
         match frame:
             case Subscribe():
                 if self._subscription is not None:
                     raise ReceiverError("wrong-field", "type: there is a subscription on this socket already")
                 self._subscription = await self._begun(filter_of(frame), frame.cursor)
-                return answer_bytes(Subscribed(id=frame.id, cursor=self._subscription.cursor))
+                return Subscribed(id=frame.id, cursor=self._subscription.cursor)
             case Add():
                 await self._add(self._subscribed, tasks_of(frame.tasks))
-                return answer_bytes(Added(id=frame.id, cursor=self._cursor))
+                return Added(id=frame.id, cursor=self._cursor)
             case Remove():
                 subscription = self._subscribed
                 for part in tasks_of(frame.tasks).parts(NAMES_AT_A_TIME):
                     await self._turn(len(part) * NAME_SECONDS)
                     subscription.remove(part)
-                return answer_bytes(Removed(id=frame.id, cursor=self._cursor))
+                return Removed(id=frame.id, cursor=self._cursor)
             case ReceiverError():
                 raise frame
             case _:
@@ -318,16 +332,16 @@ class _Socket:
             elif self._is_beat_due:
                 # Read again behind it: who is sending is not woken.
                 self._is_beat_due = False
-                await self._send_frame(frames.heartbeat(subscription.cursor))
+                await self._send_frame(frames.render(Heartbeat(cursor=subscription.cursor)))
                 self._sent_before = self._sent
             else:
                 return
 
-    async def _send_page(self, told: deque[Entry | Gap], before: str) -> None:
+    async def _send_page(self, told: deque[Entry | GapFrame], before: str) -> None:
         self._sent_until = before
         # Rendered, a result is let go: a peer that stops reading is to hold one frame, and not a page as well.
         while told:
-            frame = self._context.frames.of(told.popleft())
+            frame = self._context.frames.render(told.popleft())
             await self._send_frame(frame)
             self._sent_until = frame.cursor
         self._sent_until = None
@@ -336,7 +350,7 @@ class _Socket:
         if self._ws.closed:
             return
         if self._subscription is not None:
-            await self._send_frame(self._context.frames.goodbye(self._subscription.cursor))
+            await self._send_frame(self._context.frames.render(Goodbye(cursor=self._subscription.cursor)))
         await self._close(WSCloseCode.GOING_AWAY, b"the receiver is shutting down")
 
     async def _close(self, code: WSCloseCode, reason: bytes) -> None:
@@ -344,7 +358,7 @@ class _Socket:
         self._request[STREAM_FACTS] = {"closeCode": int(code)}
         await send_within(CLOSE_SECONDS, self._request, partial(self._ws.close, code=code, message=reason))
 
-    async def _send_frame(self, frame: Frame) -> None:
+    async def _send_frame(self, frame: RenderedFrame) -> None:
         await self._send(frame.raw)
         self._sent += 1
 

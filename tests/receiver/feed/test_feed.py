@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from client.protocol.filters import ResultFilter, TaskName, TaskSet
-from client.protocol.frames import MAX_NAMED
+from client.protocol.frames import MAX_NAMED, GapFrame
 from receiver.domain.deliveries import HintTask
-from receiver.domain.records import Entry, Gap, Growth
+from receiver.domain.records import Entry, Growth
 from receiver.domain.registrations import Bind, Forget
 from receiver.errors import ReceiverError
 from receiver.feed.feed import Feed
@@ -62,8 +62,8 @@ class Reader:
         return await self.read()
 
 
-def _name(told: Entry | Gap) -> tuple[str, str]:
-    return ("gap", told.reason) if isinstance(told, Gap) else (told.kind, told.ref)
+def _name(told: Entry | GapFrame) -> tuple[str, str]:
+    return ("gap", told.reason) if isinstance(told, GapFrame) else (told.kind, told.ref)
 
 
 def results(*numbers: int) -> Told:
