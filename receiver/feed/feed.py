@@ -56,7 +56,7 @@ class Feed:
         told = {entry.ref for entry in news}
         for key in growth.tasks or ():
             if key.id_text is not None and key.ref not in told:
-                self._index.name_came((key.provider, key.id_text))
+                self._index.notice_name((key.provider, key.id_text))
 
     async def subscribe(
         self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str
@@ -74,9 +74,9 @@ class Feed:
         if position is None or not only.is_stream:
             # Where only tasks are named, they themselves tell what came before.
             position = self.tail.end
-        subscription = self._follow(only, position, listener, looks=True, owner=owner)
+        subscription = self._follow(only, position, listener, named_first=True, owner=owner)
         if gap is not None:
-            subscription.gap(gap)
+            subscription.begin_with_gap(gap)
         return subscription
 
     def follow(self, only: ResultFilter, position: int, listener: Listener, *, owner: str) -> Subscription:
@@ -85,7 +85,7 @@ class Feed:
         Raises:
             ReceiverError: `too-many-names` or `receiver-full`: there is no room for the names.
         """
-        return self._follow(only, position, listener, looks=False, owner=owner)
+        return self._follow(only, position, listener, named_first=False, owner=owner)
 
     def close(self) -> None:
         """Call every listener, so that each can end."""
@@ -103,10 +103,10 @@ class Feed:
             return await self.store.position(error.resumes_at), gap
 
     def _follow(
-        self, only: ResultFilter, position: int, listener: Listener, *, looks: bool, owner: str
+        self, only: ResultFilter, position: int, listener: Listener, *, named_first: bool, owner: str
     ) -> Subscription:
         sources = (self.store, self.tail, self._index)
-        subscription = Subscription(sources, only, position, listener, looks=looks, owner=owner)
+        subscription = Subscription(sources, only, position, listener, named_first=named_first, owner=owner)
         self._index.add(subscription)
         return subscription
 
@@ -190,9 +190,9 @@ class _Index:
             if subscription.lets_through(entry):
                 subscription.notice(entry.position)
 
-    def name_came(self, name: TaskName) -> None:
+    def notice_name(self, name: TaskName) -> None:
         for subscription in self._named(name):
-            subscription.name_came(name)
+            subscription.notice_name(name)
 
     def lose_tail(self, end: int) -> None:
         for subscription in self._all:
