@@ -11,7 +11,7 @@ from itertools import chain
 
 from client.protocol.filters import ResultFilter, TaskName
 from client.protocol.frames import GapFrame
-from receiver.domain.admission import Admission, Limits
+from receiver.domain.admission import ConcurrencyLimit, Limits
 from receiver.domain.records import Entry, Growth
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.feed.subscription import Listener, Subscription
@@ -134,7 +134,7 @@ class _Index:
         self._streams: dict[str | None, set[Subscription]] = {}
         # Mostly each task is named by one: that one stands there alone, because a set takes 216 bytes more.
         self._by_name: dict[TaskName, Subscription | set[Subscription]] = {}
-        self._room = Admission(
+        self._room = ConcurrencyLimit(
             "too-many-names",
             most=limits.name_bytes,
             most_each=limits.name_bytes_per_key,

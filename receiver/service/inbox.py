@@ -20,7 +20,7 @@ from client.protocol.models import OutcomeReport, Registration, TaskTimeline
 from client.provider_api.code_counts import UnlistedCodes
 from client.providers import Dialect
 from client.providers.readings import Callback, Failed, TaskId
-from receiver.domain.admission import Admission, Limits, Place
+from receiver.domain.admission import ConcurrencyLimit, Limits, Slot
 from receiver.domain.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.domain.polls import ReleaseHeld
 from receiver.domain.reading import (
@@ -91,8 +91,8 @@ class Inbox:
         self._hub = hub
         limits = rules.limits
         self._feed = Feed(store, limits=limits)
-        self._waits = Admission("too-many-waiters", most=limits.waiters, most_each=limits.waiters_per_key)
-        self._streams = Admission("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
+        self._waits = ConcurrencyLimit("too-many-waiters", most=limits.waiters, most_each=limits.waiters_per_key)
+        self._streams = ConcurrencyLimit("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
         self._dialects = dialects
         self._rules = rules
         self._now = now
@@ -367,7 +367,7 @@ class Inbox:
         """Return a reader of the log as it grows, to be closed; see `Feed.subscribe`."""
         return await self._feed.subscribe(only, cursor, listener, owner=owner)
 
-    def stream_admitted(self, owner: str) -> Place:
+    def stream_admitted(self, owner: str) -> Slot:
         """Room for one more stream of `owner`'s inside the block; raises `too-many-streams` or `receiver-full`."""
         return self._streams.admitted(owner)
 

@@ -60,14 +60,14 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         writer_limit=1,
     )
     try:
-        place = context.inbox.stream_admitted(request[KEY_NAME])
+        slot = context.inbox.stream_admitted(request[KEY_NAME])
     except ReceiverError as error:
         # A page in a browser sees nothing of a refusal by HTTP. The socket itself gives it the reason.
         request[STREAM_FACTS] = {"closeCode": int(WSCloseCode.TRY_AGAIN_LATER), "reason": error.slug}
         await _shake_hands(request, ws)
         await ws.close(code=WSCloseCode.TRY_AGAIN_LATER, message=error.slug.encode())
         return ws
-    with place:
+    with slot:
         await _shake_hands(request, ws)
         bound_buffer(request)
         await _Socket(request, ws, context).serve()
