@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from client.config.environment import read_receiver
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
 from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
+from client.protocol.filters import TaskSet, task_name
 from client.protocol.frames import (
     NO_ROOM,
     GapFrame,
@@ -26,7 +27,7 @@ from client.protocol.models import Problem, Task
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api.http import ReceiverApi, open_receiver_session
-from client.receiver_api.long_polls import LongPolls, Named
+from client.receiver_api.long_polls import LongPolls
 from client.receiver_api.transport import TransportChoice, log_change
 
 __all__ = ["LogReader", "read_log", "read_results", "subscription_of"]
@@ -110,8 +111,7 @@ class LogReader:
         self._connection = connection
         self._only = only
         self._timing = timing
-        self._named = Named()
-        self._named.add(only.tasks or ())
+        self._named = TaskSet(map(task_name, only.tasks or ()))
         # The cursor of the yielded outcome by ref, because the receiver sends named tasks again after each break.
         self._given: dict[str, str | None] = {}
         self.cursor = only.cursor
@@ -161,7 +161,7 @@ class LogReader:
                 return None
 
     def _is_new(self, task: Task) -> bool:
-        if task not in self._named:
+        if not self._named.holds(task):
             return True
         if self._given.get(task.ref, "") == task.cursor:
             return False

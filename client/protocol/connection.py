@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from client.errors import CallbackReceiverError, ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.frames import Add, Remove, StreamFrame, Subscribe
+from client.protocol.filters import ResultFilter
+from client.protocol.frames import GapFrame, Request, StreamFrame
 from client.protocol.models import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
 from client.providers.readings import TaskId
 
 __all__ = [
     "RETRY_STATUSES",
     "Attached",
-    "Gap",
     "OpenSubscription",
     "ReceiverConnection",
     "StreamBlockedError",
@@ -23,14 +23,6 @@ __all__ = [
 
 RETRY_STATUSES = frozenset({408, 425, 429})
 """HTTP statuses below 500 after which the same request may work later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A cursor without a place in the log. The log goes on at `resumes_at`; the entries before are missing from it."""
-
-    reason: str
-    resumes_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +45,7 @@ class StreamBlockedError(CallbackReceiverError):
 class OpenSubscription(Protocol):
     """An open subscription: a connection for frames in both directions."""
 
-    async def send(self, frame: Subscribe | Add | Remove) -> None:
+    async def send(self, frame: Request) -> None:
         """Send a frame.
 
         Raises:
@@ -89,8 +81,8 @@ class ReceiverConnection(Protocol):
     async def task(self, ref: str) -> Task:
         """Return the current state of the task."""
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
-        """Return the next page of the log behind the cursor of `only`, once it has an entry or the wait is over.
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
+        """Return the next page of the log behind `after`, once it has an entry or the wait is over.
 
         Without a cursor the page begins now. Long polls replace a subscription if none can be opened.
         """

@@ -6,14 +6,17 @@ ignored, so that either half may be newer.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from client.protocol.models import PROBLEM_PREFIX, Sent, ShortText, Tags, Task, TaskIdField
+from client.protocol.models import PROBLEM_PREFIX, LogEntry, Sent, ShortText, Tags, Task, TaskIdField
 
 __all__ = [
+    "ANSWERS",
+    "EVENTS",
     "MAX_FRAME_BYTES",
     "MAX_NAMED",
     "MAX_NAME_BYTES",
@@ -21,10 +24,13 @@ __all__ = [
     "NAMES_AT_ONCE",
     "NAME_BYTES",
     "NO_ROOM",
+    "REQUESTS",
     "SUBPROTOCOL",
     "Add",
     "Added",
+    "Answer",
     "Deleted",
+    "Event",
     "GapFrame",
     "Goodbye",
     "Heartbeat",
@@ -33,13 +39,15 @@ __all__ = [
     "ProblemFrame",
     "Remove",
     "Removed",
-    "RequestFrame",
+    "Request",
     "ResultFrame",
     "StreamFrame",
     "Subscribe",
     "Subscribed",
-    "TaskName",
+    "frame_of",
     "read_frame",
+    "read_request",
+    "type_of",
 ]
 
 SUBPROTOCOL = "callback-receiver.v1"
@@ -84,11 +92,8 @@ class NamedTask(Sent):
     task_id: TaskIdField
 
 
-TaskName = ShortText | NamedTask
-"""A task by its ref, or by the provider's id."""
-
-# The first wrong name ends the reading: a frame of wrong ones would otherwise hold the loop for seconds.
-TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=NAMES_AT_ONCE, fail_fast=True)]
+# The first wrong name ends the reading. A frame of wrong ones would otherwise hold the loop for seconds.
+TaskNames = Annotated[tuple[ShortText | NamedTask, ...], Field(max_length=NAMES_AT_ONCE, fail_fast=True)]
 
 
 class Subscribe(Sent):
@@ -122,10 +127,6 @@ class Remove(Sent):
     type: Literal["remove"] = "remove"
     id: FrameId
     tasks: TaskNames
-
-
-RequestFrame = Annotated[Subscribe | Add | Remove, Field(discriminator="type")]
-"""What a subscriber may send."""
 
 
 class Subscribed(_Read):
@@ -200,6 +201,11 @@ class GapFrame(_Read):
     reason: str
     resumes_at: str
 
+    @property
+    def cursor(self) -> str:
+        """The place to go on from, as every frame of the log has it."""
+        return self.resumes_at
+
 
 class Heartbeat(_Read):
     """There is nothing (of this filter) up to `cursor`: go on from there."""
@@ -215,17 +221,52 @@ class Goodbye(_Read):
     cursor: str
 
 
-StreamFrame = (
-    Subscribed | Added | Removed | ProblemFrame | ResultFrame | Deleted | Hint | GapFrame | Heartbeat | Goodbye
-)
-"""What a subscriber gets; server-sent events carry those that answer nothing."""
+Request = Subscribe | Add | Remove
+"""A frame that a subscriber sends."""
 
-_ADAPTER: TypeAdapter[StreamFrame] = TypeAdapter(Annotated[StreamFrame, Field(discriminator="type")])
+Answer = Subscribed | Added | Removed | ProblemFrame
+"""A frame that answers a request. Only a websocket carries it."""
+
+Event = ResultFrame | Deleted | Hint | GapFrame | Heartbeat | Goodbye
+"""A frame of the log. Websockets and server-sent events carry it."""
+
+StreamFrame = Answer | Event
+"""A frame that a subscriber gets."""
+
+REQUESTS: tuple[type[Request], ...] = get_args(Request)
+ANSWERS: tuple[type[Answer], ...] = get_args(Answer)
+EVENTS: tuple[type[Event], ...] = get_args(Event)
+
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
+_STREAM_FRAME: TypeAdapter[StreamFrame] = TypeAdapter(Annotated[StreamFrame, Field(discriminator="type")])
+
+
+def type_of(frame: type[Request | StreamFrame]) -> str:
+    """Return the `type` that a frame of this class has on the wire."""
+    return str(frame.model_fields["type"].default)
+
+
+def read_request(fields: Mapping[str, Any]) -> Request:
+    """Return the frame that a subscriber sent.
+
+    Raises:
+        ValidationError: these are not the fields of a request.
+    """
+    return _REQUEST.validate_python(fields, by_alias=True, by_name=False)
 
 
 def read_frame(raw: str | bytes) -> StreamFrame | None:
     """Return the frame that a receiver sent; None for what this version does not know."""
     try:
-        return _ADAPTER.validate_json(raw)
+        return _STREAM_FRAME.validate_json(raw)
     except ValidationError:
         return None
+
+
+def frame_of(entry: LogEntry) -> Event:
+    """Return the frame that tells of a place in the log; of a kind that this version does not know, a heartbeat."""
+    if entry.task is not None:
+        return ResultFrame(cursor=entry.cursor, task=entry.task)
+    if entry.ref is None or not (entry.hint or entry.deleted):
+        return Heartbeat(cursor=entry.cursor)
+    return (Hint if entry.hint else Deleted)(cursor=entry.cursor, ref=entry.ref)

@@ -29,7 +29,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 
-from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
+from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long, task_id_text
 
 __all__ = [
     "API_KEY_MIN_LENGTH",
@@ -282,6 +282,11 @@ class Task(_Read):
     solution_removed: bool = False
     supersedes: str | None = None
     discarded: Annotated[SkipJsonSchema[tuple[str, ...]], BeforeValidator(_not_of_the_wire), Field(exclude=True)] = ()
+
+    @property
+    def id_text(self) -> str | None:
+        """The provider's id as text, as ids are compared."""
+        return None if self.task_id is None else task_id_text(self.task_id)
 
     @property
     def is_final(self) -> bool:

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
-from client.protocol.connection import Attached, Gap, error_of_problem
-from client.protocol.frames import Subscribe
+from client.protocol.connection import Attached, error_of_problem
+from client.protocol.filters import ResultFilter
+from client.protocol.frames import GapFrame
 from client.protocol.models import (
     Binding,
     OutcomeReport,
@@ -31,7 +32,7 @@ from client.providers.readings import TaskId
 from client.providers.values import parse_object
 from client.receiver_api.websocket import WebsocketSubscription, open_websocket
 
-__all__ = ["Attached", "Gap", "ReceiverApi", "open_receiver_session"]
+__all__ = ["Attached", "ReceiverApi", "open_receiver_session"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -78,9 +79,10 @@ class ReceiverApi:
         """Send `GET /v1/tasks/{ref}`. Return the task as it is now."""
         return _read(Task, await self._ask("GET", f"/v1/tasks/{_part(ref)}"))
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
         """Send `GET /v1/results`; see `ReceiverConnection`."""
-        query = urlencode({**_query_of(only), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
+        place = {} if after is None else {"after": after}
+        query = urlencode({**place, **only.to_query(), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
         try:
             answer = await self._ask("GET", f"/v1/results?{query}", seconds=wait_seconds + _CONNECT_SECONDS)
         except _CursorGoneError as error:
@@ -147,21 +149,9 @@ class _Answer:
 
 
 class _CursorGoneError(ReceiverRefusedError):
-    def __init__(self, detail: str, gap: Gap) -> None:
+    def __init__(self, detail: str, gap: GapFrame) -> None:
         super().__init__(status=410, slug="cursor-gone", detail=detail)
         self.gap = gap
-
-
-def _query_of(only: Subscribe) -> dict[str, str]:
-    names = (name if isinstance(name, str) else f"{name.provider}:{name.task_id}" for name in only.tasks or ())
-    given = {
-        "after": only.cursor,
-        "provider": only.provider,
-        "tags": ",".join(only.tags) or None,
-        "tasks": None if only.tasks is None else ",".join(names),
-        "hints": "true" if only.hints else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _read(model: type[Model], answer: _Answer) -> Model:
@@ -180,7 +170,8 @@ def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedErro
         fields, problem = {}, Problem()
     detail = problem.detail or problem.title or "no reason was given"
     if problem.slug == "cursor-gone" and isinstance(fields.get("resumesAt"), str):
-        return _CursorGoneError(detail, Gap(str(fields.get("reason", "")), fields["resumesAt"]))
+        gap = GapFrame(reason=str(fields.get("reason", "")), resumes_at=fields["resumesAt"])
+        return _CursorGoneError(detail, gap)
     return error_of_problem(status=answer.status, slug=problem.slug, detail=detail, ref=problem.ref)
 
 

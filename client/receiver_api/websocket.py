@@ -11,7 +11,7 @@ from yarl import URL
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
 from client.protocol.connection import RETRY_STATUSES, StreamBlockedError
-from client.protocol.frames import SUBPROTOCOL, Add, Remove, StreamFrame, Subscribe, read_frame
+from client.protocol.frames import SUBPROTOCOL, Request, StreamFrame, read_frame
 
 __all__ = ["WebsocketSubscription", "open_websocket"]
 
@@ -41,7 +41,7 @@ class WebsocketSubscription:
         self._silent_seconds = silent_seconds
         self._limit_seconds = min(_ANSWER_SECONDS, silent_seconds)
 
-    async def send(self, frame: Subscribe | Add | Remove) -> None:
+    async def send(self, frame: Request) -> None:
         """Send a frame, within 10 s; see `OpenSubscription`."""
         try:
             async with asyncio.timeout(_SEND_SECONDS):

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
-from receiver.domain.admission import Admission, Limits
-from receiver.domain.records import Entry, Gap, Growth, ResultFilter, TaskName
+from client.protocol.filters import ResultFilter, TaskName
+from client.protocol.frames import GapFrame
+from receiver.domain.admission import ConcurrencyLimit, Limits
+from receiver.domain.records import Entry, Growth
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.feed.subscription import Listener, Subscription, Wanted
+from receiver.feed.subscription import Listener, Subscription
 from receiver.feed.tail import Tail
 from receiver.storage.store import Store
 
@@ -54,7 +56,7 @@ class Feed:
         told = {entry.ref for entry in news}
         for key in growth.tasks or ():
             if key.id_text is not None and key.ref not in told:
-                self._index.name_came((key.provider, key.id_text))
+                self._index.notice_name((key.provider, key.id_text))
 
     async def subscribe(
         self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str
@@ -69,13 +71,12 @@ class Feed:
                 `receiver-full` where there is no room for them.
         """
         position, gap = await self._begin(cursor)
-        wanted = Wanted(only)
-        if position is None or not wanted.is_stream:
+        if position is None or not only.is_stream:
             # Where only tasks are named, they themselves tell what came before.
             position = self.tail.end
-        subscription = self._follow(wanted, position, listener, looks=True, owner=owner)
+        subscription = self._follow(only, position, listener, named_first=True, owner=owner)
         if gap is not None:
-            subscription.gap(gap)
+            subscription.begin_with_gap(gap)
         return subscription
 
     def follow(self, only: ResultFilter, position: int, listener: Listener, *, owner: str) -> Subscription:
@@ -84,13 +85,13 @@ class Feed:
         Raises:
             ReceiverError: `too-many-names` or `receiver-full`: there is no room for the names.
         """
-        return self._follow(Wanted(only), position, listener, looks=False, owner=owner)
+        return self._follow(only, position, listener, named_first=False, owner=owner)
 
     def close(self) -> None:
         """Call every listener, so that each can end."""
         self._index.call_all()
 
-    async def _begin(self, cursor: str | None) -> tuple[int | None, Gap | None]:
+    async def _begin(self, cursor: str | None) -> tuple[int | None, GapFrame | None]:
         if cursor is None:
             return None, None
         if cursor == "start":
@@ -98,11 +99,14 @@ class Feed:
         try:
             return await self.store.position(cursor), None
         except CursorGoneError as error:
-            return await self.store.position(error.resumes_at), Gap(error.reason, error.resumes_at)
+            gap = GapFrame(reason=error.reason, resumes_at=error.resumes_at)
+            return await self.store.position(error.resumes_at), gap
 
-    def _follow(self, wanted: Wanted, position: int, listener: Listener, *, looks: bool, owner: str) -> Subscription:
+    def _follow(
+        self, only: ResultFilter, position: int, listener: Listener, *, named_first: bool, owner: str
+    ) -> Subscription:
         sources = (self.store, self.tail, self._index)
-        subscription = Subscription(sources, wanted, position, listener, looks=looks, owner=owner)
+        subscription = Subscription(sources, only, position, listener, named_first=named_first, owner=owner)
         self._index.add(subscription)
         return subscription
 
@@ -130,7 +134,7 @@ class _Index:
         self._streams: dict[str | None, set[Subscription]] = {}
         # Mostly each task is named by one: that one stands there alone, because a set takes 216 bytes more.
         self._by_name: dict[TaskName, Subscription | set[Subscription]] = {}
-        self._room = Admission(
+        self._room = ConcurrencyLimit(
             "too-many-names",
             most=limits.name_bytes,
             most_each=limits.name_bytes_per_key,
@@ -142,17 +146,17 @@ class _Index:
 
     def add(self, subscription: Subscription) -> None:
         self._all.add(subscription)
-        if subscription.wanted.is_stream:
-            self._streams.setdefault(subscription.wanted.provider, set()).add(subscription)
+        if subscription.only.is_stream:
+            self._streams.setdefault(subscription.only.provider, set()).add(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         self._all.discard(subscription)
-        provider = subscription.wanted.provider
-        if subscription.wanted.is_stream and (group := self._streams.get(provider)) is not None:
+        provider = subscription.only.provider
+        if subscription.only.is_stream and (group := self._streams.get(provider)) is not None:
             group.discard(subscription)
             if not group:
                 del self._streams[provider]
-        for name in subscription.wanted:
+        for name in subscription.named:
             self.remove_name(name, subscription)
 
     def take_room(self, owner: str, size: int) -> None:
@@ -183,12 +187,12 @@ class _Index:
 
     def notice(self, entry: Entry) -> None:
         for subscription in self._concerned(entry):
-            if subscription.wanted.lets_through(entry):
+            if subscription.lets_through(entry):
                 subscription.notice(entry.position)
 
-    def name_came(self, name: TaskName) -> None:
+    def notice_name(self, name: TaskName) -> None:
         for subscription in self._named(name):
-            subscription.name_came(name)
+            subscription.notice_name(name)
 
     def lose_tail(self, end: int) -> None:
         for subscription in self._all:

@@ -12,28 +12,28 @@ from aiohttp import WSCloseCode
 from pydantic_core import to_json
 
 from client.protocol.frames import (
+    ANSWERS,
+    EVENTS,
     MAX_FRAME_BYTES,
     MAX_NAME_BYTES,
     MAX_NAME_BYTES_EACH,
     MAX_NAMED,
     NAME_BYTES,
     NAMES_AT_ONCE,
+    REQUESTS,
     SUBPROTOCOL,
-    Add,
-    Remove,
+    Request,
     StreamFrame,
-    Subscribe,
+    type_of,
 )
 from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.service.tickets import TICKET_SECONDS
 from receiver.settings import Settings
 from receiver.web.streaming.streams import StreamRules
-from tests.contracts.examples import ANSWERS, REQUESTS, TOLD
+from tests.contracts.examples import EXAMPLES
 from tests.contracts.schemas import ref_to, require, schemas_of, unwrapped
 
 __all__ = ["document", "rendered"]
-
-Frame = Subscribe | Add | Remove | StreamFrame
 
 _RULES = StreamRules(send_seconds=Settings.model_fields["send_timeout_seconds"].default)
 
@@ -130,7 +130,7 @@ def rendered() -> str:
 
 def document() -> dict[str, Any]:
     """Return the document, made anew from the models."""
-    requests, answers, told = (tuple(frame.type for frame in group) for group in (REQUESTS, ANSWERS, TOLD))
+    requests, answers, told = (tuple(map(type_of, group)) for group in (REQUESTS, ANSWERS, EVENTS))
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Callback receiver: streams of results", "version": "1.0.0", "description": _ABOUT},
@@ -174,7 +174,7 @@ def document() -> dict[str, Any]:
             },
         },
         "components": {
-            "messages": {frame.type: _message(frame) for frame in (*REQUESTS, *ANSWERS, *TOLD)},
+            "messages": {type_of(frame): _message(frame) for frame in (*REQUESTS, *ANSWERS, *EVENTS)},
             "schemas": _schemas(),
             "securitySchemes": _SECURITY,
         },
@@ -203,24 +203,26 @@ def _query() -> dict[str, Any]:
     return {"type": "object", "properties": described, "additionalProperties": False}
 
 
-def _message(frame: Frame) -> dict[str, Any]:
-    summary, _, more = unwrapped(type(frame).__doc__ or "").partition("\n\n")
+def _message(frame: type[Request | StreamFrame]) -> dict[str, Any]:
+    summary, _, more = unwrapped(frame.__doc__ or "").partition("\n\n")
     return {
-        "name": frame.type,
+        "name": type_of(frame),
         "summary": summary,
         **({"description": more} if more else {}),
-        **({"correlationId": {"location": "$message.payload#/id"}} if hasattr(frame, "id") else {}),
-        "payload": ref_to("components", "schemas", type(frame).__name__),
-        "examples": [{"payload": frame.model_dump(mode="json", by_alias=True, exclude_unset=frame in REQUESTS)}],
+        **({"correlationId": {"location": "$message.payload#/id"}} if "id" in frame.model_fields else {}),
+        "payload": ref_to("components", "schemas", frame.__name__),
+        "examples": [
+            {"payload": EXAMPLES[frame].model_dump(mode="json", by_alias=True, exclude_unset=frame in REQUESTS)}
+        ],
     }
 
 
 def _schemas() -> dict[str, Any]:
     """A schema for each model, by name; what leaves the receiver is described as it is written, not as it is read."""
-    schemas = schemas_of(map(type, REQUESTS), map(type, (*ANSWERS, *TOLD)))
-    for frame in REQUESTS:
-        require(schemas[type(frame).__name__], ["type"])
-    for example in (*ANSWERS, *TOLD):
-        require(schemas[type(example).__name__], example.model_dump(by_alias=True))
+    schemas = schemas_of(REQUESTS, (*ANSWERS, *EVENTS))
+    for request in REQUESTS:
+        require(schemas[request.__name__], ["type"])
+    for frame in (*ANSWERS, *EVENTS):
+        require(schemas[frame.__name__], EXAMPLES[frame].model_dump(by_alias=True))
     schemas["ProblemFrame"]["properties"]["problem"] = ref_to("components", "schemas", "Problem")
     return schemas

@@ -6,20 +6,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 
-from client.protocol.frames import Deleted, GapFrame, Goodbye, Heartbeat, Hint
-from receiver.domain.records import Entry, Gap, TaskRecord
-from receiver.web.views import task_view
+from client.protocol.frames import ProblemFrame, StreamFrame, frame_of
+from receiver.domain.records import Entry, TaskRecord
+from receiver.web.views import log_entry, task_view
 
-__all__ = ["Frame", "Frames"]
+__all__ = ["Frames", "RenderedFrame"]
 
 _MOST_BYTES = 8 * 1024 * 1024
 
 
-class Frame:
-    """One frame: its `type`, where to go on behind it, and its JSON."""
+class RenderedFrame:
+    """One frame: its `type`, the cursor to go on from behind it, and its JSON."""
 
     __slots__ = ("cursor", "raw", "type")
 
@@ -41,24 +40,14 @@ class Frames:
         self._rendered: OrderedDict[Any, bytes] = OrderedDict()
         self._size = 0
 
-    def of(self, told: Entry | Gap) -> Frame:
-        """Return the frame that tells a subscriber of it."""
-        if isinstance(told, Gap):
-            return _frame(GapFrame(reason=told.reason, resumes_at=told.resumes_at), told.resumes_at)
-        if told.kind == "result" and told.task is not None:
-            return Frame("result", told.cursor, self._result(told.cursor, told.task))
-        kind = Deleted if told.kind == "deleted" else Hint
-        return _frame(kind(cursor=told.cursor, ref=told.ref), told.cursor)
-
-    @staticmethod
-    def heartbeat(cursor: str) -> Frame:
-        """That there is nothing up to the cursor."""
-        return _frame(Heartbeat(cursor=cursor), cursor)
-
-    @staticmethod
-    def goodbye(cursor: str) -> Frame:
-        """That the receiver shuts down."""
-        return _frame(Goodbye(cursor=cursor), cursor)
+    def render(self, frame: Entry | StreamFrame) -> RenderedFrame:
+        """Return the bytes of a frame, or of the frame for an entry of the log."""
+        if isinstance(frame, Entry):
+            if frame.kind == "result" and frame.task is not None:
+                return RenderedFrame("result", frame.cursor, self._result(frame.cursor, frame.task))
+            frame = frame_of(log_entry(frame, self._cursor_at))
+        cursor = "" if isinstance(frame, ProblemFrame) else frame.cursor
+        return RenderedFrame(frame.type, cursor, frame.model_dump_json(by_alias=True).encode())
 
     def _result(self, cursor: str, task: TaskRecord) -> bytes:
         # The outcome of a place does not change, but these do.
@@ -74,8 +63,3 @@ class Frames:
                 _, dropped = self._rendered.popitem(last=False)
                 self._size -= len(dropped)
         return raw
-
-
-def _frame(frame: BaseModel, cursor: str) -> Frame:
-    raw = frame.model_dump_json(by_alias=True).encode()
-    return Frame(str(getattr(frame, "type", "")), cursor, raw)

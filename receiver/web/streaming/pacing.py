@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
-from receiver.domain.admission import Admission
+from receiver.domain.admission import ConcurrencyLimit
 from receiver.errors import ReceiverError
 
 __all__ = ["FRAME_SECONDS", "NAMES_AT_A_TIME", "NAME_SECONDS", "Budget", "Pacer", "budget_of_all", "room_for_messages"]
@@ -64,9 +64,9 @@ def budget_of_all() -> Budget:
     return Budget(_SHARE_OF_ALL, _BURST_OF_ALL)
 
 
-def room_for_messages() -> Admission:
+def room_for_messages() -> ConcurrencyLimit:
     """Return the room of an application for messages of websockets that are not complete, or not carried out."""
-    return Admission(
+    return ConcurrencyLimit(
         "too-many-unfinished", most=_UNFINISHED_BYTES, most_each=_UNFINISHED_BYTES_OF_KEY, unit="bytes of messages"
     )
 
@@ -110,7 +110,12 @@ class Pacer(asyncio.Protocol):
     )
 
     def __init__(
-        self, transport: asyncio.Transport, of_all: Budget, room: Admission, owner: str, drop: Callable[[str], None]
+        self,
+        transport: asyncio.Transport,
+        of_all: Budget,
+        room: ConcurrencyLimit,
+        owner: str,
+        drop: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._budgets = (Budget(_SHARE_OF_EACH, _BURST_OF_EACH), of_all)

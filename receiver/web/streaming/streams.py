@@ -6,7 +6,7 @@ A stream that is idle has no task and no timer of its own: one ticker beats for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,10 +14,7 @@ import structlog
 from aiohttp import web
 
 from client.protocol.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
-from receiver.domain.records import Entry, Gap
-from receiver.errors import StoreFailedError
 from receiver.feed.hub import Waiter
-from receiver.feed.subscription import Subscription
 from receiver.web.streaming.pacing import budget_of_all, room_for_messages
 
 __all__ = [
@@ -29,7 +26,6 @@ __all__ = [
     "bound_buffer",
     "cut_off",
     "cut_off_later",
-    "read_patiently",
     "send_within",
 ]
 
@@ -38,7 +34,6 @@ CLOSE_SECONDS = 1.0
 
 _SLICES = 50
 _LARGE_FRAMES = 4
-_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 # Between the transport's buffer and the frame that is being written, one that stops reading holds about twice this.
 _BUFFER_BYTES = 16 * 1024
 
@@ -161,20 +156,6 @@ def cut_off_later(request: web.Request) -> None:
     transport = request.transport
     if transport is not None and transport.get_write_buffer_size():
         asyncio.get_running_loop().call_later(CLOSE_SECONDS, transport.abort)
-
-
-async def read_patiently(subscription: Subscription, is_over: Callable[[], bool]) -> Sequence[Entry | Gap]:
-    """What there is; while the store cannot be read it is asked again, less and less often, until `is_over`."""
-    failures = 0
-    while not is_over():
-        try:
-            return await subscription.read()
-        except StoreFailedError as error:
-            if not failures:
-                _log.warning("stream.stalled", reason=error.detail)
-            await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
-            failures += 1
-    return ()
 
 
 async def send_within(seconds: float, request: web.Request, send: Callable[[], Awaitable[object]]) -> None:
