@@ -24,7 +24,7 @@ class Attempts:
         self.choice = TransportChoice(Timing(clock=lambda: self.now, random=lambda: random), self._tell)
 
     def receive(self, seconds: float = 0.0) -> None:
-        """Something came, and so long again after it."""
+        """Receive something, and again after so many seconds."""
         self.choice.received()
         self.now += seconds
         self.choice.received()
