@@ -20,7 +20,7 @@ from client.following.state import Progress
 from client.protocol.connection import Attached
 from client.protocol.models import Registered, Registration, Task
 from client.provider_api.errors import failure_of, refusal_of, words_of
-from client.provider_api.http import Answered, ProviderBusyError, UnclearError
+from client.provider_api.http import ProviderAnswer, ProviderBusyError, UnclearError
 from client.provider_api.submit import Submission
 from client.provider_api.timeline import Timeline
 from client.provider_api.timing import backoff_seconds
@@ -44,7 +44,7 @@ class Watch:
         self._registration = registration
         self._task = task
         self._progress = Progress(around, registration, self._stop)
-        self._last_answer: Answered[Reading] | None = None
+        self._last_answer: ProviderAnswer[Reading] | None = None
         self._running: asyncio.Task[None] | None = None
         self._noted_pause = -inf
         self._has_noted_used_up = False
@@ -184,8 +184,8 @@ class Watch:
                     partial(ProviderUnreachableError, f"{answered}; a task may have been made", answered.status)
                 )
             return
-        progress.task_id = answered.said.task_id
-        match answered.said.reading:
+        progress.task_id = answered.reading.task_id
+        match answered.reading.reading:
             case Pending() as said:
                 has_callback = submission.has_callback
                 self.timeline.info("task.submitted", taskId=self.task_id, hasCallback=has_callback, **words_of(said))
@@ -220,7 +220,7 @@ class Watch:
         answered = await self._ask()
         if answered is None:
             return disputed
-        if not isinstance(answered.said, Ready | Failed) or _is_unlisted(answered.said):
+        if not isinstance(answered.reading, Ready | Failed) or _is_unlisted(answered.reading):
             return disputed
         return await self._progress.report("poll", answered) or disputed
 
@@ -290,7 +290,7 @@ class Watch:
         answered = await self._ask()
         if answered is None:
             return
-        match answered.said:
+        match answered.reading:
             case Failed(is_listed=False) as said:
                 await self._polled_unlisted(answered, said)
             case Ready() | Failed() as said:
@@ -304,7 +304,7 @@ class Watch:
             case said:
                 assert_never(said)
 
-    async def _polled_unlisted(self, answered: Answered[Reading], said: Failed) -> None:
+    async def _polled_unlisted(self, answered: ProviderAnswer[Reading], said: Failed) -> None:
         """Ask again later, or take the code for the outcome, provisionally, where it came often enough."""
         progress, now = self._progress, self._around.timing.clock()
         self._unlisted = row_after(self._unlisted, said, now)
@@ -335,7 +335,7 @@ class Watch:
         until = min(timing.clock() + progress.known.plan.interval_seconds, progress.known.deadline_at)
         await timing.wait(progress.woken, until)
 
-    async def _ask(self) -> Answered[Reading] | None:
+    async def _ask(self) -> ProviderAnswer[Reading] | None:
         """What getTaskResult answered; None where nothing was learned from it."""
         progress, clock, task_id = self._progress, self._around.timing.clock, self.task_id
         if task_id is None:
@@ -360,7 +360,7 @@ class Watch:
             # The interval counts from the answer: "ask again after 3 s" is what it says.
             progress.learn(last_poll_at=clock())
         self._unclear_polls, self._failing_as = 0, None
-        said = answered.said
+        said = answered.reading
         self._was_banned = self._was_banned and isinstance(said, Refused)
         if isinstance(said, Pending) and said.state:
             # An answer without a word on the state proves nothing.
@@ -401,8 +401,8 @@ class Watch:
 
     async def _end_as_unknown(self) -> None:
         answered = self._last_answer
-        if answered is not None and isinstance(answered.said, Unknown):
-            await self._progress.conclude("poll", answered, answered.said)
+        if answered is not None and isinstance(answered.reading, Unknown):
+            await self._progress.conclude("poll", answered, answered.reading)
 
 
 def _is_unlisted(said: Reading) -> bool:

@@ -17,7 +17,7 @@ from client.following.record import Record
 from client.following.resources import Surroundings
 from client.protocol.models import FirstOutcome, Registration, Task
 from client.provider_api.errors import LocalTask
-from client.provider_api.http import Answered
+from client.provider_api.http import ProviderAnswer
 from client.provider_api.timeline import Timeline
 from client.providers.readings import Failed, Ready, Unknown
 
@@ -143,7 +143,7 @@ class Progress:
             self.submit_error = make_error
 
     async def conclude(
-        self, source: Literal["submit", "poll"], answered: Answered[Any], said: Ready | Failed | Unknown
+        self, source: Literal["submit", "poll"], answered: ProviderAnswer[Any], said: Ready | Failed | Unknown
     ) -> Task | None:
         """End the task with the provider's answer, or with what the receiver says won over it.
 
@@ -155,9 +155,9 @@ class Progress:
             won = self.local().ended(said, source, self.now())
         return won if self.settle(won, "createTask" if source == "submit" else "poll") else None
 
-    async def report(self, source: Literal["submit", "poll"], answered: Answered[Any]) -> Task | None:
+    async def report(self, source: Literal["submit", "poll"], answered: ProviderAnswer[Any]) -> Task | None:
         """Return the task with the outcome that won, where the receiver can be told of the answer now."""
-        outcome = FirstOutcome(source=source, answer=answered.answer, polls=self.known.polls)
+        outcome = FirstOutcome(source=source, answer=answered.body, polls=self.known.polls)
         return await self.record.report(self.task_id, outcome)
 
     # How old its answer is
