@@ -24,7 +24,7 @@ from client.following.state import TaskState
 from client.protocol.connection import Attached
 from client.protocol.models import FirstOutcome, Registered, Registration, Task
 from client.provider_api.errors import LocalTask, failure_of, refusal_of, words_of
-from client.provider_api.http import Answered, UnclearError
+from client.provider_api.http import ProviderAnswer, UnclearError
 from client.provider_api.submit import Submission
 from client.provider_api.timeline import Timeline
 from client.providers.readings import Failed, Pending, Ready, Refused, Unknown
@@ -190,14 +190,14 @@ class Follower:
             return None
 
     async def _submitted(self, submission: Submission) -> None:
-        state, response = self.state, submission.answered
-        if isinstance(response, UnclearError):
-            self.timeline.warning("task.submit_unclear", reason=str(response))
+        state, answer = self.state, submission.answered
+        if isinstance(answer, UnclearError):
+            self.timeline.warning("task.submit_unclear", reason=str(answer))
             if not state.expects_callback:
-                self._fail(partial(ProviderUnreachableError, f"{response}; a task may have been made", response.status))
+                self._fail(partial(ProviderUnreachableError, f"{answer}; a task may have been made", answer.status))
             return
-        state.task_id = response.said.task_id
-        match response.said.reading:
+        state.task_id = answer.reading.task_id
+        match answer.reading.reading:
             case Pending() as pending:
                 has_callback = submission.has_callback
                 self.timeline.info(
@@ -205,15 +205,15 @@ class Follower:
                 )
                 await self._bind()
             case Ready() as ready:
-                await self._conclude("submit", response, ready)
+                await self._conclude("submit", answer, ready)
             case Failed(is_listed=True) as failed:
-                task = await self._conclude("submit", response, failed)
+                task = await self._conclude("submit", answer, failed)
                 if task is not None:
                     self._submit_error = partial(failure_of, task, self._resources.dialect.codes)
             case Refused() | Unknown() | Failed() as refused:
                 # Settled first: once it is reported, the log tells of it in other words.
                 self._fail(partial(refusal_of, self._resources.dialect.provider, refused))
-                await self._report("submit", response)
+                await self._report("submit", answer)
             case unexpected:
                 assert_never(unexpected)
 
@@ -228,10 +228,10 @@ class Follower:
         """Poll once, because a callback had brought an outcome for another id than createTask's."""
         if not await self._poller.turn(is_hinted=True):
             return disputed
-        response = await self._poller.ask()
-        match response:
-            case Answered(said=Ready() | Failed(is_listed=True)):
-                return await self._report("poll", response) or disputed
+        answer = await self._poller.ask()
+        match answer:
+            case ProviderAnswer(reading=Ready() | Failed(is_listed=True)):
+                return await self._report("poll", answer) or disputed
         return disputed
 
     async def _attach(self) -> None:
@@ -266,8 +266,8 @@ class Follower:
             case Poll():
                 await self._poll()
             case UnknownIsFinal():
-                if (response := self.state.unknown_answer) is not None and isinstance(response.said, Unknown):
-                    await self._conclude("poll", response, response.said)
+                if (answer := self.state.unknown_answer) is not None and isinstance(answer.reading, Unknown):
+                    await self._conclude("poll", answer, answer.reading)
             case GiveUp():
                 task = await self._record.current()
                 if task is not None and task.is_final:
@@ -290,43 +290,43 @@ class Follower:
         if not isinstance(self._next_step(), Poll):
             # While it was in line, the window ended.
             return
-        response = await self._poller.ask()
-        if response is None:
+        answer = await self._poller.ask()
+        if answer is None:
             return
-        match response.said:
+        match answer.reading:
             case Failed(is_listed=False) as failed:
                 if state.take_unlisted(failed, self._resources.timing.clock()):
-                    await self._conclude("poll", response, failed)
+                    await self._conclude("poll", answer, failed)
             case Ready() | Failed() as final:
-                await self._conclude("poll", response, final)
+                await self._conclude("poll", answer, final)
             case Refused() as refused:
-                make_error = self._poller.refused(refused, response.retry_after_seconds)
+                make_error = self._poller.refused(refused, answer.retry_after_seconds)
                 if make_error is not None:
                     self.outcome.settle(make_error)
             case Pending() | Unknown() as unfinished:
                 state.unlisted = None
-                state.unknown_answer = response if isinstance(unfinished, Unknown) else None
+                state.unknown_answer = answer if isinstance(unfinished, Unknown) else None
             case unexpected:
                 assert_never(unexpected)
 
     # The outcome
 
     async def _conclude(
-        self, source: Literal["submit", "poll"], response: Answered[Any], reading: Ready | Failed | Unknown
+        self, source: Literal["submit", "poll"], answer: ProviderAnswer[Any], reading: Ready | Failed | Unknown
     ) -> Task | None:
         """End the task with the provider's answer, or with the outcome that won over it at the receiver.
 
         Return None if the task had ended before.
         """
         self.state.stage = "concluding"
-        winner = await self._report(source, response)
+        winner = await self._report(source, answer)
         if winner is None or not winner.is_final or winner.is_provisional:
             winner = self._local().ended(reading, source, self._resources.timing.now())
         return winner if self._settle(winner, "createTask" if source == "submit" else "poll") else None
 
-    async def _report(self, source: Literal["submit", "poll"], response: Answered[Any]) -> Task | None:
+    async def _report(self, source: Literal["submit", "poll"], answer: ProviderAnswer[Any]) -> Task | None:
         """Return the task with the outcome that won, if the receiver takes the answer now."""
-        return await self._record.report(FirstOutcome(source=source, answer=response.answer, polls=self.state.polls))
+        return await self._record.report(FirstOutcome(source=source, answer=answer.body, polls=self.state.polls))
 
     def _give_up(self) -> None:
         self._settle(self._local().given_up(self._resources.timing.now()), "deadline")

@@ -11,7 +11,7 @@ from client.following.outcome import MakeError
 from client.following.resources import ClientResources
 from client.following.state import TaskState
 from client.provider_api.errors import refusal_of, words_of
-from client.provider_api.http import Answered, ProviderBusyError
+from client.provider_api.http import ProviderAnswer, ProviderBusyError
 from client.provider_api.timeline import Timeline
 from client.provider_api.timing import backoff_seconds
 from client.providers.readings import Pending, Reaction, Reading, Refused
@@ -58,7 +58,7 @@ class Poller:
             seconds = until - self._resources.timing.clock()
             self._timeline.note("poll.postponed", seconds=seconds, reason=limiter.pause_reason)
 
-    async def ask(self) -> Answered[Reading] | None:
+    async def ask(self) -> ProviderAnswer[Reading] | None:
         """Return the answer to one poll; None if the poll failed or the task has no id."""
         state, clock = self._state, self._resources.timing.clock
         if state.task_id is None:
@@ -66,9 +66,7 @@ class Poller:
         sent_at = clock()
         state.polls, state.last_poll_at, state.is_hinted = state.polls + 1, sent_at, False
         try:
-            response = await self._resources.provider.get_task_result(
-                state.task_id, seconds=state.deadline_at - clock()
-            )
+            answer = await self._resources.provider.get_task_result(state.task_id, seconds=state.deadline_at - clock())
         except ProviderUnreachableError as error:
             self._failed(error)
             return None
@@ -76,13 +74,13 @@ class Poller:
             # The interval counts from the answer: "ask again after 3 s" is what it says.
             state.last_poll_at = clock()
         state.failed_polls, state.last_failure = 0, None
-        reading = response.said
+        reading = answer.reading
         state.was_banned = state.was_banned and isinstance(reading, Refused)
         if isinstance(reading, Pending) and reading.state:
             # An answer without a word on the state proves nothing.
             state.unfinished_at = sent_at
         self._timeline.info("task.polled", polls=state.polls, said=type(reading).__name__, **words_of(reading))
-        return response
+        return answer
 
     def refused(self, refused: Refused, retry_after_seconds: float | None) -> MakeError | None:
         """Poll later, or not any more, after an error about the request, which is never an outcome.

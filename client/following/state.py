@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from client.errors import ProviderUnreachableError
-from client.provider_api.http import Answered
+from client.provider_api.http import ProviderAnswer
 from client.provider_api.unlisted import UnlistedRow, row_after
 from client.providers import PollPlan
 from client.providers.readings import Failed, Reading, TaskId
@@ -69,7 +69,7 @@ class TaskState:
     failed_polls: int = 0
     last_failure: tuple[type[ProviderUnreachableError], int | None] | None = None
     was_banned: bool = False
-    unknown_answer: Answered[Reading] | None = None
+    unknown_answer: ProviderAnswer[Reading] | None = None
     """The answer to the last poll, if it was "unknown id"."""
     unlisted: UnlistedRow | None = None
 

@@ -21,7 +21,7 @@ async def ask_balance(provider: ProviderApi, name: str) -> float:
         ProviderUnreachableError: there was no answer.
         BadArgumentError: the dialect has no such request.
     """
-    match (await provider.get_balance()).said:
+    match (await provider.get_balance()).reading:
         case float() as balance:
             return balance
         case Refused() | Failed() | Unknown() as refusal:
@@ -43,7 +43,7 @@ async def send_report(
         ProviderUnreachableError: there was no answer.
     """
     check_task_id(task_id)
-    match (await provider.report(task_id, task_type, is_good=is_good)).said:
+    match (await provider.report(task_id, task_type, is_good=is_good)).reading:
         case Pending() | Ready():
             return
         case Refused() | Failed() | Unknown() as refusal:

@@ -27,16 +27,16 @@ from client.providers.meaning import Meaning, meaning_of
 from client.providers.readings import Failed, Reading, Refused, Submitted, TaskId, Unknown
 
 __all__ = [
-    "Answered",
     "NotCarriedOutError",
     "NotSentError",
+    "ProviderAnswer",
     "ProviderApi",
     "ProviderBusyError",
     "UnclearError",
     "open_provider_session",
 ]
 
-Said = TypeVar("Said")
+Content = TypeVar("Content")
 
 _MAX_CONNECTIONS = 100
 _CONNECT_SECONDS = 10.0
@@ -73,14 +73,14 @@ class UnclearError(ProviderUnreachableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered(Generic[Said]):
-    """A provider's answer: its JSON, and its meaning in the dialect.
+class ProviderAnswer(Generic[Content]):
+    """A provider's answer: its JSON, and the dialect's reading of it.
 
     `retry_after_seconds` is the pause asked for in the answer's headers, or None.
     """
 
-    answer: dict[str, Any]
-    said: Said
+    body: dict[str, Any]
+    reading: Content
     retry_after_seconds: float | None = None
 
 
@@ -110,7 +110,7 @@ class ProviderApi:
 
     async def create_task(
         self, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
-    ) -> Answered[Submitted]:
+    ) -> ProviderAnswer[Submitted]:
         """Send createTask and return the answer. After a cancellation the task may exist.
 
         Raises:
@@ -120,7 +120,7 @@ class ProviderApi:
         call = self._dialect.create_task(self._client_key, task, callback_url=callback_url, app_id=app_id)
         return await self._ask(call, self._dialect.read_create_task, call.seconds or _CREATE_SECONDS)
 
-    async def get_task_result(self, task_id: TaskId, *, seconds: float = _ASK_SECONDS) -> Answered[Reading]:
+    async def get_task_result(self, task_id: TaskId, *, seconds: float = _ASK_SECONDS) -> ProviderAnswer[Reading]:
         """Send getTaskResult and return the answer. The request takes at most `seconds`.
 
         Raises:
@@ -130,7 +130,7 @@ class ProviderApi:
         limit = max(0.0, min(seconds, _ASK_SECONDS))
         return await self._ask(call, self._dialect.read_task_result, limit, is_poll=True)
 
-    async def get_balance(self) -> Answered[float | Reading]:
+    async def get_balance(self) -> ProviderAnswer[float | Reading]:
         """Send getBalance and return the answer.
 
         Raises:
@@ -139,7 +139,7 @@ class ProviderApi:
         call = self._dialect.get_balance(self._client_key)
         return await self._ask(call, self._dialect.read_balance, _ASK_SECONDS)
 
-    async def report(self, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Answered[Reading]:
+    async def report(self, task_id: TaskId, task_type: str | None, *, is_good: bool) -> ProviderAnswer[Reading]:
         """Report an answer as right or wrong. The reading is `Pending` if the provider took the report.
 
         Raises:
@@ -149,7 +149,7 @@ class ProviderApi:
         call = self._dialect.report(self._client_key, task_id, task_type, is_good=is_good)
         return await self._ask(call, self._dialect.read_report, _ASK_SECONDS)
 
-    async def ask(self, call: Call, read: Callable[[Any], Reading]) -> Answered[Reading]:
+    async def ask(self, call: Call, read: Callable[[Any], Reading]) -> ProviderAnswer[Reading]:
         """Send any other request and return the answer, as `read` understands it.
 
         Raises:
@@ -158,24 +158,24 @@ class ProviderApi:
         return await self._ask(call, read, _ASK_SECONDS)
 
     async def _ask(
-        self, call: Call, read: Callable[[Any], Said], seconds: float, *, is_poll: bool = False
-    ) -> Answered[Said]:
+        self, call: Call, read: Callable[[Any], Content], seconds: float, *, is_poll: bool = False
+    ) -> ProviderAnswer[Content]:
         if self._limiter is None:
             return await self._request(call, read, seconds, is_poll=is_poll)
         with self._limiter.under_way():
             try:
-                answered = await self._request(call, read, seconds, is_poll=is_poll)
+                answer = await self._request(call, read, seconds, is_poll=is_poll)
             except (NotCarriedOutError, ProviderBusyError, UnclearError):
                 # The provider may have answered with an error, and counts it then.
                 self._limiter.failed()
                 raise
-            if _is_error(answered.said):
+            if _is_error(answer.reading):
                 self._limiter.failed()
-            return answered
+            return answer
 
     async def _request(
-        self, call: Call, read: Callable[[Any], Said], seconds: float, *, is_poll: bool
-    ) -> Answered[Said]:
+        self, call: Call, read: Callable[[Any], Content], seconds: float, *, is_poll: bool
+    ) -> ProviderAnswer[Content]:
         name = f"{self._dialect.provider}: {call.name}"
         try:
             # The limit begins with the request, not in the queue: waiting here is no silence of the provider.
@@ -188,15 +188,15 @@ class ProviderApi:
         except (aiohttp.ClientError, OSError) as error:
             raise UnclearError(f"{name}: the connection broke ({_reason(error)})") from error
         try:
-            answer = self._redact(self._parse(raw))
-            said = read(answer)
+            body = self._redact(self._parse(raw))
+            reading = read(body)
         except UnreadableError as error:
             raise self._no_answer(call, status, retry_after, meaning_of(status, None, is_poll=is_poll)) from error
-        self._unlisted.note(self._dialect, said)
-        meaning = meaning_of(status, said, is_poll=is_poll)
+        self._unlisted.note(self._dialect, reading)
+        meaning = meaning_of(status, reading, is_poll=is_poll)
         if meaning is not Meaning.ANSWER:
             raise self._no_answer(call, status, retry_after, meaning)
-        return Answered(answer, said, retry_after)
+        return ProviderAnswer(body, reading, retry_after)
 
     def _no_answer(
         self, call: Call, status: int, retry_after: float | None, meaning: Meaning
@@ -245,8 +245,8 @@ def open_provider_session() -> aiohttp.ClientSession:
     )
 
 
-def _is_error(said: object) -> bool:
-    return isinstance(said.reading if isinstance(said, Submitted) else said, Failed | Refused | Unknown)
+def _is_error(reading: object) -> bool:
+    return isinstance(reading.reading if isinstance(reading, Submitted) else reading, Failed | Refused | Unknown)
 
 
 def _read_seconds(retry_after: str | None) -> float | None:

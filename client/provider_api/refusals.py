@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from client.provider_api.http import Answered
+from client.provider_api.http import ProviderAnswer
 from client.providers.codes import Code, code_named
 from client.providers.readings import Failed, Pending, Reaction, Ready, Refused, Submitted, Unknown
 
@@ -36,7 +36,8 @@ _MOST_TASKS = 1000
 class _Row:
     """Consecutive refusals with one code. At `until` the next request may be sent, as a trial."""
 
-    answered: Answered[Submitted]
+    answer: ProviderAnswer[Submitted]
+    error_code: str
     count: int = 1
     until: float = 0.0
     seconds: float = _FIRST_SECONDS
@@ -58,25 +59,25 @@ class RepeatedRefusals:
         self._account: _Row | None = None
         self._tasks: dict[bytes, _Row] = {}
 
-    def answer_to(self, task: Mapping[str, Any], now: float) -> Answered[Submitted] | None:
+    def answer_to(self, task: Mapping[str, Any], now: float) -> ProviderAnswer[Submitted] | None:
         """Return the refusal that the request would only get again; None if it may be sent."""
-        return next((row.answered for row in self._rows(task) if now < row.until), None)
+        return next((row.answer for row in self._rows(task) if now < row.until), None)
 
     def send(self, task: Mapping[str, Any], now: float) -> None:
         """Record that the request is sent. During a trial no other one is sent until its answer or its time limit."""
         for row in self._rows(task):
             row.until, row.is_trying = now + row.seconds, True
 
-    def take(self, task: Mapping[str, Any], answered: Answered[Submitted], now: float) -> None:
+    def take(self, task: Mapping[str, Any], answer: ProviderAnswer[Submitted], now: float) -> None:
         """Record an answer to createTask."""
-        match answered.said.reading:
-            case Refused() as said if not said.is_passing:
-                self._account = _refused(self._account, answered, said.error_code, now)
-            case Failed() as said if self._is_final(said.error_code):
+        match answer.reading.reading:
+            case Refused() as refused if not refused.is_passing:
+                self._account = _refused(self._account, answer, refused, now)
+            case Failed() as failed if self._is_final(failed.error_code):
                 self._account = None
                 digest = _digest(task)
                 # The newest row is last, so the first one is the oldest.
-                self._tasks[digest] = _refused(self._tasks.pop(digest, None), answered, said.error_code, now)
+                self._tasks[digest] = _refused(self._tasks.pop(digest, None), answer, failed, now)
                 if len(self._tasks) > _MOST_TASKS:
                     del self._tasks[next(iter(self._tasks))]
             case Pending() | Ready() | Failed() | Unknown():
@@ -108,11 +109,12 @@ def pause_after_poll(refused: Refused, retry_after_seconds: float | None, *, was
     return None
 
 
-def _refused(row: _Row | None, answered: Answered[Submitted], error_code: str, now: float) -> _Row:
-    if row is None or getattr(row.answered.said.reading, "error_code", None) != error_code:
-        seconds = getattr(answered.said.reading, "pause_seconds", 0.0)
-        return _Row(answered, IN_A_ROW, now + seconds, seconds) if seconds else _Row(answered)
-    row.answered = answered
+def _refused(row: _Row | None, answer: ProviderAnswer[Submitted], reading: Refused | Failed, now: float) -> _Row:
+    if row is None or row.error_code != reading.error_code:
+        seconds = reading.pause_seconds if isinstance(reading, Refused) else 0.0
+        code = reading.error_code
+        return _Row(answer, code, IN_A_ROW, now + seconds, seconds) if seconds else _Row(answer, code)
+    row.answer = answer
     if row.is_trying:
         row.is_trying, row.seconds = False, min(_MOST_SECONDS, row.seconds * 2)
         row.until = now + row.seconds

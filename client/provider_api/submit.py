@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.logs import Log
-from client.provider_api.http import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
+from client.provider_api.http import NotSentError, ProviderAnswer, ProviderApi, ProviderBusyError, UnclearError
 from client.provider_api.limits import KeyLimiter
 from client.provider_api.refusals import IN_A_ROW, RepeatedRefusals
 from client.provider_api.timeline import Timeline
@@ -33,7 +33,7 @@ class Submission:
     `answered` is an `UnclearError` if a task may have been made. Then nothing was sent after that.
     """
 
-    answered: Answered[Submitted] | UnclearError
+    answered: ProviderAnswer[Submitted] | UnclearError
     has_callback: bool
     sent_at: float
 
@@ -93,7 +93,7 @@ class Submitter:
             sent_at = self._timing.clock()
             self._refusals.send(task, sent_at)
             try:
-                answered = await self._provider.create_task(task, callback_url=url, app_id=app_id or self._app_id)
+                answer = await self._provider.create_task(task, callback_url=url, app_id=app_id or self._app_id)
             except NotSentError:
                 pause = backoff_seconds(failures, self._timing.random, first=0.25)
                 timeline.note("provider.missed", seconds=pause)
@@ -109,34 +109,34 @@ class Submitter:
             except UnclearError as error:
                 return Submission(error, url is not None, sent_at)
             else:
-                reading = answered.said.reading
+                reading = answer.reading.reading
                 if url is not None and self._dialect.refuses_callback_url(reading):
                     address_refusal = reading
                     timeline.note("callback_url.refused")
                     continue
                 if address_refusal is not None and isinstance(reading, Pending | Ready):
                     self._refuse_address(address_refusal)
-                self._refusals.take(task, answered, self._timing.clock())
+                self._refusals.take(task, answer, self._timing.clock())
                 if not isinstance(reading, Refused) or not reading.is_passing:
-                    return Submission(answered, url is not None, sent_at)
-                pause = self._pause(answered.retry_after_seconds or reading.pause_seconds, failures)
+                    return Submission(answer, url is not None, sent_at)
+                pause = self._pause(answer.retry_after_seconds or reading.pause_seconds, failures)
                 self._limiter.pause(pause)
                 timeline.warning("provider.paused", errorCode=reading.error_code, seconds=pause)
                 bans += reading.is_ban
                 if bans > 1 or not self._may_repeat(failures, pause, deadline_at):
-                    return Submission(answered, url is not None, sent_at)
+                    return Submission(answer, url is not None, sent_at)
             failures += 1
 
-    def _withheld(self, task: Mapping[str, Any], timeline: Timeline) -> Answered[Submitted] | None:
+    def _withheld(self, task: Mapping[str, Any], timeline: Timeline) -> ProviderAnswer[Submitted] | None:
         """Return the provider's last refusal if it has come often enough to send nothing now."""
-        answered = self._refusals.answer_to(task, self._timing.clock())
-        if answered is not None:
+        answer = self._refusals.answer_to(task, self._timing.clock())
+        if answer is not None:
             timeline.warning(
                 "submit.withheld",
-                errorCode=getattr(answered.said.reading, "error_code", None),
+                errorCode=getattr(answer.reading.reading, "error_code", None),
                 reason=f"the provider refused {IN_A_ROW} in a row with this code, or asks for a pause after it",
             )
-        return answered
+        return answer
 
     async def _turn(self, deadline_at: float, timeline: Timeline) -> None:
         """Wait for the key's turn to submit: behind earlier callers, and while the key is paused."""

@@ -109,7 +109,7 @@ def _ask(provider: str, url: str | None, make_call: Callable[[str], Call]) -> Se
     async def asked() -> Any:
         async with open_provider_session() as session:
             api = ProviderApi(session, dialect, client_key, address)
-            return (await api.ask(make_call(client_key), partial(read_pingbacks, dialect))).said
+            return (await api.ask(make_call(client_key), partial(read_pingbacks, dialect))).reading
 
     match asyncio.run(asked()):
         case Ready() as said:

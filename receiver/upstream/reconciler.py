@@ -215,7 +215,7 @@ class Reconciler:
                 self._backoff.busy(error)
             return None
         self._log_recovery()
-        reading = answer.said
+        reading = answer.reading
         if isinstance(reading, Refused):
             self._count(self.provider, "failed")
             self._backoff.refused(reading, answer.retry_after_seconds)

@@ -24,7 +24,7 @@ from client.following.plan import (
     proof_poll_at,
 )
 from client.following.state import TaskState
-from client.provider_api.http import Answered
+from client.provider_api.http import ProviderAnswer
 from client.providers import PollPlan
 from client.providers.readings import Reading, Unknown
 
@@ -46,7 +46,7 @@ _STATE = TaskState(
     has_record=True,
     has_callback_url=True,
 )
-_UNKNOWN: Answered[Reading] = Answered({}, Unknown(1, "ERROR_TASK_NOT_FOUND"))
+_UNKNOWN: ProviderAnswer[Reading] = ProviderAnswer({}, Unknown(1, "ERROR_TASK_NOT_FOUND"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client import CallbackReceiverError, NoBalanceError, TaskFailedError, WrongKeyError
-from client.provider_api.http import Answered
+from client.provider_api.http import ProviderAnswer
 from client.provider_api.refusals import IN_A_ROW, RepeatedRefusals
 from client.providers import DIALECTS
 from client.providers.codes import FAMILY_CODES, Code, read_error
@@ -20,10 +20,10 @@ _OTHER = {"type": "ImageToTextTask", "body": "BBBB"}
 _KEY, _BALANCE, _BAD_TASK = "ERROR_KEY_DOES_NOT_EXIST", "ERROR_ZERO_BALANCE", "ERROR_PROXY_FORMAT"
 
 
-def _answer(code: str | None, codes: Mapping[str, Code] = FAMILY_CODES) -> Answered[Submitted]:
+def _answer(code: str | None, codes: Mapping[str, Code] = FAMILY_CODES) -> ProviderAnswer[Submitted]:
     """Return an answer to createTask: an error, or a new task."""
     reading = Pending("") if code is None else read_error(codes, 1, code, None)
-    return Answered({"errorCode": code}, Submitted("t" if code is None else None, reading))
+    return ProviderAnswer({"errorCode": code}, Submitted("t" if code is None else None, reading))
 
 
 def _refused(code: str, times: int = IN_A_ROW, task: dict[str, Any] = _TASK) -> RepeatedRefusals:
