@@ -1,7 +1,8 @@
-"""The log as all its readers in this process share it: each commit is looked at once, however many follow.
+"""The new entries of the log, given to the subscriptions in this process.
 
-What a commit brought goes into the tail, and only those whom it concerns are told that it is worth reading. Who cannot
-be told exactly (another process wrote, and its entries cannot be read now) is told to read the store.
+Each commit is processed once, however many subscriptions there are. Its entries go into the tail, and only the
+subscriptions that an entry concerns are notified. If the entries of a commit cannot be read now, then every
+subscription is told to read the store. This can happen after another process wrote.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MOST_PAGES = 5
 
 
 class Feed:
-    """Readers of one store's log. `open` it before anything is asked, and give it every growth of the log."""
+    """The subscriptions to one store's log. Call `open` first, and `take` for every growth of the log."""
 
     def __init__(self, store: Store, tail: Tail | None = None, limits: Limits | None = None) -> None:
         self.store = store
@@ -36,11 +37,14 @@ class Feed:
         return len(self._index)
 
     async def open(self) -> None:
-        """Begins at the end of the log as it is now."""
+        """Begin at the current end of the log."""
         self.tail.begin_at(await self.store.position(await self.store.head()))
 
     async def take(self, growth: Growth) -> None:
-        """Tells of what came those whom it concerns. Never fails: what cannot be read now, each reads for itself."""
+        """Notify the subscriptions that the new entries concern.
+
+        Never fails: entries that cannot be read now are left to each subscription.
+        """
         end = self.tail.end
         entries: Sequence[Entry] | None = growth.entries
         if entries is None or growth.after > end:
@@ -53,26 +57,27 @@ class Feed:
         self.tail.extend(news, growth.until)
         for entry in news:
             self._index.notice(entry)
-        told = {entry.ref for entry in news}
+        noticed = {entry.ref for entry in news}
         for key in growth.tasks or ():
-            if key.id_text is not None and key.ref not in told:
+            if key.id_text is not None and key.ref not in noticed:
                 self._index.notice_name((key.provider, key.id_text))
 
     async def subscribe(
         self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str
     ) -> Subscription:
-        """One that reads what `only` lets through, behind `cursor`; None: from now, "start": from the oldest kept.
+        """Return a subscription to all that passes `only` behind `cursor`. The caller closes it.
 
-        Named tasks that have ended already come first, whatever the cursor. Where the cursor is gone, a gap comes
-        first, and it goes on from there. To be closed. `owner` answers for the room that names take.
+        None is the end of the log, and "start" the oldest entry kept. Named tasks that have ended already come first,
+        whatever the cursor. If the cursor is gone, then a gap comes first, and the log goes on from there. The names
+        count against the room of `owner`.
 
         Raises:
-            ReceiverError: `wrong-field` where this is no cursor, or too many tasks are named; `too-many-names` or
-                `receiver-full` where there is no room for them.
+            ReceiverError: `wrong-field` if this is no cursor, or too many tasks are named; `too-many-names` or
+                `receiver-full` if there is no room for them.
         """
         position, gap = await self._begin(cursor)
         if position is None or not only.is_stream:
-            # Where only tasks are named, they themselves tell what came before.
+            # For a filter that only names tasks, the tasks themselves tell what came before.
             position = self.tail.end
         subscription = self._follow(only, position, listener, named_first=True, owner=owner)
         if gap is not None:
@@ -80,7 +85,7 @@ class Feed:
         return subscription
 
     def follow(self, only: ResultFilter, position: int, listener: Listener, *, owner: str) -> Subscription:
-        """One that reads what comes behind a position that the store gave; named tasks are not looked at.
+        """Return a subscription behind a position that the store gave. It does not look at named tasks first.
 
         Raises:
             ReceiverError: `too-many-names` or `receiver-full`: there is no room for the names.
@@ -111,7 +116,7 @@ class Feed:
         return subscription
 
     async def _read(self, until: int) -> Sequence[Entry] | None:
-        """What the log has behind the tail, if it can be read and is not too much."""
+        """Return the entries of the log behind the tail, or None if they cannot be read or are too many."""
         found: list[Entry] = []
         cursor = self.store.cursor_at(self.tail.end)
         try:
@@ -127,12 +132,12 @@ class Feed:
 
 
 class _Index:
-    """Who is to be told of an entry."""
+    """The subscriptions by what they ask for, to find the few that an entry concerns."""
 
     def __init__(self, limits: Limits) -> None:
         self._all: set[Subscription] = set()
         self._streams: dict[str | None, set[Subscription]] = {}
-        # Mostly each task is named by one: that one stands there alone, because a set takes 216 bytes more.
+        # Most tasks are named by one subscription. It stands there alone, because a set takes 216 bytes more.
         self._by_name: dict[TaskName, Subscription | set[Subscription]] = {}
         self._room = ConcurrencyLimit(
             "too-many-names",
@@ -205,7 +210,7 @@ class _Index:
     def _concerned(self, entry: Entry) -> Iterator[Subscription]:
         task = entry.task
         if task is None:
-            # Of a deleted task only the ref is known.
+            # Of a deleted task only the ref is kept.
             return iter(self._all)
         groups = [self._streams.get(None, ()), self._streams.get(task.provider, ()), self._named(entry.ref)]
         if task.id_text is not None:

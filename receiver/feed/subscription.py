@@ -20,7 +20,7 @@ Only `read` waits. The feed and the peer call the other functions meanwhile, so 
 * Entries that come during a read of the store are not noticed. Its last page is compared with the tail afterwards.
 * The store can be ahead of the tail. The feed then notices entries at or before the place, and they are skipped.
 * A task that is named during a read of the store is not on that page. It is looked at from the end of the page on.
-* A name that is added, removed or bound to a task during a look at it was looked at too early. It is looked at again.
+* A name may be added, removed or bound to a task during a look at it. Then it is looked at again.
 * A cancelled read has moved no place and forgotten no name.
 """
 

@@ -1,4 +1,4 @@
-"""Frames as bytes: a result that many subscribers get is rendered once."""
+"""Frames as bytes. A result is rendered once for many subscribers."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class RenderedFrame:
 
 
 class Frames:
-    """Renders what subscribers get; the results that were rendered last are kept, within a bound of bytes.
+    """Renders the frames for subscribers. The results rendered last are kept, within a bound of bytes.
 
-    So the same bytes wait in the buffers of all that get them.
+    So the same bytes wait in the buffers of all their subscribers.
     """
 
     def __init__(self, cursor_at: Callable[[int], str], *, most_bytes: int = _MOST_BYTES) -> None:
@@ -50,7 +50,7 @@ class Frames:
         return RenderedFrame(frame.type, cursor, frame.model_dump_json(by_alias=True).encode())
 
     def _result(self, cursor: str, task: TaskRecord) -> bytes:
-        # The outcome of a place does not change, but these do.
+        # The outcome of a place does not change, but these fields do.
         has_solution = task.outcome is not None and task.outcome.solution is not None
         key = (cursor, task.position, task.ref, task.id_text, task.is_disputed, has_solution)
         raw = self._rendered.get(key)

@@ -1,6 +1,6 @@
-"""What a subscriber sends over a websocket, and what that is answered with.
+"""The requests of a subscriber over a websocket.
 
-Total: any text gives a request or an error.
+Reading is total: any text gives a request or an error.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["problem_frame", "read_text_frame"]
 
 _TYPES = tuple(map(type_of, REQUESTS))
 _MOST_ID = 64
-# What pydantic puts into a field's path beside the names that stand in the frame.
+# Parts that pydantic adds to the path of a field. They do not stand in the frame.
 _HIDDEN = (*_TYPES, "int", "str", "constrained-str", NamedTask.__name__)
 
 
 def read_text_frame(text: str) -> tuple[str | int | None, Request | ReceiverError]:
-    """Return the id of a frame, as far as it can be given back, and what is asked, or what is wrong with it."""
+    """Return the id of a frame, and its request or the error in it. The id is None if it cannot be given back."""
     try:
         fields = parse_object(text.encode())
     except UnreadableError as error:
@@ -37,7 +37,7 @@ def read_text_frame(text: str) -> tuple[str | int | None, Request | ReceiverErro
 
 
 def problem_frame(given_id: str | int | None, error: ReceiverError) -> ProblemFrame:
-    """Return the frame that tells that a request changed nothing."""
+    """Return the answer to a request with this error: it changed nothing."""
     return ProblemFrame(id=given_id, problem=problem_fields(error))
 
 

@@ -1,7 +1,7 @@
 """`GET /v1/results/stream`: the log as server-sent events (WHATWG HTML, 9.2), with the frames of the websocket.
 
-Each event has the name of its frame, and its cursor as id. A browser that reconnects by itself sends the last id as
-`Last-Event-ID`, and goes on behind it. Polyfills send it in the query: a header of theirs would need a CORS preflight.
+Each event has the name of its frame, and its cursor as id. After a break, a browser sends the last id as
+`Last-Event-ID` and goes on behind it. Polyfills send it in the query: a header of theirs would need a CORS preflight.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 def _last_event_id(request: web.Request) -> str | None:
-    """Return the cursor of the last event: the header wins over the query, the last parameter over earlier ones.
+    """Return the cursor of the last event. The header wins over the query, the last parameter over earlier ones.
 
     A header is never older than the address. Of several parameters the last one is the newest: a polyfill appends its
-    own behind the one that its page had put into the address (Yaffle/EventSource#167).
+    own to the one from its page (Yaffle/EventSource#167).
     """
     in_query = [value for name, value in request.query.items() if _is_last_event_id(name) and value]
     return request.headers.get("Last-Event-ID") or (in_query[-1] if in_query else None)
