@@ -1,4 +1,4 @@
-"""What callers import: submit tasks to a provider and get each answer once, however it comes."""
+"""The public names of the client: submit tasks to a provider, and get each answer once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from client.errors import (
     WrongKeyError,
 )
 from client.protocol.models import Task as Result
-from client.provider_api.timeline import Step
+from client.provider_api.timeline import TimelineStep as Step
 from client.results import read_results
 from client.tasks import Task, TaskClient
 

@@ -17,8 +17,8 @@ from pydantic_core import to_json
 from rich.console import Console
 from rich.text import Text
 
-from client.config.arguments import RECEIVER_URL, Given, read_arguments
-from client.config.texts import read_variable
+from client.config.arguments import GivenArguments, read_arguments
+from client.config.environment import RECEIVER_URL, read_variable
 from client.errors import BadArgumentError, CallbackReceiverError, TaskFailedError
 from client.images import MAX_IMAGE_BYTES, check_image, read_image
 from client.logs import log_to_terminal
@@ -158,7 +158,7 @@ def _exit(text: str, code: int) -> None:
 
 def _image_task_type(provider: str, provider_url: str | None) -> str:
     """What the provider calls a task that reads an image."""
-    dialect = read_arguments(Given(provider=provider, provider_url=provider_url), None, os.environ).dialect
+    dialect = read_arguments(GivenArguments(provider=provider, provider_url=provider_url), None, os.environ).dialect
     task_type: str | None = getattr(dialect, "image_type", None)
     if task_type is None:
         raise BadArgumentError(f"{provider}: how it takes images is not known")

@@ -1,4 +1,4 @@
-"""What can go wrong for a caller, one class per reaction the caller can have."""
+"""Errors of the package, one class per reaction of the caller."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ __all__ = [
 
 
 class CallbackReceiverError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class UnreadableError(CallbackReceiverError):
-    """The bytes are not what the dialect (or the protocol) calls a message."""
+    """The bytes are not a message of the dialect or of the protocol."""
 
 
 class BadArgumentError(CallbackReceiverError, ValueError):
-    """An argument, a file or a setting of the caller is wrong; the text names it and what was expected."""
+    """An argument, a file or a setting is wrong. The text names it and the expected value."""
 
 
 class ClientClosedError(CallbackReceiverError):
-    """The `TaskClient` was closed while the task was still waiting; attach to it again to go on."""
+    """The `TaskClient` was closed before the task ended. Attach to the task again to go on."""
 
 
 class ReceiverUnavailableError(CallbackReceiverError):
-    """The receiver did not answer in time, or answered 5xx: ask again later, or go on without it."""
+    """The receiver did not answer in time, or answered 5xx. Try again later, or go on without it."""
 
 
 class ReceiverRefusedError(CallbackReceiverError):
-    """The receiver answered with a problem: asking the same again gives the same.
+    """The receiver answered with a problem. The same request would fail again.
 
-    `status` is the HTTP status, `slug` the last part of the problem's `type`. `ref` is the task that the problem names:
-    under `task-id-taken` the one that has the id already.
+    `status` is the HTTP status, `slug` the last part of the problem's `type`. `ref` is the task named by the problem:
+    under `task-id-taken` the owner of the id.
     """
 
     def __init__(self, *, status: int, slug: str, detail: str, ref: str | None = None) -> None:
@@ -66,14 +66,14 @@ class ReceiverRefusedError(CallbackReceiverError):
 
 
 class ResultsGapError(CallbackReceiverError):
-    """The log does not go on at the cursor, so that results may have been missed.
+    """The cursor has no place in the log, so results may have been missed.
 
-    `reason` is `pruned`, `other-log` (a restored database) or `beyond-end`; `resumes_at` is the cursor from which what
-    is left can be read.
+    `reason` is `pruned`, `other-log` (a restored database) or `beyond-end`. The rest of the log can be read from the
+    cursor `resumes_at`.
     """
 
     def __init__(self, reason: str, resumes_at: str) -> None:
-        super().__init__(f"results may have been missed ({reason}): the log goes on at cursor {resumes_at}")
+        super().__init__(f"results may have been missed ({reason}): the log resumes at cursor {resumes_at}")
         self.reason = reason
         self.resumes_at = resumes_at
 
@@ -81,8 +81,8 @@ class ResultsGapError(CallbackReceiverError):
 class ProviderUnreachableError(CallbackReceiverError):
     """The provider did not answer, or not with a message of its dialect (5xx, HTML, cut connection).
 
-    Raised at submit when it is unknown whether a task was made, and when an HTTP status (3xx, 4xx) says that none was;
-    the text says which. Nothing is submitted again. `status` is the HTTP status, None where none came.
+    At submit a task may have been made, or an HTTP status (3xx, 4xx) says that none was made. The text says which of
+    the two. Nothing is submitted again. `status` is the HTTP status, or None without one.
     """
 
     def __init__(self, text: str = "", status: int | None = None) -> None:
@@ -91,7 +91,7 @@ class ProviderUnreachableError(CallbackReceiverError):
 
 
 class ProviderRefusedError(CallbackReceiverError):
-    """The provider refused the request itself; a person has to change something.
+    """The provider refused the request itself. A person has to change something.
 
     `error_code` is the provider's code as it was sent, `error_id` its number.
     """
@@ -99,8 +99,8 @@ class ProviderRefusedError(CallbackReceiverError):
     advice = "change the request; the same one will be refused again"
 
     def __init__(self, provider: str, error_id: int, error_code: str, description: str | None = None) -> None:
-        said = f" ({description})" if description else ""
-        super().__init__(f"{provider} refused the request: {error_code}{said}: {self.advice}")
+        words = f" ({description})" if description else ""
+        super().__init__(f"{provider} refused the request: {error_code}{words}: {self.advice}")
         self.provider = provider
         self.error_id = error_id
         self.error_code = error_code
@@ -114,7 +114,7 @@ class WrongKeyError(ProviderRefusedError):
 
 
 class SlowDownError(ProviderRefusedError):
-    """The provider is busy, or was asked too often; several tries were in vain."""
+    """The provider is busy, or got too many requests. Several tries failed."""
 
     advice = "wait a while, then submit again"
 
@@ -126,23 +126,21 @@ class NoBalanceError(ProviderRefusedError):
 
 
 class StaleAnswerError(CallbackReceiverError):
-    """Every answer was older than `fresh_for` seconds when it could be handed over, so none was.
+    """Every answer was older than `fresh_for` seconds when it could be returned, so none was returned.
 
-    `age_seconds` is the age of the last one (infinite: nobody can tell), `ages_seconds` holds those of all, one for
-    each task that was submitted; `task` is the last one, with its solution.
+    `ages_seconds` holds the age of each submitted task's answer, and `age_seconds` the last one; infinity: the age is
+    not known. `task` is the last task, with its solution.
     """
 
     advice = "allow older answers, or submit a new task"
 
     def __init__(self, task: Task, *, fresh_for: float, ages_seconds: Sequence[float]) -> None:
         count = len(ages_seconds)
-        tasks = (
-            "1 task was submitted, and its answer was" if count == 1 else f"{count} tasks were submitted, and each was"
-        )
-        ages = ", ".join(f"{age:.1f} s" if isfinite(age) else "nobody can tell how" for age in ages_seconds)
+        answers = "1 answer was" if count == 1 else f"{count} answers were"
+        ages = ", ".join(f"{age:.1f} s" if isfinite(age) else "an unknown age" for age in ages_seconds)
         super().__init__(
-            f"{task.provider} task {task.task_id or task.ref}: {tasks} older than {fresh_for:g} s when it could be "
-            f"handed over ({ages} old): {self.advice}"
+            f"{task.provider} task {task.task_id or task.ref}: {answers} too old: expected at most {fresh_for:g} s, "
+            f"got {ages}: {self.advice}"
         )
         self.age_seconds = ages_seconds[-1]
         self.ages_seconds = tuple(ages_seconds)
@@ -151,38 +149,38 @@ class StaleAnswerError(CallbackReceiverError):
 
 
 class TaskFailedError(CallbackReceiverError):
-    """The task ended as `failed`; `task` is its last known state and holds the provider's code."""
+    """The task ended as `failed`. `task` is its last known state, with the provider's code."""
 
     advice = "the same task will fail again"
 
     def __init__(self, task: Task) -> None:
-        said = f" ({task.error_description})" if task.error_description else ""
+        words = f" ({task.error_description})" if task.error_description else ""
         name = f"task {task.task_id or task.ref}".rstrip()
         is_unlisted = task.is_provisional and task.source == "poll"
-        advice = "no list says what this code means; ask the provider" if is_unlisted else self.advice
-        super().__init__(f"{task.provider} {name} failed: {task.error_code}{said}: {advice}")
+        advice = "this code is on no list; ask the provider for its meaning" if is_unlisted else self.advice
+        super().__init__(f"{task.provider} {name} failed: {task.error_code}{words}: {advice}")
         self.task = task
 
 
 class UnsolvableError(TaskFailedError):
-    """This task is dead, but a new one like it may work."""
+    """This task is dead, but a new task like it may work."""
 
-    advice = "submit it again if it is still worth it"
+    advice = "submit it again if the answer is still needed"
 
 
 class TaskParametersError(TaskFailedError):
-    """This task is dead, and so is every one with the same parameters: another proxy, image or site key is needed."""
+    """This task is dead, and a new one fails the same way without another proxy, image or site key."""
 
-    advice = "change the parameters that the code names; a task with other ones may work"
+    advice = "change the parameters named by the code; a task with other ones may work"
 
 
 class TaskTimedOutError(TaskFailedError):
     """No answer came until the task's `deadlineAt`."""
 
-    advice = "no answer came in time; submit a new task"
+    advice = "submit a new task"
 
 
 class SubmitUnknownError(TaskFailedError):
-    """Whether the provider made the task is not known, and no callback came; it may have been charged."""
+    """The answer to createTask was lost, and no callback came. The task may have been made and charged."""
 
     advice = "check the account before submitting it again"

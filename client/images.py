@@ -1,4 +1,4 @@
-"""Images as a provider wants them: base64 without line breaks, of a path, of bytes, or of base64 as people keep it."""
+"""Images for providers: base64 without line breaks, made from a path, from bytes or from other base64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from client.errors import BadArgumentError
 __all__ = ["MAX_IMAGE_BYTES", "check_image", "clean_base64", "read_image", "with_encoded_body"]
 
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
-"""More than any provider takes; it keeps a wrong path from filling the memory."""
+"""More than any provider takes. It keeps a wrong path from filling the memory."""
 
 _IMAGE_TASKS = "ImageToText"
 _DATA_URL = re.compile(r"\A\s*data:[^,]{0,100},", re.IGNORECASE)
@@ -23,13 +23,13 @@ _WHITESPACE = re.compile(r"\s+")
 
 
 async def with_encoded_body(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the task with its `body`, if it has one, as base64 without line breaks; a file is read off the loop.
+    """Return the task with its `body`, if it has one, as base64 without line breaks.
 
-    Bytes and files of any task are encoded; that they are images, and that text is base64 of one, is checked where the
-    task's type says so. Other text is left as it is, because it may mean anything.
+    Bytes and files are encoded for any type of task. A file is read in a thread. For an image task, bytes, files and
+    base64 must hold an image. Text of other tasks stays as it is, because it may mean anything.
 
     Raises:
-        BadArgumentError: the file cannot be read, or this is no image; the text names it.
+        BadArgumentError: the file cannot be read, or it is no image. The text names it.
     """
     body = task.get("body")
     is_image = str(task.get("type", "")).startswith(_IMAGE_TASKS)
@@ -55,7 +55,7 @@ def read_image(path: Path) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        BadArgumentError: it cannot be read, is empty, too large, or no image; the text names the path.
+        BadArgumentError: it cannot be read, is empty, too large, or no image. The text names the path.
     """
     raw = _read(path)
     check_image(raw, str(path))
@@ -63,30 +63,30 @@ def read_image(path: Path) -> bytes:
 
 
 def check_image(raw: bytes, name: str) -> None:
-    """Pass PNG, JPEG, GIF, WebP and BMP, told by their first bytes.
+    """Check by the first bytes that this is PNG, JPEG, GIF, WebP or BMP.
 
     Raises:
-        BadArgumentError: it is something else, empty or too large; the text calls it `name`.
+        BadArgumentError: it is something else, empty or too large. The text calls it `name`.
     """
     if not raw:
-        raise BadArgumentError(f"{name}: it is empty, expected an image")
+        raise BadArgumentError(f"{name}: expected an image, got no bytes")
     if len(raw) > MAX_IMAGE_BYTES:
-        raise BadArgumentError(f"{name}: more than {MAX_IMAGE_BYTES} bytes, expected an image")
+        raise BadArgumentError(f"{name}: expected an image of at most {MAX_IMAGE_BYTES} bytes, got more")
     if not _is_image(raw):
-        raise BadArgumentError(f"{name}: not an image, expected PNG, JPEG, GIF, WebP or BMP")
+        raise BadArgumentError(f"{name}: expected PNG, JPEG, GIF, WebP or BMP, got other data")
 
 
 def clean_base64(text: str, name: str) -> str:
-    """`text` without a `data:` prefix and without line breaks, once it was seen to be an image.
+    """Return the base64 of an image without a `data:` prefix and without line breaks.
 
     Raises:
-        BadArgumentError: it is not base64, or not of an image; the text calls it `name`.
+        BadArgumentError: it is not base64, or not of an image. The text calls it `name`.
     """
     cleaned = _WHITESPACE.sub("", _DATA_URL.sub("", text, count=1))
     try:
         raw = base64.b64decode(cleaned, validate=True)
     except (binascii.Error, ValueError):
-        raise BadArgumentError(f"{name}: not base64") from None
+        raise BadArgumentError(f"{name}: expected base64 of an image") from None
     check_image(raw, name)
     return cleaned
 
@@ -97,11 +97,11 @@ def _read(path: Path) -> bytes:
             raw = file.read(MAX_IMAGE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise BadArgumentError(f"{path}: cannot be read: {reason or error}") from None
+        raise BadArgumentError(f"{path}: cannot be read ({reason or error})") from None
     if not raw:
-        raise BadArgumentError(f"{path}: it is empty")
+        raise BadArgumentError(f"{path}: expected an image, got no bytes")
     if len(raw) > MAX_IMAGE_BYTES:
-        raise BadArgumentError(f"{path}: more than {MAX_IMAGE_BYTES} bytes")
+        raise BadArgumentError(f"{path}: expected at most {MAX_IMAGE_BYTES} bytes, got more")
     return raw
 
 

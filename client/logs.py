@@ -1,7 +1,8 @@
-"""Where the client's log lines go: to structlog where the application has configured it, else to `logging`.
+"""Log lines of the client: to structlog if the application has configured it, otherwise to `logging`.
 
-A library must not print what nobody asked for: left alone, structlog would write every line to standard output. So an
-application without it finds them under the logger `callback_receiver`, of which Python shows only warnings and errors.
+A library must not print unasked, but structlog without configuration writes every line to standard output. Therefore
+an application without structlog gets the lines from the logger `callback_receiver`. Python shows only its warnings and
+errors by default.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ _STANDARD = logging.getLogger("callback_receiver")
 
 
 class Log:
-    """Log lines as structlog has them: what happened, and facts as keys. They decide about nothing."""
+    """Log lines as in structlog: an event, and facts as keys. A failing log never changes the behaviour."""
 
     def info(self, happened: str, **facts: Any) -> None:
-        """Something went as it should."""
+        """Log an expected event."""
         self._write(logging.INFO, happened, facts)
 
     def warning(self, happened: str, **facts: Any) -> None:
-        """Someone else misbehaved."""
+        """Log a fault of someone else."""
         self._write(logging.WARNING, happened, facts)
 
     def error(self, happened: str, **facts: Any) -> None:
-        """The client did."""
+        """Log a fault of the client."""
         self._write(logging.ERROR, happened, facts)
 
     @staticmethod
     def _write(level: int, happened: str, facts: dict[str, Any]) -> None:
         if structlog.is_configured():
-            # The application's processors and streams: a full disk there must not end a task that was paid for.
+            # These are the application's processors and streams. A full disk there must not end a paid task.
             with suppress(Exception):
                 structlog.get_logger().log(level, happened, **facts)
         elif _STANDARD.isEnabledFor(level):
@@ -47,7 +48,7 @@ class Log:
 
 
 def log_to_terminal(level: int = logging.NOTSET) -> None:
-    """Configure structlog for a command: lines for eyes on standard error, in which texts of others are escaped."""
+    """Configure structlog for a command: readable lines on standard error, with texts of others escaped."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -69,7 +70,7 @@ def _escape(_logger: Any, _name: str, event_dict: structlog.typing.EventDict) ->
 
 
 def _plain_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
-    # The library's own choice shows the values of local variables, and solutions are among them.
+    # By default the library shows the values of local variables, and solutions are among them.
     lines = StringIO()
     structlog.dev.plain_traceback(lines, exc_info)
     stream.write("\n".join(map(printable, lines.getvalue().split("\n"))))

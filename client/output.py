@@ -1,6 +1,6 @@
-"""The standard streams of the commands of both halves: answers that arrive whole, notes that never fail or block.
+"""Standard streams for the commands of both halves: answers are written whole, notes never fail or block.
 
-Texts of others (providers, callers) are escaped, so that they cannot steer a terminal.
+Texts of others (providers, callers) are escaped, so they cannot control a terminal.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 
 _NOT_PLAIN = re.compile(r"[^\n -~]")
 _MAX_WAITING_BYTES = 1024 * 1024
-"""Of lines that standard error does not take now: some 4,000; beyond that they are lost, and counted."""
+"""Room for lines while standard error is blocked, some 4,000. Further lines are lost and counted."""
 _RETRY_SECONDS = 0.2
-# A pipe that is ready takes so much without blocking (POSIX).
+# A ready pipe takes at least so much without blocking (POSIX).
 _CHUNK_BYTES = getattr(select, "PIPE_BUF", 512)
 
 
 class CannotShowError(CallbackReceiverError):
-    """Standard output takes no more; `is_closed_pipe`: its reader has what it wanted."""
+    """Standard output takes no more. `is_closed_pipe`: its reader has closed it."""
 
     def __init__(self, reason: str, *, is_closed_pipe: bool = False) -> None:
         super().__init__(f"cannot write to standard output: {reason}")
@@ -49,10 +49,10 @@ class CannotShowError(CallbackReceiverError):
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Replace the standard streams of a command, which are to be used by their names in `sys`.
+    """Replace the standard streams of a command inside the block. Use them by their names in `sys`.
 
-    What the encoding of a stream lacks is escaped. Standard output writes all or raises `CannotShowError`. Standard
-    error never fails and never blocks: a line there decides about nothing.
+    Characters missing in a stream's encoding are escaped. Standard output writes all or raises `CannotShowError`.
+    Standard error never fails and never blocks, because its lines must not change the behaviour.
     """
     _open_missing()
     before = sys.stdout, sys.stderr
@@ -65,7 +65,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def show(line: str) -> None:
-    """Print a line of what the command was asked for, at once.
+    """Print a line of the command's answer, at once.
 
     Raises:
         CannotShowError: standard output takes no more.
@@ -74,7 +74,7 @@ def show(line: str) -> None:
 
 
 def show_exactly(text: str) -> None:
-    """Print an answer for other programs as it is; a terminal gets it as a line.
+    """Print an answer for other programs unchanged. A terminal gets it as one escaped line.
 
     Raises:
         CannotShowError: standard output takes no more.
@@ -83,7 +83,7 @@ def show_exactly(text: str) -> None:
 
 
 def show_json(text: str) -> None:
-    """Print a line of JSON, which stays valid in every encoding.
+    """Print a line of JSON. It stays valid in every encoding.
 
     Raises:
         CannotShowError: standard output takes no more.
@@ -92,17 +92,17 @@ def show_json(text: str) -> None:
 
 
 def tell(note: str) -> None:
-    """Print a line beside the answer, on standard error. A stream that is gone is no reason to fail."""
+    """Print a line beside the answer, on standard error. A closed stream is ignored."""
     with suppress(OSError, ValueError):
         sys.stderr.write(f"{printable(note)}\n")
         sys.stderr.flush()
 
 
 def check_output() -> None:
-    """Find out that nobody can get the answer before it is paid for.
+    """Check that standard output has a reader, before an answer is paid for.
 
     Raises:
-        CannotShowError: standard output is closed, or a pipe whose reader has ended.
+        CannotShowError: standard output is closed, or a pipe without a reader.
     """
     buffer: Any = getattr(sys.stdout, "buffer", None)
     if isinstance(buffer, _Answers):
@@ -110,7 +110,7 @@ def check_output() -> None:
 
 
 def printable(text: str) -> str:
-    """Return the text with escapes, as in Python, for what a terminal would obey or not show: one line."""
+    """Return the text as one line, with Python's escapes for control characters and invisible ones."""
     if text.isprintable():
         return text
     return "".join(
@@ -119,7 +119,7 @@ def printable(text: str) -> str:
 
 
 def escape_json(text: str, *, is_ascii: bool = False) -> str:
-    """Return the JSON with escapes for what a terminal would obey or not show, or for all that is not ASCII."""
+    """Return the JSON with escapes for control characters and invisible ones, or for all characters beyond ASCII."""
     return _NOT_PLAIN.sub(lambda found: found[0] if found[0].isprintable() and not is_ascii else _units(found[0]), text)
 
 
@@ -134,9 +134,9 @@ def _print(line: str) -> None:
 
 
 def _open_missing() -> None:
-    """Give numbers 0 to 2 to the null device where they are closed.
+    """Open the null device for each of the file descriptors 0 to 2 that is closed.
 
-    Otherwise the next file or socket has one of them, and what is written to standard error lands in it.
+    Otherwise the next file or socket gets one of them, and lines for standard error are written into it.
     """
     for number in range(3):
         try:
@@ -146,7 +146,7 @@ def _open_missing() -> None:
 
 
 def _raw_of(stream: TextIO | None) -> Any:
-    """Return the file below the stream's buffers; None where Python found it closed."""
+    """Return the file below the stream's buffers; None if it was closed when Python started."""
     buffer: Any = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)
 
@@ -163,7 +163,7 @@ def _text_stream(buffer: _Stream, model: TextIO | None) -> TextIO:
 
 
 class _Stream(io.BufferedIOBase):
-    """A stream without a buffer of its own: nothing stays in it when the process ends."""
+    """A stream without a buffer of its own, so nothing is left in it when the process ends."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -190,7 +190,7 @@ class _Answers(_Stream):
             raise CannotShowError("it is closed")
         poll = _poll_of(self._raw, 0)
         if poll is not None and poll.poll(0):
-            raise CannotShowError("nobody reads it any more", is_closed_pipe=True)
+            raise CannotShowError("its reader has closed it", is_closed_pipe=True)
 
     def write(self, data: Any) -> int:
         if self._raw is None:
@@ -205,7 +205,7 @@ class _Answers(_Stream):
             except (OSError, ValueError) as error:
                 raise CannotShowError(getattr(error, "strerror", None) or str(error)) from None
             if written is None:
-                # Another process made it non-blocking, and it is full.
+                # The stream is full, and another process made it non-blocking.
                 select.select([], [self._raw], [])
             else:
                 left = left[written:]
@@ -213,7 +213,7 @@ class _Answers(_Stream):
 
 
 class _Notes(_Stream):
-    """Standard error. What it does not take waits, up to a limit; what it refuses is lost."""
+    """Standard error. Lines wait while it is blocked, up to a limit. Lines that it refuses are lost."""
 
     def __init__(self, raw: Any) -> None:
         super().__init__(raw)
@@ -221,7 +221,7 @@ class _Notes(_Stream):
         self._lost = 0
         self._retrying: asyncio.AbstractEventLoop | None = None
         self._lock = threading.RLock()
-        # Files never block; in everything else there may be no room.
+        # Files never block. Anything else may be full.
         self._poll = None if raw is None or _is_file(raw) else _poll_of(raw, getattr(select, "POLLOUT", 0))
 
     def write(self, data: Any) -> int:
@@ -256,7 +256,7 @@ class _Notes(_Stream):
             self._retry()
 
     def _retry(self) -> None:
-        """Try again soon, where a loop runs; elsewhere with the next line."""
+        """Try again soon if a loop runs, otherwise with the next line."""
         with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
             if self._retrying is not loop:
@@ -277,7 +277,7 @@ def _is_file(raw: Any) -> bool:
 
 
 def _poll_of(raw: Any, events: int) -> Any:
-    """Return an object that tells the stream's state without waiting; None on Windows and for streams in memory."""
+    """Return a poll object for the state of the stream; None on Windows and for streams in memory."""
     try:
         poll = select.poll()
         poll.register(raw.fileno(), events)

@@ -1,18 +1,18 @@
-"""The log of results for programs that only read it: each result once, over every break, and no gap untold."""
+"""The log of results for programs that only read it: each result once, over every break, and every gap reported."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
 
 from pydantic import ValidationError
 
-from client.config.arguments import read_receiver
+from client.config.environment import read_receiver
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, ResultsGapError
-from client.logs import Log
 from client.protocol.connection import OpenSubscription, ReceiverConnection, StreamBlockedError
+from client.protocol.filters import TaskSet, task_name
 from client.protocol.frames import (
     NO_ROOM,
     GapFrame,
@@ -27,14 +27,12 @@ from client.protocol.models import Problem, Task
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api.http import ReceiverApi, open_receiver_session
-from client.receiver_api.long_polls import Named, open_long_polls
-from client.receiver_api.transport import Roads
+from client.receiver_api.long_polls import LongPolls
+from client.receiver_api.transport import TransportChoice, log_change
 
 __all__ = ["LogReader", "read_log", "read_results", "subscription_of"]
 
-_log = Log()
-
-# What an answer counts as that is no problem of a receiver's: something else answered.
+# The type of a problem that comes from another server than a receiver.
 _NOT_OURS = "about:blank"
 _GIVEN_AS = {"cursor": "after"}
 
@@ -50,19 +48,25 @@ def read_results(
 ) -> AsyncGenerator[Task]:
     """Yield each result of the receiver's log once, as it comes; for programs that submit nothing. It does not end.
 
-    `after` is the `cursor` of a result: it goes on right behind it, whatever happened meanwhile. None: from now on;
-    "start": from the oldest result kept. What is read is of the `provider` and has all `tags`, or is one of the `tasks`
-    (refs, or pairs of provider and taskId, at most 5,000); nothing given: all. Tasks that are named and have ended come
-    first, whatever the cursor. A task whose time had run out and that got an answer after all is two results.
+    Example::
 
-    It reads over a websocket, and over long polls where no websocket gets through. While the receiver is down it waits,
-    which the log lines `receiver.lost` and `receiver.found` tell. The address and the key come from
-    `CALLBACK_RECEIVER_URL` and `CALLBACK_RECEIVER_KEY` where they are not given. Leaving the loop closes the connection
-    soon after; `contextlib.aclosing` does so at once, and cancelling it as well.
+        async for result in read_results(after="start", tags=["login"]):
+            print(f"{result.task_id} is {result.status}; go on after {result.cursor}")
+
+    `after` is the `cursor` of a result: reading goes on right behind it, even after a restart. None: from now on;
+    "start": from the oldest result kept. A result is read if it has the `provider` and all `tags`, or is of one of
+    the `tasks`. These are refs, or pairs of provider and taskId, at most 5,000. Without any of the three, all results
+    are read. Named tasks that have ended come first, whatever the cursor. A task that got an answer after its deadline
+    is two results.
+
+    It reads over a websocket, or over long polls if no websocket gets through. While the receiver is down it waits. The
+    log lines `receiver.lost` and `receiver.found` report that. If they are not given, the address and the key come from
+    `CALLBACK_RECEIVER_URL` and `CALLBACK_RECEIVER_KEY`. After the loop is left, the connection is closed soon.
+    Cancelling closes it at once, and so does `contextlib.aclosing`.
 
     Raises:
         BadArgumentError: an argument or a variable is wrong or missing; at once.
-        ResultsGapError: the cursor is gone, so results may have been missed; the error says where to go on.
+        ResultsGapError: the cursor is gone, so results may have been missed; the error names the next cursor.
         ReceiverRefusedError: the key is wrong or may not read, or `after` is no cursor.
     """
     url, key = read_receiver(receiver_url, receiver_key, os.environ)
@@ -70,7 +74,7 @@ def read_results(
 
 
 def read_log(connection: ReceiverConnection, only: Subscribe, timing: Timing) -> AsyncGenerator[Task]:
-    """Yield each result that `only` lets through, as `read_results` gives them."""
+    """Yield each result that matches `only`, as `read_results` does."""
     return LogReader(connection, only, timing).results()
 
 
@@ -81,7 +85,7 @@ def subscription_of(
     tags: Iterable[str] = (),
     tasks: Iterable[str | tuple[str, TaskId]] | None = None,
 ) -> Subscribe:
-    """Return the subscription of what `read_results` would read.
+    """Return the subscription for these arguments of `read_results`.
 
     Raises:
         BadArgumentError: an argument is wrong; the text names it.
@@ -101,46 +105,45 @@ def subscription_of(
 
 
 class LogReader:
-    """Reads the log over every break. `cursor` is where to go on, also where nothing came for long."""
+    """Reads the log over every break. `cursor` is the place to go on from, even if no result came for long."""
 
     def __init__(self, connection: ReceiverConnection, only: Subscribe, timing: Timing) -> None:
         self._connection = connection
         self._only = only
         self._timing = timing
-        self._named = Named()
-        self._named.add(only.tasks or ())
-        # Named tasks are told anew after each break: the cursor of the outcome that was given out, by ref.
+        self._named = TaskSet(map(task_name, only.tasks or ()))
+        # The cursor of the yielded outcome by ref, because the receiver sends named tasks again after each break.
         self._given: dict[str, str | None] = {}
         self.cursor = only.cursor
 
     async def results(self) -> AsyncGenerator[Task]:
-        """What `read_results` gives. After a `ResultsGapError` it may be called again, and goes on behind the gap."""
-        roads = Roads(self._timing, _tell)
-        was_heard = False
+        """Yield the results. After a `ResultsGapError` this may be called again, and goes on behind the gap."""
+        choice = TransportChoice(self._timing, log_change)
+        has_received = False
         while True:
             try:
-                async with self._open(roads) as opened:
-                    await opened.send(self._only.model_copy(update={"cursor": self.cursor}))
-                    while not roads.is_over:
-                        frame = await opened.receive()
+                async with self._open(choice) as subscription:
+                    await subscription.send(self._only.model_copy(update={"cursor": self.cursor}))
+                    while not choice.is_websocket_due:
+                        frame = await subscription.receive()
                         task = self._take(frame)
-                        roads.heard()
-                        was_heard = True
+                        choice.received()
+                        has_received = True
                         if task is not None:
                             yield task
-                roads.turn_back()
+                choice.retry_websocket()
             except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
-                if isinstance(error, ReceiverRefusedError) and (error.slug != _NOT_OURS or not was_heard):
+                if isinstance(error, ReceiverRefusedError) and (error.slug != _NOT_OURS or not has_received):
                     raise
-                await self._timing.sleep(roads.broke(error))
+                await self._timing.sleep(choice.failed(error))
 
-    def _open(self, roads: Roads) -> AbstractAsyncContextManager[OpenSubscription]:
-        if roads.road == "websocket":
+    def _open(self, choice: TransportChoice) -> AbstractAsyncContextManager[OpenSubscription]:
+        if choice.transport == "websocket":
             return self._connection.subscription()
-        return open_long_polls(self._connection, self._timing)
+        return nullcontext(LongPolls(self._connection, self._timing))
 
     def _take(self, frame: StreamFrame) -> Task | None:
-        """Return the result in the frame, if there is one that was not given out; its cursor is where to go on."""
+        """Take the cursor of a frame, to go on from there. Return its result, if it has a new one."""
         match frame:
             case ResultFrame(cursor=cursor, task=task):
                 self.cursor = cursor
@@ -158,7 +161,7 @@ class LogReader:
                 return None
 
     def _is_new(self, task: Task) -> bool:
-        if task not in self._named:
+        if not self._named.holds(task):
             return True
         if self._given.get(task.ref, "") == task.cursor:
             return False
@@ -175,19 +178,14 @@ async def _read_over_http(url: str, key: str | None, only: Subscribe) -> AsyncGe
             yield result
 
 
-def _tell(happened: str, **facts: Any) -> None:
-    is_good = happened in ("reader.connected", "receiver.found")
-    (_log.info if is_good else _log.warning)(happened, **facts)
-
-
 def _error_of(problem: dict[str, Any]) -> ReceiverRefusedError | ReceiverUnavailableError:
     try:
-        told = Problem.model_validate(problem)
+        parsed = Problem.model_validate(problem)
     except ValidationError:
-        told = Problem()
-    if told.slug == _NOT_OURS or told.status >= 500 or told.slug in NO_ROOM:
-        return ReceiverUnavailableError(f"the receiver refused the subscription: {told.detail}")
-    return ReceiverRefusedError(status=told.status, slug=told.slug, detail=told.detail)
+        parsed = Problem()
+    if parsed.slug == _NOT_OURS or parsed.status >= 500 or parsed.slug in NO_ROOM:
+        return ReceiverUnavailableError(f"the receiver refused the subscription: {parsed.detail}")
+    return ReceiverRefusedError(status=parsed.status, slug=parsed.slug, detail=parsed.detail)
 
 
 def _name(task: str | tuple[str, TaskId]) -> str | NamedTask:

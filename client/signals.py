@@ -1,4 +1,4 @@
-"""Commands that run for long, and are to end at once when the terminal or the system asks them to."""
+"""Signals for long-running commands: end at once when the terminal or the system asks for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Answer = TypeVar("Answer")
 
 
 def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> None:
-    """Has the running loop call this at each of the signals, even if it is about to sleep.
+    """Let the running loop call `call` at each of the signals, even if it is about to sleep.
 
-    Where loops take no signal handlers (Windows), Python's own stay.
+    On Windows loops take no signal handlers, and Python's own stay.
     """
     for number in numbers:
         with suppress(NotImplementedError):
@@ -24,13 +24,13 @@ def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> None:
 
 
 def run_interruptibly(main: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run `main` to its end and return its value; the first interrupt cancels it, a second one ends it at once.
+    """Run `main` to its end and return its value. The first interrupt cancels it, a second one ends it at once.
 
-    With `asyncio.run` alone an interrupt that comes in the moment before the loop goes to sleep waits until something
-    else wakes the loop, since only Python sees it; a signal handler of the loop's wakes it by a file descriptor.
+    `asyncio.run` alone is not enough. If the interrupt comes just before the loop goes to sleep, only Python sees it,
+    and the loop sleeps on until something else wakes it. A signal handler of the loop wakes it by a file descriptor.
 
     Raises:
-        KeyboardInterrupt: it was interrupted.
+        KeyboardInterrupt: `main` was interrupted.
     """
     interrupts: list[int] = []
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from client.config.arguments import Given, read_arguments
+from client.config.arguments import GivenArguments, read_arguments
 from client.errors import BadArgumentError, ClientClosedError, StaleAnswerError
-from client.following.follower import Watch
+from client.following.follower import Follower
 from client.following.freshness import FreshnessRule, name_of
 from client.following.handle import Task
-from client.following.resources import Surroundings, open_surroundings
+from client.following.resources import ClientResources, open_resources
 from client.images import with_encoded_body
 from client.protocol import models as protocol
 from client.protocol.connection import ReceiverConnection
@@ -31,19 +31,25 @@ _CLOSE_SECONDS = 2.0
 
 
 class TaskClient:
-    """Submits tasks to one provider with one key, and brings each answer once, by whatever road it comes.
+    """Submits tasks to one provider with one key, and returns each answer once, from a callback or a poll.
 
-    To be used as `async with TaskClient("capsolver") as tasks:`. With a receiver, each task is registered there and
-    submitted with a callback URL, and polled only where no callback comes; without one, or while it is down, tasks are
-    polled, within the provider's limits over all tasks of the key.
+    Use it as `async with TaskClient("capsolver") as tasks:`. With a receiver, each task is registered there and
+    submitted with a callback URL. It is polled only if no callback comes. Without a receiver, or while it is down,
+    tasks are polled. The provider's limits are kept over all tasks of the key.
 
-    Keys come from `<PROVIDER>_CLIENT_KEY` and `CALLBACK_RECEIVER_KEY`, the receiver's address from
-    `CALLBACK_RECEIVER_URL`, where they are not given. `receiver` is one without an address, such as one that is mounted
-    in this process; then neither address nor key of another is read. `provider_url` (or `<PROVIDER>_URL`) is another
-    endpoint, or a sandbox. `first_poll_seconds` is when a task behind a callback is first polled; `requests_per_second`
-    bounds all polls; `timeout_seconds` is how long a task may take, by default the provider's window and a grace;
-    `tags` are given to every task. `dialects` are the providers that are known: by default the shipped ones, and those
-    declared in the file that `CALLBACK_RECEIVER_PROVIDERS_FILE` names. `timing` is for tests.
+    If they are not given, the keys come from `<PROVIDER>_CLIENT_KEY` and `CALLBACK_RECEIVER_KEY`, and the receiver's
+    address from `CALLBACK_RECEIVER_URL`.
+
+    * `receiver`: a receiver without an address, such as one mounted in this process. Then no address or key of another
+      receiver is read.
+    * `provider_url` (or `<PROVIDER>_URL`): another endpoint, or a sandbox.
+    * `first_poll_seconds`: the delay of the first poll behind a callback.
+    * `requests_per_second`: the limit of all polls together.
+    * `timeout_seconds`: the longest time for a task, by default the provider's window and a grace.
+    * `tags`: the tags of every task.
+    * `dialects`: the known providers. By default they are the shipped ones, and the ones declared in the file
+      `CALLBACK_RECEIVER_PROVIDERS_FILE`.
+    * `timing`: for tests.
 
     Raises:
         BadArgumentError: an argument or a variable is wrong or missing; the text names it.
@@ -66,7 +72,7 @@ class TaskClient:
         dialects: Mapping[str, Dialect] | None = None,
         timing: Timing | None = None,
     ) -> None:
-        given = Given(
+        given = GivenArguments(
             provider=provider,
             client_key=client_key,
             receiver_url=receiver_url,
@@ -81,42 +87,42 @@ class TaskClient:
         )
         self._arguments = read_arguments(given, dialects, os.environ)
         self._timing = timing or Timing()
-        self._watches: dict[Watch, asyncio.Task[None]] = {}
+        self._followers: dict[Follower, asyncio.Task[None]] = {}
         self._readings: set[asyncio.Timeout] = set()
         self._stack = AsyncExitStack()
         self._owner: asyncio.TaskGroup | None = None
-        self._around: Surroundings | None = None
+        self._resources: ClientResources | None = None
 
     async def __aenter__(self) -> TaskClient:
         if self._owner is not None:
-            raise ClientClosedError("a client is opened once")
+            raise ClientClosedError("a client can be opened only once: make a new TaskClient")
         self._owner = owner = asyncio.TaskGroup()
         await owner.__aenter__()
-        self._around = await open_surroundings(self._arguments, self._timing, self._stack, owner)
+        self._resources = await open_resources(self._arguments, self._timing, self._stack, owner)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        around, owner = self._open()
-        self._around = None
+        resources, owner = self._open()
+        self._resources = None
         for reading in self._readings:
             reading.reschedule(0.0)
         try:
-            ending = tuple(self._watches.values())
-            for watch in tuple(self._watches):
-                watch.abandon()
+            ending = tuple(self._followers.values())
+            for follower in tuple(self._followers):
+                follower.abandon()
             if ending:
-                # What they had in hand goes to the reports before these get their last try.
+                # The answers in hand are queued as reports before these get their last try.
                 await asyncio.wait(ending)
-            if around.link is not None:
-                await around.link.close(_CLOSE_SECONDS)
+            if resources.receiver is not None:
+                await resources.receiver.close(_CLOSE_SECONDS)
         except asyncio.CancelledError as cancelled:
-            # What still runs was not told to end: the group ends it, instead of waiting for it.
+            # The remaining tasks were not told to end: the group cancels them instead of waiting.
             kind, error, traceback = type(cancelled), cancelled, cancelled.__traceback__
             raise
         finally:
-            # The group hears only of a cancellation, which may be its own; other errors of the block stay as they are.
+            # The group sees only a cancellation, because that may be its own. Other errors of the block stay unchanged.
             is_cancelled = isinstance(error, asyncio.CancelledError)
             try:
                 await owner.__aexit__(*((kind, error, traceback) if is_cancelled else (None, None, None)))
@@ -131,22 +137,28 @@ class TaskClient:
         metadata: Mapping[str, Any] | None = None,
         timeout_seconds: float | None = None,
     ) -> Task:
-        """Submit a task of the provider's; `body` may be a path, bytes, or base64. Nothing is submitted twice.
+        """Submit a task and return its handle. `body` may be a path, bytes, or base64. Nothing is submitted twice.
 
-        Cancelling it leaves open whether the task was made; with a receiver it is followed all the same.
+        Example::
+
+            async with TaskClient("capsolver") as tasks:
+                task = await tasks.submit({"type": "ImageToTextTask", "body": Path("captcha.png")}, tags=["login"])
+                print(f"submitted as {task.task_id}")
+                solved = await task.result(timeout=120)
+                print(solved.solution["text"])
+
+        After a cancellation the task may exist. With a receiver it is followed all the same.
 
         Raises:
             BadArgumentError: the task or an argument is wrong; nothing was sent.
             WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refused it.
             TaskFailedError, UnsolvableError, TaskParametersError: the provider took it and failed it at once.
-            ProviderUnreachableError: there was no answer, or none that can be understood; a task may have been made.
+            ProviderUnreachableError: there was no readable answer; a task may have been made.
             ReceiverRefusedError: the receiver refused the registration, mostly because of its key; nothing was sent.
             ClientClosedError: the client is not open.
         """
         registration, encoded = await self._prepared(task, tags, metadata, timeout_seconds)
-        watch = self._start(registration, encoded)
-        await self._accepted(watch)
-        return Task(watch)
+        return await self._accepted(self._start(registration, encoded))
 
     async def solve(
         self,
@@ -159,27 +171,36 @@ class TaskClient:
         fresh_for: float | None = None,
         fresh_tries: int = 3,
     ) -> protocol.Task:
-        """Submit a task and wait for it: the finished task with its solution.
+        """Submit a task, wait for it, and return the finished task with its solution.
 
-        With `fresh_for` no answer is given out that may be older than so many seconds at the moment when this returns.
-        Its age counts from the earliest moment at which it may have been ready: for a callback, when the receiver got
-        it; for a poll, when the last poll that was answered with "processing" was sent, or createTask itself. So the
-        first poll comes early enough to know, within the provider's limits. The receiver's clock and this machine's may
-        differ: neither is compared with the other. A provider that delivers again what it could not deliver at first
-        makes an answer look younger than it is.
+        Example::
 
-        An answer that is too old (its callback was lost, the receiver was down, this process was paused) is thrown
-        away, and the task submitted, and paid for, anew: at most `fresh_tries` times in all, and for no other reason.
-        What was thrown away is told by the log line `answer.discarded`, and by `discarded` of what is returned; where
-        there is a receiver, it has it.
+            async with TaskClient("capsolver") as tasks:
+                solved = await tasks.solve({"type": "ImageToTextTask", "body": Path("captcha.png")}, timeout=120)
+                print(solved.solution["text"])
 
-        Cancelling it, or the end of `timeout`, leaves the task to be followed to its end and stored by the receiver;
-        without a receiver it abandons the task. `timeout` is for all tries, `timeout_seconds` for each task.
+        With `fresh_for`, no answer is returned that may be older than so many seconds. The age counts from the earliest
+        time at which the answer may have been ready.
+
+        * For a callback, its arrival at the receiver.
+        * For a poll, the sending of the last poll with the answer "processing", or of createTask if there was none.
+
+        So the first poll comes early enough to know the age, within the provider's limits. The receiver's clock is
+        never compared with this machine's, so they may differ. If a provider delivers an answer again after a failed
+        delivery, the answer looks younger than it is.
+
+        An answer may be too old because its callback was lost, the receiver was down, or this process was paused. Then
+        it is discarded, and the task is submitted and paid for again, at most `fresh_tries` times in all. Nothing is
+        submitted again for another reason. Discarded answers are in the log line `answer.discarded`, in the `discarded`
+        of the returned task, and at the receiver, if there is one.
+
+        After a cancellation, or the end of `timeout`, the task is still followed to its end and stored by the receiver.
+        Without a receiver it is abandoned. `timeout` is for all tries, `timeout_seconds` for each task.
 
         Raises:
             TimeoutError: `timeout` seconds passed.
             StaleAnswerError: every answer was too old; `fresh_tries` tasks were submitted.
-            BadArgumentError: also where no callback can come, and polls alone cannot tell that an answer is so young.
+            BadArgumentError: as `submit`, or without callbacks the polls cannot prove that an answer is so young.
             CallbackReceiverError: as `submit` and `Task.result`.
         """
         rule = FreshnessRule(fresh_for, fresh_tries)
@@ -189,38 +210,39 @@ class TaskClient:
             registration, encoded = await self._prepared(task, tags, metadata, timeout_seconds)
             while True:
                 try:
-                    solved = await self._solved(self._start(registration, encoded), fresh_for)
+                    follower = self._start(registration, encoded)
+                    with self._abandoned_if_cancelled(follower):
+                        await follower.accepted()
+                        solved = await follower.answer(fresh_for)
                 except StaleAnswerError as error:
                     stale.append(error)
                     if (last := rule.too_old(stale)) is not None:
                         raise last from None
                 else:
-                    return solved.model_copy(update={"discarded": tuple(name_of(each.task) for each in stale)})
+                    return solved.model_copy(update={"discarded": tuple(name_of(error.task) for error in stale)})
 
     async def attach(self, task_id: TaskId) -> Task:
-        """Return a task that exists already at the provider, submitted by whomever, by the provider's id.
+        """Return the handle of an existing task by the provider's id. Anyone may have submitted the task.
 
-        Cancelling it leaves the task, like any that was submitted, to be followed to its end where there is a receiver;
-        without one it is forgotten here, and can be attached again.
+        After a cancellation the task is still followed to its end, if there is a receiver. Without one it is forgotten
+        here, and can be attached again.
 
         Raises:
-            BadArgumentError: this is no id.
-            ReceiverRefusedError: the receiver refused to register it.
+            BadArgumentError: `task_id` cannot be an id.
+            ReceiverRefusedError: the receiver refused to register the task.
             ClientClosedError: the client is not open.
         """
         check_task_id(task_id)
         registration = self._arguments.registration(timeout_seconds=None, tags=(), task_id=task_id)
-        watch = self._start(registration, None)
-        await self._accepted(watch)
-        return Task(watch)
+        return await self._accepted(self._start(registration, None))
 
     async def first(self, tasks: Iterable[Task], timeout: float | None = None) -> Task:
-        """Return the first of the tasks to end, failed or not; `result` of it is there at once. The others live on.
+        """Return the first of the tasks to end, failed or not. Its `result` returns at once. The others go on.
 
-        Of several that have ended already, it is the one that was named first. Cancelling it leaves nothing behind.
+        If several have ended already, the first of them in `tasks` is returned. Cancelling leaves nothing behind.
 
         Raises:
-            TimeoutError: `timeout` seconds passed, and none has ended.
+            TimeoutError: `timeout` seconds passed, and no task has ended.
             BadArgumentError: there are no tasks.
         """
         async with asyncio.timeout(timeout), aclosing(self.as_completed(tasks)) as ended:
@@ -229,9 +251,9 @@ class TaskClient:
         raise BadArgumentError("tasks: expected at least one to wait for")
 
     async def as_completed(self, tasks: Iterable[Task]) -> AsyncGenerator[Task, None]:
-        """Yield the tasks in the order in which they end, failed ones too; `result` of each is there at once.
+        """Yield the tasks in the order of their ends, failed ones too. The `result` of each returns at once.
 
-        Cancelling it, or leaving the loop, leaves nothing behind.
+        Cancelling, or leaving the loop, leaves nothing behind.
         """
         ended: asyncio.Queue[Task] = asyncio.Queue()
         awaited = tuple(dict.fromkeys(tasks))
@@ -251,54 +273,55 @@ class TaskClient:
         tasks: Iterable[Task | str | tuple[str, TaskId]] | None = None,
         after: str | None = None,
     ) -> AsyncGenerator[protocol.Task]:
-        """Each result of the receiver's log once, as it comes, whoever submitted its task. It does not end by itself.
+        """Yield each result of the receiver's log once, as it comes. It does not end by itself.
 
-        As `read_results`, with the receiver of this client. `tasks` may be handles, too. Where no `provider` is named,
-        it is the client's own, unless only `tasks` are. Leaving the loop closes the connection soon after,
-        `contextlib.aclosing` at once; cancelling it leaves nothing behind.
+        It is like `read_results` with the receiver of this client, and yields results of other clients as well. `tasks`
+        may be handles, too. Without a `provider`, only the client's own is read, unless `tasks` alone are given. After
+        the loop is left, the connection is closed soon; with `contextlib.aclosing` it is closed at once. Cancelling
+        leaves nothing behind.
 
         Raises:
             BadArgumentError: an argument is wrong, or the client has no receiver; at once.
-            ResultsGapError: the cursor is gone, so results may have been missed; the error says where to go on.
+            ResultsGapError: the cursor is gone, so results may have been missed; the error names the next cursor.
             ReceiverRefusedError: the key may not read, or `after` is no cursor.
             ClientClosedError: the client is not open, or was closed meanwhile.
         """
-        around, _ = self._open()
-        if around.receiver is None:
-            raise BadArgumentError("receiver: results are read from one, and this client has none")
+        resources, _ = self._open()
+        if resources.receiver is None:
+            raise BadArgumentError("receiver: expected one to read results from, but this client has none")
         named = tasks if tasks is None or isinstance(tasks, str) else [self._name(task) for task in tasks]
         if provider is None and (tags or named is None):
             provider = self._arguments.dialect.provider
         only = subscription_of(after, provider=provider, tags=tags, tasks=named)
-        return self._while_open(read_log(around.receiver, only, self._timing))
+        return self._while_open(read_log(resources.receiver.connection, only, self._timing))
 
     async def balance(self) -> float:
-        """What the provider says is left in the account, in its unit.
+        """Return the balance of the account, in the provider's unit.
 
         Raises:
-            WrongKeyError, ProviderRefusedError: it refused to say.
+            WrongKeyError, ProviderRefusedError: the provider refused to tell it.
             ProviderUnreachableError: there was no answer.
             ClientClosedError: the client is not open.
         """
-        around, _ = self._open()
-        return await ask_balance(around.provider, around.dialect.provider)
+        resources, _ = self._open()
+        return await ask_balance(resources.provider, resources.dialect.provider)
 
     async def report_good(self, task: Task | protocol.Task | TaskId, *, type: str | None = None) -> None:
-        """Tells the provider that the answer to a task was right; returns once it was taken.
+        """Report to the provider that the answer to a task was right. Return once the report was taken.
 
-        `type` is the type of the task, which some providers' requests depend on; of a task it is known. Cancelling it
-        leaves open whether it was reported.
+        Some providers' requests depend on the `type` of the task. Give it with a bare id; a task knows its own. After a
+        cancellation the report may have been sent.
 
         Raises:
-            BadArgumentError: there is no id, or no way to report is known of this provider, or none for this type.
-            WrongKeyError, SlowDownError, ProviderRefusedError: it refused the report.
+            BadArgumentError: there is no id, or this provider has no such report, in general or for this type.
+            WrongKeyError, SlowDownError, ProviderRefusedError: the provider refused the report.
             ProviderUnreachableError: there was no answer.
             ClientClosedError: the client is not open.
         """
         await self._report(task, type, is_good=True)
 
     async def report_bad(self, task: Task | protocol.Task | TaskId, *, type: str | None = None) -> None:
-        """Tells the provider that the answer to a task was wrong, which may bring the money back; as `report_good`.
+        """Report to the provider that the answer to a task was wrong, like `report_good`. It may refund the task.
 
         Raises:
             CallbackReceiverError: as `report_good`.
@@ -306,24 +329,18 @@ class TaskClient:
         await self._report(task, type, is_good=False)
 
     async def _report(self, task: Task | protocol.Task | TaskId, task_type: str | None, *, is_good: bool) -> None:
-        around, _ = self._open()
-        name = around.dialect.provider
+        resources, _ = self._open()
+        name = resources.dialect.provider
         if not isinstance(task, Task | protocol.Task):
-            await send_report(around.provider, name, task, task_type, is_good=is_good)
+            await send_report(resources.provider, name, task, task_type, is_good=is_good)
             return
         if isinstance(task, protocol.Task) and task.provider != name:
-            raise BadArgumentError(f"task: it is one of {task.provider}, and this client speaks to {name}")
+            raise BadArgumentError(
+                f"task: expected one of {name}, the provider of this client, got one of {task.provider}"
+            )
         if task.task_id is None:
-            raise BadArgumentError("task: its taskId is not known")
-        await send_report(around.provider, name, task.task_id, task_type or task.type, is_good=is_good)
-
-    async def _solved(self, watch: Watch, fresh_for: float | None) -> protocol.Task:
-        await self._accepted(watch)
-        try:
-            return await watch.answer(fresh_for)
-        except asyncio.CancelledError:
-            self._give_up_on(watch)
-            raise
+            raise BadArgumentError("task: expected one with a known taskId")
+        await send_report(resources.provider, name, task.task_id, task_type or task.type, is_good=is_good)
 
     async def _prepared(
         self,
@@ -340,25 +357,33 @@ class TaskClient:
         )
         return registration, encoded
 
-    def _start(self, registration: protocol.Registration, task: Mapping[str, Any] | None) -> Watch:
-        around, owner = self._open()
-        watch = Watch(around, registration, task)
-        self._watches[watch] = running = watch.start(owner)
-        running.add_done_callback(lambda _: self._watches.pop(watch))
-        return watch
+    def _start(self, registration: protocol.Registration, task: Mapping[str, Any] | None) -> Follower:
+        resources, owner = self._open()
+        follower = Follower(resources, registration, task)
+        self._followers[follower] = running = follower.start(owner)
+        running.add_done_callback(lambda _: self._followers.pop(follower))
+        return follower
 
-    async def _accepted(self, watch: Watch) -> None:
+    async def _accepted(self, follower: Follower) -> Task:
+        with self._abandoned_if_cancelled(follower):
+            await follower.accepted()
+        return Task(follower)
+
+    @contextmanager
+    def _abandoned_if_cancelled(self, follower: Follower) -> Iterator[None]:
+        """Abandon the task with its only waiter, if there is no receiver from which anyone could get the answer."""
         try:
-            await watch.accepted()
+            yield
         except asyncio.CancelledError:
-            self._give_up_on(watch)
+            if not self._arguments.has_receiver:
+                follower.abandon()
             raise
 
     def _name(self, task: Task | str | tuple[str, TaskId]) -> str | tuple[str, TaskId]:
         if not isinstance(task, Task):
             return task
         if task.ref is None and task.task_id is None:
-            raise BadArgumentError("tasks: one of them has neither a ref nor a taskId")
+            raise BadArgumentError("tasks: expected each to have a ref or a taskId, got one without")
         return task.ref or (self._arguments.dialect.provider, task.task_id or 0)
 
     async def _while_open(self, results: AsyncGenerator[protocol.Task]) -> AsyncGenerator[protocol.Task]:
@@ -370,19 +395,14 @@ class TaskClient:
                         self._readings.add(reading)
                         result = await anext(results)
                 except TimeoutError:
-                    # It is the end of the client that ended the wait.
+                    # The wait ended because the client is closed.
                     self._open()
                     raise
                 finally:
                     self._readings.discard(reading)
                 yield result
 
-    def _give_up_on(self, watch: Watch) -> None:
-        """Without a receiver nobody can get an answer any more that its only waiter does not wait for."""
-        if not self._arguments.has_receiver:
-            watch.abandon()
-
-    def _open(self) -> tuple[Surroundings, asyncio.TaskGroup]:
-        if self._around is None or self._owner is None:
+    def _open(self) -> tuple[ClientResources, asyncio.TaskGroup]:
+        if self._resources is None or self._owner is None:
             raise ClientClosedError("the client is not open: use `async with TaskClient(...)`")
-        return self._around, self._owner
+        return self._resources, self._owner

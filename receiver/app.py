@@ -12,7 +12,7 @@ from uuid import UUID
 import uuid_utils
 from aiohttp import web
 
-from client.provider_api.code_counts import UnlistedCodes
+from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
 from receiver.dialects import known_dialects
 from receiver.domain.admission import Limits
@@ -30,7 +30,7 @@ from receiver.upkeep.retention import Lives, prune_old
 from receiver.upkeep.shapes import Observer
 from receiver.upstream.accounts import check_accounts, open_accounts
 from receiver.upstream.reconciler import Reconciler
-from receiver.upstream.schedules import Learning
+from receiver.upstream.schedules import Schedules
 from receiver.web import callbacks, operations, results, tasks, tickets, timeline
 from receiver.web.auth import needs, needs_for_stream
 from receiver.web.context import CONTEXT, Context
@@ -109,7 +109,7 @@ def create_app(
                 prune_old(store, lives_of(settings), microseconds_now, inbox.forget_solutions), name="retention"
             )
             beats = owner.create_task(streams.beat(), name="beats")
-            inbox.learning = learning = Learning(
+            inbox.learning = learning = Schedules(
                 store, {provider: account.dialect for provider, account in accounts.items()}, microseconds_now
             )
             await learning.open()

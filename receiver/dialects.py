@@ -1,4 +1,4 @@
-"""The providers that a receiver knows: the shipped ones, and those that its operator declares."""
+"""Providers of a receiver: the shipped ones, and the ones declared by its operator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["known_dialects"]
 
 
 def known_dialects(settings: Settings) -> Mapping[str, Dialect]:
-    """Return the dialects by name.
+    """Return all dialects by name.
 
     Raises:
-        CannotStartError: RECEIVER_PROVIDERS_FILE cannot be read or is wrong; the text names the table and the field.
+        CannotStartError: RECEIVER_PROVIDERS_FILE cannot be read or is wrong. The text names the table and the field.
     """
     if settings.providers_file is None:
         return DIALECTS

@@ -118,7 +118,7 @@ class Metrics:
         self._own_polls.labels(provider, what).inc()
 
     def unlisted(self, provider: str, code: str) -> None:
-        """Count an unlisted code; `code` is one of few names (see `client.provider_api.code_counts`)."""
+        """Count an unlisted code; `code` is one of few names (see `client.provider_api.unlisted`)."""
         self._unlisted.labels(provider, code).inc()
 
     def refused(self, provider: str, status: int) -> None:

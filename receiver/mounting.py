@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import assert_never
@@ -11,45 +11,43 @@ from typing import assert_never
 from aiohttp import web
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import Attached, Gap
+from client.protocol.connection import Attached, error_of_problem
+from client.protocol.filters import ResultFilter
 from client.protocol.frames import (
     NO_ROOM,
     Add,
     Added,
-    Deleted,
     GapFrame,
     Heartbeat,
-    Hint,
     ProblemFrame,
     Remove,
     Removed,
-    ResultFrame,
+    Request,
     StreamFrame,
     Subscribe,
     Subscribed,
+    frame_of,
 )
-from client.protocol.models import LogEntry, OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
+from client.protocol.models import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.app import create_app, microseconds_now
 from receiver.domain.records import SECOND, Entry, TaskRecord
-from receiver.domain.records import Gap as MissedPart
 from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
-from receiver.feed.filters import filter_of, names_of
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
 from receiver.service.inbox import IN_PROCESS, Inbox
 from receiver.settings import Settings
 from receiver.web.callbacks import LENIENT_PATH, callback
 from receiver.web.context import CONTEXT
+from receiver.web.filtering import exact, filter_of, tasks_of
 from receiver.web.middleware import problem_fields, request_middleware
-from receiver.web.views import registered_view, task_view
+from receiver.web.views import log_entry, registered_view, task_view
 
 __all__ = ["MountedReceiver", "mount"]
 
 _HEARTBEAT_SECONDS = 15.0
 _PAGE = 200
-_LATER = (408, 425, 429)
 
 
 def mount(
@@ -122,17 +120,17 @@ class MountedReceiver:
             raise ReceiverRefusedError(status=404, slug="unknown-task", detail="no task has this ref or taskId")
         return self._view(task)
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
         """Return the next page of the log, once there is something in it or the wait is over."""
         inbox = self._inbox
         try:
             with _as_client_errors():
-                after = await inbox.head() if only.cursor is None else only.cursor
+                after = await inbox.head() if after is None else after
                 cursor = None if after == "start" else after
-                page = await inbox.results(cursor, filter_of(only), limit=_PAGE, seconds=wait_seconds)
+                page = await inbox.results(cursor, exact(only), limit=_PAGE, seconds=wait_seconds)
         except CursorGoneError as error:
-            return Gap(error.reason, error.resumes_at)
-        entries = tuple(self._entry(entry) for entry in page.entries)
+            return GapFrame(reason=error.reason, resumes_at=error.resumes_at)
+        entries = tuple(log_entry(entry, inbox.cursor_at) for entry in page.entries)
         return ResultsPage(results=entries, cursor=page.cursor, more=page.more)
 
     @asynccontextmanager
@@ -141,7 +139,7 @@ class MountedReceiver:
         if self._inbox.is_closing:
             # It would answer, and tell nothing: whoever reads is to know that the receiver is gone.
             raise ReceiverUnavailableError("the receiver is shutting down")
-        opened = InProcessSubscription(self._inbox, self._view)
+        opened = InProcessSubscription(self._inbox)
         with _as_client_errors(), self._inbox.stream_admitted(IN_PROCESS):
             try:
                 yield opened
@@ -157,23 +155,17 @@ class MountedReceiver:
     def _view(self, task: TaskRecord) -> Task:
         return task_view(task, self._inbox.cursor_at)
 
-    def _entry(self, entry: Entry) -> LogEntry:
-        if entry.kind == "result" and entry.task is not None:
-            return LogEntry(cursor=entry.cursor, task=self._view(entry.task))
-        return LogEntry(cursor=entry.cursor, ref=entry.ref, deleted=entry.kind == "deleted", hint=entry.kind == "hint")
-
 
 class InProcessSubscription:
     """A `client.protocol.connection.OpenSubscription` on the feed itself, without JSON and without a socket."""
 
-    def __init__(self, inbox: Inbox, view: Callable[[TaskRecord], Task]) -> None:
+    def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._view = view
         self._waiter = Waiter()
         self._subscription: Subscription | None = None
         self._frames: deque[StreamFrame] = deque()
 
-    async def send(self, frame: Subscribe | Add | Remove) -> None:
+    async def send(self, frame: Request) -> None:
         """Subscribe, once, or change what is named; the answer comes as a frame."""
         with _as_client_errors():
             match frame:
@@ -184,7 +176,7 @@ class InProcessSubscription:
                 case Add():
                     self._frames.append(self._add(frame))
                 case Remove():
-                    self._open.remove(*names_of(frame.tasks))
+                    self._open.remove(tasks_of(frame.tasks))
                     self._frames.append(Removed(id=frame.id, cursor=self._open.cursor))
                 case _:
                     assert_never(frame)
@@ -207,9 +199,9 @@ class InProcessSubscription:
             self._subscription.close()
 
     def _add(self, frame: Add) -> Added | ProblemFrame:
-        names = names_of(frame.tasks)
+        tasks = tasks_of(frame.tasks)
         try:
-            self._open.add(*names)
+            self._open.add(tasks)
         except ReceiverError as error:
             if error.slug not in NO_ROOM:
                 raise
@@ -230,13 +222,8 @@ class InProcessSubscription:
             told = await self._subscription.read()
         self._frames.extend(map(self._frame, told))
 
-    def _frame(self, told: Entry | MissedPart) -> StreamFrame:
-        if isinstance(told, MissedPart):
-            return GapFrame(reason=told.reason, resumes_at=told.resumes_at)
-        if told.kind == "result" and told.task is not None:
-            return ResultFrame(cursor=told.cursor, task=self._view(told.task))
-        frame = Deleted if told.kind == "deleted" else Hint
-        return frame(cursor=told.cursor, ref=told.ref)
+    def _frame(self, told: Entry | GapFrame) -> StreamFrame:
+        return told if isinstance(told, GapFrame) else frame_of(log_entry(told, self._inbox.cursor_at))
 
 
 @contextmanager
@@ -248,7 +235,5 @@ def _as_client_errors() -> Iterator[None]:
         raise
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
-        if status >= 500 or status in _LATER:
-            raise ReceiverUnavailableError(f"the receiver answered {status} {error.slug}: {error.detail}") from error
         ref = error.extra.get("ref")
-        raise ReceiverRefusedError(status=status, slug=error.slug, detail=error.detail, ref=ref) from error
+        raise error_of_problem(status=status, slug=error.slug, detail=error.detail, ref=ref) from error

@@ -21,7 +21,7 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from client.config.texts import check_key, read_text_file, tidy
+from client.config.environment import check_key, read_text_file, tidy
 from client.errors import BadArgumentError
 from client.protocol.models import API_KEY_MIN_LENGTH
 from receiver.errors import CannotStartError

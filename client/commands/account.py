@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from client.config.arguments import ClientArguments, Given, read_arguments
+from client.config.arguments import ClientArguments, GivenArguments, read_arguments
 from client.output import show
 from client.provider_api.account import ask_balance, send_report
 from client.provider_api.http import ProviderApi, open_provider_session
@@ -60,7 +60,7 @@ def report(verdict: str, task_id: str, provider: str, task_type: str | None, pro
 
 
 def _arguments(provider: str, provider_url: str | None) -> ClientArguments:
-    return read_arguments(Given(provider=provider, provider_url=provider_url), None, os.environ)
+    return read_arguments(GivenArguments(provider=provider, provider_url=provider_url), None, os.environ)
 
 
 async def _asked(arguments: ClientArguments, ask: Callable[[ProviderApi], Awaitable[Answer]]) -> Answer:

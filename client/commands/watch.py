@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from rich.console import Console
 from rich.text import Text
 
-from client.config.arguments import read_receiver
+from client.config.environment import read_receiver
 from client.errors import ResultsGapError
 from client.logs import log_to_terminal
 from client.output import CannotShowError, printable, show_json, tell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from client.config.texts import read_text_file
+from client.config.environment import read_text_file
 from client.errors import BadArgumentError
 from client.providers import DIALECTS, Dialect, read_providers
 

@@ -1,14 +1,15 @@
-"""How old an answer is when it is handed over, and what is old enough to be thrown away. Pure.
+"""The age of an answer when it is handed over, and the rule for discarding old answers. Pure.
 
-An answer is as old as it may be: its age counts from the earliest moment at which it may have been ready, as far as
-anyone knows. For one that a callback brought, that is when the receiver got it. One that a poll brought may have lain
-at the provider since the last moment at which the task was known to be unfinished: when the last poll that was
-answered with "processing" was sent, or else when createTask was called. The same holds for one that somebody else
-polled. Of a task that was attached to, nobody knows when createTask was called: until a poll has said "processing",
-only a callback has an age.
+An answer counts as old as it may be: its age begins at the earliest time at which it may have been ready.
 
-The receiver's clock may be wrong, so it is never compared with this machine's. What is read from it is the time between
-two of its own moments: the making of the record, which was not before the registration was sent, and the callback.
+* An answer by callback: its arrival at the receiver.
+* An answer by poll, of this client or another: the last time at which the task was certainly unfinished. That is the
+  sending of the last poll with the answer "processing", or of createTask if there was none.
+* An attached task: the time of createTask is unknown. Until a poll is answered with "processing", only a callback has
+  an age.
+
+The receiver's clock may be wrong, so it is never compared with this machine's. Only the time between two of its own
+moments is used: the making of the record and the callback. The record was not made before the registration was sent.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from client.providers import PollPlan
 __all__ = ["DATE_SECONDS", "FreshnessRule", "check_seconds", "name_of", "ready_since"]
 
 DATE_SECONDS = 1.0
-"""The resolution of the `Date` by which a receiver tells the age of a record: it may be older by that much."""
+"""The resolution of the `Date` header, from which the age of a record is read. It may be older by that much."""
 
 _DRIFT = 0.001
 _STEP_SECONDS = 1.0
 
 
 def ready_since(task: Task, *, unfinished_at: float | None, record_made_at: float | None, heard_at: float) -> float:
-    """Return the moment from which the answer's age counts; minus infinity where it cannot be told.
+    """Return the time from which the answer's age counts; minus infinity if it cannot be known.
 
-    All moments are on the axis of the client's clock: when the task was last known to be unfinished (None: never), a
-    moment not after the making of the record (None: unknown), and when the answer was heard of.
+    All times are by the client's clock. `unfinished_at` is the last time at which the task was certainly unfinished
+    (None: never). `record_made_at` is no later than the making of the record (None: unknown). `heard_at` is the time at
+    which this client got the answer.
     """
     earliest = -math.inf if unfinished_at is None else unfinished_at
     if task.source != "callback" or record_made_at is None or task.finished_at is None:
@@ -43,13 +45,13 @@ def ready_since(task: Task, *, unfinished_at: float | None, record_made_at: floa
     # Two clocks that are both right run apart by less than a thousandth.
     arrived_at = record_made_at + seconds * (1.0 - _DRIFT)
     if arrived_at > heard_at + _STEP_SECONDS:
-        # It came before it was sent: the receiver's clock was set forward in between, and tells nothing.
+        # It came before it was sent: the receiver's clock was set forward in between, and proves nothing.
         return earliest
     return max(earliest, min(arrived_at, heard_at))
 
 
 def check_seconds(fresh_for: float | None) -> None:
-    """Refuses what is no time.
+    """Refuse a `fresh_for` that is no time.
 
     Raises:
         BadArgumentError: it is not a number above 0.
@@ -62,22 +64,22 @@ def check_seconds(fresh_for: float | None) -> None:
 
 
 def name_of(task: Task) -> str:
-    """What a task that was thrown away is called: its ref, or the provider's id where there is none."""
+    """Return the name of a discarded task: its ref, or the provider's id if there is none."""
     return task.ref or str(task.task_id)
 
 
 @dataclass(frozen=True, slots=True)
 class FreshnessRule:
-    """No answer older than `seconds` (None: of any age) is handed over, and at most `tries` tasks are submitted."""
+    """The rule of `solve`: no answer older than `seconds` (None: of any age), and at most `tries` tasks."""
 
     seconds: float | None
     tries: int
 
     def check(self, plan: PollPlan, *, has_callback: bool) -> None:
-        """Refuses what cannot be held at this provider, before any task is paid for.
+        """Refuse a rule that cannot be kept at this provider, before any task is paid for.
 
         Raises:
-            BadArgumentError: a number is out of its range, or polls alone cannot tell that an answer is so young.
+            BadArgumentError: a number is out of its range, or polls alone cannot prove that an answer is so young.
         """
         check_seconds(self.seconds)
         if isinstance(self.tries, bool) or not isinstance(self.tries, int) or self.tries < 1:
@@ -85,13 +87,13 @@ class FreshnessRule:
         least = max(plan.first_after_seconds, plan.interval_seconds)
         if self.seconds is not None and not has_callback and self.seconds <= least:
             raise BadArgumentError(
-                f"fresh_for: without callbacks an answer may be {least:g} s old when a poll brings it, "
+                f"fresh_for: without callbacks a poll may bring an answer that is {least:g} s old: expected more, "
                 f"got {self.seconds:g}"
             )
 
     def too_old(self, stale: Sequence[StaleAnswerError]) -> StaleAnswerError | None:
-        """What to raise after so many answers were too old; None: one more task may be submitted."""
+        """Return the error to raise after so many answers were too old; None: one more task may be submitted."""
         if len(stale) < self.tries:
             return None
-        ages = tuple(age for each in stale for age in each.ages_seconds)
+        ages = tuple(age for error in stale for age in error.ages_seconds)
         return StaleAnswerError(stale[-1].task, fresh_for=stale[-1].fresh_for, ages_seconds=ages)

@@ -1,73 +1,73 @@
-"""`Task`: what a caller holds of one task."""
+"""`Task`: a caller's handle of one task."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from client.following.follower import Watch
+from client.following.follower import Follower
 from client.following.freshness import check_seconds
 from client.protocol import models as protocol
-from client.provider_api.timeline import Step
+from client.provider_api.timeline import TimelineStep
 from client.providers.readings import TaskId
 
 __all__ = ["Task"]
 
 
 class Task:
-    """A task that was submitted or attached to; awaited or not, it is followed to its end while the client is open."""
+    """The handle of a submitted or attached task. The task is followed while the client is open, awaited or not."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
 
     def __repr__(self) -> str:
         return f"<Task ref={self.ref!r} taskId={self.task_id!r}>"
 
     @property
     def ref(self) -> str | None:
-        """The receiver's id of the task; None where it was done without."""
-        return self._watch.ref
+        """The receiver's id of the task; None without a receiver, or if it did not answer."""
+        return self._follower.state.ref
 
     @property
     def task_id(self) -> TaskId | None:
-        """The provider's id; None where the answer to createTask was lost."""
-        return self._watch.task_id
+        """The provider's id; None if the answer to createTask was lost."""
+        return self._follower.state.task_id
 
     @property
     def type(self) -> str | None:
-        """The type that it was submitted with; None where it was attached to."""
-        return self._watch.type
+        """The type of the submitted task; None if it was attached to."""
+        return self._follower.registration.type
 
     def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` once it has ended, or now if it has; calling what this returns takes that back."""
-        return self._watch.ending.when_finished(listener)
+        """Call `listener` once the task has ended, or now if it has. Return a function that takes the call back."""
+        return self._follower.outcome.when_finished(listener)
 
-    def timeline(self) -> tuple[Step, ...]:
-        """What happened to this task so far, oldest first: what was sent, who told what, and why it still waits.
+    def timeline(self) -> tuple[TimelineStep, ...]:
+        """Return the steps of this task so far, oldest first: requests, answers, and the reasons of its waits.
 
-        The names are those of the log lines; there are no secrets and no solutions in it. At most 64 steps are kept:
-        beyond that the oldest polls, and then the oldest steps after the first eight, are collapsed into a count.
+        The steps have the names of the log lines, and hold no secrets and no solutions. At most 64 steps are kept.
+        Beyond that the oldest polls are collapsed into a count, and then the oldest steps after the first eight.
         """
-        return self._watch.timeline.steps()
+        return self._follower.timeline.steps()
 
     async def result(self, timeout: float | None = None, *, fresh_for: float | None = None) -> protocol.Task:
-        """Return the finished task with its solution; any number of waiters may ask, any number of times.
+        """Return the finished task with its solution. Any number of waiters may call this, any number of times.
 
-        With `fresh_for` no answer is given out that may be older than so many seconds (see `TaskClient.solve`); while
-        such a wait lasts, the task is polled often enough to know. An answer that is too old for this wait is given
-        out by one that asks for less. Of a task that was attached to, it is not known when createTask was called: what
-        a poll brings has an age only once another poll has said "processing".
+        With `fresh_for`, no answer is returned that may be older than so many seconds (see `TaskClient.solve`). During
+        such a wait the task is polled often enough to know the age. An answer that is too old for this wait may still
+        be young enough for another. For an attached task the time of createTask is unknown. So the answer to a poll has
+        an age only if an earlier poll was answered with "processing".
 
-        Cancelling the wait leaves nothing behind; the task lives on.
+        Cancelling the wait leaves nothing behind, and the task goes on.
 
         Raises:
-            TimeoutError: `timeout` seconds passed; the task lives on.
+            TimeoutError: `timeout` seconds passed; the task goes on.
             StaleAnswerError: the answer is older than `fresh_for`, or may be.
             TaskFailedError, UnsolvableError, TaskParametersError: the task ended as failed.
             TaskTimedOutError, SubmitUnknownError: no answer came until its deadline.
-            WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refuses to be asked, and won't call back.
+            WrongKeyError, NoBalanceError, ProviderRefusedError: the provider refuses polls, and there is no callback.
             ClientClosedError: the client was closed first.
         """
         check_seconds(fresh_for)
         async with asyncio.timeout(timeout):
-            return await self._watch.answer(fresh_for)
+            return await self._follower.answer(fresh_for)

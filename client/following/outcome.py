@@ -1,4 +1,4 @@
-"""How a task ended, for all that wait for it."""
+"""The outcome of one task, shared by everyone who waits for it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from client.protocol.models import Task
 from client.provider_api.errors import failure_of
 from client.providers.codes import Code
 
-__all__ = ["Ending", "MakeError"]
+__all__ = ["MakeError", "OutcomeFuture"]
 
 MakeError = Callable[[], CallbackReceiverError]
-"""Errors are made anew for each that waits: one instance raised in several places would mix their tracebacks."""
+"""A factory of errors. Each waiter gets an instance of its own, because a shared one would mix their tracebacks."""
 
 
-class Ending:
-    """The end of one task: set once, read by any number of waiters, each of which may go away."""
+class OutcomeFuture:
+    """The future outcome of one task. It is set once and read by any number of waiters; each of them may go away."""
 
     def __init__(self) -> None:
-        self._how: Task | MakeError | None = None
+        self._outcome: Task | MakeError | None = None
         self._listeners: set[Callable[[], None]] = set()
         self.finished = asyncio.Event()
 
-    def settle(self, how: Task | MakeError) -> bool:
-        """End the task with its final state, or with an error that is none of the task; the first one stays."""
-        if self._how is not None:
+    def settle(self, outcome: Task | MakeError) -> bool:
+        """Set the final state of the task, or an error that is not about the task. Return False if one was set."""
+        if self._outcome is not None:
             return False
-        self._how = how
+        self._outcome = outcome
         self.finished.set()
         listeners, self._listeners = self._listeners, set()
         for listener in listeners:
@@ -37,8 +37,8 @@ class Ending:
         return True
 
     def answer(self, codes: Mapping[str, Code]) -> Task:
-        """Return the task, if it ended as ready; raises how else it ended. To be called once `finished` is set."""
-        match self._how:
+        """Return the task if it ended as ready, else raise its error. Call this only once `finished` is set."""
+        match self._outcome:
             case Task() as task if task.status == "ready":
                 return task
             case Task() as task:
@@ -49,7 +49,7 @@ class Ending:
                 raise make_error()
 
     def when_finished(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` once, at the end or now if that was before; calling the answer takes it back."""
+        """Call `listener` once, at the end or now if that has passed. Return a function that takes the call back."""
         if self.finished.is_set():
             listener()
             return lambda: None

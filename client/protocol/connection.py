@@ -1,4 +1,4 @@
-"""What a client needs of a receiver, over HTTP or in the same process."""
+"""The interface between a client and a receiver, over HTTP or in the same process."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from client.errors import CallbackReceiverError
-from client.protocol.frames import Add, Remove, StreamFrame, Subscribe
+from client.errors import CallbackReceiverError, ReceiverRefusedError, ReceiverUnavailableError
+from client.protocol.filters import ResultFilter
+from client.protocol.frames import GapFrame, Request, StreamFrame
 from client.protocol.models import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
 from client.providers.readings import TaskId
 
-__all__ = ["Attached", "Gap", "OpenSubscription", "ReceiverConnection", "StreamBlockedError"]
+__all__ = [
+    "RETRY_STATUSES",
+    "Attached",
+    "OpenSubscription",
+    "ReceiverConnection",
+    "StreamBlockedError",
+    "error_of_problem",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The cursor is of no use (any more); the log goes on at `resumes_at`, and what lies between is not in it."""
-
-    reason: str
-    resumes_at: str
+RETRY_STATUSES = frozenset({408, 425, 429})
+"""HTTP statuses below 500 after which the same request may work later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A task that the receiver knew, and by its own clock how old it is and how long it has still to live.
+    """A task that the receiver already had, with its age and the time to its deadline by the receiver's clock.
 
-    The age is one of whole seconds, cut off. Where it is not known, the task counts as made now.
+    The age is cut off to whole seconds. If it is not known, the task counts as made now.
     """
 
     task: Task
@@ -36,51 +39,66 @@ class Attached:
 
 
 class StreamBlockedError(CallbackReceiverError):
-    """Something on the way lets no websocket through; requests may get through all the same."""
+    """A proxy on the way blocks websockets. Other requests may still get through."""
 
 
 class OpenSubscription(Protocol):
-    """A subscription that is open: frames go out and come in."""
+    """An open subscription: a connection for frames in both directions."""
 
-    async def send(self, frame: Subscribe | Add | Remove) -> None:
-        """Send a frame; raises `ReceiverUnavailableError` where the connection is gone."""
-
-    async def receive(self) -> StreamFrame:
-        """Return the next frame that this version knows. Cancelling it loses nothing.
+    async def send(self, frame: Request) -> None:
+        """Send a frame.
 
         Raises:
-            ReceiverUnavailableError: the connection broke or was closed, or nothing came for 40 s, in which a
-                heartbeat was due.
+            ReceiverUnavailableError: the connection is gone.
+        """
+
+    async def receive(self) -> StreamFrame:
+        """Return the next frame known to this version. Cancelling is safe.
+
+        Raises:
+            ReceiverUnavailableError: the connection broke or was closed, or not even a heartbeat came for 40 s.
         """
 
 
 class ReceiverConnection(Protocol):
     """One receiver.
 
-    Every function raises `ReceiverUnavailableError` where the same may work later, and `ReceiverRefusedError` where it
-    will not. Cancelling one leaves open whether it was carried out; all may be repeated, `register` with the same
-    idempotency key.
+    Every method raises `ReceiverUnavailableError` if the same call may work later, and `ReceiverRefusedError` if not. A
+    cancelled call may have been carried out. All calls may be repeated, `register` with the same idempotency key.
     """
 
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
-        """Return the new task, or the one that has this `taskId`."""
+        """Register a task. Return it, or the task that already has this `taskId`."""
 
     async def bind(self, ref: str, task_id: TaskId) -> Task:
-        """Return the task, with the provider's id."""
+        """Bind the provider's id to the task and return the task."""
 
     async def report(self, ref: str, report: OutcomeReport) -> Reported:
-        """What became of a provider's answer, with the outcome that won."""
+        """Report a provider's answer. Return its verdict and the task with the outcome that won."""
 
     async def task(self, ref: str) -> Task:
-        """Return the task as it is now."""
+        """Return the current state of the task."""
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
-        """The next page of the log behind the cursor of `only`, once there is something in it or the wait is over.
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
+        """Return the next page of the log behind `after`, once it has an entry or the wait is over.
 
-        Without a cursor: from now. It stands in for a subscription where none can be opened.
+        Without a cursor the page begins now. Long polls replace a subscription if none can be opened.
         """
 
     def subscription(self) -> AbstractAsyncContextManager[OpenSubscription]:
-        """Return an open subscription, to which nothing was sent yet; raises `StreamBlockedError`, too."""
+        """Open a subscription, without sending a frame.
+
+        Raises:
+            StreamBlockedError: a proxy on the way blocks websockets.
+        """
+
+
+def error_of_problem(
+    *, status: int, slug: str, detail: str, ref: str | None = None
+) -> ReceiverUnavailableError | ReceiverRefusedError:
+    """Return the error for a problem of the receiver. Its type says if the same request may work later."""
+    if status >= 500 or status in RETRY_STATUSES or slug == "idempotency-in-flight":
+        return ReceiverUnavailableError(f"the receiver answered {status} {slug}: {detail}")
+    return ReceiverRefusedError(status=status, slug=slug, detail=detail, ref=ref)

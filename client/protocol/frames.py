@@ -1,19 +1,22 @@
-"""The frames of a subscription: what a websocket carries both ways, and server-sent events one way.
+"""The table of frames of a subscription. A websocket carries them both ways, and server-sent events one way.
 
-Frames that enter the receiver forbid unknown fields; of those that are read here, unknown fields and unknown types are
-ignored, so that either half may be newer.
+Frames to the receiver must not have unknown fields. In frames from the receiver, unknown fields and types are ignored,
+so that either half may be newer.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from client.protocol.models import PROBLEM_PREFIX, Sent, ShortText, Tags, Task, TaskIdField
+from client.protocol.models import PROBLEM_PREFIX, LogEntry, Sent, ShortText, Tags, Task, TaskIdField
 
 __all__ = [
+    "ANSWERS",
+    "EVENTS",
     "MAX_FRAME_BYTES",
     "MAX_NAMED",
     "MAX_NAME_BYTES",
@@ -21,10 +24,13 @@ __all__ = [
     "NAMES_AT_ONCE",
     "NAME_BYTES",
     "NO_ROOM",
+    "REQUESTS",
     "SUBPROTOCOL",
     "Add",
     "Added",
+    "Answer",
     "Deleted",
+    "Event",
     "GapFrame",
     "Goodbye",
     "Heartbeat",
@@ -33,38 +39,40 @@ __all__ = [
     "ProblemFrame",
     "Remove",
     "Removed",
-    "RequestFrame",
+    "Request",
     "ResultFrame",
     "StreamFrame",
     "Subscribe",
     "Subscribed",
-    "TaskName",
+    "frame_of",
     "read_frame",
+    "read_request",
+    "type_of",
 ]
 
 SUBPROTOCOL = "callback-receiver.v1"
 """The websocket subprotocol of these frames."""
 
 MAX_NAMED = 50_000
-"""So many tasks may be named in one subscription."""
+"""The most tasks that one subscription may name."""
 
 NAME_BYTES = 250
-"""A named task counts with so many bytes, and those of its text."""
+"""The bytes that a named task counts for, beside the bytes of its text."""
 
 MAX_NAME_BYTES = 48 * 1024 * 1024
-"""So much all named tasks of a receiver may take: 175,000 refs."""
+"""The bytes for all named tasks of a receiver: 175,000 refs."""
 
 MAX_NAME_BYTES_EACH = 32 * 1024 * 1024
-"""The same for each API key: 117,000 refs."""
+"""The bytes for the named tasks of each API key: 117,000 refs."""
 
 MAX_FRAME_BYTES = 1024 * 1024
-"""A frame that enters the receiver has at most so many bytes: room for `NAMES_AT_ONCE` refs, and more."""
+"""The most bytes of a frame to the receiver: enough for `NAMES_AT_ONCE` refs, and more."""
 
 NO_ROOM = ("too-many-names", "receiver-full")
-"""The problems of an `add` that may be repeated later: the names of others, or of other sockets, take all the room."""
+"""The problems of an `add` that may be repeated later: names of other sockets or keys take all the room."""
 
 NAMES_AT_ONCE = 5000
-"""So many tasks are named in one frame at most."""
+"""The most tasks that one frame may name."""
 
 FrameId = Annotated[
     StrictInt | Annotated[StrictStr, StringConstraints(max_length=64)], Field(union_mode="left_to_right")
@@ -72,31 +80,29 @@ FrameId = Annotated[
 
 
 class _Read(BaseModel):
-    """What leaves it."""
+    """A frame from the receiver."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
 class NamedTask(Sent):
-    """A task by the provider's id."""
+    """A task, named by the provider's id."""
 
     provider: ShortText
     task_id: TaskIdField
 
 
-TaskName = ShortText | NamedTask
-"""A task by its ref, or by the provider's id."""
-
-# The first wrong name ends the reading: a frame of wrong ones would otherwise hold the loop for seconds.
-TaskNames = Annotated[tuple[TaskName, ...], Field(max_length=NAMES_AT_ONCE, fail_fast=True)]
+# The first wrong name ends the reading. A frame of wrong ones would otherwise hold the loop for seconds.
+TaskNames = Annotated[tuple[ShortText | NamedTask, ...], Field(max_length=NAMES_AT_ONCE, fail_fast=True)]
 
 
 class Subscribe(Sent):
-    """Begins the one subscription of a websocket; `id` comes back in the answer.
+    """The request that begins the one subscription of a websocket. `id` comes back in the answer.
 
-    Read is (provider AND all tags) OR tasks; none given: all; `tasks: []` alone: none yet. Without `cursor`: from now;
-    `start`: from the oldest kept. Named tasks that are finished come at once, whatever the cursor. `hints`: also that
-    something came which could not be trusted or read, so that polling the task now is worth it.
+    The subscription brings (provider AND all tags) OR tasks. Without these fields it brings everything, and with
+    `tasks: []` alone nothing yet. It begins at `cursor`; without one now, and with `start` at the oldest result kept.
+    Named tasks that have ended come at once, whatever the cursor. With `hints` it also brings hints. Something came for
+    a task then, and could not be trusted or read: polling the task now may bring its answer.
     """
 
     type: Literal["subscribe"] = "subscribe"
@@ -109,7 +115,7 @@ class Subscribe(Sent):
 
 
 class Add(Sent):
-    """Names further tasks; those that are finished come at once."""
+    """The request to name further tasks. Tasks that have ended come at once."""
 
     type: Literal["add"] = "add"
     id: FrameId
@@ -117,19 +123,15 @@ class Add(Sent):
 
 
 class Remove(Sent):
-    """Names tasks no more; one that was not named is no error."""
+    """The request to stop naming tasks. A task that was not named is no error."""
 
     type: Literal["remove"] = "remove"
     id: FrameId
     tasks: TaskNames
 
 
-RequestFrame = Annotated[Subscribe | Add | Remove, Field(discriminator="type")]
-"""What a subscriber may send."""
-
-
 class Subscribed(_Read):
-    """The subscription has begun; nothing behind `cursor` will be missed."""
+    """The subscription has begun. It misses nothing behind `cursor`."""
 
     type: Literal["subscribed"] = "subscribed"
     id: FrameId
@@ -153,7 +155,7 @@ class Removed(_Read):
 
 
 class ProblemFrame(_Read):
-    """What was sent changed nothing; `id` is null where it could not be read. `problem` is as over HTTP (RFC 9457)."""
+    """The request changed nothing. `id` is null if it could not be read. `problem` is as over HTTP (RFC 9457)."""
 
     type: Literal["problem"] = "problem"
     id: FrameId | None = None
@@ -166,10 +168,10 @@ class ProblemFrame(_Read):
 
 
 class ResultFrame(_Read):
-    """A task has ended. A subscription that goes on from `cursor` misses nothing and gets nothing twice.
+    """A task has ended. A subscription from `cursor` on misses nothing and gets nothing twice.
 
-    `task.cursor` is the place of the outcome itself; for a task that was named after it had ended, it may be earlier
-    or later than `cursor`.
+    `task.cursor` is the place of the outcome itself. For a task that was named after its end, it may be earlier or
+    later than `cursor`.
     """
 
     type: Literal["result"] = "result"
@@ -186,7 +188,7 @@ class Deleted(_Read):
 
 
 class Hint(_Read):
-    """Something came for the task that could not be trusted or read; only where `hints` was asked for."""
+    """Something came for the task, and could not be trusted or read. Only a subscription with `hints` gets it."""
 
     type: Literal["hint"] = "hint"
     cursor: str
@@ -194,38 +196,78 @@ class Hint(_Read):
 
 
 class GapFrame(_Read):
-    """The cursor is of no use (any more), so results may have been missed; what follows begins at `resumesAt`."""
+    """The cursor is not valid (any more), so results may have been missed. The log goes on from `resumesAt`."""
 
     type: Literal["gap"] = "gap"
     reason: str
     resumes_at: str
 
+    @property
+    def cursor(self) -> str:
+        """The place to go on from, as every frame of the log has it."""
+        return self.resumes_at
+
 
 class Heartbeat(_Read):
-    """There is nothing (of this filter) up to `cursor`: go on from there."""
+    """Nothing more passed the filter up to `cursor`: go on from there."""
 
     type: Literal["heartbeat"] = "heartbeat"
     cursor: str
 
 
 class Goodbye(_Read):
-    """The receiver shuts down; go on from `cursor` once it is back."""
+    """The receiver shuts down. Go on from `cursor` once it is back."""
 
     type: Literal["goodbye"] = "goodbye"
     cursor: str
 
 
-StreamFrame = (
-    Subscribed | Added | Removed | ProblemFrame | ResultFrame | Deleted | Hint | GapFrame | Heartbeat | Goodbye
-)
-"""What a subscriber gets; server-sent events carry those that answer nothing."""
+Request = Subscribe | Add | Remove
+"""A frame to the receiver."""
 
-_ADAPTER: TypeAdapter[StreamFrame] = TypeAdapter(Annotated[StreamFrame, Field(discriminator="type")])
+Answer = Subscribed | Added | Removed | ProblemFrame
+"""A frame that answers a request. Only a websocket carries it."""
+
+Event = ResultFrame | Deleted | Hint | GapFrame | Heartbeat | Goodbye
+"""A frame of the log. Websockets and server-sent events carry it."""
+
+StreamFrame = Answer | Event
+"""A frame from the receiver."""
+
+REQUESTS: tuple[type[Request], ...] = get_args(Request)
+ANSWERS: tuple[type[Answer], ...] = get_args(Answer)
+EVENTS: tuple[type[Event], ...] = get_args(Event)
+
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
+_STREAM_FRAME: TypeAdapter[StreamFrame] = TypeAdapter(Annotated[StreamFrame, Field(discriminator="type")])
+
+
+def type_of(frame: type[Request | StreamFrame]) -> str:
+    """Return the `type` that a frame of this class has on the wire."""
+    return str(frame.model_fields["type"].default)
+
+
+def read_request(fields: Mapping[str, Any]) -> Request:
+    """Return the frame from a subscriber.
+
+    Raises:
+        ValidationError: these are not the fields of a request.
+    """
+    return _REQUEST.validate_python(fields, by_alias=True, by_name=False)
 
 
 def read_frame(raw: str | bytes) -> StreamFrame | None:
-    """Return the frame that a receiver sent; None for what this version does not know."""
+    """Return the frame from a receiver; None for a type that this version does not know."""
     try:
-        return _ADAPTER.validate_json(raw)
+        return _STREAM_FRAME.validate_json(raw)
     except ValidationError:
         return None
+
+
+def frame_of(entry: LogEntry) -> Event:
+    """Return the frame for a place in the log. A place of an unknown kind gives a heartbeat: go on from there."""
+    if entry.task is not None:
+        return ResultFrame(cursor=entry.cursor, task=entry.task)
+    if entry.ref is None or not (entry.hint or entry.deleted):
+        return Heartbeat(cursor=entry.cursor)
+    return (Hint if entry.hint else Deleted)(cursor=entry.cursor, ref=entry.ref)

@@ -1,11 +1,12 @@
-"""The JSON that client and receiver exchange: the only place for it.
+"""The JSON that client and receiver exchange, defined only here.
 
-Names are camelCase on the wire, like those of the createTask family. What enters the receiver forbids unknown fields;
-what is read from the other half ignores them, so that either half may be newer.
+Names are camelCase on the wire, as in the createTask family. Models of requests forbid unknown fields. Models of
+answers ignore them, so that either half may be newer.
 """
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -28,7 +29,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 
-from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
+from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long, task_id_text
 
 __all__ = [
     "API_KEY_MIN_LENGTH",
@@ -60,29 +61,34 @@ __all__ = [
     "Trust",
     "Verdict",
     "Waiting",
+    "client_key_id",
 ]
 
 PROBLEM_PREFIX = "urn:callback-receiver:problem:"
-"""What the `type` of every problem of the receiver begins with."""
+"""Prefix of the `type` of every problem of the receiver."""
 
 NO_ANSWER = "RECEIVER_NO_ANSWER"
-"""`errorCode` of a task whose `deadlineAt` passed without an answer; provisional."""
+"""`errorCode` of a task without an answer until its `deadlineAt`; provisional."""
 
 SUBMIT_UNKNOWN = "RECEIVER_SUBMIT_UNKNOWN"
-"""`errorCode` of a task whose `taskId` never became known until its `deadlineAt`; provisional."""
+"""`errorCode` of a task without a known `taskId` until its `deadlineAt`; provisional."""
+
 NOT_SUBMITTED = "RECEIVER_NOT_SUBMITTED"
-"""The receiver was to submit the task, and the provider could not be reached, or took no tasks then: none was made.
-Provisional."""
+"""`errorCode` of a task that the receiver could not submit: the provider was unreachable or took no tasks. No task was
+made; provisional."""
+
 NOT_CARRIED_OUT = "RECEIVER_NOT_CARRIED_OUT"
-"""The receiver was to submit the task, and an HTTP status (3xx, 4xx) said that this was not done: none was made.
-Provisional."""
+"""`errorCode` of a task that the receiver could not submit: an HTTP status (3xx, 4xx) said so. No task was made;
+provisional."""
 
 MAX_ANSWER_BYTES = 1024 * 1024
-"""The largest answer of a provider that is read, by whoever asked for it."""
+"""The largest answer of a provider that client and receiver read."""
 
 MAX_REPORT_BYTES = 2 * MAX_ANSWER_BYTES + 64 * 1024
-"""The largest body that the receiver takes under an API key: such an answer, which may be longer when it is written as
-JSON again, and what belongs to its task. What a poll has brought can so always be reported."""
+"""The largest body that the receiver takes under an API key.
+
+It has room for the largest answer, written as JSON again and perhaps longer so, and for the fields of its task.
+Therefore the answer to a poll can always be reported."""
 
 API_KEY_MIN_LENGTH = 24
 
@@ -90,8 +96,8 @@ Status = Literal["processing", "ready", "failed"]
 Source = Literal["submit", "callback", "poll", "deadline"]
 Trust = Literal["token", "standing", "signed", "confirmed", "polled", "reported", "provisional"]
 PROVISIONAL: Trust = "provisional"
-"""`trust` of an outcome by a poll whose error code is on no list, though it came several times in a row, and of a task
-that the receiver was to submit and that was not made, by all that is known."""
+"""`trust` of two kinds of outcome. One comes from repeated polls with an unlisted error code. The other is the end of a
+task that the receiver could not submit."""
 Verdict = Literal[
     "accepted",
     "duplicate",
@@ -118,20 +124,20 @@ def _known_status(value: object) -> object:
 
 
 def _not_of_the_wire(value: object) -> object:
-    """What Python code gives; an array of JSON is a list."""
+    # Python code gives a tuple, JSON a list.
     return value if isinstance(value, tuple) else ()
 
 
 def _small_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     size = len(to_json(value))
     if size > _MAX_METADATA_BYTES:
-        raise ValueError(f"at most {_MAX_METADATA_BYTES} bytes as JSON, got {size}")
+        raise ValueError(f"expected at most {_MAX_METADATA_BYTES} bytes as JSON, got {size}")
     return value
 
 
 def _some_task_id(value: int | str) -> int | str:
     if not value:
-        raise ValueError('0 and "" are no ids')
+        raise ValueError(f"expected an id, got {value!r}")
     if is_too_long(value):
         raise ValueError(f"expected at most {MAX_TASK_ID_LENGTH} characters")
     return value
@@ -139,7 +145,7 @@ def _some_task_id(value: int | str) -> int | str:
 
 def _typed_task(value: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(value.get("type"), str) or not 0 < len(value["type"]) <= _LONGEST_TYPE:
-        raise ValueError(f"expected a type of 1 to {_LONGEST_TYPE} characters in it")
+        raise ValueError(f"type: expected a text of 1 to {_LONGEST_TYPE} characters")
     return value
 
 
@@ -154,29 +160,29 @@ ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class Sent(BaseModel):
-    """What enters the receiver: unknown fields are refused by name."""
+    """Base of requests to the receiver. Unknown fields are refused by name."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _has_few_fields(cls, value: Any) -> Any:
-        # Each unknown field is an error of its own, and a million of them would take seconds to be told.
+        # Each unknown field makes an error of its own. Writing a million of them would take seconds.
         if isinstance(value, dict) and len(value) > _MOST_FIELDS:
             raise ValueError(f"expected at most {_MOST_FIELDS} fields, got {len(value)}")
         return value
 
 
 class _Read(BaseModel):
-    """What the other half answers: unknown fields are ignored."""
+    """Base of answers. Unknown fields are ignored."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
 class FirstOutcome(Sent):
-    """The outcome in a report after the fact: `answer` is the provider's JSON, verbatim.
+    """The outcome in a late report. `answer` is the provider's JSON, verbatim.
 
-    `finishedAt` is when the caller got it, if that is not now; it makes `validUntil` true after an outage.
+    `finishedAt` is the time at which the caller got it, by default now. It makes `validUntil` true after an outage.
     """
 
     source: Literal["submit", "poll"]
@@ -186,13 +192,13 @@ class FirstOutcome(Sent):
 
 
 class OutcomeReport(FirstOutcome):
-    """`PUT /v1/tasks/{ref}/outcome`; `taskId`, where given, is bound as the createTask id."""
+    """`PUT /v1/tasks/{ref}/outcome`. A `taskId` is bound as the id from createTask."""
 
     task_id: TaskIdField | None = None
 
 
 class Registration(Sent):
-    """`POST /v1/tasks`. With `task`, the receiver submits it with its own key; `type` is that of `task` then."""
+    """`POST /v1/tasks`. The receiver submits `task`, if given, with its own key; then `type` is the type of `task`."""
 
     provider: ShortText
     type: ShortText | None = None
@@ -208,9 +214,9 @@ class Registration(Sent):
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
         if self.task is not None and (self.task_id is not None or self.outcome is not None):
-            raise ValueError("task: what is to be submitted has neither taskId nor outcome yet")
+            raise ValueError("task: expected no taskId and no outcome beside a task to submit")
         if self.task is None and self.app_id is not None:
-            raise ValueError("appId: is for a task that is to be submitted")
+            raise ValueError("appId: expected a task to submit beside it")
         return self
 
 
@@ -221,7 +227,7 @@ class Binding(Sent):
 
 
 class PollPlanView(_Read):
-    """How the task may be polled; `max_polls` None means that no limit is known."""
+    """The provider's limits on polls of the task. No limit is known if `max_polls` is None."""
 
     first_after_seconds: float
     interval_seconds: float
@@ -232,7 +238,7 @@ class PollPlanView(_Read):
 class Registered(_Read):
     """The answer to a registration: submit with `callback_url` (None: without one), read results from `cursor`.
 
-    `taskId` is there where the receiver submitted the task; null even then: it is not known whether a task was made.
+    `taskId` is set if the receiver submitted the task. If it is null then, a task may have been made.
     """
 
     ref: str
@@ -245,11 +251,11 @@ class Registered(_Read):
 
 
 class Task(_Read):
-    """A task and how far it is: a superset of a getTaskResult answer.
+    """A task and its state: a superset of a getTaskResult answer.
 
-    `disputed` (the createTask id differs from the one the outcome came with), `supersedes` (the cursor of the outcome
-    of ours that this one replaced) and `solutionRemoved` are written only where they hold. `discarded` is never
-    written: a client that threw answers away because they were too old names their tasks there, by ref or id.
+    Three fields are written only if they are set. `disputed`: the outcome came with another id than createTask's.
+    `supersedes`: the cursor of the provisional outcome that this one replaced. `solutionRemoved`: retention removed it.
+    `discarded` is never written. There a client names the tasks, by ref or id, with answers that were too old.
     """
 
     error_id: int = 0
@@ -278,13 +284,18 @@ class Task(_Read):
     discarded: Annotated[SkipJsonSchema[tuple[str, ...]], BeforeValidator(_not_of_the_wire), Field(exclude=True)] = ()
 
     @property
+    def id_text(self) -> str | None:
+        """The provider's id as text, as ids are compared."""
+        return None if self.task_id is None else task_id_text(self.task_id)
+
+    @property
     def is_final(self) -> bool:
-        """True if it has an outcome; a provisional one may still be replaced, once."""
+        """True if the task has an outcome. A provisional one may still be replaced, once."""
         return self.status != "processing"
 
     @property
     def is_provisional(self) -> bool:
-        """True for an outcome of ours, which the first one of the provider replaces."""
+        """True for a provisional outcome, to be replaced by the provider's first one."""
         return self.source == "deadline" or self.trust == PROVISIONAL
 
     @model_serializer(mode="wrap")
@@ -297,14 +308,14 @@ class Task(_Read):
 
 
 class Reported(_Read):
-    """The answer to a report: what became of it, and the task with the outcome that won."""
+    """The answer to a report: its verdict, and the task with the outcome that won."""
 
     verdict: str
     task: Task
 
 
 class LogEntry(_Read):
-    """One place in the log: a result (`task`), a deletion (`ref`, `deleted`) or, if asked for, a `hint` (`ref`)."""
+    """One entry of the log: a result (`task`), a deletion (`ref`, `deleted`) or, if asked for, a `hint` (`ref`)."""
 
     cursor: str
     task: Task | None = None
@@ -314,7 +325,7 @@ class LogEntry(_Read):
 
 
 class ResultsPage(_Read):
-    """A page of the log, oldest first; `cursor` is how far it has looked, not the last match."""
+    """A page of the log, oldest first. `cursor` is the end of the page, which may lie beyond the last match."""
 
     results: tuple[LogEntry, ...] = ()
     cursor: str
@@ -322,23 +333,23 @@ class ResultsPage(_Read):
 
 
 class TaskList(_Read):
-    """A page of tasks, newest first; `next_page` is None on the last one."""
+    """A page of tasks, newest first. `next_page` is None on the last one."""
 
     tasks: tuple[Task, ...] = ()
     next_page: str | None = None
 
 
 class Ticket(_Read):
-    """The answer to `POST /v1/tickets`: good until `ends_at`, for one websocket, or for server-sent events."""
+    """The answer to `POST /v1/tickets`: valid until `ends_at`, for one websocket or for server-sent events."""
 
     ticket: str
     ends_at: datetime
 
 
 class Problem(_Read):
-    """An error of the receiver (RFC 9457), readable as an error of the family too.
+    """An error of the receiver (RFC 9457), readable as an error of the createTask family too.
 
-    `ref` names the task that it is about: under `task-id-taken` the one that has the id.
+    `ref` names the task of the error: under `task-id-taken` the owner of the id.
     """
 
     type: str = "about:blank"
@@ -356,11 +367,11 @@ class Problem(_Read):
 
 
 class Step(_Read):
-    """One thing that happened to a task: `text` says it in words, the rest in words of this protocol.
+    """One event of a task: `text` says it in words, the other fields in the terms of this protocol.
 
-    `at` is None where nobody noted the time. `origin` is who or what did it: the name of an API key, `createTask`, a
-    kind of callback URL, `receiver`, `client`. `verdict` is that of a delivery, `source` and `status` those of an
-    outcome, whose `supersedes` is the `errorCode` of the one that it replaced.
+    `at` is None if the time was not recorded. `origin` is the cause: the name of an API key, `createTask`, a kind of
+    callback URL, `receiver` or `client`. Deliveries have a `verdict`. Outcomes have `source` and `status`, and in
+    `supersedes` the `errorCode` of the outcome they replaced.
     """
 
     at: datetime | None
@@ -376,9 +387,9 @@ class Step(_Read):
 
 
 class Waiting(_Read):
-    """What a task that is not settled waits for, and what comes next; `text` says it in words.
+    """The next event that an unsettled task waits for; `text` says it in words.
 
-    `polls_left` None means that no limit is known; `leased_until` is set while somebody polls it for this receiver.
+    No limit is known if `polls_left` is None. `leased_until` is set while the receiver polls the task.
     """
 
     polled_by: str
@@ -390,11 +401,11 @@ class Waiting(_Read):
 
 
 class TaskTimeline(_Read):
-    """`GET /v1/tasks/{id}/timeline`: what happened to a task so far, oldest first, and what it waits for.
+    """`GET /v1/tasks/{id}/timeline`: the events of a task so far, oldest first, and the one it waits for.
 
-    `deliveries` and `polls` count all of them; the first few and the newest are steps. `wakes` is how often this
-    process woke somebody who waited for it over a long poll, None where that is not known (any more). `waiting` is None
-    where nothing more is waited for.
+    `deliveries` and `polls` are total counts; the steps hold the first few and the newest. `wakes` counts the long
+    polls that this process woke for the task, or is None if the count is not known. `waiting` is None if nothing more
+    is expected.
     """
 
     ref: str
@@ -408,3 +419,8 @@ class TaskTimeline(_Read):
     polls: int = 0
     wakes: int | None = None
     waiting: Waiting | None = None
+
+
+def client_key_id(client_key: str) -> str:
+    """Return the id of a client key on the wire and in logs: the first 8 hex digits of its SHA-256."""
+    return hashlib.sha256(client_key.encode()).hexdigest()[:8]

@@ -1,8 +1,8 @@
-"""createTask, getTaskResult and getBalance over aiohttp, for any dialect.
+"""Requests to a provider over aiohttp, for any dialect: createTask, getTaskResult, getBalance and reports.
 
-JSON is read whatever the content type; the HTTP status and the body together say what it means
-(`client.providers.meaning`). What is no answer becomes one of four errors, which differ in what may have happened over
-there.
+JSON is read whatever the content type. Its meaning follows from the HTTP status and the body together
+(`client.providers.meaning`). Anything else than an answer becomes one of four errors. They differ in the state that the
+provider may be in.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from yarl import URL
 
 from client.errors import ProviderUnreachableError, UnreadableError
 from client.protocol.models import MAX_ANSWER_BYTES
-from client.provider_api.code_counts import UnlistedCodes
-from client.provider_api.limits import KeyGate
+from client.provider_api.limits import KeyLimiter
 from client.provider_api.redaction import Redaction
+from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Call, Dialect
 from client.providers.meaning import Meaning, meaning_of
 from client.providers.readings import Failed, Reading, Refused, Submitted, TaskId, Unknown
 
 __all__ = [
-    "Answered",
     "NotCarriedOutError",
     "NotSentError",
+    "ProviderAnswer",
     "ProviderApi",
     "ProviderBusyError",
     "UnclearError",
     "open_provider_session",
 ]
 
-Said = TypeVar("Said")
+Content = TypeVar("Content")
 
 _MAX_CONNECTIONS = 100
 _CONNECT_SECONDS = 10.0
@@ -47,13 +47,13 @@ _LONGEST_URL = 300
 
 
 class NotSentError(ProviderUnreachableError):
-    """No connection came about: the provider cannot have taken the request."""
+    """No connection was made, so the provider cannot have taken the request."""
 
 
 class ProviderBusyError(ProviderUnreachableError):
-    """The answer was 429, 425 or 503 without a word of the dialect: the provider did not take the request.
+    """The provider did not take the request: HTTP 429, 425 or 503 without an answer in its dialect.
 
-    `retry_after_seconds` is what it asked for, None where it did not say.
+    `retry_after_seconds` is the pause it asked for, or None.
     """
 
     def __init__(self, text: str, retry_after_seconds: float | None, status: int | None = None) -> None:
@@ -62,33 +62,32 @@ class ProviderBusyError(ProviderUnreachableError):
 
 
 class NotCarriedOutError(ProviderUnreachableError):
-    """A status says that the request was not carried out, without a word of the dialect; the text names the URL.
+    """The request was not carried out, by its HTTP status, without an answer in the dialect. The text names the URL.
 
-    It is a wrong address, a firewall or a redirect, most often: to repeat it at once gives the same.
+    The usual causes are a wrong address, a firewall or a redirect. The same request would fail again.
     """
 
 
 class UnclearError(ProviderUnreachableError):
-    """The request may or may not have been carried out: the connection broke, or the answer cannot be read."""
+    """The request may have been carried out: the connection broke, or the answer cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered(Generic[Said]):
-    """A provider's answer, verbatim as JSON, and what the dialect reads in it.
+class ProviderAnswer(Generic[Content]):
+    """A provider's answer: its JSON, and the dialect's reading of it.
 
-    `retry_after_seconds` is the pause that the answer's headers ask for, if they do.
+    `retry_after_seconds` is the pause asked for in the answer's headers, or None.
     """
 
-    answer: dict[str, Any]
-    said: Said
+    body: dict[str, Any]
+    reading: Content
     retry_after_seconds: float | None = None
 
 
 class ProviderApi:
-    """One provider with one client key. At most 100 requests are under way at once; the others wait their turn.
+    """One provider with one client key. At most 100 requests are under way at once, and the others wait.
 
-    `gate` is told what is under way, and of each answer that is an error; `unlisted` of codes that the dialect does
-    not list.
+    `limiter` counts the requests under way and the errors, `unlisted` the error codes missing in the dialect.
     """
 
     def __init__(
@@ -97,32 +96,32 @@ class ProviderApi:
         dialect: Dialect,
         client_key: str,
         base_url: str,
-        gate: KeyGate | None = None,
+        limiter: KeyLimiter | None = None,
         unlisted: UnlistedCodes | None = None,
     ) -> None:
         self._session = session
         self._dialect = dialect
         self._client_key = client_key
         self._base_url = base_url.rstrip("/")
-        self._gate = gate
+        self._limiter = limiter
         self._unlisted = unlisted or UnlistedCodes()
-        self._without_key = Redaction(client_key)
-        self._room = asyncio.Semaphore(_MAX_CONNECTIONS)
+        self._redact = Redaction(client_key)
+        self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
 
     async def create_task(
         self, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
-    ) -> Answered[Submitted]:
-        """What createTask answered. Cancelling it leaves open whether a task was made.
+    ) -> ProviderAnswer[Submitted]:
+        """Send createTask and return the answer. After a cancellation the task may exist.
 
         Raises:
             NotSentError, NotCarriedOutError, ProviderBusyError: no task was made.
-            UnclearError: it is not known whether one was.
+            UnclearError: a task may have been made.
         """
         call = self._dialect.create_task(self._client_key, task, callback_url=callback_url, app_id=app_id)
         return await self._ask(call, self._dialect.read_create_task, call.seconds or _CREATE_SECONDS)
 
-    async def get_task_result(self, task_id: TaskId, *, seconds: float = _ASK_SECONDS) -> Answered[Reading]:
-        """What getTaskResult answered; at most `seconds` are waited for it.
+    async def get_task_result(self, task_id: TaskId, *, seconds: float = _ASK_SECONDS) -> ProviderAnswer[Reading]:
+        """Send getTaskResult and return the answer. The request takes at most `seconds`.
 
         Raises:
             ProviderUnreachableError: nothing was learned about the task.
@@ -131,8 +130,8 @@ class ProviderApi:
         limit = max(0.0, min(seconds, _ASK_SECONDS))
         return await self._ask(call, self._dialect.read_task_result, limit, is_poll=True)
 
-    async def get_balance(self) -> Answered[float | Reading]:
-        """What getBalance answered.
+    async def get_balance(self) -> ProviderAnswer[float | Reading]:
+        """Send getBalance and return the answer.
 
         Raises:
             ProviderUnreachableError: there was no answer.
@@ -140,18 +139,18 @@ class ProviderApi:
         call = self._dialect.get_balance(self._client_key)
         return await self._ask(call, self._dialect.read_balance, _ASK_SECONDS)
 
-    async def report(self, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Answered[Reading]:
-        """What the provider answered to the report of a right or a wrong answer: `Pending` where it was taken.
+    async def report(self, task_id: TaskId, task_type: str | None, *, is_good: bool) -> ProviderAnswer[Reading]:
+        """Report an answer as right or wrong. The reading is `Pending` if the provider took the report.
 
         Raises:
-            BadArgumentError: no way to report is known of this provider, or none for this type of task.
+            BadArgumentError: the dialect has no such request, for any type of task or for this one.
             ProviderUnreachableError: there was no answer.
         """
         call = self._dialect.report(self._client_key, task_id, task_type, is_good=is_good)
         return await self._ask(call, self._dialect.read_report, _ASK_SECONDS)
 
-    async def ask(self, call: Call, read: Callable[[Any], Reading]) -> Answered[Reading]:
-        """What the provider answered to a request that no method here stands for; `read` tells what it says.
+    async def ask(self, call: Call, read: Callable[[Any], Reading]) -> ProviderAnswer[Reading]:
+        """Send any other request and return the answer, as `read` understands it.
 
         Raises:
             ProviderUnreachableError: there was no answer.
@@ -159,29 +158,29 @@ class ProviderApi:
         return await self._ask(call, read, _ASK_SECONDS)
 
     async def _ask(
-        self, call: Call, read: Callable[[Any], Said], seconds: float, *, is_poll: bool = False
-    ) -> Answered[Said]:
-        if self._gate is None:
-            return await self._answered(call, read, seconds, is_poll=is_poll)
-        with self._gate.under_way():
+        self, call: Call, read: Callable[[Any], Content], seconds: float, *, is_poll: bool = False
+    ) -> ProviderAnswer[Content]:
+        if self._limiter is None:
+            return await self._request(call, read, seconds, is_poll=is_poll)
+        with self._limiter.under_way():
             try:
-                answered = await self._answered(call, read, seconds, is_poll=is_poll)
+                answer = await self._request(call, read, seconds, is_poll=is_poll)
             except (NotCarriedOutError, ProviderBusyError, UnclearError):
-                # It may have been an answer, and would then count over there.
-                self._gate.failed()
+                # The provider may have answered with an error, and counts it then.
+                self._limiter.failed()
                 raise
-            if _is_error(answered.said):
-                self._gate.failed()
-            return answered
+            if _is_error(answer.reading):
+                self._limiter.failed()
+            return answer
 
-    async def _answered(
-        self, call: Call, read: Callable[[Any], Said], seconds: float, *, is_poll: bool
-    ) -> Answered[Said]:
-        """The answer. Its limit begins with the request, not in the queue, so that waiting never looks like silence."""
+    async def _request(
+        self, call: Call, read: Callable[[Any], Content], seconds: float, *, is_poll: bool
+    ) -> ProviderAnswer[Content]:
         name = f"{self._dialect.provider}: {call.name}"
         try:
-            async with self._room, asyncio.timeout(seconds):
-                status, retry_after, sent = await self._send(call)
+            # The limit begins with the request, not in the queue: waiting here is no silence of the provider.
+            async with self._slots, asyncio.timeout(seconds):
+                status, retry_after, raw = await self._send(call)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSentError(f"{name}: no connection ({_reason(error)})") from error
         except TimeoutError as error:
@@ -189,21 +188,21 @@ class ProviderApi:
         except (aiohttp.ClientError, OSError) as error:
             raise UnclearError(f"{name}: the connection broke ({_reason(error)})") from error
         try:
-            answer = self._without_key(self._parse(sent))
-            said = read(answer)
+            body = self._redact(self._parse(raw))
+            reading = read(body)
         except UnreadableError as error:
             raise self._no_answer(call, status, retry_after, meaning_of(status, None, is_poll=is_poll)) from error
-        self._unlisted.note(self._dialect, said)
-        meaning = meaning_of(status, said, is_poll=is_poll)
+        self._unlisted.note(self._dialect, reading)
+        meaning = meaning_of(status, reading, is_poll=is_poll)
         if meaning is not Meaning.ANSWER:
             raise self._no_answer(call, status, retry_after, meaning)
-        return Answered(answer, said, retry_after)
+        return ProviderAnswer(body, reading, retry_after)
 
     def _no_answer(
         self, call: Call, status: int, retry_after: float | None, meaning: Meaning
     ) -> ProviderUnreachableError:
         name = f"{self._dialect.provider}: {call.name}"
-        text = f"{name}: HTTP {status} without an answer of this provider, from {self._shown(call)}"
+        text = f"{name}: HTTP {status} without an answer of this provider, from {self._redacted_url(call)}"
         if meaning is Meaning.BUSY:
             return ProviderBusyError(text, retry_after, status)
         if meaning is Meaning.NOT_CARRIED_OUT:
@@ -211,11 +210,11 @@ class ProviderApi:
             return NotCarriedOutError(f"{text}: {consequence}", status)
         return UnclearError(text, status)
 
-    def _shown(self, call: Call) -> str:
-        """Return the URL of a request without what may be secret: its query, user and password, and the key."""
+    def _redacted_url(self, call: Call) -> str:
+        """Return the URL of a request without its secrets: query, user, password and client key."""
         url = URL(f"{self._base_url}{call.path}", encoded=True).with_query(None).with_fragment(None).with_user(None)
-        shown: str = self._without_key(str(url))
-        return shown[:_LONGEST_URL]
+        redacted: str = self._redact(str(url))
+        return redacted[:_LONGEST_URL]
 
     async def _send(self, call: Call) -> tuple[int, float | None, bytes]:
         url = URL(f"{self._base_url}{call.path}", encoded=True).extend_query(call.query)
@@ -238,7 +237,7 @@ class ProviderApi:
 
 
 def open_provider_session() -> aiohttp.ClientSession:
-    """Return a session for a provider; its limits are those of `ProviderApi`, so that none of aiohttp's own cuts in."""
+    """Return a session for a provider. Its limits are the ones of `ProviderApi`, not aiohttp's own."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
@@ -246,12 +245,12 @@ def open_provider_session() -> aiohttp.ClientSession:
     )
 
 
-def _is_error(said: object) -> bool:
-    return isinstance(said.reading if isinstance(said, Submitted) else said, Failed | Refused | Unknown)
+def _is_error(reading: object) -> bool:
+    return isinstance(reading.reading if isinstance(reading, Submitted) else reading, Failed | Refused | Unknown)
 
 
 def _read_seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` in seconds (RFC 9110, 10.2.3); its form as a date is not worth a clock here."""
+    """Return `Retry-After` in seconds (RFC 9110, 10.2.3); None for its date form, which would need a clock."""
     try:
         seconds = float(retry_after or "")
     except ValueError:
@@ -260,7 +259,7 @@ def _read_seconds(retry_after: str | None) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    """Why a connection failed, without the address: it may hold more than a host."""
+    """Return the cause of a failed connection, without the address: that may hold more than a host."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     errno = getattr(cause, "errno", None)
     return os.strerror(errno) if isinstance(errno, int) and errno > 0 else type(cause).__name__

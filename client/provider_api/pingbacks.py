@@ -1,6 +1,6 @@
-"""The hosts that 2captcha and ruCaptcha may call back: the requests for their list, and what the answers say. Pure.
+"""The list of hosts that 2captcha and ruCaptcha may call back: requests and their answers. Pure.
 
-Both manage the list in their older API alone (PROVIDERS.md 2.2, 3.6), whose host is not that of createTask.
+Both manage the list only in their older API (PROVIDERS.md 2.2, 3.6), on another host than createTask.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ __all__ = [
 ]
 
 PINGBACK_PROVIDERS: Mapping[str, str] = MappingProxyType({"twocaptcha": "twocaptchav1", "rucaptcha": "rucaptchav1"})
-"""The providers with such a list, and the dialect of the older API of each."""
+"""The providers with such a list, each with the dialect of its older API."""
 
 EVERY_HOST = "all"
-"""What del_pingback takes for every host."""
+"""The word for every host in del_pingback."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})|\[?[0-9A-Fa-f:]{2,45}\]?")
 
 
 class NotThisHostError(ProviderRefusedError):
-    """The provider adds a host only when it is asked from the address to which that host resolves."""
+    """The request came from a wrong address. A host is added only from the address that its name resolves to."""
 
-    advice = "run this on the host itself, from the address to which its name resolves"
+    advice = "run this command on the host itself, from the address that its name resolves to"
 
 
 def older_api(provider: str) -> Dialect:
-    """Return the dialect in which the list of a provider is managed.
+    """Return the dialect for the list of a provider.
 
     Raises:
         BadArgumentError: this provider has no such list.
@@ -57,10 +57,10 @@ def older_api(provider: str) -> Dialect:
 
 
 def check_host(host: str) -> str:
-    """Return the host, where it can be one.
+    """Return the host, unchanged.
 
     Raises:
-        BadArgumentError: it is a URL, or no name and no address, or the word that stands for all of them.
+        BadArgumentError: it is neither a name nor an IP address, or it is the word for every host.
     """
     if _HOST.fullmatch(host) is None or host.lower() == EVERY_HOST:
         raise BadArgumentError(f"host: expected a name or an IP address, without scheme, port and path, got {host!r}")
@@ -68,7 +68,7 @@ def check_host(host: str) -> str:
 
 
 def add_pingback(client_key: str, host: str) -> Call:
-    """Return the request that registers a host."""
+    """Return the request to add a host to the list."""
     return _call(client_key, "add_pingback", addr=host)
 
 
@@ -78,34 +78,34 @@ def list_pingbacks(client_key: str) -> Call:
 
 
 def remove_pingback(client_key: str, host: str) -> Call:
-    """Return the request that takes a host, or `EVERY_HOST`, from the list."""
+    """Return the request to remove a host, or `EVERY_HOST`, from the list."""
     return _call(client_key, "del_pingback", addr=host)
 
 
 def read_pingbacks(dialect: Dialect, answer: Any) -> Reading:
-    """What the provider said: `Ready` where it did what was asked, else why not.
+    """Return the meaning of an answer: `Ready` after success, otherwise the refusal.
 
     Raises:
         UnreadableError: it is no answer of this API.
     """
     if answer == {"status": 1, "request": ""}:
-        # A bare OK: it was done, or the list is empty.
+        # A bare OK: the request was carried out, or the list is empty.
         return Ready("")
-    said = dialect.read_task_result(answer)
-    if isinstance(said, Ready):
+    reading = dialect.read_task_result(answer)
+    if isinstance(reading, Ready):
         if isinstance(answer["request"], int | float):
             raise UnreadableError("request: expected addresses, got a number")
-        hosts_of(said)
-    return said
+        hosts_of(reading)
+    return reading
 
 
-def hosts_of(said: Ready) -> tuple[str, ...]:
-    """Return the hosts in the list, which comes as one text with pipes, in plain text after `OK`; or as a list.
+def hosts_of(ready: Ready) -> tuple[str, ...]:
+    """Return the hosts in the list. It is one text with pipes, in plain text after `OK`, or a JSON array.
 
     Raises:
         UnreadableError: it is neither.
     """
-    listed = said.solution.get("code") if isinstance(said.solution, dict) else said.solution
+    listed = ready.solution.get("code") if isinstance(ready.solution, dict) else ready.solution
     if isinstance(listed, str):
         listed = listed.split("|")
         listed = listed[1:] if listed[0].strip() == "OK" else listed
@@ -114,17 +114,17 @@ def hosts_of(said: Ready) -> tuple[str, ...]:
     return tuple(host.strip() for host in listed if host.strip())
 
 
-def refusal_of_pingback(provider: str, said: Refused | Failed | Unknown) -> ProviderRefusedError:
-    """Return the error that a refused request is raised as; one of its own where it has to be asked from elsewhere.
+def refusal_of_pingback(provider: str, refusal: Refused | Failed | Unknown) -> ProviderRefusedError:
+    """Return the error to raise for a refused request; `NotThisHostError` for a request from a wrong address.
 
-    That code is spelt ERROR_IP_ADDRES (PROVIDERS.md 2.2), which they may correct one day.
+    The providers spell its code ERROR_IP_ADDRES (PROVIDERS.md 2.2). They may correct the spelling one day.
     """
-    if said.error_code.startswith("ERROR_IP_ADDRES"):
-        return NotThisHostError(provider, said.error_id, said.error_code, said.error_description)
-    return refusal_of(provider, said)
+    if refusal.error_code.startswith("ERROR_IP_ADDRES"):
+        return NotThisHostError(provider, refusal.error_id, refusal.error_code, refusal.error_description)
+    return refusal_of(provider, refusal)
 
 
 def _call(client_key: str, action: str, **more: str) -> Call:
-    # It is documented as GET, with the key in the query: such an address must never be logged.
+    # The API is documented as GET, with the key in the query. Never log such an address.
     query = (("key", client_key), ("action", action), *more.items(), ("json", "1"))
     return Call(name=f"res.php {action}", path="/res.php", method="GET", query=query)

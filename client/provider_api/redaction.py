@@ -1,4 +1,4 @@
-"""The client key, taken out of what a provider says: an error that quotes it must not carry it into logs and stores."""
+"""Redaction of the client key in a provider's answers: an error may quote it, and must not carry it into logs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 __all__ = ["Redaction"]
 
-# Real keys are longer; a short one, of tests, may be part of any word.
+# Real keys are longer. A short key, as in tests, may be part of any word.
 _SHORTEST_KEY = 16
 _MARK = "(the client key)"
 _ESCAPES = ("%", "\\", "&", "+")
 
 
 class Redaction:
-    """Puts a mark in place of one client key, in parsed answers.
+    """Replaces one client key in parsed answers by a mark.
 
-    The escapes of JSON are gone once an answer is parsed. A text may quote the key in an escaped form of its own: as
-    in a URL, in JSON, in a literal or in HTML, any of its characters.
+    Parsing an answer removes the escapes of JSON. A text in it may still quote the key with escapes of its own. Any
+    character may have the escape of a URL, of JSON, of a literal or of HTML.
     """
 
     def __init__(self, client_key: str) -> None:
@@ -26,13 +26,13 @@ class Redaction:
         self._escaped_key = re.compile("".join(f"(?:{'|'.join(_forms(character))})" for character in client_key))
 
     def __call__(self, value: Any) -> Any:
-        """Return the JSON value without the key, in names as well."""
+        """Return the JSON value without the key, in names and in values."""
         return self._without_key(value) if self._is_key_long else value
 
     def _without_key(self, value: Any) -> Any:
         if isinstance(value, str):
             text = value.replace(self._key, _MARK)
-            # Few answers have any of these, and the pattern takes some 50 ns for each character.
+            # Few answers hold an escape, and the pattern takes some 50 ns for each character.
             has_escapes = any(escape in text for escape in _ESCAPES)
             return self._escaped_key.sub(_MARK, text) if has_escapes else text
         if isinstance(value, dict):
@@ -41,7 +41,7 @@ class Redaction:
 
 
 def _forms(character: str) -> list[str]:
-    """Return patterns of a character; each repetition is bounded, so that no text takes more than linear time."""
+    """Return patterns of a character. Their repetitions are bounded, so any text takes linear time."""
     code = ord(character)
     in_url = "".join(f"%(?:25){{0,4}}{_hex(byte, 2)}" for byte in character.encode("utf-8", "replace"))
     entity = r"&(?:amp;){0,4}#"

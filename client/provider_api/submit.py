@@ -1,7 +1,7 @@
-"""createTask, as often as it is safe to send it.
+"""createTask with safe retries.
 
-It is sent again only where the provider cannot have made a task: there was no connection, or it said no in words. After
-anything else a task may exist and may have been paid for.
+It is sent again only if the provider cannot have made a task: no connection was made, or the provider refused the
+request. After any other failure a task may exist, and may have been charged.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.logs import Log
-from client.provider_api.http import Answered, NotSentError, ProviderApi, ProviderBusyError, UnclearError
-from client.provider_api.limits import KeyGate
-from client.provider_api.refusals import IN_A_ROW, Circuit
+from client.provider_api.http import NotSentError, ProviderAnswer, ProviderApi, ProviderBusyError, UnclearError
+from client.provider_api.limits import KeyLimiter
+from client.provider_api.refusals import IN_A_ROW, RepeatedRefusals
 from client.provider_api.timeline import Timeline
 from client.provider_api.timing import Timing, backoff_seconds
 from client.providers import Dialect
@@ -28,30 +28,33 @@ _MAX_TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The answer to createTask, whether the request had a callback URL, and when it was sent, by the client's clock.
+    """The answer to createTask. `sent_at` is the time of the request by the client's clock.
 
-    `answered` is an `UnclearError` where it is not known whether a task was made; then nothing was sent after that.
+    `answered` is an `UnclearError` if a task may have been made. Then nothing was sent after that.
     """
 
-    answered: Answered[Submitted] | UnclearError
+    answered: ProviderAnswer[Submitted] | UnclearError
     has_callback: bool
     sent_at: float
 
 
 class Submitter:
-    """Submits the tasks of one client; remembers when the provider refuses the receiver's address."""
+    """createTask for all tasks of one client.
+
+    If the provider refuses the receiver's address once, further tasks are submitted without a callback URL.
+    """
 
     def __init__(
-        self, provider: ProviderApi, dialect: Dialect, gate: KeyGate, timing: Timing, *, app_id: str | None
+        self, provider: ProviderApi, dialect: Dialect, limiter: KeyLimiter, timing: Timing, *, app_id: str | None
     ) -> None:
         self._provider = provider
         self._dialect = dialect
-        self._gate = gate
+        self._limiter = limiter
         self._timing = timing
         self._app_id = app_id
-        self._circuit = Circuit(dialect.codes)
+        self._refusals = RepeatedRefusals(dialect.codes)
         rule = dialect.callback
-        # Of a provider without callbacks nobody has an address to give.
+        # For a provider without callbacks there is no address anyway.
         self._takes_address = rule is None or not rule.is_account_wide
         self._is_address_refused = False
 
@@ -64,33 +67,33 @@ class Submitter:
         timeline: Timeline,
         app_id: str | None = None,
     ) -> Submission:
-        """What the provider answered; refusals that a pause may mend are repeated while `deadline_at` allows.
+        """Send createTask and return the answer. Temporary refusals are repeated while `deadline_at` allows.
 
-        What it waits for stands in the task's timeline. A request that the provider would only refuse again is not
-        sent (see `Circuit`): the answer is the one before. `app_id` stands in for that of all tasks. Cancelling it
-        leaves open whether a task was made.
+        Waits are noted in the task's timeline. If the provider would only refuse the request again, it is not sent
+        and the last refusal is returned (see `RepeatedRefusals`). `app_id` replaces the client's. After a cancellation
+        the task may exist.
 
         Raises:
-            NotSentError, ProviderBusyError: no task was made, and several tries were in vain.
+            NotSentError, ProviderBusyError: no task was made in several tries.
             NotCarriedOutError: no task was made, and the same request would not make one.
         """
         failures = bans = 0
-        # The text of a refusal that names the address; it was the address if the task is taken without it.
-        blamed: Reading | None = None
+        # A refusal that names the address. If the task is taken without the address, that was the cause.
+        address_refusal: Reading | None = None
         while True:
-            held = self._held(task, timeline)
-            if held is None:
+            refusal = self._withheld(task, timeline)
+            if refusal is None:
                 await self._turn(deadline_at, timeline)
-                # Others may have been refused while this one stood in line.
-                held = self._held(task, timeline)
-            if held is not None:
-                return Submission(held, has_callback=False, sent_at=self._timing.clock())
-            is_given = self._takes_address and not self._is_address_refused and blamed is None
-            url = callback_url if is_given else None
+                # Others may have been refused while this one was in the queue.
+                refusal = self._withheld(task, timeline)
+            if refusal is not None:
+                return Submission(refusal, has_callback=False, sent_at=self._timing.clock())
+            has_address = self._takes_address and not self._is_address_refused and address_refusal is None
+            url = callback_url if has_address else None
             sent_at = self._timing.clock()
-            self._circuit.send(task, sent_at)
+            self._refusals.send(task, sent_at)
             try:
-                answered = await self._provider.create_task(task, callback_url=url, app_id=app_id or self._app_id)
+                answer = await self._provider.create_task(task, callback_url=url, app_id=app_id or self._app_id)
             except NotSentError:
                 pause = backoff_seconds(failures, self._timing.random, first=0.25)
                 timeline.note("provider.missed", seconds=pause)
@@ -99,60 +102,60 @@ class Submitter:
                 await self._timing.sleep(pause)
             except ProviderBusyError as error:
                 pause = self._pause(error.retry_after_seconds, failures)
-                self._gate.pause(pause)
+                self._limiter.pause(pause)
                 timeline.note("provider.paused", seconds=pause)
                 if not self._may_repeat(failures, pause, deadline_at):
                     raise
             except UnclearError as error:
                 return Submission(error, url is not None, sent_at)
             else:
-                reading = answered.said.reading
+                reading = answer.reading.reading
                 if url is not None and self._dialect.refuses_callback_url(reading):
-                    blamed = reading
+                    address_refusal = reading
                     timeline.note("callback_url.refused")
                     continue
-                if blamed is not None and isinstance(reading, Pending | Ready):
-                    self._refuse_address(blamed)
-                self._circuit.take(task, answered, self._timing.clock())
+                if address_refusal is not None and isinstance(reading, Pending | Ready):
+                    self._refuse_address(address_refusal)
+                self._refusals.take(task, answer, self._timing.clock())
                 if not isinstance(reading, Refused) or not reading.is_passing:
-                    return Submission(answered, url is not None, sent_at)
-                pause = self._pause(answered.retry_after_seconds or reading.pause_seconds, failures)
-                self._gate.pause(pause)
+                    return Submission(answer, url is not None, sent_at)
+                pause = self._pause(answer.retry_after_seconds or reading.pause_seconds, failures)
+                self._limiter.pause(pause)
                 timeline.warning("provider.paused", errorCode=reading.error_code, seconds=pause)
                 bans += reading.is_ban
                 if bans > 1 or not self._may_repeat(failures, pause, deadline_at):
-                    return Submission(answered, url is not None, sent_at)
+                    return Submission(answer, url is not None, sent_at)
             failures += 1
 
-    def _held(self, task: Mapping[str, Any], timeline: Timeline) -> Answered[Submitted] | None:
-        """Return the answer that the provider gave to the same, often enough for now."""
-        answered = self._circuit.answer_to(task, self._timing.clock())
-        if answered is not None:
+    def _withheld(self, task: Mapping[str, Any], timeline: Timeline) -> ProviderAnswer[Submitted] | None:
+        """Return the provider's last refusal if it has come often enough to send nothing now."""
+        answer = self._refusals.answer_to(task, self._timing.clock())
+        if answer is not None:
             timeline.warning(
                 "submit.withheld",
-                errorCode=getattr(answered.said.reading, "error_code", None),
-                reason=f"the provider refused {IN_A_ROW} in a row with it, or wants a pause after it",
+                errorCode=getattr(answer.reading.reading, "error_code", None),
+                reason=f"the provider refused {IN_A_ROW} in a row with this code, or asks for a pause after it",
             )
-        return answered
+        return answer
 
     async def _turn(self, deadline_at: float, timeline: Timeline) -> None:
-        """Wait for the key's turn to submit: behind those that came before, and while the key is paused."""
-        seconds = self._gate.paused_until - self._timing.clock()
+        """Wait for the key's turn to submit: behind earlier callers, and while the key is paused."""
+        seconds = self._limiter.paused_until - self._timing.clock()
         if seconds > 0:
-            timeline.note("submit.postponed", seconds=seconds, reason=self._gate.pause_reason)
-        if await self._gate.submit_turn(deadline_at):
+            timeline.note("submit.postponed", seconds=seconds, reason=self._limiter.pause_reason)
+        if await self._limiter.submit_turn(deadline_at):
             return
-        seconds = max(0.0, self._gate.paused_until - self._timing.clock())
-        why = "a pause that lasts beyond" if seconds else "the limits of the key allow none before"
+        seconds = max(0.0, self._limiter.paused_until - self._timing.clock())
+        cause = "the key is paused beyond" if seconds else "the key's limits allow no request before"
         raise ProviderBusyError(
-            f"{self._dialect.provider}: createTask was not sent: {why} the task's deadline", seconds
+            f"{self._dialect.provider}: createTask was not sent: {cause} the task's deadline", seconds
         )
 
     def _may_repeat(self, failures: int, pause: float, deadline_at: float) -> bool:
         return failures + 1 < _MAX_TRIES and self._timing.clock() + pause < deadline_at
 
     def _pause(self, asked_seconds: float | None, failures: int) -> float:
-        """Return the pause that the provider asked for or that its code stands for; else a growing one."""
+        """Return the provider's pause, from its answer or its code; otherwise a growing one."""
         return asked_seconds or backoff_seconds(failures, self._timing.random, first=1.0)
 
     def _refuse_address(self, reading: Reading) -> None:

@@ -1,4 +1,4 @@
-"""What happened to one task so far, for those that ask why it still waits; most of it stands in the log as well."""
+"""The events of one task so far, to see why it still waits. Most of them are in the log as well."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from client.logs import Log
 
-__all__ = ["MAX_STEPS", "Step", "Timeline"]
+__all__ = ["MAX_STEPS", "Timeline", "TimelineStep"]
 
 MAX_STEPS = 64
-"""So many steps of a task are kept. Beyond that the oldest polls, and where there are none the oldest steps after the
-first few, give way to a count."""
+"""Number of steps kept of one task. Beyond it the oldest poll is replaced by a count. Without polls it is the oldest
+step after the first few."""
 
 _FIRST_STEPS = 8
 _POLLS = frozenset({"task.polled", "poll.failed"})
@@ -24,10 +24,10 @@ _log = Log()
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that happened, with the name and the facts of its log line; never a secret, never a solution.
+class TimelineStep:
+    """One event of a task, with the name and the facts of its log line. It holds no secret and no solution.
 
-    `polls.collapsed` and `steps.collapsed` stand for `count` older ones, the last of them at `until`.
+    `polls.collapsed` and `steps.collapsed` replace `count` older steps, the last of them at `until`.
     """
 
     at: datetime
@@ -38,36 +38,36 @@ class Step:
 class Timeline:
     """The steps of one task, oldest first, at most `MAX_STEPS`.
 
-    `now` is the wall clock; `names` gives what the task is called in log lines.
+    `now` is the wall clock. `names` returns the ids of the task for log lines.
     """
 
     def __init__(self, now: Callable[[], datetime], names: Callable[[], Mapping[str, Any]]) -> None:
         self._now = now
         self._names = names
-        self._steps: list[Step] = []
+        self._steps: list[TimelineStep] = []
 
     def note(self, happened: str, /, **facts: Any) -> None:
-        """Take a step that needs no log line."""
-        self._steps.append(Step(self._now(), happened, MappingProxyType(facts)))
+        """Add a step without a log line."""
+        self._steps.append(TimelineStep(self._now(), happened, MappingProxyType(facts)))
         while len(self._steps) > MAX_STEPS:
             self._collapse()
 
     def info(self, happened: str, /, **facts: Any) -> None:
-        """Take a step, and log it: something went as it should."""
+        """Add a step and log it as information."""
         self.note(happened, **facts)
         _log.info(happened, **{**self._names(), **facts})
 
     def warning(self, happened: str, /, **facts: Any) -> None:
-        """Take a step, and log it: someone else misbehaved."""
+        """Add a step and log it as a warning: someone else misbehaved."""
         self.note(happened, **facts)
         _log.warning(happened, **{**self._names(), **facts})
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[TimelineStep, ...]:
         """Return the steps so far, oldest first."""
         return tuple(self._steps)
 
     def _collapse(self) -> None:
-        """Lets one step give way to its count, which stands where the first of them stood."""
+        """Replace one step by its count, at the place of the first one counted."""
         polls = self._first(lambda step: step.happened in _POLLS, 0)
         later = self._first(lambda step: step.happened not in _COUNTS, _FIRST_STEPS)
         index, name = (later, "steps.collapsed") if polls is None else (polls, "polls.collapsed")
@@ -81,9 +81,9 @@ class Timeline:
         self._steps[counted] = _count(name, before.facts["count"] + 1, before.at, step.at)
         del self._steps[index]
 
-    def _first(self, is_it: Callable[[Step], bool], start: int) -> int | None:
+    def _first(self, is_it: Callable[[TimelineStep], bool], start: int) -> int | None:
         return next((index for index in range(start, len(self._steps)) if is_it(self._steps[index])), None)
 
 
-def _count(name: str, count: int, since: datetime, until: datetime) -> Step:
-    return Step(since, name, MappingProxyType({"count": count, "until": until}))
+def _count(name: str, count: int, since: datetime, until: datetime) -> TimelineStep:
+    return TimelineStep(since, name, MappingProxyType({"count": count, "until": until}))

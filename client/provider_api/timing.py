@@ -1,4 +1,4 @@
-"""Time and chance as arguments: what a client measures, waits and draws with."""
+"""Clocks, sleep and randomness of a client, passed in as arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-# A clock that goes on while the machine sleeps, as the providers' do: answers get old meanwhile.
+# A clock that runs while the machine sleeps, as the providers' clocks do: answers age in that time too.
 _clock: Callable[[], float] = time.monotonic
 if sys.platform == "linux":
     _clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -28,10 +28,10 @@ elif sys.platform == "darwin":
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The clocks, the sleep and the chance of one client; tests and simulations bring their own.
+    """The clocks, the sleep and the randomness of one client. Tests and simulations pass their own.
 
-    `clock` gives seconds that only grow, also while the machine sleeps; `now` the aware wall clock, `random` a number
-    from 0 up to 1.
+    `clock` returns monotonic seconds, counted while the machine sleeps too. `now` returns the aware wall-clock time,
+    and `random` a number from 0 up to 1.
     """
 
     clock: Callable[[], float] = _clock
@@ -40,7 +40,7 @@ class Timing:
     random: Callable[[], float] = random.random
 
     async def wait(self, woken: asyncio.Event, until: float) -> bool:
-        """Whether `woken` was set before the clock reached `until`. Cancelling it leaves nothing behind."""
+        """Wait for the event until the clock reaches `until`. Return False if it was not set. Cancelling is safe."""
         try:
             async with asyncio.timeout(until - self.clock()):
                 await woken.wait()
@@ -50,7 +50,7 @@ class Timing:
 
 
 def backoff_seconds(failures: int, random: Callable[[], float], *, first: float = 0.5, most: float = 30.0) -> float:
-    """How long to wait after so many failures in a row (from 0): doubling up to `most`, half of it left to chance."""
-    # An exponent beyond this overflows nothing and is far above any `most`.
+    """Return the wait after so many failures in a row (from 0): doubled up to `most`, with half of it random."""
+    # The bound keeps the power a float, and its result is far above any `most`.
     ceiling = min(most, first * 2.0 ** min(failures, 32))
     return ceiling * (0.5 + 0.5 * random())

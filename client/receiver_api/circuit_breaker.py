@@ -1,16 +1,16 @@
-"""When to stop asking a receiver that does not answer, and when to try again. Pure but for its clock."""
+"""A circuit breaker for calls to a receiver. Pure but for its clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Breaker"]
+__all__ = ["CircuitBreaker"]
 
 
-class Breaker:
-    """Closed while calls succeed; open for a while after a failure; then one call is let through as a trial.
+class CircuitBreaker:
+    """Closed while calls succeed, open for a while after a failure. Then one call is let through as a trial.
 
-    A trial whose caller goes away without a word counts as failed, so the breaker can't get stuck.
+    A trial that is cancelled counts as failed, so the breaker can't get stuck.
     """
 
     def __init__(self, clock: Callable[[], float], *, open_seconds: float = 30.0) -> None:
@@ -19,7 +19,10 @@ class Breaker:
         self._open_until: float | None = None
 
     def allows(self) -> bool:
-        """Whether to call now. The first yes after the break is the trial; until it succeeds, all others get a no."""
+        """Return True if a call may be made now.
+
+        The first one allowed after a break is the trial. Until it succeeds, no other call is allowed.
+        """
         if self._open_until is None:
             return True
         if self._clock() < self._open_until:

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from client.errors import BadArgumentError, ReceiverRefusedError, ReceiverUnavailableError, UnreadableError
-from client.protocol.connection import Attached, Gap
-from client.protocol.frames import Subscribe
+from client.protocol.connection import Attached, error_of_problem
+from client.protocol.filters import ResultFilter
+from client.protocol.frames import GapFrame
 from client.protocol.models import (
     Binding,
     OutcomeReport,
@@ -31,7 +32,7 @@ from client.providers.readings import TaskId
 from client.providers.values import parse_object
 from client.receiver_api.websocket import WebsocketSubscription, open_websocket
 
-__all__ = ["Attached", "Gap", "ReceiverApi", "open_receiver_session"]
+__all__ = ["Attached", "ReceiverApi", "open_receiver_session"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,15 +42,13 @@ _MAX_CONNECTIONS = 50
 _CONNECT_SECONDS = 5.0
 _CALL_SECONDS = 10.0
 _PAGE = 200
-# Statuses after which the same request may work: too slow, too many, and whatever the server failed in.
-_LATER = (408, 425, 429)
 
 
 class ReceiverApi:
     """A `client.protocol.connection.ReceiverConnection` over HTTP, with one API key.
 
-    Every function raises `ReceiverUnavailableError` where the same may work later (no answer, 429, 5xx), and
-    `ReceiverRefusedError` where it will not. Cancelling one leaves open whether it was carried out; all may be
+    Every method raises `ReceiverUnavailableError` if the same request may work later (no answer, 429, 5xx), and
+    `ReceiverRefusedError` if it will not. After a cancellation the request may have been carried out. All may be
     repeated, `register` with the same idempotency key.
     """
 
@@ -61,7 +60,7 @@ class ReceiverApi:
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
-        """`POST /v1/tasks`: the new task, or the one that has this `taskId`."""
+        """Send `POST /v1/tasks`. Return the new task, or the one with this `taskId`."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         answer = await self._ask("POST", "/v1/tasks", body=registration, headers=headers)
         if answer.status == 201:
@@ -69,20 +68,21 @@ class ReceiverApi:
         return _attached(_read(Task, answer), answer)
 
     async def bind(self, ref: str, task_id: TaskId) -> Task:
-        """`PATCH /v1/tasks/{ref}`."""
+        """Send `PATCH /v1/tasks/{ref}`."""
         return _read(Task, await self._ask("PATCH", f"/v1/tasks/{_part(ref)}", body=Binding(task_id=task_id)))
 
     async def report(self, ref: str, report: OutcomeReport) -> Reported:
-        """`PUT /v1/tasks/{ref}/outcome`."""
+        """Send `PUT /v1/tasks/{ref}/outcome`."""
         return _read(Reported, await self._ask("PUT", f"/v1/tasks/{_part(ref)}/outcome", body=report))
 
     async def task(self, ref: str) -> Task:
-        """`GET /v1/tasks/{ref}`, as it is now."""
+        """Send `GET /v1/tasks/{ref}`. Return the task as it is now."""
         return _read(Task, await self._ask("GET", f"/v1/tasks/{_part(ref)}"))
 
-    async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
-        """`GET /v1/results`; see `ReceiverConnection`."""
-        query = urlencode({**_query_of(only), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
+    async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
+        """Send `GET /v1/results`; see `ReceiverConnection`."""
+        place = {} if after is None else {"after": after}
+        query = urlencode({**place, **only.to_query(), "limit": _PAGE, "wait": f"{wait_seconds:g}"})
         try:
             answer = await self._ask("GET", f"/v1/results?{query}", seconds=wait_seconds + _CONNECT_SECONDS)
         except _CursorGoneError as error:
@@ -90,7 +90,7 @@ class ReceiverApi:
         return _read(ResultsPage, answer)
 
     def subscription(self) -> AbstractAsyncContextManager[WebsocketSubscription]:
-        """`GET /v1/subscribe`; see `ReceiverConnection`."""
+        """Return an opening `GET /v1/subscribe`; see `ReceiverConnection`."""
         return open_websocket(self._session, f"{self._url}/v1/subscribe", self._headers)
 
     async def _ask(
@@ -128,12 +128,12 @@ class ReceiverApi:
                 body += chunk
                 if len(body) > _MAX_ANSWER_BYTES:
                     response.close()
-                    raise ReceiverUnavailableError(f"the receiver answered with more than {_MAX_ANSWER_BYTES} bytes")
+                    raise ReceiverUnavailableError(f"the receiver sent more than {_MAX_ANSWER_BYTES} bytes")
             return _Answer(response.status, bytes(body), response.headers.get("Date"))
 
 
 def open_receiver_session() -> aiohttp.ClientSession:
-    """Return a session for a receiver; the limits on time are those of `ReceiverApi`."""
+    """Return a session for a receiver. `ReceiverApi` has its own limits on time."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
@@ -149,29 +149,17 @@ class _Answer:
 
 
 class _CursorGoneError(ReceiverRefusedError):
-    def __init__(self, detail: str, gap: Gap) -> None:
+    def __init__(self, detail: str, gap: GapFrame) -> None:
         super().__init__(status=410, slug="cursor-gone", detail=detail)
         self.gap = gap
-
-
-def _query_of(only: Subscribe) -> dict[str, str]:
-    names = (name if isinstance(name, str) else f"{name.provider}:{name.task_id}" for name in only.tasks or ())
-    given = {
-        "after": only.cursor,
-        "provider": only.provider,
-        "tags": ",".join(only.tags) or None,
-        "tasks": None if only.tasks is None else ",".join(names),
-        "hints": "true" if only.hints else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _read(model: type[Model], answer: _Answer) -> Model:
     try:
         return model.model_validate_json(answer.body)
     except ValidationError as error:
-        # Something else answers at this address, or a proxy on the way: not even a problem of ours.
-        raise ReceiverUnavailableError(f"the answer under HTTP {answer.status} is not one of a receiver") from error
+        # Another server answers at this address, or a proxy on the way: not even a problem of ours.
+        raise ReceiverUnavailableError(f"the answer (HTTP {answer.status}) is not from a receiver") from error
 
 
 def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedError:
@@ -181,20 +169,19 @@ def _error_of(answer: _Answer) -> ReceiverUnavailableError | ReceiverRefusedErro
     except (UnreadableError, ValidationError):
         fields, problem = {}, Problem()
     detail = problem.detail or problem.title or "no reason was given"
-    if answer.status >= 500 or answer.status in _LATER or problem.slug == "idempotency-in-flight":
-        return ReceiverUnavailableError(f"the receiver answered {answer.status} {problem.slug}: {detail}")
     if problem.slug == "cursor-gone" and isinstance(fields.get("resumesAt"), str):
-        return _CursorGoneError(detail, Gap(str(fields.get("reason", "")), fields["resumesAt"]))
-    return ReceiverRefusedError(status=answer.status, slug=problem.slug, detail=detail, ref=problem.ref)
+        gap = GapFrame(reason=str(fields.get("reason", "")), resumes_at=fields["resumesAt"])
+        return _CursorGoneError(detail, gap)
+    return error_of_problem(status=answer.status, slug=problem.slug, detail=detail, ref=problem.ref)
 
 
 def _attached(task: Task, answer: _Answer) -> Attached:
-    """Ages by the receiver's clock, from the answer's `Date`: this machine's may be wrong."""
+    """Return the ages by the receiver's clock, from the `Date` header: this machine's clock may be wrong."""
     try:
         now = parsedate_to_datetime(answer.date or "")
         age, left = (now - task.created_at).total_seconds(), (task.deadline_at - now).total_seconds()
     except (TypeError, ValueError):
-        # Without a date, or one without a zone: as if it had been made now.
+        # Without a date, or one without a zone, it counts as made now.
         left = (task.deadline_at - task.created_at).total_seconds()
         return Attached(task, 0.0, max(0.0, left), is_age_known=False)
     return Attached(task, max(0.0, age), max(0.0, left))
@@ -202,5 +189,5 @@ def _attached(task: Task, answer: _Answer) -> Attached:
 
 def _part(text: str) -> str:
     if text in ("", ".", ".."):
-        raise BadArgumentError(f"{text!r} is no id of a task")
+        raise BadArgumentError(f"ref: expected the ref of a task, got {text!r}")
     return quote(text, safe="")

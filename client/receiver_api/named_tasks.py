@@ -1,4 +1,4 @@
-"""Which tasks a subscription names, and which it is to name: the difference is sent, and nothing else."""
+"""The tasks that a subscription names and should name. Only the difference is sent."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from itertools import islice
 
 from client.protocol.frames import MAX_NAMED, NAMES_AT_ONCE, Add, Remove
 
-__all__ = ["Names"]
+__all__ = ["NamedTasks"]
 
 
-class Names:
-    """The refs that are wanted, and those that were named on the connection of now.
+class NamedTasks:
+    """The wanted refs, and the refs named on the current connection.
 
-    `changed` is set when the two differ. Where more are wanted than may be named, those that came last are named as
-    room for them comes. A receiver may have less room than that: what it refused is wanted still, and no more is named
-    than it took, until `try_again`.
+    `changed` is set when the two differ. If more are wanted than may be named, the newest are named as room for them
+    comes. A receiver may have less room than that. Refs that it refused stay wanted, and no more are named than it
+    took, until `try_again`.
     """
 
     def __init__(self, *, most: int = MAX_NAMED) -> None:
         self._most = self._most_ever = most
-        # Those that were added and not answered yet, in their order; and whether each was named before.
+        # Added and not answered yet, in their order; with each ref, whether it was named before.
         self._asked: deque[dict[str, bool]] = deque()
         # Both in the order in which they came.
         self._wanted: dict[str, None] = {}
@@ -33,7 +33,7 @@ class Names:
 
     @property
     def unnamed(self) -> int:
-        """How many are wanted and not named (yet)."""
+        """The number of refs that are wanted and not named (yet)."""
         return len(self._new)
 
     @property
@@ -42,14 +42,14 @@ class Names:
         return self._most < self._most_ever
 
     def want(self, ref: str) -> None:
-        """The ref is to be named; again, if it was named before."""
+        """Name the ref; again, if it was named before."""
         self._wanted[ref] = None
         self._dropped.pop(ref, None)
         self._new[ref] = None
         self.changed.set()
 
     def drop(self, ref: str) -> None:
-        """The ref is to be named no more."""
+        """Stop naming the ref."""
         self._wanted.pop(ref, None)
         self._new.pop(ref, None)
         if ref in self._named:
@@ -57,7 +57,7 @@ class Names:
             self.changed.set()
 
     def begin(self) -> tuple[str, ...]:
-        """What to name first on a new connection; the rest are changes."""
+        """Return the refs to name first on a new connection. The rest are changes."""
         self._most = self._most_ever
         self._asked.clear()
         first = tuple(islice(self._wanted, min(self._most, NAMES_AT_ONCE)))
@@ -69,7 +69,7 @@ class Names:
         return first
 
     def changes(self) -> Iterator[Add | Remove]:
-        """The frames that make the two equal, as far as there is room; each counts as sent once it was given out."""
+        """Yield the frames that make the two equal, as far as there is room. Each counts as sent once it is yielded."""
         self.changed.clear()
         while self._dropped:
             yield Remove(id="remove", tasks=self._unname())
@@ -77,12 +77,12 @@ class Names:
             yield Add(id="add", tasks=self._name(room))
 
     def added(self) -> None:
-        """The receiver took the oldest `Add` that was not answered yet."""
+        """Record that the receiver took the oldest unanswered `Add`."""
         if self._asked:
             self._asked.popleft()
 
     def refused(self) -> None:
-        """It had no room for that one."""
+        """Record that the receiver had no room for the oldest unanswered `Add`."""
         for ref, was_named in (self._asked.popleft() if self._asked else {}).items():
             if not was_named:
                 self._named.discard(ref)
@@ -93,7 +93,7 @@ class Names:
         self.changed.set()
 
     def try_again(self) -> None:
-        """The receiver may have room by now."""
+        """Name refused refs again, because the receiver may have room by now."""
         self._most = self._most_ever
         self.changed.set()
 

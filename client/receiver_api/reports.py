@@ -1,6 +1,6 @@
-"""What the receiver could not be told at once, kept until it can: ids to bind, and outcomes that were polled meanwhile.
+"""A queue of reports that the receiver did not take at once: ids to bind, and outcomes that were polled meanwhile.
 
-The queue is bounded. Each of its reports is idempotent, so one that may have arrived is simply sent again.
+The queue is bounded. Each report is idempotent, so one that may have arrived is simply sent again.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class LateBinding:
     task_id: TaskId
 
     async def deliver(self, api: ReceiverConnection) -> None:
-        """Binds the id."""
+        """Bind the id."""
         await api.bind(self.ref, self.task_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LateOutcome:
-    """An outcome, with all it takes to register its task after the fact where the receiver never had it, or lost it.
+    """An outcome, and the registration of its task, in case the receiver never had the task or lost it.
 
-    `ref` is None where the task was never registered; `idempotency_key` keeps repetitions from making two tasks of it.
+    `ref` is None if the task was never registered. `idempotency_key` keeps repetitions from making two tasks of it.
     """
 
     ref: str | None
@@ -65,7 +65,7 @@ class LateOutcome:
 
 
 class Reports:
-    """Delivers what is added, in order, as soon as the receiver takes it; holds at most `limit`."""
+    """Delivers reports in order, as soon as the receiver takes them. At most `limit` are queued."""
 
     def __init__(self, api: ReceiverConnection, timing: Timing, *, limit: int = 1000) -> None:
         self._api = api
@@ -79,7 +79,7 @@ class Reports:
         return len(self._waiting)
 
     def add(self, report: LateBinding | LateOutcome) -> None:
-        """Take a report; when the queue is full it is lost, counted and said."""
+        """Queue a report. If the queue is full, the report is lost, counted and logged."""
         if len(self._waiting) >= self._limit:
             self._lost += 1
             _log.warning("report.lost", reason="the queue of reports is full", limit=self._limit, lost=self._lost)
@@ -89,7 +89,7 @@ class Reports:
         _log.info("report.queued", ref=report.ref, taskId=report.task_id, waiting=len(self))
 
     async def run(self) -> None:
-        """Delivers until it is cancelled; what was not delivered then is still in the queue."""
+        """Deliver until cancelled. A report that was not delivered then is still in the queue."""
         failures = 0
         while True:
             self._added.clear()
@@ -104,7 +104,7 @@ class Reports:
                 failures = 0
 
     async def close(self, seconds: float) -> None:
-        """One last try for all that waits, within `seconds`; says how many reports are lost. `run` must have ended."""
+        """Try once more to deliver all, within `seconds`, and log the number of lost ones. `run` must have ended."""
         try:
             async with asyncio.timeout(seconds):
                 while self._waiting:
@@ -116,7 +116,7 @@ class Reports:
             _log.warning("report.lost", reason="the receiver did not take them in time", lost=self._lost)
 
     async def _deliver_next(self) -> None:
-        """Delivers the oldest report, and only then takes it off; one that is refused for good is dropped."""
+        """Deliver the oldest report, and only then take it off. One that is refused for good is dropped."""
         report = self._waiting[0]
         try:
             async with asyncio.timeout(_CALL_SECONDS):

@@ -1,4 +1,4 @@
-"""The receiver as a client deals with it: quickly or not at all, and what could not be said now is said later."""
+"""Calls to the receiver with a time limit and a circuit breaker. Reports that fail are queued and sent again."""
 
 from __future__ import annotations
 
@@ -13,53 +13,55 @@ from client.protocol.connection import Attached, ReceiverConnection
 from client.protocol.models import FirstOutcome, OutcomeReport, Registered, Registration, Task
 from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
-from client.receiver_api.circuit_breaker import Breaker
-from client.receiver_api.reader import Reader
+from client.receiver_api.circuit_breaker import CircuitBreaker
+from client.receiver_api.reader import TaskReader
 from client.receiver_api.reports import LateBinding, LateOutcome, Reports
 
-__all__ = ["ReceiverLink"]
+__all__ = ["ResilientReceiver"]
 
 _log = Log()
 
 Answer = TypeVar("Answer")
 
-_QUICK_SECONDS = 2.0
+_CALL_SECONDS = 2.0
 _MOST_AT_ONCE = 32
 
 
-class ReceiverLink:
-    """Calls that take at most 2 s each, and none while the breaker is open; with the reader of the log.
+class ResilientReceiver:
+    """Calls to one receiver that take at most 2 s each, and none while the breaker is open; with a reader of the log.
 
-    A few are under way at once, and their time begins with them: a thousand calls in a row are no slow receiver, and
-    behind one that hangs nobody stands in line for longer than the first ones do. Cancelling a call leaves open whether
-    the receiver carried it out.
+    At most 32 calls are under way at once, and the time of a call begins only then. So a thousand calls in a row do not
+    look like a slow receiver. If the receiver hangs, no caller waits longer than the first ones. After a cancellation
+    the receiver may have carried the call out.
     """
 
-    def __init__(self, api: ReceiverConnection, owner: asyncio.TaskGroup, timing: Timing) -> None:
-        self._api = api
+    def __init__(self, connection: ReceiverConnection, owner: asyncio.TaskGroup, timing: Timing) -> None:
+        self.connection = connection
         self._timing = timing
-        self._breaker = Breaker(timing.clock)
-        self._room = asyncio.Semaphore(_MOST_AT_ONCE)
-        self.reader = Reader(api, owner, timing)
-        self.reports = Reports(api, timing)
+        self._breaker = CircuitBreaker(timing.clock)
+        self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
+        self.reader = TaskReader(connection, owner, timing)
+        self.reports = Reports(connection, timing)
         self._delivering = owner.create_task(self.reports.run(), name="reports")
 
     async def register(self, registration: Registration) -> Registered | Attached | None:
-        """Return the task's record, or None where the receiver is to be done without.
+        """Return the new record of the task, or None if the receiver does not answer in time.
 
         Raises:
-            ReceiverRefusedError: it answered, and said no: a wrong key, most often.
+            ReceiverRefusedError: the receiver refused, mostly because of a wrong key.
         """
-        return await self._quickly("register", lambda: self._api.register(registration))
+        return await self._within_two_seconds("register", lambda: self.connection.register(registration))
 
     async def bind(self, ref: str, task_id: TaskId) -> Task | None:
-        """Return the task once the id is bound to it; None where the binding is left for later.
+        """Return the task once the id is bound to it; None if the binding is queued.
+
+        A binding that is cancelled is queued as well.
 
         Raises:
             ReceiverRefusedError: the id belongs to another task, the task has another id, or there is no such task.
         """
         try:
-            task = await self._quickly("bind", lambda: self._api.bind(ref, task_id))
+            task = await self._within_two_seconds("bind", lambda: self.connection.bind(ref, task_id))
         except asyncio.CancelledError:
             self.reports.add(LateBinding(ref, task_id))
             raise
@@ -70,9 +72,9 @@ class ReceiverLink:
     async def report(
         self, ref: str | None, task_id: TaskId | None, registration: Registration, outcome: FirstOutcome
     ) -> Task | None:
-        """Return the task with the outcome that won; None where the report is left for later, or was refused.
+        """Return the task with the outcome that won; None if the report is queued, or was refused.
 
-        A report whose wait is cancelled is left for later as well: the answer was paid for.
+        A report that is cancelled is queued as well, because the answer was paid for.
         """
         late = LateOutcome(
             ref=ref,
@@ -84,7 +86,7 @@ class ReceiverLink:
         if ref is not None:
             report = OutcomeReport(task_id=task_id, **dict(outcome))
             try:
-                reported = await self._quickly("report", lambda: self._api.report(ref, report))
+                reported = await self._within_two_seconds("report", lambda: self.connection.report(ref, report))
             except asyncio.CancelledError:
                 self.reports.add(late)
                 raise
@@ -99,38 +101,35 @@ class ReceiverLink:
             self.reports.add(late)
         return None
 
-    async def look(self, ref: str) -> Task | None:
-        """Return the task as it is now; None where the receiver does not say.
+    async def task(self, ref: str) -> Task | None:
+        """Return the task as it is now; None if the receiver does not answer in time.
 
         Raises:
-            ReceiverRefusedError: it does not know the task, or refuses to tell.
+            ReceiverRefusedError: the receiver does not know the task, or refuses the key.
         """
-        return await self._quickly("look", lambda: self._api.task(ref))
+        return await self._within_two_seconds("look", lambda: self.connection.task(ref))
 
     async def close(self, seconds: float) -> None:
-        """Delivers what is left, within `seconds`."""
+        """Deliver the queued reports, within `seconds`. Those that are left then are lost, and logged."""
         self._delivering.cancel()
         await asyncio.wait([self._delivering])
         await self.reports.close(seconds)
 
-    async def _quickly(self, call: str, ask: Callable[[], Awaitable[Answer]]) -> Answer | None:
-        async with self._room:
+    async def _within_two_seconds(self, call: str, ask: Callable[[], Awaitable[Answer]]) -> Answer | None:
+        async with self._slots:
             if not self._breaker.allows():
                 _log.info("receiver.skipped", call=call, reason="it did not answer a moment ago")
                 return None
-            return await self._ask(call, ask)
-
-    async def _ask(self, call: str, ask: Callable[[], Awaitable[Answer]]) -> Answer | None:
-        try:
-            async with asyncio.timeout(_QUICK_SECONDS):
-                answer = await ask()
-        except (ReceiverUnavailableError, TimeoutError) as error:
-            self._breaker.failed()
-            reason = str(error) or f"the receiver did not answer within {_QUICK_SECONDS:g} s"
-            _log.warning("receiver.skipped", call=call, reason=reason)
-            return None
-        except ReceiverRefusedError:
+            try:
+                async with asyncio.timeout(_CALL_SECONDS):
+                    answer = await ask()
+            except (ReceiverUnavailableError, TimeoutError) as error:
+                self._breaker.failed()
+                reason = str(error) or f"the receiver did not answer within {_CALL_SECONDS:g} s"
+                _log.warning("receiver.skipped", call=call, reason=reason)
+                return None
+            except ReceiverRefusedError:
+                self._breaker.succeeded()
+                raise
             self._breaker.succeeded()
-            raise
-        self._breaker.succeeded()
-        return answer
+            return answer

@@ -1,16 +1,19 @@
-"""By which road the log of results is read: a websocket, or long polls where no websocket gets through."""
+"""The transport by which the log of results is read: a websocket, or long polls if no websocket gets through."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
+from client.logs import Log
 from client.protocol.connection import StreamBlockedError
 from client.provider_api.timing import Timing, backoff_seconds
 
-__all__ = ["Road", "Roads"]
+__all__ = ["Transport", "TransportChoice", "log_change"]
 
-Road = Literal["websocket", "long poll"]
+Transport = Literal["websocket", "long poll"]
+
+_log = Log()
 
 _FIRST_SECONDS = 0.25
 _MOST_SECONDS = 5.0
@@ -22,81 +25,83 @@ _STAND_IN_SECONDS = 60.0
 _IN_VAIN = 2
 
 
-class Roads:
-    """Says which road to try next and after how long, and tells each change once.
+class TransportChoice:
+    """Chooses the next transport and the pause before it, and reports each change once.
 
-    A websocket that is blocked, or that ended twice in a row before anything came by it, gives way to long polls, until
-    about a minute is over or they fail as well. `silent_since` is when the receiver began to fail, None while it
-    answers. `tell` is called with what happened and its facts: `reader.connected` and `reader.broken` for a websocket,
-    `reader.fell_back` when long polls bring what it does not, `receiver.lost` when no road leads there any more, and
-    `receiver.found` when one does again.
+    Long polls replace a websocket that is blocked, or that ended twice in a row before anything came. They do so for
+    about a minute, or until they fail as well. `silent_since` is the time at which the receiver began to fail, None
+    while it answers. `tell` is called with the name and the facts of each change.
+
+    * `reader.connected` and `reader.broken`: a websocket works, or works no more.
+    * `reader.fell_back`: long polls deliver instead of a websocket.
+    * `receiver.lost` and `receiver.found`: no transport works any more, or one works again.
     """
 
     def __init__(self, timing: Timing, tell: Callable[..., None]) -> None:
         self._timing = timing
         self._tell = tell
-        self._travelled: Road | None = None
-        self._heard_since: float | None = None
-        self._until = 0.0
+        self._told_of: Transport | None = None
+        self._received_since: float | None = None
+        self._stand_in_until = 0.0
         self._failures = 0
         self._in_vain = 0
         self._is_lost = False
-        self._why = ""
-        self.road: Road = "websocket"
+        self._reason = ""
+        self.transport: Transport = "websocket"
         self.silent_since: float | None = None
 
     @property
-    def is_over(self) -> bool:
-        """Whether long polls have stood in for long enough; each time they bring something at least."""
-        is_heard = self.road == "long poll" and self._heard_since is not None
-        return is_heard and self._timing.clock() >= self._until
+    def is_websocket_due(self) -> bool:
+        """True if long polls have stood in for long enough. Each time they deliver something at least."""
+        has_received = self.transport == "long poll" and self._received_since is not None
+        return has_received and self._timing.clock() >= self._stand_in_until
 
-    def heard(self) -> None:
-        """Something came by the road."""
-        if self._heard_since is None:
-            self._heard_since = self._timing.clock()
+    def received(self) -> None:
+        """Record that something came by the transport."""
+        if self._received_since is None:
+            self._received_since = self._timing.clock()
         self.silent_since = None
-        if self.road == "websocket":
+        if self.transport == "websocket":
             self._in_vain = 0
-        if self._travelled != self.road:
-            self._travelled = self.road
-            if self.road == "websocket":
-                self._tell("reader.connected", road=self.road)
+        if self._told_of != self.transport:
+            self._told_of = self.transport
+            if self.transport == "websocket":
+                self._tell("reader.connected", road=self.transport)
             else:
-                self._tell("reader.fell_back", road=self.road, reason=self._why)
+                self._tell("reader.fell_back", road=self.transport, reason=self._reason)
         if self._is_lost:
             self._is_lost = False
             self._tell("receiver.found")
 
-    def turn_back(self) -> None:
-        """The websocket is to be tried again, though long polls do what they can."""
-        self.road = "websocket"
-        self._heard_since = None
+    def retry_websocket(self) -> None:
+        """Try a websocket next, though long polls work."""
+        self.transport = "websocket"
+        self._received_since = None
 
-    def broke(self, error: Exception) -> float:
-        """Return the road leads nowhere now; how many seconds to wait until the next one is tried."""
-        heard_since, self._heard_since = self._heard_since, None
-        if heard_since is not None and self._timing.clock() - heard_since > _LASTING_SECONDS:
+    def failed(self, error: Exception) -> float:
+        """Record a failed connection. Return the number of seconds to wait before the next one."""
+        received_since, self._received_since = self._received_since, None
+        if received_since is not None and self._timing.clock() - received_since > _LASTING_SECONDS:
             self._failures = 0
-        if self._travelled == self.road:
-            self._travelled = None
-            self._tell("reader.broken", road=self.road, reason=str(error))
-        if self.road == "websocket":
-            self._in_vain += heard_since is None
+        if self._told_of == self.transport:
+            self._told_of = None
+            self._tell("reader.broken", road=self.transport, reason=str(error))
+        if self.transport == "websocket":
+            self._in_vain += received_since is None
             if isinstance(error, StreamBlockedError) or self._in_vain >= _IN_VAIN:
                 self._stand_in(error)
                 return 0.0
-        return self._fail(error, is_new=heard_since is not None)
+        return self._back_off(error, is_new=received_since is not None)
 
     def _stand_in(self, error: Exception) -> None:
-        self.road = "long poll"
+        self.transport = "long poll"
         # If the next websocket ends in vain too, nothing more is to be learned from another one.
         self._in_vain = _IN_VAIN
-        self._why = str(error)
-        self._until = self._timing.clock() + _STAND_IN_SECONDS * (0.75 + 0.5 * self._timing.random())
+        self._reason = str(error)
+        self._stand_in_until = self._timing.clock() + _STAND_IN_SECONDS * (0.75 + 0.5 * self._timing.random())
 
-    def _fail(self, error: Exception, *, is_new: bool) -> float:
-        self.road = "websocket"
+    def _back_off(self, error: Exception, *, is_new: bool) -> float:
+        self.transport = "websocket"
         if self.silent_since is None:
             self.silent_since = self._timing.clock()
         if not is_new and not self._is_lost:
@@ -105,3 +110,9 @@ class Roads:
         seconds = backoff_seconds(self._failures, self._timing.random, first=_FIRST_SECONDS, most=_MOST_SECONDS)
         self._failures += 1
         return seconds
+
+
+def log_change(happened: str, /, **facts: Any) -> None:
+    """Log a change of the transport: a warning unless it is a good one."""
+    is_good = happened in ("reader.connected", "receiver.found")
+    (_log.info if is_good else _log.warning)(happened, **facts)

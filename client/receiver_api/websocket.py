@@ -10,49 +10,49 @@ import aiohttp
 from yarl import URL
 
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import StreamBlockedError
-from client.protocol.frames import SUBPROTOCOL, Add, Remove, StreamFrame, Subscribe, read_frame
+from client.protocol.connection import RETRY_STATUSES, StreamBlockedError
+from client.protocol.frames import SUBPROTOCOL, Request, StreamFrame, read_frame
 
 __all__ = ["WebsocketSubscription", "open_websocket"]
 
 _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 10.0
-# What is asked first is answered at once; so long it takes to see that frames do not get through.
+# The first request is answered at once. So long it takes to see that frames do not get through.
 _ANSWER_SECONDS = 10.0
 _SILENT_SECONDS = 40.0
 _CLOSE_SECONDS = 1.0
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _PROBLEM = "application/problem+json"
-# What a receiver, or a proxy in front of one that is down, answers for a while. Not 502: it is also what proxies answer
-# that cannot pass a websocket on, and where it means that the receiver is down, the next request will tell.
-_LATER = (408, 425, 429, 500, 503, 504)
-# Of a refused handshake no body is read: it says which of the two it was by its status.
+# Temporary answers of a receiver, or of a proxy in front of one that is down. 502 is not among them: proxies send it
+# also if they cannot pass a websocket on. If it means that the receiver is down, the next request will show it.
+_LATER = RETRY_STATUSES | {500, 503, 504}
+# The body of a refused handshake is not read. Its status tells the reason.
 _REFUSALS = {
-    401: ("no-key", "there is no key (CALLBACK_RECEIVER_KEY), or one that is not known there"),
-    403: ("scope-missing", "the key may not read"),
+    401: ("no-key", "CALLBACK_RECEIVER_KEY: expected a key that the receiver knows"),
+    403: ("scope-missing", "CALLBACK_RECEIVER_KEY: expected a key with the scope to read"),
 }
 
 
 class WebsocketSubscription:
-    """See `client.protocol.connection.OpenSubscription`."""
+    """A `client.protocol.connection.OpenSubscription` over an open websocket."""
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse, *, silent_seconds: float) -> None:
         self._ws = ws
         self._silent_seconds = silent_seconds
         self._limit_seconds = min(_ANSWER_SECONDS, silent_seconds)
 
-    async def send(self, frame: Subscribe | Add | Remove) -> None:
-        """See `OpenSubscription`."""
+    async def send(self, frame: Request) -> None:
+        """Send a frame, within 10 s; see `OpenSubscription`."""
         try:
             async with asyncio.timeout(_SEND_SECONDS):
                 await self._ws.send_str(frame.model_dump_json(by_alias=True, exclude_none=True))
         except TimeoutError:
-            raise ReceiverUnavailableError(f"the receiver took nothing for {_SEND_SECONDS:g} s") from None
+            raise ReceiverUnavailableError(f"the receiver read nothing for {_SEND_SECONDS:g} s") from None
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise ReceiverUnavailableError("the websocket is gone") from error
+            raise ReceiverUnavailableError("the websocket broke") from error
 
     async def receive(self) -> StreamFrame:
-        """See `OpenSubscription`."""
+        """Return the next known frame; see `OpenSubscription`. The first one must come within 10 s."""
         while True:
             try:
                 # Around all of it: answering a ping may have to wait as well.
@@ -61,7 +61,7 @@ class WebsocketSubscription:
             except TimeoutError:
                 raise ReceiverUnavailableError(f"the receiver was silent for {self._limit_seconds:g} s") from None
             except (ConnectionError, aiohttp.ClientError) as error:
-                raise ReceiverUnavailableError("the websocket is gone") from error
+                raise ReceiverUnavailableError("the websocket broke") from error
             self._limit_seconds = self._silent_seconds
             if message.type is aiohttp.WSMsgType.TEXT:
                 frame = read_frame(message.data)
@@ -81,12 +81,12 @@ async def open_websocket(
     connect_seconds: float = _CONNECT_SECONDS,
     silent_seconds: float = _SILENT_SECONDS,
 ) -> AsyncIterator[WebsocketSubscription]:
-    """Yield an open websocket to `url`, closed on leaving, within two seconds.
+    """Yield an open websocket to `url`. It is closed on leaving, within two seconds.
 
     Raises:
         ReceiverUnavailableError: the receiver cannot be reached, or cannot take it now.
         ReceiverRefusedError: the receiver refuses the key.
-        StreamBlockedError: what answers knows no websockets.
+        StreamBlockedError: the server there, or a proxy before it, knows no websockets.
     """
     ws = await _connect(session, url, headers, connect_seconds)
     try:
@@ -121,7 +121,7 @@ async def _connect(
 def _refusal(error: aiohttp.WSServerHandshakeError) -> Exception:
     kind = "" if error.headers is None else error.headers.get("Content-Type", "")
     if error.status in _LATER:
-        return ReceiverUnavailableError(f"the receiver answered {error.status} to the websocket")
+        return ReceiverUnavailableError(f"the receiver answered the websocket with HTTP {error.status}")
     if kind.startswith(_PROBLEM) and error.status in _REFUSALS:
         slug, detail = _REFUSALS[error.status]
         return ReceiverRefusedError(status=error.status, slug=slug, detail=detail)

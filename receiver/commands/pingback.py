@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from client.config.arguments import check_url, client_key_of
-from client.config.texts import read_variable
+from client.config.environment import check_url, client_key_of, read_variable
 from client.errors import BadArgumentError, ProviderUnreachableError
 from client.output import show
 from client.provider_api.http import ProviderApi, open_provider_session
@@ -110,7 +109,7 @@ def _ask(provider: str, url: str | None, make_call: Callable[[str], Call]) -> Se
     async def asked() -> Any:
         async with open_provider_session() as session:
             api = ProviderApi(session, dialect, client_key, address)
-            return (await api.ask(make_call(client_key), partial(read_pingbacks, dialect))).said
+            return (await api.ask(make_call(client_key), partial(read_pingbacks, dialect))).reading
 
     match asyncio.run(asked()):
         case Ready() as said:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from client.protocol.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
 from receiver.errors import ReceiverError
 
-__all__ = ["Admission", "Limits", "Place"]
+__all__ = ["ConcurrencyLimit", "Limits", "Slot"]
 
 _RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Requests and calls that may wait, open streams, and bytes for the tasks that these name, at once.
+    """Limits on waiting requests and calls, on open streams, and on bytes for the tasks that these name.
 
-    Each in all, and for each API key.
+    Each holds at once: in all, and for each API key.
     """
 
     waiters: int = 20_000
@@ -28,8 +28,8 @@ class Limits:
     name_bytes_per_key: int = MAX_NAME_BYTES_EACH
 
 
-class Admission:
-    """Room for so many of one kind, called `unit`. `slug` is the problem of a key that has all it may."""
+class ConcurrencyLimit:
+    """Room for a number of `unit` at once. `slug` is the problem of a key that has used up its part."""
 
     def __init__(self, slug: str, *, most: int, most_each: int, unit: str = "places") -> None:
         self._slug = slug
@@ -42,14 +42,14 @@ class Admission:
     def __len__(self) -> int:
         return self._count
 
-    def admitted(self, owner: str) -> Place:
-        """Room for one more of `owner`'s, taken now and given back at the end of the block.
+    def admitted(self, owner: str) -> Slot:
+        """Take a slot for `owner` now. Leaving its block gives it back.
 
         Raises:
-            ReceiverError: `slug` where the owner has all it may, `receiver-full` where all together have.
+            ReceiverError: `slug` if the owner has used up its part, `receiver-full` if all together have.
         """
         self.take(owner, 1)
-        return Place(self, owner)
+        return Slot(self, owner)
 
     def take(self, owner: str, amount: int) -> None:
         """Take room for `amount` more of `owner`'s, until `give_back`.
@@ -67,24 +67,24 @@ class Admission:
         self._by_owner[owner] += amount
 
     def give_back(self, owner: str, amount: int = 1) -> None:
-        """So many of `owner`'s have ended."""
+        """Give back room of `owner`'s."""
         self._count -= amount
         self._by_owner[owner] -= amount
         if not self._by_owner[owner]:
             del self._by_owner[owner]
 
 
-class Place:
-    """One place that was taken; to be used as `with room.admitted(owner):`. Small, because thousands wait at once."""
+class Slot:
+    """One slot that was taken, as in `with limit.admitted(owner):`. It is small, because thousands wait at once."""
 
-    __slots__ = ("_owner", "_room")
+    __slots__ = ("_limit", "_owner")
 
-    def __init__(self, room: Admission, owner: str) -> None:
-        self._room = room
+    def __init__(self, limit: ConcurrencyLimit, owner: str) -> None:
+        self._limit = limit
         self._owner = owner
 
     def __enter__(self) -> None:
-        """Nothing: the place was taken already."""
+        """Do nothing: the slot was taken already."""
 
     def __exit__(self, *_: object) -> None:
-        self._room.give_back(self._owner)
+        self._limit.give_back(self._owner)

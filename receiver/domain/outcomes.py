@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json, to_json
 
-from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN, Verdict
+from client.protocol.models import PROVISIONAL, Verdict
+from client.provider_api.errors import failure_at_deadline
+from client.provider_api.unlisted import is_provisional
 from client.providers.readings import Failed, Ready, TaskId
 from client.providers.values import same_value, task_id_text
 from receiver.domain.records import SECOND, Outcome, TaskRecord
@@ -33,7 +35,7 @@ class Origin:
 def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
     """Return the outcome that a reading is; of a poll, an error with an unlisted code is a provisional one."""
     life = origin.answer_life_seconds
-    is_provisional = origin.source == "poll" and isinstance(reading, Failed) and not reading.is_listed
+
     is_ready = isinstance(reading, Ready)
     return Outcome(
         status="ready" if is_ready else "failed",
@@ -42,7 +44,7 @@ def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
         error_code=None if isinstance(reading, Ready) else reading.error_code,
         error_description=None if isinstance(reading, Ready) else reading.error_description,
         source=origin.source,
-        trust=PROVISIONAL if is_provisional else origin.trust,
+        trust=PROVISIONAL if is_provisional(reading, origin.source) else origin.trust,
         finished_at=origin.finished_at,
         valid_until=origin.finished_at + round(life * SECOND) if is_ready and life is not None else None,
     )
@@ -81,15 +83,8 @@ def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, Tas
 
 def give_up(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
     """End a task at its deadline with a provisional outcome of ours."""
-    code, text = (
-        (SUBMIT_UNKNOWN, "the answer to createTask never became known, and no callback came")
-        if task.task_id is None
-        else (NO_ANSWER, "no answer came until deadlineAt")
-    )
-    failed = Failed(1, code, text)
-    return ledger.append_outcome(
-        task.evolve(next_poll_at=None), make_outcome(failed, Origin("deadline", "reported", now))
-    )
+    outcome = make_outcome(failure_at_deadline(task.task_id), Origin("deadline", "reported", now))
+    return ledger.append_outcome(task.evolve(next_poll_at=None), outcome)
 
 
 def hint(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:

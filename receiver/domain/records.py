@@ -20,7 +20,6 @@ __all__ = [
     "SUBMITTING",
     "Delivery",
     "Entry",
-    "Gap",
     "Growth",
     "History",
     "Horizon",
@@ -31,11 +30,9 @@ __all__ = [
     "PollRecord",
     "RecentTasks",
     "Removed",
-    "ResultFilter",
     "StandingUrl",
     "Survey",
     "TaskKey",
-    "TaskName",
     "TaskRecord",
     "UnlistedCode",
     "WaitingTasks",
@@ -263,14 +260,6 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """A reader's cursor is of no use (any more): it may have missed something, and goes on from `resumes_at`."""
-
-    reason: str
-    resumes_at: str
-
-
-@dataclass(frozen=True, slots=True)
 class Growth:
     """The log grew from behind one position up to another.
 
@@ -344,21 +333,6 @@ class WaitingTasks(NamedTuple):
     provider: str
     tasks: int
     oldest_due: int | None
-
-
-TaskName = str | tuple[str, str]
-"""What a reader names a task by: its ref, or provider and id as text."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResultFilter:
-    """What is read: (provider AND all tags) OR tasks; nothing given: all. `hints`: hints too."""
-
-    provider: str | None = None
-    tags: tuple[str, ...] = ()
-    refs: tuple[str, ...] | None = None
-    task_ids: tuple[tuple[str, str], ...] = ()
-    hints: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""The log as all its readers in this process share it: each commit is looked at once, however many follow.
+"""The new entries of the log, given to the subscriptions in this process.
 
-What a commit brought goes into the tail, and only those whom it concerns are told that it is worth reading. Who cannot
-be told exactly (another process wrote, and its entries cannot be read now) is told to read the store.
+Each commit is processed once, however many subscriptions there are. Its entries go into the tail, and only the
+subscriptions that an entry concerns are notified. If the entries of a commit cannot be read now, then every
+subscription is told to read the store. This can happen after another process wrote.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
-from receiver.domain.admission import Admission, Limits
-from receiver.domain.records import Entry, Gap, Growth, ResultFilter, TaskName
+from client.protocol.filters import ResultFilter, TaskName
+from client.protocol.frames import GapFrame
+from receiver.domain.admission import ConcurrencyLimit, Limits
+from receiver.domain.records import Entry, Growth
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.feed.subscription import Listener, Subscription, Wanted
+from receiver.feed.subscription import Listener, Subscription
 from receiver.feed.tail import Tail
 from receiver.storage.store import Store
 
@@ -23,7 +26,7 @@ _MOST_PAGES = 5
 
 
 class Feed:
-    """Readers of one store's log. `open` it before anything is asked, and give it every growth of the log."""
+    """The subscriptions to one store's log. Call `open` first, and `take` for every growth of the log."""
 
     def __init__(self, store: Store, tail: Tail | None = None, limits: Limits | None = None) -> None:
         self.store = store
@@ -34,11 +37,14 @@ class Feed:
         return len(self._index)
 
     async def open(self) -> None:
-        """Begins at the end of the log as it is now."""
+        """Begin at the current end of the log."""
         self.tail.begin_at(await self.store.position(await self.store.head()))
 
     async def take(self, growth: Growth) -> None:
-        """Tells of what came those whom it concerns. Never fails: what cannot be read now, each reads for itself."""
+        """Notify the subscriptions that the new entries concern.
+
+        Never fails: entries that cannot be read now are left to each subscription.
+        """
         end = self.tail.end
         entries: Sequence[Entry] | None = growth.entries
         if entries is None or growth.after > end:
@@ -51,46 +57,46 @@ class Feed:
         self.tail.extend(news, growth.until)
         for entry in news:
             self._index.notice(entry)
-        told = {entry.ref for entry in news}
+        noticed = {entry.ref for entry in news}
         for key in growth.tasks or ():
-            if key.id_text is not None and key.ref not in told:
-                self._index.name_came((key.provider, key.id_text))
+            if key.id_text is not None and key.ref not in noticed:
+                self._index.notice_name((key.provider, key.id_text))
 
     async def subscribe(
         self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str
     ) -> Subscription:
-        """One that reads what `only` lets through, behind `cursor`; None: from now, "start": from the oldest kept.
+        """Return a subscription to all that passes `only` behind `cursor`. The caller closes it.
 
-        Named tasks that have ended already come first, whatever the cursor. Where the cursor is gone, a gap comes
-        first, and it goes on from there. To be closed. `owner` answers for the room that names take.
+        None is the end of the log, and "start" the oldest entry kept. Named tasks that have ended already come first,
+        whatever the cursor. If the cursor is gone, then a gap comes first, and the log goes on from there. The names
+        count against the room of `owner`.
 
         Raises:
-            ReceiverError: `wrong-field` where this is no cursor, or too many tasks are named; `too-many-names` or
-                `receiver-full` where there is no room for them.
+            ReceiverError: `wrong-field` if this is no cursor, or too many tasks are named; `too-many-names` or
+                `receiver-full` if there is no room for them.
         """
         position, gap = await self._begin(cursor)
-        wanted = Wanted(only)
-        if position is None or not wanted.is_stream:
-            # Where only tasks are named, they themselves tell what came before.
+        if position is None or not only.is_stream:
+            # For a filter that only names tasks, the tasks themselves tell what came before.
             position = self.tail.end
-        subscription = self._follow(wanted, position, listener, looks=True, owner=owner)
+        subscription = self._follow(only, position, listener, named_first=True, owner=owner)
         if gap is not None:
-            subscription.gap(gap)
+            subscription.begin_with_gap(gap)
         return subscription
 
     def follow(self, only: ResultFilter, position: int, listener: Listener, *, owner: str) -> Subscription:
-        """One that reads what comes behind a position that the store gave; named tasks are not looked at.
+        """Return a subscription behind a position that the store gave. It does not look at named tasks first.
 
         Raises:
             ReceiverError: `too-many-names` or `receiver-full`: there is no room for the names.
         """
-        return self._follow(Wanted(only), position, listener, looks=False, owner=owner)
+        return self._follow(only, position, listener, named_first=False, owner=owner)
 
     def close(self) -> None:
         """Call every listener, so that each can end."""
         self._index.call_all()
 
-    async def _begin(self, cursor: str | None) -> tuple[int | None, Gap | None]:
+    async def _begin(self, cursor: str | None) -> tuple[int | None, GapFrame | None]:
         if cursor is None:
             return None, None
         if cursor == "start":
@@ -98,16 +104,19 @@ class Feed:
         try:
             return await self.store.position(cursor), None
         except CursorGoneError as error:
-            return await self.store.position(error.resumes_at), Gap(error.reason, error.resumes_at)
+            gap = GapFrame(reason=error.reason, resumes_at=error.resumes_at)
+            return await self.store.position(error.resumes_at), gap
 
-    def _follow(self, wanted: Wanted, position: int, listener: Listener, *, looks: bool, owner: str) -> Subscription:
+    def _follow(
+        self, only: ResultFilter, position: int, listener: Listener, *, named_first: bool, owner: str
+    ) -> Subscription:
         sources = (self.store, self.tail, self._index)
-        subscription = Subscription(sources, wanted, position, listener, looks=looks, owner=owner)
+        subscription = Subscription(sources, only, position, listener, named_first=named_first, owner=owner)
         self._index.add(subscription)
         return subscription
 
     async def _read(self, until: int) -> Sequence[Entry] | None:
-        """What the log has behind the tail, if it can be read and is not too much."""
+        """Return the entries of the log behind the tail, or None if they cannot be read or are too many."""
         found: list[Entry] = []
         cursor = self.store.cursor_at(self.tail.end)
         try:
@@ -123,14 +132,14 @@ class Feed:
 
 
 class _Index:
-    """Who is to be told of an entry."""
+    """The subscriptions by what they ask for, to find the few that an entry concerns."""
 
     def __init__(self, limits: Limits) -> None:
         self._all: set[Subscription] = set()
         self._streams: dict[str | None, set[Subscription]] = {}
-        # Mostly each task is named by one: that one stands there alone, because a set takes 216 bytes more.
+        # Most tasks are named by one subscription. It stands there alone, because a set takes 216 bytes more.
         self._by_name: dict[TaskName, Subscription | set[Subscription]] = {}
-        self._room = Admission(
+        self._room = ConcurrencyLimit(
             "too-many-names",
             most=limits.name_bytes,
             most_each=limits.name_bytes_per_key,
@@ -142,17 +151,17 @@ class _Index:
 
     def add(self, subscription: Subscription) -> None:
         self._all.add(subscription)
-        if subscription.wanted.is_stream:
-            self._streams.setdefault(subscription.wanted.provider, set()).add(subscription)
+        if subscription.only.is_stream:
+            self._streams.setdefault(subscription.only.provider, set()).add(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         self._all.discard(subscription)
-        provider = subscription.wanted.provider
-        if subscription.wanted.is_stream and (group := self._streams.get(provider)) is not None:
+        provider = subscription.only.provider
+        if subscription.only.is_stream and (group := self._streams.get(provider)) is not None:
             group.discard(subscription)
             if not group:
                 del self._streams[provider]
-        for name in subscription.wanted:
+        for name in subscription.named:
             self.remove_name(name, subscription)
 
     def take_room(self, owner: str, size: int) -> None:
@@ -183,12 +192,12 @@ class _Index:
 
     def notice(self, entry: Entry) -> None:
         for subscription in self._concerned(entry):
-            if subscription.wanted.lets_through(entry):
+            if subscription.lets_through(entry):
                 subscription.notice(entry.position)
 
-    def name_came(self, name: TaskName) -> None:
+    def notice_name(self, name: TaskName) -> None:
         for subscription in self._named(name):
-            subscription.name_came(name)
+            subscription.notice_name(name)
 
     def lose_tail(self, end: int) -> None:
         for subscription in self._all:
@@ -201,7 +210,7 @@ class _Index:
     def _concerned(self, entry: Entry) -> Iterator[Subscription]:
         task = entry.task
         if task is None:
-            # Of a deleted task only the ref is known.
+            # Of a deleted task only the ref is kept.
             return iter(self._all)
         groups = [self._streams.get(None, ()), self._streams.get(task.provider, ()), self._named(entry.ref)]
         if task.id_text is not None:

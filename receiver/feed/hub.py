@@ -1,7 +1,7 @@
-"""Wake-ups inside this process. They carry nothing: who is woken looks again.
+"""Wake-ups inside this process. They carry nothing: a waiter that is woken reads the store again.
 
-A waiter registers, then reads the store, then waits (level, not edge); so a wake-up that comes too early or twice is
-harmless, and one that is lost would only be lost together with the process.
+A waiter registers, then reads the store, then waits (level, not edge). So a wake-up that comes too early or twice is
+harmless. A wake-up can only be lost together with the process.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _MOST_COUNTED = 4096
 
 
 class Waiter:
-    """One that waits. `wait` returns at once if it was woken since the last `clear`.
+    """A wake-up for one task that waits. `wait` returns at once after a wake-up since the last `clear`.
 
-    Not an asyncio.Event: that has room for many, 600 bytes of it, and thousands wait at once, each alone.
+    Not an asyncio.Event: this has room for many tasks, 600 bytes of it. Thousands wait at once, each alone.
     """
 
     __slots__ = ("_is_woken", "_waiting")
@@ -30,17 +30,17 @@ class Waiter:
         self._waiting: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Lets `wait` return."""
+        """Let `wait` return."""
         self._is_woken = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
     def clear(self) -> None:
-        """Forgets earlier wake-ups; to be called before the store is read."""
+        """Forget earlier wake-ups. Call this before reading the store."""
         self._is_woken = False
 
     async def wait(self, seconds: float) -> bool:
-        """Whether it was woken within `seconds`; for one at a time. Cancelling it leaves nothing behind."""
+        """Wait for a wake-up. Return False after `seconds`. Only one task may wait at a time. Cancelling is safe."""
         if self._is_woken:
             return True
         loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ class Waiter:
 
 
 class Hub:
-    """All that wait for single tasks, by what they wait for: a ref or a provider's id."""
+    """The waiters for single tasks, by the ref or the provider's id that they wait for."""
 
     def __init__(self) -> None:
         self._waiters: dict[str, set[Waiter]] = {}
@@ -78,7 +78,7 @@ class Hub:
                 del self._waiters[key]
 
     def wake(self, tasks: Iterable[TaskKey] | None) -> None:
-        """Wakes those that wait for one of these tasks; None: everyone."""
+        """Wake the waiters for these tasks; None wakes all."""
         if tasks is None:
             for waiters in self._waiters.values():
                 _wake(waiters)
@@ -90,17 +90,17 @@ class Hub:
                 self._count(task.ref, len(waiting))
 
     def wakes(self, ref: str) -> int | None:
-        """How many waiters of this task were woken; None where that is not known, or not any more."""
+        """Return the number of waiters of this task that were woken; None if it is not known, or not any more."""
         return self._woken.get(ref)
 
     def close(self) -> None:
-        """Wakes everyone for good: from now on no wait lasts."""
+        """Wake all waiters for good: from now on no wait lasts."""
         self.is_closed = True
         self.wake(None)
 
     def _count(self, ref: str, woken: int) -> None:
         if len(self._woken) >= _MOST_COUNTED and ref not in self._woken:
-            # The oldest: dictionaries keep the order in which keys came.
+            # The oldest one: dictionaries keep the order in which keys came.
             del self._woken[next(iter(self._woken))]
         self._woken[ref] = self._woken.get(ref, 0) + woken
 

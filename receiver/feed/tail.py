@@ -1,6 +1,6 @@
-"""The end of the log in memory, as it was committed: who follows the log need not read the store for what just came.
+"""The end of the log in memory, as it was committed. Readers that keep up need not read the store.
 
-Bounded in entries and bytes. Who is further behind than it reaches back reads the store.
+The tail is bounded in entries and bytes. A reader that is behind its start reads the store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _position_of = attrgetter("position")
 
 
 class Tail:
-    """Everything in the log between `start` (exclusive) and `end`."""
+    """The entries of the log between `start` (exclusive) and `end`, oldest first."""
 
     def __init__(self, *, most_entries: int = _MOST_ENTRIES, most_bytes: int = _MOST_BYTES) -> None:
         self._most_entries = most_entries
@@ -31,12 +31,12 @@ class Tail:
         self.end = 0
 
     def begin_at(self, position: int) -> None:
-        """Forgets everything: what is before `position` has to be read from the store."""
+        """Forget all entries. Those up to `position` have to be read from the store."""
         self._entries, self._size, self._newest = [], 0, {}
         self.start = self.end = position
 
     def extend(self, entries: Iterable[Entry], until: int) -> None:
-        """Take what came behind `end`, oldest first, up to `until`."""
+        """Append the entries behind `end`, oldest first, and move `end` to `until`."""
         for entry in entries:
             self._entries.append(entry)
             self._size += size_of(entry.task)
@@ -49,22 +49,22 @@ class Tail:
             self._trim()
 
     def after(self, position: int) -> Sequence[Entry]:
-        """What came behind `position`, which must not be before `start`."""
+        """Return the entries behind `position`, which must not be before `start`."""
         return self._entries[bisect_right(self._entries, position, key=_position_of) :]
 
     def result(self, ref: str) -> TaskRecord | None:
-        """Return the task with its newest outcome, if that came lately."""
+        """Return the task with its newest outcome, if the tail still holds it."""
         entry = self._newest.get(ref)
         return None if entry is None else entry.task
 
     def drop_older(self, finished_at: int) -> None:
-        """Drop what came before and with the last result that ended by then: who is there yet reads the store."""
+        """Drop the entries up to the last result that ended by `finished_at`. Readers before it read the store."""
         old = [number for number, entry in enumerate(self._entries, start=1) if _ended_by(entry, finished_at)]
         if old:
             self._cut(old[-1])
 
     def _trim(self) -> None:
-        """Drop the older half, so that it is done seldom."""
+        """Drop the older half, so that dropping is rare."""
         self._cut(len(self._entries) - len(self._entries) // 2)
 
     def _cut(self, cut: int) -> None:
@@ -76,7 +76,7 @@ class Tail:
                 del self._newest[entry.ref]
 
     def _forget(self, ref: str) -> None:
-        """A deleted task is not told any more, also not to those that are a little behind."""
+        """Remove the earlier entries of a deleted task, so that readers a little behind do not get them."""
         self._newest.pop(ref, None)
         self._entries = [entry for entry in self._entries if entry.ref != ref or entry.kind == "deleted"]
         self._size = sum(size_of(entry.task) for entry in self._entries)
@@ -88,6 +88,6 @@ def _ended_by(entry: Entry, time: int) -> bool:
 
 
 def size_of(task: TaskRecord | None) -> int:
-    """About how many bytes an entry with this task takes."""
+    """Return about how many bytes an entry with this task takes."""
     solution = None if task is None or task.outcome is None else task.outcome.solution
     return 1000 + len(solution or "")

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
+from client.protocol.filters import ResultFilter, TaskSet
+from client.protocol.frames import GapFrame
 from client.protocol.models import OutcomeReport, Registration, TaskTimeline
-from client.provider_api.code_counts import UnlistedCodes
+from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
 from client.providers.readings import Callback, Failed, TaskId
-from receiver.domain.admission import Admission, Limits, Place
+from receiver.domain.admission import ConcurrencyLimit, Limits, Slot
 from receiver.domain.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.domain.polls import ReleaseHeld
 from receiver.domain.reading import (
@@ -29,7 +31,7 @@ from receiver.domain.reading import (
     task_of_registration,
     times_of_new_task,
 )
-from receiver.domain.records import Delivery, Entry, Gap, Outcome, Page, ResultFilter, TaskRecord, WaitingTasks
+from receiver.domain.records import Delivery, Entry, Outcome, Page, TaskRecord, WaitingTasks
 from receiver.domain.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import CallbackToken, Kind, make_token
@@ -40,7 +42,7 @@ from receiver.feed.hub import Hub, Waiter
 from receiver.feed.subscription import Listener, Subscription
 from receiver.storage.store import Store, TaskQuery
 from receiver.upstream.accounts import Account
-from receiver.upstream.schedules import Learning
+from receiver.upstream.schedules import Schedules
 
 __all__ = ["IN_PROCESS", "Inbox", "InboxRules"]
 
@@ -85,12 +87,12 @@ class Inbox:
         self._accounts = accounts or {}
         self._unlisted = unlisted or UnlistedCodes()
         self.hinted: Callable[[], None] = _nothing
-        self.learning: Learning | None = None
+        self.learning: Schedules | None = None
         self._hub = hub
         limits = rules.limits
         self._feed = Feed(store, limits=limits)
-        self._waits = Admission("too-many-waiters", most=limits.waiters, most_each=limits.waiters_per_key)
-        self._streams = Admission("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
+        self._waits = ConcurrencyLimit("too-many-waiters", most=limits.waiters, most_each=limits.waiters_per_key)
+        self._streams = ConcurrencyLimit("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
         self._dialects = dialects
         self._rules = rules
         self._now = now
@@ -365,7 +367,7 @@ class Inbox:
         """Return a reader of the log as it grows, to be closed; see `Feed.subscribe`."""
         return await self._feed.subscribe(only, cursor, listener, owner=owner)
 
-    def stream_admitted(self, owner: str) -> Place:
+    def stream_admitted(self, owner: str) -> Slot:
         """Room for one more stream of `owner`'s inside the block; raises `too-many-streams` or `receiver-full`."""
         return self._streams.admitted(owner)
 
@@ -416,8 +418,9 @@ class Inbox:
     async def _named(self, only: ResultFilter, page: Page) -> Sequence[Entry]:
         """Return the finished ones of the tasks that the filter names, but for those on the page."""
         on_page = {entry.ref for entry in page.entries}
-        found = [await self._store.task(ref) for ref in only.refs or ()]
-        for provider, id_text in only.task_ids:
+        named = only.tasks or TaskSet()
+        found = [await self._store.task(ref) for ref in named.refs]
+        for provider, id_text in named.task_ids:
             found.extend(await self._store.tasks_by_id(id_text, provider))
         finished = {task.ref: task for task in found if task is not None and task.outcome is not None}
         return [
@@ -447,8 +450,8 @@ def _nothing() -> None:
     """Nobody is told."""
 
 
-def _entry_or_error(told: Entry | Gap) -> Entry:
-    if isinstance(told, Gap):
+def _entry_or_error(told: Entry | GapFrame) -> Entry:
+    if isinstance(told, GapFrame):
         raise CursorGoneError(told.reason, told.resumes_at)
     return told
 

@@ -46,7 +46,7 @@ class Submissions:
         # With the Idempotency-Key of each, and whose it is.
         self._under_way: dict[asyncio.Task[RegisteredTask | ReceiverError], tuple[str, str | None]] = {}
         self._submitters = {
-            provider: Submitter(account.api, account.dialect, account.gate, account.timing, app_id=None)
+            provider: Submitter(account.api, account.dialect, account.limiter, account.timing, app_id=None)
             for provider, account in accounts.items()
         }
 
@@ -140,7 +140,7 @@ class Submissions:
         if isinstance(answered, UnclearError):
             _log.warning("task.submit_unclear", ref=task.ref, provider=task.provider, reason=str(answered))
             return task
-        task_id, said = answered.said.task_id, answered.said.reading
+        task_id, said = answered.reading.task_id, answered.reading.reading
         _log.info("task.submitted", ref=task.ref, provider=task.provider, said=type(said).__name__)
         if isinstance(said, Pending):
             return task if task_id is None else await self._inbox.bind(task.ref, task_id)

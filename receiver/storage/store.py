@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
 
+from client.protocol.filters import ResultFilter, TaskName
 from receiver.domain.records import (
     Delivery,
     Growth,
@@ -12,9 +13,7 @@ from receiver.domain.records import (
     Horizon,
     Page,
     PollRecord,
-    ResultFilter,
     StandingUrl,
-    TaskName,
     TaskRecord,
     WaitingTasks,
 )

@@ -82,7 +82,7 @@ class Observer:
             asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
 
     def note_code(self, provider: str, code: str) -> None:
-        """Count an unlisted code; `code` is one of few names (see `client.provider_api.code_counts`)."""
+        """Count an unlisted code; `code` is one of few names (see `client.provider_api.unlisted`)."""
         now, name = self._now(), (provider, code)
         before = self._codes.get(name, UnlistedCode(provider, code, 0, now, now))
         self._codes[name] = before._replace(times=before.times + 1, last_seen=max(before.last_seen, now))

@@ -1,8 +1,8 @@
-"""The receiver's own fallback polls: every unfinished task of an account is seen through, callback or not.
+"""The receiver's own fallback polls. Each unfinished task of an account is polled to its end, callback or not.
 
-When each task is due stands in the store, so that a restart changes nothing. Due tasks are taken with a lease, asked
-for within the limits of the key, oldest first, and what came of it is stored; a process that dies in between leaves a
-lease that runs out, and the task is asked for once more.
+The store holds the time of each task's next poll, so a restart changes nothing. Due tasks are taken with a lease and
+polled within the limits of the key, oldest first. Then the answer is stored. If the process dies in between, the lease
+expires and the task is polled once more.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from receiver.errors import ReceiverError
 from receiver.feed.hub import Waiter
 from receiver.storage.store import Store
 from receiver.upstream.accounts import Account
-from receiver.upstream.backoff import Brake
-from receiver.upstream.schedules import Learning
+from receiver.upstream.backoff import KeyBackoff
+from receiver.upstream.schedules import Schedules
 
 __all__ = ["Reconciler"]
 
 _POLL_SECONDS = 20.0
-# A lease must outlast the poll: one that has less left is not begun any more.
+# A lease must outlast the poll: with less time left, none is begun.
 _LEASE_LEFT_SECONDS = _POLL_SECONDS + 5.0
 _AT_ONCE = 50
-# What is taken stands in line for the key's next turns; it must come to its turn while its lease is fresh.
+# Taken tasks wait for the key's next turns. Each must get its turn while its lease is fresh.
 _TURNS_AHEAD_SECONDS = 2.0
 _TICK_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
@@ -45,17 +45,16 @@ _log = structlog.get_logger()
 
 
 class Reconciler:
-    """Polls the tasks of one account. `run` it; `nudge` it where something may be due now.
+    """Polls of the tasks of one account. Run `run`, and call `nudge` if a task may be due now.
 
-    `read` tells what a callback says that was held back until the provider was asked; `count` is told what polls came
-    to.
+    `read` reads a callback that was held until a poll confirms it. `count` counts the polls by their result.
     """
 
     def __init__(
         self,
         account: Account,
         store: Store,
-        learning: Learning,
+        schedules: Schedules,
         now: Callable[[], int],
         read: Read,
         count: Callable[[str, str], None],
@@ -65,26 +64,26 @@ class Reconciler:
         self._now = now
         self._read = read
         self._count = count
-        self._learning = learning
+        self._schedules = schedules
         self._rules = rules_of(account.dialect.polls)
         self._polling: set[asyncio.Task[None]] = set()
         self._waiter = Waiter()
         self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
-        self._brake = Brake(account)
+        self._backoff = KeyBackoff(account)
         self._is_paused = False
-        self._failing_as: tuple[type[ProviderUnreachableError], int | None] | None = None
+        self._last_failure: tuple[type[ProviderUnreachableError], int | None] | None = None
 
     @property
     def provider(self) -> str:
-        """Whose tasks they are."""
+        """The provider of the tasks."""
         return self._account.dialect.provider
 
     def nudge(self) -> None:
-        """Look for what is due at once, not at the next tick."""
+        """Look for due tasks now instead of at the next tick."""
         self._waiter.wake()
 
     async def run(self) -> None:
-        """Run until it is cancelled; then polls that are under way are cut off, and that is stored."""
+        """Poll due tasks until cancelled. Then polls under way are cut off, and the store learns of it."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._adopt(), name="adopt")
             while True:
@@ -101,7 +100,7 @@ class Reconciler:
             self._waiter.wake()
 
     async def _adopt(self) -> None:
-        """Take on the tasks that were registered while the receiver did not have this key, a few at a time."""
+        """Adopt the tasks registered while the receiver did not have this key, some at a time."""
         place = (0, 0)
         while True:
             try:
@@ -121,7 +120,7 @@ class Reconciler:
             await asyncio.sleep(0.01)
 
     async def _take(self, group: asyncio.TaskGroup) -> Sequence[TaskRecord]:
-        """What is due and can be asked for now. Cancelled, it gives back what the store takes all the same."""
+        """Take the due tasks that can be polled now. If cancelled, give back the tasks that were taken meanwhile."""
         taking = group.create_task(self._taken(), name="take")
         try:
             await asyncio.wait([taking])
@@ -153,7 +152,7 @@ class Reconciler:
         return taken.tasks
 
     def _is_key_paused(self) -> bool:
-        is_paused = self._account.gate.paused_until > self._account.timing.clock()
+        is_paused = self._account.limiter.paused_until > self._account.timing.clock()
         if self._is_paused and not is_paused:
             _log.info("provider.resumed", provider=self.provider)
         self._is_paused = is_paused
@@ -164,9 +163,9 @@ class Reconciler:
             return
         started_at = self._now()
         self._count(self.provider, "sent")
-        said, is_sent = None, True
+        reading, is_sent = None, True
         try:
-            said = await self._ask(task)
+            reading = await self._ask(task)
         except NotSentError:
             self._count(self.provider, "failed")
             is_sent = False
@@ -174,22 +173,22 @@ class Reconciler:
             # The receiver stops: after its next start the task is polled in time, not when the lease has run out.
             await self._finish(task, PollRecord(started_at, self._now(), task.lease, CUT_OFF), None, tries=1)
             raise
-        poll = PollRecord(started_at, max(self._now(), started_at), task.lease, _word(said))
-        await self._finish(task, poll, said, tries=_WRITE_TRIES, is_sent=is_sent)
+        poll = PollRecord(started_at, max(self._now(), started_at), task.lease, _word(reading))
+        await self._finish(task, poll, reading, tries=_WRITE_TRIES, is_sent=is_sent)
 
     async def _has_turn(self, task: TaskRecord) -> bool:
-        """Whether it is to be polled now; else it was given back."""
-        left = ((task.leased_until or 0) - self._now()) / SECOND - _LEASE_LEFT_SECONDS
-        by = self._account.timing.clock() + left
+        """Wait for the task's turn to be polled. If it does not come in time, give the task back."""
+        seconds_left = ((task.leased_until or 0) - self._now()) / SECOND - _LEASE_LEFT_SECONDS
+        by = self._account.timing.clock() + seconds_left
         is_hinted = task.hinted_at is not None and task.hinted_at > (task.polled_at or 0)
         try:
-            has_turn = await self._account.gate.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
+            has_turn = await self._account.limiter.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
         except asyncio.CancelledError:
             await self._give_back(task)
             raise
         if has_turn and (task.leased_until or 0) - self._now() >= _LEASE_LEFT_SECONDS * SECOND:
             return True
-        # The process was held up, or the key.
+        # The process or the key was paused.
         await self._give_back(task)
         return False
 
@@ -205,45 +204,48 @@ class Reconciler:
             return None
         account = self._account
         try:
-            answered = await account.api.get_task_result(task.task_id, seconds=_POLL_SECONDS)
+            answer = await account.api.get_task_result(task.task_id, seconds=_POLL_SECONDS)
         except NotSentError as error:
-            self._tell_failing(error)
+            self._log_failure(error)
             raise
         except ProviderUnreachableError as error:
             self._count(self.provider, "failed")
-            self._tell_failing(error)
+            self._log_failure(error)
             if isinstance(error, ProviderBusyError):
-                self._brake.busy(error)
+                self._backoff.busy(error)
             return None
-        self._tell_answering()
-        said = answered.said
-        if isinstance(said, Refused):
+        self._log_recovery()
+        reading = answer.reading
+        if isinstance(reading, Refused):
             self._count(self.provider, "failed")
-            self._brake.refused(said, answered.retry_after_seconds)
+            self._backoff.refused(reading, answer.retry_after_seconds)
         else:
-            self._brake.release()
-        return said
+            self._backoff.release()
+        return reading
 
-    def _tell_failing(self, error: ProviderUnreachableError) -> None:
-        """Says why polls bring nothing, once for each reason: a wrong URL is no news at every poll."""
-        failing_as = (type(error), error.status)
-        if failing_as != self._failing_as:
-            self._failing_as = failing_as
+    def _log_failure(self, error: ProviderUnreachableError) -> None:
+        """Log why polls fail, once for each reason: a wrong URL is no news at every poll."""
+        failure = (type(error), error.status)
+        if failure != self._last_failure:
+            self._last_failure = failure
             _log.warning("polls.failed", provider=self.provider, reason=str(error)[:500])
 
-    def _tell_answering(self) -> None:
-        if self._failing_as is not None:
-            self._failing_as = None
+    def _log_recovery(self) -> None:
+        if self._last_failure is not None:
+            self._last_failure = None
             _log.info("polls.answered", provider=self.provider)
 
     async def _finish(
-        self, task: TaskRecord, poll: PollRecord, said: Reading | None, *, tries: int, is_sent: bool = True
+        self, task: TaskRecord, poll: PollRecord, reading: Reading | None, *, tries: int, is_sent: bool = True
     ) -> None:
-        wait = self._learning.next_poll_seconds(task, task.polls + 1)
+        wait = self._schedules.next_poll_seconds(task, task.polls + 1)
+        answered = None
+        if reading is not None and not isinstance(reading, Refused):
+            answered = self._answered(reading, poll.ended_at)
         command = FinishPoll(
             ref=task.ref,
             poll=poll,
-            answered=None if said is None or isinstance(said, Refused) else self._answered(said, poll.ended_at),
+            answered=answered,
             next_after=round(wait * SECOND) if isfinite(wait) else None,
             rules=self._rules,
             read=self._read,
@@ -257,14 +259,14 @@ class Reconciler:
                 await asyncio.sleep(_RETRY_SECONDS if tries_left else 0)
                 continue
             if polled is not None:
-                self._learning.polled(polled)
-                self._tell(poll, polled)
+                self._schedules.polled(polled)
+                self._log_poll(poll, polled)
             return
 
-    def _answered(self, said: Reading, now: int) -> Answered:
+    def _answered(self, reading: Reading, now: int) -> Answered:
         dialect = self._account.dialect
         return Answered(
-            reading=said,
+            reading=reading,
             origin=Origin("poll", "polled", now, dialect.answer_life_seconds),
             polls=None,
             reported_at=now,
@@ -272,7 +274,7 @@ class Reconciler:
             size=0,
         )
 
-    def _tell(self, poll: PollRecord, polled: PolledTask) -> None:
+    def _log_poll(self, poll: PollRecord, polled: PolledTask) -> None:
         task = polled.task
         if polled.is_contradicted:
             self._count(self.provider, "contradicted")
@@ -289,9 +291,9 @@ class Reconciler:
         )
 
 
-def _word(said: Reading | None) -> str:
-    """What the provider called it, for the timeline: never a solution."""
-    match said:
+def _word(reading: Reading | None) -> str:
+    """Return the provider's word for its answer, for the timeline; never a solution."""
+    match reading:
         case None:
             return "unreachable"
         case Ready():
@@ -299,4 +301,4 @@ def _word(said: Reading | None) -> str:
         case Pending(state):
             return f"processing {state[:64]}".rstrip() if state != "processing" else "processing"
         case Failed() | Refused() | Unknown():
-            return f"{type(said).__name__.lower()} {said.error_code[:64]}"
+            return f"{type(reading).__name__.lower()} {reading.error_code[:64]}"

@@ -1,4 +1,4 @@
-"""What the receiver has learned of when callbacks come, for each provider that it polls; kept over a restart."""
+"""Poll schedules learned from callbacks, for each provider that the receiver polls. They survive a restart."""
 
 from __future__ import annotations
 
@@ -16,92 +16,92 @@ from receiver.domain.schedule import Change, Schedule
 from receiver.errors import ReceiverError
 from receiver.storage.store import Store
 
-__all__ = ["Learning"]
+__all__ = ["Schedules"]
 
 _SAVE_SECONDS = 60.0
 
 _log = structlog.get_logger()
 
 
-class Learning:
-    """The schedules of the providers that are polled here. `open` it first; `run` it to keep what was learned."""
+class Schedules:
+    """The schedules of all providers that the receiver polls. Call `open` first, and run `run` to store them."""
 
     def __init__(self, store: Store, dialects: Mapping[str, Dialect], now: Callable[[], int]) -> None:
         self._store = store
         self._now = now
         self._dialects = dialects
-        self.schedules = {provider: Schedule(dialect.polls) for provider, dialect in dialects.items()}
-        self._is_new = False
+        self._schedules = {provider: Schedule(dialect.polls) for provider, dialect in dialects.items()}
+        self._is_changed = False
 
     async def open(self) -> None:
-        """Goes on from what was kept."""
+        """Load the stored schedules."""
         for provider, dialect in self._dialects.items():
-            kept = await self._store.remembered(_name(provider))
-            if kept is not None:
-                self.schedules[provider] = Schedule.from_json(dialect.polls, _parsed(kept))
+            text = await self._store.remembered(_name(provider))
+            if text is not None:
+                self._schedules[provider] = Schedule.from_json(dialect.polls, _parsed(text))
 
     async def run(self) -> None:
-        """Keep what was learned, a minute late at most, until it is cancelled."""
+        """Store changed schedules once a minute, until cancelled."""
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
             await self.save()
 
     async def save(self) -> None:
-        """Keep what was learned; what cannot be stored now is learned again."""
-        if not self._is_new:
+        """Store the schedules if they have changed. A failure is logged, and the next call tries again."""
+        if not self._is_changed:
             return
-        self._is_new = False
+        self._is_changed = False
         try:
-            for provider, schedule in self.schedules.items():
+            for provider, schedule in self._schedules.items():
                 text = to_json(schedule.as_json()).decode()
                 await self._store.write(Remember(name=_name(provider), text=text))
         except ReceiverError as error:
-            self._is_new = True
+            self._is_changed = True
             _log.warning("schedule.not_kept", reason=error.detail)
 
     def first_poll_seconds(self, provider: str, task_type: str | None, *, expects_callback: bool) -> float | None:
-        """When a new task is to be polled first, counted from now; None where it is not polled here."""
-        schedule = self.schedules.get(provider)
+        """Return the seconds from now until the first poll of a new task; None if the receiver does not poll it."""
+        schedule = self._schedules.get(provider)
         return None if schedule is None else schedule.first_poll_after(task_type, expects_callback=expects_callback)
 
     def next_poll_seconds(self, task: TaskRecord, polls: int) -> float:
-        """When a task is to be polled again, after so many polls; infinity: never."""
+        """Return the seconds until the next poll of a task, after so many polls; infinity: never."""
         elapsed = (self._now() - task.counts_from) / SECOND
-        return self.schedules[task.provider].next_poll_after(polls, elapsed_seconds=elapsed)
+        return self._schedules[task.provider].next_poll_after(polls, elapsed_seconds=elapsed)
 
     def delivered(self, delivered: Delivered) -> None:
-        """Learns from a callback that was the outcome, brought the poll to now, or came after a poll had brought it."""
+        """Learn from a callback: one that was the outcome, hinted at it, or came after a poll had brought it."""
         task = delivered.task
-        if task is None or not task.is_polled_here or not _has_come(delivered.verdict, task):
+        if task is None or not task.is_polled_here or not _is_awaited(delivered.verdict, task):
             return
-        schedule = self.schedules.get(task.provider)
+        schedule = self._schedules.get(task.provider)
         if schedule is None:
             return
         latency = (self._now() - task.counts_from) / SECOND
         is_late = delivered.verdict == "late"
-        self._learned(task, schedule.answered(task.type, latency, "callback", called_back_late=is_late, at=self._at()))
+        self._changed(task, schedule.answered(task.type, latency, "callback", called_back_late=is_late, at=self._at()))
 
     def polled(self, polled: PolledTask) -> None:
-        """Learns from an outcome that only a poll brought, though a callback was expected."""
+        """Learn from a poll: an expected callback was lost if only the poll brought the outcome."""
         task = polled.task
         if task.outcome is not None and task.outcome.is_provisional:
-            # It is no answer, so no callback of one got lost.
+            # It is no answer of the provider, so no callback was lost.
             return
         if polled.verdict == "accepted" and (task.has_url or task.open_to_standing) and task.hinted_at is None:
-            self._learned(task, self.schedules[task.provider].lost(at=self._at()))
+            self._changed(task, self._schedules[task.provider].lost(at=self._at()))
 
-    def _learned(self, task: TaskRecord, change: Change | None) -> None:
-        self._is_new = True
+    def _changed(self, task: TaskRecord, change: Change | None) -> None:
+        self._is_changed = True
         if change is not None:
-            tell = _log.warning if change.kind == "entered" else _log.info
-            tell(f"callbacks.{change.kind}", provider=task.provider, learned=change.words)
+            log = _log.warning if change.kind == "entered" else _log.info
+            log(f"callbacks.{change.kind}", provider=task.provider, learned=change.words)
 
     def _at(self) -> float:
         return self._now() / SECOND
 
 
-def _has_come(verdict: str, task: TaskRecord) -> bool:
-    """Whether it is the callback that was awaited: also one to be confirmed, or of which a poll brings more."""
+def _is_awaited(verdict: str, task: TaskRecord) -> bool:
+    """Return True for the awaited callback, even if a poll still has to confirm or complete it."""
     return verdict in ("accepted", "late", "held") or (verdict == "notFinal" and task.hinted_at is not None)
 
 

@@ -1,16 +1,18 @@
-"""The filter of the log in a query, the same for pages and for server-sent events."""
+"""Filters of the log in requests: queries of pages and of server-sent events, frames of subscribers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aiohttp import web
 
-from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long
-from receiver.domain.records import ResultFilter
+from client.errors import BadArgumentError
+from client.protocol.filters import QUERY_FIELDS, ResultFilter, TaskSet, task_name
+from client.protocol.frames import NamedTask, Subscribe
 from receiver.errors import ReceiverError
-from receiver.feed.filters import ref_of
 from receiver.web.request import read_text
 
-__all__ = ["read_filter"]
+__all__ = ["exact", "filter_of", "read_filter", "tasks_of"]
 
 _MOST_NAMED = 200
 
@@ -21,28 +23,45 @@ def read_filter(request: web.Request) -> ResultFilter:
     Raises:
         ReceiverError: `wrong-field`.
     """
-    provider = read_text(request, "provider")
-    tags = read_text(request, "tags")
-    named = read_text(request, "tasks")
-    refs: list[str] = []
-    task_ids: list[tuple[str, str]] = []
-    for name in [] if named is None else [part for part in named.split(",") if part]:
-        by_provider, colon, id_text = name.partition(":")
-        if is_too_long(id_text):
-            raise ReceiverError("wrong-field", f"tasks: expected ids of at most {MAX_TASK_ID_LENGTH} characters")
-        if colon:
-            task_ids.append((by_provider, id_text))
-        else:
-            refs.append(ref_of(name))
-    if len(refs) + len(task_ids) > _MOST_NAMED:
+    given = {name: read_text(request, name) for name in QUERY_FIELDS}
+    try:
+        only = ResultFilter.from_query({name: value for name, value in given.items() if value is not None})
+    except BadArgumentError as error:
+        raise ReceiverError("wrong-field", str(error)) from None
+    if only.tasks is not None and len(only.tasks) > _MOST_NAMED:
         raise ReceiverError("wrong-field", f"tasks: at most {_MOST_NAMED} can be named")
-    hints = read_text(request, "hints") or "false"
-    if hints not in ("true", "false"):
-        raise ReceiverError("wrong-field", "hints: expected true or false")
-    return ResultFilter(
-        provider=provider,
-        tags=tuple(tag for tag in (tags or "").split(",") if tag),
-        refs=None if named is None else tuple(refs),
-        task_ids=tuple(task_ids),
-        hints=hints == "true",
-    )
+    return only
+
+
+def filter_of(frame: Subscribe) -> ResultFilter:
+    """Return the filter of a subscription.
+
+    Raises:
+        ReceiverError: `wrong-field`: a ref is not a UUID.
+    """
+    return exact(ResultFilter.of(frame))
+
+
+def tasks_of(names: Iterable[str | NamedTask]) -> TaskSet:
+    """Return the tasks that a frame names.
+
+    Raises:
+        ReceiverError: `wrong-field`: a ref is not a UUID.
+    """
+    return _exact_tasks(TaskSet(map(task_name, names)))
+
+
+def exact(only: ResultFilter) -> ResultFilter:
+    """Return the filter with each ref as it is stored.
+
+    Raises:
+        ReceiverError: `wrong-field`: a ref is not a UUID.
+    """
+    return only if only.tasks is None else only.or_tasks(_exact_tasks(only.tasks))
+
+
+def _exact_tasks(tasks: TaskSet) -> TaskSet:
+    try:
+        return tasks.with_exact_refs()
+    except BadArgumentError as error:
+        raise ReceiverError("wrong-field", str(error)) from None

@@ -14,7 +14,7 @@ __all__ = ["results"]
 
 
 async def results(request: web.Request) -> web.Response:
-    """Return a page of the log; waits for the next result for as long as is asked and allowed.
+    """Return a page of the log. Wait for the next result as long as is asked and allowed.
 
     Without `after`: from now; `after=start`: from the oldest kept.
     """

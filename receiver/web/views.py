@@ -13,7 +13,7 @@ from client.providers import PollPlan
 from receiver.domain.records import SECOND, Entry, TaskRecord, time_view
 from receiver.service.inbox import Inbox
 
-__all__ = ["entry_view", "json_response", "registered_view", "task_view"]
+__all__ = ["entry_view", "json_response", "log_entry", "registered_view", "task_view"]
 
 CursorAt = Callable[[int], str]
 
@@ -75,13 +75,17 @@ def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registere
     )
 
 
-def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
-    """One place in the log: a result has a task, a deletion or a hint only a ref."""
+def log_entry(entry: Entry, cursor_at: CursorAt) -> LogEntry:
+    """Return one place in the log: a result has a task, a deletion or a hint only a ref."""
     if entry.kind == "result" and entry.task is not None:
-        return LogEntry(cursor=entry.cursor, task=task_view(entry.task, cursor_at)).model_dump(
-            mode="json", by_alias=True, include={"cursor", "task"}
-        )
-    return {"cursor": entry.cursor, "ref": entry.ref, entry.kind: True}
+        return LogEntry(cursor=entry.cursor, task=task_view(entry.task, cursor_at))
+    return LogEntry(cursor=entry.cursor, ref=entry.ref, deleted=entry.kind == "deleted", hint=entry.kind == "hint")
+
+
+def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
+    """Return one place in the log as the JSON of a page."""
+    fields = {"cursor", "task"} if entry.kind == "result" else {"cursor", "ref", entry.kind}
+    return log_entry(entry, cursor_at).model_dump(mode="json", by_alias=True, include=fields)
 
 
 def json_response(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> web.Response:

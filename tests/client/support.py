@@ -1,4 +1,4 @@
-"""What the client's tests share: quick providers, a provider that answers by script, a port that stays ours."""
+"""Helpers of the client's tests: quick providers, a provider and a receiver by script, a reserved port."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ STORED = {
 
 
 def fast(**plan: Any) -> Mapping[str, Dialect]:
-    """The shipped providers with short times; behind a callback they are polled after a time no test waits for."""
+    """Return the shipped providers with short times. The first poll behind a callback comes too late for tests."""
     times = {
         "first_after_seconds": 0.02,
         "first_after_callback_seconds": 200.0,
@@ -96,7 +96,7 @@ FAST = fast()
 
 
 def image_task(number: int = 0, **fields: Any) -> dict[str, Any]:
-    """Return a task that the sandbox answers; each number is another image."""
+    """Return a task for the sandbox; each number is another image."""
     return {"type": "ImageToTextTask", "body": PNG + number.to_bytes(4), **fields}
 
 
@@ -132,9 +132,9 @@ class Reply:
 
 
 class JumpingClock:
-    """The clock, which a test can set forward, as if the process had been paused; waits see it within 10 ms.
+    """A clock for tests to set forward, as if the process had been paused. Waits see it within 10 ms.
 
-    `waits` counts those that were begun.
+    `waits` counts the waits so far.
     """
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class JumpingClock:
 
 
 class HeldClock:
-    """A sandbox's clock: the real time, but nothing that waits there goes on before `released`."""
+    """A sandbox's clock with the real time. Its sleeps end only when `released` is set."""
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
@@ -180,7 +180,7 @@ class HeldClock:
 
 
 class ScriptedProvider:
-    """A provider that answers each method with one reply after the other, and then with the last one for good."""
+    """A provider with a script for each method: one reply after the other, then the last one for good."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -189,7 +189,7 @@ class ScriptedProvider:
 
     def answers(self, method: str, *replies: Reply | dict[str, Any]) -> None:
         """Set what a method answers from now on."""
-        self.script[method] = [each if isinstance(each, Reply) else Reply(each) for each in replies]
+        self.script[method] = [reply if isinstance(reply, Reply) else Reply(reply) for reply in replies]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         method = request.match_info["method"]
@@ -223,7 +223,7 @@ async def scripted_provider(port: int = 0, **script: Any) -> AsyncIterator[Scrip
 
 @asynccontextmanager
 async def scripted_receiver(**routes: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    """Yield a receiver whose routes are the given ones (by name, see `_ROUTES`); others just hold.
+    """Yield a receiver with the given routes (by name, see `_ROUTES`). Requests of other routes are held.
 
     Unless `subscribe` is given, it knows no websockets.
     """
@@ -253,7 +253,7 @@ _ROUTES = {
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port that nobody else can take: connections are refused, until a server of ours listens on it, and after."""
+    """Yield a port reserved for this test: connections are refused, unless a server of ours listens on it."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
@@ -263,7 +263,7 @@ def reserved_port() -> Iterator[int]:
 def says(
     body: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return a route that always answers the same."""
+    """Return a route with one answer for every request."""
 
     async def answers(_: web.Request) -> web.Response:
         return web.json_response(body, status=status, headers=headers)

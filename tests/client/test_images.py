@@ -1,4 +1,4 @@
-"""Images become base64 without line breaks, and what is none is named."""
+"""Images become base64 without line breaks, and the error for anything else names it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _TEXT = base64.b64encode(PNG * 10).decode()
     ],
 )
 async def test_bytes(raw: bytes) -> None:
-    """The bytes of every kind of image are encoded."""
+    """The bytes of each kind of image are encoded."""
     task = await with_encoded_body({"type": "ImageToTextTask", "body": raw})
 
     assert base64.b64decode(task["body"], validate=True) == raw
 
 
 async def test_path(tmp_path: Path) -> None:
-    """A path stands for what is in the file, however large the base64 gets: it has no line breaks."""
+    """A path stands for the content of its file. Even long base64 has no line breaks."""
     path = tmp_path / "image.png"
     path.write_bytes(PNG * 1000)
 
@@ -56,50 +56,50 @@ async def test_path(tmp_path: Path) -> None:
     ],
 )
 def test_base64(text: str) -> None:
-    """Base64 is taken as people keep it, and sent without what providers refuse."""
+    """Base64 of any form is accepted, and sent without the parts that providers refuse."""
     assert clean_base64(text, "body") == _TEXT
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "text"),
     [
-        pytest.param(b"", "body: it is empty", id="empty-bytes"),
-        pytest.param(b"%PDF-1.7", "body: not an image", id="another-kind-of-file"),
-        pytest.param(b"RIFF\x10\x00\x00\x00WAVE", "body: not an image", id="sound-in-the-same-wrapping-as-webp"),
-        pytest.param("", "body: it is empty", id="empty-text"),
-        pytest.param("not base64!", "body: not base64", id="no-base64"),
-        pytest.param("päth", "body: not base64", id="no-ascii"),
-        pytest.param(_TEXT[:-1], "body: not base64", id="cut-base64"),
-        pytest.param(base64.b64encode(b"hello").decode(), "body: not an image", id="base64-of-something-else"),
+        pytest.param(b"", "body: expected an image, got no bytes", id="empty-bytes"),
+        pytest.param(b"%PDF-1.7", "body: expected PNG, JPEG", id="another-kind-of-file"),
+        pytest.param(b"RIFF\x10\x00\x00\x00WAVE", "body: expected PNG, JPEG", id="sound-in-the-same-wrapping-as-webp"),
+        pytest.param("", "body: expected an image, got no bytes", id="empty-text"),
+        pytest.param("not base64!", "body: expected base64 of an image", id="no-base64"),
+        pytest.param("päth", "body: expected base64 of an image", id="no-ascii"),
+        pytest.param(_TEXT[:-1], "body: expected base64 of an image", id="cut-base64"),
+        pytest.param(base64.b64encode(b"hello").decode(), "body: expected PNG, JPEG", id="base64-of-something-else"),
         pytest.param(17, "body: expected a path, bytes or base64, got int", id="a-number"),
         pytest.param(None, "body: expected a path, bytes or base64, got NoneType", id="nothing"),
-        pytest.param(PNG + bytes(MAX_IMAGE_BYTES), "body: more than", id="too-large"),
+        pytest.param(PNG + bytes(MAX_IMAGE_BYTES), "body: expected an image of at most 10485760 bytes", id="too-large"),
     ],
 )
-async def test_no_image(body: Any, said: str) -> None:
-    """What is no image is refused before anything is sent, and the text says what it is."""
-    with pytest.raises(BadArgumentError, match=said):
+async def test_no_image(body: Any, text: str) -> None:
+    """A body that is no image is refused before anything is sent, and the text names it."""
+    with pytest.raises(BadArgumentError, match=text):
         await with_encoded_body({"type": "ImageToTextTask", "body": body})
 
 
 async def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    """A file that is not there, is a folder, empty, too large or no image is named by its path."""
+    """The error names the path of a file that is missing, a folder, empty, too large or no image."""
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "large.png").write_bytes(PNG + bytes(MAX_IMAGE_BYTES))
-    said = {}
+    texts = {}
 
     for name in ("missing.png", ".", "empty.png", "text.png", "large.png"):
         with pytest.raises(BadArgumentError) as caught:
             await with_encoded_body({"type": "ImageToTextTask", "body": tmp_path / name})
-        said[name] = str(caught.value).removeprefix(str(tmp_path / name))
+        texts[name] = str(caught.value).removeprefix(str(tmp_path / name))
 
-    assert said == {
-        "missing.png": ": cannot be read: No such file or directory",
-        ".": ": cannot be read: Is a directory",
-        "empty.png": ": it is empty",
-        "text.png": ": not an image, expected PNG, JPEG, GIF, WebP or BMP",
-        "large.png": f": more than {MAX_IMAGE_BYTES} bytes",
+    assert texts == {
+        "missing.png": ": cannot be read (No such file or directory)",
+        ".": ": cannot be read (Is a directory)",
+        "empty.png": ": expected an image, got no bytes",
+        "text.png": ": expected PNG, JPEG, GIF, WebP or BMP, got other data",
+        "large.png": f": expected at most {MAX_IMAGE_BYTES} bytes, got more",
     }
 
 
@@ -111,12 +111,12 @@ async def test_unreadable_files_are_named(tmp_path: Path) -> None:
     ],
 )
 async def test_other_tasks_stay_as_they_are(task: dict[str, Any]) -> None:
-    """What is no image task may have any body, or none."""
+    """Tasks of other types may have any body, or none."""
     assert await with_encoded_body(task) == task
 
 
 async def test_files_of_other_tasks_are_encoded_unseen(tmp_path: Path) -> None:
-    """A recording is sent as base64 too, and need not be an image."""
+    """A recording is encoded as base64 without the check for an image."""
     path = tmp_path / "sound.mp3"
     path.write_bytes(b"ID3 sound")
 
@@ -127,7 +127,7 @@ async def test_files_of_other_tasks_are_encoded_unseen(tmp_path: Path) -> None:
 
 @given(st.text() | st.binary())
 def test_any_body_is_encoded_or_refused(body: str | bytes) -> None:
-    """Whatever the body, it becomes base64 of an image or our error."""
+    """Any body becomes base64 of an image, or an error of ours."""
     task = {"type": "ImageToTextTask", "body": body}
 
     try:

@@ -1,4 +1,4 @@
-"""Where the client's log lines go."""
+"""Destination of the client's log lines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Log().warning("report.lost", reports=2)
 
 
 def test_without_structlog_only_warnings_show_and_not_on_standard_output() -> None:
-    """A program that configured nothing keeps its standard output for itself."""
-    said = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=30)
+    """A program without a log configuration keeps its standard output for itself."""
+    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=30)
 
-    assert (said.stdout, said.stderr) == ("", "report.lost reports=2\n")
+    assert (run.stdout, run.stderr) == ("", "report.lost reports=2\n")
 
 
 def test_structlog_gets_the_lines_where_it_is_configured() -> None:
-    """Facts stay keys."""
+    """A configured structlog gets the facts as keys."""
     with capture_logs() as lines:
         Log().info("task.submitted", taskId=1)
 

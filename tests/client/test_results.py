@@ -52,8 +52,8 @@ async def first(results: AsyncGenerator[Result], count: int) -> list[Result]:
     """So many results; then it is left."""
     taken: list[Result] = []
     async with asyncio.timeout(30), aclosing(results):
-        async for each in results:
-            taken.append(each)
+        async for result in results:
+            taken.append(result)
             if len(taken) == count:
                 break
     return taken
@@ -62,18 +62,18 @@ async def first(results: AsyncGenerator[Result], count: int) -> list[Result]:
 async def read(server: ScriptedStreams, count: int, only: Subscribe | None = None) -> list[tuple[str, str | None]]:
     """Ref and cursor of so many results of a scripted receiver."""
     async with log_reader(server.url, only) as reader:
-        return [(each.ref, each.cursor) for each in await first(reader.results(), count)]
+        return [(result.ref, result.cursor) for result in await first(reader.results(), count)]
 
 
 async def ended(receiver: RunningReceiver, **fields: Any) -> str:
-    """Return the ref of a task that was called back."""
+    """Return the ref of a task after its callback."""
     task = await receiver.register(**fields)
     await receiver.call_back(task["callbackUrl"])
     return str(task["ref"])
 
 
 async def test_each_result_from_the_start_on(receiver: RunningReceiver) -> None:
-    """What is there, and what comes; its cursor is where another reader goes on."""
+    """Stored results come first, then new ones. Another reader goes on from the cursor of the last."""
     before = [await ended(receiver) for _ in range(3)]
     results = read_results(receiver_url=receiver.url, receiver_key=ADMIN, after="start")
     async with aclosing(results):
@@ -82,19 +82,19 @@ async def test_each_result_from_the_start_on(receiver: RunningReceiver) -> None:
         taken.append(await anext(results))
     again = read_results(receiver_url=receiver.url, receiver_key=ADMIN, after=taken[1].cursor)
 
-    assert [each.ref for each in taken] == [*before, later]
-    assert [each.ref for each in await first(again, 2)] == [before[2], later]
+    assert [result.ref for result in taken] == [*before, later]
+    assert [result.ref for result in await first(again, 2)] == [before[2], later]
 
 
 async def test_from_now_on(receiver: RunningReceiver) -> None:
-    """Without a cursor what came before is not read."""
+    """Without a cursor earlier results are not read."""
     await ended(receiver)
     async with log_reader(receiver.url) as reader, asyncio.TaskGroup() as group:
         reading = group.create_task(first(reader.results(), 1))
         await eventually(lambda: reader.cursor is not None)
         ref = await ended(receiver)
 
-    assert [each.ref for each in reading.result()] == [ref]
+    assert [result.ref for result in reading.result()] == [ref]
 
 
 async def test_the_receiver_of_the_environment(receiver: RunningReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,11 +103,11 @@ async def test_the_receiver_of_the_environment(receiver: RunningReceiver, monkey
     monkeypatch.setenv("CALLBACK_RECEIVER_KEY", ADMIN)
     ref = await ended(receiver)
 
-    assert [each.ref for each in await first(read_results(after="start"), 1)] == [ref]
+    assert [result.ref for result in await first(read_results(after="start"), 1)] == [ref]
 
 
 async def test_filters(receiver: RunningReceiver) -> None:
-    """(provider AND all tags) OR tasks; a named task that had ended before the cursor comes first."""
+    """(provider AND all tags) OR tasks. A named task with an end before the cursor comes first."""
     named = await ended(receiver)
     await ended(receiver, tags=["a"])
     tagged = await ended(receiver, tags=["a", "b"])
@@ -121,11 +121,11 @@ async def test_filters(receiver: RunningReceiver) -> None:
         tasks=[named, ("capsolver", "no-such-id")],
     )
 
-    assert [each.ref for each in await first(results, 2)] == [named, tagged]
+    assert [result.ref for result in await first(results, 2)] == [named, tagged]
 
 
 async def test_goes_on_behind_a_break() -> None:
-    """From the last frame's cursor, also where that frame was no result; nothing is given out twice."""
+    """From the last frame's cursor, even if that frame was no result; nothing is yielded twice."""
     scripts = [
         [subscribed("c0"), result("c1", "ref-1"), heartbeat("c4"), CUT],
         [subscribed("c4"), result("c5", "ref-2"), Close(1001)],
@@ -140,7 +140,7 @@ async def test_goes_on_behind_a_break() -> None:
 
 
 async def test_from_now_is_said_once() -> None:
-    """A connection that breaks right after it began is gone on from where it began."""
+    """After an early break the next connection begins at the first cursor of the broken one."""
     async with scripted_streams([subscribed("c3"), CUT], [subscribed("c3"), result("c4")]) as server:
         await read(server, 1)
 
@@ -160,13 +160,13 @@ async def test_named_tasks_are_given_out_once() -> None:
 
 
 async def test_long_polls_stand_in() -> None:
-    """Where websockets are blocked, with the same cursor; and the websocket goes on from where they were."""
+    """If websockets are blocked, long polls use the same cursor, and the next websocket theirs."""
     hours = iter(range(0, 10**9, 3600))
     timing = replace(_HURRIED, clock=lambda: float(next(hours)))
     pages = [page("c1"), page("c3", {"cursor": "c2", "task": told_task("ref-1", cursor="c2")}), page("c4")]
     scripts = [*(web.Response(status=502) for _ in range(3)), [subscribed("c4"), result("c5", "ref-2")]]
     async with scripted_streams(*scripts, pages=pages) as server, log_reader(server.url, timing=timing) as reader:
-        taken = [(each.ref, each.cursor) for each in await first(reader.results(), 2)]
+        taken = [(result.ref, result.cursor) for result in await first(reader.results(), 2)]
 
     assert taken == [("ref-1", "c2"), ("ref-2", "c5")]
     assert [query.get("after") for query in server.queries] == [None, "c1", "c2"]
@@ -208,7 +208,7 @@ async def test_a_gap_is_an_error(scripts: list[Any], pages: list[Any]) -> None:
     ],
 )
 async def test_refusals_are_raised(receiver: RunningReceiver, key: str, after: str | None, slug: str) -> None:
-    """A wrong key, or what is no cursor, is wrong the next time as well."""
+    """A wrong key or cursor would be wrong the next time as well."""
     with pytest.raises(ReceiverRefusedError) as error:
         await first(read_results(receiver_url=receiver.url, receiver_key=key, after=after), 1)
 
@@ -216,7 +216,7 @@ async def test_refusals_are_raised(receiver: RunningReceiver, key: str, after: s
 
 
 async def test_something_else_at_the_address() -> None:
-    """Where there never was a receiver the address is wrong; where there was one it may come back."""
+    """Without any answer of a receiver before, the address is wrong; else the receiver may come back."""
     elsewhere = [web.Response(status=404, text="<html>") for _ in range(2)]
     async with scripted_streams(elsewhere[0], pages=[(404, "html")]) as server:
         with pytest.raises(ReceiverRefusedError):
@@ -255,7 +255,7 @@ async def test_leaving_closes_the_connection(receiver: RunningReceiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         ({"tags": "checkout"}, "expected several texts"),
         ({"tasks": "ref-1"}, "expected several texts"),
@@ -265,14 +265,14 @@ async def test_leaving_closes_the_connection(receiver: RunningReceiver) -> None:
         ({"tasks": ["x"] * 5001}, "^tasks: "),
     ],
 )
-def test_wrong_arguments(arguments: dict[str, Any], said: str) -> None:
+def test_wrong_arguments(arguments: dict[str, Any], text: str) -> None:
     """Are told at once, by name."""
-    with pytest.raises(BadArgumentError, match=said):
+    with pytest.raises(BadArgumentError, match=text):
         read_results(receiver_url="http://127.0.0.1:1", **arguments)
 
 
 def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text names the variable that could hold it."""
+    """The text names its variable."""
     monkeypatch.delenv("CALLBACK_RECEIVER_URL", raising=False)
 
     with pytest.raises(BadArgumentError, match="CALLBACK_RECEIVER_URL: expected"):

@@ -1,7 +1,7 @@
-"""The contract of the streams, written down as AsyncAPI 3.0 for people and for tools of any language.
+"""The contract of the streams as AsyncAPI 3.0, for people and for tools of any language.
 
-Schemas come from the models that are used on the wire, limits from the constants that are enforced, so that the
-document cannot tell anything else. `make docs` writes it to `asyncapi.json`; the server only serves that file.
+Frames and schemas come from the models of the wire, and limits from the constants that are enforced, so the document
+cannot differ from them. `make docs` writes it to `asyncapi.json`. The server only serves this file.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from aiohttp import WSCloseCode
 from pydantic_core import to_json
 
 from client.protocol.frames import (
+    ANSWERS,
+    EVENTS,
     MAX_FRAME_BYTES,
     MAX_NAME_BYTES,
     MAX_NAME_BYTES_EACH,
     MAX_NAMED,
     NAME_BYTES,
     NAMES_AT_ONCE,
+    REQUESTS,
     SUBPROTOCOL,
-    Add,
-    Remove,
+    Request,
     StreamFrame,
-    Subscribe,
+    type_of,
 )
 from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.service.tickets import TICKET_SECONDS
 from receiver.settings import Settings
 from receiver.web.streaming.streams import StreamRules
-from tests.contracts.examples import ANSWERS, REQUESTS, TOLD
+from tests.contracts.examples import EXAMPLES
 from tests.contracts.schemas import ref_to, require, schemas_of, unwrapped
 
 __all__ = ["document", "rendered"]
-
-Frame = Subscribe | Add | Remove | StreamFrame
 
 _RULES = StreamRules(send_seconds=Settings.model_fields["send_timeout_seconds"].default)
 
@@ -46,19 +46,19 @@ _CLOSE_CODES = {
 }
 
 _ABOUT = """\
-Whoever waits for results reads one log. Every frame that moves on has a `cursor`, an opaque place in that log; whoever
-goes on from the last one it got misses nothing. Pages (`GET /v1/results`), long polls, the websocket and server-sent
-events take and give the same cursors, so that a reader may change from one to another in the middle.
+All results stand in one log. Every frame that moves on has a `cursor`, an opaque place in this log. A reader that goes
+on from its last cursor misses nothing. Pages (`GET /v1/results`), long polls, the websocket and server-sent events take
+and give the same cursors, so a reader may change from one to another in the middle.
 
-Receivers and subscribers may be of different ages: ignore fields and types that you do not know."""
+Receivers and subscribers may have different versions: ignore unknown fields and types."""
 
 _SUBSCRIBE = f"""\
 JSON text frames, one subscription for each socket. The subprotocol is `{SUBPROTOCOL}`.
 
 **Order and repetition.** Results come in the order of the log, and only after they were stored. `subscribed` comes
-before anything that the subscription brings. Each request gets one answer, in the order of the requests; what is told
-meanwhile may stand before or behind it. Going on from the last `cursor` brings everything behind it, once. Only tasks
-that are named come whenever they are named and have ended, whatever the cursor.
+before anything that the subscription brings. Each request gets one answer, in the order of the requests. Frames of the
+log may stand before or behind it. Going on from the last `cursor` brings everything behind it, once. Only named tasks
+that have ended come each time they are named, whatever the cursor.
 
 **Alive.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds when nothing else is sent, the first at
 most {2 * _RULES.heartbeat_seconds:g} seconds behind it, and a websocket ping every {_RULES.ping_seconds:g} seconds. A
@@ -72,22 +72,22 @@ Each named task counts with {NAME_BYTES} bytes and those of its text, four for a
 {MAX_NAME_BYTES_EACH} bytes of each key are taken, and {MAX_NAME_BYTES} in all. An `add` over that names nothing and is
 answered by `problem` `too-many-names` or `receiver-full`: send it again later.
 
-A socket that sends more frames, names or bytes than the receiver has time for is read later: nothing is refused or
-lost, and TCP holds the sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second,
-and fewer while many sockets send.
+If a socket sends more frames, names or bytes than the receiver has time for, then it is read later. Nothing is refused
+or lost, and TCP holds the sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a
+second, and fewer while many sockets send.
 
 **Refusals.** Before the upgrade by HTTP: 401 without a known key or ticket, 403 where the key lacks the scope `read`
-(`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). What cannot be read
-is answered by `problem`, and the socket stays open. Otherwise it is closed with one of these codes:
+(`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). An unreadable
+request is answered by `problem`, and the socket stays open. Otherwise it is closed with one of these codes:
 
 """
 
 _STREAM = """\
 Server-sent events with the frames of the websocket: `event` is the frame's `type`, `id` its cursor (for a gap
-`resumesAt`), `data` its JSON. The stream begins with `retry`, and with a heartbeat that tells where it begins unless
-something else does. The header `Last-Event-ID`, which browsers send by themselves when they reconnect, is a cursor and
-wins over `after`. Polyfills that cannot send it say the same by the parameter `lastEventId` (`lastEventID`,
-`Last-Event-ID`); the header wins over it, and of several the last one counts. Refusals are as for the websocket,
+`resumesAt`), `data` its JSON. The stream begins with `retry`, and with a heartbeat that has its first cursor, unless
+another frame has it. The header `Last-Event-ID` is a cursor and wins over `after`. Browsers send it when they
+reconnect. Polyfills that cannot send it use the parameter `lastEventId` (`lastEventID`, `Last-Event-ID`). The header
+wins over it, and of several the last one counts. Refusals are as for the websocket,
 before the stream begins; over a limit it is 429 `too-many-streams` or 503 `receiver-full`."""
 
 _SECURITY = {
@@ -101,7 +101,7 @@ _SECURITY = {
         "in": "header",
         "name": "Sec-WebSocket-Protocol",
         "description": f"Beside `{SUBPROTOCOL}`, which alone is echoed: `bearer.<key>`, or for pages in a browser "
-        f"`ticket.<ticket>`. `POST /v1/tickets` gives a ticket to who has a key; it lives {TICKET_SECONDS:g} seconds "
+        f"`ticket.<ticket>`. `POST /v1/tickets` gives a ticket for a key. It lives {TICKET_SECONDS:g} seconds "
         "and opens one websocket.",
     },
     "ticket": {
@@ -130,7 +130,7 @@ def rendered() -> str:
 
 def document() -> dict[str, Any]:
     """Return the document, made anew from the models."""
-    requests, answers, told = (tuple(frame.type for frame in group) for group in (REQUESTS, ANSWERS, TOLD))
+    requests, answers, told = (tuple(map(type_of, group)) for group in (REQUESTS, ANSWERS, EVENTS))
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Callback receiver: streams of results", "version": "1.0.0", "description": _ABOUT},
@@ -157,24 +157,24 @@ def document() -> dict[str, Any]:
         "operations": {
             "ask": {
                 "action": "receive",
-                "summary": "What a subscriber sends, and what it is answered.",
+                "summary": "Requests of a subscriber, and their answers.",
                 **_over("subscribe", requests),
                 "reply": _over("subscribe", answers),
             },
             "tell": {
                 "action": "send",
-                "summary": "What a subscriber gets as it comes.",
+                "summary": "Frames of the log, as they come.",
                 **_over("subscribe", told),
             },
             "stream": {
                 "action": "send",
-                "summary": "The same, for those who only read.",
+                "summary": "The same frames, for readers that send nothing.",
                 **_over("stream", told),
                 "bindings": {"http": {"method": "GET", "query": _query(), "bindingVersion": "0.3.0"}},
             },
         },
         "components": {
-            "messages": {frame.type: _message(frame) for frame in (*REQUESTS, *ANSWERS, *TOLD)},
+            "messages": {type_of(frame): _message(frame) for frame in (*REQUESTS, *ANSWERS, *EVENTS)},
             "schemas": _schemas(),
             "securitySchemes": _SECURITY,
         },
@@ -203,24 +203,26 @@ def _query() -> dict[str, Any]:
     return {"type": "object", "properties": described, "additionalProperties": False}
 
 
-def _message(frame: Frame) -> dict[str, Any]:
-    summary, _, more = unwrapped(type(frame).__doc__ or "").partition("\n\n")
+def _message(frame: type[Request | StreamFrame]) -> dict[str, Any]:
+    summary, _, more = unwrapped(frame.__doc__ or "").partition("\n\n")
     return {
-        "name": frame.type,
+        "name": type_of(frame),
         "summary": summary,
         **({"description": more} if more else {}),
-        **({"correlationId": {"location": "$message.payload#/id"}} if hasattr(frame, "id") else {}),
-        "payload": ref_to("components", "schemas", type(frame).__name__),
-        "examples": [{"payload": frame.model_dump(mode="json", by_alias=True, exclude_unset=frame in REQUESTS)}],
+        **({"correlationId": {"location": "$message.payload#/id"}} if "id" in frame.model_fields else {}),
+        "payload": ref_to("components", "schemas", frame.__name__),
+        "examples": [
+            {"payload": EXAMPLES[frame].model_dump(mode="json", by_alias=True, exclude_unset=frame in REQUESTS)}
+        ],
     }
 
 
 def _schemas() -> dict[str, Any]:
-    """A schema for each model, by name; what leaves the receiver is described as it is written, not as it is read."""
-    schemas = schemas_of(map(type, REQUESTS), map(type, (*ANSWERS, *TOLD)))
-    for frame in REQUESTS:
-        require(schemas[type(frame).__name__], ["type"])
-    for example in (*ANSWERS, *TOLD):
-        require(schemas[type(example).__name__], example.model_dump(by_alias=True))
+    """Return a schema for each model, by name. Frames from the receiver are described as written, not as read."""
+    schemas = schemas_of(REQUESTS, (*ANSWERS, *EVENTS))
+    for request in REQUESTS:
+        require(schemas[request.__name__], ["type"])
+    for frame in (*ANSWERS, *EVENTS):
+        require(schemas[frame.__name__], EXAMPLES[frame].model_dump(by_alias=True))
     schemas["ProblemFrame"]["properties"]["problem"] = ref_to("components", "schemas", "Problem")
     return schemas

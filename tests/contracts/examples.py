@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel
 
 from client.protocol.frames import (
     Add,
@@ -16,6 +19,7 @@ from client.protocol.frames import (
     ProblemFrame,
     Remove,
     Removed,
+    Request,
     ResultFrame,
     StreamFrame,
     Subscribe,
@@ -25,7 +29,7 @@ from client.protocol.models import Task
 from receiver.errors import ReceiverError
 from receiver.web.middleware import problem_fields
 
-__all__ = ["ANSWERS", "PROBLEM", "REQUESTS", "TASK", "TOLD"]
+__all__ = ["EXAMPLES", "PROBLEM", "TASK"]
 
 _REF = "0199f6a2-5c1e-7c6b-8f39-2a7d4be01c55"
 _BEFORE, _CURSOR = "3f9a02c7d41e-41", "3f9a02c7d41e-42"
@@ -49,25 +53,17 @@ TASK = Task(
 )
 """A task that has ended."""
 
-REQUESTS: tuple[Subscribe | Add | Remove, ...] = (
-    Subscribe(type="subscribe", id=1, cursor=_BEFORE, provider="capsolver", tags=("checkout",)),
-    Add(type="add", id=2, tasks=(_REF, NamedTask(provider="onecaptcha", task_id=90210))),
-    Remove(type="remove", id=3, tasks=(_REF,)),
-)
-"""What a subscriber sends."""
-
 PROBLEM = problem_fields(ReceiverError("wrong-field", "type: expected subscribe, add or remove"))
 """The problem of a frame that is none."""
 
-ANSWERS: tuple[StreamFrame, ...] = (
+_EXAMPLES: tuple[Request | StreamFrame, ...] = (
+    Subscribe(type="subscribe", id=1, cursor=_BEFORE, provider="capsolver", tags=("checkout",)),
+    Add(type="add", id=2, tasks=(_REF, NamedTask(provider="onecaptcha", task_id=90210))),
+    Remove(type="remove", id=3, tasks=(_REF,)),
     Subscribed(id=1, cursor=_BEFORE),
     Added(id=2, cursor=_BEFORE),
     Removed(id=3, cursor=_BEFORE),
     ProblemFrame(id=4, problem=PROBLEM),
-)
-"""What it is answered."""
-
-TOLD: tuple[StreamFrame, ...] = (
     ResultFrame(cursor=_CURSOR, task=TASK),
     Deleted(cursor=_CURSOR, ref=_REF),
     Hint(cursor=_CURSOR, ref=_REF),
@@ -75,4 +71,6 @@ TOLD: tuple[StreamFrame, ...] = (
     Heartbeat(cursor=_CURSOR),
     Goodbye(cursor=_CURSOR),
 )
-"""What comes by itself."""
+
+EXAMPLES: Mapping[type[BaseModel], Request | StreamFrame] = {type(frame): frame for frame in _EXAMPLES}
+"""One frame of each class in the table of frames."""

@@ -89,8 +89,8 @@ async def test_remove(tmp_path: Path, argument: str, address: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "status", "said"),
     [
-        ("ERROR_IP_ADDRES", 200, "run this on the host itself"),
-        ('{"status":0,"request":"ERROR_IP_ADDRES"}', 200, "run this on the host itself"),
+        ("ERROR_IP_ADDRES", 200, "run this command on the host itself"),
+        ('{"status":0,"request":"ERROR_IP_ADDRES"}', 200, "run this command on the host itself"),
         ("ERROR_WRONG_USER_KEY", 200, "check the client key"),
         ("<html>", 502, "HTTP 502 without an answer"),
         ('{"status":1,"request":{"hosts":[]}}', 200, "HTTP 200 without an answer"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from client import TaskClient
-from client.config.arguments import read_receiver
+from client.config.environment import read_receiver
 from client.errors import BadArgumentError
 from client.sandbox import Sandbox
 from client.sandbox import Settings as SandboxSettings
@@ -49,7 +49,7 @@ TEXTS: Mapping[str, str] = {
 }
 OF_SOME = {name: json.loads(TEXTS[name]) for name in ("CALLBACK_SECRETS", "PROVIDER_KEYS", "PROVIDER_URLS")}
 TOML = '[mine]\nlike = "capsolver"\n'
-UTF_16 = "expected text in UTF-8, but this is UTF-16; save it as UTF-8"
+UTF_16 = "expected text in UTF-8, got UTF-16; save the file as UTF-8"
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_what_cannot_be_seen_inside_a_setting_is_refused(
     monkeypatch.setenv("RECEIVER_API_KEYS", KEY)
     monkeypatch.setenv(f"RECEIVER_{name}", TEXTS[name][:-2] + inside + TEXTS[name][-2:])
 
-    line = f"RECEIVER_{name}: expected one line, without control characters and others that cannot be seen"
+    line = f"RECEIVER_{name}: expected one line, without control characters or other invisible ones"
     assert refused(capsys) == line
     assert list(folder.iterdir()) == []
 
@@ -151,8 +151,8 @@ def test_what_cannot_be_seen_inside_a_setting_is_refused(
     [
         pytest.param("CALLBACK_SECRETS", f"{SECRET}\n{SECRET}", "expected one line, without control", id="secret"),
         pytest.param("PROVIDER_KEYS", f"{SECRET}\x00", "expected one line, without control", id="NUL"),
-        pytest.param("PROVIDER_KEYS", "two words", "a key has only visible ASCII characters", id="blank"),
-        pytest.param("PROVIDER_KEYS", "ключ-клиента", "a key has only visible ASCII characters", id="not ASCII"),
+        pytest.param("PROVIDER_KEYS", "two words", "expected a key of visible ASCII characters", id="blank"),
+        pytest.param("PROVIDER_KEYS", "ключ-клиента", "expected a key of visible ASCII characters", id="not ASCII"),
         pytest.param("PROVIDER_URLS", "https://a.example/\nb", "expected one line, without control", id="address"),
     ],
 )
@@ -340,8 +340,8 @@ def suffix(path: Path) -> None:
         (link_to_nothing, "CALLBACK_SECRETS: cannot be read (No such file or directory)"),
         (link_to_itself, "CALLBACK_SECRETS: cannot be read (Too many levels of symbolic links)"),
         (pipe, "CALLBACK_SECRETS: expected a file"),
-        (too_large, "CALLBACK_SECRETS: larger than 262144 bytes"),
-        (not_text, "CALLBACK_SECRETS: expected text in UTF-8, but byte 1 is not"),
+        (too_large, "CALLBACK_SECRETS: expected at most 262144 bytes"),
+        (not_text, "CALLBACK_SECRETS: expected text in UTF-8, but byte 1 is not UTF-8"),
         (two_files, "receiver_callback_secrets: there is another file for RECEIVER_CALLBACK_SECRETS"),
         (no_prefix, "callback_secrets: expected the name of the variable, RECEIVER_CALLBACK_SECRETS"),
         (

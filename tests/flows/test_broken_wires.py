@@ -19,7 +19,7 @@ from client.protocol.frames import Subscribe
 from client.protocol.models import OutcomeReport
 from client.provider_api.timing import Timing
 from client.receiver_api.http import ReceiverApi, open_receiver_session
-from client.receiver_api.reader import Reader
+from client.receiver_api.reader import TaskReader
 from client.results import LogReader
 from receiver.web.context import CONTEXT
 from receiver.web.streaming.streams import StreamRules
@@ -45,7 +45,7 @@ HURRIED = Timing(sleep=pause)
 class Waits:
     """The waits of one client: most end with their results, every tenth goes on and would hear it again."""
 
-    reader: Reader
+    reader: TaskReader
     told: Counter[str] = field(default_factory=Counter)
     open: dict[str, Wait] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ class Wait:
 async def waiting(url: str, refs: Sequence[str]) -> AsyncIterator[Waits]:
     """Yield the waits of one client."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
-        waits = Waits(Reader(ReceiverApi(session, url, ADMIN), owner, HURRIED))
+        waits = Waits(TaskReader(ReceiverApi(session, url, ADMIN), owner, HURRIED))
         waits.begin(refs)
         yield waits
         waits.end()

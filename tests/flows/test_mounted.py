@@ -16,7 +16,8 @@ from aiohttp import web
 
 from client import TaskClient
 from client.errors import ReceiverRefusedError, ReceiverUnavailableError
-from client.protocol.connection import Attached, Gap
+from client.protocol.connection import Attached
+from client.protocol.filters import ResultFilter
 from client.protocol.frames import Add, Added, GapFrame, Remove, Removed, ResultFrame, Subscribe, Subscribed
 from client.protocol.models import OutcomeReport, Registered, Registration
 from client.sandbox import Sandbox
@@ -146,12 +147,12 @@ async def test_pages_and_gaps(mounted: Mounted) -> None:
     registered = await mounted.register()
     await mounted.call_back(registered)
 
-    page = await mounted.receiver.results(Subscribe(id=0, cursor="start"), wait_seconds=1)
-    gap = await mounted.receiver.results(Subscribe(id=0, cursor="0123456789ab-7"), wait_seconds=1)
+    page = await mounted.receiver.results("start", ResultFilter(), wait_seconds=1)
+    gap = await mounted.receiver.results("0123456789ab-7", ResultFilter(), wait_seconds=1)
 
-    assert not isinstance(page, Gap)
+    assert not isinstance(page, GapFrame)
     assert [entry.task.ref for entry in page.results if entry.task] == [registered.ref]
-    assert isinstance(gap, Gap)
+    assert isinstance(gap, GapFrame)
 
 
 async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:
@@ -189,7 +190,7 @@ async def test_after_the_application_has_ended_it_is_unavailable(mounted: Mounte
     with pytest.raises(ReceiverUnavailableError, match="not running"):
         await mounted.receiver.task(registered.ref)
     with pytest.raises(ReceiverUnavailableError, match="not running"):
-        await mounted.receiver.results(Subscribe(id=1), wait_seconds=0)
+        await mounted.receiver.results(None, ResultFilter(), wait_seconds=0)
     with pytest.raises(ReceiverUnavailableError, match="not running"):
         async with mounted.receiver.subscription() as opened:
             await opened.send(Subscribe(id=1))

@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from receiver.domain.records import SECOND, Page, ResultFilter
+from client.protocol.filters import ResultFilter, TaskSet
+from receiver.domain.records import SECOND, Page
 from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.storage.sqlite.store import SqliteStore
@@ -82,8 +83,8 @@ filters = st.sampled_from(
         ResultFilter(provider="ucaptcha"),
         ResultFilter(tags=("one",), hints=True),
         ResultFilter(provider="capsolver", tags=("two", "one")),
-        ResultFilter(refs=(a_ref(1), a_ref(2), a_ref(3))),
-        ResultFilter(tags=("two",), refs=(a_ref(1),), hints=True),
+        ResultFilter(tasks=TaskSet((a_ref(1), a_ref(2), a_ref(3)))),
+        ResultFilter(tags=("two",), tasks=TaskSet((a_ref(1),)), hints=True),
     ]
 )
 
@@ -282,7 +283,7 @@ class StoreMachine(RuleBasedStateMachine):
         if only in (ResultFilter(), ResultFilter(hints=True)):
             return True
         task = self.model.all[place.ref]
-        is_named = task.ref in (only.refs or ())
+        is_named = task.ref in (only.tasks or ())
         is_asked = only.provider is not None or bool(only.tags)
         return is_named or (is_asked and only.provider in (None, task.provider) and set(only.tags) <= set(task.tags))
 

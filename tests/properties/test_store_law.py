@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from receiver.domain.records import ResultFilter
+from client.protocol.filters import ResultFilter, TaskSet
 from receiver.domain.registrations import Forget
 from receiver.domain.transaction import Command
 from receiver.errors import CursorGoneError, StoreFailedError
@@ -27,7 +27,7 @@ FILTERS = (
     ResultFilter(provider="capsolver"),
     ResultFilter(tags=("even",)),
     ResultFilter(provider="capsolver", tags=("even",), hints=True),
-    ResultFilter(refs=tuple(a_ref(number) for number in range(1, TASKS, 7))),
+    ResultFilter(tasks=TaskSet(a_ref(number) for number in range(1, TASKS, 7))),
 )
 
 

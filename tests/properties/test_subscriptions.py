@@ -11,8 +11,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.protocol.filters import ResultFilter, TaskSet
 from receiver.domain.deliveries import HintTask
-from receiver.domain.records import Entry, Growth, ResultFilter
+from receiver.domain.records import Entry, Growth
 from receiver.domain.registrations import Forget
 from receiver.feed.feed import Feed
 from receiver.feed.subscription import Subscription
@@ -41,7 +42,7 @@ filters = st.builds(
     ResultFilter,
     provider=st.sampled_from([None, None, "capsolver", "onecaptcha"]),
     tags=st.sampled_from([(), (), ("odd",)]),
-    refs=st.none() | names.map(lambda chosen: tuple(map(a_ref, chosen))),
+    tasks=st.none() | names.map(lambda chosen: TaskSet(map(a_ref, chosen))),
     hints=st.booleans(),
 )
 
@@ -73,12 +74,12 @@ class Course:
                 await self.tell()
             case "read":
                 self.take(await self.subscription.read())
-            case "add" if not self.subscription.wanted.is_all:
-                self.subscription.add([ref], [])
+            case "add" if not self.subscription.only.is_everything:
+                self.subscription.add(TaskSet((ref,)))
                 self.named.add(ref)
                 self.since[ref] = len(self.told)
-            case "remove" if not self.subscription.wanted.is_all:
-                self.subscription.remove([ref], [])
+            case "remove" if not self.subscription.only.is_everything:
+                self.subscription.remove(TaskSet((ref,)))
                 self.named.discard(ref)
             case "resume":
                 await self.resume()
@@ -90,8 +91,8 @@ class Course:
 
     async def resume(self) -> None:
         """Close the reader and begin another one at its cursor, which names the same tasks."""
-        refs = tuple(self.named) if self.only.refs is not None or self.named else None
-        only = ResultFilter(self.only.provider, self.only.tags, refs, hints=self.only.hints)
+        tasks = TaskSet(self.named) if self.only.tasks is not None or self.named else None
+        only = ResultFilter(self.only.provider, self.only.tags, tasks, self.only.hints)
         cursor = self.subscription.cursor
         self.subscription.close()
         self.subscription = await self.feed.subscribe(only, cursor, nothing, owner="a")
@@ -132,7 +133,8 @@ async def run(only: ResultFilter, from_start: bool, most: int, script: list[tupl
             began_at = 0 if from_start else 2
             subscription = await feed.subscribe(only, "start" if from_start else None, nothing, owner="a")
             subscription.most = most
-            course = Course(store, feed, store.commits(), only, subscription, named=set(only.refs or ()))
+            named = {str(name) for name in only.tasks or ()}
+            course = Course(store, feed, store.commits(), only, subscription, named=named)
             course.since = dict.fromkeys(course.named, 0)
             for step, number in script:
                 await course.do(step, number)
@@ -143,7 +145,7 @@ async def run(only: ResultFilter, from_start: bool, most: int, script: list[tupl
 async def check(course: Course, began_at: int) -> None:
     """Nothing of the stream is missing or told twice, and no named task is missing."""
     streamed = ResultFilter(course.only.provider, course.only.tags, hints=course.only.hints)
-    is_stream = course.subscription.wanted.is_stream
+    is_stream = course.subscription.only.is_stream
     kept = [entry.cursor for entry in await whole_log(course.store, streamed) if entry.position > began_at]
     places = [entry.position for entry in course.told if entry.kind == "result"]
     if is_stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from client.provider_api.code_counts import OTHER
+from client.provider_api.unlisted import OTHER
 from receiver.domain.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, time_view
 
 __all__ = ["Answered", "Counted", "Facts", "Finding", "judge"]

@@ -14,6 +14,7 @@ import aiosqlite
 import structlog
 from pydantic_core import to_json
 
+from client.protocol.filters import ResultFilter, TaskName, TaskSet
 from receiver.domain.records import (
     Delivery,
     Entry,
@@ -23,9 +24,7 @@ from receiver.domain.records import (
     KeptBody,
     Page,
     PollRecord,
-    ResultFilter,
     StandingUrl,
-    TaskName,
     TaskRecord,
     WaitingTasks,
 )
@@ -427,13 +426,13 @@ def _page_row(page: str | None) -> int:
 
 def _filter_parameters(only: ResultFilter) -> dict[str, object]:
     tags = tuple(dict.fromkeys(only.tags))
-    is_everything = only.provider is None and not tags and only.refs is None and not only.task_ids
+    tasks = only.tasks or TaskSet()
     return {
         "hints": only.hints,
-        "everything": is_everything,
+        "everything": only.is_everything,
         "provider": only.provider,
         "tags": to_json(tags).decode(),
         "tag_count": len(tags),
-        "refs": to_json(only.refs or ()).decode(),
-        "ids": to_json(only.task_ids).decode(),
+        "refs": to_json(tuple(tasks.refs)).decode(),
+        "ids": to_json(tuple(tasks.task_ids)).decode(),
     }

@@ -14,8 +14,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from client.provider_api.code_counts import MOST_CODES
-from client.provider_api.unlisted import UnlistedRow
+from client.provider_api.unlisted import MOST_CODES, UnlistedRow
 from receiver.domain.records import (
     DELIVERIES_KEPT,
     SECOND,

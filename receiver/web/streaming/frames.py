@@ -1,4 +1,4 @@
-"""Frames as bytes: a result that many subscribers get is rendered once."""
+"""Frames as bytes. A result is rendered once for many subscribers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 
-from client.protocol.frames import Deleted, GapFrame, Goodbye, Heartbeat, Hint
-from receiver.domain.records import Entry, Gap, TaskRecord
-from receiver.web.views import task_view
+from client.protocol.frames import ProblemFrame, StreamFrame, frame_of
+from receiver.domain.records import Entry, TaskRecord
+from receiver.web.views import log_entry, task_view
 
-__all__ = ["Frame", "Frames"]
+__all__ = ["Frames", "RenderedFrame"]
 
 _MOST_BYTES = 8 * 1024 * 1024
 
 
-class Frame:
-    """One frame: its `type`, where to go on behind it, and its JSON."""
+class RenderedFrame:
+    """One frame: its `type`, the cursor to go on from behind it, and its JSON."""
 
     __slots__ = ("cursor", "raw", "type")
 
@@ -30,9 +29,9 @@ class Frame:
 
 
 class Frames:
-    """Renders what subscribers get; the results that were rendered last are kept, within a bound of bytes.
+    """Renders the frames for subscribers. The results rendered last are kept, within a bound of bytes.
 
-    So the same bytes wait in the buffers of all that get them.
+    So the same bytes wait in the buffers of all their subscribers.
     """
 
     def __init__(self, cursor_at: Callable[[int], str], *, most_bytes: int = _MOST_BYTES) -> None:
@@ -41,27 +40,17 @@ class Frames:
         self._rendered: OrderedDict[Any, bytes] = OrderedDict()
         self._size = 0
 
-    def of(self, told: Entry | Gap) -> Frame:
-        """Return the frame that tells a subscriber of it."""
-        if isinstance(told, Gap):
-            return _frame(GapFrame(reason=told.reason, resumes_at=told.resumes_at), told.resumes_at)
-        if told.kind == "result" and told.task is not None:
-            return Frame("result", told.cursor, self._result(told.cursor, told.task))
-        kind = Deleted if told.kind == "deleted" else Hint
-        return _frame(kind(cursor=told.cursor, ref=told.ref), told.cursor)
-
-    @staticmethod
-    def heartbeat(cursor: str) -> Frame:
-        """That there is nothing up to the cursor."""
-        return _frame(Heartbeat(cursor=cursor), cursor)
-
-    @staticmethod
-    def goodbye(cursor: str) -> Frame:
-        """That the receiver shuts down."""
-        return _frame(Goodbye(cursor=cursor), cursor)
+    def render(self, frame: Entry | StreamFrame) -> RenderedFrame:
+        """Return the bytes of a frame, or of the frame for an entry of the log."""
+        if isinstance(frame, Entry):
+            if frame.kind == "result" and frame.task is not None:
+                return RenderedFrame("result", frame.cursor, self._result(frame.cursor, frame.task))
+            frame = frame_of(log_entry(frame, self._cursor_at))
+        cursor = "" if isinstance(frame, ProblemFrame) else frame.cursor
+        return RenderedFrame(frame.type, cursor, frame.model_dump_json(by_alias=True).encode())
 
     def _result(self, cursor: str, task: TaskRecord) -> bytes:
-        # The outcome of a place does not change, but these do.
+        # The outcome of a place does not change, but these fields do.
         has_solution = task.outcome is not None and task.outcome.solution is not None
         key = (cursor, task.position, task.ref, task.id_text, task.is_disputed, has_solution)
         raw = self._rendered.get(key)
@@ -74,8 +63,3 @@ class Frames:
                 _, dropped = self._rendered.popitem(last=False)
                 self._size -= len(dropped)
         return raw
-
-
-def _frame(frame: BaseModel, cursor: str) -> Frame:
-    raw = frame.model_dump_json(by_alias=True).encode()
-    return Frame(str(getattr(frame, "type", "")), cursor, raw)

@@ -1,9 +1,9 @@
 """The pace at which subscribers' requests are read: a budget for each websocket, and one for all of them.
 
 A websocket sends as fast as it likes: pings, fragments, names that come and go. Each of these is spent from both
-budgets, at about what it costs the event loop. A socket that has overspent isn't read until it is paid, and TCP holds
-the peer back. Nothing is closed or lost. The budget for all keeps half of the loop for callbacks, however many sockets
-there are.
+budgets, at about its cost to the event loop. A socket with an overspent budget isn't read until it is paid, and TCP
+holds the peer back. Nothing is closed or lost. The budget for all keeps half of the loop for callbacks, however many
+sockets there are.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
-from receiver.domain.admission import Admission
+from receiver.domain.admission import ConcurrencyLimit
 from receiver.errors import ReceiverError
 
 __all__ = ["FRAME_SECONDS", "NAMES_AT_A_TIME", "NAME_SECONDS", "Budget", "Pacer", "budget_of_all", "room_for_messages"]
 
-# What was measured, rounded up: on a Xeon at 2.1 GHz, with the answers and the reads of the store.
+# Measured on a Xeon at 2.1 GHz, with the answers and the reads of the store, and rounded up.
 BYTE_SECONDS = 0.1e-6
 FRAME_SECONDS = 50e-6
 NAME_SECONDS = 20e-6
 
 NAMES_AT_A_TIME = 200
-"""Names that are added or removed in one turn of the loop."""
+"""The most names to add or remove in one turn of the loop."""
 
 _UNFINISHED_BYTES = 48 * 1024 * 1024
 _UNFINISHED_BYTES_OF_KEY = 16 * 1024 * 1024
@@ -60,13 +60,13 @@ class Budget:
 
 
 def budget_of_all() -> Budget:
-    """Return a budget that all websockets of an application share."""
+    """Return a budget for all websockets of an application together."""
     return Budget(_SHARE_OF_ALL, _BURST_OF_ALL)
 
 
-def room_for_messages() -> Admission:
-    """Return the room of an application for messages of websockets that are not complete, or not carried out."""
-    return Admission(
+def room_for_messages() -> ConcurrencyLimit:
+    """Return the room of an application for websocket messages until they are complete and carried out."""
+    return ConcurrencyLimit(
         "too-many-unfinished", most=_UNFINISHED_BYTES, most_each=_UNFINISHED_BYTES_OF_KEY, unit="bytes of messages"
     )
 
@@ -75,20 +75,20 @@ def _has_hung_up(transport: asyncio.Transport) -> bool:
     peer = transport.get_extra_info("socket")
     if peer is None or transport.is_closing() or not hasattr(select, "poll"):
         return False
-    # Errors and hang-ups are told whatever is asked for; only Linux has a flag for a peer that closed its side.
+    # Errors and hang-ups are reported without a flag. Only Linux has a flag for a peer that closed its side.
     poll = select.poll()
     poll.register(peer.fileno(), getattr(select, "POLLRDHUP", 0))
     return bool(poll.poll(0))
 
 
 class Pacer(asyncio.Protocol):
-    """The protocol of a websocket's transport: it spends for what comes, and passes it on to aiohttp.
+    """The protocol of a websocket's transport: it spends for the bytes it receives, and passes them on to aiohttp.
 
-    A message of more than 32 kB takes room until it is carried out. Where there is none, no more of it is read. It has
-    30 s to be complete; then `drop` is called with the reason and has to cut the peer off.
+    A message of more than 32 kB takes room until it is carried out. If there is none, no more of it is read. It has
+    30 s to be complete. Then `drop` is called with the reason and has to cut the peer off.
 
-    aiohttp joins fragments and queues control frames before its caller sees any, so bytes are counted here. It pauses
-    the transport itself while its queue is full. A pause that it made is left to it: a resumed transport would fill
+    aiohttp joins fragments and queues control frames before its caller sees any, so bytes are counted here. aiohttp
+    pauses the transport itself while its queue is full. Only aiohttp ends such a pause: a resumed transport would fill
     its buffer behind the queue without a limit.
     """
 
@@ -110,7 +110,12 @@ class Pacer(asyncio.Protocol):
     )
 
     def __init__(
-        self, transport: asyncio.Transport, of_all: Budget, room: Admission, owner: str, drop: Callable[[str], None]
+        self,
+        transport: asyncio.Transport,
+        of_all: Budget,
+        room: ConcurrencyLimit,
+        owner: str,
+        drop: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._budgets = (Budget(_SHARE_OF_EACH, _BURST_OF_EACH), of_all)
@@ -126,29 +131,29 @@ class Pacer(asyncio.Protocol):
         transport.set_protocol(self)
 
     def read_control(self, payload: bytes) -> None:
-        """Note that a ping or a pong was read, which may come between the fragments of a message."""
+        """Count a ping or a pong as read. It may come between the fragments of a message."""
         self._unread = max(0, self._unread - len(payload) - _CONTROL_BYTES)
 
     def read_message(self, text: str) -> None:
-        """Note that a message was read. It keeps its room until `let_go`."""
+        """Count a message as read. It keeps its room until `let_go`."""
         self._stop_waiting()
         size = len(text) if text.isascii() else len(text.encode())
-        # The heads of its fragments are not known; behind it, there is at most what came last.
+        # The heads of its fragments are not known. Behind it, there are at most the bytes that came last.
         self._unread = max(0, min(self._unread - size, self._last_read))
 
     def let_go(self) -> None:
-        """Give back the room of what was read."""
+        """Give back the room of the message that was read."""
         if self._taken:
             self._room.give_back(self._owner, self._taken)
             self._taken = 0
 
     async def turn(self, seconds: float) -> None:
-        """Spend, and wait until it is paid; at least one turn of the loop, so that others have theirs."""
+        """Spend, and wait until it is paid, at least one turn of the loop, so that other sockets have theirs."""
         await asyncio.sleep(self._spend(seconds))
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Read nothing inside the block, so that a large frame doesn't gather behind one that is being carried out."""
+        """Read nothing inside the block, so that no large frame gathers behind the one in work."""
         self._is_held = True
         self._pause()
         try:
@@ -164,7 +169,7 @@ class Pacer(asyncio.Protocol):
     # The transport calls these.
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what came, and stop reading if that was too much."""
+        """Pass on the bytes, and stop reading if they were too many."""
         self._unread += len(data)
         self._last_read = len(data)
         self._protocol.data_received(data)
@@ -176,7 +181,7 @@ class Pacer(asyncio.Protocol):
             self._resuming = self._loop.call_later(seconds, self._resume)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass it on; nothing is left here."""
+        """Pass it on. No timer and no room is left here."""
         if self._resuming is not None:
             self._resuming.cancel()
         self._stop_waiting()
@@ -196,7 +201,7 @@ class Pacer(asyncio.Protocol):
         self._protocol.resume_writing()
 
     def _has_room(self) -> bool:
-        """Take room for what is not carried out yet. Without it, nothing more is read."""
+        """Take room for the bytes that are not carried out yet. Without it, nothing more is read."""
         more = self._unread - _SMALL_BYTES - self._taken
         if more <= 0:
             return True
@@ -221,7 +226,7 @@ class Pacer(asyncio.Protocol):
 
     def _resume(self) -> None:
         self._resuming = None
-        # A transport that does not read notices no end of its connection. Behind one, little can come.
+        # A transport that does not read notices no end of its connection. Behind the end, little can come.
         if self._has_room() or _has_hung_up(self._transport):
             self._go_on()
         else:

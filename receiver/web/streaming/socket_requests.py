@@ -1,51 +1,44 @@
-"""What a subscriber sends over a websocket, and what that is answered with.
+"""The requests of a subscriber over a websocket.
 
-Total: any text gives a request or an error.
+Reading is total: any text gives a request or an error.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from client.errors import UnreadableError
-from client.protocol.frames import Add, Added, ProblemFrame, Remove, Removed, RequestFrame, Subscribe, Subscribed
+from client.protocol.frames import REQUESTS, NamedTask, ProblemFrame, Request, read_request, type_of
 from client.providers.values import parse_object
 from receiver.errors import ReceiverError
 from receiver.web.middleware import problem_fields
 from receiver.web.request import first_wrong_field
 
-__all__ = ["Request", "answer_bytes", "problem_bytes", "read_request"]
+__all__ = ["problem_frame", "read_text_frame"]
 
-Request = Subscribe | Add | Remove
-
-_REQUEST: TypeAdapter[Request] = TypeAdapter(RequestFrame)
+_TYPES = tuple(map(type_of, REQUESTS))
 _MOST_ID = 64
-# What pydantic puts into a field's path beside the names that stand in the frame.
-_HIDDEN = ("subscribe", "add", "remove", "int", "str", "constrained-str", "NamedTask")
+# Parts that pydantic adds to the path of a field. They do not stand in the frame.
+_HIDDEN = (*_TYPES, "int", "str", "constrained-str", NamedTask.__name__)
 
 
-def read_request(text: str) -> tuple[str | int | None, Request | ReceiverError]:
-    """Return the id of a frame, as far as it can be given back, and what is asked, or what is wrong with it."""
+def read_text_frame(text: str) -> tuple[str | int | None, Request | ReceiverError]:
+    """Return the id of a frame, and its request or the error in it. The id is None if it cannot be given back."""
     try:
         fields = parse_object(text.encode())
     except UnreadableError as error:
         return None, ReceiverError("not-json", str(error))
     try:
-        return _id_of(fields), _REQUEST.validate_python(fields, by_alias=True, by_name=False)
+        return _id_of(fields), read_request(fields)
     except ValidationError as error:
         return _id_of(fields), ReceiverError("wrong-field", _wrong_field(error))
 
 
-def problem_bytes(given_id: str | int | None, error: ReceiverError) -> bytes:
-    """Return the frame that tells that a request changed nothing."""
-    return answer_bytes(ProblemFrame(id=given_id, problem=problem_fields(error)))
-
-
-def answer_bytes(frame: Subscribed | Added | Removed | ProblemFrame) -> bytes:
-    """Return the frame as it is sent."""
-    return frame.model_dump_json(by_alias=True).encode()
+def problem_frame(given_id: str | int | None, error: ReceiverError) -> ProblemFrame:
+    """Return the answer to a request with this error: it changed nothing."""
+    return ProblemFrame(id=given_id, problem=problem_fields(error))
 
 
 def _id_of(fields: dict[str, Any]) -> str | int | None:
@@ -57,5 +50,5 @@ def _id_of(fields: dict[str, Any]) -> str | int | None:
 
 def _wrong_field(error: ValidationError) -> str:
     if error.errors()[0]["type"].startswith("union_tag"):
-        return "type: expected subscribe, add or remove"
+        return f"type: expected {', '.join(_TYPES[:-1])} or {_TYPES[-1]}"
     return first_wrong_field(error, hidden=_HIDDEN)

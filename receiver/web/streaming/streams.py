@@ -1,12 +1,12 @@
-"""What websockets and server-sent events have in common: how they send, and when they say that all is well.
+"""All streams of an application, websockets and server-sent events: their limits, heartbeats and end.
 
-A stream that is idle has no task and no timer of its own: one ticker beats for all of them.
+An idle stream has no task and no timer of its own: one ticker beats for all streams.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,10 +14,7 @@ import structlog
 from aiohttp import web
 
 from client.protocol.frames import MAX_NAME_BYTES, MAX_NAME_BYTES_EACH
-from receiver.domain.records import Entry, Gap
-from receiver.errors import StoreFailedError
 from receiver.feed.hub import Waiter
-from receiver.feed.subscription import Subscription
 from receiver.web.streaming.pacing import budget_of_all, room_for_messages
 
 __all__ = [
@@ -29,17 +26,15 @@ __all__ = [
     "bound_buffer",
     "cut_off",
     "cut_off_later",
-    "read_patiently",
     "send_within",
 ]
 
 CLOSE_SECONDS = 1.0
-"""A peer has so long to take what was still to be sent when its stream ended."""
+"""The seconds that a peer has to take the rest of a stream that has ended."""
 
 _SLICES = 50
 _LARGE_FRAMES = 4
-_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
-# Between the transport's buffer and the frame that is being written, one that stops reading holds about twice this.
+# With this buffer and the frame that is being written, a peer that stops reading holds about twice as much.
 _BUFFER_BYTES = 16 * 1024
 
 _log = structlog.get_logger()
@@ -47,9 +42,11 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRules:
-    """Seconds: how long a peer may take nothing, between heartbeats, between pings, until a subscription must come.
+    """Limits of streams. Times are in seconds.
 
-    And how long at most all of them are told goodbye at shutdown, and how many bytes the tasks may take that they name.
+    A peer may take nothing for `send_seconds`. Heartbeats come every `heartbeat_seconds` and pings every
+    `ping_seconds`. A websocket has `subscribe_seconds` to subscribe. At shutdown, all streams together have
+    `goodbye_seconds` to end. Named tasks have `name_bytes` of room in all, and `name_bytes_per_key` for each API key.
     """
 
     send_seconds: float
@@ -62,27 +59,27 @@ class StreamRules:
 
 
 class PeerGoneError(Exception):
-    """The peer hung up, or took nothing for too long and was cut off."""
+    """The peer hung up, or it took nothing for too long and was cut off."""
 
 
 class Stream(Protocol):
-    """An open stream, as the ticker knows it. None of these calls waits or fails."""
+    """An open stream, as the ticker sees it. None of these functions waits or fails."""
 
     def beat(self) -> None:
         """Send a heartbeat, if nothing was sent since the last one."""
 
     def wake(self) -> None:
-        """Look whether there is something to send, or to end."""
+        """Send what there is, or end at shutdown."""
 
     def abort(self) -> None:
-        """Cuts the peer off."""
+        """Cut the peer off."""
 
 
 class Streams:
-    """All open streams of an application. Run `beat` beside them; `owner` runs what they send.
+    """All open streams of an application. Run `beat` beside them. The tasks that send for them belong to `owner`.
 
-    From `budget` is spent what their requests cost. `messages` is the room for large ones. `large_frames` lets a few be
-    carried out at once, because one of a megabyte takes six while it is.
+    The cost of their requests is spent from `budget`, and `messages` is the room for large requests. `large_frames`
+    admits only a few of these at once: carrying out a frame of one megabyte takes six.
     """
 
     owner: asyncio.TaskGroup
@@ -100,18 +97,18 @@ class Streams:
         return len(self._streams)
 
     def add(self, stream: Stream) -> None:
-        """From now on it beats, whoever comes and goes always at the same moment of an interval."""
+        """Let the stream beat from now on, always at the same moment of an interval."""
         self._streams[stream] = self._added % _SLICES
         self._added += 1
 
     def discard(self, stream: Stream) -> None:
-        """It has ended."""
+        """Let the stream beat no more: it has ended."""
         self._streams.pop(stream, None)
         if not self._streams:
             self._end.wake()
 
     def start(self, sending: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Run what sends; None where nothing is begun any more, because something else in the background failed."""
+        """Run a task that sends. Return None if `owner` takes no more tasks, because another background task failed."""
         try:
             return self.owner.create_task(sending, name="sending")
         except RuntimeError:
@@ -119,7 +116,7 @@ class Streams:
             return None
 
     async def beat(self) -> None:
-        """Lets each stream beat once in each interval, a few at a time, so that thousands are no burst. Never ends."""
+        """Let each stream beat once an interval, a few at a time, so that thousands make no burst. Never return."""
         while True:
             slices: list[list[Stream]] = [[] for _ in range(_SLICES)]
             for stream, number in self._streams.items():
@@ -131,7 +128,7 @@ class Streams:
                         stream.beat()
 
     async def end(self) -> None:
-        """Lets each say goodbye; those that have not ended in time are cut off, so that they cannot hold up the end."""
+        """Let each stream say goodbye. Cut off the rest in time, so that they do not delay the shutdown."""
         self._end.clear()
         for stream in tuple(self._streams):
             stream.wake()
@@ -142,46 +139,32 @@ class Streams:
 
 
 def bound_buffer(request: web.Request) -> None:
-    """Make writing wait once the peer has left so much untaken."""
+    """Make writing wait while the peer has not taken so many bytes."""
     if request.transport is not None:
         request.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
 
 
 def cut_off(request: web.Request) -> None:
-    """End the connection at once; what the peer has not taken is dropped."""
+    """End the connection at once. Bytes that the peer has not taken are dropped."""
     if request.transport is not None:
         request.transport.abort()
 
 
 def cut_off_later(request: web.Request) -> None:
-    """For a stream that has ended: what the peer does not take soon is dropped.
+    """Drop the rest of a stream that has ended, if the peer does not take it within a second.
 
-    A transport that is closed waits for that without a limit, and keeps its buffer as long.
+    A closed transport would wait for the peer without a limit, and keep its buffer as long.
     """
     transport = request.transport
     if transport is not None and transport.get_write_buffer_size():
         asyncio.get_running_loop().call_later(CLOSE_SECONDS, transport.abort)
 
 
-async def read_patiently(subscription: Subscription, is_over: Callable[[], bool]) -> Sequence[Entry | Gap]:
-    """What there is; while the store cannot be read it is asked again, less and less often, until `is_over`."""
-    failures = 0
-    while not is_over():
-        try:
-            return await subscription.read()
-        except StoreFailedError as error:
-            if not failures:
-                _log.warning("stream.stalled", reason=error.detail)
-            await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
-            failures += 1
-    return ()
-
-
 async def send_within(seconds: float, request: web.Request, send: Callable[[], Awaitable[object]]) -> None:
-    """Send, or cut the peer off: a send that is blocked stays blocked, whatever else notices that the peer is dead.
+    """Send, or cut the peer off after `seconds`. A blocked send stays blocked, even after a missing pong.
 
     Raises:
-        PeerGoneError: it is gone.
+        PeerGoneError: the peer hung up, or was cut off.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -190,5 +173,5 @@ async def send_within(seconds: float, request: web.Request, send: Callable[[], A
         cut_off(request)
         raise PeerGoneError(f"nothing was taken for {seconds:g} s") from None
     except (ConnectionError, RuntimeError) as error:
-        # aiohttp says RuntimeError where the socket was closed while it was being written to.
+        # aiohttp raises RuntimeError if the socket was closed while it was being written to.
         raise PeerGoneError("the peer hung up") from error

@@ -120,11 +120,13 @@ async def test_timed_out_task_as_json(image: str) -> None:
         pytest.param(["solve", "/missing.png", "--provider", "onecaptcha"], "--image-type", id="no-image-type"),
         pytest.param(
             ["solve", "/missing.png", "--provider", "onecaptcha", "--image-type", "x"],
-            "/missing.png: cannot be read: No such file",
+            "/missing.png: cannot be read (No such file",
             id="unreadable-image",
         ),
         pytest.param(
-            ["solve", "-", "--provider", "onecaptcha", "--image-type", "x"], "standard input: it is empty", id="empty"
+            ["solve", "-", "--provider", "onecaptcha", "--image-type", "x"],
+            "standard input: expected",
+            id="empty",
         ),
         pytest.param(
             ["solve", "IMAGE", "--provider", "scrapeless"], "how it takes images is not known", id="no-images"

@@ -188,7 +188,7 @@ async def test_a_receiver_that_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "key", "code", "said"),
     [
-        pytest.param([], _WRONG_KEY, 1, "no-key: there is no key (CALLBACK_RECEIVER_KEY), or one", id="wrong-key"),
+        pytest.param([], _WRONG_KEY, 1, "no-key: CALLBACK_RECEIVER_KEY: expected a key", id="wrong-key"),
         pytest.param(["--since", "no cursor"], ADMIN, 1, "422 wrong-field", id="wrong-cursor"),
         pytest.param(["--tag", "a,b"], ADMIN, 2, "tags: ", id="wrong-tag"),
     ],
@@ -206,7 +206,7 @@ async def test_no_receiver() -> None:
     """The variable that is missing is named."""
     code, _, err = await ran("")
 
-    assert (code, err) == (2, "client: CALLBACK_RECEIVER_URL: expected the address of the receiver in it\n")
+    assert (code, err) == (2, "client: CALLBACK_RECEIVER_URL: expected the address of the receiver in this variable\n")
 
 
 async def test_help_tells_exit_codes() -> None:

@@ -1,4 +1,4 @@
-"""What a client is made with is checked at once; what is wrong is named, and keys are never shown."""
+"""Arguments of a client: checked at once, errors name the argument, and keys are never shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from client import TaskClient
-from client.config.arguments import ClientArguments, Given, read_arguments
+from client.config.arguments import ClientArguments, GivenArguments, read_arguments
 from client.errors import BadArgumentError
 from client.protocol.connection import ReceiverConnection
 from client.providers import DIALECTS
@@ -18,11 +18,11 @@ _KEY = {"CAPSOLVER_CLIENT_KEY": _SECRET}
 
 
 def _read(provider: str = "capsolver", environ: Mapping[str, str] = _KEY, **given: Any) -> ClientArguments:
-    return read_arguments(Given(provider=provider, **given), DIALECTS, environ)
+    return read_arguments(GivenArguments(provider=provider, **given), DIALECTS, environ)
 
 
 def test_environment_fills_what_is_not_given() -> None:
-    """Keys and the receiver's address come from their variables, the endpoint and the limits from the provider."""
+    """Keys and the receiver's address come from variables, the endpoint and the limits from the provider."""
     environ = {**_KEY, "CALLBACK_RECEIVER_URL": "https://host.example/base/", "CALLBACK_RECEIVER_KEY": "receiver-key"}
 
     arguments = _read(environ=environ)
@@ -34,12 +34,12 @@ def test_environment_fills_what_is_not_given() -> None:
 
 
 def test_arguments_win_over_the_environment() -> None:
-    """What is given is not looked up."""
+    """A given argument is not looked up in the environment."""
     assert _read(client_key="another").client_key == "another"
 
 
 def test_endpoint_from_the_environment() -> None:
-    """`<PROVIDER>_URL` names another endpoint, unless one is given."""
+    """`<PROVIDER>_URL` names another endpoint unless `provider_url` is given."""
     environ = {**_KEY, "CAPSOLVER_URL": "http://127.0.0.1:8081/"}
 
     assert _read(environ=environ).provider_url == "http://127.0.0.1:8081"
@@ -47,12 +47,12 @@ def test_endpoint_from_the_environment() -> None:
 
 
 def test_no_receiver() -> None:
-    """A variable that is set to nothing counts as not set: the client just polls."""
+    """An empty variable counts as missing: the client only polls."""
     assert _read(environ={**_KEY, "CALLBACK_RECEIVER_URL": ""}).receiver_url is None
 
 
 def test_receiver_itself() -> None:
-    """Where a receiver itself is given, the variables of another one are not read."""
+    """If a receiver itself is given, the variables of another one are not read."""
     environ = {**_KEY, "CALLBACK_RECEIVER_URL": "https://host.example", "CALLBACK_RECEIVER_KEY": "receiver-key"}
     receiver = cast(ReceiverConnection, object())
 
@@ -64,7 +64,7 @@ def test_receiver_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "text"),
     [
         pytest.param(
             {"receiver": object(), "receiver_url": "http://host"}, "receiver: .* got both", id="two-receivers"
@@ -72,8 +72,8 @@ def test_receiver_itself() -> None:
         pytest.param({"receiver": object(), "receiver_key": "key"}, "receiver: .* got both", id="a-key-too-many"),
         pytest.param({"provider": "nope"}, "unknown provider 'nope': expected one of anticaptcha", id="provider"),
         pytest.param({"environ": {}}, "CAPSOLVER_CLIENT_KEY: expected the client key of capsolver", id="no-key"),
-        pytest.param({"client_key": "a b"}, "CAPSOLVER_CLIENT_KEY: a key has only visible", id="blank-in-a-key"),
-        pytest.param({"receiver_key": "a\nb"}, "CALLBACK_RECEIVER_KEY: a key has only", id="line-break-in-a-key"),
+        pytest.param({"client_key": "a b"}, "CAPSOLVER_CLIENT_KEY: expected a key of visible", id="blank-in-a-key"),
+        pytest.param({"receiver_key": "a\nb"}, "CALLBACK_RECEIVER_KEY: expected a key of", id="line-break-in-a-key"),
         pytest.param({"receiver_url": "host:8080"}, "CALLBACK_RECEIVER_URL: expected http", id="receiver-without-http"),
         pytest.param({"receiver_url": "http://u:p@host"}, "CALLBACK_RECEIVER_URL: expected", id="receiver-with-user"),
         pytest.param({"provider_url": "http://host:99999"}, "provider_url: expected http", id="port-out-of-range"),
@@ -81,32 +81,38 @@ def test_receiver_itself() -> None:
         pytest.param({"timeout_seconds": 0}, "timeout_seconds: expected a number above 0, got 0", id="no-time"),
         pytest.param({"timeout_seconds": 1e9}, "timeout_seconds: Input should be less", id="too-much-time"),
         pytest.param({"requests_per_second": float("nan")}, "requests_per_second: expected", id="no-rate"),
-        pytest.param({"first_poll_seconds": 300.0}, "first_poll_seconds: capsolver forgets", id="poll-after-the-end"),
+        pytest.param(
+            {"first_poll_seconds": 300.0},
+            "first_poll_seconds: .* less than 300",
+            id="poll-after-the-end",
+        ),
         pytest.param({"tags": "checkout"}, "tags: expected several texts", id="tags-as-one-text"),
         pytest.param({"tags": ["a,b"]}, "tags.0: String should match", id="comma-in-a-tag"),
     ],
 )
-def test_wrong(given: dict[str, Any], said: str) -> None:
-    """Each wrong argument is refused with its name, or that of the variable that could hold it."""
-    with pytest.raises(BadArgumentError, match=said):
+def test_wrong(given: dict[str, Any], text: str) -> None:
+    """The error for a wrong argument names it or its variable."""
+    with pytest.raises(BadArgumentError, match=text):
         _read(**given)
 
 
 def test_app_id_where_there_is_none() -> None:
-    """A provider that knows no appId is not sent one."""
+    """An appId for a provider without appIds is refused."""
     with pytest.raises(BadArgumentError, match="app_id: onecaptcha takes none"):
         _read("onecaptcha", {"ONECAPTCHA_CLIENT_KEY": "key"}, app_id="app")
 
 
 def test_keys_are_not_shown() -> None:
-    """Neither the text of the arguments nor that of a client holds a key."""
+    """The texts of the arguments and of a client hold no key."""
     client = TaskClient("capsolver", client_key=_SECRET, receiver_url="http://127.0.0.1:1", receiver_key=_SECRET)
 
-    assert _SECRET not in repr(_read()) + repr(Given(provider="capsolver", client_key=_SECRET)) + repr(vars(client))
+    assert _SECRET not in repr(_read()) + repr(GivenArguments(provider="capsolver", client_key=_SECRET)) + repr(
+        vars(client)
+    )
 
 
 def test_registration_names_the_key_by_a_hash() -> None:
-    """The receiver learns the first 8 hex digits of the key's hash, the tags of both, and the time."""
+    """A registration has the first 8 hex digits of the key's hash, the tags of client and task, and the time limit."""
     arguments = _read(tags=["shop", "checkout"])
 
     registration = arguments.registration(timeout_seconds=None, tags=["checkout", "now"], type="ImageToTextTask")
@@ -117,14 +123,14 @@ def test_registration_names_the_key_by_a_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "text"),
     [
-        pytest.param({}, "type: expected the type", id="no-type"),
-        pytest.param({"type": 7}, "type: expected the type", id="type-is-no-text"),
+        pytest.param({}, "type: expected a task type such as ImageToTextTask, got None", id="no-type"),
+        pytest.param({"type": 7}, "type: expected a task type such as ImageToTextTask, got 7", id="type-is-no-text"),
         pytest.param({"type": "T", "websiteURL": object()}, "task: the request cannot be written", id="no-json"),
     ],
 )
-def test_task_that_cannot_be_sent(task: dict[str, Any], said: str) -> None:
-    """A task without a type, or with what is no JSON, is refused before anything is registered."""
-    with pytest.raises(BadArgumentError, match=said):
+def test_task_that_cannot_be_sent(task: dict[str, Any], text: str) -> None:
+    """A task without a type, or with a value that is not JSON, is refused before its registration."""
+    with pytest.raises(BadArgumentError, match=text):
         _read().check_task(task)

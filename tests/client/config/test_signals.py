@@ -1,4 +1,4 @@
-"""An interrupt ends what waits, at whatever moment it comes."""
+"""An interrupt ends a waiting command at any moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from client.signals import run_interruptibly
 
 
 def test_what_is_returned_is_given() -> None:
-    """Without an interrupt it is a run like any other; afterwards interrupts are Python's again."""
+    """Without an interrupt the value is returned. Afterwards interrupts are Python's again."""
 
     async def main() -> str:
         return "done"
@@ -22,7 +22,7 @@ def test_what_is_returned_is_given() -> None:
 
 
 def test_an_interrupt_cancels_and_is_told() -> None:
-    """What is awaited is cleaned up before the interrupt is raised."""
+    """The awaited code cleans up before the interrupt is raised."""
     seen: list[str] = []
 
     async def main() -> None:
@@ -38,7 +38,7 @@ def test_an_interrupt_cancels_and_is_told() -> None:
 
 
 def test_a_second_interrupt_does_not_wait_for_the_first() -> None:
-    """It ends a cleaning up that takes too long."""
+    """A second interrupt ends a slow clean-up."""
     seen: list[str] = []
 
     async def main() -> None:
@@ -55,7 +55,7 @@ def test_a_second_interrupt_does_not_wait_for_the_first() -> None:
 
 
 def test_an_interrupt_wakes_a_loop_that_is_about_to_sleep() -> None:
-    """Python's own handler would not run before the loop has something else to do; the file descriptor wakes it."""
+    """The loop wakes by its file descriptor. Python's own handler would run only after another event."""
 
     async def main() -> int:
         descriptor = signal.set_wakeup_fd(-1)
@@ -66,7 +66,7 @@ def test_an_interrupt_wakes_a_loop_that_is_about_to_sleep() -> None:
 
 
 def test_a_cancellation_of_its_own_is_no_interrupt() -> None:
-    """What cancels itself ends as cancelled."""
+    """A cancellation from inside stays a cancellation."""
 
     async def main() -> None:
         raise asyncio.CancelledError

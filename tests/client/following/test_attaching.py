@@ -1,4 +1,4 @@
-"""Attaching to tasks that exist: finished, waiting, old, made elsewhere; with a receiver and without."""
+"""Attaching to existing tasks: finished, waiting, old, made elsewhere; with a receiver and without."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _PROCESSING = {**STORED, "status": "processing", "solution": None, "source": Non
 
 
 async def test_attach_to_a_finished_task(tmp_path: Path) -> None:
-    """Attaching to a task that the receiver has an answer for gives it at once."""
+    """Attaching to a task with an answer at the receiver gives it at once."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -85,7 +85,7 @@ async def test_attach_to_a_waiting_task(tmp_path: Path) -> None:
 
 
 async def test_attach_misses_no_answer_in_between() -> None:
-    """An answer that is stored between the registration and the reader's first look is seen: the task is read again."""
+    """An answer stored between the registration and the reader's first frame is seen: the task is read again."""
     async with (
         scripted_receiver(register=says(_PROCESSING), task=says(STORED)) as receiver_url,
         open_client("http://127.0.0.1:1", receiver_url) as tasks,
@@ -96,7 +96,7 @@ async def test_attach_misses_no_answer_in_between() -> None:
 
 
 async def test_attach_to_an_old_task() -> None:
-    """A task older than the provider's window is not polled any more, whoever made it."""
+    """A task older than the provider's window is not polled any more, even if another client made it."""
     old = {**_PROCESSING, "pollAfter": STORED["createdAt"]}
     async with (
         scripted_receiver(register=says(old), task=says(old)) as receiver_url,
@@ -125,7 +125,7 @@ async def test_attach_to_a_task_of_this_client(tmp_path: Path) -> None:
 
 
 async def test_attach_to_a_task_made_elsewhere(tmp_path: Path) -> None:
-    """A task that was submitted without the receiver is polled by the plan, and its answer stored."""
+    """A task submitted without the receiver is polled by the plan, and its answer is stored."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -142,7 +142,7 @@ async def test_attach_to_a_task_made_elsewhere(tmp_path: Path) -> None:
 
 
 async def test_attach_without_a_receiver() -> None:
-    """Without a receiver a task that exists is polled until it has an answer."""
+    """Without a receiver an existing task is polled until it has an answer."""
     async with (
         scripted_provider(getTaskResult=[Reply(PENDING), Reply(ready())]) as provider,
         open_client(provider.url) as tasks,
@@ -156,14 +156,14 @@ async def test_attach_without_a_receiver() -> None:
 
 @pytest.mark.parametrize("task_id", [0, "", None, True, 1.5, "a" * 257, 10**256], ids=count())
 async def test_attach_to_no_id(task_id: Any) -> None:
-    """What is no id is refused before anything is sent."""
+    """A value that cannot be an id is refused before anything is sent."""
     async with open_client("http://127.0.0.1:1") as tasks:
         with pytest.raises(BadArgumentError, match="task_id"):
             await tasks.attach(task_id)
 
 
 async def test_both_sides_restarted_in_between(tmp_path: Path) -> None:
-    """With nothing but the taskId, a new client gets the callback from a receiver that was restarted, too."""
+    """With nothing but the taskId, a new client gets the callback from a restarted receiver, too."""
     database = tmp_path / "receiver.db"
     async with scripted_provider(createTask=CREATED) as provider:
         async with (
@@ -184,7 +184,7 @@ async def test_both_sides_restarted_in_between(tmp_path: Path) -> None:
 
 
 async def test_answer_came_while_nobody_was_there(tmp_path: Path) -> None:
-    """An answer that came after the client had gone is still there after a restart of the receiver."""
+    """An answer received without a client is still there after a restart of the receiver."""
     database = tmp_path / "receiver.db"
     async with scripted_provider(createTask=CREATED) as provider:
         async with running_receiver(database, dialects=FAST) as receiver:
@@ -202,7 +202,7 @@ async def test_answer_came_while_nobody_was_there(tmp_path: Path) -> None:
 
 
 async def test_receiver_restarted_after_attaching(tmp_path: Path) -> None:
-    """A task that was attached to outlives a restart of the receiver as one that was submitted does."""
+    """An attached task outlives a restart of the receiver, like a submitted one."""
     database = tmp_path / "receiver.db"
     with reserved_port() as port:
         url = f"http://127.0.0.1:{port}"
@@ -221,7 +221,7 @@ async def test_receiver_restarted_after_attaching(tmp_path: Path) -> None:
 
 
 async def test_lost_callback_after_attaching(tmp_path: Path) -> None:
-    """A task that was attached to is polled where its callback is lost, by the plan that counts from its making."""
+    """If its callback is lost, an attached task is polled by the plan, counted from its making."""
     dialects = fast(first_after_callback_seconds=0.5)
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
@@ -237,7 +237,7 @@ async def test_lost_callback_after_attaching(tmp_path: Path) -> None:
 
 
 async def test_killed_client(tmp_path: Path) -> None:
-    """A process that was killed right after it had submitted leaves all that another one needs but the taskId."""
+    """After a process is killed right after its submit, another one needs only the taskId to go on."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=CREATED) as provider,
@@ -252,8 +252,8 @@ async def test_killed_client(tmp_path: Path) -> None:
         killed = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _KILLED, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE
         )
-        told, _ = await killed.communicate()
-        task = await tasks.attach(told.decode().strip())
+        output, _ = await killed.communicate()
+        task = await tasks.attach(output.decode().strip())
         await receiver.call_back(provider.calls["createTask"][0]["callbackUrl"], taskId="task-1")
         solved = await task.result(timeout=30)
 

@@ -1,4 +1,4 @@
-"""With a receiver, and a provider that refuses, lies, forgets or answers twice: the answer still comes, or its end."""
+"""A receiver, and a provider with faults: it refuses, lies, forgets or answers twice. Every task still ends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support import RunningReceiver, running_receiver
 
 
 async def test_lost_callback(tmp_path: Path) -> None:
-    """A callback that never comes costs time: the fallback poll brings the answer, and the receiver gets it."""
+    """A lost callback costs time: the fallback poll brings the answer, and the receiver gets it."""
     dialects = fast(first_after_callback_seconds=0.2)
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
@@ -71,7 +71,7 @@ async def test_callback_that_cannot_be_taken_is_a_hint(tmp_path: Path, fault: st
 
 @pytest.mark.parametrize("polled_by", ["client", "receiver"])
 async def test_answer_that_is_too_large_for_a_callback(tmp_path: Path, polled_by: str) -> None:
-    """The largest one that is read comes by the poll, to its caller and to all others (replicate-javascript#346)."""
+    """The largest readable one comes by the poll, to its caller and to all others (replicate-javascript#346)."""
     text = "жираф " * 90_000
     text += "x" * (MAX_ANSWER_BYTES - len(json.dumps(ready(text), ensure_ascii=False).encode()))
     answer = Reply(json.dumps(ready(text), ensure_ascii=False).encode())
@@ -97,7 +97,7 @@ async def test_answer_that_is_too_large_for_a_callback(tmp_path: Path, polled_by
 
 
 async def test_lost_create_task_answer(tmp_path: Path) -> None:
-    """Where the createTask answer was lost but a callback address was given, the callback still brings the answer."""
+    """If the createTask answer is lost, the callback still brings the answer."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -112,7 +112,7 @@ async def test_lost_create_task_answer(tmp_path: Path) -> None:
 
 
 async def test_lost_create_task_answer_and_no_callback(tmp_path: Path) -> None:
-    """Where neither the createTask answer nor a callback comes, the task ends as unknown, and is not repeated."""
+    """If neither the createTask answer nor a callback comes, the task ends as unknown and is not repeated."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=Reply(cuts=True)) as provider,
@@ -127,7 +127,7 @@ async def test_lost_create_task_answer_and_no_callback(tmp_path: Path) -> None:
 
 
 async def test_no_connection_leaves_no_handle(tmp_path: Path) -> None:
-    """Where createTask was certainly not taken, there is nothing to wait for, callback address or not."""
+    """If createTask was certainly not taken, there is nothing to wait for, even with a callback address."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         open_client("http://127.0.0.1:1", receiver.url) as tasks,
@@ -137,7 +137,7 @@ async def test_no_connection_leaves_no_handle(tmp_path: Path) -> None:
 
 
 async def test_wrong_key_at_the_poll_leaves_the_callback(tmp_path: Path) -> None:
-    """A key that is refused at a poll is no outcome: the callback is waited for, and the warning is given once."""
+    """A key refused at a poll is no outcome: the task waits for its callback, and one warning is logged."""
     dialects = fast(first_after_callback_seconds=0.05)
     refusal = Reply({"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}, 401)
     made = [Reply({**CREATED, "taskId": "task-1"}), Reply({**CREATED, "taskId": "task-2"})]
@@ -161,7 +161,7 @@ async def test_wrong_key_at_the_poll_leaves_the_callback(tmp_path: Path) -> None
 
 
 async def test_refused_address(tmp_path: Path) -> None:
-    """A provider that refuses the callback address is sent the task without it; that is said once, and remembered."""
+    """If the provider refuses the callback address, tasks are sent without it. One warning is logged."""
     refusal = Reply(
         {"errorId": 1, "errorCode": "ERROR_BAD_REQUEST", "errorDescription": "callbackUrl: not public"}, 400
     )
@@ -181,7 +181,7 @@ async def test_refused_address(tmp_path: Path) -> None:
 
 
 async def test_refusal_that_only_sounds_like_the_address(tmp_path: Path) -> None:
-    """Where the task is refused without the address too, it was not that: the next one has it again."""
+    """If the task is refused without the address too, the address was not the cause: the next task has it again."""
     refusal = {"errorId": 1, "errorCode": "ERROR_BAD_PARAMETERS", "errorDescription": "data-callback: unknown"}
     made = [Reply(refusal), Reply(refusal), Reply(CREATED)]
     dialects = fast(first_after_callback_seconds=0.05)
@@ -200,7 +200,7 @@ async def test_refusal_that_only_sounds_like_the_address(tmp_path: Path) -> None
 
 
 async def test_receiver_says_who_won(tmp_path: Path) -> None:
-    """Where a callback and a poll bring different answers at once, all get the one that was stored first."""
+    """If a callback and a poll bring different answers at once, all waiters get the first stored one."""
     dialects = fast(first_after_callback_seconds=0.05)
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
@@ -215,7 +215,7 @@ async def test_receiver_says_who_won(tmp_path: Path) -> None:
 
 
 async def test_create_task_knows_the_id_best(tmp_path: Path) -> None:
-    """Where a callback had bound another id, createTask's is bound, and one poll settles what the task's answer is."""
+    """If a callback had bound another id, createTask's id is bound, and one poll settles the answer."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(getTaskResult=ready("44795sds")) as provider,
@@ -233,7 +233,7 @@ async def test_create_task_knows_the_id_best(tmp_path: Path) -> None:
 
 
 async def test_id_that_belongs_to_another_task(tmp_path: Path) -> None:
-    """Where the receiver has another task of this id, the answer is stored under the ref of this one."""
+    """If the receiver has another task of this id, the answer is stored under the ref of this one."""
     dialects = fast(first_after_callback_seconds=0.05)
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=dialects) as receiver,
@@ -248,7 +248,7 @@ async def test_id_that_belongs_to_another_task(tmp_path: Path) -> None:
 
 
 def _calls_back(receiver: RunningReceiver, calls: dict[str, list[dict[str, Any]]], body: dict[str, Any]) -> Any:
-    """What a scripted provider does before it answers: it calls back on the address of the first task."""
+    """Call back on the address of the first task, before the scripted provider answers."""
 
     async def first(_: dict[str, Any]) -> None:
         answer = await receiver.call_back(calls["createTask"][0]["callbackUrl"], **body)

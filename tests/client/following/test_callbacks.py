@@ -33,7 +33,7 @@ from tests.support import eventually, running_receiver
 
 
 async def test_callback_brings_the_answer(tmp_path: Path) -> None:
-    """The answer that the provider posts wakes the wait; nothing is polled."""
+    """The provider's callback wakes the wait; nothing is polled."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -68,7 +68,7 @@ async def test_callback_at_odd_times(tmp_path: Path, fault: str) -> None:
 
 
 async def test_failure_is_called_back(tmp_path: Path) -> None:
-    """A task that the provider says it failed is raised as such."""
+    """A callback with a failure is raised as a failed task."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -82,7 +82,7 @@ async def test_failure_is_called_back(tmp_path: Path) -> None:
 
 
 async def test_synchronous_answer_stands_in_the_log(tmp_path: Path) -> None:
-    """An answer that createTask gives at once is stored like any other, with its road."""
+    """An answer in the createTask answer is stored like any other, with its source."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", AT_ONCE) as sandbox,
@@ -97,7 +97,7 @@ async def test_synchronous_answer_stands_in_the_log(tmp_path: Path) -> None:
 
 
 async def test_refusal_at_submit_is_stored(tmp_path: Path) -> None:
-    """A createTask that the provider refused ends its record, so that nobody waits for it; the caller is told why."""
+    """A refused createTask ends its record, so nobody waits for it; the caller gets the reason."""
     refusal = {"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST", "errorDescription": "no such key"}
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
@@ -114,7 +114,7 @@ async def test_refusal_at_submit_is_stored(tmp_path: Path) -> None:
 
 
 async def test_provider_without_callbacks(tmp_path: Path) -> None:
-    """A provider that calls nobody back is polled, and what it answered stands in the log."""
+    """A provider without callbacks is polled, and its answers are in the log."""
     wanted = image_task(imageType="Yandex2025")
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
@@ -141,7 +141,7 @@ async def test_first_poll_may_be_chosen(tmp_path: Path) -> None:
 
 
 async def test_deadline(tmp_path: Path) -> None:
-    """A task that nobody answers ends at its deadline, in the receiver and here alike."""
+    """A task without an answer ends at its deadline, in the receiver and here alike."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,
@@ -154,7 +154,7 @@ async def test_deadline(tmp_path: Path) -> None:
 
 
 async def test_answered_tasks_leave_the_line(tmp_path: Path) -> None:
-    """A task whose callback comes while it stands in line for a poll is not polled, and holds up nobody."""
+    """If its callback comes before its turn, a task is not polled, and does not delay the others."""
     dialects = fast(first_after_callback_seconds=0.02)
     clock = JumpingClock()
     made = [Reply({**CREATED, "taskId": f"task-{number}"}) for number in range(6)]
@@ -181,7 +181,7 @@ async def test_answered_tasks_leave_the_line(tmp_path: Path) -> None:
 
 
 async def test_wrong_receiver_key(tmp_path: Path) -> None:
-    """A receiver that does not know the key is told of at once; the provider is not asked."""
+    """If the receiver does not know the key, the caller learns of it at once, and nothing is sent to the provider."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,

@@ -47,7 +47,7 @@ async def test_first(tmp_path: Path) -> None:
 
 
 async def test_first_to_fail() -> None:
-    """A task that fails has ended, too; of several that have ended already, it is the one named first."""
+    """A failed task has ended, too. If several have ended already, it is the one named first."""
     failed = {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "status": "failed"}
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[failed, ready()]) as provider,
@@ -62,7 +62,7 @@ async def test_first_to_fail() -> None:
 
 
 async def test_first_in_time() -> None:
-    """A wait for the first that runs out of time, or is cancelled, leaves the tasks alone and nothing behind."""
+    """After a timeout or a cancellation, a wait for the first task leaves nothing behind, and the tasks go on."""
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,
         open_client(provider.url) as tasks,
@@ -74,13 +74,13 @@ async def test_first_in_time() -> None:
             waiting = group.create_task(tasks.first(handles))
             await asyncio.sleep(0)
             waiting.cancel()
-        listeners = [handle._watch.ending._listeners for handle in handles]
+        listeners = [handle._follower.outcome._listeners for handle in handles]
         provider.answers("getTaskResult", ready())
         solved = [await handle.result(timeout=30) for handle in handles]
 
     assert waiting.cancelled()
     assert listeners == [set(), set()]
-    assert [each.status for each in solved] == ["ready", "ready"]
+    assert [result.status for result in solved] == ["ready", "ready"]
 
 
 async def test_first_of_none() -> None:
@@ -91,7 +91,7 @@ async def test_first_of_none() -> None:
 
 
 async def test_results_of_all(tmp_path: Path) -> None:
-    """The log gives each result of the client's provider once, from where it is asked to, whoever submitted it."""
+    """The log gives each result of the client's provider once, from the given cursor on, of all clients."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -112,7 +112,7 @@ async def test_results_of_all(tmp_path: Path) -> None:
 
 
 async def test_results_of_named_tasks(tmp_path: Path) -> None:
-    """Only the tasks that are named are given out, as handles or by their names; those that ended come at once."""
+    """Only the named tasks are yielded, as handles or by their names. Finished ones come at once."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -147,7 +147,7 @@ async def test_results_with_a_tag(tmp_path: Path) -> None:
 
 
 async def test_results_behind_a_gap(tmp_path: Path) -> None:
-    """A cursor that is of no use is told, with where to go on."""
+    """A useless cursor raises an error with the next cursor."""
     async with (
         running_receiver(tmp_path / "old.db", dialects=FAST) as old,
         running_receiver(tmp_path / "new.db", dialects=FAST) as new,
@@ -159,7 +159,7 @@ async def test_results_behind_a_gap(tmp_path: Path) -> None:
 
 
 async def test_results_of_a_client_that_closes(tmp_path: Path) -> None:
-    """Closing the client ends those that read results with an error that says so, and leaves nothing behind."""
+    """Closing the client ends the readers of results with a clear error, and leaves nothing behind."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         asyncio.TaskGroup() as group,
@@ -177,7 +177,7 @@ async def test_results_of_a_client_that_closes(tmp_path: Path) -> None:
 
 
 async def test_cancelled_results(tmp_path: Path) -> None:
-    """Cancelling one that reads results closes its connection."""
+    """Cancelling a reader of results closes its connection."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         open_client("http://127.0.0.1:1", receiver.url) as tasks,
@@ -189,13 +189,13 @@ async def test_cancelled_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [({"tags": "checkout"}, "expected several"), ({"tasks": "ref-1"}, "expected several"), ({"after": ""}, "after")],
 )
-async def test_refused_results(arguments: dict[str, Any], said: str) -> None:
+async def test_refused_results(arguments: dict[str, Any], text: str) -> None:
     """A wrong argument is refused at once, by name."""
     async with open_client("http://127.0.0.1:1", "http://127.0.0.1:1") as tasks:
-        with pytest.raises(BadArgumentError, match=said):
+        with pytest.raises(BadArgumentError, match=text):
             tasks.results(**arguments)
 
 

@@ -1,4 +1,4 @@
-"""`solve` hands over no answer that may be older than asked for; what it does instead is bounded and told."""
+"""`solve` returns no answer older than asked for. It submits a bounded number of tasks instead, and logs each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FAILED = {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "status": "fai
 
 
 async def test_young_answer() -> None:
-    """An answer that is young enough is handed over, and nothing was thrown away."""
+    """A young answer is returned, and nothing is discarded."""
     async with Sandbox("capsolver", QUICK) as sandbox, open_client(sandbox.url) as tasks:
         solved = await tasks.solve(image_task(), fresh_for=5)
 
@@ -44,7 +44,7 @@ async def test_young_answer() -> None:
 
 
 async def test_lost_callback_is_noticed_in_time(tmp_path: Path) -> None:
-    """Where a young answer is wanted, the fallback poll behind a callback comes early enough to bring one."""
+    """If a young answer is wanted, the fallback poll behind a callback comes early enough to bring one."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -57,7 +57,7 @@ async def test_lost_callback_is_noticed_in_time(tmp_path: Path) -> None:
 
 
 async def test_callback_in_time_saves_the_poll(tmp_path: Path) -> None:
-    """A callback that comes at once is handed over without a poll: its age is known by itself."""
+    """A fast callback is returned without a poll: its age is known by itself."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -82,7 +82,7 @@ async def test_callback_counts_from_its_arrival(tmp_path: Path) -> None:
 
 
 async def test_old_answer_is_thrown_away() -> None:
-    """An answer that is too old is thrown away, said so, and the task submitted anew; the next one is handed over."""
+    """An old answer is discarded and logged, and the task is submitted again; the next answer is returned."""
     clock = JumpingClock()
     second = {**CREATED, "taskId": "task-2"}
     replies = [Reply(ready("old"), first=clock.jump_first), Reply(ready("new"))]
@@ -102,7 +102,7 @@ async def test_old_answer_is_thrown_away() -> None:
 
 
 async def test_every_answer_is_old() -> None:
-    """When all tries brought answers that are too old, an error says how many tasks it took, and how old each was."""
+    """If all answers were too old, the error tells the number of tasks and the age of each answer."""
     clock = JumpingClock()
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=Reply(ready(), first=clock.jump_first)) as provider,
@@ -131,7 +131,7 @@ async def test_three_tasks_at_most() -> None:
 
 
 async def test_old_failure_is_no_reason() -> None:
-    """A task that failed is never submitted anew, however long ago that was."""
+    """A failed task is never submitted again, however long ago it failed."""
     clock = JumpingClock()
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=Reply(_FAILED, first=clock.jump_first)) as provider,
@@ -144,7 +144,7 @@ async def test_old_failure_is_no_reason() -> None:
 
 
 async def test_pause_before_the_task_was_made_does_not_count() -> None:
-    """The time before createTask was accepted is no age: a provider that was busy for long gives young answers."""
+    """The time before createTask was accepted is no age: answers of a busy provider are young."""
     clock = JumpingClock()
     busy = Reply(b"", 503, {"Retry-After": "0.05"}, first=clock.jump_first)
     dialects = fast(window_seconds=300.0)
@@ -158,7 +158,7 @@ async def test_pause_before_the_task_was_made_does_not_count() -> None:
 
 
 async def test_poll_that_said_unfinished_makes_it_younger() -> None:
-    """What a poll knew to be unfinished cannot be older than that poll, however long the task took."""
+    """An answer cannot be older than the last poll with "processing", however long the task took."""
     clock = JumpingClock()
     replies = [Reply(PENDING), Reply(PENDING, first=clock.jump_first), Reply(PENDING), Reply(ready())]
     dialects = fast(window_seconds=300.0)
@@ -172,7 +172,7 @@ async def test_poll_that_said_unfinished_makes_it_younger() -> None:
 
 
 async def test_poll_without_a_word_proves_nothing() -> None:
-    """An answer that says nothing of the state is no proof that the task was unfinished."""
+    """An answer without a state does not prove an unfinished task."""
     clock = JumpingClock()
     replies = [Reply({"errorId": 0}, first=clock.jump_first), Reply({"errorId": 0}), Reply(ready())]
     dialects = fast(window_seconds=300.0)
@@ -187,7 +187,7 @@ async def test_poll_without_a_word_proves_nothing() -> None:
 
 
 async def test_what_was_thrown_away_is_called_by_its_ref(tmp_path: Path) -> None:
-    """With a receiver, what was thrown away is named by the ref under which it is still to be had there."""
+    """With a receiver, a discarded answer is named by its ref there."""
     clock = JumpingClock()
     dialects = fast(first_after_callback_seconds=0.05)
     created = [Reply({**CREATED, "taskId": f"task-{number}"}) for number in range(2)]
@@ -206,9 +206,9 @@ async def test_what_was_thrown_away_is_called_by_its_ref(tmp_path: Path) -> None
 
 
 async def test_receiver_whose_clock_is_wrong() -> None:
-    """Only the time between two moments of the receiver counts: a clock that is years behind changes nothing."""
-    told = {**STORED, "finishedAt": STORED["createdAt"]}
-    routes = {"register": says(REGISTERED, 201), "bind": says(told)}
+    """Only the time between two moments of the receiver counts: a clock years behind changes nothing."""
+    bound = {**STORED, "finishedAt": STORED["createdAt"]}
+    routes = {"register": says(REGISTERED, 201), "bind": says(bound)}
     async with (
         scripted_receiver(**routes) as receiver_url,
         scripted_provider(createTask=CREATED) as provider,
@@ -237,7 +237,7 @@ async def test_limit_of_all_tries() -> None:
     "arguments", [{"fresh_for": 0}, {"fresh_for": math.nan}, {"fresh_for": 45, "fresh_tries": 0}, {"fresh_for": 0.01}]
 )
 async def test_refused_arguments(arguments: dict[str, Any]) -> None:
-    """What cannot be held is refused before anything is sent: so is an age that polls alone can never tell."""
+    """A rule that cannot be kept is refused before anything is sent, even an age too short for polls alone."""
     async with scripted_provider(createTask=CREATED) as provider, open_client(provider.url) as tasks:
         with pytest.raises(BadArgumentError, match="fresh_"):
             await tasks.solve(image_task(), **arguments)

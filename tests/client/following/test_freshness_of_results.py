@@ -1,4 +1,4 @@
-"""`Task.result` hands over no answer that may be older than asked for, whoever made the task, and asks in time."""
+"""`Task.result` returns no answer older than asked for, also of attached tasks, and polls in time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support import running_receiver
 
 
 async def test_callback_gets_old_while_nobody_takes_it(tmp_path: Path) -> None:
-    """A callback that was there in time is too old for one who asks late; who asks for less still gets it."""
+    """A callback in time is too old for a late caller. A caller with a weaker demand still gets it."""
     clock = JumpingClock()
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
@@ -41,7 +41,7 @@ async def test_callback_gets_old_while_nobody_takes_it(tmp_path: Path) -> None:
         task = await tasks.submit(image_task())
         young = await task.result(timeout=30, fresh_for=45)
         clock.jump()
-        with pytest.raises(StaleAnswerError, match="1 task was submitted") as caught:
+        with pytest.raises(StaleAnswerError, match="1 answer was too old") as caught:
             await task.result(fresh_for=45)
         old = await task.result()
 
@@ -52,7 +52,7 @@ async def test_callback_gets_old_while_nobody_takes_it(tmp_path: Path) -> None:
 
 
 async def test_receiver_that_could_not_be_reached_for_long(tmp_path: Path) -> None:
-    """A callback that this client hears of long after the receiver got it is as old as that."""
+    """The age of a callback counts from its arrival at the receiver, even if this client learns of it long after."""
     clock = JumpingClock()
     dialects = fast(window_seconds=300.0)
     database = tmp_path / "receiver.db"
@@ -76,7 +76,7 @@ async def test_receiver_that_could_not_be_reached_for_long(tmp_path: Path) -> No
 
 
 async def test_attached_answer_has_the_age_of_its_record(tmp_path: Path) -> None:
-    """A callback that came before this client attached is as old as the receiver says, and one second for its clock."""
+    """A callback from before the attaching is as old as the receiver says, and one second for its clock."""
     clock = JumpingClock()
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
@@ -96,20 +96,20 @@ async def test_attached_answer_has_the_age_of_its_record(tmp_path: Path) -> None
 
 
 async def test_attached_answer_of_unknown_age() -> None:
-    """Of a task that was made elsewhere, nobody knows for how long an answer that the first poll brings was there."""
+    """For a task made elsewhere, the first poll's answer has no known age."""
     async with (
         scripted_provider(getTaskResult=ready()) as provider,
         open_client(provider.url) as tasks,
     ):
         task = await tasks.attach("task-1")
-        with pytest.raises(StaleAnswerError, match="nobody can tell how old") as caught:
+        with pytest.raises(StaleAnswerError, match="got an unknown age") as caught:
             await task.result(timeout=30, fresh_for=45)
 
     assert caught.value.age_seconds == math.inf
 
 
 async def test_attached_answer_that_was_seen_unfinished() -> None:
-    """Once a poll of this client has said "processing", the age of what the next one brings is known."""
+    """After a poll with "processing", the age of the next poll's answer is known."""
     async with (
         scripted_provider(getTaskResult=[Reply(PENDING), Reply(ready())]) as provider,
         open_client(provider.url) as tasks,
@@ -121,7 +121,7 @@ async def test_attached_answer_that_was_seen_unfinished() -> None:
 
 
 async def test_record_without_a_date() -> None:
-    """Where the receiver does not tell how old a record is, its answer has no age."""
+    """If the receiver does not tell the age of a record, its answer has no age."""
     final = {**STORED, "finishedAt": STORED["createdAt"]}
 
     async with (
@@ -155,7 +155,7 @@ async def test_wait_that_is_over_wants_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fresh_for", [-1, 0, True, float("nan"), float("inf")])
 async def test_refused_age_of_a_result(fresh_for: float) -> None:
-    """`result` refuses what is no age."""
+    """`result` refuses a value that is no age."""
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
         open_client(provider.url) as tasks,

@@ -1,4 +1,4 @@
-"""From when an answer's age counts, and what is refused before a task is paid for."""
+"""The start of an answer's age, and the rules refused before a task is paid for."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def _answer(after_seconds: float = 20.0, **fields: Any) -> Task:
     ],
 )
 def test_ready_since(task: Task, moments: dict[str, Any], since: float) -> None:
-    """The age counts from the earliest moment at which the answer may have been there, as far as anyone knows."""
-    known = {"unfinished_at": 1003.0, "record_made_at": 1000.0, "heard_at": 1100.0, **moments}
+    """The age counts from the earliest time at which the answer may have been there."""
+    times = {"unfinished_at": 1003.0, "record_made_at": 1000.0, "heard_at": 1100.0, **moments}
 
-    assert ready_since(task, **known) == pytest.approx(since, abs=0.11)
+    assert ready_since(task, **times) == pytest.approx(since, abs=0.11)
 
 
 @given(
@@ -75,9 +75,9 @@ def test_never_younger_than_it_is(
     """However wrong the receiver's clock is, a callback never counts as younger than it is, and hardly as older."""
     made_at = 1000.0 + way_seconds
     arrived_at = made_at + callback_seconds
-    told = timedelta(seconds=callback_seconds * (1.0 + drift))
+    elapsed = timedelta(seconds=callback_seconds * (1.0 + drift))
     created_at = _CREATED_AT + offset
-    task = _answer(created_at=created_at, finished_at=created_at + told)
+    task = _answer(created_at=created_at, finished_at=created_at + elapsed)
 
     since = ready_since(task, unfinished_at=1000.0, record_made_at=1000.0, heard_at=arrived_at + delay_seconds)
 
@@ -95,7 +95,7 @@ def test_never_younger_than_it_is(
     ],
 )
 def test_refused_rule(rule: FreshnessRule, has_callback: bool, name: str) -> None:
-    """What is out of its range is refused by name; so is an age that polls cannot tell where nobody calls back."""
+    """A number out of its range is refused by name. So is an age too short for polls, if there are no callbacks."""
     with pytest.raises(BadArgumentError, match=name):
         rule.check(_PLAN, has_callback=has_callback)
 
@@ -105,7 +105,7 @@ def test_refused_rule(rule: FreshnessRule, has_callback: bool, name: str) -> Non
     [(FreshnessRule(None, 3), False), (FreshnessRule(0.5, 1), True), (FreshnessRule(10.5, 3), False)],
 )
 def test_accepted_rule(rule: FreshnessRule, has_callback: bool) -> None:
-    """A callback can bring an answer of any age, polls one that is older than their distance."""
+    """Callbacks allow any age. Polls allow an age longer than their distance."""
     rule.check(_PLAN, has_callback=has_callback)
 
 
@@ -121,17 +121,17 @@ def test_error_tells_of_each_try() -> None:
     assert error is not None
     assert (error.age_seconds, error.ages_seconds, error.fresh_for, error.task) == (46.25, ages, 45.0, solved)
     assert str(error) == (
-        "capsolver task task-1: 3 tasks were submitted, and each was older than 45 s when it could be handed over "
-        "(60.0 s, nobody can tell how, 46.2 s old): allow older answers, or submit a new task"
+        "capsolver task task-1: 3 answers were too old: expected at most 45 s, "
+        "got 60.0 s, an unknown age, 46.2 s: allow older answers, or submit a new task"
     )
 
 
 def test_names() -> None:
-    """What was thrown away is called by its ref, or by the provider's id where no receiver gave one."""
+    """The name of a discarded task is its ref, or the provider's id if no receiver gave a ref."""
     assert [name_of(_answer(task_id=7)), name_of(_answer(task_id=7, ref=""))] == ["ref-1", "7"]
 
 
 def test_plan_of_one_poll() -> None:
-    """The first wait and the interval both bound what polls can tell."""
+    """The first wait and the interval both limit the ages known from polls."""
     with pytest.raises(BadArgumentError, match="30 s old"):
         FreshnessRule(30.0, 3).check(replace(_PLAN, interval_seconds=30.0), has_callback=False)

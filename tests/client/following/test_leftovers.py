@@ -1,4 +1,4 @@
-"""Waits that are cancelled, and tasks that have ended, leave nothing behind: no name, no stream, no wait, no poll."""
+"""Cancelled waits and finished tasks leave nothing behind: no name, no stream, no wait, no poll."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _idle(receiver: RunningReceiver) -> bool:
 
 
 async def test_cancelled_waits(tmp_path: Path) -> None:
-    """Cancelled waits of any kind leave one stream for the tasks that live on, and none once these have ended."""
+    """Cancelled waits of any kind leave one stream for the unfinished tasks, and none once these have ended."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=list(_CREATED)) as provider,
@@ -63,7 +63,7 @@ async def test_cancelled_waits(tmp_path: Path) -> None:
 
 
 async def test_closed_client(tmp_path: Path) -> None:
-    """A client that is closed while tasks wait leaves no stream, although the tasks live on at the receiver."""
+    """A client closed while tasks wait leaves no stream, although the tasks go on at the receiver."""
     async with running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver:
         async with (
             scripted_provider(createTask=list(_CREATED)) as provider,
@@ -78,7 +78,7 @@ async def test_closed_client(tmp_path: Path) -> None:
 
 
 async def test_cancelled_closing(tmp_path: Path) -> None:
-    """A client whose closing is cancelled at once has closed all the same, and does not wait for its own tasks."""
+    """If its closing is cancelled at once, a client has closed all the same, and does not wait for its own tasks."""
 
     async def closes() -> None:
         async with open_client(provider.url, receiver.url) as tasks:
@@ -101,7 +101,7 @@ async def test_cancelled_closing(tmp_path: Path) -> None:
 
 
 async def test_name_goes_with_its_task() -> None:
-    """A task that has ended is named no more on the websocket, while it stays open for the other."""
+    """A finished task is not named any more on the websocket, which stays open for the other."""
     refs = (f"ref-{number}" for number in count(1))
 
     async def registers(_: web.Request) -> web.Response:

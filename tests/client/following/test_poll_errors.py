@@ -1,4 +1,4 @@
-"""Errors that end a task, and errors that don't: what the client makes of statuses and bodies of a provider."""
+"""The effect of a provider's statuses and bodies on a polled task: some errors end it, others do not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOT_DONE = [
 
 
 def stepping(clock: JumpingClock, body: Mapping[str, Any], status: int = 200) -> Reply:
-    """Return a reply before which eight seconds pass."""
+    """Return a reply after eight seconds."""
 
     async def jump(_: dict[str, Any]) -> None:
         clock.jump(8.0)
@@ -123,7 +123,7 @@ async def test_the_same_unlisted_code_three_times_ends_the_task_provisionally() 
 
 
 async def test_an_unlisted_code_waits_longer_each_time_and_not_beyond_the_window() -> None:
-    """Many within a moment end nothing; a longer wait that the window would cut off is not begun."""
+    """Many within a moment end nothing. The wait is not lengthened beyond the window."""
     polls = {"max_polls": None, "window_seconds": 2.0, "interval_seconds": 0.15}
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[*[Reply(ODD)] * 4, Reply(ready())]) as provider,
@@ -138,7 +138,7 @@ async def test_an_unlisted_code_waits_longer_each_time_and_not_beyond_the_window
     "between", [pytest.param(PENDING, id="processing"), pytest.param({**ODD, "errorCode": "ERROR_2"}, id="another")]
 )
 async def test_what_comes_in_between_begins_the_row_anew(between: dict[str, Any]) -> None:
-    """In a row means without an answer that is known, and without another code."""
+    """In a row means without a listed answer, and without another code."""
     clock = JumpingClock()
     odd = stepping(clock, ODD)
     replies = [odd, odd, stepping(clock, between), odd, odd, stepping(clock, ready())]
@@ -152,7 +152,7 @@ async def test_what_comes_in_between_begins_the_row_anew(between: dict[str, Any]
 
 
 async def test_what_comes_under_5xx_does_not_count() -> None:
-    """Neither as one of the three nor as what ends the row."""
+    """It neither lengthens the row nor ends it."""
     clock = JumpingClock()
     odd, under_500 = stepping(clock, ODD), stepping(clock, ODD, 500)
     replies = [odd, under_500, under_500, under_500, odd, under_500, stepping(clock, ready())]
@@ -169,7 +169,7 @@ async def test_what_comes_under_5xx_does_not_count() -> None:
 
 @pytest.mark.parametrize("body", [ODD, SERVER_ERROR])
 async def test_at_create_task_an_unlisted_error_is_a_refusal(body: dict[str, Any]) -> None:
-    """The caller gets it at once, with its code; the same under 500 leaves open what was done."""
+    """The caller gets it at once, with its code. Under 500 a task may have been made."""
     code = body.get("errorCode", "RECEIVER_REASON_NOT_GIVEN")
     async with scripted_provider(createTask=Reply(body)) as provider, open_client(provider.url) as tasks:
         with pytest.raises(ProviderRefusedError, match=code):
@@ -225,11 +225,11 @@ async def test_polls_that_are_not_carried_out_go_on(reply: Reply) -> None:
         with capture_logs() as lines:
             solved = await tasks.solve(image_task())
 
-    told = [line for line in lines if line["event"] == "poll.failed"]
-    assert (solved.status, len(told), told[0]["log_level"]) == ("ready", 1, "warning")
+    found = [line for line in lines if line["event"] == "poll.failed"]
+    assert (solved.status, len(found), found[0]["log_level"]) == ("ready", 1, "warning")
     assert (
         f"HTTP {reply.status} without an answer of this provider, from {provider.url}/getTaskResult:"
-        in told[0]["reason"]
+        in found[0]["reason"]
     )
 
 
@@ -259,7 +259,7 @@ async def test_no_secret_of_the_url_is_told() -> None:
     ],
 )
 async def test_errors_that_end_nothing_count_towards_a_ban(reply: Reply) -> None:
-    """At half of the errors that get the key blocked, nothing is sent any more."""
+    """At half of the errors before a block of the key, nothing is sent any more."""
     limits = KeyLimits(requests_per_second=500.0, errors=Rate(6, 60.0))
     dialects = {name: replace(dialect, key_limits=limits) for name, dialect in FAST.items()}  # type: ignore[type-var]  # dialects are dataclasses here
     clock = JumpingClock()
@@ -288,5 +288,5 @@ async def test_unlisted_codes_are_named_in_the_log() -> None:
         with capture_logs() as lines:
             await tasks.solve(image_task())
 
-    told = [line for line in lines if line["event"] == "code.unlisted"]
-    assert [(line["provider"], line["errorCode"]) for line in told] == [("capsolver", "ERROR_OF_TOMORROW")]
+    found = [line for line in lines if line["event"] == "code.unlisted"]
+    assert [(line["provider"], line["errorCode"]) for line in found] == [("capsolver", "ERROR_OF_TOMORROW")]

@@ -16,7 +16,7 @@ from client import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.provider_api.limits import KeyGate
+from client.provider_api.limits import KeyLimiter
 from client.provider_api.timing import Timing
 from client.providers import KeyLimits
 from client.sandbox import Sandbox, Settings
@@ -37,7 +37,7 @@ from tests.support import eventually
 
 
 async def test_polled_answer() -> None:
-    """An answer that is not there at once is polled."""
+    """A later answer is polled."""
     async with Sandbox("capsolver", QUICK) as sandbox, open_client(sandbox.url) as tasks:
         solved = await tasks.solve(image_task(), tags=["checkout"], metadata={"order": 7})
 
@@ -57,7 +57,7 @@ async def test_onecaptcha() -> None:
 
 
 async def test_failed_later() -> None:
-    """A task that fails while it is worked on is told by `result`, to each that asks."""
+    """A failure found by a poll is raised by `result`, for each waiter."""
     async with Sandbox("capsolver", QUICK) as sandbox, open_client(sandbox.url) as tasks:
         task = await tasks.submit(image_task(sandbox={"fails": True}))
         for _ in range(2):
@@ -88,7 +88,7 @@ async def test_poll_that_says_nothing(reply: Reply) -> None:
 
 
 async def test_wrong_key_at_the_poll() -> None:
-    """A key that is refused at a poll is no outcome of the task, and told at once where nobody calls back."""
+    """A key refused at a poll is no outcome of the task. Without callbacks it is raised at once."""
     refusal = {"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=Reply(refusal, 401)) as provider,
@@ -102,7 +102,7 @@ async def test_wrong_key_at_the_poll() -> None:
 
 
 async def test_refusal_pauses_the_key() -> None:
-    """A provider that asks to slow down at one task's poll is left alone by all tasks of the key."""
+    """If the provider asks to slow down at one task's poll, all tasks of the key pause."""
     slow = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "0.4"})
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[slow, Reply(ready())]) as provider,
@@ -119,7 +119,7 @@ async def test_refusal_pauses_the_key() -> None:
 
 
 async def test_pause_holds_for_those_in_line() -> None:
-    """A task that already stood in line for its poll when the key was paused waits for the end of the pause."""
+    """A task in the queue for its poll waits for the end of a pause of the key."""
     clock = JumpingClock()
     slow = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "100"})
     async with (
@@ -156,7 +156,7 @@ def has_come_to(calls: Sequence[object], number: int) -> bool:
 
 
 async def test_unknown_id_is_not_final_at_once() -> None:
-    """An id that the provider does not know (yet) is asked for again."""
+    """An id unknown to the provider is polled again."""
     unknown = Reply({"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}, 400)
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[unknown, Reply(ready())]) as provider,
@@ -213,7 +213,7 @@ async def test_polls_of_all_tasks_share_one_rate() -> None:
         now = time.monotonic()
         return now
 
-    gate = KeyGate(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
+    gate = KeyLimiter(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
     times = []
 
     for number in range(6):
@@ -225,7 +225,7 @@ async def test_polls_of_all_tasks_share_one_rate() -> None:
 
 
 async def test_balance() -> None:
-    """The balance is a number, or the error that tells why not."""
+    """The balance is a number, or an error with the reason."""
     settings = Settings(balance=12.5, client_keys=frozenset({"right"}))
     async with Sandbox("capsolver", settings) as sandbox:
         async with open_client(sandbox.url, client_key="right") as tasks:

@@ -1,4 +1,4 @@
-"""What a client does after each class of error code, at submit and while polling (PROVIDERS.md 6.2)."""
+"""The client's reaction to each class of error code, at submit and while polling (PROVIDERS.md 6.2)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _error(code: str) -> dict[str, Any]:
 
 
 def _with_codes(**codes: Code) -> Any:
-    """Quick providers whose codes are the family's, but for some."""
+    """Return quick providers with the codes of the family, some of them replaced."""
     return {"capsolver": replace(FAST["capsolver"], codes={**FAMILY_CODES, **codes})}  # type: ignore[type-var]  # dialects are dataclasses here
 
 
@@ -70,7 +70,7 @@ async def test_slow_while_polling() -> None:
     ],
 )
 async def test_task_that_failed(at: str, code: str, error: type[TaskFailedError], advice: str) -> None:
-    """A failed task is told with what its caller can do, wherever it failed; the provider's words are kept."""
+    """A failed task is raised with advice for its caller, wherever it failed; the provider's words are kept."""
     script: dict[str, Any] = {"createTask": Reply(CREATED), at: Reply(_error(code))}
     async with scripted_provider(**script) as provider, open_client(provider.url) as tasks:
         with pytest.raises(TaskFailedError, match=advice) as caught:
@@ -91,7 +91,7 @@ async def test_task_that_failed(at: str, code: str, error: type[TaskFailedError]
     ],
 )
 async def test_request_that_was_refused(at: str, code: str, error: type[ProviderRefusedError]) -> None:
-    """Where a person has to act, nothing is asked again."""
+    """If a person has to act, nothing is sent again."""
     script: dict[str, Any] = {"createTask": Reply(CREATED), at: Reply(_error(code))}
     async with scripted_provider(**script) as provider, open_client(provider.url) as tasks:
         with pytest.raises(error, match=code):

@@ -42,7 +42,7 @@ _PROCESSING = {**STORED, "status": "processing", "solution": None, "source": Non
 
 
 async def test_limit_of_a_wait() -> None:
-    """A wait that ran out of time raises TimeoutError; the task lives on and can be awaited again."""
+    """After its time a wait raises TimeoutError; the task goes on and can be awaited again."""
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,
         open_client(provider.url) as tasks,
@@ -57,7 +57,7 @@ async def test_limit_of_a_wait() -> None:
 
 
 async def test_several_waiters() -> None:
-    """Any number may await one task; one that is cancelled takes nothing from the others."""
+    """Any number may await one task; a cancelled wait takes nothing from the others."""
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,
         open_client(provider.url) as tasks,
@@ -111,7 +111,7 @@ async def test_cancelled_solve_with_a_receiver(tmp_path: Path) -> None:
 
 
 async def test_cancelled_submit_with_a_receiver(tmp_path: Path) -> None:
-    """A `submit` that is cancelled while createTask is under way is carried through: its id is bound."""
+    """A `submit` cancelled during createTask is carried through: its id is bound."""
     asked, may_answer = asyncio.Event(), asyncio.Event()
 
     async def answers_late(_: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ async def test_cancelled_submit_with_a_receiver(tmp_path: Path) -> None:
 
 
 async def test_as_completed(tmp_path: Path) -> None:
-    """Tasks come in the order in which they end, failed ones too, each once."""
+    """Tasks come in the order of their ends, failed ones too, each once."""
     made = [Reply({**CREATED, "taskId": f"task-{number}"}) for number in range(3)]
     failed = {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "status": "failed"}
     async with (
@@ -177,7 +177,7 @@ async def test_as_completed_cancelled() -> None:
 
 
 async def test_closing_ends_all_waits() -> None:
-    """Closing the client ends every wait with an error that says so, `as_completed` by giving out the task."""
+    """Closing the client ends every wait with a clear error, and `as_completed` by yielding the task."""
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,
         asyncio.TaskGroup() as group,
@@ -197,7 +197,7 @@ async def test_closing_ends_all_waits() -> None:
 
 
 async def test_closing_ends_a_submit() -> None:
-    """A `submit` that is under way when the client is closed ends with an error that says so."""
+    """A `submit` during the closing of the client ends with a clear error."""
     hanging = asyncio.Event()
 
     async def hangs(_: dict[str, Any]) -> None:
@@ -216,7 +216,7 @@ async def test_closing_ends_a_submit() -> None:
 
 
 async def test_closing_delivers_the_answer_in_hand() -> None:
-    """An answer whose report is under way when the client is closed is reported before it has closed."""
+    """An answer in the middle of its report is reported before the client has closed."""
     reporting = asyncio.Event()
     reports: list[str] = []
 
@@ -268,7 +268,7 @@ async def test_answer_in_hand_beats_the_receivers_deadline() -> None:
 
 
 async def test_id_that_only_a_callback_told() -> None:
-    """A task whose createTask answer was lost is polled as soon as the receiver knows its id."""
+    """After a lost createTask answer, a task is polled as soon as the receiver knows its id."""
     gone = {"type": "urn:callback-receiver:problem:cursor-gone", "reason": "pruned", "resumesAt": "c50"}
     hinted = {**_PROCESSING, "nextPollAt": STORED["createdAt"]}
     routes = {
@@ -289,7 +289,7 @@ async def test_id_that_only_a_callback_told() -> None:
 
 
 async def test_late_answer_after_our_deadline(tmp_path: Path) -> None:
-    """A task that was given up is over for its waiters; the receiver still takes the answer that comes later."""
+    """A task given up is over for its waiters; the receiver still takes a later answer."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,

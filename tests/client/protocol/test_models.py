@@ -1,4 +1,4 @@
-"""The JSON between the two halves: strict where it enters the receiver, lenient where it is read from the other."""
+"""The JSON between the two halves: strict in requests to the receiver, lenient in answers."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def _refused_field(model: type[BaseModel], fields: Any) -> tuple[int | str, ...]
 
 
 def test_a_registration_needs_only_a_provider() -> None:
-    """Everything else has a default that says nothing."""
+    """All other fields have empty defaults."""
     registration = Registration.model_validate({"provider": "capsolver"})
 
     assert registration == Registration(provider="capsolver", tags=(), metadata={}, task_id=None, outcome=None)
 
 
 def test_a_full_registration_is_read() -> None:
-    """Every field of the contract arrives under its own name."""
+    """Each field of the contract is read under its own name."""
     registration = Registration.model_validate(
         {
             "provider": "capsolver",
@@ -105,7 +105,7 @@ def test_a_full_registration_is_read() -> None:
     ids=lambda value: str(value)[:12].encode("ascii", "backslashreplace").decode(),
 )
 def test_wrong_fields_of_a_registration_are_named(field: str, value: object) -> None:
-    """A value out of its range, an unknown field, and a field in another spelling are refused by name."""
+    """The error for a value out of range, an unknown field or another spelling names the field."""
     assert _refused_field(Registration, {"provider": "capsolver", field: value})[0] == field
 
 
@@ -171,7 +171,7 @@ def test_a_report_holds_the_answer_verbatim() -> None:
     ],
 )
 def test_wrong_fields_of_a_report_are_named(field: str, value: object) -> None:
-    """Only what a client can know is taken, with a time that has a zone and lies within the calendar of UTC."""
+    """A report takes only facts that a client can know, and only times with a zone and within UTC's calendar."""
     assert _refused_field(OutcomeReport, {**REPORT, field: value})[0] == field
 
 
@@ -185,7 +185,7 @@ def test_what_enters_is_read_or_refused(model: type[BaseModel], value: Any) -> N
 
 
 def test_a_task_is_written_as_a_get_task_result_answer() -> None:
-    """A ready task has the fields of the family with their names, and ours beside them; flags only where they hold."""
+    """A ready task has the fields of the family and ours beside them. Flags are written only if set."""
     task = Task.model_validate({**TASK, "status": "ready", "solution": {"text": "44795sds"}, "taskId": "a1"})
 
     written = json.loads(task.model_dump_json(by_alias=True))
@@ -203,7 +203,7 @@ def test_a_task_is_written_as_a_get_task_result_answer() -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("disputed", True), ("solutionRemoved", True), ("supersedes", "c1")])
 def test_flags_that_hold_are_written(field: str, value: object) -> None:
-    """A flag that holds comes through writing and reading."""
+    """A set flag survives writing and reading."""
     task = Task.model_validate({**TASK, field: value})
 
     written = task.model_dump_json(by_alias=True)
@@ -213,7 +213,7 @@ def test_flags_that_hold_are_written(field: str, value: object) -> None:
 
 
 def test_what_was_thrown_away_is_not_on_the_wire() -> None:
-    """What a client threw away is its own affair: it is neither written nor read, and in no schema."""
+    """The ids of discarded answers stay in the client: not written, not read, and in no schema."""
     task = Task(**TASK, discarded=("0198",))
 
     assert task.discarded == ("0198",)
@@ -234,7 +234,7 @@ def test_what_was_thrown_away_is_not_on_the_wire() -> None:
     ],
 )
 def test_unknown_statuses_are_processing(status: object, read: str, is_final: bool) -> None:
-    """A newer receiver's status means wait."""
+    """An unknown status of a newer receiver means that the task is still processing."""
     task = Task.model_validate({**TASK, "status": status})
 
     assert (task.status, task.is_final) == (read, is_final)
@@ -254,12 +254,12 @@ def test_unknown_statuses_are_processing(status: object, read: str, is_final: bo
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_unknown_fields_of_answers_are_ignored(model: type[BaseModel], fields: dict[str, Any]) -> None:
-    """What a newer half adds changes nothing."""
+    """Additional fields of a newer half change nothing."""
     assert model.model_validate({**fields, "fromNextYear": {"a": 1}}) == model.model_validate(fields)
 
 
 def test_unknown_trust_source_fallback_and_verdict_are_kept() -> None:
-    """Words of a newer receiver do not make its answers unreadable."""
+    """Answers with new words of a newer receiver stay readable."""
     task = Task.model_validate({**TASK, "source": "telepathy", "trust": "blind"})
     registered = Registered.model_validate({**REGISTERED, "fallback": "moon"})
     reported = Reported.model_validate({"verdict": "pondered", "task": TASK})
@@ -270,7 +270,7 @@ def test_unknown_trust_source_fallback_and_verdict_are_kept() -> None:
 
 
 def test_a_registration_answer_tells_how_to_poll() -> None:
-    """The plan comes in seconds; no limit on the number of polls is null, no callback URL too."""
+    """The plan is in seconds. A missing limit on polls is null, and so is a missing callback URL."""
     registered = Registered.model_validate({**REGISTERED, "poll": {**POLL, "maxPolls": None}})
 
     assert registered.callback_url is None
@@ -279,7 +279,7 @@ def test_a_registration_answer_tells_how_to_poll() -> None:
 
 
 def test_a_page_of_the_log_holds_results_deletions_and_hints() -> None:
-    """Each entry has its cursor; a deletion and a hint name the ref alone."""
+    """Each entry has its cursor. A deletion and a hint have only the ref."""
     page = ResultsPage.model_validate(
         {
             "results": [
@@ -304,12 +304,12 @@ def test_a_page_of_the_log_holds_results_deletions_and_hints() -> None:
     [("urn:callback-receiver:problem:task-id-taken", "task-id-taken"), ("about:blank", "about:blank")],
 )
 def test_a_problem_has_a_slug(kind: str, slug: str) -> None:
-    """Ours end in their slug; the problem of a proxy keeps its type."""
+    """Our problems end in their slug. The problem of a proxy keeps its type."""
     assert Problem.model_validate({"type": kind}).slug == slug
 
 
 def test_a_problem_of_anybody_is_read() -> None:
-    """An empty object is a problem about which nothing is known."""
+    """An empty object is a problem without details."""
     problem = Problem.model_validate({})
 
     assert (problem.slug, problem.status, problem.error_id) == ("about:blank", 0, 1)

@@ -1,4 +1,4 @@
-"""The balance and reports of right and wrong answers: from Python and from the command line."""
+"""The balance, and reports of right and wrong answers, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WRONG_KEY = Reply({"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"})
 
 
 async def test_report_of_a_task() -> None:
-    """A task of this client is reported by its id; the key and the word of the provider are sent, once."""
+    """A task of this client is reported once, by its id, with the key and the provider's own word."""
     async with (
         scripted_provider(createTask=Reply(ready(taskId="t-1")), feedbackTask=_TAKEN) as provider,
         open_client(provider.url) as tasks,
@@ -32,7 +32,7 @@ async def test_report_of_a_task() -> None:
 
 
 async def test_type_of_the_task_chooses_the_request() -> None:
-    """Where a provider takes reports by type, that of the task is used, or the one that is given with an id."""
+    """A provider with reports by type gets the task's type, or the type given with an id."""
     async with (
         scripted_provider(
             createTask=Reply({**CREATED, "taskId": 2**70}),
@@ -50,7 +50,7 @@ async def test_type_of_the_task_chooses_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider_name", "task_id", "said"),
+    ("provider_name", "task_id", "text"),
     [
         ("onecaptcha", "t-1", "no way to report"),
         ("anticaptcha", 7, "takes reports of wrong answers for"),
@@ -58,21 +58,21 @@ async def test_type_of_the_task_chooses_the_request() -> None:
         ("capsolver", True, "task_id"),
     ],
 )
-async def test_report_that_cannot_be_sent(provider_name: str, task_id: Any, said: str) -> None:
-    """No way to report, none for this type, and no id are told before anything is sent."""
+async def test_report_that_cannot_be_sent(provider_name: str, task_id: Any, text: str) -> None:
+    """A report without an id, or without a request for it in the dialect, is refused before anything is sent."""
     async with scripted_provider() as provider, open_client(provider.url, provider=provider_name) as tasks:
-        with pytest.raises(BadArgumentError, match=said):
+        with pytest.raises(BadArgumentError, match=text):
             await tasks.report_bad(task_id)
 
     assert not provider.calls
 
 
-@pytest.mark.parametrize(("change", "said"), [({"provider": "rucaptcha"}, "rucaptcha"), ({"task_id": None}, "taskId")])
-async def test_report_of_another_task(change: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("change", "text"), [({"provider": "rucaptcha"}, "rucaptcha"), ({"task_id": None}, "taskId")])
+async def test_report_of_another_task(change: dict[str, Any], text: str) -> None:
     """A finished task of another provider, or without an id, is not reported."""
     async with scripted_provider(createTask=Reply(ready(taskId="t-1"))) as provider, open_client(provider.url) as tasks:
         solved: Task = await tasks.solve(image_task())
-        with pytest.raises(BadArgumentError, match=said):
+        with pytest.raises(BadArgumentError, match=text):
             await tasks.report_good(solved.model_copy(update=change))
 
 
@@ -86,7 +86,7 @@ async def test_report_of_another_task(change: dict[str, Any], said: str) -> None
     ],
 )
 async def test_refused_report(reply: Reply, error: type[Exception]) -> None:
-    """What the provider says instead is raised, and the report is not repeated."""
+    """The refusal of a report is raised, and the report is not repeated."""
     async with scripted_provider(feedbackTask=reply) as provider, open_client(provider.url) as tasks:
         with pytest.raises(error):
             await tasks.report_good("t-1")
@@ -102,7 +102,7 @@ async def test_balance_that_is_none() -> None:
 
 
 async def test_balance_command() -> None:
-    """The balance is all that is printed."""
+    """The command prints only the balance."""
     async with scripted_provider(getBalance=Reply({"errorId": 0, "balance": 0.00001})) as provider:
         ran = await run_command(
             *("balance", "--provider", "capsolver", "--provider-url", provider.url), environ=_key("capsolver")
@@ -112,7 +112,7 @@ async def test_balance_command() -> None:
 
 
 async def test_report_command() -> None:
-    """The id has the JSON type of the provider's ids; nothing is printed."""
+    """The id has the JSON type of the provider's ids. The command prints nothing."""
     async with scripted_provider(reportCorrect=_TAKEN) as provider:
         ran = await run_command(
             *("report", "good", "71234567890", "--provider", "twocaptcha"),
@@ -124,7 +124,7 @@ async def test_report_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environ", "code", "said"),
+    ("arguments", "environ", "code", "text"),
     [
         (("balance", "--provider", "capsolver"), {}, 2, "CAPSOLVER_CLIENT_KEY"),
         (
@@ -139,15 +139,15 @@ async def test_report_command() -> None:
     ],
 )
 async def test_commands_that_fail(
-    arguments: tuple[str, ...], environ: dict[str, str] | None, code: int, said: str
+    arguments: tuple[str, ...], environ: dict[str, str] | None, code: int, text: str
 ) -> None:
-    """What is wrong is told in one line with the documented exit code, and never with the key."""
+    """An error is one line with the documented exit code, without the key."""
     async with scripted_provider(feedbackTask=_WRONG_KEY) as provider:
         keys = {**_key("capsolver"), **_key("onecaptcha")} if environ is None else environ
         ran = await run_command(*arguments, "--provider-url", provider.url, environ=keys)
 
     assert (ran[0], ran[1], len(ran[2].splitlines())) == (code, "", 1)
-    assert said in ran[2]
+    assert text in ran[2]
     assert "tests-only" not in ran[2]
 
 

@@ -1,4 +1,4 @@
-"""Endings as callers get them: the right class of error, and the same task whoever tells of it."""
+"""Ends of tasks: the class of error for a caller, and the final task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from client.errors import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.following.outcome import Ending
+from client.following.outcome import OutcomeFuture
 from client.protocol.models import NO_ANSWER, SUBMIT_UNKNOWN, Task
 from client.provider_api.errors import LocalTask, failure_of, refusal_of
 from client.providers import DIALECTS
@@ -55,7 +55,7 @@ def _local(provider: str = "capsolver", task_id: TaskId | None = "task-1") -> Lo
     ],
 )
 def test_failures(error_code: str, error: type[TaskFailedError]) -> None:
-    """A failed task is raised as the error for what its caller can do, with the task in it."""
+    """A failed task is raised as the error for the caller's reaction, with the task in it."""
     task = _local().ended(Failed(1, error_code, "in words"), "poll", _NOW)
 
     raised = failure_of(task, FAMILY_CODES)
@@ -75,18 +75,18 @@ def test_failures(error_code: str, error: type[TaskFailedError]) -> None:
     ],
 )
 def test_refusals(error_code: str, error: type[ProviderRefusedError]) -> None:
-    """A refused request is raised as the error for what a person has to change."""
-    said = read_error(FAMILY_CODES, 1, error_code, "in words")
-    assert isinstance(said, Refused)
+    """A refused request is raised as the error for the change that a person has to make."""
+    refusal = read_error(FAMILY_CODES, 1, error_code, "in words")
+    assert isinstance(refusal, Refused)
 
-    raised = refusal_of("capsolver", said)
+    raised = refusal_of("capsolver", refusal)
 
     assert type(raised) is error
     assert (raised.provider, raised.error_code, raised.description) == ("capsolver", error_code, "in words")
 
 
 def test_local_answer_has_the_providers_life() -> None:
-    """An answer that only this client knows says for how long it may be good, where the provider documents it."""
+    """An answer known only to this client has the documented time of its validity."""
     task = _local("onecaptcha").ended(Ready({"gRecaptchaResponse": "text"}), "poll", _NOW)
 
     assert task.status == "ready"
@@ -95,7 +95,7 @@ def test_local_answer_has_the_providers_life() -> None:
 
 
 def test_given_up_without_an_id() -> None:
-    """A task whose createTask answer was lost ends as unknown, any other without an answer."""
+    """At the deadline a task without an id ends as unknown, any other without an answer."""
     assert _local(task_id=None).given_up(_NOW).error_code == SUBMIT_UNKNOWN
     assert _local().given_up(_NOW).error_code == NO_ANSWER
 
@@ -105,8 +105,8 @@ def _ended_as_failed() -> Task:
 
 
 def test_first_ending_stays() -> None:
-    """A task ends once; what comes later changes nothing."""
-    ending = Ending()
+    """The first end of a task stays, and later ones change nothing."""
+    ending = OutcomeFuture()
     solved = _local().ended(Ready({"text": "a"}), "callback", _NOW)
 
     assert ending.settle(solved)
@@ -115,8 +115,8 @@ def test_first_ending_stays() -> None:
 
 
 def test_each_waiter_gets_an_error_of_its_own() -> None:
-    """Two that wait for one failed task do not share an exception, whose traceback would mix."""
-    ending = Ending()
+    """Each waiter for a failed task gets its own exception, because a shared one would mix their tracebacks."""
+    ending = OutcomeFuture()
     ending.settle(_ended_as_failed())
     raised: list[CallbackReceiverError] = []
 
@@ -130,8 +130,8 @@ def test_each_waiter_gets_an_error_of_its_own() -> None:
 
 
 def test_listeners() -> None:
-    """A listener is called once at the end, at once if it comes late, and not at all once it took itself back."""
-    ending = Ending()
+    """A listener is called once at the end, or now if it is late. A removed listener is not called."""
+    ending = OutcomeFuture()
     called: list[str] = []
     ending.when_finished(lambda: called.append("early"))
     ending.when_finished(lambda: called.append("gone"))()

@@ -1,4 +1,4 @@
-"""The lines of a key: in order, without a herd, and whoever is cancelled leaves nothing behind."""
+"""The queues of a key's rate limiter: served in order, and safe to cancel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from client.errors import ProviderRefusedError
-from client.provider_api.limits import KeyGate
+from client.provider_api.limits import KeyLimiter
 from client.provider_api.timing import Timing
 from client.providers import KeyLimits, Rate
 from tests.client.support import CREATED, FAST, PENDING, JumpingClock, Reply, image_task, open_client, scripted_provider
@@ -18,20 +18,20 @@ from tests.support import eventually
 _QUICK = KeyLimits(requests_per_second=200.0, submits=Rate(200, 0.5))
 
 
-def _gate(limits: KeyLimits = _QUICK) -> tuple[KeyGate, float]:
-    """Return a gate, and a time that no test waits for."""
+def _limiter(limits: KeyLimits = _QUICK) -> tuple[KeyLimiter, float]:
+    """Return a limiter and a time in the far future."""
     timing = Timing()
-    return KeyGate(limits, timing, "capsolver"), timing.clock() + 600.0
+    return KeyLimiter(limits, timing, "capsolver"), timing.clock() + 600.0
 
 
 async def test_turns_come_in_order() -> None:
-    """Whoever came first is first, also after a pause for which all have waited."""
-    gate, by = _gate()
-    gate.pause(0.1)
+    """The first caller gets the first turn, also after a pause that all have waited for."""
+    limiter, by = _limiter()
+    limiter.pause(0.1)
     order: list[int] = []
 
     async def wants(number: int) -> None:
-        assert await gate.submit_turn(by)
+        assert await limiter.submit_turn(by)
         order.append(number)
 
     async with asyncio.TaskGroup() as group:
@@ -42,56 +42,56 @@ async def test_turns_come_in_order() -> None:
 
 
 async def test_cancelled_in_line() -> None:
-    """Those behind whoever is cancelled come to their turn, the one at the head of the line included."""
-    gate, by = _gate()
-    gate.pause(0.1)
+    """A cancelled caller blocks nobody behind it, not even from the head of the queue."""
+    limiter, by = _limiter()
+    limiter.pause(0.1)
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(gate.poll_turn(by, is_first=True)) for _ in range(4)]
+        waiting = [group.create_task(limiter.poll_turn(by, is_first=True)) for _ in range(4)]
         await asyncio.sleep(0.02)
         waiting[0].cancel()
         waiting[2].cancel()
 
     assert [task.cancelled() for task in waiting] == [True, False, True, False]
-    assert await gate.poll_turn(by, is_first=True)
+    assert await limiter.poll_turn(by, is_first=True)
 
 
 async def test_pause_that_is_longer_than_anyone_waits() -> None:
-    """Who cannot come to a turn in time is told at once, not at the end of its time."""
-    gate, by = _gate()
-    gate.pause(3600.0)
+    """A caller without a turn before its limit learns it at once, not at the limit."""
+    limiter, by = _limiter()
+    limiter.pause(3600.0)
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        waiting = [group.create_task(gate.submit_turn(by)) for _ in range(3)]
+        waiting = [group.create_task(limiter.submit_turn(by)) for _ in range(3)]
 
     assert [task.result() for task in waiting] == [False, False, False]
 
 
 async def test_time_that_runs_out_in_line() -> None:
-    """Who waits behind others waits no longer than it may."""
-    gate, by = _gate(KeyLimits(submits=Rate(2, 20.0)))
-    assert await gate.submit_turn(by)
+    """A caller behind others waits no longer than its limit."""
+    limiter, by = _limiter(KeyLimits(submits=Rate(2, 20.0)))
+    assert await limiter.submit_turn(by)
     now = Timing().clock()
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        group.create_task(gate.submit_turn(now + 0.3))
-        short = group.create_task(gate.submit_turn(now + 0.1))
+        group.create_task(limiter.submit_turn(now + 0.3))
+        short = group.create_task(limiter.submit_turn(now + 0.1))
 
     assert short.result() is False
 
 
 async def test_polls_that_are_used_up() -> None:
-    """An ordinary poll is told at once that none is left; a hinted one, and the first of a task, are sent."""
-    gate, by = _gate(KeyLimits(requests_per_second=500.0, polls_for_each=3, polls_for_all=4))
-    assert await gate.poll_turn(by, is_first=True)
-    while await gate.poll_turn(by, is_first=False):
+    """An ordinary poll is refused at once. A hinted one and the first of a task are sent."""
+    limiter, by = _limiter(KeyLimits(requests_per_second=500.0, polls_for_each=3, polls_for_all=4))
+    assert await limiter.poll_turn(by, is_first=True)
+    while await limiter.poll_turn(by, is_first=False):
         pass
 
-    assert await gate.poll_turn(by, is_first=False, is_hinted=True)
-    assert await gate.poll_turn(by, is_first=True)
+    assert await limiter.poll_turn(by, is_first=False, is_hinted=True)
+    assert await limiter.poll_turn(by, is_first=True)
 
 
 async def test_errors_brake_the_key() -> None:
-    """After half of the errors that a provider allows nothing is sent; it is logged as it begins and as it ends."""
+    """Requests stop at half the provider's error limit. The log has the start and the end of it."""
     limits = replace(_QUICK, errors=Rate(6, 100.0))
     clock = JumpingClock()
     dialects = {"capsolver": replace(FAST["capsolver"], key_limits=limits)}  # type: ignore[type-var]  # dialects are dataclasses here
@@ -119,7 +119,7 @@ async def test_errors_brake_the_key() -> None:
 
 
 async def test_a_crowd_keeps_the_rate_of_submits() -> None:
-    """A hundred tasks at once are submitted one after the other, at half of the rate that the provider allows."""
+    """A hundred tasks at once are submitted one by one, at half of the provider's allowed rate."""
     dialects = {"capsolver": replace(FAST["capsolver"], key_limits=_QUICK)}  # type: ignore[type-var]  # dialects are dataclasses here
     clock = asyncio.get_running_loop().time
     times: list[float] = []

@@ -1,4 +1,4 @@
-"""Providers and answers off the common road: no taskId, no address, no API, ids of any size."""
+"""Unusual providers and answers: no taskId, no address, no API, ids of any size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAILED = {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE"}
 
 
 async def test_answer_without_an_id() -> None:
-    """A provider that answers createTask with the solution alone ends the task; nothing is polled."""
+    """A createTask answer with a solution and no id ends the task, without a poll."""
     async with (
         scripted_provider(createTask=Reply(ready())) as provider,
         open_client(provider.url, provider="ezcaptchasync") as tasks,
@@ -29,7 +29,7 @@ async def test_answer_without_an_id() -> None:
 
 
 async def test_answer_without_an_id_reaches_the_receiver(tmp_path: Path) -> None:
-    """With a receiver it is the outcome of the record, for everyone else who waits for it."""
+    """With a receiver the solution is the outcome of the record, for all other readers."""
     async with (
         running_receiver(tmp_path / "receiver.db") as receiver,
         scripted_provider(createTask=Reply(ready())) as provider,
@@ -43,7 +43,7 @@ async def test_answer_without_an_id_reaches_the_receiver(tmp_path: Path) -> None
 
 
 async def test_failure_without_an_id_reaches_the_receiver(tmp_path: Path) -> None:
-    """A task that fails in the createTask answer ends its record as well."""
+    """A failure in the createTask answer ends the record as well."""
     async with (
         running_receiver(tmp_path / "receiver.db") as receiver,
         scripted_provider(createTask=Reply(_FAILED)) as provider,
@@ -58,7 +58,7 @@ async def test_failure_without_an_id_reaches_the_receiver(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("task_id", [1, 2**53 + 1, 2**63, 10**38, "9007199254740993", "t" * 200])
 async def test_ids_of_any_size(tmp_path: Path, task_id: TaskId) -> None:
-    """An id comes back to the provider as it was given, digit for digit, with and without a receiver."""
+    """The provider gets its id back digit for digit, with and without a receiver."""
     async with (
         running_receiver(tmp_path / "receiver.db") as receiver,
         scripted_provider(
@@ -76,19 +76,19 @@ async def test_ids_of_any_size(tmp_path: Path, task_id: TaskId) -> None:
 
 
 def test_provider_without_an_address() -> None:
-    """Where no endpoint is known, the variable is named that may hold one."""
+    """Without a known endpoint, the error names the variable for one."""
     with pytest.raises(BadArgumentError, match="CAPSOLUTION_URL"):
         TaskClient("capsolution", client_key="key")
 
 
 def test_provider_without_an_api() -> None:
-    """Where only callbacks are known, it is said before an address is asked for."""
+    """A provider with known callbacks only is refused before an address is required."""
     with pytest.raises(BadArgumentError, match="only its callbacks are"):
         TaskClient("hardcaptcha", client_key="key", provider_url="http://127.0.0.1:1")
 
 
 async def test_task_that_the_older_api_cannot_take() -> None:
-    """A task that cannot be written for this provider is refused in its words, before anything is sent."""
+    """A task that does not fit this provider is refused in the provider's terms, before anything is sent."""
     async with scripted_provider() as provider, open_client(provider.url, provider="twocaptchav1") as tasks:
         with pytest.raises(BadArgumentError, match="key: is set by the client"):
             await tasks.submit({"type": "post", "key": "another"})

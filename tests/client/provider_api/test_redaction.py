@@ -1,4 +1,4 @@
-"""The client key in what a provider says: gone, however it is written."""
+"""The client key in a provider's answer is redacted in any spelling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "CAP-0123456789ABCDEF/0123456789abc+_"
 
 
 def in_json(text: str, times: int = 1) -> str:
-    """Return a text with each character as JSON may write it, inside of so many JSON strings."""
+    """Return a text with each character escaped as in JSON, inside of so many JSON strings."""
     escaped = "".join(f"\\u{ord(character):04X}" for character in text)
     for _ in range(times - 1):
         escaped = json.dumps(escaped)[1:-1]
@@ -41,41 +41,41 @@ WRITTEN = {
 
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
 def test_the_key_is_gone_however_it_is_written(written: str) -> None:
-    """In values, in names, in lists; what stands around it stays."""
+    """The key is replaced in values, names and lists. The text around it stays."""
     answer = {"errorDescription": f"key={written}; unknown", f"a {written}": [{"b": written}, 7, None, True]}
 
-    said = Redaction(KEY)(answer)
+    redacted = Redaction(KEY)(answer)
 
-    assert said == {
+    assert redacted == {
         "errorDescription": "key=(the client key); unknown",
         "a (the client key)": [{"b": "(the client key)"}, 7, None, True],
     }
 
 
 def test_a_key_with_blanks_and_letters_beyond_ascii() -> None:
-    """A blank may be a plus, a letter may be several bytes."""
+    """A blank may be a plus sign, and a letter may be several bytes."""
     key = "ключ of the operator"
 
-    said = Redaction(key)([key, quote(key), quote_plus(key), in_json(key)])
+    redacted = Redaction(key)([key, quote(key), quote_plus(key), in_json(key)])
 
-    assert said == ["(the client key)"] * 4
+    assert redacted == ["(the client key)"] * 4
 
 
 @MANY
 @given(value=json_values)
 def test_what_does_not_hold_the_key_stays_as_it_is(value: Any) -> None:
-    """Any other answer, with its types."""
+    """An answer without the key keeps its values and types."""
     assert json.dumps(Redaction(KEY)(value)) == json.dumps(value)
 
 
 def test_a_key_that_may_be_part_of_any_word_is_left_alone() -> None:
-    """Keys of less than 16 characters are those of tests and sandboxes."""
+    """Keys of less than 16 characters, as in tests and sandboxes, are not replaced."""
     assert Redaction("anything")({"text": "anything"}) == {"text": "anything"}
 
 
 @pytest.mark.parametrize("unit", ["\\", "%25", "&amp;", KEY[:-1], "+", "C%"])
 def test_no_text_is_backtracked(unit: str) -> None:
-    """A text of repeated beginnings of the key ends like any other: with quadratic work this would take hours."""
+    """A text of repeated beginnings of the key takes linear time. Quadratic work would take hours."""
     text = unit * (1_000_000 // len(unit)) + "%"
 
     assert Redaction(KEY)(text) == text

@@ -1,4 +1,4 @@
-"""Without a receiver: a task is submitted once, and what keeps it from being made is told as what it is."""
+"""createTask without a receiver: a task is submitted once, and each failure is raised as its own error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.client.support import (
 
 
 async def test_synchronous_answer() -> None:
-    """An answer that createTask gives at once is the result; nothing is polled."""
+    """A solution in the createTask answer is the result, without a poll."""
     async with Sandbox("capsolver", AT_ONCE) as sandbox, open_client(sandbox.url) as tasks:
         solved = await tasks.solve(image_task())
 
@@ -53,7 +53,7 @@ async def test_image_file(tmp_path: Path) -> None:
 
 
 async def test_app_id_is_sent() -> None:
-    """The client's appId goes with every createTask, and no callbackUrl without a receiver."""
+    """Each createTask has the client's appId, and no callbackUrl without a receiver."""
     async with (
         scripted_provider(createTask=Reply({**ready(), "taskId": "t"})) as provider,
         open_client(provider.url, app_id="app") as tasks,
@@ -64,7 +64,7 @@ async def test_app_id_is_sent() -> None:
 
 
 async def test_wrong_key() -> None:
-    """An unknown key is told at submit, after one request."""
+    """An unknown key raises at submit, after one request."""
     settings = Settings(client_keys=frozenset({"another"}))
     async with Sandbox("capsolver", settings) as sandbox, open_client(sandbox.url) as tasks:
         with pytest.raises(WrongKeyError, match="ERROR_KEY_DOES_NOT_EXIST"):
@@ -74,14 +74,14 @@ async def test_wrong_key() -> None:
 
 
 async def test_no_balance() -> None:
-    """An empty account is told at submit."""
+    """An empty account raises at submit."""
     async with Sandbox("capsolver", Settings(balance=0.0)) as sandbox, open_client(sandbox.url) as tasks:
         with pytest.raises(NoBalanceError, match="add funds"):
             await tasks.submit(image_task())
 
 
 async def test_refused_at_submit() -> None:
-    """Another refusal of the request is told with the provider's code."""
+    """Any other refusal raises at submit, with the provider's code."""
     refusal = {"errorId": 1, "errorCode": "ERROR_IP_NOT_ALLOWED", "errorDescription": "not from here"}
     async with scripted_provider(createTask=Reply(refusal, 400)) as provider, open_client(provider.url) as tasks:
         with pytest.raises(ProviderRefusedError, match=r"ERROR_IP_NOT_ALLOWED \(not from here\)"):
@@ -90,7 +90,7 @@ async def test_refused_at_submit() -> None:
 
 @pytest.mark.parametrize("first", ["C", "\\u0043", "\\\\u0043", "%43", "&#67;"], ids=repr)
 async def test_an_error_that_quotes_the_key_does_not_carry_it_on(first: str) -> None:
-    """It is logged, raised, and stored by a receiver: what it says is kept but for the key, however that is written."""
+    """Errors are logged, raised and stored. Their text is kept except for the key, in any spelling."""
     key = "CAP-0123456789ABCDEF0123456789ABCDEF"
     refusal = b'{"errorId":1,"errorCode":"ERROR_IP_NOT_ALLOWED","errorDescription":"%s: not from here"}'
     refusal %= (first + key[1:]).encode()
@@ -107,7 +107,7 @@ async def test_an_error_that_quotes_the_key_does_not_carry_it_on(first: str) -> 
 
 
 async def test_failed_at_submit() -> None:
-    """A task that the provider fails in the createTask answer is told by `submit`."""
+    """A failure in the createTask answer raises at submit."""
     task = image_task(sandbox={"fails": True})
     async with Sandbox("capsolver", AT_ONCE) as sandbox, open_client(sandbox.url) as tasks:
         with pytest.raises(UnsolvableError, match="ERROR_CAPTCHA_UNSOLVABLE") as caught:
@@ -128,7 +128,7 @@ async def test_failed_at_submit() -> None:
     ],
 )
 async def test_busy_provider_is_asked_again(busy: Reply) -> None:
-    """A createTask that was certainly not taken is repeated after the pause that the provider asks for."""
+    """If the provider certainly did not take createTask, it is repeated after the provider's pause."""
     replies = [busy, busy, Reply({**ready(), "taskId": "t"})]
     async with scripted_provider(createTask=replies) as provider, open_client(provider.url) as tasks:
         solved = await tasks.solve(image_task())
@@ -138,7 +138,7 @@ async def test_busy_provider_is_asked_again(busy: Reply) -> None:
 
 
 async def test_busy_for_good() -> None:
-    """After a few repetitions the refusal is told."""
+    """The refusal is raised after a few repetitions."""
     busy = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "0.02"})
     async with scripted_provider(createTask=busy) as provider, open_client(provider.url) as tasks:
         with pytest.raises(ProviderRefusedError, match="ERROR_RATE_LIMIT"):
@@ -148,7 +148,7 @@ async def test_busy_for_good() -> None:
 
 
 async def test_pause_beyond_the_deadline() -> None:
-    """A pause that the task would not live through is told at once, to the next task of the key as well."""
+    """A pause beyond the deadline raises at once, for the next task of the key as well."""
     banned = {"errorId": 1, "errorCode": "ERROR_IP_BANNED"}
     async with scripted_provider(createTask=banned) as provider, open_client(provider.url) as tasks:
         with pytest.raises(ProviderRefusedError, match="ERROR_IP_BANNED"):
@@ -172,7 +172,7 @@ async def test_pause_beyond_the_deadline() -> None:
     ],
 )
 async def test_unclear_submission_is_never_repeated(reply: Reply) -> None:
-    """Where a task may have been made, the caller is told, and nothing is submitted again."""
+    """If a task may have been made, the error says so, and nothing is submitted again."""
     async with scripted_provider(createTask=reply) as provider, open_client(provider.url) as tasks:
         with pytest.raises(ProviderUnreachableError, match="a task may have been made"):
             await tasks.submit(image_task())
@@ -181,7 +181,7 @@ async def test_unclear_submission_is_never_repeated(reply: Reply) -> None:
 
 
 async def test_provider_that_comes_up() -> None:
-    """A refused connection carried nothing: submitting goes on as soon as the provider listens."""
+    """A refused connection carried no request, so the task is submitted once the provider listens."""
     with reserved_port() as port:
         async with open_client(f"http://127.0.0.1:{port}") as tasks, asyncio.TaskGroup() as group:
             solving = group.create_task(tasks.solve(image_task()))
@@ -193,7 +193,7 @@ async def test_provider_that_comes_up() -> None:
 
 
 async def test_provider_that_is_not_there() -> None:
-    """After a few tries in vain the caller is told, within seconds."""
+    """A provider without a connection raises after a few tries, within seconds."""
     with reserved_port() as port:
         async with open_client(f"http://127.0.0.1:{port}") as tasks:
             with pytest.raises(ProviderUnreachableError, match="no connection"):
@@ -201,7 +201,7 @@ async def test_provider_that_is_not_there() -> None:
 
 
 async def test_client_that_is_not_open() -> None:
-    """A client is of use inside its block only, and only once."""
+    """A client works only inside its block, and only once."""
     async with Sandbox("capsolver", AT_ONCE) as sandbox:
         client = TaskClient("capsolver", client_key="key", provider_url=sandbox.url)
         with pytest.raises(ClientClosedError, match="async with"):
@@ -215,7 +215,7 @@ async def test_client_that_is_not_open() -> None:
 
 
 async def test_errors_of_the_block_stay_as_they_are() -> None:
-    """An error inside the block comes out as itself, not in a group."""
+    """An error inside the block is raised as itself, not in a group."""
     async with Sandbox("capsolver", Settings(balance=0.0)) as sandbox:
         with pytest.raises(NoBalanceError):
             async with open_client(sandbox.url) as tasks:
@@ -223,7 +223,7 @@ async def test_errors_of_the_block_stay_as_they_are() -> None:
 
 
 async def test_lost_answer_is_told_as_such() -> None:
-    """With the faults of the sandbox: a createTask whose connection is cut made a task, and is not repeated."""
+    """A createTask with a cut connection may have made a task, as in the sandbox here, and is not repeated."""
     faults = Faults(create_task="cut")
     async with Sandbox("capsolver", QUICK, faults_for=lambda _: faults) as sandbox, open_client(sandbox.url) as tasks:
         with pytest.raises(ProviderUnreachableError) as caught:

@@ -1,4 +1,4 @@
-"""What a task's timeline tells: everything in order, with the names of the log, within a bound, without secrets."""
+"""The timeline of a task: its events in order, named as in the log, bounded, without secrets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _facts(task: Task, happened: str) -> dict[str, Any]:
 
 
 def test_one_call_writes_both() -> None:
-    """What is logged stands in the timeline under the same name; the log has the task's names as well."""
+    """A logged event is in the timeline under the same name. The log line has the task's ids as well."""
     timeline = _timeline()
 
     with capture_logs() as lines:
@@ -69,7 +69,7 @@ def test_one_call_writes_both() -> None:
 
 
 def test_steps_cannot_be_changed() -> None:
-    """What a caller got is the timeline's own, so it cannot be written to."""
+    """A caller gets the timeline's own steps, so they are read-only."""
     timeline = _timeline()
     timeline.note("task.bound", taskId=7)
 
@@ -78,7 +78,7 @@ def test_steps_cannot_be_changed() -> None:
 
 
 def test_oldest_polls_become_a_count() -> None:
-    """Beyond the bound the oldest polls give way to their count, which stands where the first of them stood."""
+    """Beyond the bound the oldest polls become a count, at the place of the first of them."""
     timeline = _timeline()
     timeline.note("task.registered")
     for number in range(200):
@@ -95,7 +95,7 @@ def test_oldest_polls_become_a_count() -> None:
 
 
 def test_without_polls_later_steps_become_a_count() -> None:
-    """Where no polls are left to give way, the oldest of the others do, but for the first few."""
+    """Without polls the oldest steps after the first few become a count."""
     timeline = _timeline()
     for number in range(500):
         timeline.note("reader.broken", number=number)
@@ -108,7 +108,7 @@ def test_without_polls_later_steps_become_a_count() -> None:
 
 
 async def test_by_callback(tmp_path: Path) -> None:
-    """A task that is called back was registered, submitted, bound, and finished by what the log told."""
+    """A task with a callback is registered, submitted, bound, and finished by the log."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=CREATED) as provider,
@@ -129,7 +129,7 @@ async def test_by_callback(tmp_path: Path) -> None:
 
 
 async def test_by_polls() -> None:
-    """Without a receiver the timeline says so, and what each poll was answered with."""
+    """The timeline says that there is no receiver, and has the answer to each poll."""
     refused = Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 400, {"Retry-After": "0.1"})
     unknown = Reply({"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}, 400)
     replies = [Reply(PENDING), Reply(cuts=True), unknown, refused, Reply(ready())]
@@ -157,7 +157,7 @@ async def test_by_polls() -> None:
 
 
 async def test_pauses_before_it_was_submitted() -> None:
-    """A createTask that had to be repeated is told with the pause, also where it did not mention the task."""
+    """A repeated createTask is in the timeline with its pause, with or without a code of the provider."""
     busy = [Reply({"errorId": 1, "errorCode": "ERROR_RATE_LIMIT"}, 429, {"Retry-After": "0.05"}), Reply(b"", 503)]
     async with (
         scripted_provider(createTask=[*busy, Reply(CREATED)], getTaskResult=ready()) as provider,
@@ -170,7 +170,7 @@ async def test_pauses_before_it_was_submitted() -> None:
 
 
 async def test_hint_and_report(tmp_path: Path) -> None:
-    """A callback that cannot be read shows as a hint, before the poll that it brings; the report shows as well."""
+    """An unreadable callback is a hint, followed by a poll and a report."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -185,7 +185,7 @@ async def test_hint_and_report(tmp_path: Path) -> None:
 
 
 async def test_receiver_that_goes_away(tmp_path: Path) -> None:
-    """A receiver that is lost and found again shows in the timeline of a task that waits meanwhile."""
+    """The timeline of a waiting task has the loss of the receiver and its return."""
     with reserved_port() as port:
         async with (
             scripted_provider(createTask=CREATED, getTaskResult=PENDING) as provider,
@@ -202,7 +202,7 @@ async def test_receiver_that_goes_away(tmp_path: Path) -> None:
 
 
 async def test_without_websockets() -> None:
-    """Where no websocket gets through, the timeline says that long polls stand in."""
+    """Without websockets the timeline says that long polls replace them."""
     routes = {
         "register": says(REGISTERED, 201),
         "bind": says({**STORED, "status": "processing"}),
@@ -220,7 +220,7 @@ async def test_without_websockets() -> None:
 
 
 async def test_receiver_that_is_down(tmp_path: Path) -> None:
-    """Where the receiver did not answer, the registration was skipped and the report is left for later."""
+    """If the receiver did not answer, the registration is skipped and the report is postponed."""
     with reserved_port() as port:
         async with (
             scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
@@ -234,7 +234,7 @@ async def test_receiver_that_is_down(tmp_path: Path) -> None:
 
 
 async def test_attached(tmp_path: Path) -> None:
-    """A task that was attached to begins with that; what had happened before is not this client's to tell."""
+    """The timeline of an attached task begins there. Earlier events are not known to this client."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,
@@ -249,7 +249,7 @@ async def test_attached(tmp_path: Path) -> None:
 
 
 async def test_refused_poll() -> None:
-    """A key that is refused at a poll ends the wait but not the task, and that is told."""
+    """A refused key at a poll ends the wait but not the task. The timeline says so."""
     refusal = Reply({"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}, 401)
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=refusal) as provider,
@@ -274,6 +274,6 @@ async def test_no_secrets(tmp_path: Path) -> None:
         task = await tasks.submit(image_task())
         await task.result(timeout=30)
 
-    told = repr(task.timeline())
-    assert "task.polled" in told
-    assert [secret for secret in ("tests-only-client-key", "/callback/", "44795sds") if secret in told] == []
+    text = repr(task.timeline())
+    assert "task.polled" in text
+    assert [secret for secret in ("tests-only-client-key", "/callback/", "44795sds") if secret in text] == []

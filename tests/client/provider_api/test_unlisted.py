@@ -1,4 +1,4 @@
-"""Rows of unlisted codes, and how they are counted."""
+"""Unlisted codes: repeated answers to polls, and the counts by name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from client.logs import Log
-from client.provider_api.code_counts import MOST_CODES, OTHER, UnlistedCodes
-from client.provider_api.unlisted import WIDEST, UnlistedRow, row_after
+from client.provider_api.unlisted import MOST_CODES, OTHER, WIDEST, UnlistedCodes, UnlistedRow, row_after
 from client.providers import DIALECTS
 from client.providers.codes import REASON_NOT_GIVEN
 from client.providers.readings import Failed, Pending, Reading, Submitted, Unknown
@@ -17,7 +16,7 @@ CAPSOLVER = DIALECTS["capsolver"]
 
 
 def odd(code: str = "ERROR_OF_TOMORROW") -> Failed:
-    """Return an error with a code on no list."""
+    """Return an error with an unlisted code."""
     return Failed(1, code, is_listed=False)
 
 
@@ -30,7 +29,7 @@ def rows(*answers: tuple[float, Reading]) -> UnlistedRow | None:
 
 
 def test_three_times_over_fifteen_seconds_are_enough() -> None:
-    """Neither three times in less, nor twice over more."""
+    """Three times in less time are not enough, and neither are two in more."""
     three = rows((0, odd()), (6, odd()), (14.9, odd()))
     two = rows((0, odd()), (60, odd()))
 
@@ -41,7 +40,7 @@ def test_three_times_over_fifteen_seconds_are_enough() -> None:
 
 
 def test_what_is_known_ends_a_row() -> None:
-    """Also an id that the provider does not know, a listed failure and another code."""
+    """An unknown id, a listed failure and another code end a row as well."""
     for said in (Pending("processing"), Unknown(1, "ERROR_TASKID_INVALID"), Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")):
         assert rows((0, odd()), (6, odd()), (8, said)) is None
     assert rows((0, odd()), (6, odd()), (8, odd("ERROR_2"))) == UnlistedRow("ERROR_2", 1, 8)
@@ -49,7 +48,7 @@ def test_what_is_known_ends_a_row() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.sampled_from(["A", "B", ""]))))
 def test_laws_of_rows(answers: list[tuple[float, str]]) -> None:
-    """A row never begins in the future, even where the clock is set back, and no wait is wider than the widest."""
+    """A row never begins in the future, even after the clock was set back, and the waits are bounded."""
     row = None
     for at, code in answers:
         row = row_after(row, odd(code) if code else Pending("idle"), at)
@@ -58,12 +57,12 @@ def test_laws_of_rows(answers: list[tuple[float, str]]) -> None:
 
 
 def test_waits_double() -> None:
-    """Up to the widest that a poll is ever planned ahead."""
+    """The waits double up to the longest one."""
     assert [UnlistedRow("A", times, 0).intervals for times in (1, 2, 3, 10_000)] == [2.0, 4.0, 4.0, 4.0]
 
 
 def test_codes_are_counted_by_name_and_bounded() -> None:
-    """Only unlisted ones; what is no plausible code, and more than a few, have one name together."""
+    """Only unlisted codes are counted. Implausible codes, and codes beyond the bound, share one name."""
     counted: list[tuple[str, str]] = []
     codes = UnlistedCodes(lambda provider, name: counted.append((provider, name)))
     for said in (odd(), Submitted(None, odd()), Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"), odd(REASON_NOT_GIVEN), None):
@@ -80,7 +79,7 @@ def test_codes_are_counted_by_name_and_bounded() -> None:
 
 
 def test_codes_are_logged_once_and_then_seldom() -> None:
-    """The first, the tenth, the hundredth."""
+    """The first, tenth and hundredth code of a name is logged."""
     codes = UnlistedCodes()
     with capture_logs() as lines:
         for _ in range(150):

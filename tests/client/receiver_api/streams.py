@@ -1,4 +1,4 @@
-"""A receiver whose websockets and pages go by script, for what a real one would not do; and one that waits."""
+"""A receiver with scripted websockets and pages, for faults of a receiver; and a subscriber."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ Deed = Mapping[str, Any] | str | bytes | Close | object
 
 @dataclass
 class ScriptedStreams:
-    """What the server does and what it was sent.
+    """The script of a server, and the frames and queries it received.
 
-    `sockets` holds for each websocket the frames to send once it subscribed (or the HTTP status and headers that answer
-    the upgrade instead); after the last one of a script the socket stays open, and after the last script they all do
-    nothing. `pages` are the answers of the log, `tasks` those of single tasks; after the last page requests are held.
+    `sockets` holds for each websocket the frames to send once it subscribed, or the HTTP answer to its upgrade. After
+    the last frame of a script the socket stays open. After the last script sockets only subscribe. `pages` are the
+    answers of the log, `tasks` the answers for single tasks. After the last page requests are held.
     """
 
     sockets: list[Any] = field(default_factory=list)
@@ -118,7 +118,7 @@ async def _do(deed: Deed, ws: web.WebSocketResponse, request: web.Request) -> No
 async def scripted_streams(
     *sockets: Any, pages: list[tuple[int, Any]] | None = None, tasks: dict[str, tuple[int, Any]] | None = None
 ) -> AsyncIterator[ScriptedStreams]:
-    """Yield a running server that goes by this script; see `ScriptedStreams`."""
+    """Yield a running server with this script; see `ScriptedStreams`."""
     streams = ScriptedStreams(list(sockets), pages or [], tasks or {})
     app = web.Application()
     app.router.add_get("/v1/subscribe", streams.subscribe)
@@ -140,12 +140,12 @@ def heartbeat(cursor: str) -> dict[str, Any]:
 
 
 def told_task(ref: str = "ref-1", **fields: Any) -> dict[str, Any]:
-    """Return a task that has ended, as the receiver tells it."""
+    """Return a finished task, as the receiver writes it."""
     return {**STORED, "ref": ref, **fields}
 
 
 def result(cursor: str, ref: str = "ref-1", *, at: str | None = None, **fields: Any) -> dict[str, Any]:
-    """Return a result; `at` is the place of the outcome in the log, where it is not that of the frame."""
+    """Return a result; `at` is the cursor of the outcome, if it differs from the frame's."""
     return {"type": "result", "cursor": cursor, "task": told_task(ref, cursor=at or cursor, **fields)}
 
 
@@ -155,7 +155,7 @@ def page(cursor: str, *entries: dict[str, Any], more: bool = False) -> tuple[int
 
 
 class Waiting:
-    """A subscriber that notes what it is told: of the task in `told`, of the road to the receiver in `steps`."""
+    """A subscriber with a record of its calls: of the task in `told`, of the transport in `steps`."""
 
     def __init__(self) -> None:
         self.told: list[str] = []

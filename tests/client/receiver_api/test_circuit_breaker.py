@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.receiver_api.circuit_breaker import Breaker
+from client.receiver_api.circuit_breaker import CircuitBreaker
 
 
 class _Clock:
@@ -15,7 +15,7 @@ class _Clock:
 
 def test_closed_while_calls_succeed() -> None:
     """Nothing is skipped as long as nothing failed."""
-    breaker = Breaker(_Clock())
+    breaker = CircuitBreaker(_Clock())
 
     breaker.succeeded()
 
@@ -25,7 +25,7 @@ def test_closed_while_calls_succeed() -> None:
 def test_open_after_a_failure() -> None:
     """After a failure every call is skipped for the break."""
     clock = _Clock()
-    breaker = Breaker(clock, open_seconds=30.0)
+    breaker = CircuitBreaker(clock, open_seconds=30.0)
 
     breaker.failed()
     clock.now += 29.9
@@ -36,7 +36,7 @@ def test_open_after_a_failure() -> None:
 def test_one_trial_after_the_break() -> None:
     """After the break one call is let through, and no other until its end is known."""
     clock = _Clock()
-    breaker = Breaker(clock, open_seconds=30.0)
+    breaker = CircuitBreaker(clock, open_seconds=30.0)
     breaker.failed()
     clock.now += 30.0
 
@@ -44,9 +44,9 @@ def test_one_trial_after_the_break() -> None:
 
 
 def test_trial_closes_it() -> None:
-    """A trial that succeeds closes the breaker at once."""
+    """A successful trial closes the breaker at once."""
     clock = _Clock()
-    breaker = Breaker(clock, open_seconds=30.0)
+    breaker = CircuitBreaker(clock, open_seconds=30.0)
     breaker.failed()
     clock.now += 30.0
     breaker.allows()
@@ -57,9 +57,9 @@ def test_trial_closes_it() -> None:
 
 
 def test_forgotten_trial_is_followed_by_another() -> None:
-    """A trial whose caller was cancelled costs one more break, not all calls for ever."""
+    """A cancelled trial costs one more break, not all calls for ever."""
     clock = _Clock()
-    breaker = Breaker(clock, open_seconds=30.0)
+    breaker = CircuitBreaker(clock, open_seconds=30.0)
     breaker.failed()
     clock.now += 30.0
     breaker.allows()

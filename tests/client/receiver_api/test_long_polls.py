@@ -1,4 +1,4 @@
-"""Long polls that stand in for a websocket: nothing is missed in between, or over gaps, and the socket comes back."""
+"""Long polls in place of a websocket: nothing is missed in between, or over gaps, and the socket comes back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from client.protocol.frames import Add, GapFrame, NamedTask, Remove, ResultFrame
 from client.provider_api.timing import Timing
 from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.receiver_api.long_polls import LongPolls
-from client.receiver_api.reader import Reader
+from client.receiver_api.reader import TaskReader
 from tests.client.receiver_api.streams import CUT, Waiting, page, result, scripted_streams, subscribed, told_task
 from tests.support import ADMIN, RunningReceiver, eventually, running_receiver
 
@@ -25,15 +25,15 @@ _GONE = (410, {"type": "urn:callback-receiver:problem:cursor-gone", "reason": "p
 
 
 def blocked(status: int = 404) -> web.Response:
-    """Return an answer to the upgrade that is none."""
+    """Return an HTTP answer that blocks the upgrade."""
     return web.Response(status=status, text="<html>")
 
 
 @asynccontextmanager
-async def reading(url: str, timing: Timing = _HURRIED) -> AsyncIterator[Reader]:
+async def reading(url: str, timing: Timing = _HURRIED) -> AsyncIterator[TaskReader]:
     """Yield a reader over HTTP."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
-        yield Reader(ReceiverApi(session, url, ADMIN), owner, timing)
+        yield TaskReader(ReceiverApi(session, url, ADMIN), owner, timing)
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 @pytest.mark.parametrize("status", [200, 400, 404, 405, 426, 502])
 async def test_stand_in_where_websockets_are_blocked(status: int) -> None:
-    """Each is told what concerns it from the log; others' entries are passed over, the cursor goes on."""
+    """Each subscriber gets its own entries from the log. Entries of others only move the cursor."""
     first, second = Waiting(), Waiting()
     entries = page(
         "c4",
@@ -112,7 +112,7 @@ async def test_the_websocket_is_tried_again() -> None:
 
 
 async def test_what_a_websocket_had_not_told_is_looked_at() -> None:
-    """A task may have ended before the cursor of a websocket on which it was named too late."""
+    """A task may have ended before the cursor of a websocket, if it was named too late."""
     waiting = Waiting()
     scripts = [[subscribed("c7"), CUT], blocked()]
     tasks = {"ref-1": (200, told_task(cursor="c6"))}
@@ -126,7 +126,7 @@ async def test_what_a_websocket_had_not_told_is_looked_at() -> None:
 
 
 async def test_gap_is_filled_by_looking() -> None:
-    """After a gap in the log each waiting task is looked at: what the log no longer tells, the task does."""
+    """After a gap in the log each waiting task is fetched, because its entry may be gone."""
     waiting, other = Waiting(), Waiting()
     tasks = {"ref-1": (200, told_task())}
     async with scripted_streams(blocked(), pages=[_GONE], tasks=tasks) as server, reading(server.url) as reader:
@@ -141,7 +141,7 @@ async def test_gap_is_filled_by_looking() -> None:
 
 
 async def test_look_that_fails_is_repeated() -> None:
-    """A task that could not be looked at after a gap is looked at again before the log is read on."""
+    """If fetching a task after a gap fails, it is fetched again before the log is read on."""
     waiting = Waiting()
     scripts = [blocked() for _ in range(100)]
     tasks: dict[str, tuple[int, Any]] = {"ref-1": (503, {})}
@@ -158,7 +158,7 @@ async def test_look_that_fails_is_repeated() -> None:
 
 @pytest.mark.parametrize("failure", [(500, {}), (429, {}), (200, "no page"), (403, {})])
 async def test_silence_is_noted_and_ends(failure: tuple[int, Any]) -> None:
-    """Where no road leads to the receiver it counts as silent, until it answers; the cursor is kept."""
+    """If no transport works, the receiver counts as silent until it answers; the cursor is kept."""
     waiting = Waiting()
     pages = [failure, failure, page("c1", {"cursor": "c1", "task": told_task()})]
     async with (
@@ -177,7 +177,7 @@ async def test_silence_is_noted_and_ends(failure: tuple[int, Any]) -> None:
 
 
 async def test_early_answers_are_no_hot_loop() -> None:
-    """A receiver that answers empty pages at once, as one that shuts down does, is not asked without a pause."""
+    """Empty pages that come at once, as during a shutdown, are followed by a pause."""
     waiting = Waiting()
     async with scripted_streams(blocked(), pages=[page("c0")] * 1000) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", waiting)
@@ -188,7 +188,7 @@ async def test_early_answers_are_no_hot_loop() -> None:
 
 
 async def test_named_tasks_come_first_whatever_the_cursor(receiver: RunningReceiver) -> None:
-    """By ref or by the provider's id, in as many requests as it takes; then what comes, of the named ones only."""
+    """By ref or by the provider's id, in as many requests as it takes; then new results of the named ones only."""
     done, later = await receiver.register(), await receiver.register()
     await receiver.call_back(done["callbackUrl"], taskId="abc")
     refs = [f"01990000-0000-7000-8000-{number:012}" for number in range(400)]

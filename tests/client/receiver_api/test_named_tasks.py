@@ -1,25 +1,25 @@
-"""What is sent so that a subscription names what is wanted, and no more than may be named."""
+"""The frames that make a subscription name the wanted tasks, and no more than allowed."""
 
 from __future__ import annotations
 
-from client.receiver_api.named_tasks import Names
+from client.receiver_api.named_tasks import NamedTasks
 
 
-def sent(names: Names) -> list[tuple[str, tuple[object, ...]]]:
-    """Return the frames that are due."""
+def sent(names: NamedTasks) -> list[tuple[str, tuple[object, ...]]]:
+    """Return the due frames."""
     return [(frame.type, frame.tasks) for frame in names.changes()]
 
 
-def wanting(*refs: str, most: int = 10) -> Names:
-    """Names that are wanted."""
-    names = Names(most=most)
+def wanting(*refs: str, most: int = 10) -> NamedTasks:
+    """Return named tasks with these wanted refs."""
+    names = NamedTasks(most=most)
     for ref in refs:
         names.want(ref)
     return names
 
 
 def test_a_new_connection_names_all() -> None:
-    """In the order in which they came; nothing of it is sent again."""
+    """In the order of their arrival; nothing of it is sent again."""
     names = wanting("a", "b", "c")
     names.drop("b")
 
@@ -27,7 +27,7 @@ def test_a_new_connection_names_all() -> None:
 
 
 def test_only_changes_are_sent() -> None:
-    """What came and went in between is none; `changed` says when there is something to send."""
+    """A ref that came and went in between is no change; `changed` is set if there is something to send."""
     names = wanting("a", "b")
     names.begin()
     list(names.changes())
@@ -43,7 +43,7 @@ def test_only_changes_are_sent() -> None:
 
 
 def test_a_name_that_is_wanted_again_is_sent_again() -> None:
-    """So that what has come for it meanwhile is told."""
+    """The receiver then sends its outcome, if it has ended meanwhile."""
     names = wanting("a", "b")
     names.begin()
     names.drop("a")
@@ -54,7 +54,7 @@ def test_a_name_that_is_wanted_again_is_sent_again() -> None:
 
 
 def test_those_that_came_last_wait_for_room() -> None:
-    """No more are named than may be; each that is dropped makes room for one."""
+    """No more are named than allowed; each dropped ref makes room for one."""
     names = wanting("a", "b", "c", "d", most=2)
     first = names.begin()
     at_once = sent(names)
@@ -109,7 +109,7 @@ def test_frames_have_at_most_so_many() -> None:
 
 def test_a_name_that_is_asked_for_again_stays_named_when_that_is_refused() -> None:
     """The receiver has it still: it is removed later, and its room is known."""
-    names = Names(most=10)
+    names = NamedTasks(most=10)
     names.want("a")
     sent(names)
     names.added()

@@ -1,4 +1,4 @@
-"""One reader for all waits, over one websocket: what it names, what it tells, and what becomes of it over breaks."""
+"""One reader for all waits, over one websocket: its names, its reports, and its recovery from breaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from client.protocol.connection import ReceiverConnection
 from client.protocol.frames import MAX_NAMED, StreamFrame, Subscribed
 from client.provider_api.timing import Timing
 from client.receiver_api.http import ReceiverApi, open_receiver_session
-from client.receiver_api.reader import Reader
+from client.receiver_api.reader import TaskReader
 from tests.client.receiver_api.streams import CUT, Close, Waiting, heartbeat, result, scripted_streams, subscribed
 from tests.support import ADMIN, SUBMIT_ONLY, RunningReceiver, eventually, running_receiver
 
@@ -30,21 +30,21 @@ async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 
 @asynccontextmanager
-async def reading(url: str, key: str = ADMIN) -> AsyncIterator[Reader]:
+async def reading(url: str, key: str = ADMIN) -> AsyncIterator[TaskReader]:
     """Yield a reader over HTTP, with short pauses."""
     async with open_receiver_session() as session, asyncio.TaskGroup() as owner:
-        yield Reader(ReceiverApi(session, url, key), owner, _HURRIED)
+        yield TaskReader(ReceiverApi(session, url, key), owner, _HURRIED)
 
 
 async def called_back(receiver: RunningReceiver, **fields: Any) -> Any:
-    """Return a registered task that was called back."""
+    """Return a registered task after its callback."""
     task = await receiver.register(**fields)
     await receiver.call_back(task["callbackUrl"])
     return task
 
 
 async def test_names_what_is_waited_for(receiver: RunningReceiver) -> None:
-    """Each is told of its own task, over one websocket; tasks that nobody waits for are not sent."""
+    """Each subscriber is told of its own task, over one websocket; other tasks are not sent."""
     first, second, other = await receiver.register(), await receiver.register(), await receiver.register()
     one, two = Waiting(), Waiting()
     async with reading(receiver.url) as reader:
@@ -77,7 +77,7 @@ async def test_stops_with_the_last_wait(receiver: RunningReceiver) -> None:
 
 
 class BreaksOnce:
-    """A connection whose first subscription breaks when `breaks` is set; later ones stay silent."""
+    """A connection with a first subscription that breaks when `breaks` is set; later ones stay silent."""
 
     def __init__(self) -> None:
         self.breaks = asyncio.Event()
@@ -86,7 +86,7 @@ class BreaksOnce:
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[BreaksOnce]:
-        """Itself."""
+        """Yield itself."""
         self.opened += 1
         yield self
 
@@ -94,7 +94,7 @@ class BreaksOnce:
         """Take anything."""
 
     async def receive(self) -> StreamFrame:
-        """That it is subscribed, and then nothing until it breaks."""
+        """Return the answer to the subscription, then wait until it breaks."""
         if self._frames:
             return self._frames.pop()
         await (self.breaks if self.opened == 1 else asyncio.Event()).wait()
@@ -105,7 +105,7 @@ async def test_stops_though_the_websocket_breaks_just_then() -> None:
     """A break in the same turn of the loop as the last wait's end does not keep the reader, or its client, alive."""
     connection, waiting = BreaksOnce(), Waiting()
     async with asyncio.timeout(30), asyncio.TaskGroup() as owner:
-        reader = Reader(cast(ReceiverConnection, connection), owner, _HURRIED)
+        reader = TaskReader(cast(ReceiverConnection, connection), owner, _HURRIED)
         reader.add("ref-1", "c0", waiting)
         await eventually(lambda: waiting.steps == ["reader.connected"])
         connection.breaks.set()
@@ -116,7 +116,7 @@ async def test_stops_though_the_websocket_breaks_just_then() -> None:
 
 
 async def test_names_come_and_go_in_one_frame_each() -> None:
-    """What gathers in one turn of the loop is one frame; a name that came and went in it is none."""
+    """Changes in one turn of the loop are one frame; a name that came and went in it is none."""
     waiting = Waiting()
     async with scripted_streams() as server, reading(server.url) as reader:
         reader.add("ref-0", "c0", waiting)
@@ -140,7 +140,7 @@ async def test_names_come_and_go_in_one_frame_each() -> None:
 
 
 async def test_each_outcome_is_told_once() -> None:
-    """A result that comes again after a break is not told again; one that supersedes it is."""
+    """A result repeated after a break is not told again; a superseding one is."""
     waiting = Waiting()
     first = [subscribed(), result("c5"), CUT]
     second = [subscribed("c5"), result("c5"), result("c9", supersedes="c5"), heartbeat("c9")]
@@ -154,7 +154,7 @@ async def test_each_outcome_is_told_once() -> None:
 
 
 async def test_who_joins_a_wait_is_told_too() -> None:
-    """A task that is waited for already is named again for a second wait, so that what has come is told."""
+    """A task is named again for its second subscriber, so the receiver sends its outcome again."""
     one, two = Waiting(), Waiting()
     async with scripted_streams([subscribed(), result("c5")]) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", one)
@@ -180,7 +180,7 @@ async def test_who_joins_a_wait_is_told_too() -> None:
     ],
 )
 async def test_other_frames(frame: Any, told: list[str]) -> None:
-    """Hints and deletions are told, what is not known is passed over."""
+    """Hints and deletions are told; unknown frames are ignored."""
     waiting = Waiting()
     script = [subscribed(), frame, result("c5")]
     async with scripted_streams(script) as server, reading(server.url) as reader:
@@ -217,7 +217,7 @@ async def test_task_that_the_receiver_does_not_know(receiver: RunningReceiver) -
     "end", [pytest.param(CUT, id="cut"), Close(1001), Close(1008), Close(1013, "receiver-full"), Close(1009)]
 )
 async def test_a_break_is_noted_and_mended(end: object) -> None:
-    """However a websocket ends, another is opened, with the names that are waited for then."""
+    """After any end of a websocket another is opened, with the names of the waiting tasks."""
     waiting = Waiting()
     async with (
         scripted_streams([subscribed(), end], [subscribed(), result("c5")]) as server,
@@ -233,7 +233,7 @@ async def test_a_break_is_noted_and_mended(end: object) -> None:
 
 
 async def test_goodbye_is_a_break() -> None:
-    """A receiver that says goodbye is not waited for until the websocket falls silent."""
+    """After a goodbye the reader reconnects, without waiting for the websocket to fall silent."""
     waiting = Waiting()
     first = [subscribed(), {"type": "goodbye", "cursor": "c4"}]
     async with scripted_streams(first, [subscribed(), result("c5")]) as server, reading(server.url) as reader:
@@ -245,7 +245,7 @@ async def test_goodbye_is_a_break() -> None:
 
 
 async def test_a_refused_cursor_is_dropped() -> None:
-    """A receiver that cannot read the cursor is asked without one."""
+    """If the receiver cannot read the cursor, the next subscription has none."""
     waiting = Waiting()
     refused = {"type": "problem", "id": 0, "problem": {"status": 422, "detail": "cursor: expected one of mine"}}
     async with scripted_streams([refused], [subscribed(), result("c5")]) as server, reading(server.url) as reader:
@@ -257,7 +257,7 @@ async def test_a_refused_cursor_is_dropped() -> None:
 
 
 async def test_key_without_the_scope_to_read(receiver: RunningReceiver) -> None:
-    """A key that may submit but not read is a silent receiver: its tasks are polled."""
+    """With a key for submitting only, the receiver counts as silent: its tasks are polled."""
     waiting = Waiting()
     async with reading(receiver.url, SUBMIT_ONLY) as reader:
         reader.add("ref-1", "start", waiting)

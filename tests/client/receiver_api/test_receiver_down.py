@@ -1,4 +1,4 @@
-"""A receiver that is down costs speed, not the answer; it is told afterwards."""
+"""A receiver outage costs speed, not the answer; outcomes are reported afterwards."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_down_at_submit(tmp_path: Path) -> None:
 
 
 async def test_large_answer_of_a_task_that_was_never_registered(tmp_path: Path) -> None:
-    """An answer of nearly 1 MB that was polled while the receiver was down is told afterwards, like any other."""
+    """An answer of nearly 1 MB, polled during an outage, is reported afterwards, like any other."""
     text = "x" * 1_000_000
     with reserved_port() as port:
         async with (
@@ -65,7 +65,7 @@ async def test_large_answer_of_a_task_that_was_never_registered(tmp_path: Path) 
 
 
 async def test_hanging_at_submit() -> None:
-    """A receiver that takes connections but never answers costs two seconds once, and nothing after that."""
+    """A receiver that hangs costs two seconds once, and nothing after that."""
     clock = StoppedClock()
     with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs() as lines:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -82,7 +82,7 @@ async def test_hanging_at_submit() -> None:
 
 
 async def test_gone_while_waiting(tmp_path: Path) -> None:
-    """When the receiver dies, its tasks are polled after a few seconds; when it is back it gets the outcome."""
+    """If the receiver dies, its tasks are polled after a few seconds; once it is back it gets the outcome."""
     with reserved_port() as port:
         async with (
             Sandbox("capsolver", QUICK) as sandbox,
@@ -103,7 +103,7 @@ async def test_gone_while_waiting(tmp_path: Path) -> None:
 
 
 async def test_restarted_while_waiting(tmp_path: Path) -> None:
-    """After a quick restart the reader goes on where it was: the callback that came next is not missed."""
+    """After a quick restart the reader goes on at its cursor: the next callback is not missed."""
     with reserved_port() as port:
         async with (
             scripted_provider(createTask=CREATED) as provider,
@@ -120,7 +120,7 @@ async def test_restarted_while_waiting(tmp_path: Path) -> None:
 
 
 async def test_killed_while_waiting(tmp_path: Path) -> None:
-    """A receiver that is killed and started again by its operator loses no waiter: the answer still arrives."""
+    """A receiver killed and started again loses no waiter: the answer still arrives."""
     with reserved_port() as port:
         async with (
             scripted_provider(createTask=CREATED) as provider,
@@ -138,7 +138,7 @@ async def test_killed_while_waiting(tmp_path: Path) -> None:
 
 
 async def test_database_replaced_while_waiting(tmp_path: Path) -> None:
-    """A receiver that comes back without the task is noticed by the gap in its log; the task is polled and reported."""
+    """A receiver back without the task is noticed by the gap in its log; the task is polled and reported."""
     with reserved_port() as port:
         async with (
             scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
@@ -155,7 +155,7 @@ async def test_database_replaced_while_waiting(tmp_path: Path) -> None:
 
 
 async def test_deleted_while_waiting(tmp_path: Path) -> None:
-    """A task that an operator deleted at the receiver is polled, because no callback can reach it any more."""
+    """A task deleted at the receiver is polled, because no callback can reach it any more."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=CREATED, getTaskResult=ready()) as provider,
@@ -169,7 +169,7 @@ async def test_deleted_while_waiting(tmp_path: Path) -> None:
 
 
 async def test_down_at_the_report(tmp_path: Path) -> None:
-    """Where only the report fails, the polled answer is the result, and the report follows."""
+    """If only the report fails, the polled answer is the result, and the report follows."""
     dialects = fast(first_after_callback_seconds=0.05)
     with reserved_port() as port:
         async with (

@@ -1,4 +1,4 @@
-"""What the receiver could not be told at once is kept, bounded, and delivered in order."""
+"""Reports that the receiver did not take at once are queued, bounded, and delivered in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from client.provider_api.timing import Timing
 from client.providers.readings import TaskId
 from client.receiver_api.http import Attached, ReceiverApi, open_receiver_session
 from client.receiver_api.reports import LateBinding, LateOutcome, Reports
-from client.receiver_api.resilience import ReceiverLink
+from client.receiver_api.resilience import ResilientReceiver
 from tests.client.support import ready
 from tests.support import ADMIN, RunningReceiver, running_receiver
 
@@ -40,15 +40,15 @@ async def _api(url: str) -> AsyncIterator[ReceiverApi]:
 
 
 @asynccontextmanager
-async def _link(url: str) -> AsyncIterator[ReceiverLink]:
+async def _resilient(url: str) -> AsyncIterator[ResilientReceiver]:
     async with _api(url) as api, asyncio.TaskGroup() as owner:
-        link = ReceiverLink(api, owner, Timing())
-        yield link
-        await link.close(0.1)
+        receiver = ResilientReceiver(api, owner, Timing())
+        yield receiver
+        await receiver.close(0.1)
 
 
 async def test_outcome_of_a_registered_task(tmp_path: Path) -> None:
-    """A late outcome goes to its record, with the id that belongs to it."""
+    """A late outcome goes to its record, with its id."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
         task = await receiver.register()
         await _late(task["ref"]).deliver(api)
@@ -59,7 +59,7 @@ async def test_outcome_of_a_registered_task(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ref", [None, "0199aaaa-0000-7000-8000-000000000000"])
 async def test_outcome_without_a_record(tmp_path: Path, ref: str | None) -> None:
-    """An outcome whose task was never registered, or is gone, is registered with it; twice is once."""
+    """An outcome of an unregistered or lost task is registered with it; twice is once."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
         for _ in range(2):
             await _late(ref).deliver(api)
@@ -80,7 +80,7 @@ async def test_binding(tmp_path: Path) -> None:
 
 
 async def test_refused_report_does_not_block_the_rest(tmp_path: Path) -> None:
-    """A report that the receiver will never take is dropped, with a warning, and the next one is delivered."""
+    """A report refused for good is dropped, with a warning, and the next one is delivered."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
         reports = Reports(api, Timing())
         reports.add(LateBinding("no-such-ref", "task-9"))
@@ -90,12 +90,12 @@ async def test_refused_report_does_not_block_the_rest(tmp_path: Path) -> None:
         stored = await receiver.task("task-1")
 
     assert stored["status"] == "ready"
-    said = [line["event"] for line in lines if line["event"].startswith("report.")]
-    assert said == ["report.refused", "report.delivered"]
+    events = [line["event"] for line in lines if line["event"].startswith("report.")]
+    assert events == ["report.refused", "report.delivered"]
 
 
 async def test_an_id_that_is_taken_names_the_task_that_has_it(tmp_path: Path) -> None:
-    """In the error, in its text, and in the log line of a report that nobody waits for."""
+    """In the error, in its text, and in the log line of a queued report."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
         owner, other = await receiver.register(), await receiver.register()
         await LateBinding(owner["ref"], "task-1").deliver(api)
@@ -111,7 +111,7 @@ async def test_an_id_that_is_taken_names_the_task_that_has_it(tmp_path: Path) ->
 
 
 async def test_full_queue() -> None:
-    """The queue is bounded: what does not fit is lost, counted and said."""
+    """The queue is bounded: further reports are lost, counted and logged."""
     async with _api(_DOWN) as api:
         reports = Reports(api, Timing(), limit=2)
         with capture_logs() as lines:
@@ -123,28 +123,28 @@ async def test_full_queue() -> None:
 
 
 async def test_cancelled_calls_are_left_for_later() -> None:
-    """A binding and a report that are cancelled under way are not lost: the answer was paid for."""
+    """A cancelled binding and a cancelled report are queued: the answer was paid for."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with _link(f"http://127.0.0.1:{silent.getsockname()[1]}") as link:
-            for call in (link.report("ref-1", "task-1", _REGISTRATION, _OUTCOME), link.bind("ref-1", "task-1")):
+        async with _resilient(f"http://127.0.0.1:{silent.getsockname()[1]}") as receiver:
+            for call in (receiver.report("ref-1", "task-1", _REGISTRATION, _OUTCOME), receiver.bind("ref-1", "task-1")):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.1):
                         await call
-            assert len(link.reports) == 2
+            assert len(receiver.reports) == 2
 
 
 async def test_refused_calls() -> None:
-    """What may be taken later is queued; a report without any id can't be told at all."""
-    async with _link(_DOWN) as link:
-        assert await link.report(None, None, _REGISTRATION, _OUTCOME) is None
-        assert len(link.reports) == 0
-        assert await link.report("ref-1", None, _REGISTRATION, _OUTCOME) is None
-        assert await link.bind("ref-1", "task-1") is None
-        assert len(link.reports) == 2
+    """Calls that may succeed later are queued; a report without any id can't be sent at all."""
+    async with _resilient(_DOWN) as receiver:
+        assert await receiver.report(None, None, _REGISTRATION, _OUTCOME) is None
+        assert len(receiver.reports) == 0
+        assert await receiver.report("ref-1", None, _REGISTRATION, _OUTCOME) is None
+        assert await receiver.bind("ref-1", "task-1") is None
+        assert len(receiver.reports) == 2
 
 
 async def test_problems_of_the_receiver(tmp_path: Path) -> None:
-    """What will never work is told from what may work later."""
+    """Permanent and temporary failures raise different errors."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
         with pytest.raises(ReceiverRefusedError, match="404 unknown-task") as caught:
             await api.task("no-such-ref")
@@ -156,7 +156,7 @@ async def test_problems_of_the_receiver(tmp_path: Path) -> None:
 
 
 async def test_age_of_an_attached_task(tmp_path: Path) -> None:
-    """How old a known task is, is told by the receiver's clock, to the second."""
+    """The age of a known task comes from the receiver's clock, to the second."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
         await _registered(receiver, timeoutSeconds=100)
         attached = await api.register(Registration(provider="capsolver", task_id="task-1"))

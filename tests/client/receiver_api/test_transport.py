@@ -1,4 +1,4 @@
-"""Which road to the receiver is tried next, after how long, and what is told of it."""
+"""The next transport to the receiver, the pause before it, and the reported changes."""
 
 from __future__ import annotations
 
@@ -9,137 +9,137 @@ import pytest
 from client.errors import ReceiverUnavailableError
 from client.protocol.connection import StreamBlockedError
 from client.provider_api.timing import Timing
-from client.receiver_api.transport import Roads
+from client.receiver_api.transport import TransportChoice
 
 BROKEN = ReceiverUnavailableError("it broke")
 BLOCKED = StreamBlockedError("nothing gets through")
 
 
-class Travels:
-    """Roads with a clock that is set by hand."""
+class Attempts:
+    """A choice of transports with a clock set by hand."""
 
     def __init__(self, *, random: float = 0.0) -> None:
         self.now = 100.0
-        self.told: list[str] = []
-        self.roads = Roads(Timing(clock=lambda: self.now, random=lambda: random), self._tell)
+        self.reported: list[str] = []
+        self.choice = TransportChoice(Timing(clock=lambda: self.now, random=lambda: random), self._tell)
 
-    def heard(self, seconds: float = 0.0) -> None:
-        """Something came, and so long again after it."""
-        self.roads.heard()
+    def receive(self, seconds: float = 0.0) -> None:
+        """Receive something, and again after so many seconds."""
+        self.choice.received()
         self.now += seconds
-        self.roads.heard()
+        self.choice.received()
 
     def _tell(self, happened: str, **facts: Any) -> None:
-        self.told.append(happened)
+        self.reported.append(happened)
 
 
 @pytest.fixture
-def travels() -> Travels:
-    """Roads at their beginning."""
-    return Travels()
+def attempts() -> Attempts:
+    """Return a new choice of transports."""
+    return Attempts()
 
 
-def test_begins_with_a_websocket(travels: Travels) -> None:
-    """It is told once that it leads there."""
-    travels.heard()
+def test_begins_with_a_websocket(attempts: Attempts) -> None:
+    """Its connection is reported once."""
+    attempts.receive()
 
-    assert (travels.roads.road, travels.told) == ("websocket", ["reader.connected"])
+    assert (attempts.choice.transport, attempts.reported) == ("websocket", ["reader.connected"])
 
 
-def test_pauses_grow(travels: Travels) -> None:
-    """While no road leads there, each pause is longer than the one before, up to some seconds."""
-    pauses = [travels.roads.broke(BROKEN) for _ in range(17)]
+def test_pauses_grow(attempts: Attempts) -> None:
+    """While no transport works, each pause is longer than the one before, up to some seconds."""
+    pauses = [attempts.choice.failed(BROKEN) for _ in range(17)]
 
     assert [pause for pause in pauses if pause] == [0.125, 0.25, 0.5, 1.0, 2.0, 2.5, 2.5, 2.5, 2.5]
-    assert travels.told == ["receiver.lost"]
+    assert attempts.reported == ["receiver.lost"]
 
 
 def test_pauses_are_drawn() -> None:
-    """Many clients do not come back at the same moment."""
-    assert Travels(random=1.0).roads.broke(BROKEN) == 2 * Travels(random=0.0).roads.broke(BROKEN)
+    """Many clients do not reconnect at the same moment."""
+    assert Attempts(random=1.0).choice.failed(BROKEN) == 2 * Attempts(random=0.0).choice.failed(BROKEN)
 
 
 @pytest.mark.parametrize(("seconds", "pause"), [(6.0, 0.125), (1.0, 0.25)])
-def test_pauses_begin_anew_after_what_lasted(travels: Travels, seconds: float, pause: float) -> None:
-    """A connection that broke soon is one more failure."""
-    travels.roads.broke(BROKEN)
-    travels.heard(seconds)
+def test_pauses_begin_anew_after_what_lasted(attempts: Attempts, seconds: float, pause: float) -> None:
+    """A connection that breaks soon is one more failure."""
+    attempts.choice.failed(BROKEN)
+    attempts.receive(seconds)
 
-    assert travels.roads.broke(BROKEN) == pause
-
-
-def test_a_break_is_told_before_a_loss(travels: Travels) -> None:
-    """The first failure after a connection is its break; only when the next one fails too is the receiver lost."""
-    travels.heard()
-    travels.roads.broke(BROKEN)
-    silent_since = travels.roads.silent_since
-    travels.now += 1
-    travels.roads.broke(BROKEN)
-
-    assert travels.told == ["reader.connected", "reader.broken", "receiver.lost"]
-    assert travels.roads.silent_since == silent_since == 100.0
+    assert attempts.choice.failed(BROKEN) == pause
 
 
-def test_long_polls_stand_in_at_once_where_websockets_are_blocked(travels: Travels) -> None:
-    """It is told when they bring something, with the reason; until then the receiver does not count as silent."""
-    pause = travels.roads.broke(BLOCKED)
-    silent_since = travels.roads.silent_since
-    travels.heard()
+def test_a_break_is_told_before_a_loss(attempts: Attempts) -> None:
+    """The first failure after a connection is its break. If the next one fails too, the receiver is lost."""
+    attempts.receive()
+    attempts.choice.failed(BROKEN)
+    silent_since = attempts.choice.silent_since
+    attempts.now += 1
+    attempts.choice.failed(BROKEN)
 
-    assert (travels.roads.road, pause, silent_since) == ("long poll", 0.0, None)
-    assert travels.told == ["reader.fell_back"]
+    assert attempts.reported == ["reader.connected", "reader.broken", "receiver.lost"]
+    assert attempts.choice.silent_since == silent_since == 100.0
 
 
-def test_long_polls_stand_in_after_two_websockets_in_vain(travels: Travels) -> None:
+def test_long_polls_stand_in_at_once_where_websockets_are_blocked(attempts: Attempts) -> None:
+    """It is reported when they deliver, with the reason. Until then the receiver does not count as silent."""
+    pause = attempts.choice.failed(BLOCKED)
+    silent_since = attempts.choice.silent_since
+    attempts.receive()
+
+    assert (attempts.choice.transport, pause, silent_since) == ("long poll", 0.0, None)
+    assert attempts.reported == ["reader.fell_back"]
+
+
+def test_long_polls_stand_in_after_two_websockets_in_vain(attempts: Attempts) -> None:
     """The first may have been chance."""
-    roads = []
+    transports = []
     for _ in range(2):
-        travels.roads.broke(BROKEN)
-        roads.append(travels.roads.road)
+        attempts.choice.failed(BROKEN)
+        transports.append(attempts.choice.transport)
 
-    assert roads == ["websocket", "long poll"]
+    assert transports == ["websocket", "long poll"]
 
 
-def test_a_websocket_that_told_something_was_not_in_vain(travels: Travels) -> None:
+def test_a_websocket_that_told_something_was_not_in_vain(attempts: Attempts) -> None:
     """However often it breaks."""
     for _ in range(5):
-        travels.heard()
-        travels.roads.broke(BROKEN)
+        attempts.receive()
+        attempts.choice.failed(BROKEN)
 
-    assert travels.roads.road == "websocket"
-
-
-def test_long_polls_are_over_after_about_a_minute(travels: Travels) -> None:
-    """Then a websocket is tried, and while that is blocked nothing is told."""
-    travels.roads.broke(BLOCKED)
-    travels.heard()
-    travels.now += 44
-    before = travels.roads.is_over
-    travels.now += 2
-    after = travels.roads.is_over
-    travels.roads.turn_back()
-    travels.roads.broke(BROKEN)
-    travels.heard()
-
-    assert (before, after, travels.roads.road) == (False, True, "long poll")
-    assert travels.told == ["reader.fell_back"]
+    assert attempts.choice.transport == "websocket"
 
 
-def test_long_polls_that_fail_are_over_too(travels: Travels) -> None:
-    """The next is a websocket, after a pause; it is told when it leads there again."""
-    travels.roads.broke(BLOCKED)
-    travels.heard()
-    pause = travels.roads.broke(BROKEN)
-    travels.heard()
+def test_long_polls_are_over_after_about_a_minute(attempts: Attempts) -> None:
+    """Then a websocket is tried. While it is blocked, nothing is reported."""
+    attempts.choice.failed(BLOCKED)
+    attempts.receive()
+    attempts.now += 44
+    before = attempts.choice.is_websocket_due
+    attempts.now += 2
+    after = attempts.choice.is_websocket_due
+    attempts.choice.retry_websocket()
+    attempts.choice.failed(BROKEN)
+    attempts.receive()
 
-    assert (pause, travels.roads.road) == (0.125, "websocket")
-    assert travels.told == ["reader.fell_back", "reader.broken", "reader.connected"]
+    assert (before, after, attempts.choice.transport) == (False, True, "long poll")
+    assert attempts.reported == ["reader.fell_back"]
 
 
-def test_a_lost_receiver_is_found(travels: Travels) -> None:
-    """By whichever road."""
-    travels.roads.broke(BROKEN)
-    travels.heard()
+def test_long_polls_that_fail_are_over_too(attempts: Attempts) -> None:
+    """The next is a websocket, after a pause; its connection is reported."""
+    attempts.choice.failed(BLOCKED)
+    attempts.receive()
+    pause = attempts.choice.failed(BROKEN)
+    attempts.receive()
 
-    assert travels.told == ["receiver.lost", "reader.connected", "receiver.found"]
-    assert travels.roads.silent_since is None
+    assert (pause, attempts.choice.transport) == (0.125, "websocket")
+    assert attempts.reported == ["reader.fell_back", "reader.broken", "reader.connected"]
+
+
+def test_a_lost_receiver_is_found(attempts: Attempts) -> None:
+    """By either transport."""
+    attempts.choice.failed(BROKEN)
+    attempts.receive()
+
+    assert attempts.reported == ["receiver.lost", "reader.connected", "receiver.found"]
+    assert attempts.choice.silent_since is None

@@ -1,4 +1,4 @@
-"""An open subscription over a websocket: what it takes, how it ends, and what is read from a refusal."""
+"""A subscription over a websocket: its frames, its ends, and the reading of a refusal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support import ADMIN, SUBMIT_ONLY, eventually, running_receiver
 
 @asynccontextmanager
 async def opened(url: str, key: str = ADMIN, **options: Any) -> AsyncIterator[WebsocketSubscription]:
-    """Yield a websocket to which nothing was sent."""
+    """Yield an open websocket, without sending anything."""
     headers = {"Authorization": f"Bearer {key}"}
     async with (
         open_receiver_session() as session,
@@ -33,7 +33,7 @@ async def opened(url: str, key: str = ADMIN, **options: Any) -> AsyncIterator[We
 
 
 async def refused(*script: Any) -> Exception:
-    """How opening ends where the upgrade is answered like this."""
+    """Return the error of opening a websocket if the upgrade gets this answer."""
     async with scripted_streams(*script) as server:
         with pytest.raises((ReceiverUnavailableError, ReceiverRefusedError, StreamBlockedError)) as error:
             async with opened(server.url):
@@ -42,7 +42,7 @@ async def refused(*script: Any) -> Exception:
 
 
 async def ended(*script: Any, **options: Any) -> str:
-    """What the error says with which a subscription ends that goes like this."""
+    """Return the text of the error that ends a subscription with this script."""
     async with scripted_streams(list(script)) as server, opened(server.url, **options) as subscription:
         await subscription.send(Subscribe(id=0))
         with pytest.raises(ReceiverUnavailableError) as error:
@@ -51,7 +51,7 @@ async def ended(*script: Any, **options: Any) -> str:
 
 
 async def test_frames_go_both_ways() -> None:
-    """What is sent has the names of the wire and no more than was given; what is not known is passed over."""
+    """Sent frames have the names of the wire and only the given fields; unknown frames are ignored."""
     script = [b"binary", "{garbage", "[]", {"type": "news"}, {**subscribed(), "more": 1}, result("c1")]
     async with scripted_streams(script) as server, opened(server.url) as subscription:
         await subscription.send(Subscribe(id=0, tasks=("ref-1",), hints=True))
@@ -67,7 +67,7 @@ async def test_frames_go_both_ways() -> None:
 
 
 async def test_cancelled_receiving_loses_nothing() -> None:
-    """The frame that comes after it is received by the next."""
+    """The next call receives the next frame."""
     async with scripted_streams([subscribed(), heartbeat("c2")]) as server, opened(server.url) as subscription:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -93,7 +93,7 @@ async def test_the_end_is_told(end: object, said: str) -> None:
 
 
 async def test_silence_is_an_end() -> None:
-    """A connection from which nothing comes any more counts as broken."""
+    """A silent connection counts as broken."""
     assert await ended(silent_seconds=0.1) == "the receiver was silent for 0.1 s"
 
 
@@ -126,7 +126,7 @@ async def test_leaving_closes_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [200, 301, 400, 404, 405, 426, 502])
 async def test_an_answer_that_knows_no_websockets(status: int) -> None:
-    """Whoever answers like that on the way, long polls may get through."""
+    """After such an answer of a proxy, long polls may get through."""
     error = await refused(web.Response(status=status, text="<html>"))
 
     assert (type(error), str(status) in str(error)) == (StreamBlockedError, True)

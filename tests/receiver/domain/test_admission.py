@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from receiver.domain.admission import Admission
+from receiver.domain.admission import ConcurrencyLimit
 from receiver.errors import ReceiverError
 from tests.support import READ_ONLY, RunningReceiver, eventually, running_receiver
 
 
 def test_a_key_has_so_many_places() -> None:
     """One key cannot take the places of another, and is told so."""
-    room = Admission("too-many-waiters", most=3, most_each=2)
+    room = ConcurrencyLimit("too-many-waiters", most=3, most_each=2)
 
     with room.admitted("a"), room.admitted("a"):
         with pytest.raises(ReceiverError, match="key a") as refused:
@@ -27,7 +27,7 @@ def test_a_key_has_so_many_places() -> None:
 
 def test_all_together_have_so_many_places() -> None:
     """When all places are taken, nobody gets one, whoever has few."""
-    room = Admission("too-many-waiters", most=2, most_each=2)
+    room = ConcurrencyLimit("too-many-waiters", most=2, most_each=2)
 
     with room.admitted("a"), room.admitted("a"), pytest.raises(ReceiverError) as refused, room.admitted("b"):
         pass
@@ -37,7 +37,7 @@ def test_all_together_have_so_many_places() -> None:
 
 def test_a_place_is_given_back_after_an_error() -> None:
     """Whatever ends a wait frees its place."""
-    room = Admission("too-many-waiters", most=1, most_each=1)
+    room = ConcurrencyLimit("too-many-waiters", most=1, most_each=1)
 
     with pytest.raises(ZeroDivisionError), room.admitted("a"):
         raise ZeroDivisionError

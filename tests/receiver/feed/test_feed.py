@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from client.protocol.frames import MAX_NAMED
+from client.protocol.filters import ResultFilter, TaskName, TaskSet
+from client.protocol.frames import MAX_NAMED, GapFrame
 from receiver.domain.deliveries import HintTask
-from receiver.domain.records import Entry, Gap, Growth, ResultFilter
+from receiver.domain.records import Entry, Growth
 from receiver.domain.registrations import Bind, Forget
 from receiver.errors import ReceiverError
 from receiver.feed.feed import Feed
@@ -61,13 +62,18 @@ class Reader:
         return await self.read()
 
 
-def _name(told: Entry | Gap) -> tuple[str, str]:
-    return ("gap", told.reason) if isinstance(told, Gap) else (told.kind, told.ref)
+def _name(told: Entry | GapFrame) -> tuple[str, str]:
+    return ("gap", told.reason) if isinstance(told, GapFrame) else (told.kind, told.ref)
 
 
 def results(*numbers: int) -> Told:
     """What is told of tasks that ended."""
     return [("result", a_ref(number)) for number in numbers]
+
+
+def named(*names: TaskName, hints: bool = False) -> ResultFilter:
+    """Return a filter that only names tasks."""
+    return ResultFilter(tasks=TaskSet(names), hints=hints)
 
 
 @asynccontextmanager
@@ -172,7 +178,7 @@ async def test_named_tasks_that_ended_come_at_once(store: SqliteStore, feed: Fee
     await end(store, 1)
     await end(store, 2, task_id="abc")
     await store.write(a_registration(3))
-    only = ResultFilter(refs=(a_ref(1), a_ref(3)), task_ids=(("capsolver", "abc"),))
+    only = named(a_ref(1), a_ref(3), ("capsolver", "abc"))
     reader = await reader_of(feed, only, cursor=await store.head())
 
     at_once = await reader.read()
@@ -185,7 +191,7 @@ async def test_named_tasks_are_told_once_beside_a_stream(store: SqliteStore, fee
     """What the stream tells anyway is not told for its name as well."""
     await end(store, 1, 2)
     first, *_ = await whole_log(store)
-    only = ResultFilter(provider="capsolver", refs=(a_ref(1), a_ref(2)))
+    only = ResultFilter(provider="capsolver", tasks=TaskSet((a_ref(1), a_ref(2))))
 
     reader = await reader_of(feed, only, cursor=first.cursor)
 
@@ -197,11 +203,11 @@ async def test_tasks_can_be_added_and_removed(store: SqliteStore, feed: Feed) ->
     await end(store, 1)
     await store.write(a_registration(2))
     await store.write(a_registration(3))
-    reader = await reader_of(feed, ResultFilter(refs=()))
+    reader = await reader_of(feed, named())
 
-    reader.subscription.add([a_ref(1), a_ref(2), a_ref(3)], [])
+    reader.subscription.add(TaskSet((a_ref(1), a_ref(2), a_ref(3))))
     added = await reader.read()
-    reader.subscription.remove([a_ref(2)], [])
+    reader.subscription.remove(TaskSet((a_ref(2),)))
     await store.write(a_delivery(2))
     await store.write(a_delivery(3))
 
@@ -211,7 +217,7 @@ async def test_tasks_can_be_added_and_removed(store: SqliteStore, feed: Feed) ->
 async def test_an_id_that_becomes_known_later_is_told(store: SqliteStore, feed: Feed) -> None:
     """Who named a task by an id gets its outcome when the id is bound to a task that has ended already."""
     await end(store, 1)
-    reader = await reader_of(feed, ResultFilter(refs=(), task_ids=(("capsolver", "late"),)))
+    reader = await reader_of(feed, named(("capsolver", "late")))
 
     before = await reader.read()
     await store.write(Bind(ref=a_ref(1), task_id="late", now=NOW))
@@ -221,7 +227,7 @@ async def test_an_id_that_becomes_known_later_is_told(store: SqliteStore, feed: 
 
 async def test_a_task_that_a_standing_url_makes_is_told_by_its_id(store: SqliteStore, feed: Feed) -> None:
     """An id that nobody registered can be waited for."""
-    reader = await reader_of(feed, ResultFilter(refs=(), task_ids=(("capsolver", "7"),)))
+    reader = await reader_of(feed, named(("capsolver", "7")))
 
     await store.write(a_standing_delivery(1, task_id=7))
 
@@ -230,7 +236,7 @@ async def test_a_task_that_a_standing_url_makes_is_told_by_its_id(store: SqliteS
 
 async def test_a_ref_that_is_not_known_is_told_as_deleted(feed: Feed) -> None:
     """Who waits for a task that is gone must learn of it."""
-    assert await (await reader_of(feed, ResultFilter(refs=(a_ref(9),)))).read() == [("deleted", a_ref(9))]
+    assert await (await reader_of(feed, named(a_ref(9)))).read() == [("deleted", a_ref(9))]
 
 
 async def test_a_deletion_goes_to_those_whom_it_concerns(store: SqliteStore, feed: Feed) -> None:
@@ -238,15 +244,15 @@ async def test_a_deletion_goes_to_those_whom_it_concerns(store: SqliteStore, fee
     await store.write(a_registration(1))
     await store.write(a_registration(2))
     stream = await reader_of(feed, ResultFilter(provider="capsolver"))
-    named = await reader_of(feed, ResultFilter(refs=(a_ref(1),)))
-    other = await reader_of(feed, ResultFilter(refs=(a_ref(2),)))
-    assert [await named.read(), await other.read()] == [[], []]
+    concerned = await reader_of(feed, named(a_ref(1)))
+    other = await reader_of(feed, named(a_ref(2)))
+    assert [await concerned.read(), await other.read()] == [[], []]
 
     await store.write(a_delivery(1))
     await store.write(Forget(ref=a_ref(1), now=NOW))
     await eventually(lambda: feed.tail.end == 2)
 
-    assert [await stream.read(), await named.read()] == [[("deleted", a_ref(1))]] * 2
+    assert [await stream.read(), await concerned.read()] == [[("deleted", a_ref(1))]] * 2
     assert other.calls == 0
 
 
@@ -258,7 +264,7 @@ async def test_hints_come_where_they_are_asked_for(store: SqliteStore, feed: Fee
 
     await store.write(HintTask(ref=a_ref(1), now=NOW))
     told = await asked.next()
-    named_later = await reader_of(feed, ResultFilter(refs=(a_ref(1),), hints=True))
+    named_later = await reader_of(feed, named(a_ref(1), hints=True))
 
     assert (told, await named_later.read(), silent.calls) == ([("hint", a_ref(1))], [("hint", a_ref(1))], 0)
 
@@ -324,7 +330,7 @@ async def test_what_is_named_while_the_store_is_read_is_not_missed(store: Sqlite
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(reader.read())
         await asyncio.sleep(0)
-        reader.subscription.add([a_ref(1)], [])
+        reader.subscription.add(TaskSet((a_ref(1),)))
 
     assert [*reading.result(), *await reader.read()] == results(1)
 
@@ -366,7 +372,7 @@ async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
 ) -> None:
     """A look that began before the id was known does not count as one at the task that has it now."""
     await end(store, 1)
-    reader = await reader_of(feed, ResultFilter(refs=(), task_ids=(("capsolver", "late"),)))
+    reader = await reader_of(feed, named(("capsolver", "late")))
     look = store.named
 
     async def look_and_bind(*args: Any, **kwargs: Any) -> Any:
@@ -386,17 +392,17 @@ async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
 ) -> None:
     """What ended while it was not named, and after the look began, is looked at once more."""
     await store.write(a_registration(1))
-    reader = await reader_of(feed, ResultFilter(refs=(a_ref(1),)))
+    reader = await reader_of(feed, named(a_ref(1)))
     look = store.named
 
     async def look_and_end(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.undo()
         found = await look(*args, **kwargs)
-        reader.subscription.remove([a_ref(1)], [])
+        reader.subscription.remove(TaskSet((a_ref(1),)))
         before = feed.tail.end
         await store.write(a_delivery(1))
         await eventually(lambda: feed.tail.end > before)
-        reader.subscription.add([a_ref(1)], [])
+        reader.subscription.add(TaskSet((a_ref(1),)))
         return found
 
     monkeypatch.setattr(store, "named", look_and_end)
@@ -407,18 +413,18 @@ async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
 async def test_too_many_names_are_refused(feed: Feed) -> None:
     """Neither at the beginning nor later; what was named before stays."""
     names = [a_ref(number) for number in range(MAX_NAMED + 1)]
-    reader = await reader_of(feed, ResultFilter(refs=(a_ref(1),)))
+    reader = await reader_of(feed, named(a_ref(1)))
 
     with pytest.raises(ReceiverError, match="at most"):
-        await reader_of(feed, ResultFilter(refs=tuple(names)))
+        await reader_of(feed, named(*names))
     with pytest.raises(ReceiverError, match="at most"):
-        reader.subscription.add(names, [])
+        reader.subscription.add(TaskSet(names))
     assert len(feed) == 1
 
 
 async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -> None:
     """After it was closed nothing of it is left."""
-    reader = await reader_of(feed, ResultFilter(provider="capsolver", refs=(a_ref(1),)))
+    reader = await reader_of(feed, ResultFilter(provider="capsolver", tasks=TaskSet((a_ref(1),))))
     await reader.read()
 
     reader.subscription.close()

@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from client.protocol.models import client_key_id
 from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
 from receiver.service import submissions
-from receiver.upstream.accounts import key_id_of
 from tests.client.support import Reply, fast, scripted_provider
 from tests.support import Answer, RunningReceiver, eventually, running_receiver
 
@@ -221,7 +221,7 @@ async def test_what_cannot_be_submitted_is_named(tmp_path: Path, fields: Any, sa
 async def test_the_key_may_be_named(tmp_path: Path) -> None:
     """By its first digits, as a client of its own would."""
     async with submitting(tmp_path / "receiver.db") as (api, _):
-        assert (await submit(api, clientKeyId=key_id_of(KEY))).status == 201
+        assert (await submit(api, clientKeyId=client_key_id(KEY))).status == 201
 
 
 async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:

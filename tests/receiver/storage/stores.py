@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from client.protocol.filters import ResultFilter
 from client.providers.readings import Callback, Ready, TaskId
 from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
 from receiver.domain.outcomes import Origin
-from receiver.domain.records import SECOND, Entry, ResultFilter, TaskRecord
+from receiver.domain.records import SECOND, Entry, TaskRecord
 from receiver.domain.registrations import Register
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.storage.store import Store

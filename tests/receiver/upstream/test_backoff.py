@@ -1,4 +1,4 @@
-"""How what a provider answers to polls slows the receiver down, with a clock of its own."""
+"""Backoff after the provider's answers to polls, with a scripted clock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import aiohttp
 import pytest
 
 from client.provider_api.http import ProviderApi, ProviderBusyError
-from client.provider_api.limits import KeyGate
+from client.provider_api.limits import KeyLimiter
 from client.provider_api.timing import Timing
 from client.providers import DIALECTS
 from client.providers.readings import Reaction, Refused
 from receiver.upstream.accounts import Account
-from receiver.upstream.backoff import Brake
+from receiver.upstream.backoff import KeyBackoff
 
 BANNED = Refused(1, "ERROR_IP_BANNED", None, Reaction.SLOW, "request", 1800.0, is_ban=True)
 SLOW = Refused(1, "ERROR_TOO_MUCH_REQUESTS", None, Reaction.SLOW, "request", 30.0)
@@ -21,80 +21,97 @@ WRONG_KEY = Refused(1, "ERROR_KEY_DOES_NOT_EXIST", None, Reaction.STOP, "key")
 HOUR = 3600.0
 
 
-class Braked:
-    """An account at a time that the test says; chance always takes the longest."""
+class BackoffAtTime:
+    """The backoff of one account at the time `now`. Random waits are the longest possible."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.now = 1000.0
         timing = Timing(clock=lambda: self.now, random=lambda: 1.0)
         dialect = DIALECTS["capsolver"]
-        self.gate = KeyGate(dialect.key_limits, timing, "capsolver")
-        api = ProviderApi(session, dialect, "key", "http://127.0.0.1:1", self.gate)
-        self.brake = Brake(Account(dialect, "0" * 8, api, self.gate, timing))
+        self._limiter = KeyLimiter(dialect.key_limits, timing, "capsolver")
+        api = ProviderApi(session, dialect, "key", "http://127.0.0.1:1", self._limiter)
+        self._backoff = KeyBackoff(Account(dialect, "0" * 8, api, self._limiter, timing))
 
-    def refused(self, said: Refused, retry_after_seconds: float | None = None) -> float:
-        """For how many seconds from now on nothing is sent."""
-        self.brake.refused(said, retry_after_seconds)
-        return self.gate.paused_until - self.now
+    @property
+    def seconds_left(self) -> float:
+        """The rest of the pause."""
+        return self._limiter.paused_until - self.now
+
+    def refused(self, refused: Refused, retry_after_seconds: float | None = None) -> float:
+        """Refuse a poll. Return the pause in seconds."""
+        self._backoff.refused(refused, retry_after_seconds)
+        return self.seconds_left
+
+    def busy(self, retry_after_seconds: float | None) -> float:
+        """Answer a poll as a busy provider. Return the pause in seconds."""
+        self._backoff.busy(ProviderBusyError("busy", retry_after_seconds))
+        return self.seconds_left
+
+    def release(self) -> None:
+        """Answer a poll."""
+        self._backoff.release()
 
     def wait(self) -> None:
-        """Until the pause is over."""
-        self.now = self.gate.paused_until
+        """Wait for the end of the pause."""
+        self.now = self._limiter.paused_until
 
 
 @pytest.fixture
-async def braked() -> Any:
-    """Return an account that nobody has refused yet."""
+async def backoff() -> Any:
+    """Return the backoff of an account without refusals."""
     async with aiohttp.ClientSession() as session:
-        yield Braked(session)
+        yield BackoffAtTime(session)
 
 
-async def test_what_passes_is_waited_for_as_long_as_it_says(braked: Braked) -> None:
-    """Its code's pause, or that of the answer's header; each time anew."""
-    assert braked.refused(SLOW) == 30.0
-    braked.wait()
-    assert braked.refused(SLOW, 7.0) == 7.0
-    braked.wait()
-    assert braked.refused(SLOW) == 30.0
+async def test_a_temporary_refusal_pauses_as_long_as_it_says(backoff: BackoffAtTime) -> None:
+    """The pause is the answer's header or the code's own, the same each time."""
+    assert backoff.refused(SLOW) == 30.0
+    backoff.wait()
+    assert backoff.refused(SLOW, 7.0) == 7.0
+    backoff.wait()
+    assert backoff.refused(SLOW) == 30.0
 
 
-async def test_what_a_person_must_mend_is_asked_ever_more_rarely(braked: Braked) -> None:
-    """Up to half an hour apart; an answer begins it anew."""
+async def test_a_final_refusal_is_polled_ever_more_rarely(backoff: BackoffAtTime) -> None:
+    """Polls are up to half an hour apart. An answer starts the pauses anew."""
     waits = []
     for _ in range(7):
-        waits.append(braked.refused(WRONG_KEY))
-        braked.wait()
-    braked.brake.release()
+        waits.append(backoff.refused(WRONG_KEY))
+        backoff.wait()
+    backoff.release()
 
     assert waits == [60.0, 120.0, 240.0, 480.0, 960.0, 1800.0, 1800.0]
-    assert braked.refused(WRONG_KEY) == 60.0
+    assert backoff.refused(WRONG_KEY) == 60.0
 
 
-async def test_a_ban_that_was_waited_for_is_hardly_asked_about(braked: Braked) -> None:
-    """Its own pause first; then hours, for each question may prolong it."""
+async def test_a_ban_that_holds_after_its_pause_halts_for_hours(backoff: BackoffAtTime) -> None:
+    """The first pause is the ban's own. Then it is hours, because each poll may prolong the ban."""
     waits = []
     for _ in range(3):
-        waits.append(braked.refused(BANNED))
-        braked.wait()
+        waits.append(backoff.refused(BANNED))
+        backoff.wait()
 
     assert waits == [1800.0, HOUR, 2 * HOUR]
-    braked.brake.release()
-    assert braked.refused(BANNED) == 1800.0
+    backoff.release()
+    assert backoff.refused(BANNED) == 1800.0
 
 
-@pytest.mark.parametrize("said", [BANNED, SLOW, WRONG_KEY], ids=lambda each: each.error_code)
-async def test_polls_that_were_under_way_say_nothing_new(braked: Braked, said: Refused) -> None:
-    """Fifty refusals at once are one."""
-    first = braked.refused(said)
+@pytest.mark.parametrize("refused", [BANNED, SLOW, WRONG_KEY], ids=lambda refused: refused.error_code)
+async def test_polls_that_were_under_way_count_once(backoff: BackoffAtTime, refused: Refused) -> None:
+    """Fifty refusals at once are one refusal."""
+    first = backoff.refused(refused)
 
-    assert [braked.refused(said) for _ in range(49)] == [first] * 49
+    assert [backoff.refused(refused) for _ in range(49)] == [first] * 49
 
 
-async def test_a_busy_provider_gets_the_pause_that_it_asks_for(braked: Braked) -> None:
-    """Or a short one where it asks for none."""
-    braked.brake.busy(ProviderBusyError("busy", 12.0))
-    asked_for = braked.gate.paused_until - braked.now
-    braked.wait()
-    braked.brake.busy(ProviderBusyError("busy", None))
+async def test_a_poll_that_came_too_early_pauses_nothing(backoff: BackoffAtTime) -> None:
+    """A refusal of one poll alone leaves the key as it was."""
+    assert backoff.refused(Refused(1, "CAPCHA_NOT_READY", None, Reaction.WAIT)) < 0
 
-    assert (asked_for, braked.gate.paused_until - braked.now) == (12.0, 5.0)
+
+async def test_a_busy_provider_gets_the_pause_that_it_asks_for(backoff: BackoffAtTime) -> None:
+    """Without a request for a pause it is a short one."""
+    asked_for = backoff.busy(12.0)
+    backoff.wait()
+
+    assert (asked_for, backoff.busy(None)) == (12.0, 5.0)

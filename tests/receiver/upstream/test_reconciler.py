@@ -1,4 +1,4 @@
-"""The receiver's own polls: every task of its key is seen through, within the limits, whatever happens meanwhile."""
+"""The receiver's own polls: each task of its key ends, within the provider's limits, through all faults."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from client.protocol.models import client_key_id
 from client.providers import Dialect, KeyLimits
 from client.sandbox import FaultRates, Sandbox, Settings
 from client.sandbox.serving import serving
 from receiver.errors import CannotStartError
 from receiver.settings import Settings as ReceiverSettings
 from receiver.storage.sqlite.store import open_sqlite_store
-from receiver.upstream.accounts import key_id_of, open_accounts
+from receiver.upstream.accounts import open_accounts
 from receiver.upstream.reconciler import Reconciler
-from receiver.upstream.schedules import Learning
+from receiver.upstream.schedules import Schedules
 from tests.client.support import fast, image_task, open_client
 from tests.receiver.storage.stores import NOW, a_registration, running_store
 from tests.support import API_KEYS, RunningReceiver, eventually, free_port, running_receiver
@@ -36,7 +37,7 @@ QUICK = fast(first_after_callback_seconds=0.3, first_after_seconds=0.1, interval
 
 @dataclass
 class Provider:
-    """A provider that answers getTaskResult as it is told, by id; it counts who asks."""
+    """A provider with scripted answers to getTaskResult, by id. It records the ids in `asked`."""
 
     url: str = ""
     answers: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Provider:
     under_way: int = 0
 
     async def get_task_result(self, request: web.Request) -> web.Response:
-        """GetTaskResult."""
+        """Answer getTaskResult while `gate` is open."""
         asked = await request.json()
         self.asked.append(asked["taskId"])
         self.under_way += 1
@@ -59,7 +60,7 @@ class Provider:
 
 @asynccontextmanager
 async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
-    """Yield a provider on loopback that answers at once."""
+    """Yield a provider on loopback with an open gate."""
     running = Provider()
     running.gate.set()
     app = web.Application()
@@ -72,7 +73,7 @@ async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
-    """Yield a provider on loopback that answers at once."""
+    """Yield a provider on loopback with an open gate."""
     async with running_provider() as running:
         yield running
 
@@ -81,14 +82,14 @@ async def provider() -> AsyncIterator[Provider]:
 async def reconciling(
     database: Path, provider: Provider, dialects: Any = QUICK, **settings: Any
 ) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that was given the key of the provider."""
+    """Yield a receiver with the key of the provider."""
     settings = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": provider.url}, **settings}
     async with running_receiver(database, dialects=dialects, **settings) as api:
         yield api
 
 
 async def cut_off(database: Path, provider: Provider) -> Any:
-    """A registered task whose first poll was under way when the receiver stopped; afterwards its answer is ready."""
+    """Stop a receiver during the first poll of a task. Return the task; its answer is ready afterwards."""
     provider.gate.clear()
     async with reconciling(database, provider) as api:
         registered = await submitted(api, "a1")
@@ -99,7 +100,7 @@ async def cut_off(database: Path, provider: Provider) -> Any:
 
 
 async def submitted(api: RunningReceiver, task_id: str, **fields: Any) -> Any:
-    """Return a task of which the createTask answer is known."""
+    """Register a task and bind its id from createTask."""
     registered = await api.register(**fields)
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": task_id})
     return registered
@@ -116,7 +117,7 @@ def with_plan(**changes: Any) -> Callable[[Dialect], Dialect]:
 
 
 async def test_a_lost_callback_costs_time_and_not_the_answer(tmp_path: Path, provider: Provider) -> None:
-    """The registration says who polls; the answer comes by a poll, and is the outcome."""
+    """The registration names the receiver as the one to poll, and the poll brings the outcome."""
     provider.answers["a1"] = READY
     async with reconciling(tmp_path / "receiver.db", provider) as api:
         registered = await submitted(api, "a1")
@@ -134,7 +135,7 @@ async def test_a_lost_callback_costs_time_and_not_the_answer(tmp_path: Path, pro
 
 
 async def test_it_asks_until_there_is_an_answer(tmp_path: Path, provider: Provider) -> None:
-    """No faster than the interval; a failure is an outcome too."""
+    """A task is polled until its outcome. A failure is an outcome too."""
     async with reconciling(tmp_path / "receiver.db", provider) as api:
         registered = await submitted(api, "a1")
         await eventually(lambda: len(provider.asked) >= 3)
@@ -147,27 +148,27 @@ async def test_it_asks_until_there_is_an_answer(tmp_path: Path, provider: Provid
 
 
 @pytest.mark.parametrize(
-    ("keys", "urls", "said"),
+    ("keys", "urls", "text"),
     [
-        ({"nobody": KEY}, {}, "RECEIVER_PROVIDER_KEYS: no provider nobody is known"),
-        ({"capkill": KEY}, {}, "RECEIVER_PROVIDER_URLS: no endpoint of capkill is known"),
+        ({"nobody": KEY}, {}, "RECEIVER_PROVIDER_KEYS: unknown provider 'nobody': expected one of"),
+        ({"capkill": KEY}, {}, "RECEIVER_PROVIDER_URLS: the endpoint of capkill is not known"),
         ({"hardcaptcha": KEY}, {"hardcaptcha": "http://127.0.0.1:9"}, "how it is asked is not known"),
     ],
 )
 async def test_keys_that_are_of_no_use_are_refused_at_the_start(
-    tmp_path: Path, keys: dict[str, str], urls: dict[str, str], said: str
+    tmp_path: Path, keys: dict[str, str], urls: dict[str, str], text: str
 ) -> None:
-    """Not when the first task is to be polled, which would end the receiver at each start."""
-    with pytest.raises(CannotStartError, match=said):
+    """A useless key is refused before the first poll, because a poll would end the receiver after each start."""
+    with pytest.raises(CannotStartError, match=text):
         async with running_receiver(tmp_path / "receiver.db", provider_keys=keys, provider_urls=urls):
             pass
 
 
 async def test_a_task_of_another_key_is_left_to_its_client(tmp_path: Path, provider: Provider) -> None:
-    """Only tasks of this key, or of none that was named, can be asked for."""
+    """The receiver polls only tasks of its own key, or of an unnamed one."""
     async with reconciling(tmp_path / "receiver.db", provider) as api:
         theirs = await submitted(api, "a1", clientKeyId="01234567")
-        ours = await submitted(api, "a2", clientKeyId=key_id_of(KEY))
+        ours = await submitted(api, "a2", clientKeyId=client_key_id(KEY))
         other = await api.register(provider="onecaptcha")
         await eventually(lambda: provider.asked.count("a2") >= 2)
 
@@ -176,7 +177,7 @@ async def test_a_task_of_another_key_is_left_to_its_client(tmp_path: Path, provi
 
 
 async def test_a_callback_that_comes_during_a_poll_wins(tmp_path: Path, provider: Provider) -> None:
-    """The poll's answer is the same then, or another: it is recorded and changes nothing."""
+    """The answer of the poll is recorded and changes nothing, even if it differs."""
     provider.gate.clear()
     provider.answers["a1"] = {**READY, "solution": {"text": "other"}}
     async with reconciling(tmp_path / "receiver.db", provider) as api:
@@ -195,7 +196,7 @@ async def test_a_callback_that_comes_during_a_poll_wins(tmp_path: Path, provider
 
 
 async def test_a_callback_after_the_polls_answer_is_late(tmp_path: Path, provider: Provider) -> None:
-    """It is acknowledged, and the log has one result."""
+    """The late callback is acknowledged, and the log has one result."""
     provider.answers["a1"] = READY
     async with reconciling(tmp_path / "receiver.db", provider) as api:
         registered = await submitted(api, "a1")
@@ -207,7 +208,7 @@ async def test_a_callback_after_the_polls_answer_is_late(tmp_path: Path, provide
 
 
 async def test_a_hint_brings_the_poll_to_now(tmp_path: Path, provider: Provider) -> None:
-    """What could not be read is no answer, but a sign that there may be one."""
+    """An unreadable callback is no answer, but a sign that there may be one."""
     provider.answers["a1"] = READY
     slow = fast(first_after_callback_seconds=15.0, first_after_seconds=0.1, interval_seconds=0.1)
     async with reconciling(tmp_path / "receiver.db", provider, slow) as api:
@@ -221,7 +222,7 @@ async def test_a_hint_brings_the_poll_to_now(tmp_path: Path, provider: Provider)
 
 
 async def test_an_unknown_state_beside_a_solution_brings_one_poll(tmp_path: Path, provider: Provider) -> None:
-    """The solution is not taken on trust; the provider is asked once at once, however often such a callback comes.
+    """The solution is not trusted. However often such a callback comes, the provider is polled once, at once.
 
     (AndreiDrang/python3-capsolver#150)
     """
@@ -242,7 +243,7 @@ async def test_an_unknown_state_beside_a_solution_brings_one_poll(tmp_path: Path
 
 
 async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) -> None:
-    """When each task is due stands in the store; a key that is new takes on what waits already."""
+    """The store holds the times of polls, and a new key adopts the tasks that already wait."""
     database = tmp_path / "receiver.db"
     async with running_receiver(database, dialects=QUICK) as api:
         registered = await submitted(api, "a1")
@@ -254,7 +255,7 @@ async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) ->
 
 
 async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, provider: Provider) -> None:
-    """It counts, since it was sent; after the restart the task waits for the interval, and not for a lease."""
+    """The poll counts, because it was sent. After the restart the task waits for the interval, not for a lease."""
     database = tmp_path / "receiver.db"
     registered = await cut_off(database, provider)
     with closing(sqlite3.connect(database)) as connection:
@@ -268,7 +269,7 @@ async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, pr
 
 
 async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
-    """It was not sent, and does not count."""
+    """A poll that was not sent does not count."""
     slow = {
         name: replace(dialect, key_limits=replace(dialect.key_limits, requests_per_second=1.0))  # type: ignore[type-var]  # dialects are dataclasses here
         for name, dialect in QUICK.items()
@@ -285,7 +286,7 @@ async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path
 
 
 async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
-    """The store carries it out all the same: without that the task would wait for its lease, and count as polled."""
+    """The store still takes the tasks, so they are given back. Otherwise they would wait for their leases."""
     database = tmp_path / "receiver.db"
     async with running_store(database) as store:
         row = a_registration(7, task_id="a1", bound_by="create", is_polled_here=True, next_poll_at=NOW)
@@ -298,8 +299,8 @@ async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provi
         asyncio.TaskGroup() as group,
     ):
         account = (await open_accounts(settings, QUICK, stack))["capsolver"]
-        learning = Learning(store, QUICK, lambda: NOW)
-        reconciler = Reconciler(account, store, learning, lambda: NOW, lambda *_: None, lambda *_: None)
+        schedules = Schedules(store, QUICK, lambda: NOW)
+        reconciler = Reconciler(account, store, schedules, lambda: NOW, lambda *_: None, lambda *_: None)
         running = group.create_task(reconciler.run())
         await eventually(lambda: store.queued == 1)
         running.cancel()
@@ -313,7 +314,7 @@ async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provi
 
 
 async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, provider: Provider) -> None:
-    """When its lease has run out, the task is polled once more: by /metrics it is doubled, by the timeline cut off."""
+    """After its lease the task is polled once more. /metrics counts it as doubled, the timeline as cut off."""
     database = tmp_path / "receiver.db"
     registered = await cut_off(database, provider)
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -334,7 +335,7 @@ async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, p
 
 
 async def test_a_poll_that_a_clock_set_back_put_far_off_is_made_now(tmp_path: Path, provider: Provider) -> None:
-    """Nothing is planned for so far ahead, so the task does not wait until the clock is there again."""
+    """No poll is ever planned so far ahead, so the task does not wait for the clock to get there."""
     database = tmp_path / "receiver.db"
     registered = await cut_off(database, provider)
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -346,7 +347,7 @@ async def test_a_poll_that_a_clock_set_back_put_far_off_is_made_now(tmp_path: Pa
 
 
 async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, provider: Provider) -> None:
-    """A task that one of them asks for is not asked for by the other; both take part."""
+    """A task polled by one process is not polled by the other, and both take part."""
     database = tmp_path / "receiver.db"
     names = [f"a{number}" for number in range(30)]
     provider.answers |= dict.fromkeys(names, READY)
@@ -361,7 +362,7 @@ async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, pro
 
 
 async def test_most_polls_are_kept_to(tmp_path: Path, provider: Provider) -> None:
-    """Then the task waits for its callback alone, until its deadline."""
+    """After the last allowed poll the task waits only for its callback, until its deadline."""
     few = {name: with_plan(max_polls=3)(dialect) for name, dialect in QUICK.items()}
     async with reconciling(tmp_path / "receiver.db", provider, few) as api:
         registered = await submitted(api, "a1")
@@ -375,7 +376,7 @@ async def test_most_polls_are_kept_to(tmp_path: Path, provider: Provider) -> Non
 
 
 async def test_polls_that_found_no_connection_do_not_use_up_the_most(tmp_path: Path) -> None:
-    """While the provider is gone nothing reaches it; when it is back, all its polls are left."""
+    """Polls without a connection do not count, so all polls are left when the provider is back."""
     few = {name: with_plan(max_polls=2)(dialect) for name, dialect in QUICK.items()}
     port = free_port()
     async with reconciling(tmp_path / "receiver.db", Provider(url=f"http://127.0.0.1:{port}"), few) as api:
@@ -395,7 +396,7 @@ async def test_polls_that_found_no_connection_do_not_use_up_the_most(tmp_path: P
 
 
 async def test_an_unknown_id_is_final_after_the_window_alone(tmp_path: Path, provider: Provider) -> None:
-    """Until then it may only be early; afterwards it is the provider's last word."""
+    """Within the window the poll may be too early. Afterwards the answer is final."""
     provider.answers["a1"] = {"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}
     short = fast(
         first_after_callback_seconds=0.2,
@@ -416,7 +417,7 @@ async def test_an_unknown_id_is_final_after_the_window_alone(tmp_path: Path, pro
 
 @pytest.mark.parametrize("code", ["ERROR_KEY_DENIED_ACCESS", "ERROR_ZERO_BALANCE", "ERROR_RATE_LIMIT"])
 async def test_an_error_about_the_key_ends_no_task_and_pauses(tmp_path: Path, provider: Provider, code: str) -> None:
-    """What is refused is not asked again and again; a callback still ends the task."""
+    """A refused key is not used again and again. A callback still ends the task."""
     names = [f"a{number}" for number in range(5)]
     provider.answers |= {name: {"errorId": 1, "errorCode": code} for name in names}
     async with reconciling(tmp_path / "receiver.db", provider) as api:
@@ -434,7 +435,7 @@ async def test_an_error_about_the_key_ends_no_task_and_pauses(tmp_path: Path, pr
 
 
 async def test_the_client_stays_quiet_where_the_receiver_polls(tmp_path: Path, provider: Provider) -> None:
-    """Its task ends by the receiver's poll; the provider is asked by nobody else."""
+    """The task ends by the receiver's poll, and the client sends none."""
     quick = Settings(latency_seconds=(0.2, 0.2), async_images=True, rates=FaultRates(callback_lost=1.0))
     async with Sandbox("capsolver", quick) as sandbox:
         keys = {"provider_keys": {"capsolver": "tests-only-client-key"}, "provider_urls": {"capsolver": sandbox.url}}
@@ -451,7 +452,7 @@ async def test_the_client_stays_quiet_where_the_receiver_polls(tmp_path: Path, p
 
 
 async def test_tasks_keep_to_the_rate_of_the_key(tmp_path: Path, provider: Provider) -> None:
-    """Due at once, they are asked for one after the other, the oldest first."""
+    """Tasks due at the same time are polled one after the other, the oldest first."""
     names = [f"a{number:02}" for number in range(40)]
     provider.answers |= dict.fromkeys(names, READY)
     async with reconciling(tmp_path / "receiver.db", provider, limited_to(50.0)) as api:
@@ -464,7 +465,7 @@ async def test_tasks_keep_to_the_rate_of_the_key(tmp_path: Path, provider: Provi
 
 
 async def test_a_key_that_is_used_up_is_not_used(tmp_path: Path, provider: Provider) -> None:
-    """The rate allows one request in ten minutes, so all the others wait, however long they are due."""
+    """The rate allows one request in ten minutes, so all other due tasks wait."""
     async with reconciling(tmp_path / "receiver.db", provider, limited_to(1 / 600)) as api:
         for number in range(5):
             await submitted(api, f"a{number}")
@@ -475,7 +476,7 @@ async def test_a_key_that_is_used_up_is_not_used(tmp_path: Path, provider: Provi
 
 
 def limited_to(requests_per_second: float) -> dict[str, Dialect]:
-    """Return the quick providers, with this rate for each key."""
+    """Return the quick providers with this rate for each key."""
     limits = KeyLimits(requests_per_second=requests_per_second)
     return {
         name: replace(dialect, key_limits=limits)  # type: ignore[type-var]  # dialects are dataclasses here

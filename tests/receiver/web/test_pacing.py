@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from receiver.domain.admission import Admission
+from receiver.domain.admission import ConcurrencyLimit
 from receiver.web.streaming.pacing import BYTE_SECONDS, Budget, Pacer, room_for_messages
 from tests.support import eventually
 
@@ -38,7 +38,7 @@ FREE = Budget(share=1e9, burst=1e9)
 
 @asynccontextmanager
 async def paced(
-    of_all: Budget, room: Admission | None = None, dropped: list[str] | None = None
+    of_all: Budget, room: ConcurrencyLimit | None = None, dropped: list[str] | None = None
 ) -> AsyncIterator[tuple[asyncio.Transport, Reading, Pacer, socket.socket]]:
     """Yield a transport, its first protocol, the pacer between them, and the socket of the peer."""
     ours, theirs = socket.socketpair()
@@ -130,7 +130,7 @@ async def test_turns_are_taken_in_the_order_in_which_they_were_asked_for() -> No
 
 
 @asynccontextmanager
-async def connected(room: Admission) -> AsyncIterator[tuple[asyncio.Transport, Reading, socket.socket]]:
+async def connected(room: ConcurrencyLimit) -> AsyncIterator[tuple[asyncio.Transport, Reading, socket.socket]]:
     """As `paced`, over TCP: a socket pair knows no reset."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -147,9 +147,9 @@ async def connected(room: Admission) -> AsyncIterator[tuple[asyncio.Transport, R
             await eventually(lambda: protocol.is_lost)
 
 
-def room_of(size: int) -> Admission:
+def room_of(size: int) -> ConcurrencyLimit:
     """Room for so many bytes of unfinished messages."""
-    return Admission("too-many-unfinished", most=size, most_each=size, unit="bytes of messages")
+    return ConcurrencyLimit("too-many-unfinished", most=size, most_each=size, unit="bytes of messages")
 
 
 async def test_a_message_takes_room_until_it_is_carried_out() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from client.protocol.frames import Add, ProblemFrame, Remove, RequestFrame, Subscribe, read_frame
+from client.protocol.frames import Add, ProblemFrame, Remove, Subscribe, read_frame, read_request
 from client.protocol.models import Registration
 from receiver.errors import ReceiverError
-from receiver.web.streaming.socket_requests import problem_bytes, read_request
+from receiver.web.streaming.socket_requests import problem_frame, read_text_frame
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -36,9 +36,9 @@ _FRAMES = st.fixed_dictionaries(
 @given(st.text() | _JSON.map(json.dumps) | _FRAMES.map(json.dumps))
 def test_any_text_is_a_request_or_a_problem_that_can_be_sent(text: str) -> None:
     """The id that is given back is one that the contract allows, also where that was what is wrong."""
-    given_id, asked = read_request(text)
+    given_id, asked = read_text_frame(text)
 
-    answer = read_frame(problem_bytes(given_id, ReceiverError("wrong-field", "")))
+    answer = read_frame(problem_frame(given_id, ReceiverError("wrong-field", "")).model_dump_json(by_alias=True))
     assert isinstance(answer, ProblemFrame)
     assert isinstance(asked, Subscribe | Add | Remove | ReceiverError)
 
@@ -48,12 +48,12 @@ def test_any_text_is_a_request_or_a_problem_that_can_be_sent(text: str) -> None:
 )
 def test_the_id_is_given_back_where_it_is_one(given_id: Any, answered: Any) -> None:
     """Otherwise it is null."""
-    assert read_request(json.dumps({"type": "nothing", "id": given_id}))[0] == answered
+    assert read_text_frame(json.dumps({"type": "nothing", "id": given_id}))[0] == answered
 
 
 def test_a_problem_repeats_little_of_what_was_sent() -> None:
     """A field whose name is long is named by its beginning."""
-    _, error = read_request(json.dumps({"type": "subscribe", "id": 1, "x" * 100_000: 1}))
+    _, error = read_text_frame(json.dumps({"type": "subscribe", "id": 1, "x" * 100_000: 1}))
 
     assert isinstance(error, ReceiverError)
     assert len(error.detail) < 200
@@ -73,7 +73,7 @@ def test_a_problem_repeats_little_of_what_was_sent() -> None:
 def test_reading_ends_at_the_first_errors(fields: dict[str, Any]) -> None:
     """A frame of nothing but errors would otherwise hold the loop for seconds while they are collected."""
     with pytest.raises(ValidationError) as caught:
-        TypeAdapter[object](RequestFrame).validate_python(fields, by_alias=True, by_name=False)
+        read_request(fields)
 
     assert caught.value.error_count() < 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +17,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from receiver.domain.records import TaskRecord
 from receiver.web.streaming.streams import StreamRules
 from tests.raw import events_request, websocket_request
 from tests.receiver.web.sockets import Socket, subscribed
@@ -72,11 +74,11 @@ async def lazy_socket(api: RunningReceiver) -> AsyncIterator[Socket]:
         yield Socket(ws)
 
 
-async def publish(api: RunningReceiver, number: int, size: int) -> None:
-    """So many results, each with a solution of so many bytes."""
+async def publish(api: RunningReceiver, number: int, size: int) -> list[str]:
+    """Return the refs of so many tasks that ended, each with a solution of so many bytes."""
     outcome = {"source": "poll", "answer": {"errorId": 0, "status": "ready", "solution": {"text": "x" * size}}}
-    for each in range(number):
-        await api.register(taskId=f"{size}-{each}", outcome=outcome)
+    tasks = [await api.register(taskId=f"{size}-{position}", outcome=outcome) for position in range(number)]
+    return [str(task["ref"]) for task in tasks]
 
 
 def stuckness(api: RunningReceiver) -> Callable[[], bool]:
@@ -151,6 +153,30 @@ async def _let_beat_until_stuck(api: RunningReceiver) -> None:
             await asyncio.sleep(0.001)
         for ticker in tickers:
             ticker.cancel()
+
+
+@pytest.mark.parametrize("transport", _REQUESTS)
+async def test_a_frame_that_waits_holds_no_task(tmp_path: Path, transport: str) -> None:
+    """A peer that stops reading a large result costs the bytes of its frame, and not the task as well."""
+    async with narrow_receiver(tmp_path) as api:
+        ref = (await publish(api, 1, 400_000))[0]
+    requests = {"websocket": websocket_request(ADMIN, tasks=[ref]), "events": events_request(ADMIN, [ref])}
+    # The restart empties the tail, which holds results for all streams.
+    async with narrow_receiver(tmp_path) as api:
+        before = tasks_in_memory()
+        async with stalled_peer(api, requests[transport]):
+            await eventually(stuckness(api))
+            # The thread that reads the database holds its last answer until the next one.
+            await api.send("GET", "/v1/tasks/none")
+            held = tasks_in_memory().keys() - before.keys()
+
+    assert held == set()
+
+
+def tasks_in_memory() -> dict[int, TaskRecord]:
+    """Return the records of tasks that anything holds, by identity."""
+    gc.collect()
+    return {id(held): held for held in gc.get_objects() if isinstance(held, TaskRecord)}
 
 
 async def test_what_a_dead_peer_left_is_dropped(tmp_path: Path) -> None:
