@@ -219,7 +219,7 @@ def test_what_was_thrown_away_is_not_on_the_wire() -> None:
     assert task.discarded == ("0198",)
     assert "discarded" not in task.model_dump_json(by_alias=True)
     assert "discarded" not in Task.model_json_schema()["properties"]
-    assert [Task.model_validate({**TASK, "discarded": told}).discarded for told in (["0198"], 7)] == [(), ()]
+    assert [Task.model_validate({**TASK, "discarded": ids}).discarded for ids in (["0198"], 7)] == [(), ()]
 
 
 @pytest.mark.parametrize(

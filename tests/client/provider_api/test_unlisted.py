@@ -23,8 +23,8 @@ def odd(code: str = "ERROR_OF_TOMORROW") -> Failed:
 def rows(*answers: tuple[float, Reading]) -> UnlistedRow | None:
     """Return the row after these answers."""
     row = None
-    for at, said in answers:
-        row = row_after(row, said, at)
+    for at, reading in answers:
+        row = row_after(row, reading, at)
     return row
 
 
@@ -41,8 +41,8 @@ def test_three_times_over_fifteen_seconds_are_enough() -> None:
 
 def test_what_is_known_ends_a_row() -> None:
     """An unknown id, a listed failure and another code end a row as well."""
-    for said in (Pending("processing"), Unknown(1, "ERROR_TASKID_INVALID"), Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")):
-        assert rows((0, odd()), (6, odd()), (8, said)) is None
+    for reading in (Pending("processing"), Unknown(1, "ERROR_TASKID_INVALID"), Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")):
+        assert rows((0, odd()), (6, odd()), (8, reading)) is None
     assert rows((0, odd()), (6, odd()), (8, odd("ERROR_2"))) == UnlistedRow("ERROR_2", 1, 8)
 
 
@@ -65,8 +65,8 @@ def test_codes_are_counted_by_name_and_bounded() -> None:
     """Only unlisted codes are counted. Implausible codes, and codes beyond the bound, share one name."""
     counted: list[tuple[str, str]] = []
     codes = UnlistedCodes(lambda provider, name: counted.append((provider, name)))
-    for said in (odd(), Submitted(None, odd()), Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"), odd(REASON_NOT_GIVEN), None):
-        codes.note(CAPSOLVER, said)
+    for reading in (odd(), Submitted(None, odd()), Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"), odd(REASON_NOT_GIVEN), None):
+        codes.note(CAPSOLVER, reading)
     for text in ("<b>", "E" * 81, 'A"} 1\nx{', "ERROR_é"):
         codes.note(CAPSOLVER, odd(text))
     for number in range(2 * MOST_CODES):

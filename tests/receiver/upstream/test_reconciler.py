@@ -259,12 +259,12 @@ async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, pr
     database = tmp_path / "receiver.db"
     registered = await cut_off(database, provider)
     with closing(sqlite3.connect(database)) as connection:
-        kept = connection.execute("SELECT polls, leased_until FROM task").fetchall()
+        rows = connection.execute("SELECT polls, leased_until FROM task").fetchall()
     async with reconciling(database, provider) as api:
         task = await ended(api, registered["ref"])
         metrics = (await api.send("GET", "/metrics")).body.decode()
 
-    assert (kept, task["source"], len(provider.asked)) == ([(1, None)], "poll", 2)
+    assert (rows, task["source"], len(provider.asked)) == ([(1, None)], "poll", 2)
     assert 'what="doubled"' not in metrics
 
 
@@ -355,7 +355,7 @@ async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, pro
         one = await stack.enter_async_context(reconciling(database, provider))
         await stack.enter_async_context(reconciling(database, provider))
         registered = [await submitted(one, name) for name in names]
-        tasks = [await ended(one, each["ref"]) for each in registered]
+        tasks = [await ended(one, task["ref"]) for task in registered]
 
     assert {task["source"] for task in tasks} == {"poll"}
     assert sorted(provider.asked) == sorted(names)
