@@ -1,4 +1,4 @@
-"""The page, its own backend, and what it shows."""
+"""The page, its own backend, and its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MILLISECONDS = 15_000
 
 @dataclass
 class Backend:
-    """Serves the page, and gets tickets from the receiver with a key that the page never sees.
+    """The server of the page. It gets tickets from the receiver with a key, and the page never sees the key.
 
     `tickets` is how many it gave out.
     """
@@ -39,7 +39,7 @@ class Backend:
         return web.FileResponse(_PAGE)
 
     async def ticket(self, _request: web.Request) -> web.Response:
-        """Return a ticket for who is logged in here; in the tests everyone is."""
+        """Return a ticket for a user who is logged in. In the tests everyone is."""
         key = {"Authorization": f"Bearer {READ_ONLY}"}
         async with (
             aiohttp.ClientSession() as session,
@@ -51,7 +51,7 @@ class Backend:
 
 @asynccontextmanager
 async def backend(receiver: str) -> AsyncIterator[Backend]:
-    """Yield the page's backend; to a browser it is `localhost`, another host than that of the receiver."""
+    """Yield the page's backend. To a browser it is `localhost`, another host than the receiver's."""
     made = Backend(receiver)
     app = web.Application()
     app.router.add_get("/", made.page)
@@ -64,20 +64,20 @@ async def backend(receiver: str) -> AsyncIterator[Backend]:
 
 @dataclass
 class Shown:
-    """A page that is open."""
+    """An open page."""
 
     page: Page
 
     async def says(self, state: str) -> None:
-        """Return once the page says so of its connection."""
+        """Wait until the page shows this state of its connection."""
         await expect(self.page.locator("#state")).to_have_text(state, timeout=_MILLISECONDS)
 
     async def shows(self, refs: Sequence[str]) -> None:
-        """Return once the page shows exactly these results, in this order."""
+        """Wait until the page shows exactly these results, in this order."""
         await expect(self.page.locator("#shown > li")).to_have_text(list(refs), timeout=_MILLISECONDS)
 
     async def frames(self) -> list[Any]:
-        """Return all frames that it got; each keeps to the contract."""
+        """Return all frames of the page, checked against the contract."""
         return [check_received(text) for text in await self.page.evaluate("received")]
 
 

@@ -24,7 +24,7 @@ REFUSED = {"websocket": "closed 1006", "events": "closed"}
 
 @dataclass
 class World:
-    """A receiver, the network between it and a browser, and the backend of a page that the receiver allows."""
+    """A receiver, the network between it and a browser, and the backend of an allowed page."""
 
     browser: BrowserContext
     backend: Backend
@@ -36,11 +36,11 @@ class World:
         return await opened(self.browser, backend.origin, way=way, receiver=self.network.url)
 
     async def ended(self, number: int = 1) -> list[str]:
-        """Return the refs of so many tasks that have ended."""
+        """Return the refs of this number of ended tasks."""
         return [await ended(self.api) for _ in range(number)]
 
     def lose_network(self) -> None:
-        """Cuts what is open, and what comes next, until `network.refuses` is taken back."""
+        """Cut all connections, and refuse new ones until `network.refuses` is taken back."""
         self.network.refuses = True
         self.network.cut()
 
@@ -59,14 +59,14 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def ended(api: RunningReceiver) -> str:
-    """Return the ref of a task that has ended."""
+    """Return the ref of an ended task."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
 
 
-async def told(page: Shown) -> list[str]:
-    """Return the refs of all results that the page was told of, each time that it was."""
+async def result_refs(page: Shown) -> list[str]:
+    """Return the refs of all results that the page got, in order, with repetitions."""
     return [frame["task"]["ref"] for frame in await page.frames() if frame["type"] == "result"]
 
 
@@ -85,11 +85,11 @@ async def test_a_page_whose_connections_are_cut_misses_nothing(world: World, way
 
     refs += await world.ended()
     await page.shows(refs)
-    assert await told(page) == refs
+    assert await result_refs(page) == refs
 
 
 async def test_a_browser_that_is_offline_for_a_while_misses_nothing(world: World, way: str) -> None:
-    """Nor where it is the browser that knows it has no network."""
+    """It misses nothing even if the browser itself knows of the loss."""
     page = await world.opened(way, world.backend)
     await page.says("open")
     refs = await world.ended()
@@ -102,11 +102,11 @@ async def test_a_browser_that_is_offline_for_a_while_misses_nothing(world: World
     await world.browser.set_offline(False)
 
     await page.shows(refs)
-    assert await told(page) == refs
+    assert await result_refs(page) == refs
 
 
 async def test_a_page_outlives_a_restart_of_the_receiver(world: World, way: str, tmp_path: Path) -> None:
-    """Its ticket is no good any more: it gets another one and goes on from its cursor."""
+    """Its ticket is not valid any more. It gets another one and goes on from its cursor."""
     page = await world.opened(way, world.backend)
     await page.says("open")
     refs = await world.ended(2)
@@ -123,12 +123,12 @@ async def test_a_page_outlives_a_restart_of_the_receiver(world: World, way: str,
         refs += await world.ended()
         await page.shows(refs)
 
-    assert await told(page) == refs
+    assert await result_refs(page) == refs
     assert "goodbye" in [frame["type"] for frame in await page.frames()]
 
 
 async def test_a_page_of_another_origin_is_refused(world: World, way: str) -> None:
-    """Its ticket is good, and it gets nothing all the same, while the page that may read goes on."""
+    """It gets nothing, even with a valid ticket. The allowed page goes on."""
     async with backend(world.api.url) as other:
         allowed, refused = await world.opened(way, world.backend), await world.opened(way, other)
         await refused.says(REFUSED[way])

@@ -1,4 +1,4 @@
-"""Commands of both halves whose standard streams are gone, closed, full or not read, or of another encoding."""
+"""Commands of both halves with standard streams that are closed, full, not read, or of another encoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BROKEN = ("no reader", "closed", "full disk", "not read")
 
 @contextmanager
 def broken_stream(kind: str) -> Iterator[int | None]:
-    """Yield the number of such a stream; None: it is closed."""
+    """Yield the number of a broken stream, or None for a closed one."""
     if kind == "closed":
         yield None
         return
@@ -52,7 +52,7 @@ def broken_stream(kind: str) -> Iterator[int | None]:
 async def started(
     folder: Path, module: str, *arguments: str, environ: Mapping[str, str], streams: Mapping[int, int | None]
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m MODULE` with these streams by their numbers (None: closed), killed on leaving if it still runs.
+    """Yield `python -m MODULE` with these streams by their numbers (None: closed), and kill it on leaving.
 
     Streams that are not named are pipes.
     """

@@ -1,4 +1,4 @@
-"""Websockets that send as fast as they can: callbacks are acknowledged all the same."""
+"""Websockets that send as fast as they can. Callbacks are acknowledged all the same."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def frame(opcode: int, payload: bytes = b"", *, is_last: bool = True) -> bytes:
 
 
 def naming(kind: str, refs: list[str]) -> bytes:
-    """Return a frame that names tasks, or names them no more."""
+    """Return a frame that adds or removes named tasks."""
     return frame(1, json.dumps({"type": kind, "id": 1, "tasks": refs}).encode())
 
 
 def refs_of(count: int) -> list[str]:
-    """Refs that no task has."""
+    """Return refs without a task."""
     return [str(UUID(int=(1 << 100) + number)) for number in range(count)]
 
 
@@ -56,7 +56,7 @@ FLOODS = {
 
 @asynccontextmanager
 async def flooding(url: str, sent: bytes) -> AsyncIterator[None]:
-    """Sockets that send this over and over, and read whatever comes."""
+    """Run sockets that send this over and over, and read all frames."""
     async with asyncio.TaskGroup() as group:
         floods = []
         for _ in range(_SOCKETS):
@@ -90,7 +90,7 @@ async def _drain(wire: Wire) -> None:
 
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_callbacks_are_acknowledged_beside_a_flood(tmp_path: Path, flood: str) -> None:
-    """Each is stored and answered 200; 503 would say that the receiver had no time for it within 1.5 s."""
+    """Each is stored and answered 200. 503 would mean that the receiver had no time for it within 1.5 s."""
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver, aiohttp.ClientSession() as session:
         api = Api(receiver.url, session)
         paths = [(await api.register())["callbackUrl"].partition("/callback/")[2] for _ in range(_CALLBACKS)]
@@ -103,7 +103,7 @@ async def test_callbacks_are_acknowledged_beside_a_flood(tmp_path: Path, flood: 
 
 
 async def test_as_many_names_as_may_be_are_taken_at_full_speed(tmp_path: Path) -> None:
-    """All frames are sent at once and each is answered, in order; what has ended is told, the last name's, too."""
+    """All frames are sent at once and answered in order. Tasks that have ended come, also the one named last."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         ended = await api.register()
         await api.call_back(ended["callbackUrl"])
@@ -112,20 +112,20 @@ async def test_as_many_names_as_may_be_are_taken_at_full_speed(tmp_path: Path) -
         async with subscribed(api, tasks=parts[0]) as socket, asyncio.TaskGroup() as group:
             for number, part in enumerate(parts[1:]):
                 group.create_task(socket.send(type="add", id=number, tasks=part))
-            answered, told = [], None
-            while told is None:
+            answers, result = [], None
+            while result is None:
                 match await socket.next():
                     case {"type": "added", "id": number}:
-                        answered.append(number)
-                    case {"type": "result", "task": {"ref": told}}:
+                        answers.append(number)
+                    case {"type": "result", "task": {"ref": result}}:
                         pass
 
-    assert answered == list(range(len(parts) - 1))
-    assert told == ended["ref"]
+    assert answers == list(range(len(parts) - 1))
+    assert result == ended["ref"]
 
 
 async def test_unfinished_messages_take_a_bounded_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small messages of others are answered meanwhile, and large ones once there is room again."""
+    """Small messages of other sockets are answered meanwhile, and large ones once there is room again."""
     monkeypatch.setattr("receiver.web.streaming.pacing._UNFINISHED_BYTES_OF_KEY", 150_000)
     half = frame(1, b"x" * 1_000_000)[:200_000]
     async with (

@@ -1,4 +1,4 @@
-"""Standard streams that fail: a log line decides about nothing, an answer that cannot be shown is told of."""
+"""Standard streams that fail. A log line decides nothing, and an answer that cannot be shown is reported."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Caller(Api):
     """Requests with the key of `KEY`."""
 
     async def send(self, method: str, path: str, **options: Any) -> Any:
-        """As that of `Api`."""
+        """Send a request, as `Api` does."""
         return await super().send(method, path, **{"key": SECRET, **options})
 
 
@@ -65,7 +65,7 @@ async def until_ready(session: aiohttp.ClientSession, url: str) -> None:
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("kind", [*BROKEN, "all closed"])
 async def test_the_receiver_serves_without_a_log(tmp_path: Path, kind: str, log_format: str) -> None:
-    """Callbacks and own polls are as ever, SIGTERM ends it with 0, and the database is whole (structlog#132)."""
+    """Callbacks and own polls work, SIGTERM ends it with 0, and the database is whole (structlog#132)."""
     port = free_port()
     (tmp_path / "providers.toml").write_text(POLLS)
     settings = SandboxSettings(
@@ -106,7 +106,7 @@ async def test_the_receiver_serves_without_a_log(tmp_path: Path, kind: str, log_
 
 
 async def test_lines_that_find_no_room_wait_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer goes on at once; when there is room again, lines come whole and in their order, without a next one."""
+    """The writer goes on at once. Once there is room, lines come whole and in order, without waiting for a next one."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with open(writing, "w") as pipe, open(reading, "rb") as reader:  # noqa: ASYNC230, PTH123  (pipes)
@@ -128,7 +128,7 @@ async def test_lines_that_find_no_room_wait_and_the_rest_is_counted(monkeypatch:
 
 
 def test_a_log_of_the_application_that_fails_ends_no_task() -> None:
-    """The client's lines go to processors and streams of others, which may raise (structlog#132)."""
+    """The client's lines go to processors and streams of the application. These may raise (structlog#132)."""
 
     def broken(*_: object) -> Any:
         raise BrokenPipeError
@@ -149,7 +149,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_an_answer_is_shown_without_standard_error(folder: Path, kind: str) -> None:
-    """Though the client tells of a receiver that it cannot reach."""
+    """The client also reports there that the receiver cannot be reached."""
     with reserved_port() as port:
         async with scripted_provider(createTask=Reply(SOLVED)) as provider:
             environ = {**CLIENT_KEY, "CALLBACK_RECEIVER_URL": f"http://127.0.0.1:{port}"}
@@ -163,7 +163,7 @@ async def test_an_answer_is_shown_without_standard_error(folder: Path, kind: str
 
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_results_are_shown_without_standard_error(tmp_path: Path, kind: str) -> None:
-    """By `watch`, which tells there of its connection."""
+    """`watch` also reports its connection there."""
     async with running_receiver(tmp_path / "receiver.db", api_keys=KEY) as api:
         caller = Caller(api.url, api._session)
         task = await caller.register()
@@ -196,7 +196,7 @@ async def test_results_are_shown_without_standard_error(tmp_path: Path, kind: st
 async def test_an_answer_that_cannot_be_shown(
     folder: Path, kind: str, submitted: int, lines: Sequence[str], arguments: Sequence[str]
 ) -> None:
-    """Is not paid for where that is known before, and else can be fetched again; exit code 1, no traceback."""
+    """If this is known before, nothing is paid. Else the answer can be fetched again. Exit code 1, no traceback."""
     async with scripted_provider(createTask=Reply(SOLVED)) as provider:
         with broken_stream(kind) as stream:
             command = (*SOLVE, "--provider-url", provider.url, *arguments)
@@ -226,7 +226,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("kind", ["no reader", "closed", "full disk"])
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_a_command_that_cannot_tell_its_answer(tmp_path: Path, name: str, kind: str) -> None:
-    """Ends with 1: in one line, or in none where the reader had enough, as other programs do; never a traceback."""
+    """It ends with 1 and one line, or none if the reader had enough, as other programs do. There is no traceback."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
     async with scripted_provider(getBalance=Reply({"errorId": 0, "balance": 1.5})) as provider:
@@ -255,7 +255,7 @@ async def test_a_command_that_cannot_tell_its_answer(tmp_path: Path, name: str, 
 
 
 async def test_a_sandbox_serves_on_without_its_streams(tmp_path: Path) -> None:
-    """Its tasks do not hang on who reads its first line."""
+    """Its tasks do not depend on a reader of its first line."""
     port = free_port()
     command = ("sandbox", "--dialect", "capsolver", "--port", str(port))
     async with (

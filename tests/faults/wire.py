@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand, byte by byte, for what no client library would send."""
+"""HTTP/1.1 by hand, byte by byte, for requests that no client library would send."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ class Wire:
             return Raw(int(head[0].split()[1]), headers, await self.reader.readexactly(size))
 
     async def rest(self) -> bytes:
-        """Return all that comes until the other side closes."""
+        """Return the rest, up to the end by the other side."""
         async with asyncio.timeout(30):
             return await self.reader.read()
 
     async def hang_up(self) -> None:
-        """Close the connection as a process that ends does."""
+        """Close the connection, as the end of a process does."""
         self.writer.close()
         await self.writer.wait_closed()
 
     def reset(self) -> None:
-        """Cuts the connection off."""
+        """Cut the connection off."""
         self.writer.transport.abort()
 
 
@@ -67,7 +67,7 @@ async def connected(url: str) -> Wire:
 
 @asynccontextmanager
 async def wired(url: str) -> AsyncIterator[Wire]:
-    """Yield a connection that is cut off on leaving."""
+    """Yield a connection, and cut it off on leaving."""
     wire = await connected(url)
     try:
         yield wire

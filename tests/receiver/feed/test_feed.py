@@ -1,4 +1,4 @@
-"""Readers of the log as it grows: each gets what concerns it, from the tail or from the store, and nothing twice."""
+"""Readers of the log as it grows: each gets its entries from the tail or from the store, and none twice."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tests.receiver.storage.stores import (
 )
 from tests.support import eventually
 
-Told = list[tuple[str, str]]
+Names = list[tuple[str, str]]
 
 
 class Reader:
-    """A subscription, and what it was told: kind and ref."""
+    """A subscription, and the kinds and refs of its entries."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -46,28 +46,28 @@ class Reader:
         """Count the calls."""
         self.calls += 1
 
-    async def read(self) -> Told:
+    async def read(self) -> Names:
         """Return all there is."""
-        told: Told = []
+        names: Names = []
         while page := await self.subscription.read():
-            told += [_name(each) for each in page]
-        return told
+            names += [_name(entry) for entry in page]
+        return names
 
-    async def next(self) -> Told:
-        """Return the same, once there is something."""
+    async def next(self) -> Names:
+        """Return all there is, once there is something."""
         calls = self.calls
-        if told := await self.read():
-            return told
+        if names := await self.read():
+            return names
         await eventually(lambda: self.calls > calls)
         return await self.read()
 
 
-def _name(told: Entry | GapFrame) -> tuple[str, str]:
-    return ("gap", told.reason) if isinstance(told, GapFrame) else (told.kind, told.ref)
+def _name(entry: Entry | GapFrame) -> tuple[str, str]:
+    return ("gap", entry.reason) if isinstance(entry, GapFrame) else (entry.kind, entry.ref)
 
 
-def results(*numbers: int) -> Told:
-    """What is told of tasks that ended."""
+def results(*numbers: int) -> Names:
+    """Return the entries for tasks with an outcome."""
     return [("result", a_ref(number)) for number in numbers]
 
 
@@ -78,7 +78,7 @@ def named(*names: TaskName, hints: bool = False) -> ResultFilter:
 
 @asynccontextmanager
 async def following(store: SqliteStore, tail: Tail | None = None) -> AsyncIterator[Feed]:
-    """Yield a feed of the store that is given its growth."""
+    """Yield a feed of the store, and give it the growth of the log."""
     feed = Feed(store, tail)
     await feed.open()
 
@@ -93,7 +93,7 @@ async def following(store: SqliteStore, tail: Tail | None = None) -> AsyncIterat
 
 
 async def reader_of(feed: Feed, only: ResultFilter = ALL, cursor: str | None = None) -> Reader:
-    """Return a reader; by default of everything, from now. What was written before has reached the feed."""
+    """Return a reader, by default of everything from now. Earlier writes have reached the feed."""
     head = await feed.store.position(await feed.store.head())
     await eventually(lambda: feed.tail.end == head)
     reader = Reader()
@@ -123,7 +123,7 @@ async def feed(store: SqliteStore) -> AsyncIterator[Feed]:
 
 
 async def test_from_now_only_what_comes_is_told(store: SqliteStore, feed: Feed) -> None:
-    """Without a cursor, what was there before is not told; what comes is, once."""
+    """Without a cursor, a reader gets only later entries, once each."""
     await end(store, 1)
     await eventually(lambda: feed.tail.end == 1)
     reader = await reader_of(feed)
@@ -135,7 +135,7 @@ async def test_from_now_only_what_comes_is_told(store: SqliteStore, feed: Feed) 
 
 
 async def test_behind_a_cursor_the_store_comes_first(store: SqliteStore, feed: Feed) -> None:
-    """What lies behind the cursor is told, then what comes, in the order of the log."""
+    """A reader gets the entries behind its cursor, then later ones, in the order of the log."""
     await end(store, 1, 2, 3)
     first, *_ = await whole_log(store)
     reader = await reader_of(feed, cursor=first.cursor)
@@ -154,7 +154,7 @@ async def test_start_is_the_oldest_kept(store: SqliteStore, feed: Feed) -> None:
 
 
 async def test_who_is_too_slow_for_the_tail_reads_the_store(store: SqliteStore) -> None:
-    """A tail that reaches back over two entries makes nobody miss the ones before."""
+    """With a tail of two entries, a slow reader misses none of the entries before."""
     async with following(store, Tail(most_entries=2)) as feed:
         reader = await reader_of(feed)
 
@@ -165,7 +165,7 @@ async def test_who_is_too_slow_for_the_tail_reads_the_store(store: SqliteStore) 
 
 
 async def test_a_tail_is_bounded_in_bytes() -> None:
-    """Large solutions make it shorter; the store has them all."""
+    """Large solutions make the tail shorter. The store has them all."""
     tail = Tail(most_bytes=3000)
 
     tail.extend([Entry(f"c{number}", number, "deleted", "ref", None) for number in range(1, 11)], 10)
@@ -174,7 +174,7 @@ async def test_a_tail_is_bounded_in_bytes() -> None:
 
 
 async def test_named_tasks_that_ended_come_at_once(store: SqliteStore, feed: Feed) -> None:
-    """By ref and by the provider's id, whatever the cursor; those that have not ended when they do."""
+    """They come by ref and by the provider's id, whatever the cursor. Other named tasks come at their end."""
     await end(store, 1)
     await end(store, 2, task_id="abc")
     await store.write(a_registration(3))
@@ -188,7 +188,7 @@ async def test_named_tasks_that_ended_come_at_once(store: SqliteStore, feed: Fee
 
 
 async def test_named_tasks_are_told_once_beside_a_stream(store: SqliteStore, feed: Feed) -> None:
-    """What the stream tells anyway is not told for its name as well."""
+    """An entry of the stream does not come a second time for its name."""
     await end(store, 1, 2)
     first, *_ = await whole_log(store)
     only = ResultFilter(provider="capsolver", tasks=TaskSet((a_ref(1), a_ref(2))))
@@ -199,7 +199,7 @@ async def test_named_tasks_are_told_once_beside_a_stream(store: SqliteStore, fee
 
 
 async def test_tasks_can_be_added_and_removed(store: SqliteStore, feed: Feed) -> None:
-    """What is added comes at once or when it ends; what is removed does not come any more."""
+    """Added tasks come at once or at their end. Removed tasks do not come any more."""
     await end(store, 1)
     await store.write(a_registration(2))
     await store.write(a_registration(3))
@@ -215,7 +215,7 @@ async def test_tasks_can_be_added_and_removed(store: SqliteStore, feed: Feed) ->
 
 
 async def test_an_id_that_becomes_known_later_is_told(store: SqliteStore, feed: Feed) -> None:
-    """Who named a task by an id gets its outcome when the id is bound to a task that has ended already."""
+    """A task that has ended comes as soon as the named id is bound to it."""
     await end(store, 1)
     reader = await reader_of(feed, named(("capsolver", "late")))
 
@@ -226,7 +226,7 @@ async def test_an_id_that_becomes_known_later_is_told(store: SqliteStore, feed: 
 
 
 async def test_a_task_that_a_standing_url_makes_is_told_by_its_id(store: SqliteStore, feed: Feed) -> None:
-    """An id that nobody registered can be waited for."""
+    """A reader can wait for an id without a registration."""
     reader = await reader_of(feed, named(("capsolver", "7")))
 
     await store.write(a_standing_delivery(1, task_id=7))
@@ -235,12 +235,12 @@ async def test_a_task_that_a_standing_url_makes_is_told_by_its_id(store: SqliteS
 
 
 async def test_a_ref_that_is_not_known_is_told_as_deleted(feed: Feed) -> None:
-    """Who waits for a task that is gone must learn of it."""
+    """A reader must learn that a named task is gone."""
     assert await (await reader_of(feed, named(a_ref(9)))).read() == [("deleted", a_ref(9))]
 
 
 async def test_a_deletion_goes_to_those_whom_it_concerns(store: SqliteStore, feed: Feed) -> None:
-    """Streams and those that named the task are told, others are not; the deleted outcome is not told any more."""
+    """Streams and readers that named the task get it, others do not. The deleted outcome does not come any more."""
     await store.write(a_registration(1))
     await store.write(a_registration(2))
     stream = await reader_of(feed, ResultFilter(provider="capsolver"))
@@ -257,20 +257,20 @@ async def test_a_deletion_goes_to_those_whom_it_concerns(store: SqliteStore, fee
 
 
 async def test_hints_come_where_they_are_asked_for(store: SqliteStore, feed: Feed) -> None:
-    """A hint reaches those that want hints, also one that came before the task was named."""
+    """A filter with `hints` brings hints, also from before the task was named."""
     await store.write(a_registration(1))
     asked = await reader_of(feed)
     silent = await reader_of(feed, ResultFilter())
 
     await store.write(HintTask(ref=a_ref(1), now=NOW))
-    told = await asked.next()
+    hinted = await asked.next()
     named_later = await reader_of(feed, named(a_ref(1), hints=True))
 
-    assert (told, await named_later.read(), silent.calls) == ([("hint", a_ref(1))], [("hint", a_ref(1))], 0)
+    assert (hinted, await named_later.read(), silent.calls) == ([("hint", a_ref(1))], [("hint", a_ref(1))], 0)
 
 
 async def test_the_cursor_of_a_rare_filter_moves_along(store: SqliteStore, feed: Feed) -> None:
-    """While nothing that it lets through comes, it is not called, and its cursor is the end of the log."""
+    """Without matching entries the listener is not called, and the cursor is the end of the log."""
     reader = await reader_of(feed, ResultFilter(tags=("rare",)))
     await reader.read()
 
@@ -281,7 +281,7 @@ async def test_the_cursor_of_a_rare_filter_moves_along(store: SqliteStore, feed:
 
 
 async def test_a_cursor_of_another_log_is_a_gap(store: SqliteStore, feed: Feed) -> None:
-    """The gap is told first, then everything from the oldest kept."""
+    """The gap comes first, then everything from the oldest entry kept."""
     await end(store, 1)
 
     reader = await reader_of(feed, cursor="0123456789ab-7")
@@ -290,13 +290,13 @@ async def test_a_cursor_of_another_log_is_a_gap(store: SqliteStore, feed: Feed) 
 
 
 async def test_what_is_no_cursor_is_refused(feed: Feed) -> None:
-    """A text that no store gave is an error of the caller's, not a gap."""
+    """A text that is no cursor is the caller's error, not a gap."""
     with pytest.raises(ReceiverError, match="expected one that this receiver gave"):
         await reader_of(feed, cursor="yesterday")
 
 
 async def test_commits_of_another_process_are_told(tmp_path: Path) -> None:
-    """Readers are told of what another process wrote into the same file."""
+    """Readers get the entries of another process that writes into the same file."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as one, running_store(path) as other, following(one) as feed:
         reader = await reader_of(feed)
@@ -307,7 +307,7 @@ async def test_commits_of_another_process_are_told(tmp_path: Path) -> None:
 
 
 async def test_more_than_can_be_told_at_once_is_read_from_the_store(tmp_path: Path) -> None:
-    """After a long silence of the feed, each reader reads for itself, and nothing is missing."""
+    """After a long silence of the feed, each reader reads the store, and nothing is missing."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as one, running_store(path) as other, following(one) as feed:
         reader = await reader_of(feed)
@@ -323,7 +323,7 @@ async def test_more_than_can_be_told_at_once_is_read_from_the_store(tmp_path: Pa
 
 
 async def test_what_is_named_while_the_store_is_read_is_not_missed(store: SqliteStore, feed: Feed) -> None:
-    """A task that ended behind the cursor and is named during a read of the log comes with that read or after it."""
+    """A task named during a read of the log may have ended behind the cursor. It comes with this read or the next."""
     await end(store, 1)
     reader = await reader_of(feed, ResultFilter(tags=("none",)), cursor="start")
 
@@ -336,7 +336,7 @@ async def test_what_is_named_while_the_store_is_read_is_not_missed(store: Sqlite
 
 
 async def test_what_the_store_told_before_the_feed_is_not_told_again(store: SqliteStore) -> None:
-    """A reader that has caught up with the store is ahead of a feed that learns of the commits one after the other."""
+    """A reader at the end of the store is ahead of a feed that takes the commits one by one."""
     feed = Feed(store)
     await feed.open()
     await end(store, 1, 2, 3)
@@ -345,16 +345,16 @@ async def test_what_the_store_told_before_the_feed_is_not_told_again(store: Sqli
     reader = Reader()
     reader.subscription = await feed.subscribe(ALL, "start", reader.listen, owner="a")
 
-    told = await reader.read()
+    read = await reader.read()
     for number, entry in enumerate(log[1:], start=1):
         await feed.take(Growth(number, number + 1, (), (entry,)))
-        told += await reader.read()
+        read += await reader.read()
 
-    assert told == results(1, 2, 3)
+    assert read == results(1, 2, 3)
 
 
 async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteStore, feed: Feed) -> None:
-    """What is committed after the last page was read, and before it is given out, comes right behind it."""
+    """An entry may be committed between the read of the last page and its hand-over. It comes right behind the page."""
     await end(store, 1)
     reader = await reader_of(feed, cursor="start")
     later = Entry(store.cursor_at(2), 2, "deleted", a_ref(2), None)
@@ -370,7 +370,7 @@ async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteSto
 async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
     store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look that began before the id was known does not count as one at the task that has it now."""
+    """A look that began before the id was bound does not count."""
     await end(store, 1)
     reader = await reader_of(feed, named(("capsolver", "late")))
     look = store.named
@@ -390,7 +390,7 @@ async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
 async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
     store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ended while it was not named, and after the look began, is looked at once more."""
+    """A task may be removed, end and be added again during a look. It is looked at once more."""
     await store.write(a_registration(1))
     reader = await reader_of(feed, named(a_ref(1)))
     look = store.named
@@ -411,7 +411,7 @@ async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
 
 
 async def test_too_many_names_are_refused(feed: Feed) -> None:
-    """Neither at the beginning nor later; what was named before stays."""
+    """They are refused at the beginning and later. Earlier names stay."""
     names = [a_ref(number) for number in range(MAX_NAMED + 1)]
     reader = await reader_of(feed, named(a_ref(1)))
 
@@ -423,7 +423,7 @@ async def test_too_many_names_are_refused(feed: Feed) -> None:
 
 
 async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -> None:
-    """After it was closed nothing of it is left."""
+    """After its end nothing of it is left."""
     reader = await reader_of(feed, ResultFilter(provider="capsolver", tasks=TaskSet((a_ref(1),))))
     await reader.read()
 
@@ -435,7 +435,7 @@ async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -
 
 
 async def test_a_cancelled_read_gives_nothing_out(store: SqliteStore, feed: Feed) -> None:
-    """What a cancelled read would have given comes with the next one."""
+    """The next read gives the same entries."""
     await end(store, 1)
     reader = await reader_of(feed, cursor="start")
 
@@ -448,16 +448,16 @@ async def test_a_cancelled_read_gives_nothing_out(store: SqliteStore, feed: Feed
 
 
 async def test_growth_tells_what_the_log_holds(store: SqliteStore) -> None:
-    """What a commit is told to have brought is what is read from the log: outcomes, hints, deletions."""
+    """The entries of a commit are those of the log: outcomes, hints, deletions."""
     await store.write(a_registration(1, tags=("one",)))
     await store.write(HintTask(ref=a_ref(1), now=NOW))
     await store.write(a_delivery(1, task_id="abc"))
     store.stop()
 
-    told = [entry async for growth in store.commits() for entry in growth.entries or ()]
+    grown = [entry async for growth in store.commits() for entry in growth.entries or ()]
 
     read = list(await whole_log(store))
-    assert [(entry.cursor, entry.position, entry.kind, entry.ref) for entry in told] == [
+    assert [(entry.cursor, entry.position, entry.kind, entry.ref) for entry in grown] == [
         (entry.cursor, entry.position, entry.kind, entry.ref) for entry in read
     ]
-    assert told[-1].task == read[-1].task
+    assert grown[-1].task == read[-1].task

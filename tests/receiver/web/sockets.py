@@ -1,4 +1,4 @@
-"""Websockets and server-sent events as tests read them: each within a limit of time, and as the contract has it."""
+"""Websockets and server-sent events for tests. Each frame comes within a limit of time and keeps to the contract."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Socket:
         return await self.next()
 
     async def close_code(self) -> int | None:
-        """Return the code with which the other side closes; whatever comes before is passed over."""
+        """Return the close code of the other side. Earlier frames are passed over."""
         async with asyncio.timeout(_SECONDS):
             while (await self.ws.receive()).type not in (
                 aiohttp.WSMsgType.CLOSE,
@@ -74,7 +74,7 @@ async def open_socket(
 
 @asynccontextmanager
 async def subscribed(api: Api, **frame: Any) -> AsyncIterator[Socket]:
-    """Yield a websocket on which a subscription has begun."""
+    """Yield a websocket with a subscription."""
     async with open_socket(api) as socket:
         answer = await socket.ask(type="subscribe", id="s", **frame)
         assert (answer["type"], answer["id"]) == ("subscribed", "s"), answer
@@ -83,13 +83,13 @@ async def subscribed(api: Api, **frame: Any) -> AsyncIterator[Socket]:
 
 @dataclass
 class Events:
-    """A stream of server-sent events; `retry_ms` is what it said first."""
+    """A stream of server-sent events. `retry_ms` is its first line."""
 
     response: aiohttp.ClientResponse
     retry_ms: int = 0
 
     async def next(self) -> tuple[str, str, Any]:
-        """Name, id and JSON of the next one."""
+        """Return the name, id and JSON of the next event."""
         fields = await self._fields()
         return fields["event"], fields["id"], check_event(fields["event"], fields["id"], fields["data"])
 
@@ -98,7 +98,7 @@ class Events:
         self.retry_ms = int((await self._fields())["retry"])
 
     async def end(self) -> bytes:
-        """Return all that comes until the other side ends it."""
+        """Return the rest, up to the end by the other side."""
         async with asyncio.timeout(_SECONDS):
             return await self.response.content.read()
 

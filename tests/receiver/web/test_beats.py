@@ -1,4 +1,4 @@
-"""Heartbeats: an idle stream tells one in each interval."""
+"""Heartbeats: an idle stream sends one in each interval."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ from tests.support import RunningReceiver, eventually, running_receiver
 
 
 class Metronome:
-    """A stream that counts how often it is let beat."""
+    """A stream that counts its beats."""
 
     beats = 0
 
     def beat(self) -> None:
-        """One more."""
+        """Count one more."""
         self.beats += 1
 
     def wake(self) -> None:
-        """Nothing to send."""
+        """Send nothing."""
 
     def abort(self) -> None:
-        """Nothing to cut off."""
+        """Cut nothing off."""
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver whose heartbeats come quickly."""
+    """Yield a receiver with quick heartbeats."""
     rules = StreamRules(send_seconds=5, heartbeat_seconds=0.1)
     async with running_receiver(tmp_path / "receiver.db", rules=rules) as running:
         yield running
 
 
 async def test_an_idle_websocket_beats_in_each_interval(api: RunningReceiver) -> None:
-    """Its own heartbeats do not count as something else that was sent."""
+    """Its own heartbeats do not put off the next one."""
     metronome = Metronome()
     async with subscribed(api) as socket:
         await socket.next()
         api.ticker.add(metronome)
-        told = [(await socket.next())["type"] for _ in range(6)]
+        types = [(await socket.next())["type"] for _ in range(6)]
         api.ticker.discard(metronome)
 
-    assert told == ["heartbeat"] * 6
+    assert types == ["heartbeat"] * 6
     assert metronome.beats <= 8
 
 
 async def test_an_idle_stream_of_events_beats_in_each_interval(api: RunningReceiver) -> None:
-    """As a websocket does."""
+    """It does so like a websocket."""
     metronome = Metronome()
     async with open_events(api) as events:
         await events.next()
         api.ticker.add(metronome)
-        told = [(await events.next())[0] for _ in range(6)]
+        types = [(await events.next())[0] for _ in range(6)]
         api.ticker.discard(metronome)
 
-    assert told == ["heartbeat"] * 6
+    assert types == ["heartbeat"] * 6
     assert metronome.beats <= 8
 
 
 async def test_a_stream_beats_at_the_same_moment_of_each_interval() -> None:
-    """Those that come and go do not move it: else two of its beats would be two intervals apart."""
+    """Other streams that come and go do not move it. Else two of its beats would be two intervals apart."""
     streams = Streams(StreamRules(send_seconds=5, heartbeat_seconds=0.5))
     metronomes = [Metronome() for _ in range(51)]
-    for each in metronomes:
-        streams.add(each)
+    for metronome in metronomes:
+        streams.add(metronome)
     async with asyncio.TaskGroup() as group:
         beating = group.create_task(streams.beat())
         # The first and the last beat at the beginning, the others one after the other.

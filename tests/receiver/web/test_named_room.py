@@ -1,4 +1,4 @@
-"""The room that the names of tasks take: for each key, and in all."""
+"""The room for the names of tasks, for each key and in all."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 
 def refs(first: int, end: int) -> list[str]:
-    """Refs of no task."""
+    """Return refs without a task."""
     return [str(UUID(int=(1 << 100) + number)) for number in range(first, end)]
 
 
 async def test_the_names_of_a_key_have_a_bound(api: RunningReceiver) -> None:
-    """A frame that goes over it names nothing, on whichever socket of the key; what is removed makes room."""
+    """A frame over it names nothing, on every socket of the key. Removed names make room."""
     async with subscribed(api, tasks=[]) as first, subscribed(api, tasks=[]) as second:
         await first.send(type="add", id=1, tasks=refs(0, 6))
         await answer_to(first, 1)
@@ -53,7 +53,7 @@ async def test_the_names_of_a_key_have_a_bound(api: RunningReceiver) -> None:
 
 
 async def test_names_count_once_and_by_what_they_take(api: RunningReceiver) -> None:
-    """A name that is named again takes no room; one that is removed twice gives its room back once."""
+    """A repeated name takes no room. A name removed twice gives its room back once."""
     long = [{"provider": "capsolver", "taskId": "é" * 250}]
     async with subscribed(api, tasks=refs(0, 9)) as socket:
         await socket.send(type="add", id=1, tasks=refs(0, 9) * 3)
@@ -72,7 +72,7 @@ async def test_names_count_once_and_by_what_they_take(api: RunningReceiver) -> N
 
 
 async def test_the_names_of_all_keys_have_a_bound(api: RunningReceiver) -> None:
-    """A subscription over it is refused, and one that names nothing is not."""
+    """A subscription over it is refused. A subscription without names is not."""
     async with subscribed(api, tasks=refs(0, 10)), open_socket(api, key=READ_ONLY) as socket:
         refused = await socket.ask(type="subscribe", id=1, tasks=refs(10, 16))
         taken = await socket.ask(type="subscribe", id=2, tasks=refs(10, 15))
@@ -85,7 +85,7 @@ async def test_the_names_of_all_keys_have_a_bound(api: RunningReceiver) -> None:
 
 @pytest.mark.parametrize("is_cut_off", [False, True])
 async def test_a_socket_gives_its_room_back_at_its_end(api: RunningReceiver, *, is_cut_off: bool) -> None:
-    """This holds for each way to end, also where its names were refused."""
+    """This holds for each way to end, even after a refusal of names."""
     for _ in range(3):
         async with subscribed(api, tasks=refs(0, 10)) as socket:
             await socket.send(type="add", id=1, tasks=refs(10, 11))
@@ -98,7 +98,7 @@ async def test_a_socket_gives_its_room_back_at_its_end(api: RunningReceiver, *, 
 
 
 async def test_pages_and_events_take_room_as_well(api: RunningReceiver) -> None:
-    """429 for a wait and for a stream that name too many; those that name few, or none, are not concerned."""
+    """A wait and a stream with too many names are answered 429. With few names, or none, they are not."""
     async with subscribed(api, tasks=refs(0, 8)):
         for path in ("/v1/results?wait=20", "/v1/results/stream?after=start"):
             refused = await api.send("GET", f"{path}&tasks={','.join(refs(10, 13))}")
@@ -114,7 +114,7 @@ async def test_pages_and_events_take_room_as_well(api: RunningReceiver) -> None:
 
 
 async def answer_to(socket: Socket, frame_id: int) -> Any:
-    """Return the answer to this frame; what is told meanwhile is passed over."""
+    """Return the answer to this frame. Other frames are passed over."""
     while (frame := await socket.next()).get("id") != frame_id:
         pass
     return frame

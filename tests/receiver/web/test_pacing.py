@@ -1,4 +1,4 @@
-"""The pace at which subscribers' requests are read."""
+"""The pace for reading subscribers' requests."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _CHUNK = b"x" * 1000
 
 
 class Reading(asyncio.Protocol):
-    """A protocol that keeps what came."""
+    """A protocol that keeps the bytes it receives."""
 
     def __init__(self) -> None:
         self.received = b""
         self.is_lost = False
 
     def data_received(self, data: bytes) -> None:
-        """Keep it."""
+        """Keep the bytes."""
         self.received += data
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note it."""
+        """Note the end."""
         self.is_lost = True
 
 
@@ -89,7 +89,7 @@ async def test_it_is_read_again_once_that_is_paid() -> None:
 
 
 async def test_a_pause_of_the_protocol_is_left_to_it() -> None:
-    """Aiohttp pauses while its queue is full; only it knows when to go on."""
+    """Aiohttp pauses while its queue is full. Only aiohttp knows the time to go on."""
     async with paced(Budget(share=1e6, burst=0)) as (transport, _, pacer, _peer):
         transport.pause_reading()
         pacer.data_received(_CHUNK)
@@ -100,7 +100,7 @@ async def test_a_pause_of_the_protocol_is_left_to_it() -> None:
 
 
 async def test_a_peer_that_is_not_read_leaves_no_timer() -> None:
-    """A connection that ends before it is read again is forgotten at once."""
+    """A connection that ends during the pause is forgotten at once."""
     async with paced(Budget(share=1e-9, burst=0)) as (transport, protocol, pacer, peer):
         peer.sendall(_CHUNK)
         await eventually(lambda: not transport.is_reading())
@@ -131,7 +131,7 @@ async def test_turns_are_taken_in_the_order_in_which_they_were_asked_for() -> No
 
 @asynccontextmanager
 async def connected(room: ConcurrencyLimit) -> AsyncIterator[tuple[asyncio.Transport, Reading, socket.socket]]:
-    """As `paced`, over TCP: a socket pair knows no reset."""
+    """Yield the same as `paced`, over TCP: a socket pair knows no reset."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
         theirs = socket.create_connection(server.getsockname())
@@ -148,12 +148,12 @@ async def connected(room: ConcurrencyLimit) -> AsyncIterator[tuple[asyncio.Trans
 
 
 def room_of(size: int) -> ConcurrencyLimit:
-    """Room for so many bytes of unfinished messages."""
+    """Return room for `size` bytes of unfinished messages."""
     return ConcurrencyLimit("too-many-unfinished", most=size, most_each=size, unit="bytes of messages")
 
 
 async def test_a_message_takes_room_until_it_is_carried_out() -> None:
-    """Its first 32 kB are free; pings between its fragments change nothing."""
+    """Its first 32 kB are free. Pings between its fragments change nothing."""
     room = room_of(1_000_000)
     async with paced(FREE, room) as (_, protocol, pacer, peer):
         for size in (100_000, 200_000):
@@ -172,7 +172,7 @@ async def test_a_message_takes_room_until_it_is_carried_out() -> None:
 
 
 async def test_a_message_that_finds_no_room_waits_for_it() -> None:
-    """It is not read on, and not lost; what it has taken is free again when its connection is lost."""
+    """It is not read on, and not lost. Its room is free again once its connection is lost."""
     room = room_of(200_000)
     room.take("another", 150_000)
     async with paced(FREE, room) as (transport, protocol, _, peer):
@@ -212,7 +212,7 @@ async def test_a_peer_that_hangs_up_keeps_no_room(end: str) -> None:
 
 
 async def test_a_message_without_an_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small one has no limit of time, and one that was read has none any more."""
+    """A small message has no limit of time, and a message that was read has none any more."""
     dropped, kept = list[str](), list[str]()
     async with (
         paced(FREE, dropped=dropped) as (_, _, _, peer),

@@ -1,4 +1,4 @@
-"""Subscribers that stop reading: what they cost is bounded, others are served, and they are dropped after a while."""
+"""Subscribers that stop reading. Their cost is bounded, others are served, and they are dropped after a while."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUESTS = {"websocket": websocket_request(ADMIN), "events": events_request(ADMI
 
 @asynccontextmanager
 async def stalled(api: RunningReceiver, request: bytes, number: int) -> AsyncIterator[None]:
-    """So many peers that ask for everything and read nothing, with little room in the system for what they leave."""
+    """Run `number` peers that ask for everything and read nothing, with small receive buffers."""
     peers = []
     try:
         for _ in range(number):
@@ -44,44 +44,46 @@ async def stalled(api: RunningReceiver, request: bytes, number: int) -> AsyncIte
 
 
 async def publish(api: RunningReceiver, number: int, size: int) -> list[str]:
-    """Return the refs of so many tasks that ended, each with a solution of so many bytes."""
+    """Return the refs of `number` ended tasks, each with a solution of `size` bytes."""
     answer = {"errorId": 0, "status": "ready", "solution": {"text": "x" * size}}
     outcome = {"source": "poll", "answer": answer}
-    return [str((await api.register(taskId=f"{size}-{each}", outcome=outcome))["ref"]) for each in range(number)]
+    return [
+        str((await api.register(taskId=f"{size}-{position}", outcome=outcome))["ref"]) for position in range(number)
+    ]
 
 
-@pytest.mark.parametrize("road", REQUESTS)
+@pytest.mark.parametrize("transport", REQUESTS)
 @pytest.mark.parametrize(("number", "size"), [(600, 10_000), (60, 100_000)])
-async def test_what_they_cost_is_bounded(tmp_path: Path, road: str, number: int, size: int) -> None:
-    """Megabytes behind, each holds little in this process, and one that reads gets all of it meanwhile."""
+async def test_what_they_cost_is_bounded(tmp_path: Path, transport: str, number: int, size: int) -> None:
+    """Megabytes behind, each holds little memory in this process. A peer that reads gets everything meanwhile."""
     async with (
         running_receiver(tmp_path / "receiver.db", rules=_PATIENT) as api,
-        stalled(api, REQUESTS[road], 5),
+        stalled(api, REQUESTS[transport], 5),
         subscribed(api) as reader,
     ):
         await eventually(lambda: api.streams == 6)
         async with asyncio.TaskGroup() as group:
             publishing = group.create_task(publish(api, number, size))
-            told = [(await reader.next())["task"]["ref"] for _ in range(number)]
+            refs = [(await reader.next())["task"]["ref"] for _ in range(number)]
 
-        assert told == publishing.result()
+        assert refs == publishing.result()
         assert api.streams == 6
         assert 0 < max(api.unsent()) <= _BOUND
 
 
-@pytest.mark.parametrize("road", REQUESTS)
-async def test_they_are_dropped_after_a_while(tmp_path: Path, road: str) -> None:
-    """Once nothing was taken for the time of the settings, they are cut off; one that reads is not disturbed."""
+@pytest.mark.parametrize("transport", REQUESTS)
+async def test_they_are_dropped_after_a_while(tmp_path: Path, transport: str) -> None:
+    """They are cut off once they took nothing for the time of the settings. A peer that reads is not disturbed."""
     async with (
         running_receiver(tmp_path / "receiver.db", rules=_IMPATIENT) as api,
-        stalled(api, REQUESTS[road], 3),
+        stalled(api, REQUESTS[transport], 3),
         subscribed(api) as reader,
     ):
         await eventually(lambda: api.streams == 4)
         async with asyncio.TaskGroup() as group:
             publishing = group.create_task(publish(api, 100, 100_000))
-            told = [(await reader.next())["task"]["ref"] for _ in range(100)]
+            refs = [(await reader.next())["task"]["ref"] for _ in range(100)]
 
         await eventually(lambda: api.streams == 1)
 
-    assert told == publishing.result()
+    assert refs == publishing.result()

@@ -1,4 +1,4 @@
-"""What a subscriber sends: whatever it is, it can be answered."""
+"""The requests of a subscriber. Any text can be answered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FRAMES = st.fixed_dictionaries(
 
 @given(st.text() | _JSON.map(json.dumps) | _FRAMES.map(json.dumps))
 def test_any_text_is_a_request_or_a_problem_that_can_be_sent(text: str) -> None:
-    """The id that is given back is one that the contract allows, also where that was what is wrong."""
+    """The contract allows the id in the answer, even if the id itself was wrong."""
     given_id, asked = read_text_frame(text)
 
     answer = read_frame(problem_frame(given_id, ReceiverError("wrong-field", "")).model_dump_json(by_alias=True))
@@ -44,15 +44,15 @@ def test_any_text_is_a_request_or_a_problem_that_can_be_sent(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_id", "answered"), [("a" * 64, "a" * 64), ("a" * 65, None), (7, 7), (True, None), (1.5, None), (None, None)]
+    ("given_id", "answer_id"), [("a" * 64, "a" * 64), ("a" * 65, None), (7, 7), (True, None), (1.5, None), (None, None)]
 )
-def test_the_id_is_given_back_where_it_is_one(given_id: Any, answered: Any) -> None:
-    """Otherwise it is null."""
-    assert read_text_frame(json.dumps({"type": "nothing", "id": given_id}))[0] == answered
+def test_the_id_is_given_back_where_it_is_one(given_id: Any, answer_id: Any) -> None:
+    """Otherwise the id is null."""
+    assert read_text_frame(json.dumps({"type": "nothing", "id": given_id}))[0] == answer_id
 
 
 def test_a_problem_repeats_little_of_what_was_sent() -> None:
-    """A field whose name is long is named by its beginning."""
+    """A field with a long name is named by its beginning."""
     _, error = read_text_frame(json.dumps({"type": "subscribe", "id": 1, "x" * 100_000: 1}))
 
     assert isinstance(error, ReceiverError)
@@ -71,7 +71,7 @@ def test_a_problem_repeats_little_of_what_was_sent() -> None:
     ids=["tasks", "objects", "tags", "fields", "fields of a task"],
 )
 def test_reading_ends_at_the_first_errors(fields: dict[str, Any]) -> None:
-    """A frame of nothing but errors would otherwise hold the loop for seconds while they are collected."""
+    """A frame of nothing but errors would otherwise hold the loop for seconds."""
     with pytest.raises(ValidationError) as caught:
         read_request(fields)
 
@@ -79,7 +79,7 @@ def test_reading_ends_at_the_first_errors(fields: dict[str, Any]) -> None:
 
 
 def test_the_tags_of_a_registration_end_at_the_first_error() -> None:
-    """So do those over HTTP."""
+    """Tags over HTTP do so, too."""
     with pytest.raises(ValidationError) as caught:
         Registration.model_validate({"provider": "capsolver", "tags": [7] * 5000})
 

@@ -1,4 +1,4 @@
-"""Server-sent events: the frames of the websocket with their cursors as ids, and a change of road in the middle."""
+"""Server-sent events: the frames of the websocket with cursors as ids, and a change of transport in the middle."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 
 async def ended(api: RunningReceiver, **fields: object) -> str:
-    """Return the ref of a task that has ended."""
+    """Return the ref of an ended task."""
     registered = await api.register(**fields)
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
 
 
 async def refs(events: Events, number: int) -> list[str]:
-    """Return the refs of the next results; heartbeats are passed over."""
+    """Return the refs of the next results, without heartbeats."""
     found: list[str] = []
     while len(found) < number:
         name, _, frame = await events.next()
@@ -39,7 +39,7 @@ async def refs(events: Events, number: int) -> list[str]:
 
 
 async def test_begins_with_its_cursor(api: RunningReceiver) -> None:
-    """How long to wait before reconnecting, then a heartbeat with the place from which it tells."""
+    """It begins with the time to wait before reconnecting, then a heartbeat with its first cursor."""
     await ended(api)
     head = (await api.log())["cursor"]
 
@@ -53,7 +53,7 @@ async def test_begins_with_its_cursor(api: RunningReceiver) -> None:
 
 
 async def test_tells_what_comes_with_its_cursor(api: RunningReceiver) -> None:
-    """Each result is an event of that name; its id is where to go on."""
+    """Each result is an event of that name. Its id is the cursor to go on from."""
     async with open_events(api) as events:
         await events.next()
         ref = await ended(api)
@@ -106,7 +106,7 @@ async def test_an_empty_last_event_id_is_none(api: RunningReceiver) -> None:
 
 
 async def test_has_the_filters_of_the_pages(api: RunningReceiver) -> None:
-    """Provider, tags, named tasks and hints."""
+    """They are provider, tags, named tasks and hints."""
     named, tagged, _ = await ended(api), await ended(api, tags=["x"]), await ended(api)
 
     async with open_events(api, after="start", tags="x", tasks=named) as events:
@@ -115,7 +115,7 @@ async def test_has_the_filters_of_the_pages(api: RunningReceiver) -> None:
 
 @pytest.mark.parametrize("query", [{"limit": "1"}, {"tasks": "x"}, {"hints": "perhaps"}, {"after": "yesterday"}])
 async def test_wrong_parameters_are_problems(api: RunningReceiver, query: dict[str, str]) -> None:
-    """422 names the parameter."""
+    """The answer is 422 and names the parameter."""
     answer = await api.send("GET", "/v1/results/stream", params=query)
 
     assert (answer.status, next(iter(query)) in answer.json["detail"]) == (422, True)
@@ -123,13 +123,13 @@ async def test_wrong_parameters_are_problems(api: RunningReceiver, query: dict[s
 
 @pytest.mark.parametrize(("key", "status"), [(None, 401), (SUBMIT_ONLY, 403), (READ_ONLY, 200)])
 async def test_needs_a_key_that_may_read(api: RunningReceiver, key: str | None, status: int) -> None:
-    """As every other way of reading."""
+    """It does so like every other way of reading."""
     async with open_events(api, key=key) as events:
         assert events.response.status == status
 
 
 async def test_a_cursor_of_another_log_is_a_gap(api: RunningReceiver) -> None:
-    """An event of its own, whose id is where it goes on."""
+    """It is an event of its own, and its id is the cursor to go on from."""
     ref = await ended(api)
     async with open_events(api, after="0123456789ab-4") as events:
         name, event_id, frame = await events.next()
@@ -139,7 +139,7 @@ async def test_a_cursor_of_another_log_is_a_gap(api: RunningReceiver) -> None:
 
 
 async def test_heartbeats_move_the_id_of_a_rare_filter(tmp_path: Path) -> None:
-    """So that a browser that reconnects much later looks at nothing twice."""
+    """A browser that reconnects much later looks at nothing twice."""
     async with running_receiver(tmp_path / "quick.db", rules=_QUICK) as api, open_events(api, tags="rare") as events:
         await ended(api)
         head = (await api.log())["cursor"]
@@ -150,7 +150,7 @@ async def test_heartbeats_move_the_id_of_a_rare_filter(tmp_path: Path) -> None:
 
 
 async def test_shutdown_says_goodbye_and_ends_it(api: RunningReceiver) -> None:
-    """The last event has the cursor; the response ends as it should."""
+    """The last event has the cursor, and the response ends regularly."""
     async with open_events(api) as events, asyncio.TaskGroup() as group:
         _, cursor, _ = await events.next()
         group.create_task(api.stop())
@@ -160,28 +160,28 @@ async def test_shutdown_says_goodbye_and_ends_it(api: RunningReceiver) -> None:
 
 
 async def test_a_peer_that_hangs_up_leaves_nothing(api: RunningReceiver) -> None:
-    """Its place is free at once."""
+    """Its slot is free at once."""
     async with open_events(api):
         await eventually(lambda: api.streams == 1)
 
     await eventually(lambda: api.streams == 0)
 
 
-async def test_a_reader_changes_its_road_in_the_middle(api: RunningReceiver) -> None:
-    """Websocket, server-sent events, page, long poll: one cursor, nothing missed, nothing twice."""
+async def test_a_reader_changes_its_transport_in_the_middle(api: RunningReceiver) -> None:
+    """Websocket, server-sent events, page, long poll: with one cursor nothing is missed and nothing comes twice."""
     expected = [await ended(api) for _ in range(8)]
-    told = []
+    read_refs = []
     async with subscribed(api, cursor="start") as socket:
         frames = [await socket.next() for _ in range(2)]
-    told += [frame["task"]["ref"] for frame in frames]
+    read_refs += [frame["task"]["ref"] for frame in frames]
     async with open_events(api, after=frames[-1]["cursor"]) as events:
         read = [await events.next() for _ in range(2)]
-    told += [frame["task"]["ref"] for _, _, frame in read]
+    read_refs += [frame["task"]["ref"] for _, _, frame in read]
     page = (await api.send("GET", "/v1/results", params={"after": read[-1][1], "limit": "2"})).json
-    told += [entry["task"]["ref"] for entry in page["results"]]
+    read_refs += [entry["task"]["ref"] for entry in page["results"]]
     poll = (await api.send("GET", "/v1/results", params={"after": page["cursor"], "limit": "1", "wait": "5"})).json
-    told += [entry["task"]["ref"] for entry in poll["results"]]
+    read_refs += [entry["task"]["ref"] for entry in poll["results"]]
     async with subscribed(api, cursor=poll["cursor"]) as socket:
-        told.append((await socket.next())["task"]["ref"])
+        read_refs.append((await socket.next())["task"]["ref"])
 
-    assert told == expected
+    assert read_refs == expected

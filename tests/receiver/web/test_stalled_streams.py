@@ -1,4 +1,4 @@
-"""Streams whose peers do not read now: what they are told once they read again, and what is left of them if never."""
+"""Streams to peers that do not read: the frames once they read again, and the rest if they never do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MUCH = 4 * 1024
 
 @asynccontextmanager
 async def narrow_receiver(folder: Path, **rules: Any) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that the system takes little from, so that it is soon noticed who does not read."""
+    """Yield a receiver with small system buffers, so that a peer that does not read soon stalls it."""
     given = StreamRules(**{"send_seconds": 30.0, **rules})
     async with running_receiver(folder / "receiver.db", rules=given, send_buffer_bytes=_BUFFER) as running:
         yield running
@@ -39,7 +39,7 @@ async def narrow_receiver(folder: Path, **rules: Any) -> AsyncIterator[RunningRe
 
 @contextmanager
 def narrow_socket() -> Iterator[socket.socket]:
-    """Yield a socket of a peer's that takes little while nobody reads from it."""
+    """Yield a socket for a peer, with a small receive buffer."""
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         peer.setblocking(False)
@@ -48,7 +48,7 @@ def narrow_socket() -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def stalled_peer(api: RunningReceiver, request: bytes) -> AsyncIterator[socket.socket]:
-    """Yield a peer that sends a request, and then does nothing."""
+    """Yield a peer that sends a request and then does nothing."""
     address = urlsplit(api.url)
     loop = asyncio.get_running_loop()
     with narrow_socket() as peer:
@@ -60,7 +60,7 @@ async def stalled_peer(api: RunningReceiver, request: bytes) -> AsyncIterator[so
 
 @asynccontextmanager
 async def lazy_socket(api: RunningReceiver) -> AsyncIterator[Socket]:
-    """Yield a websocket that takes little more than is asked of it."""
+    """Yield a websocket with a small receive buffer."""
 
     def narrow(_address: object) -> socket.socket:
         peer = socket.socket()
@@ -75,14 +75,14 @@ async def lazy_socket(api: RunningReceiver) -> AsyncIterator[Socket]:
 
 
 async def publish(api: RunningReceiver, number: int, size: int) -> list[str]:
-    """Return the refs of so many tasks that ended, each with a solution of so many bytes."""
+    """Return the refs of `number` ended tasks, each with a solution of `size` bytes."""
     outcome = {"source": "poll", "answer": {"errorId": 0, "status": "ready", "solution": {"text": "x" * size}}}
     tasks = [await api.register(taskId=f"{size}-{position}", outcome=outcome) for position in range(number)]
     return [str(task["ref"]) for task in tasks]
 
 
 def stuckness(api: RunningReceiver) -> Callable[[], bool]:
-    """Tells whether a peer has left so much that who sends to it waits, and the system takes no more of it."""
+    """Return a check that a writer waits for its peer, and that the system takes no more bytes."""
     seen: deque[list[int]] = deque(maxlen=10)
 
     def is_stuck() -> bool:
@@ -93,7 +93,7 @@ def stuckness(api: RunningReceiver) -> Callable[[], bool]:
 
 
 async def read_until(peer: socket.socket, expected: bytes) -> bytes:
-    """What comes, up to and with what is expected."""
+    """Return the bytes up to and with the expected ones."""
     read = b""
     async with asyncio.timeout(30):
         while expected not in read:
@@ -102,12 +102,12 @@ async def read_until(peer: socket.socket, expected: bytes) -> bytes:
 
 
 def refs_of(frames: list[Any]) -> list[str]:
-    """Return the refs of the tasks, in the order in which they came."""
+    """Return the refs of the tasks, in order."""
     return [frame["task"]["ref"] for frame in frames]
 
 
 async def test_an_answer_is_not_ahead_of_what_was_sent(tmp_path: Path) -> None:
-    """Who goes on from the cursor of `added` misses nothing of what stood behind it on the same socket.
+    """The cursor of `added` is before everything that stands behind it on the same socket.
 
     A page is read at once and sent bit by bit; the answer comes in between.
     """
@@ -117,7 +117,7 @@ async def test_an_answer_is_not_ahead_of_what_was_sent(tmp_path: Path) -> None:
             await socket_.ask(type="subscribe", id=1, cursor="start")
             await eventually(stuckness(api))
             await socket_.send(type="add", id=2, tasks=[])
-            # What is asked after it is answered after it.
+            # A later request is answered later.
             await api.log(limit="1")
             frames = [await socket_.next() for _ in range(251)]
         place = [frame["type"] for frame in frames].index("added")
@@ -128,12 +128,12 @@ async def test_an_answer_is_not_ahead_of_what_was_sent(tmp_path: Path) -> None:
     assert refs_of(page["results"])[-len(behind) :] == behind
 
 
-@pytest.mark.parametrize("road", _REQUESTS)
-async def test_what_comes_while_a_heartbeat_waits_is_told_behind_it(tmp_path: Path, road: str) -> None:
-    """It does not wait for the next heartbeat: who is sending already is not woken, so it looks again."""
+@pytest.mark.parametrize("transport", _REQUESTS)
+async def test_what_comes_while_a_heartbeat_waits_is_told_behind_it(tmp_path: Path, transport: str) -> None:
+    """It does not wait for the next heartbeat. A writer at work is not woken, so it reads again."""
     async with (
         narrow_receiver(tmp_path, heartbeat_seconds=0.05) as api,
-        stalled_peer(api, _REQUESTS[road]) as peer,
+        stalled_peer(api, _REQUESTS[transport]) as peer,
     ):
         await _let_beat_until_stuck(api)
         # No further heartbeat comes while anyone waits here.
@@ -174,13 +174,13 @@ async def test_a_frame_that_waits_holds_no_task(tmp_path: Path, transport: str) 
 
 
 def tasks_in_memory() -> dict[int, TaskRecord]:
-    """Return the records of tasks that anything holds, by identity."""
+    """Return the records of tasks in memory, by identity."""
     gc.collect()
     return {id(held): held for held in gc.get_objects() if isinstance(held, TaskRecord)}
 
 
 async def test_what_a_dead_peer_left_is_dropped(tmp_path: Path) -> None:
-    """A peer that answers no ping keeps neither its place nor, for as long as its host keeps silent, a buffer here."""
+    """A peer that answers no ping keeps no slot. It keeps no buffer either, even if its host stays silent."""
     async with (
         narrow_receiver(tmp_path, ping_seconds=0.6) as api,
         stalled_peer(api, _REQUESTS["websocket"]),
@@ -193,7 +193,7 @@ async def test_what_a_dead_peer_left_is_dropped(tmp_path: Path) -> None:
 
 
 async def test_who_pings_and_does_not_read_is_dropped(tmp_path: Path) -> None:
-    """A pong is sent within the limit of every other frame."""
+    """A pong has the limit of every other frame."""
     async with (
         narrow_receiver(tmp_path, send_seconds=0.3) as api,
         stalled_peer(api, _REQUESTS["websocket"]) as peer,
@@ -211,13 +211,13 @@ async def _ping_for_ever(peer: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(peer, ping * 50)
 
 
-@pytest.mark.parametrize("road", _REQUESTS)
-async def test_they_do_not_hold_up_the_end(tmp_path: Path, road: str) -> None:
-    """They are cut off; whoever reads is told goodbye before."""
+@pytest.mark.parametrize("transport", _REQUESTS)
+async def test_they_do_not_hold_up_the_end(tmp_path: Path, transport: str) -> None:
+    """They are cut off. Peers that read get their goodbye before."""
     with capture_logs() as lines:
         async with (
             narrow_receiver(tmp_path, goodbye_seconds=2.0) as api,
-            stalled_peer(api, _REQUESTS[road]),
+            stalled_peer(api, _REQUESTS[transport]),
             subscribed(api) as reader,
             asyncio.TaskGroup() as group,
         ):
@@ -232,7 +232,7 @@ async def test_they_do_not_hold_up_the_end(tmp_path: Path, road: str) -> None:
 
 
 async def test_the_end_comes_before_all_is_told(tmp_path: Path) -> None:
-    """A reader that is far behind is told where to go on, and nothing is missing between the two receivers."""
+    """A reader far behind gets the cursor to go on from. Nothing is missing between the two receivers."""
     async with narrow_receiver(tmp_path, goodbye_seconds=60.0) as api:
         await publish(api, 250, 3000)
         expected = refs_of((await api.log(limit="1000"))["results"])
@@ -240,12 +240,12 @@ async def test_the_end_comes_before_all_is_told(tmp_path: Path) -> None:
             await socket_.ask(type="subscribe", id=1, cursor="start")
             await eventually(stuckness(api))
             group.create_task(api.stop())
-            told = []
+            results = []
             while (frame := await socket_.next())["type"] == "result":
-                told.append(frame)
+                results.append(frame)
     async with running_receiver(tmp_path / "receiver.db") as api:
         rest = await api.log(after=frame["cursor"], limit="1000")
 
     assert frame["type"] == "goodbye"
-    assert len(told) < len(expected)
-    assert refs_of([*told, *rest["results"]]) == expected
+    assert len(results) < len(expected)
+    assert refs_of([*results, *rest["results"]]) == expected

@@ -1,4 +1,4 @@
-"""How streams end: what the log says of it, and what else may go wrong meanwhile."""
+"""The end of streams: its line in the log, and failures meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Lines = list[Any]
 
 @asynccontextmanager
 async def logged_receiver(folder: Path, **settings: Any) -> AsyncIterator[tuple[RunningReceiver, Callable[[], Lines]]]:
-    """Yield a receiver, and the lines that it has written about streams that ended."""
+    """Yield a receiver, and its log lines about ended streams."""
     with capture_logs() as lines:
         async with running_receiver(folder / "receiver.db", **settings) as api:
             yield api, lambda: [line for line in lines if "/v1/" in line.get("route", "") and line["method"] == "GET"]
@@ -30,7 +30,7 @@ async def logged_receiver(folder: Path, **settings: Any) -> AsyncIterator[tuple[
 
 @contextmanager
 def unreadable(database: Path) -> Iterator[None]:
-    """Another process has taken the log away, for a while."""
+    """Take the log away for a while, as another process might."""
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("ALTER TABLE log RENAME TO gone")
         try:
@@ -40,14 +40,14 @@ def unreadable(database: Path) -> Iterator[None]:
 
 
 async def ended(api: RunningReceiver) -> str:
-    """Return the ref of a task that has ended."""
+    """Return the ref of an ended task."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
 
 
 async def test_the_log_tells_of_a_websocket_once_at_its_end(tmp_path: Path) -> None:
-    """With its close code, and how many frames were sent."""
+    """The line has its close code and the number of frames sent."""
     async with logged_receiver(tmp_path) as (api, lines):
         async with subscribed(api) as socket:
             await ended(api)
@@ -62,7 +62,7 @@ async def test_the_log_tells_of_a_websocket_once_at_its_end(tmp_path: Path) -> N
 
 
 async def test_the_log_tells_of_a_peer_that_hung_up(tmp_path: Path) -> None:
-    """A websocket without a close frame has 1006 (RFC 6455, 7.4.1); server-sent events mostly end so."""
+    """A websocket without a close frame has 1006 (RFC 6455, 7.4.1). Most server-sent events end so."""
     async with logged_receiver(tmp_path) as (api, lines):
         async with open_events(api) as events:
             await events.next()
@@ -79,7 +79,7 @@ async def test_the_log_tells_of_a_peer_that_hung_up(tmp_path: Path) -> None:
 
 
 async def test_the_log_tells_with_which_code_it_was_closed_here(tmp_path: Path) -> None:
-    """And not with which the peer answered that: over the limit, not subscribed in time, binary, shutdown."""
+    """The peer's own code does not count: over the limit, not subscribed in time, binary, shutdown."""
     rules = StreamRules(send_seconds=5, subscribe_seconds=0.3)
     async with logged_receiver(tmp_path, rules=rules, max_streams=1) as (api, lines):
         async with subscribed(api), open_socket(api) as refused:
@@ -100,7 +100,7 @@ async def test_the_log_tells_with_which_code_it_was_closed_here(tmp_path: Path) 
 
 
 async def test_no_ticket_is_logged(tmp_path: Path) -> None:
-    """Neither one that is good nor one that is not, whichever way it comes."""
+    """Neither a valid nor an invalid one is logged, whatever its transport."""
     with capture_logs() as lines:
         async with running_receiver(tmp_path / "receiver.db") as api:
             ticket = (await api.send("POST", "/v1/tickets", key=READ_ONLY)).json["ticket"]
@@ -118,7 +118,7 @@ async def test_no_ticket_is_logged(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_read_gives_no_more_time_to_subscribe(tmp_path: Path) -> None:
-    """The limit is one for the subscription, not one for each frame."""
+    """One limit holds for the subscription, not one for each frame."""
     rules = StreamRules(send_seconds=5, subscribe_seconds=0.5)
     async with running_receiver(tmp_path / "receiver.db", rules=rules) as api, open_socket(api) as socket:
         async with asyncio.timeout(30):
@@ -129,7 +129,7 @@ async def test_what_cannot_be_read_gives_no_more_time_to_subscribe(tmp_path: Pat
 
 
 async def socket_answer(ws: Any) -> str:
-    """What comes back for something that cannot be read, a little later."""
+    """Send something unreadable a little later, and return its answer."""
     await asyncio.sleep(0.1)
     await ws.send_str("nonsense")
     frame = await ws.receive()
@@ -137,7 +137,7 @@ async def socket_answer(ws: Any) -> str:
 
 
 async def test_a_store_that_cannot_be_read_ends_no_stream(tmp_path: Path) -> None:
-    """Both kinds go on once it can be read again."""
+    """Both kinds of streams go on once it can be read again."""
     database = tmp_path / "receiver.db"
     async with running_receiver(database) as api:
         ref = await ended(api)
@@ -146,13 +146,13 @@ async def test_a_store_that_cannot_be_read_ends_no_stream(tmp_path: Path) -> Non
                 events = await stack.enter_async_context(open_events(api, after="start"))
                 begun = await socket.ask(type="subscribe", id=1, cursor="start")
                 read = await api.send("GET", "/v1/results", params={"after": "start"})
-            told = [(await socket.next())["task"]["ref"], (await events.next())[2]["task"]["ref"]]
+            refs = [(await socket.next())["task"]["ref"], (await events.next())[2]["task"]["ref"]]
 
-    assert (begun["type"], read.status, told) == ("subscribed", 503, [ref, ref])
+    assert (begun["type"], read.status, refs) == ("subscribed", 503, [ref, ref])
 
 
 async def test_a_store_that_cannot_be_read_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """Who waits for it is told goodbye, too."""
+    """A stream that waits for the store gets its goodbye, too."""
     database = tmp_path / "receiver.db"
     async with running_receiver(database) as api, open_socket(api) as socket, asyncio.TaskGroup() as group:
         await ended(api)
@@ -167,7 +167,7 @@ async def test_a_store_that_cannot_be_read_does_not_hold_up_the_end(tmp_path: Pa
 
 
 async def test_a_failure_in_the_background_is_what_ends_the_receiver(tmp_path: Path) -> None:
-    """Streams are cut off then; that they cannot say goodbye any more hides nothing, and the store is closed."""
+    """Streams are cut off then, without a goodbye. This hides no error, and the store is closed."""
     with pytest.raises(ExceptionGroup) as failed:
         await _serve_until_it_fails(tmp_path / "receiver.db")
 

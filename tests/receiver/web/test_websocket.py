@@ -1,4 +1,4 @@
-"""The websocket: what may be sent, what comes, and how either side ends it."""
+"""The websocket: its requests, its frames, and its end by either side."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 @pytest.fixture
 async def quick(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver whose heartbeats, pings and limits are short."""
+    """Yield a receiver with short heartbeats, pings and limits."""
     async with running_receiver(tmp_path / "quick.db", rules=_QUICK) as running:
         yield running
 
 
 async def ended(api: RunningReceiver, **fields: Any) -> str:
-    """Return the ref of a task that has ended."""
+    """Return the ref of an ended task."""
     registered = await api.register(**fields)
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
 
 
 async def test_tells_what_comes(api: RunningReceiver) -> None:
-    """A subscription of everything tells each result once, with the cursor behind it."""
+    """A subscription to everything brings each result once, with the cursor behind it."""
     async with subscribed(api) as socket:
         first, second = await ended(api), await ended(api)
 
-        told = [await socket.next(), await socket.next()]
+        frames = [await socket.next(), await socket.next()]
 
-    assert [(each["type"], each["task"]["ref"]) for each in told] == [("result", first), ("result", second)]
-    assert [each["cursor"] for each in told] == [each["task"]["cursor"] for each in told]
+    assert [(frame["type"], frame["task"]["ref"]) for frame in frames] == [("result", first), ("result", second)]
+    assert [frame["cursor"] for frame in frames] == [frame["task"]["cursor"] for frame in frames]
 
 
 async def test_goes_on_from_a_cursor(api: RunningReceiver) -> None:
-    """What came while nobody was connected is told, and nothing before it."""
+    """Results from the time without a connection come, and nothing before them."""
     async with subscribed(api) as socket:
         await ended(api)
         cursor = (await socket.next())["cursor"]
@@ -62,7 +62,7 @@ async def test_goes_on_from_a_cursor(api: RunningReceiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("only", "told"),
+    ("only", "expected"),
     [
         ({}, "abc"),
         ({"provider": "onecaptcha"}, "c"),
@@ -71,8 +71,8 @@ async def test_goes_on_from_a_cursor(api: RunningReceiver) -> None:
         ({"provider": "onecaptcha", "tags": ["x"]}, ""),
     ],
 )
-async def test_filters(api: RunningReceiver, only: dict[str, Any], told: str) -> None:
-    """What is told is of the provider and has all tags."""
+async def test_filters(api: RunningReceiver, only: dict[str, Any], expected: str) -> None:
+    """Results are of the provider and have all tags."""
     names = {}
     for name, fields in (
         ("a", {"tags": ["x"]}),
@@ -88,19 +88,19 @@ async def test_filters(api: RunningReceiver, only: dict[str, Any], told: str) ->
         while (ref := (await socket.next())["task"]["ref"]) != last["ref"]:
             got += names[ref]
 
-    assert got == (told if only else "")
+    assert got == (expected if only else "")
 
 
 REPORT = {"source": "poll", "answer": {"errorId": 0, "status": "ready", "solution": {"text": "x"}}}
 
 
 async def reported(api: RunningReceiver, **fields: Any) -> str:
-    """Return the ref of a task whose outcome was reported."""
+    """Return the ref of a task with a reported outcome."""
     return str((await api.register(**fields))["ref"])
 
 
 async def test_named_tasks_come_at_once_and_later(api: RunningReceiver) -> None:
-    """Those that have ended come right behind the answer, by ref or by the provider's id; others when they end."""
+    """Ended tasks come right behind the answer, by ref or by the provider's id. Others come at their end."""
     done = await ended(api)
     by_id = await reported(api, taskId="abc", outcome=REPORT)
     later = await api.register()
@@ -114,7 +114,7 @@ async def test_named_tasks_come_at_once_and_later(api: RunningReceiver) -> None:
 
 
 async def test_tasks_are_added_and_removed(api: RunningReceiver) -> None:
-    """Each is answered with its id; what is removed does not come."""
+    """Each request is answered with its id. Removed tasks do not come."""
     done, one, two = await ended(api), await api.register(), await api.register()
     async with subscribed(api, tasks=[]) as socket:
         added = await socket.ask(type="add", id=7, tasks=[done, one["ref"], two["ref"]])
@@ -129,27 +129,27 @@ async def test_tasks_are_added_and_removed(api: RunningReceiver) -> None:
 
 
 async def test_the_cursor_of_a_task_named_late_is_that_of_the_stream(api: RunningReceiver) -> None:
-    """A frame's cursor is where to go on, also where the outcome itself has another place in the log."""
+    """A frame's cursor is the place to go on from, even if the outcome itself has another place."""
     early = await ended(api)
     async with subscribed(api, tags=["none"]) as socket:
         await ended(api)
         await socket.send(type="add", id=1, tasks=[early])
-        added, told = await socket.next(), await socket.next()
+        added, result = await socket.next(), await socket.next()
 
-    assert told["task"]["ref"] == early
-    assert told["cursor"] == added["cursor"] != told["task"]["cursor"]
+    assert result["task"]["ref"] == early
+    assert result["cursor"] == added["cursor"] != result["task"]["cursor"]
 
 
 async def test_hints_and_deletions_are_told(api: RunningReceiver) -> None:
-    """A hint only where it was asked for; a deletion always."""
+    """A hint comes only with `hints`, a deletion always."""
     one = await api.register()
     async with subscribed(api, hints=True) as asked, subscribed(api) as silent:
         await api.send("POST", one["callbackUrl"], key=None, data=b"<html>")
         await api.send("DELETE", f"/v1/tasks/{one['ref']}")
 
-        told = [await asked.next(), await asked.next(), await silent.next()]
+        frames = [await asked.next(), await asked.next(), await silent.next()]
 
-    assert [(each["type"], each["ref"]) for each in told] == [
+    assert [(frame["type"], frame["ref"]) for frame in frames] == [
         ("hint", one["ref"]),
         ("deleted", one["ref"]),
         ("deleted", one["ref"]),
@@ -157,12 +157,12 @@ async def test_hints_and_deletions_are_told(api: RunningReceiver) -> None:
 
 
 async def test_a_cursor_of_another_log_is_a_gap(api: RunningReceiver) -> None:
-    """The gap says where it goes on, and then everything kept is told."""
+    """The gap has the cursor to go on from. Then everything kept comes."""
     done = await ended(api)
     async with subscribed(api, cursor="0123456789ab-4") as socket:
-        gap, told = await socket.next(), await socket.next()
+        gap, result = await socket.next(), await socket.next()
 
-    assert (gap["type"], gap["reason"], told["task"]["ref"]) == ("gap", "other-log", done)
+    assert (gap["type"], gap["reason"], result["task"]["ref"]) == ("gap", "other-log", done)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_a_cursor_of_another_log_is_a_gap(api: RunningReceiver) -> None:
 async def test_what_cannot_be_read_is_told_and_ends_nothing(
     api: RunningReceiver, sent: str, slug: str, detail: str
 ) -> None:
-    """A problem names the field; the socket goes on."""
+    """A problem names the field, and the socket goes on."""
     async with open_socket(api) as socket:
         await socket.ws.send_str(sent)
         answer = await socket.next()
@@ -196,7 +196,7 @@ async def test_what_cannot_be_read_is_told_and_ends_nothing(
 
 
 async def test_a_second_subscription_is_refused(api: RunningReceiver) -> None:
-    """One for each socket; the first one goes on."""
+    """Each socket has one subscription. The first one goes on."""
     async with subscribed(api) as socket:
         answer = await socket.ask(type="subscribe", id=2, tags=["x"])
         await ended(api)
@@ -205,7 +205,7 @@ async def test_a_second_subscription_is_refused(api: RunningReceiver) -> None:
 
 
 async def test_binary_frames_end_it(api: RunningReceiver) -> None:
-    """Close code 1003."""
+    """The close code is 1003."""
     async with open_socket(api) as socket:
         await socket.ws.send_bytes(b"{}")
 
@@ -213,7 +213,7 @@ async def test_binary_frames_end_it(api: RunningReceiver) -> None:
 
 
 async def test_a_frame_that_is_too_large_ends_it(api: RunningReceiver) -> None:
-    """Close code 1009."""
+    """The close code is 1009."""
     async with open_socket(api) as socket:
         await socket.ws.send_str(" " * (1024 * 1024 + 1))
 
@@ -221,13 +221,13 @@ async def test_a_frame_that_is_too_large_ends_it(api: RunningReceiver) -> None:
 
 
 async def test_who_does_not_subscribe_is_closed(quick: RunningReceiver) -> None:
-    """Close code 1008 after a while."""
+    """The close code is 1008, after a while."""
     async with open_socket(quick) as socket:
         assert await socket.close_code() == 1008
 
 
 async def test_heartbeats_move_the_cursor_of_a_rare_filter(quick: RunningReceiver) -> None:
-    """What is not let through moves the cursor along, so that going on later looks at nothing twice."""
+    """Other entries move the cursor along, so that a later reader looks at nothing twice."""
     async with subscribed(quick, tags=["rare"]) as socket:
         await ended(quick)
         head = (await quick.log())["cursor"]
@@ -238,7 +238,7 @@ async def test_heartbeats_move_the_cursor_of_a_rare_filter(quick: RunningReceive
 
 
 async def test_a_peer_that_answers_no_ping_is_dropped(quick: RunningReceiver) -> None:
-    """A dead peer costs its place only until its pong is overdue."""
+    """A dead peer keeps its slot only until its pong is overdue."""
     async with aiohttp.ClientSession() as session:
         ws = await session.ws_connect(
             f"{quick.url}/v1/subscribe", headers={"Authorization": f"Bearer {ADMIN}"}, autoping=False
@@ -250,7 +250,7 @@ async def test_a_peer_that_answers_no_ping_is_dropped(quick: RunningReceiver) ->
 
 
 async def test_shutdown_says_goodbye(api: RunningReceiver) -> None:
-    """A last frame with the cursor, then close code 1001; also to one that has not subscribed."""
+    """A last frame has the cursor, then comes close code 1001. It also comes without a subscription."""
     async with subscribed(api) as socket, open_socket(api) as silent, asyncio.TaskGroup() as group:
         await ended(api)
         result = await socket.next()
@@ -263,7 +263,7 @@ async def test_shutdown_says_goodbye(api: RunningReceiver) -> None:
 
 
 async def test_a_peer_that_hangs_up_leaves_nothing(api: RunningReceiver) -> None:
-    """Its place is free, and nothing is told to it any more."""
+    """Its slot is free, and nothing more is sent to it."""
     async with subscribed(api, tasks=[str(uuid4())]):
         await eventually(lambda: api.streams == 1)
 
@@ -271,7 +271,7 @@ async def test_a_peer_that_hangs_up_leaves_nothing(api: RunningReceiver) -> None
 
 
 async def test_over_the_limit_it_is_closed_with_a_reason(tmp_path: Path) -> None:
-    """1013 and the slug: first for the key that has all it may, then for all."""
+    """The close code is 1013 with the slug: first for a key with all its slots, then for all keys."""
     async with (
         running_receiver(tmp_path / "receiver.db", max_streams=2, max_streams_per_key=1) as api,
         subscribed(api),
@@ -299,7 +299,7 @@ async def test_over_the_limit_it_is_closed_with_a_reason(tmp_path: Path) -> None
 async def test_strangers_are_refused_before_the_upgrade(
     api: RunningReceiver, key: str | None, protocols: tuple[str, ...], status: int
 ) -> None:
-    """By HTTP, as everywhere else."""
+    """It is refused by HTTP, as everywhere else."""
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         async with open_socket(api, key=key, protocols=protocols):
             pass
@@ -308,7 +308,7 @@ async def test_strangers_are_refused_before_the_upgrade(
 
 
 async def test_a_key_may_come_as_a_subprotocol(api: RunningReceiver) -> None:
-    """And is not echoed."""
+    """It opens the socket, and is not echoed."""
     async with open_socket(api, key=None, protocols=(f"bearer.{READ_ONLY}",)) as socket:
         answer = await socket.ask(type="subscribe", id=1)
 
@@ -318,7 +318,7 @@ async def test_a_key_may_come_as_a_subprotocol(api: RunningReceiver) -> None:
 async def test_a_key_without_the_subprotocol_of_the_frames_is_refused_unlogged(
     api: RunningReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A handshake that aiohttp would warn of, with all that was sent in the warning, does not get that far."""
+    """Such a handshake does not reach aiohttp, whose warning would contain all that was sent."""
     headers = {"Sec-WebSocket-Protocol": f"bearer.{ADMIN}"}
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -328,7 +328,7 @@ async def test_a_key_without_the_subprotocol_of_the_frames_is_refused_unlogged(
 
 
 async def test_a_request_without_an_upgrade_is_a_problem(api: RunningReceiver) -> None:
-    """400 in JSON, with what was expected."""
+    """It is answered 400 in JSON, with the expected request."""
     answer = await api.send("GET", "/v1/subscribe")
 
     assert (answer.status, answer.json["type"]) == (400, "urn:callback-receiver:problem:bad-request")
