@@ -277,13 +277,6 @@ class Settings(BaseSettings):
         return _parse_keys(self.api_keys.get_secret_value())
 
     @property
-    def admin_secret(self) -> str | None:
-        """The secret of a key with the scope admin, to ask the receiver as its operator; None where no key has it."""
-        names = {key.name for key in self.keys if "admin" in key.scopes}
-        parts = (part.strip().split(":") for part in self.api_keys.get_secret_value().split(","))
-        return next((part[1] for part in parts if part[0] in names), None)
-
-    @property
     def more_signing_keys(self) -> Sequence[bytes]:
         """The keys of `signing_keys`.
 
