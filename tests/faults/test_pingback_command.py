@@ -94,7 +94,7 @@ async def test_remove(tmp_path: Path, argument: str, address: str) -> None:
         ("ERROR_WRONG_USER_KEY", 200, "check the client key"),
         ("<html>", 502, "HTTP 502 without an answer"),
         ('{"status":1,"request":{"hosts":[]}}', 200, "HTTP 200 without an answer"),
-        ("CAPCHA_NOT_READY", 200, "did not say whether it was done"),
+        ("CAPCHA_NOT_READY", 200, "its answer does not say if the call succeeded"),
     ],
 )
 async def test_refused(tmp_path: Path, answer: str, status: int, said: str) -> None:

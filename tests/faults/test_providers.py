@@ -57,8 +57,8 @@ async def test_what_was_observed_stands_beside_it(tmp_path: Path) -> None:
     as_json = json.loads(await shown("capsolver", "--json"))
 
     told = f"    POST application/json: {shape.fields}\n      about 7 callbacks, readable, on 2023-11-14\n"
-    assert (told in everything, one.endswith(f"callbacks that came here:\n{told}")) == (True, True)
-    assert other.endswith("callbacks that came here: none\n")
+    assert (told in everything, one.endswith(f"callbacks received here:\n{told}")) == (True, True)
+    assert other.endswith("callbacks received here: none\n")
     assert as_json["observed"] == [
         {
             "method": "POST",

@@ -56,7 +56,7 @@ async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
     assert (finished.code, digest(folder)) == (0, before)
     # The deletion and the hint are as old; the tombstone is older than 90 days.
     assert finished.out == (
-        "would go: 3 finished tasks, 5 places in the log, 1 tombstones\n"
+        "would be removed: 3 finished tasks, 5 places in the log, 1 tombstones\n"
         "answers and bodies: 69 bytes\n"
         "places in the log: from 2023-11-14T22:13:20+00:00 to 2023-11-14T22:13:20+00:00\n"
     )
@@ -79,8 +79,8 @@ async def test_it_removes_what_it_told(folder: Path, lives: dict[str, str]) -> N
     left = await prune(folder, **lives)
 
     assert (told.code, done.code) == (0, 0)
-    assert re.findall("go: (.+)", told.out) == re.findall("removed: (.+)", done.out)
-    assert left.out == "would go: nothing\n"
+    assert re.findall("be removed: (.+)", told.out) == re.findall("removed: (.+)", done.out)
+    assert left.out == "would be removed: nothing\n"
 
 
 async def test_it_leaves_what_is_young(folder: Path) -> None:
@@ -102,7 +102,7 @@ async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
         late = await api.call_back(tasks[0]["callbackUrl"])
         answers = [(await api.send("GET", f"/v1/tasks/{task['ref']}")).status for task in tasks]
 
-    assert told.out.startswith("would go: 2 finished tasks, 2 places in the log")
+    assert told.out.startswith("would be removed: 2 finished tasks, 2 places in the log")
     assert done.out.startswith("removed: 2 finished tasks, 2 places in the log")
     assert (late.status, answers) == (200, [404, 404, 200])
 

@@ -69,7 +69,7 @@ async def test_a_long_poll_of_a_running_receiver_wakes(tmp_path: Path, declared:
     assert still["status"] == "processing"
     assert (applied.code, applied.out.splitlines()[-1]) == (0, "became: 1 accepted")
     assert (woken["status"], woken["source"], woken["trust"]) == ("ready", "callback", "token")
-    assert again.out == "became: nothing, no unreadable body is kept\n"
+    assert again.out == "became: nothing; no unreadable body is kept\n"
     assert "44795sds" not in trial.out + trial.err + applied.out + applied.err
 
 
@@ -82,7 +82,7 @@ async def test_a_trial_needs_no_receiver_and_may_write_nothing(tmp_path: Path, d
     finished = await run_command(tmp_path, "redeliver", PROVIDERS_FILE=str(declared))
 
     assert (finished.code, finished.err) == (0, "")
-    assert finished.out == "would become: nothing, no unreadable body is kept\n"
+    assert finished.out == "would become: nothing; no unreadable body is kept\n"
     assert (tmp_path / "receiver.db").read_bytes() == before
 
 
@@ -104,7 +104,7 @@ async def test_only_one_provider_is_taken(tmp_path: Path) -> None:
     others = await run_command(tmp_path, "redeliver", "--apply", "--provider", "capmonster")
     its_own = await run_command(tmp_path, "redeliver", "--apply", "--provider", "capsolver")
 
-    assert others.out == "became: nothing, no unreadable body is kept\n"
+    assert others.out == "became: nothing; no unreadable body is kept\n"
     assert its_own.out.splitlines()[-1] == "became: 1 accepted"
 
 
