@@ -10,6 +10,7 @@ import click
 
 from client.errors import BadArgumentError, CallbackReceiverError
 from client.output import CannotShowError, standard_streams, tell
+from client.version import VERSION
 from receiver.commands.callback_url import callback_url
 from receiver.commands.doctor.command import doctor
 from receiver.commands.explain import explain
@@ -55,6 +56,7 @@ class _Sections(click.Group):
     commands=[command for commands in SECTIONS.values() for command in commands],
     epilog="Settings come from RECEIVER_ variables in the environment, from a .env file or from a secrets folder.",
 )
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 def cli() -> None:
     """Receive the callbacks of createTask services, store them durably and wake waiting clients."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
 
 from client.providers import Dialect
+from client.version import VERSION
 from receiver.domain.records import SECOND, Outcome, TaskRecord, WaitingTasks
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Moment"]
@@ -51,6 +52,7 @@ class Metrics:
         self._verdicts: dict[tuple[str, str], Counter] = {}
         self._by_provider: dict[str, _OfProvider] = {}
         ProcessCollector(registry=self._registry)
+        Info(f"{_PREFIX}_build", "The version of this program.", registry=self._registry).info({"version": VERSION})
         counter, gauge = self._counter, self._gauge
         self._deliveries = counter("deliveries", "Callbacks that were stored, by verdict.", "provider", "verdict")
         self._refused = counter("refused", "Callbacks refused without a verdict, by status.", "provider", "status")

@@ -217,10 +217,11 @@ def release_ports() -> None:
 
 @dataclass
 class ReceiverProcess:
-    """`callback-receiver serve` as a process of its own; `url` is where it listens."""
+    """`callback-receiver serve` as a separate process: its address and its first line of the log."""
 
     url: str
     process: asyncio.subprocess.Process
+    first_line: Mapping[str, Any]
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code, after it was sent the signal."""
@@ -262,7 +263,7 @@ async def receiver_process(
                 first = json.loads(await process.stderr.readline() or b'{"event": "nothing"}')
             assert first["event"] == "receiver.started", first
             drain = readers.create_task(_drain(process.stderr))
-            yield ReceiverProcess(f"http://127.0.0.1:{first['port']}", process)
+            yield ReceiverProcess(f"http://127.0.0.1:{first['port']}", process, first)
         finally:
             if process.returncode is None:
                 process.kill()

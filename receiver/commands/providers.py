@@ -56,7 +56,7 @@ def submitted_through(dialect: Dialect) -> str:
     if not getattr(dialect, "has_api", True):
         return "not known"
     how = "in.php, res.php" if isinstance(dialect, V1Dialect) else "createTask"
-    return how if dialect.base_url else f"{how}, at your own address"
+    return how if dialect.base_url else f"{how}, at an address that you give"
 
 
 def called_back(rule: CallbackRule | None) -> str:

@@ -15,6 +15,7 @@ import click
 import structlog
 
 from client.signals import on_signals
+from client.version import VERSION
 from receiver.app import create_app
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
@@ -62,7 +63,12 @@ async def _serve(settings: Settings) -> None:
         tune()
         host, port = runner.addresses[0][:2]
         log.info(
-            "receiver.started", host=host, port=port, publicUrl=settings.public_url, database=str(settings.database)
+            "receiver.started",
+            version=VERSION,
+            host=host,
+            port=port,
+            publicUrl=settings.public_url,
+            database=str(settings.database),
         )
         _check_file_limit(settings, file_limit)
         await stop.wait()
