@@ -1,4 +1,4 @@
-"""Fixtures for every test: none finds the log as another one left it, and none holds its ports."""
+"""Fixtures for every test: a fresh log at its start, and its ports released at its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ settings.load_profile("tests")
 
 @pytest.fixture(autouse=True)
 def fresh_logs() -> Iterator[None]:
-    """Commands that run inside the test process configure the log of all of it."""
+    """Reset the log: a command inside the test process configures it for the whole process."""
     structlog.reset_defaults()
     yield
     structlog.reset_defaults()
@@ -25,6 +25,6 @@ def fresh_logs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def free_ports() -> Iterator[None]:
-    """Free the ports that a test kept."""
+    """Release the ports of a test."""
     yield
     release_ports()

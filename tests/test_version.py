@@ -1,4 +1,4 @@
-"""The version, which stands in one place and shows wherever a user looks for it."""
+"""The version: one place in the code, and every place for users."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ async def test_the_command_prints_it(tmp_path: Path) -> None:
 
 
 async def test_the_first_line_of_the_log_holds_it(tmp_path: Path) -> None:
-    """A log that starts with it tells which program wrote the rest."""
+    """The first line of a log names the program behind the rest."""
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver:
         assert receiver.first_line["version"] == VERSION
 
 
 async def test_the_metrics_hold_it(tmp_path: Path) -> None:
-    """A collector can show which receivers run which version."""
+    """A collector can show the version of each receiver."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         metrics = (await api.send("GET", "/metrics")).body.decode()
 
@@ -36,5 +36,5 @@ async def test_the_metrics_hold_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [ASYNCAPI, OPENAPI], ids=["streams", "HTTP"])
 def test_the_contracts_hold_it(path: Path) -> None:
-    """The contract of a receiver is that of its version; `make docs` renews it."""
+    """Each contract belongs to one version. `make docs` renews it."""
     assert json.loads(path.read_text())["info"]["version"] == VERSION

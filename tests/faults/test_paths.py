@@ -80,7 +80,7 @@ async def test_slashes_too_many_are_passed_over(
 
 
 async def test_what_is_no_slash_is_no_separator(api: RunningReceiver) -> None:
-    """An encoded one, a segment more or less, and other routes with slashes too many are nothing that is there."""
+    """An encoded slash, a segment more or less, and extra slashes in other routes lead to 404."""
     url = (await api.register())["callbackUrl"]
     rest = url.partition("/callback/")[2]
 

@@ -1,4 +1,4 @@
-"""Every provider that can be submitted to: client, receiver and sandbox together, within the limits of the sandbox.
+"""Every provider with an API: client, receiver and sandbox together, within the limits of the sandbox.
 
 The sandbox was written from PROVIDERS.md without our dialects; here the two halves meet. All times are a twentieth.
 """
@@ -79,7 +79,7 @@ def _task(provider: str, number: int, **faults: Any) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A sandbox and a client of it, whose callbacks go to a receiver."""
+    """A sandbox, its client, and a receiver for its callbacks."""
 
     sandbox: Sandbox
     tasks: TaskClient
@@ -109,12 +109,12 @@ async def _running(
 async def _solve_all(running: Running, tasks: list[dict[str, Any]]) -> list[Task]:
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         solving = [group.create_task(running.tasks.solve(task)) for task in tasks]
-    return [each.result() for each in solving]
+    return [solve.result() for solve in solving]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_tasks_end_right(provider: str, tmp_path: Path) -> None:
-    """With a callback, with none, with a doubled, early or cut one, and slow ones that are polled: all end right."""
+    """All end right: with a callback, without one, with a doubled, early or cut one, and slow ones by polls."""
     faults: list[dict[str, Any]] = [
         {},
         {"callback": "lost"},
@@ -123,7 +123,7 @@ async def test_tasks_end_right(provider: str, tmp_path: Path) -> None:
         {"callback": None if provider in BARE else "truncated"},
         {"callback": "lost", "latencySeconds": 1.0},
     ]
-    tasks = [_task(provider, number, **each) for number, each in enumerate(faults)]
+    tasks = [_task(provider, number, **fault) for number, fault in enumerate(faults)]
     async with _running(provider, tmp_path) as running:
         results = await _solve_all(running, tasks)
         stats = running.sandbox.stats
@@ -136,7 +136,7 @@ async def test_tasks_end_right(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", sorted(set(CALLED_BACK) - HINTED))
 async def test_a_callback_is_enough(provider: str, tmp_path: Path) -> None:
-    """A task that is called back is not polled, and nothing is refused."""
+    """A task with a callback is not polled, and nothing is refused."""
     task = _task(provider, 1)
     async with _running(provider, tmp_path) as running:
         (result,) = await _solve_all(running, [task])
@@ -149,7 +149,7 @@ async def test_a_callback_is_enough(provider: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("callback", [None, "lost"])
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_failure(provider: str, callback: str | None, tmp_path: Path) -> None:
-    """A task that fails is told so, by callback or by poll."""
+    """A failed task ends with its error, by callback or by poll."""
     # Whoever gives no reason cannot say that nobody could solve it.
     error = TaskFailedError if provider in CODELESS | HINTED else UnsolvableError
     async with _running(provider, tmp_path) as running:
@@ -163,7 +163,7 @@ async def test_a_failure(provider: str, callback: str | None, tmp_path: Path) ->
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_wrong_key(provider: str, tmp_path: Path) -> None:
-    """A key that the provider does not know is an error that says so."""
+    """An unknown key is an error with a clear text."""
     error = ProviderRefusedError if provider in CODELESS else WrongKeyError
     async with _running(provider, tmp_path, client_keys=frozenset({"another-key"})) as running:
         with pytest.raises(error):
@@ -175,7 +175,7 @@ async def test_a_wrong_key(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - {"captchaai"}))
 async def test_no_balance(provider: str, tmp_path: Path) -> None:
-    """A key without money is an error that says so, and is not tried again."""
+    """A key without money is an error with a clear text, and it is not tried again."""
     error = ProviderRefusedError if provider in CODELESS else NoBalanceError
     async with _running(provider, tmp_path, balance=0.0) as running:
         with pytest.raises(error):

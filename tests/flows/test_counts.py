@@ -1,4 +1,4 @@
-"""The numbers tell the truth: what the receiver counts is what the provider says that it did."""
+"""Counts of the receiver, compared with the counts of the sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAN = fast(first_after_callback_seconds=1.0, first_after_seconds=0.2, interval_
 
 
 async def test_what_is_counted_is_what_the_provider_did(tmp_path: Path) -> None:
-    """Lost, late and doubled callbacks, and polls, over tasks that the receiver submitted."""
+    """The receiver submits tasks, and lost, late and doubled callbacks and polls are counted."""
     settings = Settings(seed=3, latency_seconds=(0.05, 0.2), async_images=True, rates=RATES)
     async with Sandbox("capsolver", settings) as sandbox:
         accounts: dict[str, Any] = {
