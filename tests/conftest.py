@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import release_ports
 
-# On a busy machine every example is slow at times; that says nothing of the code.
+# On a busy machine every example is slow at times, without a fault of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 

@@ -171,7 +171,7 @@ async def running_receiver(
     """
     with socket.create_server(("127.0.0.1", port)) as listener:
         if send_buffer_bytes is not None:
-            # Connections have it from the socket that listens.
+            # Connections inherit it from the listening socket.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         given = Settings(
@@ -202,7 +202,7 @@ def free_port() -> int:
     """
     holder = socket.socket()
     _held.append(holder)
-    # A server that sets the same may listen beside it; every one of asyncio's does.
+    # A server with the same option may listen beside it; servers of asyncio set it.
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
     port: int = holder.getsockname()[1]
@@ -258,7 +258,7 @@ async def receiver_process(
     assert process.stderr is not None
     async with asyncio.TaskGroup() as readers:
         try:
-            # A process starts within a second, but not on a machine where ten others do so.
+            # A process starts within a second, but not beside ten others.
             async with asyncio.timeout(60):
                 first = json.loads(await process.stderr.readline() or b'{"event": "nothing"}')
             assert first["event"] == "receiver.started", first

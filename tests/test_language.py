@@ -164,6 +164,27 @@ def test_docstrings_have_few_relative_clauses(package: str) -> None:
     assert measured(package).relatives_per_1000 <= LIMITS[package].relatives_per_1000
 
 
+@pytest.mark.parametrize(
+    ("text", "relatives"),
+    [
+        ("Return the task that waits for it.", 1),
+        ("Return the tasks which wait, and the key whose owner asked.", 2),
+        ("The proxy says that the name is wrong, so that nothing arrives.", 0),
+        ("After that the store is like that of a new receiver.", 0),
+        ("Return `the one that` is code.", 0),
+    ],
+)
+def test_relative_clauses_are_told_from_conjunctions(text: str, relatives: int) -> None:
+    """The word before a `that` decides, and code does not count."""
+    assert Prose.of(text, "here").relatives == relatives
+
+
+def test_a_long_sentence_is_found_across_lines() -> None:
+    """Line ends do not end a sentence. Full stops, paragraphs and list items do."""
+    assert len(Prose.of("one two three\n" * 9, "here").long) == 1
+    assert Prose.of("One two three.\n" * 9 + "\n\n* one two three" * 9, "here").long == []
+
+
 def test_sentences_of_documents_are_short() -> None:
     """A sentence has at most 25 words."""
     long = [fault for path in documents() for fault in prose_of_document(path).long]

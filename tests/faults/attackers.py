@@ -185,7 +185,7 @@ async def _send_over_one_connection(url: str, parts: Iterable[bytes], *, stays: 
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(write(iter(parts)))
-                # Inside the group, which would raise a group of it.
+                # Caught inside the task group, which would wrap it in an exception group.
                 with suppress(OSError):
                     while await reader.read(65_536):
                         pass

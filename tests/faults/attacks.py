@@ -134,7 +134,7 @@ class _Honest:
                 group.create_task(self._deliver(self._urls.pop(), due))
 
     async def _new_url(self) -> str:
-        # The receiver took a free port, which its public URL does not name.
+        # The receiver chose a free port, unknown to its public URL.
         registered = await self._api.register()
         return f"{self._api.url}{urlsplit(registered['callbackUrl']).path}"
 

@@ -215,5 +215,5 @@ async def test_a_mounted_receiver_takes_plain_bodies_only(tmp_path: Path, counte
     assert (answer.status, answer.headers["connection"], rest) == (415 if path is None else 404, "close", b"")
     assert [entry.get("hint") for entry in log["results"]] == ([True] if path is None else [])
     assert plain.status == 200
-    # What aiohttp inflates before it asks anybody: up to twice its buffer, and one step more.
+    # aiohttp inflates up to twice its buffer, and one step more, before any check.
     assert counted.size <= 3 * 2**18

@@ -74,7 +74,7 @@ async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> 
             for wire in waiting:
                 await wire.send(poll_request(ADMIN, task["ref"]))
             await eventually(lambda: api.waiting == 2)
-            # The connection of the tests' own session is the third; it is without a request now, and gives way.
+            # The third connection is the test session's own. It has no request now, and gives way.
             async with wired(api.url) as third, asyncio.TaskGroup() as group:
                 await third.send(poll_request(ADMIN, task["ref"]))
                 await eventually(lambda: api.waiting == 3)

@@ -165,7 +165,7 @@ async def test_a_truncated_file_is_noticed(tmp_path: Path, name: Callable[[Path]
     async with receiver_at(database) as (process, api):
         waiting = await registered(api)
         with closing(sqlite3.connect(database)) as other:
-            # So that the database file has more than nothing.
+            # The database file must not be empty.
             other.execute("PRAGMA wal_checkpoint(PASSIVE)")
         await api.register()
         reason = await lose_files(api, database, lambda path: os.truncate(name(path), 0), waiting[1])
@@ -197,7 +197,7 @@ async def test_a_receiver_that_was_killed_before_it_noticed(tmp_path: Path) -> N
         await api.call_back(api.url + path)
         cursor = (await api.task(ref))["cursor"]
         process.process.send_signal(signal.SIGSTOP)
-        # It may run on for a moment after the signal was sent.
+        # The process may run on for a moment after the signal.
         await asyncio.to_thread(os.waitid, os.P_PID, process.process.pid, os.WSTOPPED)
         wal(database).unlink()
         await process.stop(signal.SIGKILL)
@@ -225,7 +225,7 @@ async def test_the_doctor_names_it(tmp_path: Path) -> None:
         still = await api.send("GET", "/readyz", key=None)
 
     (found,) = [finding for finding in json.loads(finished.out)["findings"] if finding["about"] == "server"]
-    assert found["says"] == f"the receiver says that it cannot store: {reason}"
+    assert found["says"] == f"the receiver reports that it cannot store: {reason}"
     assert (explained.code, still.status) == (0, 503)
     assert is_sound(database)
 

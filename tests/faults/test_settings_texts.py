@@ -83,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
         (name, behind)
         for name in TEXTS
         for behind in ("\n", "\r\n", " \t", "\u00a0", "\ufeff")
-        # Around JSON only its own white space can stand.
+        # Only the white space of JSON may surround it.
         if name not in OF_SOME or behind.isascii()
     ],
 )

@@ -57,7 +57,7 @@ async def test_a_key_that_does_not_read_gets_no_more(tmp_path: Path) -> None:
         await publish(api, 12, 100_000)
         task = await api.register()
         async with silent_peers(api, 16, page_request(api)) as peers:
-            # Those that are refused have their small answer; the others wait with what the system did not take.
+            # Refused requests have their small answer. The others wait with unsent bytes.
             await eventually(lambda: api.unsent_answers > 7 * 2**20)
             refused = await api.send("GET", PAGE)
             other = await api.send("GET", PAGE, key=READ_ONLY)
@@ -121,7 +121,7 @@ async def test_an_idle_connection_keeps_nothing_of_its_last_answer(tmp_path: Pat
             await wire.send(page_request(api))
         sizes = [len((await wire.response()).body) for wire in wires]
         await eventually(lambda: api.unsent_answers == 0)
-        # What tests before this one left.
+        # Remove the remains of earlier tests.
         gc.collect()
         responses = [response for response in gc.get_objects() if isinstance(response, web.Response)]
         kept = [

@@ -135,7 +135,7 @@ async def test_a_body_that_never_ends_is_given_up(api: Api) -> None:
     stalled, broken, other = [(await api.register())["callbackUrl"] for _ in range(3)]
     async with wired(api.url) as one, wired(api.url) as two, wired(api.url) as silent:
         await one.send(request("POST", stalled, Content_Length=len(ANSWER)), ANSWER[:-1])
-        # Asked for, so that the request has begun when its body turns out to be wrong.
+        # The request has begun before its body turns out to be wrong.
         await two.send(request("POST", broken, Expect="100-continue", **CHUNKED))
         asked = await two.response()
         await two.send(b"zz\r\nno chunk\r\n")
@@ -248,7 +248,7 @@ async def test_garbage_is_refused_and_the_next_one_served(
     path = url.removeprefix(api.url)
     with caplog.at_level(logging.INFO):
         answer = b""
-        # A peer that is cut off while it sends may see that before it sees the end.
+        # A peer cut off while sending may see the reset before the end.
         async with wired(url) as wire:
             with suppress(ConnectionError):
                 await wire.send(garbage.replace(b"{path}", path.encode()))

@@ -28,7 +28,7 @@ async def test_what_is_counted_is_what_the_provider_did(tmp_path: Path) -> None:
             async with asyncio.TaskGroup() as group:
                 for first in range(0, TASKS, 10):
                     group.create_task(_submit_and_wait(api, range(first, first + 10)))
-            # What is late comes after its poll.
+            # A late callback comes after the poll.
             await eventually(lambda: sandbox.stats.callbacks_answered == sandbox.stats.callbacks_sent)
             await asyncio.sleep(0.5)
             counted, did = await asked(api), sandbox.stats

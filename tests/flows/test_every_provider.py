@@ -27,15 +27,15 @@ from tests.client.sandbox.support import SettableClock
 from tests.support import ADMIN, eventually, running_receiver
 
 SCALE = 20.0
-# A poll that was sent in time may come a little sooner after the one before than it was sent.
+# A poll sent in time may arrive a little closer to the one before.
 JITTER = 0.7
 PROVIDERS = sorted(set(DIALECTS) - {"hardcaptcha"})
 CALLED_BACK = sorted(name for name in PROVIDERS if DIALECTS[name].callback is not None and name != "capsolution")
-# How what they call back becomes a solution is not known, and a failure has no code: polled all the same.
+# The way from their callback to a solution is not known, and a failure has no code. They are polled in any case.
 HINTED = {"ucaptcha", "scrapeless"}
-# Half a form is a form: nobody can tell half an answer from a short one.
+# Half a form is a form: half an answer looks like a short one.
 BARE = {"twocaptcha", "rucaptcha", "twocaptchav1", "rucaptchav1", "captchaai"}
-# It has no code for anything (PROVIDERS.md 3.7).
+# It has no error codes (PROVIDERS.md 3.7).
 CODELESS = {"scrapeless"}
 
 
@@ -150,7 +150,7 @@ async def test_a_callback_is_enough(provider: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_failure(provider: str, callback: str | None, tmp_path: Path) -> None:
     """A failed task ends with its error, by callback or by poll."""
-    # Whoever gives no reason cannot say that nobody could solve it.
+    # A provider without error codes cannot report an unsolvable task.
     error = TaskFailedError if provider in CODELESS | HINTED else UnsolvableError
     async with _running(provider, tmp_path) as running:
         async with asyncio.timeout(30):
@@ -211,7 +211,7 @@ async def test_an_error_that_means_processing(provider: str, tmp_path: Path) -> 
     """CAPTCHA_NOT_READY is waited through (PROVIDERS.md 3.5)."""
     task = _task(provider, 1, callback="lost", latencySeconds=40, isNotReadyAnError=True)
     clock = SettableClock()
-    # By the sandbox's clock the task takes 40 s, and its answer is kept for that long too.
+    # By the clock of the sandbox, the task takes 40 s, and its answer is kept for 40 s.
     limits = replace(_limits(provider), window_seconds=1000.0)
     async with _running(provider, tmp_path, clock=clock, limits=limits) as running, asyncio.TaskGroup() as group:
         solving = group.create_task(_solve_all(running, [task]))

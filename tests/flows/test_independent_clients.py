@@ -90,7 +90,7 @@ async def event(stream: AsyncIterator[ServerSentEvent], *, but: str = "heartbeat
     """Return id and frame of the next event, except events called `but`."""
     async with asyncio.timeout(30):
         async for got in stream:
-            # What only says how long to wait before reconnecting is no event in a browser.
+            # A block with only a reconnection time is no event in a browser.
             frame = check_event(got.event, got.id, got.data) if got.data else None
             if frame is not None and got.event != but:
                 return got.id, frame

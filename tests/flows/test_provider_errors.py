@@ -92,7 +92,7 @@ async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
 
             await until(has_row)
         with closing(sqlite3.connect(database)) as connection, connection:
-            # As fifteen seconds later.
+            # Shift the stored times by fifteen seconds.
             connection.execute("UPDATE poll SET unlisted_since = unlisted_since - 15000000")
         async with receiving(tmp_path, sandbox.url, port=port) as api:
             failed = await ended(api, registered["ref"])

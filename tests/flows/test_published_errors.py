@@ -20,7 +20,7 @@ from tests.support import running_receiver
 
 TASK_ID = "70000000010"
 KEY = "the-client-key-of-the-operator"
-# Pauses as the tables have them, a thousandth as long.
+# The pauses of the tables, a thousandth as long.
 SCALE = 1000.0
 QUICK = fast(first_after_callback_seconds=0.1)
 HERE: Mapping[str, Dialect] = MappingProxyType(

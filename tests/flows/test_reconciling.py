@@ -119,7 +119,7 @@ async def test_all_end_right(tmp_path: Path) -> None:
         if number not in unknown and task["solution"] != expected_solution("capsolver", task_of(number))
     ]
     assert (len(results), wrong) == (TASKS, [])
-    # Only tasks of which a crash took createTask's answer may end so, and none of them is submitted again.
+    # Only tasks without an answer to createTask after a crash may end so, and none of them is submitted again.
     assert len(unknown) <= KILLS * CALLERS
     assert stats.tasks_made <= TASKS
     assert stats.limits_broken == {}
@@ -127,7 +127,7 @@ async def test_all_end_right(tmp_path: Path) -> None:
     _check_polls(database, stats.get_task_result_calls)
     _check_callbacks(database, stats, unknown=len(unknown))
     sources = Counter(task["source"] for task in results.values())
-    # While the receiver is dead, callbacks are lost besides.
+    # While the receiver is dead, further callbacks are lost.
     assert sources["poll"] >= TASKS * 0.2
     assert sources["callback"] >= TASKS * 0.1
 
@@ -151,7 +151,7 @@ async def _live(database: Path, port: int, environment: dict[str, str], caller: 
                     await asyncio.wait(submitting)
                     while not caller.refs.keys() <= caller.results.keys():
                         await asyncio.sleep(0.1)
-                    # What is late comes after its poll, and changes nothing.
+                    # A late callback comes after the poll, and changes nothing.
                     await asyncio.sleep(1)
                 await receiver.stop(signal.SIGTERM if kill == kills else signal.SIGKILL)
         reading.cancel()
