@@ -1,1 +1,1 @@
-"""The server that takes a provider's callbacks, stores them durably and wakes whoever waits."""
+"""The server for providers' callbacks: it stores them durably and wakes waiting clients."""

@@ -1,4 +1,4 @@
-"""The errors of the receiver: one class per reaction, and the one table of problems that they become on the wire."""
+"""The errors of the receiver: one class per reaction, and one table of problems for the wire."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One kind of problem: `status` is its HTTP status, `title` the same for every occurrence (RFC 9457, 3.1.3)."""
+    """One kind of problem: its HTTP `status` and its `title`, the same for every occurrence (RFC 9457, 3.1.3)."""
 
     status: int
     title: str
@@ -40,24 +40,24 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "task-id-taken": Problem(409, "The taskId belongs to another task"),
         "task-id-mismatch": Problem(409, "The task is bound to another taskId"),
         "idempotency-in-flight": Problem(409, "A request with this Idempotency-Key is in flight"),
-        "cursor-gone": Problem(410, "The cursor is of no use here"),
+        "cursor-gone": Problem(410, "The cursor cannot be used here"),
         "too-slow": Problem(408, "The request took too long to arrive"),
         "body-too-large": Problem(413, "The body is too large"),
-        "unsupported-media-type": Problem(415, "The body is of a type or a coding that is not taken here"),
+        "unsupported-media-type": Problem(415, "The media type or coding of the body is not accepted here"),
         "wrong-field": Problem(422, "A field is wrong"),
-        "unreadable-answer": Problem(422, "The answer is not one of this provider's"),
+        "unreadable-answer": Problem(422, "This provider gives no such answer"),
         "idempotency-key-reused": Problem(422, "The Idempotency-Key was used with another body"),
         "too-many-waiters": Problem(429, "The API key has too many requests waiting"),
-        "too-many-names": Problem(429, "The API key names too many tasks"),
-        "too-many-tickets": Problem(429, "Too many tickets are good at once"),
-        "too-much-unsent": Problem(429, "The API key leaves too much unread"),
+        "too-many-names": Problem(429, "The streams of the API key name too many tasks"),
+        "too-many-tickets": Problem(429, "Too many tickets are valid at once"),
+        "too-much-unsent": Problem(429, "The API key has too many unread answers"),
         "too-many-streams": Problem(429, "The API key has too many streams open"),
         "server-error": Problem(500, "The receiver failed"),
         "provider-refused": Problem(502, "The provider refused the task"),
-        "provider-unreachable": Problem(503, "The provider does not take tasks now"),
+        "provider-unreachable": Problem(503, "The provider accepts no tasks now"),
         "quota-full": Problem(503, "A quota is used up"),
-        "not-stored": Problem(503, "It could not be stored now"),
-        "receiver-full": Problem(503, "The receiver holds all the waits, streams and unread answers it can"),
+        "not-stored": Problem(503, "The receiver cannot store now"),
+        "receiver-full": Problem(503, "The receiver has too many waits, streams or unread answers"),
         "shutting-down": Problem(503, "The receiver is shutting down"),
     }
 )
@@ -65,9 +65,10 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
 
 
 class ReceiverError(Exception):
-    """What a request can be told: `slug` names it in PROBLEMS, `detail` says what was wrong, without secrets.
+    """An error that a request is answered with.
 
-    `extra` holds further members of the problem, `retry_after_seconds` becomes the header.
+    `slug` names it in PROBLEMS. `detail` describes the fault without secrets. `extra` holds further members of the
+    problem, and `retry_after_seconds` becomes the header Retry-After.
     """
 
     def __init__(
@@ -86,27 +87,27 @@ class ReceiverError(Exception):
 
 
 class StoreFailedError(ReceiverError):
-    """The store could not write or read now (full disk, locked or broken file); nothing of a command was stored."""
+    """A failed write or read of the store (full disk, locked or broken file). Nothing of the command was stored."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("not-stored", detail, retry_after_seconds=5)
 
 
 class StoreBusyError(ReceiverError):
-    """The command was not stored in time; it may still be stored."""
+    """A command not stored in time. It may still be stored later."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("not-stored", detail, retry_after_seconds=2)
 
 
 class CursorGoneError(ReceiverError):
-    """A cursor of another log, beyond the end, or older than what is kept; `resumes_at` is where to go on."""
+    """A cursor of another log, beyond the end, or before the oldest entry. Reading resumes at `resumes_at`."""
 
     def __init__(self, reason: str, resumes_at: str) -> None:
         texts = {
-            "other-log": "the cursor is of another log: the database was replaced or restored",
+            "other-log": "the cursor belongs to another log: the database was replaced or restored",
             "beyond-end": "the cursor is beyond the end of the log",
-            "pruned": "what follows the cursor is no longer kept",
+            "pruned": "the entries after the cursor are no longer kept",
         }
         super().__init__("cursor-gone", texts[reason], extra={"reason": reason, "resumesAt": resumes_at})
         self.reason = reason
@@ -114,9 +115,9 @@ class CursorGoneError(ReceiverError):
 
 
 class CannotStartError(Exception):
-    """The receiver refuses to start; the text is the one line that an operator gets.
+    """A refusal to start or to carry out a command. Its text is the one line for the operator.
 
-    `passes`: the reason may pass by itself (a full disk, a port in use), so that trying again is worth it.
+    `passes`: the reason may pass by itself (a full disk, a port in use), so a later attempt can succeed.
     """
 
     def __init__(self, text: str, *, passes: bool = False) -> None:

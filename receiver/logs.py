@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each on standard error, by a chain short enough for one line a callback."""
+"""Log lines: one JSON object each on standard error. The chain is short enough for one line per callback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["configure_logs", "server_logger"]
 
 
 def configure_logs(log_format: str) -> None:
-    """Set up structlog for this process: `json` for machines, `console` for eyes."""
+    """Set up structlog for this process: `json` for machines, `console` for people."""
     if log_format == "console":
         log_to_terminal()
         return
@@ -38,12 +38,12 @@ def configure_logs(log_format: str) -> None:
 
 
 def server_logger() -> logging.Logger:
-    """What aiohttp's server is to log to: its records become lines like ours.
+    """Return a logger for aiohttp's server. Its records become lines like ours.
 
-    Of a request that is no HTTP only the kind of the mistake is told: aiohttp's own text shows the line where it is,
-    and that of a callback holds its token.
+    A malformed request is logged by the kind of its error only. The text of aiohttp shows the request line, and the
+    request line of a callback holds its token.
     """
-    # Not from logging.getLogger: handlers of the root must not see these records.
+    # Without logging.getLogger, handlers of the root logger do not see these records.
     logger = logging.Logger("aiohttp.server", logging.WARNING)
     logger.addHandler(_ServerRecords())
     return logger
@@ -65,16 +65,16 @@ def _render(_logger: Any, _name: str, event_dict: structlog.typing.EventDict) ->
     try:
         line = orjson.dumps(event_dict, default=str, option=options)
     except TypeError:
-        # It takes no number of more than 64 bits, and no text with half of a surrogate pair.
+        # orjson refuses numbers of more than 64 bits, and texts with half of a surrogate pair.
         line = f"{json.dumps(event_dict, default=str, skipkeys=True)}\n".encode()
     return line if line.isascii() and b"\x7f" not in line else escape_json(line.decode()).encode()
 
 
 class _Lines:
-    """Writes what is told in one turn of the event loop at its end, at once: one write for a batch of callbacks.
+    """A buffer of log lines with one write at the end of each turn of the event loop: one write per batch.
 
-    Errors do not wait, because what they tell of may be followed by the end of the process; nor do lines that are told
-    outside a loop. A stream that takes no more lines is no reason to fail.
+    Errors are written at once, because the process may end right after one. Lines from outside a loop are written at
+    once too. Lines are dropped silently if the stream is closed or full.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -82,7 +82,7 @@ class _Lines:
         self._lines: list[bytes] = []
 
     def info(self, line: bytes) -> None:
-        """Write the line soon."""
+        """Write the line at the end of this turn of the loop."""
         self._lines.append(line)
         if len(self._lines) == 1:
             try:
@@ -99,7 +99,7 @@ class _Lines:
     critical = error
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the buffered lines."""
         lines, self._lines = self._lines, []
         with suppress(OSError, ValueError):
             self._stream.write(b"".join(lines))

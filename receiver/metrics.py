@@ -1,8 +1,8 @@
-"""The numbers of this process since it started, as Prometheus takes them.
+"""Counts of this process since its start, in the format of Prometheus.
 
-Labels are bounded: providers that are known here, verdicts, statuses and sources of the contract, and a few error
-codes; never an id, a key or what else a stranger wrote. On the way of a callback stand two dictionary look-ups and two
-additions; the rest is counted after its acknowledgement, or when somebody asks.
+Labels are bounded: known providers, verdicts, statuses and sources of the contract, and a few error codes. They never
+hold ids, keys or other text of strangers. Counting costs a callback two dictionary look-ups and two additions. The rest
+is counted after the acknowledgement, or while `/metrics` is rendered.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
 
 from client.providers import Dialect
+from client.version import VERSION
 from receiver.domain.records import SECOND, Outcome, TaskRecord, WaitingTasks
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Moment"]
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
-"""What `Metrics.rendered` is in."""
+"""The content type of `Metrics.rendered`."""
 
 UNKNOWN = "unknown"
-"""The provider of a request whose URL names none that is known."""
+"""The label of a request with an unknown provider in its URL."""
 
 _LATENCY_SECONDS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 _PREFIX = "callback_receiver"
@@ -30,7 +31,7 @@ _PREFIX = "callback_receiver"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What is so now, and is read when somebody asks."""
+    """The current state, read when `/metrics` is rendered."""
 
     waiting: Sequence[WaitingTasks]
     waiters: int
@@ -43,7 +44,7 @@ class Moment:
 
 
 class Metrics:
-    """Counts what it is told. Each has a registry of its own, so that one process may hold several receivers."""
+    """All counters of a receiver, with a registry of their own: one process may hold several receivers."""
 
     def __init__(self, dialects: Mapping[str, Dialect]) -> None:
         self._dialects = dialects
@@ -51,58 +52,59 @@ class Metrics:
         self._verdicts: dict[tuple[str, str], Counter] = {}
         self._by_provider: dict[str, _OfProvider] = {}
         ProcessCollector(registry=self._registry)
+        Info(f"{_PREFIX}_build", "The version of this program.", registry=self._registry).info({"version": VERSION})
         counter, gauge = self._counter, self._gauge
-        self._deliveries = counter("deliveries", "Callbacks that were stored, by verdict.", "provider", "verdict")
+        self._deliveries = counter("deliveries", "Callbacks stored, by verdict.", "provider", "verdict")
         self._refused = counter("refused", "Callbacks refused without a verdict, by status.", "provider", "status")
-        self._outcomes = counter("outcomes", "Outcomes by road and status.", "provider", "source", "status")
+        self._outcomes = counter("outcomes", "Outcomes by source and status.", "provider", "source", "status")
         self._polled = counter(
-            "polled_answers", "Answers that a poll brought where no callback had come to the task's URL.", "provider"
+            "polled_answers", "Answers from a poll before any callback to the URL of the task.", "provider"
         )
         self._late = counter(
-            "late_callbacks", "Those of them for which a callback came afterwards: the others got lost.", "provider"
+            "late_callbacks", "Polled answers with a later callback; the callbacks of the others are lost.", "provider"
         )
-        self._stale = counter("stale_answers", "Answers that were fetched by id after their validUntil.", "provider")
-        self._polls = counter("polls", "Polls used by tasks that ended, where a limit is known.", "provider")
-        self._allowed = counter("polls_allowed", "Polls that those tasks were allowed.", "provider")
+        self._stale = counter("stale_answers", "Answers fetched by id after their validUntil.", "provider")
+        self._polls = counter("polls", "Polls used by ended tasks of providers with a limit.", "provider")
+        self._allowed = counter("polls_allowed", "Polls allowed for the same tasks.", "provider")
         self._own_polls = counter(
             "own_polls",
-            "Polls of the receiver itself: sent, failed, doubled after one was cut off, contradicted a callback.",
+            "Polls of the receiver itself: sent, failed, doubled after an interruption, contradicted a callback.",
             "provider",
             "what",
         )
         self._latency = Histogram(
             f"{_PREFIX}_callback_latency_seconds",
-            "From createTask's answer to the callback that ended it, or that a poll confirmed.",
+            "From the answer of createTask to the callback, if it ended the task or a poll confirmed it.",
             ("provider",),
             buckets=_LATENCY_SECONDS,
             registry=self._registry,
         )
         self._unlisted = counter(
             "unlisted_codes",
-            "Error codes that no list has: at most 20 names of a provider, then other.",
+            "Error codes missing from all lists: at most 20 names of a provider, then other.",
             "provider",
             "code",
         )
-        self._commits = counter("commits", "Transactions of the store that were committed.")
-        self._commands = counter("commands", "Commands in them.")
+        self._commits = counter("commits", "Transactions committed by the store.")
+        self._commands = counter("commands", "Commands in these transactions.")
         self._waiting = gauge("waiting_tasks", "Tasks without an outcome; of very many, the first to end.", "provider")
         self._overdue = gauge(
-            "oldest_overdue_seconds", "How long ago the first poll was due of those still to be made.", "provider"
+            "oldest_overdue_seconds", "Delay of the earliest poll still to be made, in seconds.", "provider"
         )
-        self._waiters = gauge("waiters", "Requests that wait now.")
-        self._streams = gauge("streams", "Websockets and streams of server-sent events that are open.")
-        self._connections = gauge("connections", "Connections that are open; of a mounted receiver, 0.")
-        self._idle_connections = gauge("idle_connections", "Those of them without a request.")
+        self._waiters = gauge("waiters", "Requests waiting now.")
+        self._streams = gauge("streams", "Open websockets and streams of server-sent events.")
+        self._connections = gauge("connections", "Open connections; 0 for a mounted receiver.")
+        self._idle_connections = gauge("idle_connections", "Open connections without a request.")
         self._connections_closed = counter(
             "connections_closed",
-            "Connections without a request that were closed: full (too many were open), silent (no request came).",
+            "Connections closed without a request: full (too many were open), silent (no request came).",
             "reason",
         )
-        self._queued = gauge("store_queue", "Commands that wait to be stored.")
+        self._queued = gauge("store_queue", "Commands waiting to be stored.")
         self._failing = gauge("store_failing", "1 while the store cannot write.")
 
     def delivered(self, provider: str, verdict: str, task: TaskRecord | None) -> None:
-        """A callback was stored."""
+        """Count a stored callback."""
         counted = self._verdicts.get((provider, verdict))
         if counted is None:
             counted = self._verdicts[provider, verdict] = self._deliveries.labels(provider, verdict)
@@ -111,9 +113,9 @@ class Metrics:
             self._late.labels(provider).inc()
 
     def polled(self, provider: str, what: str) -> None:
-        """The receiver polled: "sent", "failed" (nothing was learned), "contradicted" (a callback).
+        """Count a poll of the receiver: "sent", "failed" (it brought nothing), "contradicted" (a callback).
 
-        "doubled": a poll was cut off by a crash or a pause, sent or not, and its task is polled once more.
+        "doubled": a crash or a pause interrupted a poll, sent or not, and its task is polled once more.
         """
         self._own_polls.labels(provider, what).inc()
 
@@ -122,21 +124,21 @@ class Metrics:
         self._unlisted.labels(provider, code).inc()
 
     def refused(self, provider: str, status: int) -> None:
-        """A callback was refused without a verdict; `provider` is what its URL names."""
+        """Count a callback refused without a verdict; `provider` is the name in its URL."""
         self._refused.labels(provider if provider in self._dialects else UNKNOWN, str(status)).inc()
 
     def connection_closed(self, reason: str) -> None:
-        """A connection without a request was closed: "full", "silent", "head" or "chunks"."""
+        """Count a connection closed without a request: "full", "silent", "head" or "chunks"."""
         self._connections_closed.labels(reason).inc()
 
     def fetched(self, task: TaskRecord, now: int) -> None:
-        """Somebody was given this task by its id."""
+        """Count a task fetched by its id, if its answer is stale."""
         outcome = task.outcome
         if outcome is not None and outcome.valid_until is not None and outcome.valid_until < now:
             self._stale.labels(task.provider).inc()
 
     def committed(self, commands: int, ended: Sequence[TaskRecord]) -> None:
-        """A transaction with so many commands was committed, and brought these tasks their outcomes."""
+        """Count a committed transaction, its number of commands, and the outcomes of the tasks that it ended."""
         self._commits.inc()
         self._commands.inc(commands)
         for task in ended:
@@ -144,7 +146,7 @@ class Metrics:
                 self._ended(task, task.outcome)
 
     def rendered(self, moment: Moment) -> bytes:
-        """Return all numbers as text."""
+        """Return all counts as text."""
         self._waiting.clear()
         self._overdue.clear()
         for waiting in moment.waiting:
@@ -169,15 +171,15 @@ class Metrics:
         if outcomes is None:
             outcomes = counted.outcomes[kind] = self._outcomes.labels(task.provider, *kind)
         outcomes.inc()
-        # What was held back until a poll confirmed it came when it was hinted at.
+        # A callback held back for confirmation arrived at the time of its hint.
         came_at = task.hinted_at if outcome.trust == "confirmed" else outcome.finished_at
         is_called_back = outcome.source == "callback" or outcome.trust == "confirmed"
-        # A task that a delivery made was not waited for.
+        # Nobody waited for a task made by a delivery.
         if is_called_back and came_at is not None and task.created_by is not None:
             counted.latency.observe((came_at - task.counts_from) / SECOND)
         elif _is_polled(task):
             counted.polled.inc()
-        # Of what replaced an outcome of ours, the polls are counted already.
+        # If the outcome replaces one of ours, its polls are counted already.
         if counted.max_polls is not None and outcome.supersedes is None:
             counted.allowed.inc(counted.max_polls)
             if task.polls:
@@ -201,7 +203,7 @@ class Metrics:
 
 
 def _is_polled(task: TaskRecord) -> bool:
-    """Whether a poll alone brought the answer, though a callback was awaited: none had come that asked for the poll."""
+    """Return True if a poll alone brought the answer of a task with a callback URL. No callback asked for the poll."""
     outcome = task.outcome
     is_answer = outcome is not None and outcome.source == "poll" and not outcome.is_provisional
     return is_answer and task.has_url and task.hinted_at is None
@@ -209,7 +211,7 @@ def _is_polled(task: TaskRecord) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfProvider:
-    """The numbers of one provider: to find each by its labels again takes longer than to count."""
+    """The counters of one provider. Looking them up by their labels takes longer than counting."""
 
     max_polls: int | None
     latency: Histogram

@@ -1,4 +1,4 @@
-"""The settings of the receiver, from the environment, a `.env` file or a folder of secrets, checked before it runs."""
+"""The settings of the receiver from the environment, a `.env` file or a folder of secrets, checked at the start."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _DEFAULT_SCOPES = frozenset({"submit", "read"})
 _SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
 _SIGNING_KEY_MIN_BYTES = 32
 _LISTS = ("api_keys", "signing_keys", "allowed_origins")
-"""Settings of several values with commas."""
+"""Settings with several values, separated by commas."""
 _OBJECTS = ("callback_secrets", "provider_keys", "provider_urls")
 """Settings that are JSON objects."""
 _SECRETS = ("api_keys", "signing_keys", "callback_secrets", "provider_keys")
-# Larger than the environment takes; a secret has some hundred bytes.
+# More than the environment can hold; a secret has a few hundred bytes.
 _MAX_SECRET_BYTES = 256 * 1024
 
-# What Kubernetes puts into the environment for a service called "receiver".
+# Kubernetes sets these variables for a service called "receiver".
 _SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 
@@ -50,7 +50,7 @@ RetentionSeconds = Annotated[int, Field(ge=60, le=100 * 366 * 24 * 3600)]
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key of the API: the digest of its secret, the name it is logged by, and what it may do."""
+    """One key of the API: its name in logs, the digest of its secret, and its scopes."""
 
     name: str
     digest: bytes
@@ -58,134 +58,135 @@ class ApiKey:
 
 
 class Settings(BaseSettings):
-    """All settings; the description of each says its unit and the reason for its default."""
+    """All settings. Each description states the unit and the reason for the default."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     host: str = Field(
-        "127.0.0.1", description="Address to listen on. Loopback, because a proxy with TLS stands in front."
+        "127.0.0.1",
+        description="Address to listen on. Loopback, because a proxy with TLS stands in front.",
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port to listen on; 0 takes any free one.")
     public_url: str | None = Field(
         None,
-        description="What providers reach this receiver by, with its path if it has one (the proxy strips it). "
-        "Unset: no callback URLs are given out, and clients poll.",
+        description="Public base URL of this receiver, for callback URLs. The proxy strips its path, if it has one. "
+        "Unset: tasks get no callback URLs, and clients poll.",
     )
-    database: Path = Field(Path("receiver.db"), description="The SQLite file, made with mode 0600 if it is not there.")
+    database: Path = Field(Path("receiver.db"), description="The SQLite file. A new one gets the mode 0600.")
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="`name:secret[:scopes]`, several with commas; scopes out of `submit`, `read`, `admin`, joined by "
-        "`+` (`submit+read` if none are given); a secret has at least 24 characters, none of them `,` or `:`.",
+        description="API keys as `name:secret[:scopes]`, separated by commas. Scopes are `submit`, `read` and `admin`, "
+        "joined by `+`; the default is `submit+read`. A secret has at least 24 characters, without `,` and `:`.",
     )
     allow_anonymous: bool = Field(
-        False, description="Serve without keys; only on loopback and with no public URL but a loopback one."
+        False, description="Serve without API keys. Allowed only if `HOST` and `PUBLIC_URL` are loopback addresses."
     )
     signing_keys: SecretStr = Field(
         SecretStr(""),
-        description="Further keys for callback tokens, with commas, at least 32 bytes each; the first one signs, all "
-        "are tried. The key made at the first start lives in the database.",
+        description="Further signing keys for callback URLs, separated by commas, at least 32 bytes each. The first "
+        "one signs, all are tried. The key made at the first start is in the database.",
     )
     providers_file: Path | None = Field(
         None,
-        description="A TOML file with providers of your own, or changes to those that are known. Unset: the shipped "
-        "ones.",
+        description="A TOML file with providers of your own and changes to the shipped providers. Unset: only the "
+        "shipped providers.",
     )
     callback_secrets: dict[str, Annotated[SecretStr, Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="JSON object, provider → the secret that it signs its callbacks with. Unset: a signature is not "
-        "asked for, the URL alone is the proof.",
+        description="JSON object, provider → secret of its callback signatures. Unset: signatures are not checked, and "
+        "the URL alone is the proof.",
     )
     provider_keys: dict[str, Annotated[SecretStr, Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="JSON object, provider → client key. With it the receiver itself polls the tasks of that key, so "
-        "that callers need not, and can submit.",
+        description="JSON object, provider → client key. With a key, the receiver submits tasks for callers and polls "
+        "them itself.",
     )
     provider_urls: dict[str, str] = Field(
         default_factory=dict,
-        description="JSON object, provider → base URL: another endpoint, or a sandbox.",
+        description="JSON object, provider → base URL of another endpoint or of a sandbox.",
     )
     confirm_callbacks: Literal["never", "mismatched", "always"] = Field(
         "mismatched",
-        description="Which callbacks the provider is asked about: `never` any; `mismatched` those with another task's "
-        "id; `always` all that are not signed, of providers whose key is in `PROVIDER_KEYS`: such a callback is the "
-        "outcome only after 10 s without an answer.",
+        description="Callbacks to confirm by a poll. `never`: none. `mismatched`: those with the id of another task. "
+        "`always`: all unsigned ones of providers in `PROVIDER_KEYS`; without an answer to the poll, such a callback "
+        "becomes the outcome after 10 s.",
     )
     verification_name: str = Field(
         "2captcha.txt",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="The file that a provider asks for at the root of the host, to see that it is yours.",
+        description="Name of the file at the root of the host by which a provider checks that the host is yours.",
     )
     verification_text: str = Field(
-        "", max_length=1000, description="What is answered there, from the provider's account page. Unset: 404."
+        "", max_length=1000, description="Content of that file, from the provider's account page. Unset: 404."
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Field(
         256 * 1024,
-        description="Largest body of a callback, in bytes; answers are a few kilobytes. A larger one is a hint, and a "
-        "poll brings the answer. Requests with a key may have 2 MB, so that every answer of a poll can be reported.",
+        description="Largest body of a callback, in bytes; answers have a few kilobytes. A larger body counts as a "
+        "hint, and a poll brings the answer. Requests with a key may have 2 MB, enough for every answer of a poll.",
     )
     allowed_origins: str = Field(
         "",
-        description="Origins (`https://app.example`) of pages that may open streams, with commas; that of `PUBLIC_URL` "
-        "always may. Others are answered 403 on every route that needs a key, so that no page of a stranger can use a "
-        "browser's way to this receiver.",
+        description="Origins (`https://app.example`) of web pages with access, separated by commas. The origin of "
+        "`PUBLIC_URL` always has access. Pages of other origins get 403 on every route with a key, so strangers cannot "
+        "reach this receiver through a user's browser.",
     )
     send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
         10.0,
-        description="A peer that takes nothing of a stream or of an answer for so long is dropped; readers go on by "
-        "their cursors.",
+        description="Time after which a peer is dropped if it reads nothing of a stream or an answer. Readers resume "
+        "at their cursors.",
     )
     keepalive_seconds: Annotated[float, Field(ge=1, le=24 * 3600, allow_inf_nan=False)] = Field(
         630.0,
-        description="A connection without a request is closed after so long. It must be longer than the proxy in front "
-        "keeps one, or a request may meet the close: Google 600 s, Caddy 120 s, Traefik 90 s, nginx and AWS 60 s; "
-        "Envoy's 3600 s need more.",
+        description="Time after which a connection without a request is closed. It must be longer than the idle time "
+        "of the proxy, or a request may hit the close. Proxies: Google 600 s, Caddy 120 s, Traefik 90 s, nginx and AWS "
+        "60 s. Envoy's 3600 s need a longer time.",
     )
     max_waiters: Annotated[int, Field(ge=1)] = Field(
-        20_000, description="Requests that may wait at once; each costs about 10 kB. More are answered 503."
+        20_000, description="Most requests waiting at once; each costs about 10 kB. Further requests get 503."
     )
     max_waiters_per_key: Annotated[int, Field(ge=1)] = Field(
-        10_000, description="The same for each API key, so that one does not take the room of all. More: 429."
+        10_000, description="The same for each API key, so that one key cannot use up all. Further requests get 429."
     )
     max_streams: Annotated[int, Field(ge=1)] = Field(
         20_000,
-        description="Websockets and SSE streams open at once. More are closed with 1013, or answered 503.",
+        description="Most websockets and SSE streams at once. Further ones are closed with 1013, or get 503.",
     )
     max_streams_per_key: Annotated[int, Field(ge=1)] = Field(
-        10_000, description="The same for each API key. More are closed with 1013, or answered 429."
+        10_000, description="The same for each API key. Further ones are closed with 1013, or get 429."
     )
     standing_max_tasks: Annotated[int, Field(ge=0)] = Field(
-        100_000, description="Tasks that the deliveries on one standing URL may make; more are answered 503."
+        100_000, description="Most tasks made by deliveries on one standing URL. Further deliveries get 503."
     )
     standing_max_bytes: Annotated[int, Field(ge=0)] = Field(
         256 * 1024 * 1024,
-        description="The same in bytes of bodies; of further deliveries to known tasks only the fact is kept.",
+        description="The same in bytes of bodies. Further deliveries to known tasks are kept without their bodies.",
     )
     unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
-        16 * 1024 * 1024, description="Bytes of unreadable bodies that are kept; of more, only the fact is."
+        16 * 1024 * 1024, description="Most bytes of unreadable bodies. Further ones are kept without their bodies."
     )
     metrics_address: str = Field(
         "",
-        description="`host:port` at which `GET /metrics` is answered without a key, for a collector inside. Unset: "
-        "only beside everything else, for a key with `admin`.",
+        description="`host:port` of a second listener for `GET /metrics` without a key, for a collector inside. Unset: "
+        "`/metrics` needs a key with `admin`.",
     )
     retention_results_seconds: RetentionSeconds = Field(
         30 * 24 * 3600,
-        description="A finished task is kept so long, with its place in the log; then it is forgotten.",
+        description="Time for which a finished task and its log entries are kept. Then it is forgotten.",
     )
     retention_solutions_seconds: RetentionSeconds = Field(
         30 * 24 * 3600,
-        description="Its solution is kept so long, with the bodies that brought it; then it is null, and "
-        "`solutionRemoved` says so.",
+        description="Time for which its solution is kept, with the bodies that brought it. Then it is null, and "
+        "`solutionRemoved` is true.",
     )
     retention_deliveries_seconds: RetentionSeconds = Field(
         7 * 24 * 3600,
-        description="The bytes of a delivery are kept so long; those of unfinished tasks longer, for another try.",
+        description="Time for which the body of a delivery is kept. Bodies of unfinished tasks stay for another try.",
     )
     max_finished_tasks: Annotated[int, Field(ge=1)] = Field(
-        1_000_000, description="Finished tasks kept, some 2 kB each; the oldest go first, however young they are."
+        1_000_000, description="Most finished tasks, about 2 kB each. Beyond it the oldest go, however young they are."
     )
     log_format: Literal["json", "console"] = Field(
-        "json", description="`json`: one object a line; `console`: for eyes."
+        "json", description="`json`: one object a line; `console`: for people."
     )
 
     @field_validator("port", mode="before")
@@ -201,7 +202,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _is_tidy(cls, value: object, info: ValidationInfo) -> object:
-        """Editors and shells put a line break behind what they write. Runs before the validators above."""
+        """Remove the line breaks that editors and shells add. This runs before the validators above."""
         if isinstance(value, str) and info.field_name in _LISTS:
             return ",".join(map(tidy, value.split(",")))
         return _tidied(value)
@@ -272,23 +273,16 @@ class Settings(BaseSettings):
         """The API keys.
 
         Raises:
-            CannotStartError: one is malformed; the text says which and how, without the secret.
+            CannotStartError: a key is malformed; the text names the key and the fault, without the secret.
         """
         return _parse_keys(self.api_keys.get_secret_value())
-
-    @property
-    def admin_secret(self) -> str | None:
-        """The secret of a key with the scope admin, to ask the receiver as its operator; None where no key has it."""
-        names = {key.name for key in self.keys if "admin" in key.scopes}
-        parts = (part.strip().split(":") for part in self.api_keys.get_secret_value().split(","))
-        return next((part[1] for part in parts if part[0] in names), None)
 
     @property
     def more_signing_keys(self) -> Sequence[bytes]:
         """The keys of `signing_keys`.
 
         Raises:
-            CannotStartError: one is too short.
+            CannotStartError: a key is too short.
         """
         keys = [key.strip().encode() for key in self.signing_keys.get_secret_value().split(",") if key.strip()]
         for number, key in enumerate(keys, start=1):
@@ -298,10 +292,10 @@ class Settings(BaseSettings):
         return keys
 
     def check_exposure(self) -> None:
-        """Refuses what would let strangers in.
+        """Check that strangers cannot use the receiver.
 
         Raises:
-            CannotStartError: there are no keys, and the receiver could be reached from elsewhere.
+            CannotStartError: there are no keys, and other machines could reach the receiver.
         """
         if self.keys:
             return
@@ -319,12 +313,13 @@ class Settings(BaseSettings):
 
 
 def load_settings(folder: Path, *, serves: bool = True) -> Settings:
-    """Return the settings from the environment, from `folder`/.env and from the folder that RECEIVER_SECRETS_DIR names.
+    """Return the settings from the environment, from `folder`/.env and from the folder RECEIVER_SECRETS_DIR.
 
-    Where the process is not going to serve, it does not matter whether strangers could reach it.
+    The environment wins over .env, and .env over the secrets. With `serves`, strangers must not be able to use the
+    receiver; a command that serves nothing skips this check.
 
     Raises:
-        CannotStartError: a variable is unknown or wrong; the text names it and what was expected.
+        CannotStartError: a variable is unknown or wrong; the text names the variable and the expected value.
     """
     dotenv = _read_dotenv(folder / ".env")
     given = {**dotenv, **os.environ}
@@ -338,7 +333,7 @@ def load_settings(folder: Path, *, serves: bool = True) -> Settings:
         raise CannotStartError("; ".join(_sentence(detail) for detail in error.errors())) from None
     if serves:
         settings.check_exposure()
-    # Read for its error: later it would end a server that has begun to start.
+    # Read for its error, which later would end a server in the middle of its start.
     _ = settings.more_signing_keys
     return settings
 
@@ -355,14 +350,14 @@ def settings_table() -> str:
         )
         rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
     rows.append(
-        f"| `{_SECRETS_FOLDER}` | | A folder with a file for each secret, named like its variable. "
-        "One that cannot be loaded ends the start. |"
+        f"| `{_SECRETS_FOLDER}` | | A folder with one file for each secret, named like its variable. "
+        "The receiver does not start if a file cannot be loaded. |"
     )
     return "\n".join(rows)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` can only mean this machine."""
+    """Return True if `host` can only mean this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -379,7 +374,7 @@ def _read_dotenv(path: Path) -> dict[str, str]:
     except BadArgumentError as error:
         raise CannotStartError(str(error)) from None
     for binding in parse_stream(StringIO(text)):
-        # Others' lines may stand beside ours. Left to itself, the library only warns and goes on without the setting.
+        # The file may hold settings of other programs. The library itself only warns of a bad line and skips it.
         if binding.error and PREFIX in binding.original.string.upper():
             raise CannotStartError(f"{path}: line {binding.original.line}: expected NAME=value")
     return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
@@ -388,8 +383,8 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 def _read_secrets(folder: Path) -> dict[str, str]:
     """Return the settings in the folder, by the names of their files.
 
-    A secret that is not loaded opens what it should close, so there is no going on without one. Names with a dot in
-    front are not settings: Kubernetes keeps the files themselves in such folders, and the names are links to there.
+    A secret that is not loaded would leave something unprotected, so every fault ends the start. Names with a leading
+    dot are no settings: Kubernetes keeps the files in such folders, and the other names are links to them.
     """
     try:
         root = folder.resolve(strict=True)
@@ -422,14 +417,14 @@ def _read_secret(path: Path, root: Path) -> str:
     except OSError as error:
         raise CannotStartError(f"{path}: cannot be read ({error.strerror})") from None
     except RuntimeError:
-        # Before Python 3.13 that is how a loop of links is told.
+        # Before Python 3.13, a loop of links raises this.
         raise CannotStartError(f"{path}: cannot be read ({os.strerror(errno.ELOOP)})") from None
     except BadArgumentError as error:
         raise CannotStartError(str(error)) from None
 
 
 def _values(*sources: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings by field; later sources win, and JSON objects are merged."""
+    """Return the settings by field. Later sources win, and JSON objects are merged."""
     values: dict[str, Any] = {}
     for source in sources:
         for name, text in source.items():
@@ -476,7 +471,7 @@ def _check_names(given: Iterable[str]) -> None:
     for name in sorted(given):
         if not name.upper().startswith(PREFIX) or name.upper() in known or _SERVICE_LINKS.fullmatch(name.upper()):
             continue
-        # Without the prefix, which would make any two names alike.
+        # With the prefix, any two names would be similar.
         bare = [other.removeprefix(PREFIX) for other in known]
         near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), bare, n=1)
         meant = f"; did you mean {PREFIX}{near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""Fixtures for every test: none finds the log as another one left it, and none holds its ports."""
+"""Fixtures for every test: a fresh log at its start, and its ports released at its end."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import release_ports
 
-# On a busy machine every example is slow at times; that says nothing of the code.
+# On a busy machine every example is slow at times, without a fault of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)
 def fresh_logs() -> Iterator[None]:
-    """Commands that run inside the test process configure the log of all of it."""
+    """Reset the log: a command inside the test process configures it for the whole process."""
     structlog.reset_defaults()
     yield
     structlog.reset_defaults()
@@ -25,7 +25,7 @@ def fresh_logs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def free_ports() -> Iterator[None]:
-    """Free the ports that a test kept."""
+    """Release the ports of a test."""
     yield
     release_ports()
 

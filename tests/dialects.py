@@ -1,4 +1,4 @@
-"""Providers that the tests declare: what the shipped ones do not do (sign, call back by GET, tell of the account)."""
+"""Providers for tests, with features beyond the shipped ones: signatures, callbacks by GET, news of the account."""
 
 from __future__ import annotations
 

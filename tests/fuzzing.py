@@ -1,6 +1,6 @@
 """`python -m tests.fuzzing [--seconds N] [--seed N]`: changed and made-up deliveries through every dialect, for a time.
 
-What it finds it prints, with the seed, the provider and the bytes, and ends with exit code 1.
+It prints each failure with the seed, the provider and the bytes, and then ends with exit code 1.
 """
 
 from __future__ import annotations

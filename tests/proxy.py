@@ -18,7 +18,7 @@ _CHUNK_BYTES = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """How probable it is that a chunk of at most 4 kB meets a fault, and how long stalls and delays are at most.
+    """Probabilities of faults for a chunk of at most 4 kB, and the longest stalls and delays.
 
     A cut may come in the middle of the chunk. A stall holds one direction of the connection, and half of them end with
     a cut.
@@ -48,7 +48,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._pipes)
 
     def cut(self) -> None:
@@ -57,7 +57,7 @@ class Proxy:
             client.transport.abort()
 
     def stall(self) -> None:
-        """Hold what is sent either way, until `flow`."""
+        """Hold the bytes of both directions until `flow`."""
         self._flows.clear()
 
     def flow(self) -> None:
@@ -65,7 +65,7 @@ class Proxy:
         self._flows.set()
 
     async def serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        """Pass on what comes over a connection, until either side ends it."""
+        """Pass on the bytes of a connection until either side ends it."""
         self._pipes.add(to_client)
         to_server = None
         try:

@@ -1,4 +1,4 @@
-"""Requests of subscribers as bytes, for peers that are too slow or too many to be a client library's."""
+"""Requests of subscribers as bytes, for peers too slow or too many for a client library."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 __all__ = ["PONG", "events_request", "poll_request", "text_frame", "websocket_request"]
 
 PONG = b"\x8a\x80\x00\x00\x00\x00"
-"""What a client answers a ping without content with."""
+"""The answer of a client to a ping without content."""
 
 
 def websocket_request(key: str, **subscribe: object) -> bytes:
-    """Return a handshake, and the frame that subscribes at once behind it."""
+    """Return a handshake with a subscription right behind it."""
     lines = [
         "GET /v1/subscribe HTTP/1.1",
         "Host: 127.0.0.1",
@@ -28,7 +28,7 @@ def websocket_request(key: str, **subscribe: object) -> bytes:
 
 
 def text_frame(fields: dict[str, object]) -> bytes:
-    """Return a frame of a client's, masked as it must be, though with a mask that changes nothing."""
+    """Return a frame of a client with the required mask, here a mask of zeros."""
     payload = json.dumps(fields).encode()
     size = len(payload)
     if size < 126:

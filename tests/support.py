@@ -1,4 +1,4 @@
-"""What tests of many parts share: a receiver in this process, a receiver as a process of its own, and how to wait."""
+"""Helpers for tests of many parts: a receiver in this process, a receiver as a separate process, and waiting."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ API_KEYS = f"admin:{ADMIN}:submit+read+admin,submitter:{SUBMIT_ONLY}:submit,read
 
 @dataclass(frozen=True)
 class Answer:
-    """A response that was read to its end."""
+    """A response, read to its end."""
 
     status: int
     headers: Mapping[str, str]
@@ -61,7 +61,7 @@ class Answer:
 
 
 class Api:
-    """Requests to a running receiver, with a key that may do everything."""
+    """Requests to a running receiver, with a key of all scopes."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
@@ -69,11 +69,11 @@ class Api:
 
     @property
     def authorization(self) -> Mapping[str, str]:
-        """The header of a key that may do everything."""
+        """The header of a key with all scopes."""
         return {"Authorization": f"Bearer {ADMIN}"}
 
     async def send(self, method: str, path: str, *, key: str | None = ADMIN, **options: Any) -> Answer:
-        """One request, whose answer has to be in the written contract; `path` may be a whole URL."""
+        """Send a request and check its answer against the written contract. `path` may be a whole URL."""
         headers = dict(options.pop("headers", {}))
         if key is not None:
             headers.setdefault("Authorization", f"Bearer {key}")
@@ -86,13 +86,13 @@ class Api:
         return answer
 
     async def register(self, **fields: Any) -> Any:
-        """Register a CapSolver task, if nothing else is said; the answer's JSON."""
+        """Register a task, by default of CapSolver. Return the JSON of the answer."""
         answer = await self.send("POST", "/v1/tasks", json={"provider": "capsolver", **fields})
         assert answer.status in (200, 201), answer.body
         return answer.json
 
     async def call_back(self, url: str, **fields: Any) -> Answer:
-        """Delivers a ready answer, if nothing else is said."""
+        """Deliver an answer, by default a ready one."""
         body = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}, **fields}
         return await self.send("POST", url, key=None, json=body)
 
@@ -118,37 +118,37 @@ class RunningReceiver(Api):
 
     @property
     def waiting(self) -> int:
-        """How many of its requests wait."""
+        """The number of its waiting requests."""
         return self._runner.app[CONTEXT].inbox.waiting
 
     @property
     def streams(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return self._runner.app[CONTEXT].inbox.streams
 
     @property
     def unread_messages(self) -> int:
-        """The bytes of messages of websockets that are not carried out yet."""
+        """The bytes of websocket messages not carried out yet."""
         return len(self._runner.app[CONTEXT].streams.messages)
 
     def unsent(self) -> list[int]:
-        """For each connection, how many bytes this process holds that the system would not take."""
+        """Return for each connection the bytes that the system did not take yet."""
         assert self._runner.server is not None
         transports = [connection.transport for connection in self._runner.server.connections]
         return [transport.get_write_buffer_size() for transport in transports if transport is not None]
 
     @property
     def unsent_answers(self) -> int:
-        """Return the number of bytes of plain answers that wait for their peers."""
+        """The bytes of plain answers waiting for their peers."""
         return len(self._runner.app[CONTEXT].unsent)
 
     @property
     def ticker(self) -> Streams:
-        """What lets its streams beat."""
+        """The source of the heartbeats of its streams."""
         return self._runner.app[CONTEXT].streams
 
     async def stop(self) -> None:
-        """Shuts it down as a signal would."""
+        """Shut it down as a signal would."""
         await stop_accepting(self._listener)
         await self._runner.cleanup()
 
@@ -165,13 +165,13 @@ async def running_receiver(
     head_seconds: float = HEAD_SECONDS,
     **settings: Any,
 ) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver in this process, on a free port of loopback, with callback URLs that lead to it.
+    """Yield a receiver in this process, on a free port of loopback. Its callback URLs lead to it.
 
-    With `send_buffer_bytes` the system takes only about so much of what a peer does not read.
+    `send_buffer_bytes` limits the unread bytes of a peer in the buffers of the system, approximately.
     """
     with socket.create_server(("127.0.0.1", port)) as listener:
         if send_buffer_bytes is not None:
-            # Connections have it from the socket that listens.
+            # Connections inherit it from the listening socket.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         given = Settings(
@@ -196,13 +196,13 @@ _held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port of loopback that is kept free until the test ends: connections are refused until ours listens on it.
+    """Return a port of loopback and keep it free until the test ends. Without a listener it refuses connections.
 
-    A port that was only looked up goes to the next connection that another test makes, seldom but surely.
+    Without this reservation, another test's next connection seldom but surely takes the port.
     """
     holder = socket.socket()
     _held.append(holder)
-    # A server that sets the same may listen beside it; every one of asyncio's does.
+    # A server with the same option may listen beside it; servers of asyncio set it.
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
     port: int = holder.getsockname()[1]
@@ -210,20 +210,21 @@ def free_port() -> int:
 
 
 def release_ports() -> None:
-    """Lets go of what `free_port` keeps."""
+    """Release the ports of `free_port`."""
     while _held:
         _held.pop().close()
 
 
 @dataclass
 class ReceiverProcess:
-    """`callback-receiver serve` as a process of its own; `url` is where it listens."""
+    """`callback-receiver serve` as a separate process: its address and its first line of the log."""
 
     url: str
     process: asyncio.subprocess.Process
+    first_line: Mapping[str, Any]
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit code, after it was sent the signal."""
+        """Send the signal and return the exit code."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         async with asyncio.timeout(60):
@@ -234,9 +235,9 @@ class ReceiverProcess:
 async def receiver_process(
     database: Path, *, port: int, file_limit: str | None = None, **environment: str
 ) -> AsyncIterator[ReceiverProcess]:
-    """Yield a receiver that was started as a user would start it; killed on leaving if it still runs.
+    """Yield a receiver started as a user would start it. It is killed on leaving if it still runs.
 
-    `environment` holds further RECEIVER_ variables, without the prefix; `file_limit` is how many files it may open.
+    `environment` holds further RECEIVER_ variables without the prefix. `file_limit` limits its open files.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
     variables |= {
@@ -257,12 +258,12 @@ async def receiver_process(
     assert process.stderr is not None
     async with asyncio.TaskGroup() as readers:
         try:
-            # A process starts within a second, but not on a machine where ten others do so.
+            # A process starts within a second, but not beside ten others.
             async with asyncio.timeout(60):
                 first = json.loads(await process.stderr.readline() or b'{"event": "nothing"}')
             assert first["event"] == "receiver.started", first
             drain = readers.create_task(_drain(process.stderr))
-            yield ReceiverProcess(f"http://127.0.0.1:{first['port']}", process)
+            yield ReceiverProcess(f"http://127.0.0.1:{first['port']}", process, first)
         finally:
             if process.returncode is None:
                 process.kill()

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HALVES = ("client", "receiver")
 MOST_MODULES = 15
-SHARED = ("config", "errors", "logs", "output", "protocol", "provider_api", "providers", "signals")
+SHARED = ("config", "errors", "logs", "output", "protocol", "provider_api", "providers", "signals", "version")
 """Packages of the client that the receiver may import."""
 AIOHTTP_SERVERS = (
     "client/sandbox/",

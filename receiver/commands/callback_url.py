@@ -1,44 +1,88 @@
-"""Standing URLs, as an operator makes, lists and revokes them.
+"""`callback-receiver callback-url`: make, list and revoke standing URLs.
 
-The commands open the database themselves, for one transaction each: so they work whether the receiver runs or not,
-and need no route and no admin key. A running receiver sees them at once, because each delivery looks up its URL.
+The command opens the database itself for one transaction. It works whether the receiver runs or not, and needs no
+route and no admin key. A running receiver sees the change at once, because each delivery looks up its URL.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
-from client.providers import Dialect
+import click
+
+from client.output import show, tell
+from client.providers import Dialect, dialect_named
+from receiver.app import microseconds_now, new_ref
+from receiver.commands.store import open_store
+from receiver.dialects import known_dialects
 from receiver.domain.records import StandingUrl, time_view
 from receiver.domain.registrations import CreateStandingUrl, RevokeStandingUrl
 from receiver.domain.tokens import Kind, make_token
-from receiver.errors import CannotStartError, ReceiverError
-from receiver.settings import Settings
-from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
+from receiver.errors import CannotStartError
+from receiver.logs import configure_logs
+from receiver.settings import Settings, load_settings
 
-__all__ = ["MadeUrl", "list_urls", "make_url", "open_store", "revoke_url"]
+__all__ = ["callback_url"]
+
+_LABEL_MAX_LENGTH = 100
+
+
+def _check_label(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and (len(text) > _LABEL_MAX_LENGTH or not text.isprintable()):
+        raise click.BadParameter(f"expected at most {_LABEL_MAX_LENGTH} printable characters")
+    return text
+
+
+@click.command("callback-url", epilog="Exit codes: 0 done, 1 failed and may work later, 2 refused.")
+@click.argument("provider", required=False)
+@click.option("--label", callback=_check_label, help="A note for --list, of at most 100 characters.")
+@click.option("--list", "is_list", is_flag=True, help="List all standing URLs by id, without their tokens.")
+@click.option("--revoke", metavar="ID", help="Refuse further deliveries on this URL (404), also if a receiver runs.")
+def callback_url(provider: str | None, label: str | None, is_list: bool, revoke: str | None) -> None:
+    """Make, list or revoke standing callback URLs.
+
+    With PROVIDER, make a new URL. Give it to programs that submit tasks with their own library. The URL is a secret:
+    anyone with it can deliver answers.
+    """
+    chosen = [provider is not None, is_list, revoke is not None]
+    if sum(chosen) != 1:
+        raise click.UsageError("expected a PROVIDER, --list, or --revoke ID")
+    settings = load_settings(Path.cwd(), serves=False)
+    configure_logs("console")
+    now = microseconds_now()
+    if provider is not None:
+        dialect = dialect_named(provider, known_dialects(settings))
+        made = asyncio.run(_make_url(settings, dialect, label, now=now, url_id=str(new_ref())))
+        tell(f"id {made.id}; revoke it with: callback-receiver callback-url --revoke {made.id}")
+        show(made.url)
+        for note in made.notes:
+            tell(note)
+    elif revoke is not None:
+        show(asyncio.run(_revoke_url(settings, _url_id(revoke), now=now)))
+    else:
+        for line in asyncio.run(_list_urls(settings, now=now)):
+            show(line)
 
 
 @dataclass(frozen=True, slots=True)
-class MadeUrl:
-    """A new standing URL, with what its owner should know."""
+class _MadeUrl:
+    """A new standing URL with notes for its owner."""
 
     id: str
     url: str
     notes: Sequence[str]
 
 
-async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, now: int, url_id: str) -> MadeUrl:
-    """Return a new standing URL, valid once this returns.
+async def _make_url(settings: Settings, dialect: Dialect, label: str | None, *, now: int, url_id: str) -> _MadeUrl:
+    """Return a new standing URL. It is valid as soon as this returns.
 
     Raises:
-        CannotStartError: there is no database or no public URL, the provider has no callback, or its callbacks may lack
-            the id without which a standing URL cannot tell the task.
+        CannotStartError: there is no database or no public URL, or the provider sends no callback. Also if its
+            callbacks may lack the task id, because a standing URL cannot tell tasks apart without it.
     """
     rule = dialect.callback
     if rule is None:
@@ -54,24 +98,24 @@ async def make_url(settings: Settings, dialect: Dialect, label: str | None, *, n
     notes = []
     if rule.task_id == "inferred":
         notes.append(
-            f"note: {dialect.provider} does not document that its callbacks carry a taskId; one without it is kept as "
-            "unreadable, and only a poll brings that answer"
+            f"note: {dialect.provider} does not document a taskId in its callbacks; a callback without one is kept as "
+            "unreadable, and only a poll brings its answer"
         )
-    return MadeUrl(url_id, f"{settings.public_url}/callback/{dialect.provider}/{token}", notes)
+    return _MadeUrl(url_id, f"{settings.public_url}/callback/{dialect.provider}/{token}", notes)
 
 
-async def list_urls(settings: Settings, *, now: int) -> Sequence[str]:
-    """One line for each standing URL: id, provider, when it was made, whether it was revoked, its label."""
+async def _list_urls(settings: Settings, *, now: int) -> Sequence[str]:
+    """Return one line for each standing URL: id, provider, creation time, state, label."""
     async with open_store(settings, now) as store:
         urls = await store.standing_urls()
     return [_line(url) for url in urls]
 
 
-async def revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
-    """Return the line of the URL; deliveries on it are answered 404 from now on.
+async def _revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
+    """Revoke the URL and return its line. Deliveries on it are answered 404 from now on.
 
     Raises:
-        CannotStartError: there is none with this id.
+        CannotStartError: no URL has this id.
     """
     async with open_store(settings, now) as store:
         url = await store.write(RevokeStandingUrl(url_id=url_id, now=now))
@@ -80,31 +124,14 @@ async def revoke_url(settings: Settings, url_id: str, *, now: int) -> str:
     return _line(url)
 
 
+def _url_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise click.UsageError("--revoke: expected an id as --list shows it") from None
+
+
 def _line(url: StandingUrl) -> str:
     made = time_view(url.created_at).isoformat(timespec="seconds")
     state = "valid" if url.revoked_at is None else f"revoked {time_view(url.revoked_at).isoformat(timespec='seconds')}"
     return "  ".join(part for part in (url.id, url.provider, made, state, url.label) if part)
-
-
-@asynccontextmanager
-async def open_store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
-    """Yield the store of the settings, with its writer, for a command.
-
-    Raises:
-        CannotStartError: there is no database, or it cannot do now what is asked of it.
-    """
-    refused: ReceiverError | None = None
-    async with (
-        open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=False) as store,
-        asyncio.TaskGroup() as owner,
-    ):
-        owner.create_task(store.run(), name="writer")
-        try:
-            yield store
-        except ReceiverError as error:
-            # Not raised in the group, which would wrap it.
-            refused = error
-        finally:
-            store.stop()
-    if refused is not None:
-        raise CannotStartError(f"{settings.database}: {refused.detail}", passes=refused.slug == "not-stored")

@@ -1,4 +1,4 @@
-"""`callback-receiver explain ID`: what happened to a task and why it still waits, read from the database file."""
+"""`callback-receiver explain ID`: the timeline of a task, read from the database file."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
 from receiver.storage.sqlite.diagnostics import look_up_task, opened_to_look
 
-__all__ = ["explain", "explained"]
+__all__ = ["explain"]
 
 
-@click.command(epilog="Exit codes: 0 told, 1 there is no such task, 2 cannot look.")
+@click.command(epilog="Exit codes: 0 shown, 1 no such task, 2 the database cannot be read.")
 @click.argument("task_id", metavar="ID")
-@click.option("--provider", help="Whose taskId it is, where several providers have one.")
+@click.option("--provider", help="The provider of the taskId, if several have a task with it.")
 @click.option("--json", "is_json", is_flag=True, help="The JSON of GET /v1/tasks/ID/timeline, for machines.")
 def explain(task_id: str, provider: str | None, is_json: bool) -> None:
-    """What happened to the task with this ref or taskId, and what it waits for.
+    """Show the history of a task and what it waits for.
 
-    Only reads the database file, whether the receiver runs or not.
+    ID is its ref or its taskId. The command only reads the database file, whether the receiver runs or not.
     """
-    told = explained(load_settings(Path.cwd(), serves=False), task_id, provider, now=time.time_ns() // 1000)
-    if told is None:
+    timeline = _read_timeline(load_settings(Path.cwd(), serves=False), task_id, provider, now=time.time_ns() // 1000)
+    if timeline is None:
         tell("callback-receiver: no task has this ref or taskId")
         sys.exit(1)
     if is_json:
-        show_json(told.model_dump_json(by_alias=True))
+        show_json(timeline.model_dump_json(by_alias=True))
         return
-    for line in _lines(told):
+    for line in _lines(timeline):
         show(line)
 
 
-def explained(settings: Settings, task_id: str, provider: str | None, *, now: int) -> TaskTimeline | None:
-    """Return the timeline of the task; None where there is none.
+def _read_timeline(settings: Settings, task_id: str, provider: str | None, *, now: int) -> TaskTimeline | None:
+    """Return the timeline of the task; None if there is no such task.
 
     Raises:
-        CannotStartError: the database cannot be looked into, or the id is too long or that of several tasks.
+        CannotStartError: the database cannot be read, the id is too long, or several tasks have it.
     """
     if is_too_long(task_id):
         raise CannotStartError(f"ID: expected at most {MAX_TASK_ID_LENGTH} characters")
@@ -62,18 +62,18 @@ def explained(settings: Settings, task_id: str, provider: str | None, *, now: in
     return timeline_of(task, history, None if dialect is None else dialect.polls, now=now)
 
 
-def _lines(told: TaskTimeline) -> Iterator[str]:
-    yield f"{told.provider} task {told.ref}: {told.status}{', disputed' if told.disputed else ''}"
-    for step in told.steps:
+def _lines(timeline: TaskTimeline) -> Iterator[str]:
+    yield f"{timeline.provider} task {timeline.ref}: {timeline.status}{', disputed' if timeline.disputed else ''}"
+    for step in timeline.steps:
         yield f"  {_moment(step.at)}  {step.happened}: {step.text}"
-    shown = sum(step.happened == "callback.stored" for step in told.steps)
-    if told.deliveries > shown:
-        yield f"  {told.deliveries - shown} more deliveries were only counted"
-    if told.waiting is not None:
-        left = "" if told.waiting.polls_left is None else f"; polls left: {told.waiting.polls_left}"
-        yield f"waits: {told.waiting.text}{left}"
-        if told.waiting.leased_until is not None:
-            yield f"being polled; the lease lasts until {_moment(told.waiting.leased_until)}"
+    shown = sum(step.happened == "callback.stored" for step in timeline.steps)
+    if timeline.deliveries > shown:
+        yield f"  {timeline.deliveries - shown} more deliveries were only counted"
+    if timeline.waiting is not None:
+        left = "" if timeline.waiting.polls_left is None else f"; polls left: {timeline.waiting.polls_left}"
+        yield f"waits: {timeline.waiting.text}{left}"
+        if timeline.waiting.leased_until is not None:
+            yield f"being polled; the lease lasts until {_moment(timeline.waiting.leased_until)}"
 
 
 def _moment(at: datetime | None) -> str:

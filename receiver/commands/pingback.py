@@ -1,6 +1,6 @@
-"""`callback-receiver pingback`: which hosts 2captcha and ruCaptcha may call back (PROVIDERS.md 2.2).
+"""`callback-receiver pingback`: the hosts that 2captcha and ruCaptcha may call back (PROVIDERS.md 2.2).
 
-It belongs to the receiver because they add a host only when they are asked from the address to which it resolves.
+The command belongs to the receiver because the providers add a host only on a request from that host's own address.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ _EXIT_CODES = "Exit codes: 0 done, 1 the provider refused or did not answer, 2 w
 
 @click.group()
 def pingback() -> None:
-    """Tell 2captcha or ruCaptcha which hosts they may call back; they call no others.
+    """Manage the callback hosts at 2captcha and ruCaptcha.
 
-    The client key is read from <PROVIDER>_CLIENT_KEY, as in TWOCAPTCHA_CLIENT_KEY.
+    These providers call back only hosts on the account's list. The client key is read from <PROVIDER>_CLIENT_KEY, for
+    example TWOCAPTCHA_CLIENT_KEY.
     """
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     names = " or ".join(PINGBACK_PROVIDERS)
-    url = click.option("--url", metavar="URL", help="Another host of the older API; also <PROVIDER>_V1_URL.")
+    url = click.option("--url", metavar="URL", help="Another address of the older API; also <PROVIDER>_V1_URL.")
     return click.option("--provider", required=True, help=f"{names}.")(url(command))
 
 
@@ -58,7 +59,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("host", metavar="[ADDR]", required=False)
 @_options
 def add(host: str | None, provider: str, url: str | None) -> None:
-    """Add ADDR, by default the host of RECEIVER_PUBLIC_URL. It has to be run on that host."""
+    """Add ADDR; run this on that host.
+
+    The default is the host of RECEIVER_PUBLIC_URL.
+    """
     host = _host_or_own(host)
     _ask(provider, url, partial(add_pingback, host=host))
     show(f"{provider} may call {host}")
@@ -67,17 +71,20 @@ def add(host: str | None, provider: str, url: str | None) -> None:
 @pingback.command("list", epilog=_EXIT_CODES)
 @_options
 def list_hosts(provider: str, url: str | None) -> None:
-    """Print the hosts that may be called, a line each."""
+    """Print the allowed hosts, one a line."""
     for host in _ask(provider, url, list_pingbacks):
         show(host)
 
 
 @pingback.command(epilog=_EXIT_CODES)
 @click.argument("host", metavar="[ADDR]", required=False)
-@click.option("--all", "is_all", is_flag=True, help="Every host of the account, also those that are not ours.")
+@click.option("--all", "is_all", is_flag=True, help="Every host of the account, including hosts of other programs.")
 @_options
 def remove(host: str | None, provider: str, url: str | None, *, is_all: bool) -> None:
-    """Remove ADDR, by default the host of RECEIVER_PUBLIC_URL."""
+    """Remove ADDR.
+
+    The default is the host of RECEIVER_PUBLIC_URL.
+    """
     if is_all and host is not None:
         raise BadArgumentError("--all: expected either a host or --all")
     host = EVERY_HOST if is_all else _host_or_own(host)
@@ -94,11 +101,12 @@ def _host_or_own(host: str | None) -> str:
 
 
 def _ask(provider: str, url: str | None, make_call: Callable[[str], Call]) -> Sequence[str]:
-    """What the provider listed, once it did what it was asked.
+    """Make the call and return the hosts that the provider listed.
 
     Raises:
         BadArgumentError: the provider has no such list, or the key or the address is missing or wrong.
-        ProviderRefusedError, ProviderUnreachableError: it did not.
+        ProviderRefusedError: the provider refused the call.
+        ProviderUnreachableError: the provider did not answer, or its answer does not say if the call succeeded.
     """
     dialect = older_api(provider)
     variable = f"{provider.upper()}_V1_URL"
@@ -106,15 +114,15 @@ def _ask(provider: str, url: str | None, make_call: Callable[[str], Call]) -> Se
     address = check_url("--url" if url else variable, address)
     client_key = client_key_of(provider, None, os.environ)
 
-    async def asked() -> Any:
+    async def call_provider() -> Any:
         async with open_provider_session() as session:
             api = ProviderApi(session, dialect, client_key, address)
             return (await api.ask(make_call(client_key), partial(read_pingbacks, dialect))).reading
 
-    match asyncio.run(asked()):
-        case Ready() as said:
-            return hosts_of(said)
-        case Refused() | Failed() | Unknown() as said:
-            raise refusal_of_pingback(provider, said)
+    match asyncio.run(call_provider()):
+        case Ready() as reading:
+            return hosts_of(reading)
+        case Refused() | Failed() | Unknown() as reading:
+            raise refusal_of_pingback(provider, reading)
         case _:
-            raise ProviderUnreachableError(f"{provider}: it did not say whether it was done")
+            raise ProviderUnreachableError(f"{provider}: its answer does not say if the call succeeded")

@@ -1,4 +1,4 @@
-"""`callback-receiver providers`: what is known of each provider, who says so, and how sure that is."""
+"""`callback-receiver providers`: the facts about each provider, with their sources and certainty."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ __all__ = ["called_back", "providers", "submitted_through"]
 @click.command(epilog="Exit codes: 0 done, 2 refused.")
 @click.argument("name", required=False)
 @click.option("--json", "is_json", is_flag=True, help="One line of JSON for each provider.")
-@click.option("--observed", "is_observed", is_flag=True, help="Also the shapes of the callbacks that came here.")
+@click.option("--observed", "is_observed", is_flag=True, help="Also show the shapes of the callbacks received here.")
 def providers(name: str | None, *, is_json: bool, is_observed: bool) -> None:
-    """List the providers, or all that is known of NAME: each fact with its source and how sure it is.
+    """List the providers, or all facts about one.
 
-    Documented: the provider says so. Observed: seen in its code, another's or a capture. Inferred: concluded from
-    those. Unknown: looked for in vain. Those of RECEIVER_PROVIDERS_FILE are among them.
+    With NAME, show each fact with its source and its certainty. Documented: the provider says so. Observed: seen in
+    code or in captured traffic. Inferred: concluded from those. Unknown: searched for and not found. The list includes
+    the providers of RECEIVER_PROVIDERS_FILE.
 
-    The shape of a callback is its method, its content type, and the names and types of its fields. There is no value in
-    it, so that it can be shown in an issue. It is read from the database, whether a receiver runs on it or not.
+    The shape of a callback is its method, its content type, and the names and types of its fields. It holds no values,
+    so it can be posted in an issue. It is read from the database, whether the receiver runs or not.
     """
     settings = load_settings(Path.cwd(), serves=False)
     dialects = known_dialects(settings)
@@ -51,7 +52,7 @@ def providers(name: str | None, *, is_json: bool, is_observed: bool) -> None:
 
 
 def submitted_through(dialect: Dialect) -> str:
-    """How tasks are submitted, in a few words."""
+    """Return the way to submit tasks, in a few words."""
     if not getattr(dialect, "has_api", True):
         return "not known"
     how = "in.php, res.php" if isinstance(dialect, V1Dialect) else "createTask"
@@ -59,7 +60,7 @@ def submitted_through(dialect: Dialect) -> str:
 
 
 def called_back(rule: CallbackRule | None) -> str:
-    """How callbacks come, in a few words."""
+    """Return the form of the callbacks, in a few words."""
     if rule is None:
         return "no callback: polled"
     methods = " or ".join(sorted(rule.methods))
@@ -93,7 +94,7 @@ def _lines(dialect: Dialect, shapes: Sequence[ShapeRecord] | None) -> Iterator[s
         yield f"    {fact.mark}: {fact.source}"
     if shapes is not None:
         yield ""
-        yield "callbacks that came here:" if shapes else "callbacks that came here: none"
+        yield "callbacks received here:" if shapes else "callbacks received here: none"
         for record in shapes:
             yield indent(shape_text(record), "    ")
 

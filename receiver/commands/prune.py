@@ -1,4 +1,4 @@
-"""`callback-receiver prune`: what retention would take now, and taking it, whether the receiver runs or not."""
+"""`callback-receiver prune`: one run of retention, for show or for real, whether the receiver runs or not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from client.output import show, tell
 from receiver.app import lives_of, microseconds_now
-from receiver.commands.callback_url import open_store
+from receiver.commands.store import open_store
 from receiver.domain.records import Horizon, Removed, Survey, time_view
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
@@ -22,24 +22,23 @@ __all__ = ["prune_command"]
 _NAMES = ("finished tasks", "places in the log", "solutions", "bodies of deliveries", "stray deliveries", "tombstones")
 
 
-@click.command("prune", epilog="Exit codes: 0 done, 1 failed for a reason that may pass, 2 refused.")
-@click.option(
-    "--apply/--dry-run", "is_applied", default=False, help="Remove it, or only tell what would go (the default)."
-)
+@click.command("prune", epilog="Exit codes: 0 done, 1 failed and may work later, 2 refused.")
+@click.option("--apply/--dry-run", "is_applied", default=False, help="Remove it, or only count it (the default).")
 def prune_command(*, is_applied: bool) -> None:
-    """Remove what is older than the settings say, as a running receiver does by itself.
+    """Remove tasks and bodies that are past their retention.
 
-    Works on the database file, beside a running receiver too.
+    The RECEIVER_RETENTION_ settings and RECEIVER_MAX_FINISHED_TASKS decide. A running receiver does the same by itself.
+    The command works on the database file, also while a receiver runs.
     """
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
     horizon = lives_of(settings).horizon(microseconds_now())
     if is_applied:
-        told = asyncio.run(_apply(settings, horizon))
-        show(f"removed: {_counts(told)}")
+        removed = asyncio.run(_apply(settings, horizon))
+        show(f"removed: {_counts(removed)}")
         return
     found = asyncio.run(survey(settings.database, horizon))
-    show(f"would go: {_counts(found.removed)}")
+    show(f"would be removed: {_counts(found.removed)}")
     for line in _details(found):
         show(line)
     if any(found.removed):
@@ -47,20 +46,20 @@ def prune_command(*, is_applied: bool) -> None:
 
 
 async def _apply(settings: Settings, horizon: Horizon) -> Removed:
-    """What went; progress goes to standard error, once a second."""
-    gone = Removed()
-    told_at = time.monotonic()
+    """Remove it and return the counts. Progress goes to standard error, once a second."""
+    total = Removed()
+    shown_at = time.monotonic()
 
-    def note(removed: Removed) -> None:
-        nonlocal gone, told_at
-        gone = removed
-        if time.monotonic() - told_at >= 1:
-            told_at = time.monotonic()
-            tell(f"so far: {_counts(gone)}")
+    def show_progress(removed: Removed) -> None:
+        nonlocal total, shown_at
+        total = removed
+        if time.monotonic() - shown_at >= 1:
+            shown_at = time.monotonic()
+            tell(f"so far: {_counts(total)}")
 
     async with open_store(settings, horizon.now) as store:
-        await prune(store, horizon, note)
-    return gone
+        await prune(store, horizon, show_progress)
+    return total
 
 
 def _counts(removed: Removed) -> str:

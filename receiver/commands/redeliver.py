@@ -1,7 +1,7 @@
-"""`callback-receiver redeliver`: kept unreadable bodies go through the dialects again, on trial or for good.
+"""`callback-receiver redeliver`: read kept unreadable bodies with the dialects again, as a trial or for real.
 
-The command opens the database itself, so that it works whether the receiver runs or not; it takes short transactions,
-between which a running receiver stores what comes, and that one's waiters wake within a moment, as by any commit.
+The command opens the database itself, so it works whether the receiver runs or not. It uses short transactions, and a
+running receiver stores callbacks between them. The receiver's waiters wake as after any other commit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 from client.output import CannotShowError, show, show_json, tell
 from client.providers import dialect_named
 from receiver.app import microseconds_now, new_ref
-from receiver.commands.callback_url import open_store
+from receiver.commands.store import open_store
 from receiver.dialects import known_dialects
 from receiver.domain.deliveries import Quotas
 from receiver.domain.records import time_view
@@ -33,18 +33,19 @@ __all__ = ["redeliver"]
 _STEP = 100
 
 
-@click.command(epilog="Exit codes: 0 done, 1 failed for a reason that may pass (what was decided stays so), 2 refused.")
-@click.option("--provider", metavar="NAME", help="Only bodies that came on URLs of this provider.")
-@click.option("--apply", "is_applied", is_flag=True, help="Store what is decided; without it nothing is written.")
+@click.command(epilog="Exit codes: 0 done, 1 failed and may work later (stored decisions stay), 2 refused.")
+@click.option("--provider", metavar="NAME", help="Only bodies that arrived on URLs of this provider.")
+@click.option("--apply", "is_applied", is_flag=True, help="Store the decisions; without it nothing is written.")
 @click.option("--json", "is_json", is_flag=True, help="One line of JSON for each body.")
 def redeliver(provider: str | None, *, is_applied: bool, is_json: bool) -> None:
-    """Read kept unreadable bodies again, as after an upgrade or a change of RECEIVER_PROVIDERS_FILE.
+    """Read kept unreadable callbacks again.
 
-    Shows what each would become if it came now, and with --apply makes it so: the first outcome of a task wins, those
-    who wait wake, and the bytes no longer count as unreadable. An answer is finished now, but no fresher than it came.
+    Run it after an upgrade or after a change of RECEIVER_PROVIDERS_FILE. It shows the verdict that each body would get
+    now. With --apply it stores the verdict: the first outcome of a task wins, its waiters wake, and the bytes no longer
+    count as unreadable. An answer finishes its task now, but is only as fresh as the time when it arrived.
 
-    Not read again are bodies with a bad signature, and all of a provider with a secret in RECEIVER_CALLBACK_SECRETS:
-    signatures are not kept, so nobody could tell any more who wrote them.
+    Bodies with a bad signature are never read again. Nor is any body of a provider with a secret in
+    RECEIVER_CALLBACK_SECRETS, because signatures are not kept and the sender can no longer be checked.
     """
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
@@ -56,11 +57,11 @@ def redeliver(provider: str | None, *, is_applied: bool, is_json: bool) -> None:
     done = "became" if is_applied else "would become"
     text = (
         ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-        or "nothing, no unreadable body is kept"
+        or "nothing; no unreadable body is kept"
     )
     (tell if is_json else show)(f"{done}: {text}")
     if counts.total() > counts["unreadable"] and not is_applied:
-        tell("nothing was written: --apply does it")
+        tell("nothing was written; to store it: callback-receiver redeliver --apply")
 
 
 def _rules(settings: Settings) -> RedeliveryRules:
@@ -89,47 +90,49 @@ async def _redeliver(
     provider: str | None,
     show_one: Callable[[Redelivered], None],
 ) -> Counter[str]:
-    """How many became what. Each step is a transaction; what is left is left as it was."""
+    """Return the number of bodies for each verdict. Each step is one transaction; an error keeps the earlier ones."""
     counts: Counter[str] = Counter()
-    looked_at, after = 0, None
+    read_count, after = 0, None
     unseen: CannotShowError | None = None
     async with opened as store:
         while unseen is None and (kept := await store.unreadable(after, limit=_STEP)):
             after = kept[-1]
             redeliveries = [
-                read_redelivery(rules, each, now=microseconds_now(), new_ref=lambda: str(new_ref()))
-                for each in kept
-                if provider in (None, each.provider)
+                read_redelivery(rules, body, now=microseconds_now(), new_ref=lambda: str(new_ref()))
+                for body in kept
+                if provider in (None, body.provider)
             ]
             try:
-                for each in await store.write(Redeliver(redeliveries)):
-                    counts[each.verdict] += 1
-                    show_one(each)
+                for redelivered in await store.write(Redeliver(redeliveries)):
+                    counts[redelivered.verdict] += 1
+                    show_one(redelivered)
             except CannotShowError as error:
-                # Not raised in there, where it would become one of a group.
+                # Raised in here, it would be wrapped in an exception group.
                 unseen = error
-            looked_at += len(kept)
-            tell(f"{looked_at} looked at")
+            read_count += len(kept)
+            tell(f"{read_count} bodies read")
     if unseen is not None:
         raise unseen
     return counts
 
 
-def _show_text(each: Redelivered) -> None:
-    where = f"standing URL {each.kept.delivery.standing_id}" if each.kept.is_stray else f"task {each.kept.ref}"
-    received = time_view(each.kept.delivery.received_at).isoformat(timespec="seconds")
-    why = "" if each.why is None else f"  ({each.why})"
-    show(f"{each.kept.provider or '?'}  {where}  {received}  {each.reading}  {each.verdict}{why}")
+def _show_text(redelivered: Redelivered) -> None:
+    body = redelivered.kept
+    where = f"standing URL {body.delivery.standing_id}" if body.is_stray else f"task {body.ref}"
+    received = time_view(body.delivery.received_at).isoformat(timespec="seconds")
+    why = "" if redelivered.why is None else f"  ({redelivered.why})"
+    show(f"{body.provider or '?'}  {where}  {received}  {redelivered.reading}  {redelivered.verdict}{why}")
 
 
-def _show_json(each: Redelivered) -> None:
+def _show_json(redelivered: Redelivered) -> None:
+    body = redelivered.kept
     line = {
-        "provider": each.kept.provider,
-        "ref": each.ref,
-        "standingUrl": each.kept.delivery.standing_id,
-        "receivedAt": time_view(each.kept.delivery.received_at).isoformat(timespec="milliseconds"),
-        "reading": each.reading,
-        "verdict": each.verdict,
-        "why": each.why,
+        "provider": body.provider,
+        "ref": redelivered.ref,
+        "standingUrl": body.delivery.standing_id,
+        "receivedAt": time_view(body.delivery.received_at).isoformat(timespec="milliseconds"),
+        "reading": redelivered.reading,
+        "verdict": redelivered.verdict,
+        "why": redelivered.why,
     }
     show_json(json.dumps(line, ensure_ascii=False))

@@ -18,8 +18,8 @@ import uvloop
 from aiohttp import web
 
 from client.providers import DIALECTS
-from receiver.__main__ import _raise_file_limit, tune
 from receiver.app import create_app, microseconds_now, new_ref
+from receiver.commands.serve import raise_file_limit, tune
 from receiver.domain.deliveries import Delivered, Quotas
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Command
@@ -178,7 +178,7 @@ def _noting(_database: Path) -> web.Application:
     app.router.add_get("/bench/commits", told)
 
     async def tuned(_app: web.Application) -> AsyncIterator[None]:
-        _raise_file_limit()
+        raise_file_limit()
         tune()
         yield
 

@@ -19,8 +19,8 @@ from uuid import UUID
 import aiosqlite
 
 from client.providers import DIALECTS
-from receiver.__main__ import tune
 from receiver.app import microseconds_now, new_ref
+from receiver.commands.serve import tune
 from receiver.domain.deliveries import Quotas
 from receiver.domain.reading import Incoming
 from receiver.domain.records import TaskRecord

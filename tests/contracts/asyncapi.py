@@ -27,6 +27,7 @@ from client.protocol.frames import (
     type_of,
 )
 from client.providers.values import MAX_TASK_ID_LENGTH
+from client.version import VERSION
 from receiver.service.tickets import TICKET_SECONDS
 from receiver.settings import Settings
 from receiver.web.streaming.streams import StreamRules
@@ -133,7 +134,7 @@ def document() -> dict[str, Any]:
     requests, answers, told = (tuple(map(type_of, group)) for group in (REQUESTS, ANSWERS, EVENTS))
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Callback receiver: streams of results", "version": "1.0.0", "description": _ABOUT},
+        "info": {"title": "Callback receiver: streams of results", "version": VERSION, "description": _ABOUT},
         "defaultContentType": "application/json",
         "servers": {"websocket": _server("wss", "key", "subprotocol"), "events": _server("https", "key", "ticket")},
         "channels": {

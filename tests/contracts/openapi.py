@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from client.protocol.models import LogEntry
 from client.providers.values import MAX_TASK_ID_LENGTH
+from client.version import VERSION
 from receiver.errors import PROBLEMS
 from receiver.web.routes import OPERATIONS, Operation
 from tests.contracts.schemas import ref_to, require, schemas_of
@@ -54,7 +55,7 @@ def document() -> dict[str, Any]:
         paths[operation.path][operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Callback receiver", "version": "1.0.0", "description": _ABOUT},
+        "info": {"title": "Callback receiver", "version": VERSION, "description": _ABOUT},
         # Below the public URL's path, if it has one.
         "servers": [{"url": "."}],
         "paths": dict(paths),

@@ -16,18 +16,18 @@ UNIT = (_DEPLOY / "callback-receiver.service").read_text("utf-8")
 
 
 def settings_in(text: str, *, active: bool) -> dict[str, str]:
-    """Return the NAME=value lines, those that count or those that are commented out."""
+    """Return the NAME=value lines: the active ones or the commented ones."""
     mark = "" if active else "#"
     return dict(re.findall(rf"^{mark}(RECEIVER_\w+)=(.*)$", text, re.MULTILINE))
 
 
 def unit_values(name: str) -> list[str]:
-    """What the unit says for `name`, in the order of its lines."""
+    """Return the values of `name` in the unit, in the order of its lines."""
     return re.findall(rf"^{name}=(.*)$", UNIT, re.MULTILINE)
 
 
 def block(head: str) -> str:
-    """The block of the Caddyfile that begins with the line `head {`, up to its closing brace; "" is the global one."""
+    """Return the block of the Caddyfile from the line `head {` to its closing brace; "" is the global block."""
     first_line = re.escape(f"{head} {{".strip())
     found = re.search(rf"^{first_line}\n(.*?)^\}}$", CADDYFILE, re.MULTILINE | re.DOTALL)
     assert found is not None, head

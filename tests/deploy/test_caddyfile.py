@@ -1,4 +1,4 @@
-"""deploy/Caddyfile: what its log shows of an address, and what it does with callbacks."""
+"""deploy/Caddyfile: addresses in its log, and its treatment of callbacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.deploy.files import CADDYFILE, ENVIRONMENT, block, settings_in
 
 
 def _logged(uri: str) -> str:
-    """What the filter of the log leaves of an address; Go's and Python's expressions agree on what is used in it."""
+    """Return an address as the filter of the log leaves it. Go and Python agree on this regular expression."""
     found = re.search(r"request>uri regexp (\S+) \$1$", CADDYFILE, re.MULTILINE)
     assert found is not None
     return re.sub(found[1], lambda match: match[1] or "", uri, count=1)
@@ -74,7 +74,7 @@ def test_the_proxy_leads_to_the_receiver() -> None:
 
 
 def test_the_receiver_sees_what_is_too_large_for_it() -> None:
-    """The proxy's limit lies above the largest one that the receiver can have."""
+    """The limit of the proxy is above the largest possible limit of the receiver."""
     limit = re.search(r"max_size (\d+)MiB", block("(receiver)"))
     assert limit is not None
 
@@ -97,5 +97,5 @@ def test_long_requests_have_no_limit() -> None:
 
 
 def test_who_hangs_up_has_hung_up_at_the_receiver() -> None:
-    """Neither is a flush interval set, which would hold the receiver's side open, nor anything gathered on the way."""
+    """No flush interval is set: it would hold the connection to the receiver open. Nothing is buffered either."""
     assert not re.search(r"^\s*(flush_interval|buffer_\w+|response_buffers|request_buffers|encode) ?", CADDYFILE, re.M)

@@ -30,7 +30,7 @@ def test_it_names_only_real_settings() -> None:
 
 
 def test_it_names_what_matters() -> None:
-    """What has to be chosen stands in active lines, what rarely is in comments."""
+    """Necessary settings are active lines, and rare ones are comments."""
     assert settings_in(ENVIRONMENT, active=True).keys() == {
         "RECEIVER_HOST",
         "RECEIVER_PORT",
@@ -62,7 +62,7 @@ def test_it_does_not_start_before_it_is_filled_in(folder: Path) -> None:
 
 
 def test_it_is_valid_once_a_key_is_in(folder: Path) -> None:
-    """A key is all that is missing."""
+    """Only a key is missing."""
     (folder / ".env").write_text(ENVIRONMENT.replace("RECEIVER_API_KEYS=\n", f"RECEIVER_API_KEYS=worker:{KEY}\n"))
 
     settings = load_settings(folder)

@@ -1,4 +1,4 @@
-"""deploy/README.md: that what it tells to type works."""
+"""deploy/README.md: its commands and examples work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_it_names_only_real_settings() -> None:
 
 
 async def test_the_first_callback_goes_as_told(tmp_path: Path) -> None:
-    """The two bodies of the page make a task and end it, with the answers that the page promises."""
+    """The two bodies of the page make a task and end it, and the answers are as promised."""
     registration, delivery = re.findall(r"--json '(\{.*?\})' ", PAGE)
     json = {"Content-Type": "application/json"}
 
@@ -56,7 +56,7 @@ async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
 
 
 def test_its_addresses_are_routes(tmp_path: Path) -> None:
-    """Each address of the receiver that the page names leads somewhere."""
+    """Each address of the receiver on the page is a route."""
     app = create_app(Settings(database=tmp_path / "receiver.db", _env_file=None))
     routes = {resource.canonical for resource in app.router.resources()}
 
@@ -75,7 +75,7 @@ async def test_a_stream_begins_as_told(tmp_path: Path) -> None:
 
 
 async def test_readiness_is_shown_as_told(tmp_path: Path) -> None:
-    """The check behind the proxy prints what the page says."""
+    """The check behind the proxy prints the promised text."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         answer = await api.send("GET", "/readyz", key=None)
 

@@ -13,7 +13,7 @@ from tests.deploy.files import ENVIRONMENT, PAGE, settings_in, unit_values
 
 
 def test_it_runs_the_serve_command() -> None:
-    """The command is there, from the checkout and the packages that the page installs."""
+    """The command exists with the checkout and the packages of the page."""
     (command,) = unit_values("ExecStart")
     (folder,) = unit_values("WorkingDirectory")
     python, *arguments = command.split()
@@ -34,7 +34,7 @@ def test_the_database_lies_in_its_own_folder() -> None:
 
 
 def test_the_settings_are_where_the_page_puts_them() -> None:
-    """The page installs the example where the unit reads it, for a user that it makes."""
+    """The page installs the example at the path of the unit, for a user of its own."""
     (environment,) = unit_values("EnvironmentFile")
     (user,) = unit_values("User")
 
@@ -58,7 +58,7 @@ def test_it_is_started_and_stopped_with_care(name: str, value: str) -> None:
 
 
 def test_it_may_hold_all_that_wait() -> None:
-    """More files than the waits and streams that the receiver takes unless it is told otherwise, as the page says."""
+    """The limit of files is above the default limits of waits and streams, as the page says."""
     (files,) = map(int, unit_values("LimitNOFILE"))
     waits, streams = (Settings.model_fields[name].default for name in ("max_waiters", "max_streams"))
 

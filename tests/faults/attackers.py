@@ -25,7 +25,7 @@ __all__ = ["ATTACKS", "FINISHED_TASKS", "SOLUTION_BYTES"]
 
 FINISHED_TASKS = 20
 SOLUTION_BYTES = 200_000
-"""Finished tasks that must be in the log before the attack "unread answers" begins, and the size of each solution."""
+"""The finished tasks in the log before the attack "unread answers" begins, and the size of each solution."""
 
 _INFLATED_MEGABYTES = 256
 _COMPRESSED_CONNECTIONS = 30
@@ -43,7 +43,7 @@ Attack = Callable[[str], Awaitable[None]]
 
 
 async def compressed_bodies(url: str) -> None:
-    """Send bodies of 260 kB that inflate to 256 MB, to routes that refuse them: first 30 at once, then 0.9 MB/s."""
+    """Send bodies of 260 kB to routes with small limits: first 30 at once, then 0.9 MB/s. Each inflates to 256 MB."""
     callback_url = f"{url}/callback/capsolver/{'A' * 60}"
     bodies = {"gzip": _bomb(31), "deflate": _bomb(15)}
     requests = [
@@ -98,12 +98,12 @@ async def empty_fragments(url: str) -> None:
 
 
 async def small_requests(url: str) -> None:
-    """Send the shortest frames that the receiver answers over five websockets."""
+    """Send the shortest frames with an answer over five websockets."""
     await _flood(url, [text_frame({"type": "add", "id": 1, "tasks": []})] * 1_000)
 
 
 async def long_names(url: str) -> None:
-    """Name as many tasks by the longest ids as the receiver takes, over 20 websockets that stay open."""
+    """Name the most tasks with the longest ids over 20 websockets, and keep them open."""
 
     def frames(number: int) -> Iterator[bytes]:
         yield websocket_request(READ_ONLY, tasks=[])
@@ -124,7 +124,7 @@ async def unread_answers(url: str) -> None:
 
 
 async def unread_documents(url: str) -> None:
-    """Ask for the API document, which needs no key, over 100 connections, and read nothing."""
+    """Ask for the API document over 100 connections, and read nothing. It needs no key."""
     asked = request("GET", f"{url}/openapi.json") * 20
     await _together(_ask_and_read_nothing(url, asked) for _ in range(_SILENT_PEERS))
 
@@ -185,7 +185,7 @@ async def _send_over_one_connection(url: str, parts: Iterable[bytes], *, stays: 
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(write(iter(parts)))
-                # Inside the group, which would raise a group of it.
+                # Caught inside the task group, which would wrap it in an exception group.
                 with suppress(OSError):
                     while await reader.read(65_536):
                         pass

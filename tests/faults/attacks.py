@@ -42,7 +42,7 @@ _MOST_MEGABYTES = 96.0
 class Suffered:
     """Observations of an honest provider during one attack. `statuses` counts its answers, 0 for none at all.
 
-    Latencies are in milliseconds, from the moment at which the callback was due. Memory is the receiver's resident
+    Latencies are in milliseconds, from the due time of the callback. Memory is the receiver's resident
     set in megabytes: before the attack, and its growth at the highest point from then until two seconds after it.
     """
 
@@ -66,7 +66,7 @@ class Suffered:
 
 
 async def run_attack(name: str, folder: Path, *, seconds: float) -> Suffered:
-    """Return the observations of `seconds` of this attack on a new receiver, whose database lies in `folder`."""
+    """Return the observations of `seconds` of this attack on a new receiver. Its database lies in `folder`."""
     async with receiver_process(folder / "receiver.db", port=0) as receiver, AsyncExitStack() as stack:
         session = await stack.enter_async_context(
             # A provider opens a connection for each callback.
@@ -104,7 +104,7 @@ async def run_attack(name: str, folder: Path, *, seconds: float) -> Suffered:
 
 
 class _Honest:
-    """A provider that delivers the answers of registered tasks at a fixed rate, however slow the answers are."""
+    """A provider with deliveries for registered tasks at a fixed rate, however slow the answers are."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -134,7 +134,7 @@ class _Honest:
                 group.create_task(self._deliver(self._urls.pop(), due))
 
     async def _new_url(self) -> str:
-        # The receiver took a free port, which its public URL does not name.
+        # The receiver chose a free port, unknown to its public URL.
         registered = await self._api.register()
         return f"{self._api.url}{urlsplit(registered['callbackUrl']).path}"
 
@@ -162,7 +162,7 @@ class _MemoryWatch:
 
 
 async def start_attacker(name: str, url: str, seconds: float) -> asyncio.subprocess.Process:
-    """Start the process that attacks the receiver at `url` for so long."""
+    """Start the process of an attack on the receiver at `url` for so long."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.faults.attackers", name, url, str(seconds), stdin=asyncio.subprocess.DEVNULL
     )
@@ -173,22 +173,25 @@ async def start_attacker(name: str, url: str, seconds: float) -> asyncio.subproc
 @click.option("--seconds", type=click.FloatRange(1, 60), default=9.0, show_default=True, help="Length of each attack.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write all figures to this file.")
 def main(*, only: str | None, seconds: float, json_file: Path | None) -> None:
-    """Attack a receiver and print what an honest provider notices. Exit with 1 if an attack does harm."""
+    """Attack a receiver and print the effects on an honest provider. Exit with 1 if an attack does harm."""
     suffered = asyncio.run(_run_all([only] if only else list(ATTACKS), seconds))
     console = Console(width=120)
     shown = table(
         f"ten honest callbacks a second under {seconds:g} s of attack", "answers", "p50 ms", "p99 ms", "max ms", "+ MB"
     )
-    for each in suffered:
+    for observed in suffered:
         shown.add_row(
-            each.attack,
-            ", ".join(f"{status}: {count}" for status, count in sorted(each.statuses.items())),
-            *(f"{value:.1f}" for value in (each.p50_ms, each.p99_ms, each.max_ms, each.memory_growth_mb)),
+            observed.attack,
+            ", ".join(f"{status}: {count}" for status, count in sorted(observed.statuses.items())),
+            *(
+                f"{value:.1f}"
+                for value in (observed.p50_ms, observed.p99_ms, observed.max_ms, observed.memory_growth_mb)
+            ),
         )
     console.print(shown)
     if json_file is not None:
-        json_file.write_text(json.dumps([asdict(each) for each in suffered], indent=2) + "\n")
-    sys.exit(0 if all(each.is_harmless for each in suffered) else 1)
+        json_file.write_text(json.dumps([asdict(observed) for observed in suffered], indent=2) + "\n")
+    sys.exit(0 if all(observed.is_harmless for observed in suffered) else 1)
 
 
 async def _run_all(names: Sequence[str], seconds: float) -> Sequence[Suffered]:

@@ -12,12 +12,12 @@ __all__ = ["KEY", "SECRET", "Finished", "run_command"]
 
 SECRET = "hunter2-hunter2-hunter2-hunter2"
 KEY = f"tests:{SECRET}"
-"""A setting of RECEIVER_API_KEYS that is in order."""
+"""A valid setting of RECEIVER_API_KEYS."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended, and what it said."""
+    """The exit code of a command and its output."""
 
     code: int
     out: str
@@ -25,7 +25,7 @@ class Finished:
 
     @property
     def refusal(self) -> str:
-        """The one line with which it refused; fails where it did anything else, or told a secret."""
+        """The one line of its refusal. Any other result or a secret in it fails the test."""
         assert (self.code, self.out, self.err.count("\n")) == (2, "", 1), self
         assert SECRET[:7] not in self.err
         return self.err.removeprefix("callback-receiver: ").rstrip("\n")

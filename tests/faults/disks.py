@@ -1,4 +1,4 @@
-"""What a disk does to a database: no room, and another process that holds it."""
+"""Faults of disks under a database: no room, and a lock held by another process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A receiver that is attacked in every known way at once serves as before when the attacks are over."""
+"""A receiver under every known attack at once serves as before after the attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`callback-receiver callback-url`: makes, lists and revokes standing URLs, whether a receiver runs or not."""
+"""`callback-receiver callback-url`: make, list and revoke standing URLs, whether a receiver runs or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def folder(tmp_path: Path) -> Path:
 
 
 async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
-    """A URL that no receiver knows would be of no use: nothing is made."""
+    """A URL without a receiver would be useless, so nothing is made."""
     finished = await run_command(tmp_path, "callback-url", "capsolver", **HERE)
 
     assert finished.refusal.startswith("receiver.db: there is no database")

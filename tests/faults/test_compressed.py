@@ -34,14 +34,14 @@ def raw_deflate(body: bytes) -> bytes:
 
 
 class Inflated:
-    """A count of what zlib made of compressed bytes in this process, whoever called it."""
+    """A count of all bytes inflated by zlib in this process."""
 
     def __init__(self) -> None:
         self.size = 0
         self._decompressobj = zlib.decompressobj
 
     def decompressobj(self, *args: Any, **options: Any) -> Any:
-        """Return a decompressor that counts."""
+        """Return a counting decompressor."""
         inner, count = self._decompressobj(*args, **options), self
 
         class Counting:
@@ -58,7 +58,7 @@ class Inflated:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Inflated:
-    """Return the count of bytes that are inflated from now on."""
+    """Return the count of bytes inflated from now on."""
     count = Inflated()
     monkeypatch.setattr(zlib, "decompressobj", count.decompressobj)
     return count
@@ -66,7 +66,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Inflated:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that takes small bodies."""
+    """Yield a receiver with a small limit for bodies."""
     async with running_receiver(tmp_path / "receiver.db", max_body_bytes=LIMIT) as running:
         yield running
 
@@ -106,7 +106,7 @@ async def hints(api: RunningReceiver) -> int:
 async def test_a_compressed_callback_is_taken(
     api: RunningReceiver, coding: str, body: bytes, *, in_chunks: bool
 ) -> None:
-    """By each coding that senders use, with a length and in chunks."""
+    """All usual codings are accepted, with a length and in chunks."""
     task = await api.register()
 
     answer = await sent(api.url, task["callbackUrl"], body, in_chunks=in_chunks, Content_Encoding=coding)
@@ -136,7 +136,7 @@ async def test_a_compressed_callback_is_taken(
 async def test_a_body_that_cannot_be_inflated_is_a_hint(
     api: RunningReceiver, coding: str, body: bytes, status: int, *, in_chunks: bool
 ) -> None:
-    """It is refused by the status that the README names, and the next poll is due."""
+    """It gets the documented status, and the next poll is due at once."""
     task = await api.register()
 
     answer = await sent(api.url, task["callbackUrl"], body, in_chunks=in_chunks, Content_Encoding=coding)
@@ -174,7 +174,7 @@ async def test_nothing_is_inflated_without_a_proof(
 
 
 async def test_a_bomb_at_a_valid_url_is_inflated_up_to_the_limit(tmp_path: Path, counted: Inflated) -> None:
-    """It is 413 and a hint, and costs as much as the largest body that is taken."""
+    """It gets 413 and counts as a hint. It costs as much as the largest accepted body."""
     async with running_receiver(tmp_path / "receiver.db", max_body_bytes=65536) as api:
         task = await api.register()
 
@@ -215,5 +215,5 @@ async def test_a_mounted_receiver_takes_plain_bodies_only(tmp_path: Path, counte
     assert (answer.status, answer.headers["connection"], rest) == (415 if path is None else 404, "close", b"")
     assert [entry.get("hint") for entry in log["results"]] == ([True] if path is None else [])
     assert plain.status == 200
-    # What aiohttp inflates before it asks anybody: up to twice its buffer, and one step more.
+    # aiohttp inflates up to twice its buffer, and one step more, before any check.
     assert counted.size <= 3 * 2**18

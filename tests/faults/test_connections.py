@@ -33,7 +33,7 @@ async def closed(api: Api, reason: str) -> float:
 
 
 async def test_those_without_a_request_give_way(tmp_path: Path) -> None:
-    """The oldest are closed first, and counted; who waits for an answer, and who calls back, notices nothing."""
+    """The oldest are closed first, and counted. Waiting requests and callbacks notice nothing."""
     async with running_receiver(tmp_path / "receiver.db", most_connections=MOST) as api, wired(api.url) as waiting:
         task = await api.register()
         await waiting.send(poll_request(ADMIN, task["ref"]))
@@ -44,13 +44,13 @@ async def test_those_without_a_request_give_way(tmp_path: Path) -> None:
                 async with wired(api.url) as provider:
                     await provider.send(request("POST", task["callbackUrl"], ANSWER))
                     stored = await provider.response()
-                answered = await waiting.response()
+                waited = await waiting.response()
                 await idle[-1].send(request("GET", f"{api.url}/healthz"))
                 last = await idle[-1].response()
                 count = await closed(api, "full")
 
     assert first == [b""] * MOST
-    assert (stored.status, answered.status, last.status) == (200, 200, 200)
+    assert (stored.status, waited.status, last.status) == (200, 200, 200)
     assert count >= 2 * MOST
     assert [line["most"] for line in logs if line["event"] == "connections.full"] == [MOST]
 
@@ -67,14 +67,14 @@ async def test_one_that_was_used_is_without_a_request_afterwards(tmp_path: Path)
 
 
 async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> None:
-    """Nobody who waits is thrown out for one that comes later."""
+    """Waiting requests are not closed in favour of a later one."""
     async with running_receiver(tmp_path / "receiver.db", most_connections=3) as api:
         task = await api.register()
         async with many_wires(api.url, 2) as waiting:
             for wire in waiting:
                 await wire.send(poll_request(ADMIN, task["ref"]))
             await eventually(lambda: api.waiting == 2)
-            # The connection of the tests' own session is the third; it is without a request now, and gives way.
+            # The third connection is the test session's own. It has no request now, and gives way.
             async with wired(api.url) as third, asyncio.TaskGroup() as group:
                 await third.send(poll_request(ADMIN, task["ref"]))
                 await eventually(lambda: api.waiting == 3)
@@ -90,7 +90,7 @@ async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> 
 
 
 async def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
-    """So it is with nothing or half a head; one that had a request lives on for as long as the settings say."""
+    """It is closed with nothing or half a head. After a request it stays open as long as the settings say."""
     async with running_receiver(tmp_path / "receiver.db", head_seconds=2.0) as api, many_wires(api.url, 3) as wires:
         silent, half, used = wires
         await half.send(b"POST /callback/capsolver/")
@@ -108,7 +108,7 @@ async def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_used", [False, True])
 async def test_a_head_without_an_end_is_cut_off(tmp_path: Path, *, is_used: bool) -> None:
-    """Many lines that are short enough are too long together; a connection that had a request is no exception."""
+    """Many short lines are too long together. A connection after its first request is no exception."""
     async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
         if is_used:
             await wire.send(request("GET", f"{api.url}/healthz"))
@@ -169,7 +169,7 @@ async def test_a_body_in_chunks_of_one_byte_is_cut_off(tmp_path: Path, path: str
 
 @pytest.mark.parametrize("size", [64, 1000, 60_000])
 async def test_a_body_in_small_chunks_is_taken(tmp_path: Path, size: int) -> None:
-    """As senders write it whose buffers are small, also where its text has short lines."""
+    """Senders with small buffers write such chunks. A text with short lines is accepted too."""
     body = ANSWER[:-1] + b"," + b'\r\n"a": 1, "b": "a line of text",' * 3000 + b'\r\n"c": 2}'
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
@@ -184,7 +184,7 @@ async def test_a_body_in_small_chunks_is_taken(tmp_path: Path, size: int) -> Non
 async def test_what_takes_long_to_parse_is_parsed_whole_and_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where every part is paced: pipelined requests, large bodies with a length and in chunks, and a websocket."""
+    """Every part is paced: pipelined requests, large bodies with a length and in chunks, and a websocket."""
     monkeypatch.setattr("receiver.web.server.connections._CHEAP_SECONDS", -1.0)
     large = ANSWER[:-1] + b', "a": "' + b"x" * 100_000 + b'"}'
     async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
@@ -202,15 +202,15 @@ async def test_what_takes_long_to_parse_is_parsed_whole_and_in_order(
         async with wired(api.url) as socket:
             await socket.send(websocket_request(ADMIN, cursor="start"))
             head = await socket.reader.readuntil(b"\r\n\r\n")
-            told = await socket.reader.readuntil(b'"type":"subscribed"')
+            frame = await socket.reader.readuntil(b'"type":"subscribed"')
 
     assert statuses == [200, 200, 404, 200, 422]
     assert head.startswith(b"HTTP/1.1 101")
-    assert told
+    assert frame
 
 
 async def test_idle_connections_do_not_use_up_the_files(tmp_path: Path) -> None:
-    """With a hard limit of 128 files and 300 connections that do nothing, callbacks are stored and polls answered."""
+    """With a hard limit of 128 files and 300 idle connections, callbacks are stored and polls answered."""
     async with (
         receiver_process(tmp_path / "receiver.db", port=free_port(), file_limit="128") as receiver,
         many_wires(receiver.url, 300),

@@ -16,27 +16,27 @@ from tests.support import Api, receiver_process
 
 
 async def test_a_waiting_task_is_explained_without_a_receiver(tmp_path: Path) -> None:
-    """Steps and what it waits for, in words; nothing in the folder is changed."""
+    """The command shows its steps and its next event in words, and changes nothing in the folder."""
     async with running_store(tmp_path / "receiver.db") as store:
         made = await store.write(a_registration(7, task_id="37223a89", bound_by="create", created_at=NOW + SECOND))
 
-    told = await run_command(tmp_path, "explain", "37223a89", API_KEYS=KEY)
+    finished = await run_command(tmp_path, "explain", "37223a89", API_KEYS=KEY)
 
-    assert (told.code, made.task.ref in told.out.splitlines()[0]) == (0, True)
-    assert "waits: it waits for a callback on its own URL, or for a poll" in told.out
+    assert (finished.code, made.task.ref in finished.out.splitlines()[0]) == (0, True)
+    assert "waits: it waits for a callback on its own URL, or for a poll" in finished.out
 
 
 async def test_a_running_receiver_is_not_disturbed(tmp_path: Path) -> None:
-    """The command reads what the server has stored, and says as JSON what the route says."""
+    """The command reads the stored data of the server, and its JSON equals the answer of the route."""
     database = tmp_path / "receiver.db"
     async with receiver_process(database, port=0) as receiver, aiohttp.ClientSession() as session:
         api = Api(receiver.url, session)
         ref = (await api.register())["ref"]
 
-        told = await run_command(tmp_path, "explain", ref, "--json", API_KEYS=KEY)
+        finished = await run_command(tmp_path, "explain", ref, "--json", API_KEYS=KEY)
         answer = await api.send("GET", f"/v1/tasks/{ref}/timeline")
 
-    assert json.loads(told.out)["steps"] == answer.json["steps"]
+    assert json.loads(finished.out)["steps"] == answer.json["steps"]
 
 
 async def test_an_id_that_is_too_long_is_exit_code_two(tmp_path: Path) -> None:
@@ -44,19 +44,19 @@ async def test_an_id_that_is_too_long_is_exit_code_two(tmp_path: Path) -> None:
     async with running_store(tmp_path / "receiver.db"):
         pass
 
-    told = await run_command(tmp_path, "explain", "a" * 257, API_KEYS=KEY)
+    finished = await run_command(tmp_path, "explain", "a" * 257, API_KEYS=KEY)
 
-    assert (told.code, told.err) == (2, "callback-receiver: ID: expected at most 256 characters\n")
+    assert (finished.code, finished.err) == (2, "callback-receiver: ID: expected at most 256 characters\n")
 
 
 async def test_an_unknown_task_is_exit_code_one(tmp_path: Path) -> None:
-    """Scripts can tell it from a database that cannot be read."""
+    """Scripts can tell it from an unreadable database."""
     async with running_store(tmp_path / "receiver.db"):
         pass
 
-    told = await run_command(tmp_path, "explain", "nobody", API_KEYS=KEY)
+    finished = await run_command(tmp_path, "explain", "nobody", API_KEYS=KEY)
 
-    assert (told.code, told.err) == (1, "callback-receiver: no task has this ref or taskId\n")
+    assert (finished.code, finished.err) == (1, "callback-receiver: no task has this ref or taskId\n")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A database whose files are removed, moved, replaced or truncated while the receiver runs (better-sqlite3#1237)."""
+"""Database files removed, moved, replaced or truncated while the receiver runs (better-sqlite3#1237)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shm(database: Path) -> Path:
 
 
 def rescued(database: Path) -> Path:
-    """Return the copy that is made where the database has no name any more."""
+    """Return the copy made after the database has lost its name."""
     return database.with_name(f"{database.name}-rescued")
 
 
@@ -57,12 +57,12 @@ def replace(path: Path, content: bytes = b"") -> None:
 
 
 def move_folder(database: Path) -> None:
-    """The folder gets another name."""
+    """Rename the folder."""
     database.parent.rename(database.parent.with_name("elsewhere"))
 
 
 async def lose_files(api: Api, database: Path, lose: Callable[[Path], object], url: str) -> str:
-    """Why it is not ready, once it did what it could; the callback that came in between was refused."""
+    """Lose the files and return the reason of `/readyz` after the rescue. A callback in between is refused."""
     lose(database)
     refused = await api.call_back(api.url + url)
     assert (refused.status, int(refused.headers["Retry-After"]) > 0) == (503, True)
@@ -99,7 +99,7 @@ SAVED = {
 
 @pytest.mark.parametrize("lose", SAVED.values(), ids=SAVED)
 async def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path, lose: Callable[[Path], object]) -> None:
-    """503 and not ready from then on; after `kill -9` what was answered 200 is there, and the rest is taken then."""
+    """The receiver answers 503 and is not ready. After `kill -9` and a restart, it has all acknowledged callbacks."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         stored, waiting = await registered(api), await registered(api)
@@ -160,12 +160,12 @@ async def test_a_folder_that_comes_back_has_everything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [wal, lambda database: database], ids=["log", "database"])
 async def test_a_truncated_file_is_noticed(tmp_path: Path, name: Callable[[Path], Path]) -> None:
-    """The end is lost, which is said; nothing more is acknowledged into the rest."""
+    """Its end is lost, and the reason says so. Nothing more is acknowledged into the rest."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         waiting = await registered(api)
         with closing(sqlite3.connect(database)) as other:
-            # So that the database file has more than nothing.
+            # The database file must not be empty.
             other.execute("PRAGMA wal_checkpoint(PASSIVE)")
         await api.register()
         reason = await lose_files(api, database, lambda path: os.truncate(name(path), 0), waiting[1])
@@ -197,7 +197,7 @@ async def test_a_receiver_that_was_killed_before_it_noticed(tmp_path: Path) -> N
         await api.call_back(api.url + path)
         cursor = (await api.task(ref))["cursor"]
         process.process.send_signal(signal.SIGSTOP)
-        # It may run on for a moment after the signal was sent.
+        # The process may run on for a moment after the signal.
         await asyncio.to_thread(os.waitid, os.P_PID, process.process.pid, os.WSTOPPED)
         wal(database).unlink()
         await process.stop(signal.SIGKILL)
@@ -214,24 +214,24 @@ async def test_a_receiver_that_was_killed_before_it_noticed(tmp_path: Path) -> N
 
 
 async def test_the_doctor_names_it(tmp_path: Path) -> None:
-    """The doctor tells what the receiver says, and who looks into the database meanwhile does no harm."""
+    """The doctor shows the reason of the receiver. Reading the database meanwhile does no harm."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         stored, waiting = await registered(api), await registered(api)
         await api.call_back(api.url + stored[1])
         reason = await lose_files(api, database, lambda path: wal(path).unlink(), waiting[1])
-        told = await run_command(tmp_path, "doctor", "--json", API_KEYS=KEY, PORT=process.url.rpartition(":")[2])
+        finished = await run_command(tmp_path, "doctor", "--json", API_KEYS=KEY, PORT=process.url.rpartition(":")[2])
         explained = await run_command(tmp_path, "explain", stored[0], API_KEYS=KEY)
         still = await api.send("GET", "/readyz", key=None)
 
-    (found,) = [each for each in json.loads(told.out)["findings"] if each["about"] == "server"]
-    assert found["says"] == f"the receiver says that it cannot store: {reason}"
+    (found,) = [finding for finding in json.loads(finished.out)["findings"] if finding["about"] == "server"]
+    assert found["says"] == f"the receiver reports that it cannot store: {reason}"
     assert (explained.code, still.status) == (0, 503)
     assert is_sound(database)
 
 
 async def test_others_may_shorten_the_files(tmp_path: Path) -> None:
-    """A checkpoint that empties the log and a VACUUM by another program are no loss: what comes is acknowledged."""
+    """An emptied log and a VACUUM by another program are no loss: callbacks are acknowledged."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (_, api):
         statuses: list[Any] = []
@@ -247,7 +247,7 @@ async def test_others_may_shorten_the_files(tmp_path: Path) -> None:
 
 
 async def test_a_database_behind_a_link(tmp_path: Path) -> None:
-    """Its log lies beside the file that the link leads to; what is acknowledged there is saved like any other."""
+    """Its log lies beside the target of the link. Acknowledged callbacks are saved there as usual."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").mkdir()
     database, link = tmp_path / "disk" / "real.db", tmp_path / "data" / "receiver.db"

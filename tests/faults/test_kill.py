@@ -1,4 +1,4 @@
-"""A receiver that is killed at any moment has every callback that it acknowledged, once, and goes on with its log."""
+"""A receiver killed at any moment keeps every acknowledged callback, once, and goes on with its log."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ STOPS = 3
 
 
 @dataclass
-class Ledger:
-    """What the senders know: callbacks that are under way, those that were acknowledged, and the log so far."""
+class Acknowledgements:
+    """The knowledge of the senders: callbacks under way, acknowledged callbacks, and the log so far."""
 
     cursor: str = "start"
     unanswered: dict[str, str] = field(default_factory=dict)
@@ -53,12 +53,12 @@ class Ledger:
         await eventually(lambda: len(self.acknowledged) >= goal, seconds=60)
 
     async def send_again(self, api: Api) -> None:
-        """Delivers what was not acknowledged once more, as a provider that retries does."""
+        """Deliver unacknowledged callbacks once more, as a retrying provider does."""
         for ref, path in list(self.unanswered.items()):
             await self.send(api, ref, path)
 
     async def missing(self, api: Api) -> list[str]:
-        """What was acknowledged since it was last asked, and is not found by its id with the right answer."""
+        """Return the callbacks acknowledged since the last call without the right answer in the receiver."""
         asked = list(self.acknowledged)[self.fetched :]
         tasks = [await api.task(f"id-{ref}") for ref in asked]
         self.fetched += len(asked)
@@ -77,7 +77,7 @@ class Ledger:
             self.cursor, is_more = page["cursor"], page["more"]
 
     def is_complete(self) -> bool:
-        """Whether the log holds every acknowledged answer once, and no other."""
+        """Return True if the log holds every acknowledged answer once, and no other."""
         return sorted(self.in_the_log) == sorted((ref, f"answer of {ref}") for ref in self.acknowledged)
 
 
@@ -89,9 +89,9 @@ async def connections(url: str, count: int) -> AsyncIterator[list[Api]]:
 
 
 async def test_every_acknowledged_callback_survives_kill_9(tmp_path: Path) -> None:
-    """Over 20 kills: all that was answered 200 is found by id and once in the log; cursors go on."""
+    """After 20 kills, every callback with a 200 is found by id and once in the log. Cursors stay valid."""
     chance = random.Random(20)
-    ledger = Ledger()
+    ledger = Acknowledgements()
     lost: list[str] = []
     for _ in range(KILLS):
         async with (
@@ -121,7 +121,7 @@ async def test_every_acknowledged_callback_survives_kill_9(tmp_path: Path) -> No
 async def test_sigterm_loses_nothing_and_answers_those_who_wait(tmp_path: Path) -> None:
     """On SIGTERM waits are answered 202, acknowledged callbacks are stored, and the process ends with 0."""
     chance = random.Random(3)
-    ledger = Ledger()
+    ledger = Acknowledgements()
     for _ in range(STOPS):
         async with (
             receiver_process(tmp_path / "receiver.db", port=0) as receiver,
@@ -158,5 +158,5 @@ async def wait(api: Api, ref: str) -> Answer:
 
 
 async def wait_for_results(api: Api) -> Any:
-    """Return the answer to a long poll for results that nobody makes."""
+    """Return the answer to a long poll without results."""
     return await api.send("GET", "/v1/results", params={"wait": "50", "provider": "onecaptcha"})

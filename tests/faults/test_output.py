@@ -36,7 +36,7 @@ ENCODINGS: Mapping[str, Mapping[str, str]] = {
     "C": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
 }
 ODD = "t\x1b]0;owned\x07\x1b[31m\x9b2J\u2028\u202e\u2066\x7f\r8"
-"""A taskId that would set the title of a terminal, clear its screen, and turn the rest of the line around."""
+"""A taskId with escape sequences: set the title of a terminal, clear its screen, and reverse the rest of the line."""
 
 
 def decoded(raw: bytes, encoding: str) -> str:
@@ -45,7 +45,7 @@ def decoded(raw: bytes, encoding: str) -> str:
 
 
 def shown_in(text: str, encoding: str) -> str:
-    """Return the text with escapes for what the encoding lacks."""
+    """Return the text with escapes for characters missing from the encoding."""
     codec = "ascii" if encoding == "C" else encoding
     return text.encode(codec, "backslashreplace").decode(codec)
 
@@ -72,13 +72,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def solved(text: str) -> Reply:
-    """Return a createTask answer that brings this text."""
+    """Return a createTask answer with this text."""
     return Reply({"errorId": 0, "status": "ready", "taskId": "[/bold]", "solution": {"text": text}})
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 async def test_an_answer_in_any_encoding(folder: Path, encoding: str) -> None:
-    """Characters that it lacks are escaped (steamctl#67), and JSON stays the same JSON."""
+    """Missing characters are escaped (steamctl#67), and JSON keeps its meaning."""
     async with scripted_provider(createTask=solved(GIRAFFE)) as provider:
         command = ("solve", "image.png", "--provider", "capsolver", "--provider-url", provider.url)
         plain = await ran(folder, "client", *command, environ=ENCODINGS[encoding])
@@ -90,7 +90,7 @@ async def test_an_answer_in_any_encoding(folder: Path, encoding: str) -> None:
 
 
 async def called_back(url: str, session: aiohttp.ClientSession, task_id: str, **fields: Any) -> str:
-    """Return the ref of a task with this taskId that was called back."""
+    """Return the ref of a task with this taskId, finished by a callback."""
     api = Api(url, session)
     made = await api.send("POST", "/v1/tasks", key=SECRET, json={"provider": "capsolver", **fields})
     await api.call_back(made.json["callbackUrl"], taskId=task_id, solution={"text": GIRAFFE, GIRAFFE: 1})
@@ -200,18 +200,18 @@ async def test_tables_and_timelines_do_not_steer_a_terminal(folder: Path) -> Non
         }
         watch = ("client", "watch", "--since", "start", "--count", "1")
         explain = ("receiver", "explain", ref)
-        told = [await ran(folder, *command, environ=environ) for command in (watch, explain)]
+        shown_texts = [await ran(folder, *command, environ=environ) for command in (watch, explain)]
         as_json = [await ran(folder, *command, "--json", environ=environ) for command in (watch, explain)]
 
-    for code, out, err in [*told, *as_json]:
+    for code, out, err in [*shown_texts, *as_json]:
         assert code == 0, err
         assert_is_plain((out + err).decode())
-    assert printable(ODD) in told[0][1].decode()
+    assert printable(ODD) in shown_texts[0][1].decode()
     assert Task.model_validate_json(as_json[0][1]).task_id == ODD
 
 
 async def test_labels_of_an_older_database_do_not_steer_a_terminal(folder: Path) -> None:
-    """A label that was stored by other means than `callback-url` is escaped in its list."""
+    """The list of `callback-url` escapes a label stored by other means."""
     async with running_store(folder / "receiver.db") as store:
         await store.write(a_registration(1))
         await store.write(labelled(f"label {ODD}"))
@@ -223,14 +223,14 @@ async def test_labels_of_an_older_database_do_not_steer_a_terminal(folder: Path)
 
 
 def labelled(label: str) -> Any:
-    """Return the command that makes a standing URL with this label."""
+    """Return the command for a standing URL with this label."""
     return CreateStandingUrl(
         url=StandingUrl("01890a5d-ac96-774b-bcce-b302099a8057", "capsolver", label, 1_700_000_000_000_000, None)
     )
 
 
 async def test_an_answer_is_exact_in_a_pipe_and_escaped_in_a_terminal(folder: Path) -> None:
-    """Programs get what the provider sent; a terminal shows it as one line that obeys nothing."""
+    """Programs get the exact text of the provider. A terminal shows it as one harmless line."""
     text = "one\u200d\x1b[2J\ntwo"
     async with scripted_provider(createTask=solved(text)) as provider:
         command = ("solve", "image.png", "--provider", "capsolver", "--provider-url", provider.url)
@@ -251,7 +251,7 @@ async def test_an_answer_is_exact_in_a_pipe_and_escaped_in_a_terminal(folder: Pa
 
 @pytest.mark.parametrize("is_ascii", [False, True])
 def test_json_is_the_same_with_escapes(is_ascii: bool) -> None:
-    """Of all that is not ASCII, or of what cannot be seen; half a surrogate pair is escaped, too."""
+    """All characters outside ASCII are escaped, or only invisible ones. Half a surrogate pair is escaped, too."""
     value = {GIRAFFE: [ODD, "\ud800", "é", "\U000e0001", '"\\']}
     text = escape_json(json.dumps(value, ensure_ascii=False), is_ascii=is_ascii)
 

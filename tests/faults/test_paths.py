@@ -51,7 +51,7 @@ async def posted(url: str, *paths: str, method: str = "POST", body: bytes = ANSW
     """Return the statuses of a request to each path, on one connection."""
     async with wired(url) as wire:
         for path in paths:
-            # Not by `request`, whose URL would be taken apart.
+            # Built by hand, because `request` parses the URL.
             head = request(method, "http://receiver/", body).replace(b" / ", f" {path} ".encode(), 1)
             await wire.send(head)
         return [(await wire.response()).status for _ in paths]
@@ -80,7 +80,7 @@ async def test_slashes_too_many_are_passed_over(
 
 
 async def test_what_is_no_slash_is_no_separator(api: RunningReceiver) -> None:
-    """An encoded one, a segment more or less, and other routes with slashes too many are nothing that is there."""
+    """An encoded slash, a segment more or less, and extra slashes in other routes lead to 404."""
     url = (await api.register())["callbackUrl"]
     rest = url.partition("/callback/")[2]
 

@@ -1,4 +1,4 @@
-"""`callback-receiver pingback`: the hosts that 2captcha and ruCaptcha may call, against their older API."""
+"""`callback-receiver pingback`: the allowed hosts at 2captcha and ruCaptcha, against their older API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DONE = '{"status":1,"request":"OK_PINGBACK"}'
 
 @asynccontextmanager
 async def _provider(answer: str, status: int = 200) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
-    """Yield the address of an older API that always answers the same, and the queries it got."""
+    """Yield the address of an older API with a constant answer, and the queries it got."""
     queries: list[dict[str, str]] = []
 
     async def res(request: web.Request) -> web.Response:
@@ -56,7 +56,7 @@ async def test_add(tmp_path: Path, answer: str) -> None:
 
 @pytest.mark.parametrize("quoted", [_KEY, _KEY.replace("t", r"\u0074"), _KEY.replace("-", "%2D")])
 async def test_a_key_that_the_provider_quotes_is_not_printed(tmp_path: Path, quoted: str) -> None:
-    """This holds for every way in which the provider writes it."""
+    """Hide the key in every spelling of the provider."""
     refusal = f'{{"status":0,"request":"ERROR_WRONG_USER_KEY","error_text":"{quoted} is unknown"}}'
     async with _provider(refusal) as (url, _):
         ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha", "--url", url)
@@ -87,28 +87,28 @@ async def test_remove(tmp_path: Path, argument: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "said"),
+    ("answer", "status", "expected"),
     [
         ("ERROR_IP_ADDRES", 200, "run this command on the host itself"),
         ('{"status":0,"request":"ERROR_IP_ADDRES"}', 200, "run this command on the host itself"),
         ("ERROR_WRONG_USER_KEY", 200, "check the client key"),
         ("<html>", 502, "HTTP 502 without an answer"),
         ('{"status":1,"request":{"hosts":[]}}', 200, "HTTP 200 without an answer"),
-        ("CAPCHA_NOT_READY", 200, "did not say whether it was done"),
+        ("CAPCHA_NOT_READY", 200, "its answer does not say if the call succeeded"),
     ],
 )
-async def test_refused(tmp_path: Path, answer: str, status: int, said: str) -> None:
-    """What the provider says is one line with exit code 1; the key, which stands in the query, is in none."""
+async def test_refused(tmp_path: Path, answer: str, status: int, expected: str) -> None:
+    """The answer of the provider is one line with exit code 1. The key from the query is in no line."""
     async with _provider(answer, status) as (url, _):
         ran = await run_command(tmp_path, "pingback", "add", "a.example", "--provider", "twocaptcha", "--url", url)
 
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
-    assert said in ran.err
+    assert expected in ran.err
     assert _KEY not in ran.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["add", "--provider", "twocaptcha"], "RECEIVER_PUBLIC_URL"),
         (["add", "https://a.example/x", "--provider", "twocaptcha"], "without scheme"),
@@ -119,12 +119,12 @@ async def test_refused(tmp_path: Path, answer: str, status: int, said: str) -> N
         (["list", "--provider", "twocaptcha", "--url", "2captcha.com"], "--url: expected http"),
     ],
 )
-async def test_wrong_arguments(tmp_path: Path, arguments: list[str], said: str) -> None:
-    """What cannot be asked is told in one line with exit code 2, and nothing is sent."""
+async def test_wrong_arguments(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    """Each gets one line and exit code 2, and nothing is sent."""
     ran = await run_command(tmp_path, "pingback", *arguments)
 
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
-    assert said in ran.err
+    assert expected in ran.err
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ async def test_wrong_arguments(tmp_path: Path, arguments: list[str], said: str) 
 )
 def test_lists(listed: Any, hosts: tuple[str, ...]) -> None:
     """A list is read from text with pipes, and from JSON."""
-    said = read_pingbacks(older_api("rucaptcha"), {"status": 1, "request": listed})
+    reading = read_pingbacks(older_api("rucaptcha"), {"status": 1, "request": listed})
 
-    assert isinstance(said, Ready)
-    assert hosts_of(said) == hosts
+    assert isinstance(reading, Ready)
+    assert hosts_of(reading) == hosts
 
 
 @pytest.mark.parametrize("listed", [7, [7], {"a": "b"}, True])
@@ -161,7 +161,7 @@ def test_hosts_that_are_none(host: str) -> None:
 
 @pytest.mark.parametrize("status", [302, 403, 404])
 async def test_a_wrong_address_is_told_with_status_and_url(tmp_path: Path, status: int) -> None:
-    """And without the query, in which the key stands."""
+    """The query is left out, because it holds the key."""
     async with _provider("<html>Not here</html>", status) as (url, _):
         ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha", "--url", url)
 

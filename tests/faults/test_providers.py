@@ -32,7 +32,7 @@ async def test_one_is_told_whole(tmp_path: Path) -> None:
 
 
 async def test_those_of_the_file_are_among_them(tmp_path: Path) -> None:
-    """What an operator declares is told like the rest; unknown names are refused."""
+    """Declared providers are shown like the shipped ones. Unknown names are refused."""
     (tmp_path / "mine.toml").write_text('[mine]\nlike = "capsolver"\nbaseUrl = "https://mine.example"')
 
     shown = await run_command(tmp_path, "providers", "mine", PROVIDERS_FILE="mine.toml")
@@ -43,22 +43,22 @@ async def test_those_of_the_file_are_among_them(tmp_path: Path) -> None:
 
 
 async def test_what_was_observed_stands_beside_it(tmp_path: Path) -> None:
-    """The shapes of callbacks, below what is known of the provider; for one without callbacks that there are none."""
+    """The shapes of callbacks follow the facts of the provider. Without callbacks, the command says so."""
     shape = Shape("POST", "application/json", "JSON {errorId: integer, taskId: string}")
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(AddShapes(records=[ShapeRecord("capsolver", shape, 7, 7, NOW, NOW)]))
     settings = {"DATABASE": str(tmp_path / "receiver.db")}
 
     async def shown(*arguments: str) -> str:
-        """What the command tells."""
+        """Return the output of the command."""
         return (await run_command(tmp_path, "providers", "--observed", *arguments, **settings)).out
 
     everything, one, other = [await shown(*names) for names in ((), ("capsolver",), ("anticaptcha",))]
     as_json = json.loads(await shown("capsolver", "--json"))
 
-    told = f"    POST application/json: {shape.fields}\n      about 7 callbacks, readable, on 2023-11-14\n"
-    assert (told in everything, one.endswith(f"callbacks that came here:\n{told}")) == (True, True)
-    assert other.endswith("callbacks that came here: none\n")
+    shape_lines = f"    POST application/json: {shape.fields}\n      about 7 callbacks, readable, on 2023-11-14\n"
+    assert (shape_lines in everything, one.endswith(f"callbacks received here:\n{shape_lines}")) == (True, True)
+    assert other.endswith("callbacks received here: none\n")
     assert as_json["observed"] == [
         {
             "method": "POST",

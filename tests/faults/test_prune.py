@@ -1,4 +1,4 @@
-"""`callback-receiver prune`, as an operator runs it: it tells first, and removes what it told when asked to."""
+"""`callback-receiver prune`, as an operator runs it: a dry run first, and the removal on request."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LONG = {
     "RETENTION_SOLUTIONS_SECONDS": YEARS,
     "RETENTION_DELIVERIES_SECONDS": YEARS,
 }
-"""Lives in which nothing of the tests gets old."""
+"""Retention times longer than any age in the tests."""
 
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    """One with a database: three tasks that ended years ago, an unfinished one with a hint, and a deletion."""
+    """Return a folder with a database: three old finished tasks, an unfinished one with a hint, and a deletion."""
     async with running_store(tmp_path / "receiver.db") as store:
         for number in (1, 2, 3, 5):
             await store.write(a_registration(number))
@@ -48,7 +48,7 @@ async def prune(folder: Path, *arguments: str, **lives: str) -> Finished:
 
 
 async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
-    """Counts, bytes and times of what would go; the file keeps its bytes."""
+    """The dry run shows counts, bytes and times. The file keeps its bytes."""
     before = digest(folder)
 
     finished = await prune(folder, RETENTION_RESULTS_SECONDS="60")
@@ -56,7 +56,7 @@ async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
     assert (finished.code, digest(folder)) == (0, before)
     # The deletion and the hint are as old; the tombstone is older than 90 days.
     assert finished.out == (
-        "would go: 3 finished tasks, 5 places in the log, 1 tombstones\n"
+        "would be removed: 3 finished tasks, 5 places in the log, 1 tombstones\n"
         "answers and bodies: 69 bytes\n"
         "places in the log: from 2023-11-14T22:13:20+00:00 to 2023-11-14T22:13:20+00:00\n"
     )
@@ -73,18 +73,18 @@ async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
     ],
 )
 async def test_it_removes_what_it_told(folder: Path, lives: dict[str, str]) -> None:
-    """The numbers of the dry run are those of the deed, and afterwards there is nothing left to do."""
-    told = await prune(folder, "--dry-run", **lives)
+    """The dry run and the removal count the same, and a second dry run counts nothing."""
+    dry_run = await prune(folder, "--dry-run", **lives)
     done = await prune(folder, "--apply", **lives)
     left = await prune(folder, **lives)
 
-    assert (told.code, done.code) == (0, 0)
-    assert re.findall("go: (.+)", told.out) == re.findall("removed: (.+)", done.out)
-    assert left.out == "would go: nothing\n"
+    assert (dry_run.code, done.code) == (0, 0)
+    assert re.findall("be removed: (.+)", dry_run.out) == re.findall("removed: (.+)", done.out)
+    assert left.out == "would be removed: nothing\n"
 
 
 async def test_it_leaves_what_is_young(folder: Path) -> None:
-    """Where only a number is exceeded, the oldest go and the rest stays readable."""
+    """If only the maximum number is exceeded, the oldest go and the rest stays readable."""
     await prune(folder, "--apply", MAX_FINISHED_TASKS="1")
 
     async with running_store(folder / "receiver.db") as store:
@@ -92,17 +92,17 @@ async def test_it_leaves_what_is_young(folder: Path) -> None:
 
 
 async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
-    """The receiver serves on, and forgets what the command took."""
+    """The receiver serves on, and forgets the removed tasks."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         tasks = [await api.register() for _ in range(3)]
         for task in tasks:
             await api.call_back(task["callbackUrl"])
-        told = await prune(tmp_path, MAX_FINISHED_TASKS="1")
+        dry_run = await prune(tmp_path, MAX_FINISHED_TASKS="1")
         done = await prune(tmp_path, "--apply", MAX_FINISHED_TASKS="1")
         late = await api.call_back(tasks[0]["callbackUrl"])
         answers = [(await api.send("GET", f"/v1/tasks/{task['ref']}")).status for task in tasks]
 
-    assert told.out.startswith("would go: 2 finished tasks, 2 places in the log")
+    assert dry_run.out.startswith("would be removed: 2 finished tasks, 2 places in the log")
     assert done.out.startswith("removed: 2 finished tasks, 2 places in the log")
     assert (late.status, answers) == (200, [404, 404, 200])
 

@@ -26,7 +26,7 @@ codeField = "answer"
 [mine.solutions]
 ImageToTextTask = ["text"]
 """
-"""A declaration that is wrong: the answers come under another name."""
+"""A wrong declaration: the answers come under another name."""
 
 AFTER = BEFORE.replace('"answer"', '"code"')
 """The same, put right."""
@@ -43,7 +43,7 @@ def declared(tmp_path: Path) -> Path:
 
 
 async def test_a_long_poll_of_a_running_receiver_wakes(tmp_path: Path, declared: Path) -> None:
-    """The trial tells what would be, nothing more; --apply ends the task for who waits; then nothing is left."""
+    """The trial only shows the verdicts. --apply ends the task for its waiter, and then nothing is left."""
     here = {"API_KEYS": KEY, "PROVIDERS_FILE": str(declared)}
     async with (
         receiver_process(tmp_path / "receiver.db", port=free_port(), providers_file=str(declared)) as receiver,
@@ -63,13 +63,13 @@ async def test_a_long_poll_of_a_running_receiver_wakes(tmp_path: Path, declared:
         woken = (await waiting).json
         again = await run_command(tmp_path, "redeliver", "--apply", **here)
 
-    told = json.loads(trial.out)
+    line = json.loads(trial.out)
     assert refused.status == 422
-    assert (told["ref"], told["provider"], told["verdict"]) == (task["ref"], "mine", "accepted")
+    assert (line["ref"], line["provider"], line["verdict"]) == (task["ref"], "mine", "accepted")
     assert still["status"] == "processing"
     assert (applied.code, applied.out.splitlines()[-1]) == (0, "became: 1 accepted")
     assert (woken["status"], woken["source"], woken["trust"]) == ("ready", "callback", "token")
-    assert again.out == "became: nothing, no unreadable body is kept\n"
+    assert again.out == "became: nothing; no unreadable body is kept\n"
     assert "44795sds" not in trial.out + trial.err + applied.out + applied.err
 
 
@@ -82,7 +82,7 @@ async def test_a_trial_needs_no_receiver_and_may_write_nothing(tmp_path: Path, d
     finished = await run_command(tmp_path, "redeliver", PROVIDERS_FILE=str(declared))
 
     assert (finished.code, finished.err) == (0, "")
-    assert finished.out == "would become: nothing, no unreadable body is kept\n"
+    assert finished.out == "would become: nothing; no unreadable body is kept\n"
     assert (tmp_path / "receiver.db").read_bytes() == before
 
 
@@ -104,19 +104,19 @@ async def test_only_one_provider_is_taken(tmp_path: Path) -> None:
     others = await run_command(tmp_path, "redeliver", "--apply", "--provider", "capmonster")
     its_own = await run_command(tmp_path, "redeliver", "--apply", "--provider", "capsolver")
 
-    assert others.out == "became: nothing, no unreadable body is kept\n"
+    assert others.out == "became: nothing; no unreadable body is kept\n"
     assert its_own.out.splitlines()[-1] == "became: 1 accepted"
 
 
 async def test_an_unknown_provider_is_refused(tmp_path: Path) -> None:
-    """One line names those that are known."""
+    """One line names the known providers."""
     finished = await run_command(tmp_path, "redeliver", "--provider", "capsolvr")
 
     assert finished.refusal == f"unknown provider 'capsolvr': expected one of {', '.join(sorted(DIALECTS))}"
 
 
 async def test_a_trial_on_an_older_database_is_refused(tmp_path: Path) -> None:
-    """Only what may write can bring it up to date."""
+    """Only a writing command can migrate it."""
     make_file(tmp_path / "receiver.db")
 
     finished = await run_command(tmp_path, "redeliver")

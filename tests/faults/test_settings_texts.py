@@ -71,7 +71,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, folder: Path, **environment: str) ->
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the line with which `serve` refuses to start."""
+    """Return the line of the refusal of `serve`."""
     with pytest.raises(SystemExit) as exited:
         main()
     return Finished(int(exited.value.code or 0), *capsys.readouterr()).refusal
@@ -83,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
         (name, behind)
         for name in TEXTS
         for behind in ("\n", "\r\n", " \t", "\u00a0", "\ufeff")
-        # Around JSON only its own white space can stand.
+        # Only the white space of JSON may surround it.
         if name not in OF_SOME or behind.isascii()
     ],
 )
@@ -147,7 +147,7 @@ def test_what_cannot_be_seen_inside_a_setting_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         pytest.param("CALLBACK_SECRETS", f"{SECRET}\n{SECRET}", "expected one line, without control", id="secret"),
         pytest.param("PROVIDER_KEYS", f"{SECRET}\x00", "expected one line, without control", id="NUL"),
@@ -162,13 +162,13 @@ def test_what_a_provider_cannot_have_is_refused_by_its_name(
     capsys: pytest.CaptureFixture[str],
     name: str,
     value: str,
-    said: str,
+    expected: str,
 ) -> None:
     """The variable and the provider are named, the value is not."""
     monkeypatch.setenv("RECEIVER_API_KEYS", KEY)
     monkeypatch.setenv(f"RECEIVER_{name}", json.dumps({"scrapeless": value}))
 
-    assert refused(capsys).startswith(f"RECEIVER_{name}: scrapeless: {said}")
+    assert refused(capsys).startswith(f"RECEIVER_{name}: scrapeless: {expected}")
 
 
 @pytest.mark.parametrize("provider", ["capsolver", "scrapeless"])
@@ -256,7 +256,7 @@ def known(settings: Settings) -> str:
 def test_another_encoding_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str, encoding: str
 ) -> None:
-    """With the file, and what to do: Notepad's Unicode and PowerShell's redirection are UTF-16."""
+    """The text names the file and the remedy. Notepad's Unicode and PowerShell's redirection are UTF-16."""
     (folder / "secrets").mkdir()
     (folder / where).write_text({"providers.toml": TOML, ".env": "RECEIVER_PORT=1\n"}.get(where, SIGNING), encoding)
     monkeypatch.setenv("RECEIVER_API_KEYS", KEY)
@@ -272,7 +272,7 @@ def test_another_encoding_is_named(
 
 
 def test_a_line_of_dotenv_that_cannot_be_read_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """This holds for a setting of ours; lines of other programs may be anything."""
+    """Refuse a broken line of ours. Lines of other programs may be anything."""
     (folder / ".env").write_text(f"if [ -f x ]; then\nRECEIVER_API_KEYS='{KEY}\n")
     assert refused(capsys).endswith(".env: line 2: expected NAME=value")
 
@@ -281,28 +281,28 @@ def test_a_line_of_dotenv_that_cannot_be_read_is_refused(folder: Path, capsys: p
 
 
 def directory(path: Path) -> None:
-    """A folder instead of a file."""
+    """Make a folder instead of a file."""
     path.mkdir()
 
 
 def link_out(path: Path) -> None:
-    """A link to a file elsewhere."""
+    """Make a link to a file elsewhere."""
     (path.parent.parent / "elsewhere").write_text(TEXTS["CALLBACK_SECRETS"])
     path.symlink_to("../elsewhere")
 
 
 def link_to_nothing(path: Path) -> None:
-    """A link to a file that is not there."""
+    """Make a link to a missing file."""
     path.symlink_to("gone")
 
 
 def link_to_itself(path: Path) -> None:
-    """A loop."""
+    """Make a loop of links."""
     path.symlink_to(path.name)
 
 
 def pipe(path: Path) -> None:
-    """A pipe that nobody writes to."""
+    """Make a pipe without a writer."""
     os.mkfifo(path)
 
 
@@ -312,23 +312,23 @@ def too_large(path: Path) -> None:
 
 
 def not_text(path: Path) -> None:
-    """A key in bytes."""
+    """Write bytes outside UTF-8."""
     path.write_bytes(b"\xff" * 32)
 
 
 def two_files(path: Path) -> None:
-    """The same setting twice."""
+    """Write the same setting twice."""
     path.write_text(TEXTS["CALLBACK_SECRETS"])
     path.with_name(path.name.lower()).write_text(TEXTS["CALLBACK_SECRETS"])
 
 
 def no_prefix(path: Path) -> None:
-    """The name of the setting without RECEIVER_."""
+    """Name the file without RECEIVER_."""
     path.with_name("callback_secrets").write_text(TEXTS["CALLBACK_SECRETS"])
 
 
 def suffix(path: Path) -> None:
-    """A name as an editor may give it."""
+    """Name the file as an editor may do."""
     path.with_name(f"{path.name}.txt").write_text(TEXTS["CALLBACK_SECRETS"])
 
 

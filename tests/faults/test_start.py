@@ -1,4 +1,4 @@
-"""`callback-receiver serve` refuses what it cannot do safely: exit code 2, one clear line, no secret in it."""
+"""`callback-receiver serve` refuses an unsafe start: exit code 2, one clear line, no secret in it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_wrong_setting_is_refused(
     environment: dict[str, str],
     line: str,
 ) -> None:
-    """The line names every wrong variable and what was expected, and nothing was made on the disk."""
+    """The line names every wrong variable and the expected value, and nothing was made on the disk."""
     for name, value in environment.items():
         monkeypatch.setenv(f"RECEIVER_{name}", value)
 
@@ -153,7 +153,7 @@ async def test_a_database_that_cannot_be_written_is_refused(tmp_path: Path) -> N
 
 
 async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path) -> None:
-    """Another program's database, a newer one, and a file that is none are refused by name."""
+    """A database of another program, a newer one, and a text file are refused by name."""
     async with running_store(tmp_path / "newer.db"):
         pass
     for name, statement in (("theirs.db", "CREATE TABLE theirs (id INTEGER)"), ("newer.db", "PRAGMA user_version = 9")):
@@ -172,7 +172,7 @@ async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
-    """Where another process listens, the address and the reason are told; it may pass, so the exit code is 1."""
+    """The line names the address and the reason. The reason may pass, so the exit code is 1."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -213,7 +213,7 @@ async def test_settings_come_from_files_too(tmp_path: Path) -> None:
 
 
 async def test_service_links_of_kubernetes_are_no_settings(tmp_path: Path) -> None:
-    """What Kubernetes puts into the environment for a service called receiver is neither refused nor used."""
+    """Variables of Kubernetes for a service called receiver are neither refused nor used."""
     async with running_store(tmp_path / "receiver.db"):
         pass
 

@@ -1,4 +1,4 @@
-"""A database that cannot be written: nothing is acknowledged, the reason is shown, and it heals by itself."""
+"""An unwritable database: nothing is acknowledged, the reason is shown, and it recovers by itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import Api, running_receiver
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where the database is."""
+    """Return the path of the database."""
     return tmp_path / "receiver.db"
 
 

@@ -1,4 +1,4 @@
-"""Plain answers that nobody reads: they take a bounded part of the memory, for a bounded time."""
+"""Unread plain answers: they use a bounded part of the memory for a bounded time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SYSTEM_BYTES = 4096
 
 @asynccontextmanager
 async def narrow_receiver(folder: Path, **settings: Any) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that the system takes little from, so that it is soon noticed who does not read."""
+    """Yield a receiver with small send buffers, so peers that do not read are noticed soon."""
     async with running_receiver(folder / "receiver.db", send_buffer_bytes=_SYSTEM_BYTES, **settings) as running:
         yield running
 
 
 @asynccontextmanager
 async def silent_peers(api: RunningReceiver, count: int, *requests: bytes) -> AsyncIterator[list[Wire]]:
-    """So many peers that send these requests, and do not read yet."""
+    """Yield so many peers. They send these requests and do not read yet."""
     address = urlsplit(api.url)
     async with AsyncExitStack() as stack:
         wires = []
@@ -57,7 +57,7 @@ async def test_a_key_that_does_not_read_gets_no_more(tmp_path: Path) -> None:
         await publish(api, 12, 100_000)
         task = await api.register()
         async with silent_peers(api, 16, page_request(api)) as peers:
-            # Those that are refused have their small answer; the others wait with what the system did not take.
+            # Refused requests have their small answer. The others wait with unsent bytes.
             await eventually(lambda: api.unsent_answers > 7 * 2**20)
             refused = await api.send("GET", PAGE)
             other = await api.send("GET", PAGE, key=READ_ONLY)
@@ -77,7 +77,7 @@ async def test_a_key_that_does_not_read_gets_no_more(tmp_path: Path) -> None:
 
 
 async def send_for_ever(peer: Wire, one: bytes) -> None:
-    """Request whose answers are soon more than the system takes."""
+    """Send requests until their answers fill the buffers of the system."""
     while True:
         await peer.send(one)
         await asyncio.sleep(0)
@@ -100,7 +100,7 @@ async def send_for_ever(peer: Wire, one: bytes) -> None:
     ],
 )
 async def test_a_peer_that_takes_nothing_is_cut_off(tmp_path: Path, method: str, path: str, body: bytes) -> None:
-    """This holds for any answer, after RECEIVER_SEND_TIMEOUT_SECONDS; nothing of it is left."""
+    """Any unread answer is dropped after RECEIVER_SEND_TIMEOUT_SECONDS, and nothing of it is left."""
     async with narrow_receiver(tmp_path, send_timeout_seconds=1) as api:
         await publish(api, 3, 100_000)
         url = (await api.register())["callbackUrl"] if path == "{callback}" else api.url + path
@@ -121,17 +121,21 @@ async def test_an_idle_connection_keeps_nothing_of_its_last_answer(tmp_path: Pat
             await wire.send(page_request(api))
         sizes = [len((await wire.response()).body) for wire in wires]
         await eventually(lambda: api.unsent_answers == 0)
-        # What tests before this one left.
+        # Remove the remains of earlier tests.
         gc.collect()
-        responses = [each for each in gc.get_objects() if isinstance(each, web.Response)]
-        kept = [len(each.body) for each in responses if isinstance(each.body, bytes) and len(each.body) > 2**19]
+        responses = [response for response in gc.get_objects() if isinstance(response, web.Response)]
+        kept = [
+            len(response.body)
+            for response in responses
+            if isinstance(response.body, bytes) and len(response.body) > 2**19
+        ]
 
     assert min(sizes) > 2**20
     assert (len(responses) >= 5, kept) == (True, [])
 
 
 async def test_a_slow_peer_gets_all(tmp_path: Path) -> None:
-    """A page that takes longer than the time limit in all is no reason: only taking nothing is."""
+    """A page may take longer than the time limit as long as the peer reads something."""
     async with narrow_receiver(tmp_path, send_timeout_seconds=3) as api:
         await publish(api, 12, 100_000)
         async with silent_peers(api, 1, page_request(api)) as (peer,), asyncio.timeout(60):

@@ -21,13 +21,13 @@ CHUNKED: dict[str, Any] = {"Transfer_Encoding": "chunked"}
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that takes small bodies and holds one wait."""
+    """Yield a receiver with a small limit for bodies and room for one wait."""
     async with running_receiver(tmp_path / "receiver.db", max_body_bytes=LIMIT, max_waiters=1) as running:
         yield running
 
 
 async def entries(api: Api) -> list[str]:
-    """What the log holds: "hint", or the text of an answer."""
+    """Return the entries of the log: "hint", or the text of an answer."""
     log = await api.log()
     return ["hint" if entry.get("hint") else entry["task"]["solution"]["text"] for entry in log["results"]]
 
@@ -54,7 +54,7 @@ async def cut(wire: Wire, *, is_reset: bool) -> None:
 async def test_a_body_that_is_cut_off_is_not_stored(
     api: Api, part: bytes, headers: dict[str, Any], *, is_reset: bool
 ) -> None:
-    """Though what came is an answer by itself, a body that did not end is no delivery; the whole one then counts."""
+    """An incomplete body is no delivery, even if the received part is an answer. The complete one then counts."""
     registered = await api.register()
     url = registered["callbackUrl"]
     wire = await connected(url)
@@ -104,7 +104,7 @@ async def test_a_body_of_just_the_limit_is_taken(api: Api) -> None:
 
 
 async def test_a_body_that_cannot_be_decoded_is_400_and_a_hint(api: Api) -> None:
-    """A body that contradicts its own headers is refused, as somebody else's mistake."""
+    """A body in contradiction to its headers is refused as the mistake of the sender."""
     registered = await api.register()
     async with wired(api.url) as wire:
         await wire.send(request("POST", registered["callbackUrl"], b"no gzip", Content_Encoding="gzip"))
@@ -116,7 +116,7 @@ async def test_a_body_that_cannot_be_decoded_is_400_and_a_hint(api: Api) -> None
 
 
 async def test_a_slow_body_is_taken(api: Api) -> None:
-    """A body that comes byte by byte, headers too, is a delivery like any other."""
+    """A body and headers in single bytes are a delivery like any other."""
     url = (await api.register())["callbackUrl"]
     whole = request("POST", url, ANSWER)
     async with wired(url) as wire:
@@ -135,7 +135,7 @@ async def test_a_body_that_never_ends_is_given_up(api: Api) -> None:
     stalled, broken, other = [(await api.register())["callbackUrl"] for _ in range(3)]
     async with wired(api.url) as one, wired(api.url) as two, wired(api.url) as silent:
         await one.send(request("POST", stalled, Content_Length=len(ANSWER)), ANSWER[:-1])
-        # Asked for, so that the request has begun when its body turns out to be wrong.
+        # The request has begun before its body turns out to be wrong.
         await two.send(request("POST", broken, Expect="100-continue", **CHUNKED))
         asked = await two.response()
         await two.send(b"zz\r\nno chunk\r\n")
@@ -203,7 +203,7 @@ async def test_head_has_no_body_and_no_effect(api: Api) -> None:
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
 async def test_a_peer_that_hangs_up_frees_its_place(api: RunningReceiver, *, is_reset: bool) -> None:
-    """Where one wait may be held, the next one is refused while it lasts, and taken once its peer is gone."""
+    """With room for one wait, the next one is refused until the peer of the first is gone."""
     ref = (await api.register())["ref"]
     key = f"Bearer {ADMIN}"
     wire = await connected(api.url)
@@ -243,12 +243,12 @@ async def test_a_peer_that_hangs_up_frees_its_place(api: RunningReceiver, *, is_
 async def test_garbage_is_refused_and_the_next_one_served(
     api: Api, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is no request gets 400 or is cut off; nothing is stored, no token is logged, and others are served."""
+    """Garbage gets 400 or is cut off. Nothing is stored, no token is logged, and others are served."""
     url = (await api.register())["callbackUrl"]
     path = url.removeprefix(api.url)
     with caplog.at_level(logging.INFO):
         answer = b""
-        # A peer that is cut off while it sends may see that before it sees the end.
+        # A peer cut off while sending may see the reset before the end.
         async with wired(url) as wire:
             with suppress(ConnectionError):
                 await wire.send(garbage.replace(b"{path}", path.encode()))

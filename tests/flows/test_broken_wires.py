@@ -1,4 +1,4 @@
-"""Connections that break at random, receivers that restart, databases that go back: nothing lost, nothing twice."""
+"""Broken connections, restarted receivers and restored databases: nothing is lost, and nothing comes twice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUICK = StreamRules(send_seconds=5, heartbeat_seconds=0.05)
 
 
 async def pause(seconds: float) -> None:
-    """A hundredth of a pause: backing off is tested elsewhere."""
+    """Sleep for a hundredth of a pause: the backoff has its own tests."""
     await asyncio.sleep(seconds / 100)
 
 
@@ -46,7 +46,7 @@ class Waits:
     """The waits of one client: most end with their results, every tenth goes on and would hear it again."""
 
     reader: TaskReader
-    told: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
     open: dict[str, Wait] = field(default_factory=dict)
 
     def begin(self, refs: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class Waits:
             self.reader.add(ref, "start", self.open[ref])
 
     def end(self) -> None:
-        """Wait for none any more."""
+        """Stop all waits."""
         for ref, wait in self.open.items():
             self.reader.remove(ref, wait)
 
@@ -71,23 +71,23 @@ class Wait:
 
     def offer(self, task: Any) -> None:
         """Count an outcome."""
-        self.waits.told[self.ref] += task.is_final
+        self.waits.changes[self.ref] += task.is_final
         if self.leaves and task.is_final:
             self.waits.reader.remove(self.ref, self)
 
     def hint(self) -> None:
-        """Nothing is hinted here."""
-        self.waits.told["hint"] += 1
+        """Count a hint: none is expected."""
+        self.waits.changes["hint"] += 1
 
     def forget(self) -> None:
-        """Nothing is forgotten here."""
-        self.waits.told["forget"] += 1
+        """Count a forgotten task: none is expected."""
+        self.waits.changes["forget"] += 1
 
     def wake(self) -> None:
-        """It has nothing to think about."""
+        """Do nothing: there is nothing to decide."""
 
     def note(self, happened: str, **facts: Any) -> None:
-        """Its timeline is not looked at."""
+        """Ignore the timeline."""
 
 
 @asynccontextmanager
@@ -101,27 +101,27 @@ async def waiting(url: str, refs: Sequence[str]) -> AsyncIterator[Waits]:
 
 
 async def read(url: str, count: int, only: Subscribe) -> list[Result]:
-    """So many results."""
+    """Return so many results."""
     results: list[Result] = []
     async with open_receiver_session() as session:
         reading = LogReader(ReceiverApi(session, url, ADMIN), only, HURRIED).results()
         async with aclosing(reading):
-            async for each in reading:
-                results.append(each)
+            async for entry in reading:
+                results.append(entry)
                 if len(results) == count:
                     break
     return results
 
 
 async def gap_met(url: str, cursor: str) -> ResultsGapError:
-    """Return the gap that a reader meets, some time behind this cursor."""
+    """Return the next gap of a reader with this cursor."""
     with pytest.raises(ResultsGapError) as gap:
         await read(url, COUNT, Subscribe(id=0, cursor=cursor))
     return gap.value
 
 
 def has_come_to(reader: LogReader, cursor: str) -> bool:
-    """Whether the log was read up to there."""
+    """Return True if the log was read up to the cursor."""
     return reader.cursor == cursor
 
 
@@ -136,9 +136,9 @@ async def end_tasks(receiver: RunningReceiver, refs: Sequence[str], *, at_once: 
 
 
 async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
-    """5,000 results, while connections break at random and the receiver restarts in the middle.
+    """5,000 results arrive, while connections break at random and the receiver restarts in the middle.
 
-    For a client that waits for each of them, and for a program that reads the log.
+    One client waits for each of them, and one program reads the log.
     """
     database = tmp_path / "receiver.db"
     refs = [task.ref for task in (await prepare_tasks(database, COUNT)).tasks]
@@ -155,12 +155,12 @@ async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
                 await end_tasks(receiver, refs[:2500])
             async with running_receiver(database, port=port) as receiver:
                 await end_tasks(receiver, refs[2500:])
-                await eventually(lambda: len(waits.told) == COUNT and reading.done(), seconds=60)
+                await eventually(lambda: len(waits.changes) == COUNT and reading.done(), seconds=60)
                 wild.cut()
                 await eventually(lambda: receiver.streams == 1)
 
-    assert waits.told == Counter(refs)
-    assert Counter(each.ref for each in reading.result()) == Counter(refs)
+    assert waits.changes == Counter(refs)
+    assert Counter(entry.ref for entry in reading.result()) == Counter(refs)
     assert min(wild.breaks, other.breaks) > 5
 
 
@@ -177,14 +177,14 @@ async def test_what_comes_during_a_stall_or_an_outage(tmp_path: Path) -> None:
         proxy.stall()
         await end_tasks(receiver, refs[:10])
         proxy.flow()
-        await eventually(lambda: waits.told == Counter(refs[:10]))
+        await eventually(lambda: waits.changes == Counter(refs[:10]))
         silent_before = waits.reader.silent_since
         proxy.refuses = True
         proxy.cut()
         await eventually(lambda: waits.reader.silent_since is not None)
         await end_tasks(receiver, refs[10:])
         proxy.refuses = False
-        await eventually(lambda: waits.told == Counter(refs))
+        await eventually(lambda: waits.changes == Counter(refs))
         await eventually(lambda: waits.reader.silent_since is None)
 
     assert silent_before is None
@@ -218,7 +218,7 @@ async def test_rare_filters_advance(tmp_path: Path) -> None:
 
 
 async def test_a_restored_database_is_a_gap(tmp_path: Path) -> None:
-    """Whoever reads on is told, live over the restart and with a cursor of before; behind it the log is read on."""
+    """Readers get the gap over the restart and with an old cursor. After it they read on."""
     database, backup = tmp_path / "receiver.db", tmp_path / "backup.db"
     with reserved_port() as port:
         async with running_receiver(database, port=port) as receiver:
@@ -238,4 +238,4 @@ async def test_a_restored_database_is_a_gap(tmp_path: Path) -> None:
                 behind = await read(receiver.url, 6, Subscribe(id=0, cursor=gaps[0].resumes_at))
 
     assert [gap.reason for gap in gaps] == ["other-log", "other-log"]
-    assert not {each.ref for each in behind} & set(lost)
+    assert not {entry.ref for entry in behind} & set(lost)

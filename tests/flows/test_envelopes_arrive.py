@@ -1,6 +1,6 @@
-"""What the sandbox signs, sends to an account, and takes as a report, against our receiver and our dialects.
+"""Signatures, account events and reports of the sandbox, against our receiver and our dialects.
 
-Each side was written from PROVIDERS.md by itself.
+Each side was written from PROVIDERS.md on its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _HastyClock:
 
 
 async def test_hardcaptcha_is_believed_by_its_signature(tmp_path: Path) -> None:
-    """What it signs with the client key is taken, and known as signed."""
+    """A callback signed with the client key is accepted, and marked as signed."""
     async with (
         running_receiver(tmp_path / "receiver.db", callback_secrets={"hardcaptcha": KEY}) as api,
         Sandbox("hardcaptcha", NOW) as sandbox,
@@ -85,7 +85,7 @@ async def test_hardcaptcha_with_another_key_is_refused(tmp_path: Path) -> None:
 
 
 async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
-    """Events arrive at a standing URL: the task by its id, what tells of the balance without one."""
+    """Events arrive at a standing URL: a task with its id, a low balance without one."""
     token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
     secrets = {"capsolution": SECRET}
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:
@@ -100,7 +100,7 @@ async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
             sent = await sandbox.sent_callbacks(2)
             task = await api.task(task_id)
 
-    assert [each.status for each in sent] == [200, 200]
+    assert [response.status for response in sent] == [200, 200]
     assert (task["status"], task["solution"]) == ("ready", expected_solution("capsolution", asked))
 
 
@@ -141,7 +141,7 @@ async def test_a_task_of_capsolution_is_ended_by_the_event_of_the_account(tmp_pa
 
 @pytest.mark.parametrize(("provider", "task_type", "is_good"), REPORTS)
 async def test_our_reports_are_taken(provider: str, task_type: str, is_good: bool) -> None:
-    """Every report that a dialect can write is one that the sandbox counts."""
+    """The sandbox counts every report of a dialect."""
     dialect = DIALECTS[provider]
     task = {**TASKS[task_type], "type": "hcaptcha"} if provider.endswith("v1") else TASKS[task_type]
     async with Sandbox(provider, NOW) as sandbox, aiohttp.ClientSession(sandbox.url) as session:

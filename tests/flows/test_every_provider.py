@@ -1,4 +1,4 @@
-"""Every provider that can be submitted to: client, receiver and sandbox together, within the limits of the sandbox.
+"""Every provider with an API: client, receiver and sandbox together, within the limits of the sandbox.
 
 The sandbox was written from PROVIDERS.md without our dialects; here the two halves meet. All times are a twentieth.
 """
@@ -27,15 +27,15 @@ from tests.client.sandbox.support import SettableClock
 from tests.support import ADMIN, eventually, running_receiver
 
 SCALE = 20.0
-# A poll that was sent in time may come a little sooner after the one before than it was sent.
+# A poll sent in time may arrive a little closer to the one before.
 JITTER = 0.7
 PROVIDERS = sorted(set(DIALECTS) - {"hardcaptcha"})
 CALLED_BACK = sorted(name for name in PROVIDERS if DIALECTS[name].callback is not None and name != "capsolution")
-# How what they call back becomes a solution is not known, and a failure has no code: polled all the same.
+# The way from their callback to a solution is not known, and a failure has no code. They are polled in any case.
 HINTED = {"ucaptcha", "scrapeless"}
-# Half a form is a form: nobody can tell half an answer from a short one.
+# Half a form is a form: half an answer looks like a short one.
 BARE = {"twocaptcha", "rucaptcha", "twocaptchav1", "rucaptchav1", "captchaai"}
-# It has no code for anything (PROVIDERS.md 3.7).
+# It has no error codes (PROVIDERS.md 3.7).
 CODELESS = {"scrapeless"}
 
 
@@ -79,7 +79,7 @@ def _task(provider: str, number: int, **faults: Any) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A sandbox and a client of it, whose callbacks go to a receiver."""
+    """A sandbox, its client, and a receiver for its callbacks."""
 
     sandbox: Sandbox
     tasks: TaskClient
@@ -109,12 +109,12 @@ async def _running(
 async def _solve_all(running: Running, tasks: list[dict[str, Any]]) -> list[Task]:
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         solving = [group.create_task(running.tasks.solve(task)) for task in tasks]
-    return [each.result() for each in solving]
+    return [solve.result() for solve in solving]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_tasks_end_right(provider: str, tmp_path: Path) -> None:
-    """With a callback, with none, with a doubled, early or cut one, and slow ones that are polled: all end right."""
+    """All end right: with a callback, without one, with a doubled, early or cut one, and slow ones by polls."""
     faults: list[dict[str, Any]] = [
         {},
         {"callback": "lost"},
@@ -123,7 +123,7 @@ async def test_tasks_end_right(provider: str, tmp_path: Path) -> None:
         {"callback": None if provider in BARE else "truncated"},
         {"callback": "lost", "latencySeconds": 1.0},
     ]
-    tasks = [_task(provider, number, **each) for number, each in enumerate(faults)]
+    tasks = [_task(provider, number, **fault) for number, fault in enumerate(faults)]
     async with _running(provider, tmp_path) as running:
         results = await _solve_all(running, tasks)
         stats = running.sandbox.stats
@@ -136,7 +136,7 @@ async def test_tasks_end_right(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", sorted(set(CALLED_BACK) - HINTED))
 async def test_a_callback_is_enough(provider: str, tmp_path: Path) -> None:
-    """A task that is called back is not polled, and nothing is refused."""
+    """A task with a callback is not polled, and nothing is refused."""
     task = _task(provider, 1)
     async with _running(provider, tmp_path) as running:
         (result,) = await _solve_all(running, [task])
@@ -149,8 +149,8 @@ async def test_a_callback_is_enough(provider: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("callback", [None, "lost"])
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_failure(provider: str, callback: str | None, tmp_path: Path) -> None:
-    """A task that fails is told so, by callback or by poll."""
-    # Whoever gives no reason cannot say that nobody could solve it.
+    """A failed task ends with its error, by callback or by poll."""
+    # A provider without error codes cannot report an unsolvable task.
     error = TaskFailedError if provider in CODELESS | HINTED else UnsolvableError
     async with _running(provider, tmp_path) as running:
         async with asyncio.timeout(30):
@@ -163,7 +163,7 @@ async def test_a_failure(provider: str, callback: str | None, tmp_path: Path) ->
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_wrong_key(provider: str, tmp_path: Path) -> None:
-    """A key that the provider does not know is an error that says so."""
+    """An unknown key is an error with a clear text."""
     error = ProviderRefusedError if provider in CODELESS else WrongKeyError
     async with _running(provider, tmp_path, client_keys=frozenset({"another-key"})) as running:
         with pytest.raises(error):
@@ -175,7 +175,7 @@ async def test_a_wrong_key(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - {"captchaai"}))
 async def test_no_balance(provider: str, tmp_path: Path) -> None:
-    """A key without money is an error that says so, and is not tried again."""
+    """A key without money is an error with a clear text, and it is not tried again."""
     error = ProviderRefusedError if provider in CODELESS else NoBalanceError
     async with _running(provider, tmp_path, balance=0.0) as running:
         with pytest.raises(error):
@@ -211,7 +211,7 @@ async def test_an_error_that_means_processing(provider: str, tmp_path: Path) -> 
     """CAPTCHA_NOT_READY is waited through (PROVIDERS.md 3.5)."""
     task = _task(provider, 1, callback="lost", latencySeconds=40, isNotReadyAnError=True)
     clock = SettableClock()
-    # By the sandbox's clock the task takes 40 s, and its answer is kept for that long too.
+    # By the clock of the sandbox, the task takes 40 s, and its answer is kept for 40 s.
     limits = replace(_limits(provider), window_seconds=1000.0)
     async with _running(provider, tmp_path, clock=clock, limits=limits) as running, asyncio.TaskGroup() as group:
         solving = group.create_task(_solve_all(running, [task]))

@@ -1,4 +1,4 @@
-"""Clients that others wrote read the streams: `websockets` and `httpx-sse`. Each frame keeps to the contract."""
+"""Third-party clients read the streams: `websockets` and `httpx-sse`. Each frame keeps to the contract."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _KEY = {"Authorization": f"Bearer {READ_ONLY}"}
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that beats and pings often."""
+    """Yield a receiver with frequent heartbeats and pings."""
     async with running_receiver(tmp_path / "receiver.db", rules=_QUICK) as running:
         yield running
 
 
 async def ended(api: RunningReceiver) -> str:
-    """Return the ref of a task that has ended."""
+    """Return the ref of a finished task."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     return str(registered["ref"])
@@ -66,7 +66,7 @@ async def ask(ws: ClientConnection, **frame: Any) -> Any:
 
 
 async def told(ws: ClientConnection) -> Any:
-    """Return the next frame that is no heartbeat."""
+    """Return the next frame, heartbeats aside."""
     async with asyncio.timeout(30):
         while (frame := check_received(await ws.recv(decode=True)))["type"] == "heartbeat":
             pass
@@ -87,10 +87,10 @@ async def events(
 
 
 async def event(stream: AsyncIterator[ServerSentEvent], *, but: str = "heartbeat") -> tuple[str, Any]:
-    """Id and frame of the next event that is not called `but`."""
+    """Return id and frame of the next event, except events called `but`."""
     async with asyncio.timeout(30):
         async for got in stream:
-            # What only says how long to wait before reconnecting is no event in a browser.
+            # A block with only a reconnection time is no event in a browser.
             frame = check_event(got.event, got.id, got.data) if got.data else None
             if frame is not None and got.event != but:
                 return got.id, frame
@@ -112,7 +112,7 @@ async def test_a_websocket_is_opened(api: RunningReceiver, way: str) -> None:
 
 
 async def test_a_websocket_adds_and_removes(api: RunningReceiver) -> None:
-    """Named tasks come when they end, and those that have ended at once."""
+    """Named tasks come when they end, and finished ones at once."""
     done, one, two = await ended(api), await api.register(), await api.register()
     async with socket(api, **_KEY) as ws:
         await ask(ws, type="subscribe", id="s", tasks=[])
@@ -209,7 +209,7 @@ async def test_events_go_on_after_a_cut(api: RunningReceiver) -> None:
 
 
 async def test_events_tell_gaps_hints_and_deletions(api: RunningReceiver) -> None:
-    """Each is an event of its own, whose id is where to go on."""
+    """Each is an event of its own, and its id is the cursor to resume at."""
     registered = await api.register()
     async with events(api, {"Authorization": f"Bearer {ADMIN}"}, after="0123456789ab-4", hints="true") as (_, stream):
         gap = (await event(stream))[1]

@@ -1,4 +1,4 @@
-"""The hosts that 2captcha may call back: our requests and readings against the sandbox's list (PROVIDERS.md 2.2)."""
+"""The allowed callback hosts at 2captcha: our requests and readings against the sandbox's list (PROVIDERS.md 2.2)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def _said(sandbox: Sandbox, call: Call) -> Reading:
 
 
 async def test_a_host_is_added_listed_and_removed() -> None:
-    """What was added is listed and called back; what was removed is neither."""
+    """An added host is listed and called back. A removed host is neither."""
     settings = Settings(latency_seconds=(0.0, 0.0), registered_hosts=frozenset())
     async with Catcher() as catcher, Sandbox("twocaptchav1", settings) as sandbox:
         asked = {"key": KEY, "method": "hcaptcha", "pingback": catcher.url}
@@ -59,8 +59,8 @@ async def test_a_host_is_added_listed_and_removed() -> None:
 async def test_a_host_is_added_from_itself_only() -> None:
     """Asked from elsewhere, the provider refuses, and that is an error of its own."""
     async with Sandbox("twocaptchav1") as sandbox:
-        said = await _said(sandbox, add_pingback(KEY, "example.com"))
+        reading = await _said(sandbox, add_pingback(KEY, "example.com"))
 
-    assert isinstance(said, Refused)
+    assert isinstance(reading, Refused)
     with pytest.raises(NotThisHostError):
-        raise refusal_of_pingback("twocaptcha", said)
+        raise refusal_of_pingback("twocaptcha", reading)

@@ -1,4 +1,4 @@
-"""Errors of a provider through the real processes: which end a task, which don't, and what the operator sees."""
+"""Errors of a provider through the real processes: their effect on a task, and their traces for the operator."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ async def receiving(folder: Path, provider_url: str, *, port: int = 0) -> AsyncI
 
 
 async def submit(api: Api, **faults: Any) -> Any:
-    """Return a task that the receiver submits, whose callback is lost unless something else is said."""
+    """Return a task submitted by the receiver. By default its callback is lost."""
     task = {**IMAGE, "sandbox": {"sync": False, "latencySeconds": 0, "callback": "lost", **faults}}
     return (await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": task})).json
 
 
 async def ended(api: Api, ref: str) -> Any:
-    """Return the task once it has an outcome; a poll that a kill cut off is repeated when its lease has run out."""
+    """Return the task once it has an outcome. If a kill cuts off a poll, it is repeated after its lease."""
     for _ in range(3):
         task = (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "20"})).json
         if task["status"] != "processing":
@@ -92,7 +92,7 @@ async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
 
             await until(has_row)
         with closing(sqlite3.connect(database)) as connection, connection:
-            # As fifteen seconds later.
+            # Shift the stored times by fifteen seconds.
             connection.execute("UPDATE poll SET unlisted_since = unlisted_since - 15000000")
         async with receiving(tmp_path, sandbox.url, port=port) as api:
             failed = await ended(api, registered["ref"])
@@ -119,8 +119,10 @@ async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
     assert [entry["task"]["status"] for entry in log["results"] if "task" in entry] == ["failed", "ready"]
     assert any("several polls brought this unlisted code" in step["text"] for step in timeline["steps"])
     assert f'callback_receiver_unlisted_codes_total{{code="{ODD}",provider="capsolver"}}' in metrics
-    told = await run_command(tmp_path, "doctor", "--json", API_KEYS=API_KEYS, DATABASE=str(database), PORT=str(port))
-    found = [finding for finding in json.loads(told.out)["findings"] if finding["about"] == "codes"]
+    finished = await run_command(
+        tmp_path, "doctor", "--json", API_KEYS=API_KEYS, DATABASE=str(database), PORT=str(port)
+    )
+    found = [finding for finding in json.loads(finished.out)["findings"] if finding["about"] == "codes"]
     assert len(found) == 1
     assert f"capsolver: the error code {ODD} is on no list; it came " in found[0]["says"]
     assert f'[capsolver.codes."{ODD}"]' in found[0]["todo"]
@@ -195,7 +197,7 @@ async def test_a_submission_that_was_not_carried_out_is_told_at_once(tmp_path: P
     ],
 )
 async def test_a_callback_proves_that_a_task_was_made(tmp_path: Path, reply: Reply, code: str) -> None:
-    """A status only speaks for what stands between: the answer that was paid for replaces our word."""
+    """An HTTP status may come from a proxy. The paid answer replaces our own outcome."""
     ready = {"errorId": 0, "status": "ready", "taskId": "t-1", "solution": {"text": "44795sds"}}
     async with scripted_provider(createTask=reply) as provider, receiving(tmp_path, provider.url) as api:
         answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": IMAGE, "timeoutSeconds": 3})

@@ -20,7 +20,7 @@ from tests.support import running_receiver
 
 TASK_ID = "70000000010"
 KEY = "the-client-key-of-the-operator"
-# Pauses as the tables have them, a thousandth as long.
+# The pauses of the tables, a thousandth as long.
 SCALE = 1000.0
 QUICK = fast(first_after_callback_seconds=0.1)
 HERE: Mapping[str, Dialect] = MappingProxyType(
@@ -60,7 +60,7 @@ class Answering:
 
     code: str
     url: str = ""
-    said: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
 
     async def in_php(self, _: web.Request) -> web.Response:
         """Return the older createTask."""
@@ -83,8 +83,8 @@ class Answering:
         return web.json_response({"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}})
 
     def _is_first(self) -> bool:
-        self.said.append("error" if not self.said else "solution")
-        return self.said[-1] == "error"
+        self.answers.append("error" if not self.answers else "solution")
+        return self.answers[-1] == "error"
 
 
 @asynccontextmanager
@@ -101,8 +101,8 @@ async def _answering(code: str) -> AsyncIterator[Answering]:
 
 
 def _pause(provider: str, code: str) -> float:
-    known = code_named(HERE[provider].codes, code)
-    return known.pause_seconds if known is not None else -1.0
+    declared = code_named(HERE[provider].codes, code)
+    return declared.pause_seconds if declared is not None else -1.0
 
 
 def _task(provider: str) -> dict[str, str]:
@@ -123,13 +123,13 @@ async def test_the_clients_task_goes_on_after_the_pause(provider: str, code: str
 
     pauses = [step.facts for step in task.timeline() if step.happened == "provider.paused"]
     assert solved.status == "ready"
-    assert answering.said == ["error", "solution"]
+    assert answering.answers == ["error", "solution"]
     assert pauses == [{"errorCode": code, "seconds": _pause(provider, code)}]
 
 
 @about_the_request
 async def test_the_receivers_own_polls_go_on_after_the_pause(tmp_path: Path, provider: str, code: str) -> None:
-    """A task of which only the receiver knows is seen through, too: it pauses the key and asks again."""
+    """A task known only to the receiver ends too: the receiver pauses the key and asks again."""
     with capture_logs() as lines:
         async with (
             _answering(code) as answering,
@@ -146,5 +146,5 @@ async def test_the_receivers_own_polls_go_on_after_the_pause(tmp_path: Path, pro
 
     pauses = [line["reason"] for line in lines if line["event"] == "provider.paused"]
     assert (task["status"], task["source"]) == ("ready", "poll")
-    assert answering.said == ["error", "solution"]
+    assert answering.answers == ["error", "solution"]
     assert pauses == [code]

@@ -49,27 +49,27 @@ class Caller:
     refs: dict[str, int] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
     results: dict[str, Any] = field(default_factory=dict)
-    told: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     cursor: str = "start"
 
     async def submit(self, number: int) -> None:
-        """Until it is answered, under the same Idempotency-Key."""
+        """Submit the task until there is an answer, under the same Idempotency-Key."""
         body = {"provider": "capsolver", "task": task_of(number), "timeoutSeconds": 60}
         while True:
             with suppress(aiohttp.ClientError, TimeoutError):
                 async with self.session.post(
                     f"{self.url}/v1/tasks", json=body, headers={"Idempotency-Key": f"task-{number}"}
                 ) as answer:
-                    said = await answer.json()
+                    task = await answer.json()
                     if answer.status == 201:
-                        self.refs[said["ref"]] = number
-                        if said["taskId"] is None:
-                            self.unclear.add(said["ref"])
+                        self.refs[task["ref"]] = number
+                        if task["taskId"] is None:
+                            self.unclear.add(task["ref"])
                         return
             await asyncio.sleep(0.2)
 
     async def read(self) -> None:
-        """Every result, from the cursor on, over as many websockets as it takes."""
+        """Read every result from the cursor on, over as many websockets as needed."""
         while True:
             with suppress(aiohttp.ClientError, ConnectionError):
                 async with self.session.ws_connect(f"{self.url}/v1/subscribe") as ws:
@@ -82,13 +82,13 @@ class Caller:
         assert frame["type"] != "gap", frame
         if frame["type"] == "result":
             ref = frame["task"]["ref"]
-            self.told[ref] += 1
+            self.outcomes[ref] += 1
             self.results[ref] = frame["task"]
         self.cursor = frame.get("cursor", self.cursor)
 
 
 def task_of(number: int) -> dict[str, Any]:
-    """One picture for each."""
+    """Return a task with a picture of its own."""
     return {"type": "ImageToTextTask", "body": base64.b64encode(PNG + number.to_bytes(4)).decode()}
 
 
@@ -119,15 +119,15 @@ async def test_all_end_right(tmp_path: Path) -> None:
         if number not in unknown and task["solution"] != expected_solution("capsolver", task_of(number))
     ]
     assert (len(results), wrong) == (TASKS, [])
-    # Only tasks of which a crash took createTask's answer may end so, and none of them is submitted again.
+    # Only tasks without an answer to createTask after a crash may end so, and none of them is submitted again.
     assert len(unknown) <= KILLS * CALLERS
     assert stats.tasks_made <= TASKS
     assert stats.limits_broken == {}
-    assert set(caller.told.values()) <= {1, 2}
+    assert set(caller.outcomes.values()) <= {1, 2}
     _check_polls(database, stats.get_task_result_calls)
     _check_callbacks(database, stats, unknown=len(unknown))
     sources = Counter(task["source"] for task in results.values())
-    # While the receiver is dead, callbacks are lost besides.
+    # While the receiver is dead, further callbacks are lost.
     assert sources["poll"] >= TASKS * 0.2
     assert sources["callback"] >= TASKS * 0.1
 
@@ -151,14 +151,14 @@ async def _live(database: Path, port: int, environment: dict[str, str], caller: 
                     await asyncio.wait(submitting)
                     while not caller.refs.keys() <= caller.results.keys():
                         await asyncio.sleep(0.1)
-                    # What is late comes after its poll, and changes nothing.
+                    # A late callback comes after the poll, and changes nothing.
                     await asyncio.sleep(1)
                 await receiver.stop(signal.SIGTERM if kill == kills else signal.SIGKILL)
         reading.cancel()
 
 
 def _check_polls(database: Path, calls: int) -> None:
-    """Every poll counts. Those that a kill cut off do too, sent or not, unless a callback ended the task first."""
+    """Check that every poll counts: also an interrupted one, sent or not, unless a callback ended the task first."""
     with closing(sqlite3.connect(database)) as connection:
         (counted,) = connection.execute("SELECT sum(polls) FROM task").fetchone()
         (cut_off,) = connection.execute("SELECT count(*) FROM poll WHERE said = ?", (CUT_OFF,)).fetchone()
@@ -167,9 +167,9 @@ def _check_polls(database: Path, calls: int) -> None:
 
 
 def _check_callbacks(database: Path, stats: Stats, *, unknown: int) -> None:
-    """What the doctor counts is what the provider did; callbacks that came while the receiver was dead are lost, too.
+    """Check the counts of the doctor against the sandbox. Callbacks to a dead receiver are lost, too.
 
-    One that was stored when the receiver was killed was not answered; a task without an id cannot be polled.
+    A callback stored at the moment of the kill was not answered. A task without an id cannot be polled.
     """
     with opened_to_look(database) as connection:
         (counted,) = read_recent(connection, 0, {})

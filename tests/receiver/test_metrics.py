@@ -1,4 +1,4 @@
-"""The numbers: that they say what happened, name nobody, and are for those who may read them."""
+"""The metrics: correct counts, no private labels, and access by scope."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import READ_ONLY, Api, eventually, free_port, running_receive
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
 
-def numbers(text: str) -> dict[str, float]:
+def samples(text: str) -> dict[str, float]:
     """Return each sample by its name and the values of its labels, without the prefix."""
     return {
         "/".join((sample.name.removeprefix("callback_receiver_"), *sample.labels.values())): sample.value
@@ -29,14 +29,14 @@ def numbers(text: str) -> dict[str, float]:
 
 
 async def asked(api: Api) -> dict[str, float]:
-    """Return the numbers of a receiver."""
+    """Return the metrics of a receiver."""
     answer = await api.send("GET", "/metrics")
     assert answer.status == 200, answer.body
-    return numbers(answer.body.decode())
+    return samples(answer.body.decode())
 
 
 async def test_every_delivery_is_counted_by_its_verdict(tmp_path: Path) -> None:
-    """Accepted, repeated, unreadable ones, and those that were refused without a verdict."""
+    """Accepted, repeated, unreadable and refused ones have counts of their own."""
     async with running_receiver(tmp_path / "receiver.db", max_body_bytes=1024) as api:
         url = (await api.register())["callbackUrl"]
         for _ in range(2):
@@ -64,7 +64,7 @@ async def test_every_delivery_is_counted_by_its_verdict(tmp_path: Path) -> None:
 
 
 async def test_outcomes_tell_lost_and_late_callbacks_apart(tmp_path: Path) -> None:
-    """Two answers that a poll brought, one of whose callbacks still came, twice; the latency is that of the third."""
+    """A poll brought two answers, and one of their callbacks came later, twice. The latency is that of a third."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         lost, late, fine = [await api.register() for _ in range(3)]
         report = {"source": "poll", "answer": READY, "polls": 4}
@@ -85,7 +85,7 @@ async def test_outcomes_tell_lost_and_late_callbacks_apart(tmp_path: Path) -> No
 
 
 async def test_what_is_so_now_is_told(tmp_path: Path) -> None:
-    """Waiting tasks, those that wait for them, and whether the store works."""
+    """Waiting tasks, waiting requests and the state of the store are current."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         ref = (await api.register())["ref"]
         async with asyncio.TaskGroup() as group:
@@ -103,7 +103,7 @@ async def test_what_is_so_now_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_stale_answer_is_counted_when_it_is_fetched(tmp_path: Path) -> None:
-    """An answer of a provider whose answers live two minutes, reported long after it was finished."""
+    """The answers of the provider live two minutes, and this one is reported after an hour."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
         report = {"source": "poll", "answer": READY, "finishedAt": an_hour_ago.isoformat()}
@@ -119,7 +119,7 @@ async def test_a_stale_answer_is_counted_when_it_is_fetched(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("due_in", "overdue"), [(-90, 90), (20, 0), (None, 0)])
 def test_a_task_is_overdue_from_its_next_poll_on(due_in: int | None, overdue: int) -> None:
-    """Not from its first one, which may have been made long ago; without a poll to come nothing is late."""
+    """The first poll may be long past. Without a next poll, nothing is late."""
     metrics = Metrics(DIALECTS)
     due = None if due_in is None else (1000 + due_in) * SECOND
     moment = Moment(
@@ -131,13 +131,13 @@ def test_a_task_is_overdue_from_its_next_poll_on(due_in: int | None, overdue: in
         now=1000 * SECOND,
     )
 
-    told = numbers(metrics.rendered(moment).decode())
+    shown = samples(metrics.rendered(moment).decode())
 
-    assert (told["waiting_tasks/capsolver"], told["oldest_overdue_seconds/capsolver"]) == (3, overdue)
+    assert (shown["waiting_tasks/capsolver"], shown["oldest_overdue_seconds/capsolver"]) == (3, overdue)
 
 
 async def test_the_scope_is_admin(tmp_path: Path) -> None:
-    """The numbers tell how much business somebody does."""
+    """The counts are confidential: they show the amount of business."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         statuses = [(await api.send("GET", "/metrics", key=key)).status for key in (None, READ_ONLY)]
 
@@ -145,7 +145,7 @@ async def test_the_scope_is_admin(tmp_path: Path) -> None:
 
 
 async def test_they_have_an_address_of_their_own(tmp_path: Path) -> None:
-    """There no key is asked for, and nothing else is served."""
+    """That address asks for no key and serves nothing else."""
     port = free_port()
     async with running_receiver(tmp_path / "receiver.db", metrics_address=f"127.0.0.1:{port}") as api:
         there = f"http://127.0.0.1:{port}"
@@ -153,11 +153,11 @@ async def test_they_have_an_address_of_their_own(tmp_path: Path) -> None:
         other = await api.send("GET", f"{there}/v1/tasks")
 
     assert (answer.status, other.status) == (200, 404)
-    assert numbers(answer.body.decode())["store_failing"] == 0
+    assert samples(answer.body.decode())["store_failing"] == 0
 
 
 async def test_an_address_in_use_is_refused_by_name(tmp_path: Path) -> None:
-    """The operator is told which setting it is."""
+    """The error names the setting."""
     async with running_receiver(tmp_path / "one.db") as other:
         address = other.url.removeprefix("http://")
         with pytest.raises(CannotStartError, match="RECEIVER_METRICS_ADDRESS: cannot listen on"):
@@ -167,6 +167,6 @@ async def test_an_address_in_use_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["9101", "localhost:", ":9101", "localhost:99999", "localhost:http"])
 def test_a_wrong_address_is_refused(tmp_path: Path, address: str) -> None:
-    """Host and port, both."""
+    """Both host and port are needed."""
     with pytest.raises(ValueError, match="expected host:port"):
         Settings(database=tmp_path / "receiver.db", metrics_address=address, _env_file=None)

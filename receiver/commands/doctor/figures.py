@@ -1,4 +1,4 @@
-"""The numbers of each provider as `callback-receiver doctor` prints them: lines for eyes, values for machines. Pure."""
+"""The figures of each provider in `callback-receiver doctor`: lines for people, values for machines. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from receiver.commands.doctor.findings import Facts
 from receiver.domain.records import SECOND, RecentTasks
 
-__all__ = ["number_lines", "number_values"]
+__all__ = ["figure_lines", "figure_values"]
 
 
-def number_values(facts: Facts) -> dict[str, Any]:
-    """For JSON: `providers` by name, those that were used lately, and why stale answers are not known (null: they are).
+def figure_values(facts: Facts) -> dict[str, Any]:
+    """Return the figures for JSON: `providers` by name, limited to providers in recent use.
 
-    The hour and the day are those of the registration of the tasks; stale answers count from the receiver's start.
+    A task counts in the hour and the day of its registration.
     """
-    waiting = {each.provider: each for each in facts.waiting}
-    recent = [{each.provider: each for each in tasks} for tasks in (facts.hour, facts.day)]
+    waiting = {tasks.provider: tasks for tasks in facts.waiting}
+    recent = [{tasks.provider: tasks for tasks in period} for period in (facts.hour, facts.day)]
     providers = {}
     for provider in sorted({*waiting, *recent[0], *recent[1]}):
         due = waiting[provider].oldest_due if provider in waiting else None
@@ -25,28 +25,20 @@ def number_values(facts: Facts) -> dict[str, Any]:
         providers[provider] = {
             "waiting": waiting[provider].tasks if provider in waiting else 0,
             "oldestOverdueSeconds": None if due is None or due >= facts.now else (facts.now - due) / SECOND,
-            "staleAnswers": facts.counted.stale(provider),
             "hour": hour,
             "day": day,
         }
-    return {
-        "providers": providers,
-        "staleAnswersUnknown": None if facts.counted.by_provider is not None else facts.counted.reason,
-    }
+    return {"providers": providers}
 
 
-def number_lines(facts: Facts) -> Iterator[str]:
-    """Yield the same for eyes, three lines for each provider; none where none was used."""
-    told = number_values(facts)
-    for provider, numbers in told["providers"].items():
-        overdue, stale = numbers["oldestOverdueSeconds"], numbers["staleAnswers"]
+def figure_lines(facts: Facts) -> Iterator[str]:
+    """Yield the same figures for people: three lines for each provider in recent use."""
+    for provider, values in figure_values(facts)["providers"].items():
+        overdue = values["oldestOverdueSeconds"]
         due = "no poll overdue" if overdue is None else f"a poll overdue for {overdue:.0f} s"
-        known = "not known" if stale is None else stale
-        yield f"{provider}: {numbers['waiting']} tasks wait, {due}; stale answers: {known}"
+        yield f"{provider}: {values['waiting']} tasks wait, {due}"
         for period in ("hour", "day"):
-            yield f"  last {period:4}  {_line(numbers[period])}"
-    if told["providers"] and told["staleAnswersUnknown"] is not None:
-        yield f"stale answers are not known: {told['staleAnswersUnknown']}"
+            yield f"  last {period:4}  {_line(values[period])}"
 
 
 def _values(tasks: RecentTasks) -> dict[str, Any]:
@@ -66,18 +58,18 @@ def _values(tasks: RecentTasks) -> dict[str, Any]:
     }
 
 
-def _line(numbers: dict[str, Any]) -> str:
-    answers, lost, latency = numbers["answersWithUrl"], numbers["lostCallbacks"], numbers["callbackLatency"]
+def _line(values: dict[str, Any]) -> str:
+    answers, lost, latency = values["answersWithUrl"], values["lostCallbacks"], values["callbackLatency"]
     share = f" ({lost / answers:.0%})" if lost else ""
-    refused = ", ".join(f"{count} {verdict}" for verdict, count in numbers["refused"].items())
-    allowed = "" if numbers["pollsAllowed"] is None else f" of {numbers['pollsAllowed']} allowed"
+    refused = ", ".join(f"{count} {verdict}" for verdict, count in values["refused"].items())
+    allowed = "" if values["pollsAllowed"] is None else f" of {values['pollsAllowed']} allowed"
     parts = [
-        f"{numbers['ended']} tasks ended",
+        f"{values['ended']} tasks ended",
         f"of {answers} answers with a callback URL {lost} by a poll alone{share}",
-        f"{numbers['lateCallbacks']} late",
-        f"{numbers['duplicates']} duplicates",
+        f"{values['lateCallbacks']} late",
+        f"{values['duplicates']} duplicates",
         f"refused: {refused or 'none'}",
-        f"polls: {numbers['polls']}{allowed}",
+        f"polls: {values['polls']}{allowed}",
     ]
     if latency is not None:
         parts.append(f"callbacks after {latency['medianSeconds']:.1f} s, 95 % within {latency['p95Seconds']:.1f} s")

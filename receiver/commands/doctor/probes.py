@@ -1,114 +1,135 @@
-"""What a running receiver answers to its operator's commands: each question ends soon, and each answer is a value."""
+"""The facts for `doctor`, read from the settings, the database file, the running receiver and a callback URL."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.commands.doctor.findings import Answered, Counted
-from receiver.settings import Settings
+from client.providers import Dialect
+from client.providers.codes import code_named
+from receiver.commands.doctor.findings import Facts, ProbeResult
+from receiver.dialects import known_dialects
+from receiver.domain.records import SECOND, UnlistedCode
+from receiver.domain.tokens import Kind, make_token
+from receiver.settings import Settings, is_loopback
+from receiver.storage.sqlite.diagnostics import Look, look, opened_to_look
 
-__all__ = ["ANSWER_SECONDS", "asked", "counted_there", "own_address"]
+__all__ = ["read_facts"]
 
-ANSWER_SECONDS = 5.0
-"""No question takes longer, if its session is limited to that."""
-
+_PROBE_SECONDS = 5.0
 _MAX_BODY = 10_000
-# A label set takes some 100 bytes, and there are some 50 for each provider.
-_MAX_NUMBERS = 4 * 1024 * 1024
-_STALE = "callback_receiver_stale_answers_total"
-_OUTCOMES = "callback_receiver_outcomes_total"
+_HOUR = 3600 * SECOND
+# An unlisted code this old needs no action any more.
+_UNLISTED_FOR = 30 * 24 * _HOUR
 
 
-async def asked(session: aiohttp.ClientSession, url: str) -> Answered:
-    """Return the answer to a GET, or why there is none; `reason` is what its JSON gives for one."""
-    status, said = await _got(session, url, {}, _MAX_BODY)
-    return Answered(status, _reason(said) if isinstance(said, bytes) else said)
+async def read_facts(settings: Settings, *, now: int) -> Facts:
+    """Return the facts about the receiver with these settings. Each HTTP request ends within 5 s.
+
+    Raises:
+        CannotStartError: the settings are wrong, or the database cannot be read.
+    """
+    dialects = known_dialects(settings)
+    most_polls = {name: most for name, dialect in dialects.items() if (most := dialect.polls.max_polls) is not None}
+    path = settings.database
+    with opened_to_look(path) as connection:
+        seen = look(connection, hour_ago=now - _HOUR, day_ago=now - 24 * _HOUR, most_polls=most_polls)
+    keys = settings.keys
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_PROBE_SECONDS)) as session:
+        ready = await _probe(session, f"http://{_own_address(settings)}/readyz")
+        callback = await _probe_callback_url(session, settings, dialects, seen)
+    return Facts(
+        now=now,
+        is_writable=os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK),
+        is_private=not path.stat().st_mode & 0o077,
+        wal_bytes=_size(path.with_name(f"{path.name}-wal")),
+        free_bytes=shutil.disk_usage(path.absolute().parent).free,
+        newest_task=seen.newest_task,
+        public_url=settings.public_url,
+        is_public_url_local=_is_local(settings.public_url),
+        ready=ready,
+        callback=callback,
+        scopes=frozenset().union(*(key.scopes for key in keys)) if keys else None,
+        signs=[provider for provider in seen.providers if _signs(dialects.get(provider))],
+        secrets=frozenset(settings.callback_secrets),
+        waiting=seen.waiting,
+        hour=seen.hour,
+        day=seen.day,
+        unlisted=[code for code in seen.unlisted if _is_unlisted(dialects, code, now)],
+    )
 
 
-async def counted_there(session: aiohttp.ClientSession, settings: Settings, ready: Answered) -> Counted:
-    """What the running receiver has counted since it started, or why that is not known; `ready` is its `/readyz`."""
-    headers = {}
-    if settings.metrics_address:
-        url = f"http://{_reachable(*settings.metrics_host_port)}/metrics"
-    elif ready.status != 200:
-        # Whoever else listens there is not given the key.
-        return Counted(None, "no receiver answers that it is ready")
-    else:
-        url = f"http://{own_address(settings)}/metrics"
-        if settings.keys:
-            secret = settings.admin_secret
-            if secret is None:
-                return Counted(None, "no key has the scope admin, and RECEIVER_METRICS_ADDRESS is not set")
-            headers["Authorization"] = f"Bearer {secret}"
-    status, said = await _got(session, url, headers, _MAX_NUMBERS)
-    if isinstance(said, str):
-        return Counted(None, f"/metrics: {said}")
-    if status != 200:
-        return Counted(None, f"/metrics answers {status}")
-    return _read(said)
+async def _probe_callback_url(
+    session: aiohttp.ClientSession, settings: Settings, dialects: Mapping[str, Dialect], seen: Look
+) -> ProbeResult | None:
+    """Send a GET to the callback URL of a task that does not exist. Without a query it stores nothing."""
+    url = settings.public_url
+    provider = next((name for name, dialect in dialects.items() if dialect.callback is not None), None)
+    if url is None or provider is None or _is_local(url):
+        return None
+    key = [*settings.more_signing_keys, *seen.signing_keys][0]
+    return await _probe(session, f"{url}/callback/{provider}/{make_token(Kind.TASK, uuid4(), provider, key)}")
 
 
-def own_address(settings: Settings) -> str:
-    """Where a receiver with these settings is reached from its own machine."""
-    return _reachable(settings.host, settings.port)
-
-
-def _reachable(host: str, port: int) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104  (asked, not bound)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _got(
-    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], most: int
-) -> tuple[int | None, bytes | str]:
-    """Status and body, or None and why; errors are told by their kind: their texts may hold the URL and its token."""
+async def _probe(session: aiohttp.ClientSession, url: str) -> ProbeResult:
+    """Send a GET. Errors are named by their kind, because their texts may hold the URL with its token."""
     try:
-        async with session.get(url, allow_redirects=False, headers=headers) as response:
+        async with session.get(url, allow_redirects=False) as response:
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > most:
+                if len(body) > _MAX_BODY:
                     break
-            return response.status, bytes(body[:most])
+            return ProbeResult(response.status, _reason(bytes(body[:_MAX_BODY])))
     except TimeoutError:
-        return None, f"no answer within {session.timeout.total:g} s"
+        reason = f"no answer within {_PROBE_SECONDS:g} s"
     except aiohttp.ClientConnectorDNSError:
-        return None, "its name is not known"
+        reason = "its host name cannot be resolved"
     except aiohttp.ClientConnectorCertificateError:
-        return None, "its certificate is not valid"
+        reason = "its certificate is not valid"
     except aiohttp.ClientConnectorError as error:
-        return None, f"cannot connect ({os.strerror(error.errno) if error.errno else 'no reason given'})"
+        reason = f"cannot connect ({os.strerror(error.errno) if error.errno else 'no reason given'})"
     except (aiohttp.ClientError, ValueError) as error:
-        return None, type(error).__name__
+        reason = type(error).__name__
+    return ProbeResult(None, reason)
 
 
 def _reason(body: bytes) -> str:
     try:
-        said = json.loads(body)
+        fields = json.loads(body)
     except ValueError:
         return ""
-    return str(said.get("reason", "")) if isinstance(said, dict) else ""
+    return str(fields.get("reason", "")) if isinstance(fields, dict) else ""
 
 
-def _read(body: bytes) -> Counted:
-    stale: dict[str, int] = {}
-    outcomes: dict[str, int] = {}
-    is_ours = False
-    try:
-        for family in text_string_to_metric_families(body.decode()):
-            is_ours = is_ours or family.name in (_STALE, _STALE.removesuffix("_total"))
-            for sample in family.samples:
-                for name, counted in ((_STALE, stale), (_OUTCOMES, outcomes)):
-                    if sample.name == name:
-                        provider = sample.labels.get("provider", "")
-                        counted[provider] = counted.get(provider, 0) + int(sample.value)
-    except (ValueError, OverflowError, KeyError, IndexError):
-        is_ours = False
-    if not is_ours:
-        return Counted(None, "what answers /metrics is no receiver")
-    return Counted({name: (stale.get(name, 0), outcomes.get(name, 0)) for name in {*stale, *outcomes}}, "")
+def _own_address(settings: Settings) -> str:
+    """Return the address of a receiver with these settings, as seen from its own machine."""
+    host = settings.host.strip("[]")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (asked, not bound)
+    return f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+
+
+def _is_local(url: str | None) -> bool:
+    return url is not None and is_loopback(urlsplit(url).hostname or "")
+
+
+def _is_unlisted(dialects: Mapping[str, Dialect], code: UnlistedCode, now: int) -> bool:
+    """Return True if the code came lately and no declaration lists it yet."""
+    dialect = dialects.get(code.provider)
+    is_listed = dialect is not None and code_named(dialect.codes, code.code) is not None
+    return not is_listed and code.last_seen > now - _UNLISTED_FOR
+
+
+def _signs(dialect: Dialect | None) -> bool:
+    return dialect is not None and dialect.callback is not None and dialect.callback.signature is not None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

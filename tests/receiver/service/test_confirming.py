@@ -14,9 +14,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.app import new_ref
-from receiver.commands.doctor.command import examined
-from receiver.commands.doctor.figures import number_values
+from receiver.commands.doctor.figures import figure_values
 from receiver.commands.doctor.findings import judge
+from receiver.commands.doctor.probes import read_facts
 from receiver.domain import deliveries
 from receiver.domain.records import SECOND
 from receiver.domain.schedule import ENOUGH
@@ -83,9 +83,9 @@ async def test_callbacks_that_were_confirmed_are_not_counted_as_lost(tmp_path: P
             await api.call_back(registered["callbackUrl"], taskId=name)
         counted = await asked(api)
         settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, _env_file=None)
-        facts = await examined(settings, now=time.time_ns() // 1000)
+        facts = await read_facts(settings, now=time.time_ns() // 1000)
 
-    findings, hour = judge(facts), number_values(facts)["providers"]["capsolver"]["hour"]
+    findings, hour = judge(facts), figure_values(facts)["providers"]["capsolver"]["hour"]
     assert hour["callbackLatency"]["callbacks"] == 12
     assert counted["outcomes_total/capsolver/poll/ready"] == counted["callback_latency_seconds_count/capsolver"] == 12
     assert counted.get("polled_answers_total/capsolver", 0) == counted.get("late_callbacks_total/capsolver", 0) == 0

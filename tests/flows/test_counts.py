@@ -1,4 +1,4 @@
-"""The numbers tell the truth: what the receiver counts is what the provider says that it did."""
+"""Counts of the receiver, compared with the counts of the sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAN = fast(first_after_callback_seconds=1.0, first_after_seconds=0.2, interval_
 
 
 async def test_what_is_counted_is_what_the_provider_did(tmp_path: Path) -> None:
-    """Lost, late and doubled callbacks, and polls, over tasks that the receiver submitted."""
+    """The receiver submits tasks, and lost, late and doubled callbacks and polls are counted."""
     settings = Settings(seed=3, latency_seconds=(0.05, 0.2), async_images=True, rates=RATES)
     async with Sandbox("capsolver", settings) as sandbox:
         accounts: dict[str, Any] = {
@@ -28,7 +28,7 @@ async def test_what_is_counted_is_what_the_provider_did(tmp_path: Path) -> None:
             async with asyncio.TaskGroup() as group:
                 for first in range(0, TASKS, 10):
                     group.create_task(_submit_and_wait(api, range(first, first + 10)))
-            # What is late comes after its poll.
+            # A late callback comes after the poll.
             await eventually(lambda: sandbox.stats.callbacks_answered == sandbox.stats.callbacks_sent)
             await asyncio.sleep(0.5)
             counted, did = await asked(api), sandbox.stats

@@ -1,0 +1,38 @@
+"""The store of the settings, opened for one command beside a running receiver or without one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from receiver.errors import CannotStartError, ReceiverError
+from receiver.settings import Settings
+from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
+
+__all__ = ["open_store"]
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
+    """Yield the store of the settings, with its writer.
+
+    Raises:
+        CannotStartError: there is no database, or it cannot carry out the command now.
+    """
+    refused: ReceiverError | None = None
+    async with (
+        open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=False) as store,
+        asyncio.TaskGroup() as owner,
+    ):
+        owner.create_task(store.run(), name="writer")
+        try:
+            yield store
+        except ReceiverError as error:
+            # Raised in here, it would be wrapped in an exception group.
+            refused = error
+        finally:
+            store.stop()
+    if refused is not None:
+        raise CannotStartError(f"{settings.database}: {refused.detail}", passes=refused.slug == "not-stored")
