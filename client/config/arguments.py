@@ -127,7 +127,7 @@ class ClientArguments:
 
 def _check_api(dialect: Dialect) -> None:
     """Refuses a provider of which only the callbacks are known, before it is asked for an address in vain."""
-    if not getattr(dialect, "has_api", True):
+    if not dialect.has_api:
         raise BadArgumentError(
             f"{dialect.provider}: how it is asked is not known, only its callbacks are; read_results brings those"
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.errors import UnreadableError
 from client.providers import DIALECTS, Dialect
-from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready
+from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready
 from client.providers.values import parse_json
 from tests.client.providers.strategies import json_values
 from tests.client.providers.wire_facts import CALLBACKS, Delivered
@@ -66,7 +66,7 @@ def check_delivery(dialect: Dialect, query: bytes, body: bytes, task_type: str |
         said = dialect.read_callback(query=query, body=body)
     except UnreadableError:
         return
-    assert isinstance(said, Callback)
+    assert isinstance(said, CallbackReading)
     assert said.task_id not in (0, "")
     assert isinstance(said.reading, Ready | Bare | Failed | Pending | Notice)
     if isinstance(said.reading, Failed):

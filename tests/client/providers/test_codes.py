@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from client.providers.catalog.polled import ONECAPTCHA
-from client.providers.catalog.results import CAPSOLVER
+from client.providers import DIALECTS, Dialect
 from client.providers.codes import FAMILY_CODES, Code, code_named, read_error
-from client.providers.json_family import JsonDialect
 from client.providers.readings import Failed, Pending, Reaction, Refused, Unknown
+
+CAPSOLVER, ONECAPTCHA = DIALECTS["capsolver"], DIALECTS["onecaptcha"]
 
 both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
 
@@ -86,7 +86,7 @@ def test_blocks_of_the_older_api_last_as_documented(name: str, seconds: float) -
         ("ERROR_TASK_NOT_SUPPORTED", Reaction.STOP),
     ],
 )
-def test_errors_about_the_task_end_it(dialect: JsonDialect, code: str, reaction: Reaction) -> None:
+def test_errors_about_the_task_end_it(dialect: Dialect, code: str, reaction: Reaction) -> None:
     """An error about the task is an outcome, with the provider's number, code and text."""
     reading = dialect.read_task_result({"errorId": 12, "errorCode": code, "errorDescription": "why"})
 
@@ -118,7 +118,7 @@ def test_errors_about_the_task_end_it(dialect: JsonDialect, code: str, reaction:
     ],
 )
 def test_errors_about_the_request_end_nothing(
-    dialect: JsonDialect, code: str, about: str, reaction: Reaction, pause_seconds: float
+    dialect: Dialect, code: str, about: str, reaction: Reaction, pause_seconds: float
 ) -> None:
     """An error about the key, the balance or the request is no outcome; it says what to do and for how long."""
     reading = dialect.read_task_result({"errorId": 1, "errorCode": code, "errorDescription": "why"})
@@ -137,7 +137,7 @@ def test_errors_about_the_request_end_nothing(
         "ERROR_WRONG_ID_FORMAT",
     ],
 )
-def test_unknown_ids_are_told_apart(dialect: JsonDialect, code: str) -> None:
+def test_unknown_ids_are_told_apart(dialect: Dialect, code: str) -> None:
     """An id that the provider does not know is neither an outcome by itself nor an error about the request."""
     reading = dialect.read_task_result({"errorId": 16, "errorCode": code, "errorDescription": "why"})
 
@@ -146,13 +146,13 @@ def test_unknown_ids_are_told_apart(dialect: JsonDialect, code: str) -> None:
 
 @both
 @pytest.mark.parametrize("code", ["CAPCHA_NOT_READY", "CAPTCHA_NOT_READY"])
-def test_not_ready_is_no_error(dialect: JsonDialect, code: str) -> None:
+def test_not_ready_is_no_error(dialect: Dialect, code: str) -> None:
     """Codes that are documented as "still working" leave the task pending."""
     assert dialect.read_task_result({"errorId": 1, "errorCode": code}) == Pending(code)
 
 
 @both
-def test_a_code_that_nobody_knows_is_told_from_those_on_the_list(dialect: JsonDialect) -> None:
+def test_a_code_that_nobody_knows_is_told_from_those_on_the_list(dialect: Dialect) -> None:
     """An unknown code is kept as it was written; nothing tells that it is about the task."""
     reading = dialect.read_task_result({"errorId": 7, "errorCode": "ERROR_FROM_NEXT_YEAR", "errorDescription": None})
 

@@ -11,7 +11,7 @@ from client.config.providers import load_providers
 from client.errors import BadArgumentError
 from client.providers import DIALECTS, Dialect, KeyLimits, Rate, SignatureRule, read_providers
 from client.providers.codes import Code
-from client.providers.readings import Bare, Callback, Failed, Reaction, Ready
+from client.providers.readings import Bare, CallbackReading, Failed, Reaction, Ready
 
 
 def declared(text: str, name: str = "mine") -> Dialect:
@@ -66,7 +66,7 @@ def test_what_stands_beside_like_replaces_that_alone() -> None:
     assert mine.codes["ERROR_ZERO_BALANCE"] == model.codes["ERROR_ZERO_BALANCE"]
     assert mine.solution_of("x", "TeapotTask") == {"tea": "x"}
     assert mine.solution_of("x", "ImageToTextTask") == {"text": "x"}
-    assert mine.read_callback(query=b"", body=b"id=12&code=abc") == Callback("12", Bare("abc"))
+    assert mine.read_callback(query=b"", body=b"id=12&code=abc") == CallbackReading("12", Bare("abc"))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,31 @@ def test_a_known_provider_is_changed() -> None:
 def test_a_provider_without_callbacks() -> None:
     """`callback = false` means that there are none, whatever the model has."""
     assert declared('[mine]\nlike = "capsolver"\ncallback = false').callback is None
+
+
+def test_false_takes_away_what_the_model_has() -> None:
+    """Without endpoint and reports, the endpoint has to be given and no answer can be reported."""
+    mine = declared('[mine]\nlike = "capmonster"\nbaseUrl = false\nreports = false')
+
+    assert mine.base_url is None
+    with pytest.raises(BadArgumentError, match="no way to report"):
+        mine.report("k", 1, "ImageToTextTask", is_good=False)
+    assert declared('[mine]\nlike = "capmonster"\nreports = []').reports == DIALECTS["capmonster"].reports
+
+
+def test_a_time_limit_of_create_task() -> None:
+    """A host that answers createTask with the solution may take longer than usual."""
+    mine = declared('[mine]\nlike = "capsolver"\ncreateSeconds = 170')
+
+    assert mine.create_task("k", {"type": "X"}).seconds == 170
+
+
+def test_a_provider_like_scrapeless_by_its_family() -> None:
+    """With `api = "scrapeless"` the key goes into a header."""
+    mine = declared('[mine]\napi = "scrapeless"\nbaseUrl = "https://api.example.com"')
+
+    assert dict(mine.get_task_result("k", "a1").headers)["x-api-token"] == "k"
+    assert mine.image_type is None
 
 
 @pytest.mark.parametrize("api", ["json", "v1"])
@@ -131,6 +156,9 @@ def test_one_of_which_only_callbacks_are_known() -> None:
         ('[mine]\napi = "xml"', r"\[mine\] api: "),
         ('[mine]\napi = "json"\ncolour = 1', r"\[mine\] colour: there is no such field"),
         ('[mine]\napi = "json"\nbaseUrl = "example.com"', r"\[mine\] baseUrl: "),
+        ('[mine]\napi = "json"\nbaseUrl = true', r"\[mine\] baseUrl: "),
+        ('[mine]\napi = "json"\nreports = [{name = "x"}]', r"\[mine\] reports.0.isGood: "),
+        ('[_families.x]\ntitle = "X"', r"\[_families\]: a provider's name"),
         ('[mine]\napi = "json"\ncallback = true', r"\[mine\] callback: expected a table, or false"),
         ('[mine]\napi = "json"\n[mine.callback]\nshape = "round"', r"\[mine\] callback.shape: "),
         ('[mine]\napi = "json"\n[mine.polls]\nwindowSeconds = 0', r"\[mine\] polls.windowSeconds: "),

@@ -8,7 +8,7 @@ import pytest
 
 from client.errors import UnreadableError
 from client.providers import DIALECTS
-from client.providers.readings import Bare, Callback, Failed
+from client.providers.readings import Bare, CallbackReading, Failed
 
 _CODED = sorted(name for name, each in DIALECTS.items() if each.callback and each.callback.shape == "code")
 coded = pytest.mark.parametrize("provider", _CODED)
@@ -46,7 +46,7 @@ _UNREADABLE = [
 ]
 
 
-def _read(provider: str, form: bytes) -> Callback:
+def _read(provider: str, form: bytes) -> CallbackReading:
     dialect = DIALECTS[provider]
     rule = dialect.callback
     assert rule is not None
@@ -56,7 +56,7 @@ def _read(provider: str, form: bytes) -> Callback:
     return dialect.read_callback(query=form, body=b"") if "GET" in rule.methods else _posted(provider, form)
 
 
-def _posted(provider: str, body: bytes) -> Callback:
+def _posted(provider: str, body: bytes) -> CallbackReading:
     return DIALECTS[provider].read_callback(query=b"", body=body)
 
 
@@ -85,7 +85,7 @@ def test_a_status_that_comes_twice_has_to_be_the_same() -> None:
     query = b"captcha_id=a1&status=0&status=%s&worker"
     read = DIALECTS["ucaptcha"].read_callback
 
-    assert read(query=query % b"0", body=b"") == Callback("a1", Failed(1, "RECEIVER_REASON_NOT_GIVEN"))
+    assert read(query=query % b"0", body=b"") == CallbackReading("a1", Failed(1, "RECEIVER_REASON_NOT_GIVEN"))
     with pytest.raises(UnreadableError, match="status: given twice"):
         read(query=query % b"1", body=b"")
 
@@ -102,7 +102,7 @@ def test_a_status_that_comes_twice_has_to_be_the_same() -> None:
 )
 def test_what_stands_around_a_form_changes_nothing(body: bytes) -> None:
     """A byte order mark, white space, and escapes that nothing needed."""
-    assert _posted("twocaptcha", body) == Callback(70000000010, Bare("abc"))
+    assert _posted("twocaptcha", body) == CallbackReading(70000000010, Bare("abc"))
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_what_stands_around_a_form_changes_nothing(body: bytes) -> None:
 )
 def test_an_answer_is_what_a_form_says(code: bytes, text: str) -> None:
     """A plus is a blank, escapes are UTF-8, and whatever is not escaped stands as it is."""
-    assert _posted("twocaptchav1", b"id=7&code=" + code) == Callback("7", Bare(text))
+    assert _posted("twocaptchav1", b"id=7&code=" + code) == CallbackReading("7", Bare(text))

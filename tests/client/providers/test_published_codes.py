@@ -13,7 +13,7 @@ from client.providers import DIALECTS, Dialect
 from client.providers.codes import FAMILY_CODES, Code, code_named
 from client.providers.facts import Mark
 from client.providers.readings import Failed, Pending, Reaction, Reading, Refused, Unknown
-from client.providers.v1_family import V1Dialect
+from client.providers.v1_family import V1_FAMILY
 
 PUBLISHED = tomllib.loads(Path(__file__).with_name("published_codes.toml").read_text())
 
@@ -49,7 +49,7 @@ NAMES = {each.name for each in CODES}
 
 def _read(dialect: Dialect, name: str) -> Reading:
     """Return this error as an answer to a poll, as the provider writes it."""
-    if isinstance(dialect, V1Dialect):
+    if dialect.family is V1_FAMILY:
         return dialect.read_task_result({"status": 0, "request": name})
     return dialect.read_task_result({"errorId": 1, "errorCode": name, "errorDescription": "why"})
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 
-from client.providers.catalog.polled import ONECAPTCHA
-from client.providers.catalog.results import CAPSOLVER
+from client.providers import DIALECTS
 from client.providers.readings import Pending, Ready, Submitted
 from client.providers.values import parse_json
 from tests.client.providers.strategies import asked_in
+
+CAPSOLVER, ONECAPTCHA = DIALECTS["capsolver"], DIALECTS["onecaptcha"]
 
 # seed: CapSolver, line 22
 CAPSOLVER_CREATE_TASK = b"""

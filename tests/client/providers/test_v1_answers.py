@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from client.providers import DIALECTS, Dialect
 from client.providers.readings import Bare, Ready
-from client.providers.v1_family import V1Dialect
+from client.providers.v1_family import V1_FAMILY
 from tests.client.providers.strategies import MANY
 
-_OLDER = [dialect for dialect in DIALECTS.values() if isinstance(dialect, V1Dialect)]
+_OLDER = [dialect for dialect in DIALECTS.values() if dialect.family is V1_FAMILY]
 older = pytest.mark.parametrize("dialect", _OLDER, ids=lambda dialect: dialect.provider)
 
 _POINTS = [{"x": "49", "y": "235"}, {"x": "52", "y": "31"}]
@@ -37,7 +37,7 @@ def called_back(dialect: Dialect, code: str, task_type: str | None) -> Any | Non
 
 @older
 @pytest.mark.parametrize("task_type", [None, "base64", "post"])
-def test_points_have_one_shape(dialect: V1Dialect, task_type: str | None) -> None:
+def test_points_have_one_shape(dialect: Dialect, task_type: str | None) -> None:
     """By callback, by a poll in plain text, and by a poll with json=1, which may write numbers.
 
     (APITest in astubbs/captcha-fun, Zaczero/2Captcha#15)
@@ -56,7 +56,7 @@ def test_points_have_one_shape(dialect: V1Dialect, task_type: str | None) -> Non
 
 @older
 @pytest.mark.parametrize("number", ["40", "-12", "0.5", "73043008354"])
-def test_a_number_is_its_text(dialect: V1Dialect, number: str) -> None:
+def test_a_number_is_its_text(dialect: Dialect, number: str) -> None:
     """An angle or a reading in digits is the same text by each way."""
     solutions = [
         called_back(dialect, number, "rotatecaptcha"),
@@ -83,7 +83,7 @@ def test_a_number_is_its_text(dialect: V1Dialect, number: str) -> None:
         ' {"captcha_voucher":"a"}',
     ],
 )
-def test_a_text_that_names_parts_is_a_hint(dialect: V1Dialect, code: str) -> None:
+def test_a_text_that_names_parts_is_a_hint(dialect: Dialect, code: str) -> None:
     """Of which shape a poll would be is not certain (openbullet/CaptchaSharp#8). Without a type it is what was said."""
     assert called_back(dialect, code, "geetest") is None
     assert called_back(dialect, code, None) == {"code": code}
@@ -94,7 +94,7 @@ def test_a_text_that_names_parts_is_a_hint(dialect: V1Dialect, code: str) -> Non
     "code",
     ["44795sds", "time: 12", "A:1", "0.abc:x", "16760d0d0e9c1a2e1.4|r=us-east-1|surl=https://a.example", "12:30"],
 )
-def test_any_other_text_is_the_answer(dialect: V1Dialect, code: str) -> None:
+def test_any_other_text_is_the_answer(dialect: Dialect, code: str) -> None:
     """Tokens and read texts are no hints, unless they look like parts."""
     solution = called_back(dialect, code, "userrecaptcha")
 
@@ -114,7 +114,7 @@ def test_any_other_text_is_the_answer(dialect: V1Dialect, code: str) -> None:
         (b'{"status":1,"request":[]}', []),
     ],
 )
-def test_json_stays_what_it_is(dialect: V1Dialect, raw: bytes, solution: Any) -> None:
+def test_json_stays_what_it_is(dialect: Dialect, raw: bytes, solution: Any) -> None:
     """Also in a poll that was answered in plain text."""
     assert polled(dialect, raw) == solution
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from client.providers.codes import REASON_NOT_GIVEN
 from client.providers.readings import (
     Bare,
-    Callback,
+    CallbackReading,
     Failed,
     Notice,
     Pending,
@@ -42,7 +42,7 @@ class Delivered:
 
     provider: str
     kind: Literal["success", "failure", "notFinal", "notice"]
-    means: Callback
+    means: CallbackReading
     source: str
     body: bytes = b""
     query: bytes = b""
@@ -309,14 +309,14 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "anticaptcha",
         "success",
-        Callback(73043008354, Ready({"text": "t"})),
+        CallbackReading(73043008354, Ready({"text": "t"})),
         "8, row 11",
         body=b'{"errorId":0,"status":"ready","solution":{"text":"t"},"cost":"0.0007","taskId":73043008354}',
     ),
     Delivered(
         "anticaptcha",
         "failure",
-        Callback(73043008354, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
+        CallbackReading(73043008354, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
         "2.1, 8",
         body=_UNSOLVABLE % b',"taskId":73043008354',
     ),
@@ -327,21 +327,21 @@ CALLBACKS: Sequence[Delivered] = (
             Delivered(
                 name,
                 "success",
-                Callback(None, Ready({"text": "t"})),
+                CallbackReading(None, Ready({"text": "t"})),
                 "2.1",
                 body=b'{"errorId":0,"status":"ready","solution":{"text":"t"}}',
             ),
             Delivered(
                 name,
                 "failure",
-                Callback(None, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
+                CallbackReading(None, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
                 "2.1",
                 body=_UNSOLVABLE % b"",
             ),
             Delivered(
                 name,
                 "notFinal",
-                Callback(None, Pending("CAPTCHA_NOT_READY")),
+                CallbackReading(None, Pending("CAPTCHA_NOT_READY")),
                 "3.5",
                 body=b'{"errorId":1,"errorCode":"CAPTCHA_NOT_READY"}',
             ),
@@ -354,14 +354,14 @@ CALLBACKS: Sequence[Delivered] = (
             Delivered(
                 name,
                 "success",
-                Callback("a1" if name == "capsolver" else 1692863536123, Ready({"text": "t"})),
+                CallbackReading("a1" if name == "capsolver" else 1692863536123, Ready({"text": "t"})),
                 "2.1",
                 body=b'{"errorId":0,"status":"ready","solution":{"text":"t"},"taskId":%s}' % task_id.encode(),
             ),
             Delivered(
                 name,
                 "failure",
-                Callback(
+                CallbackReading(
                     "a1" if name == "capsolver" else 1692863536123,
                     Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could"),
                 ),
@@ -377,21 +377,23 @@ CALLBACKS: Sequence[Delivered] = (
             Delivered(
                 name,
                 "success",
-                Callback(73043008354 if "v1" not in name else "73043008354", Bare("44795 sds")),
+                CallbackReading(73043008354 if "v1" not in name else "73043008354", Bare("44795 sds")),
                 "8, row 12",
                 body=b"id=73043008354&code=44795+sds&rate=0.00299",
             ),
             Delivered(
                 name,
                 "failure",
-                Callback(73043008354 if "v1" not in name else "73043008354", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+                CallbackReading(
+                    73043008354 if "v1" not in name else "73043008354", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")
+                ),
                 "8, row 12",
                 body=b"id=73043008354&code=ERROR_CAPTCHA_UNSOLVABLE",
             ),
             Delivered(
                 name,
                 "notFinal",
-                Callback(73043008354 if "v1" not in name else "73043008354", Pending("CAPCHA_NOT_READY")),
+                CallbackReading(73043008354 if "v1" not in name else "73043008354", Pending("CAPCHA_NOT_READY")),
                 "3.6",
                 body=b"id=73043008354&code=CAPCHA_NOT_READY",
             ),
@@ -400,49 +402,49 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "ucaptcha",
         "success",
-        Callback(UUID, Bare("44795sds")),
+        CallbackReading(UUID, Bare("44795sds")),
         "8, row 13",
         query=b"captcha_id=%s&status=1&code=44795sds" % UUID.encode(),
     ),
     Delivered(
         "ucaptcha",
         "failure",
-        Callback(UUID, Failed(1, REASON_NOT_GIVEN)),
+        CallbackReading(UUID, Failed(1, REASON_NOT_GIVEN)),
         "8, row 13",
         query=b"captcha_id=%s&status=0" % UUID.encode(),
     ),
     Delivered(
         "captchaai",
         "success",
-        Callback("2122988149", Bare("44795sds")),
+        CallbackReading("2122988149", Bare("44795sds")),
         "8, row 14",
         query=b"id=2122988149&code=44795sds",
     ),
     Delivered(
         "captchaai",
         "failure",
-        Callback("2122988149", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+        CallbackReading("2122988149", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
         "2.3, 6.2",
         query=b"id=2122988149&code=ERROR_CAPTCHA_UNSOLVABLE",
     ),
     Delivered(
         "hardcaptcha",
         "success",
-        Callback("h1", Ready({"token": "t"})),
+        CallbackReading("h1", Ready({"token": "t"})),
         "2.4",
         body=b'{"id":"h1","status":"SUCCESS","result":{"token":"t"}}',
     ),
     Delivered(
         "hardcaptcha",
         "failure",
-        Callback("h1", Failed(1, REASON_NOT_GIVEN)),
+        CallbackReading("h1", Failed(1, REASON_NOT_GIVEN)),
         "8, row 15",
         body=b'{"id":"h1","status":"FAILED","result":{"token":null}}',
     ),
     Delivered(
         "capsolution",
         "success",
-        Callback("task_x", Ready({"token": "t"})),
+        CallbackReading("task_x", Ready({"token": "t"})),
         "8, row 16",
         body=b'{"event":"task.completed","taskId":"task_x","status":"ready","solution":{"token":"t"},'
         b'"timestamp":"2026-01-02T03:04:05Z"}',
@@ -450,36 +452,38 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "capsolution",
         "failure",
-        Callback("task_x", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+        CallbackReading("task_x", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
         "2.4",
         body=b'{"event":"task.failed","taskId":"task_x","errorId":1,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE"}',
     ),
-    Delivered("capsolution", "notice", Callback(None, Notice("balance.low")), "2.4", body=b'{"event":"balance.low"}'),
+    Delivered(
+        "capsolution", "notice", CallbackReading(None, Notice("balance.low")), "2.4", body=b'{"event":"balance.low"}'
+    ),
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Bare('{"data":"dA==","encoding":"base64"}')),
+        CallbackReading("a1", Bare('{"data":"dA==","encoding":"base64"}')),
         "2.4",
         body=b'{"taskId":"a1","state":"completed","success":true,"response":{"data":"dA==","encoding":"base64"}}',
     ),
     Delivered(
         "scrapeless",
         "failure",
-        Callback("a1", Failed(1, "14500", "blocked")),
+        CallbackReading("a1", Failed(1, "14500", "blocked")),
         "8, row 17",
         body=b'{"taskId":"a1","state":"completed","success":false,"status":{"code":14500,"message":"blocked"}}',
     ),
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Bare('{"answer":"t"}')),
+        CallbackReading("a1", Bare('{"answer":"t"}')),
         "2.4, row 4",
         body=b'{"task_id":"a1","status":"success","input":"{}","task_result":{"answer":"t"}}',
     ),
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Ready({"token": "t"})),
+        CallbackReading("a1", Ready({"token": "t"})),
         "3.7",
         body=b'{"actor":"captcha.recaptcha","solution":{"token":"t"},"success":true,"taskId":"a1"}',
     ),
