@@ -1,9 +1,9 @@
-"""The readers of callbacks, one for each shape (PROVIDERS.md 2).
+"""The readers of callbacks, one for each shape (providers/README.md, "Callbacks").
 
 The bytes decide, not the content type: providers send JSON as text and forms without a type. Each function returns a
 reading or raises `UnreadableError`. An error about a request says nothing about a task. Such a callback is unreadable,
-and the next poll brings the state. A solution is an answer only with the state documented for success, because
-providers rename states and add new ones (https://github.com/AndreiDrang/python3-capsolver/issues/150).
+and the next poll brings the state. A solution is an answer only with the state documented for success. Providers rename
+states and add new ones (https://github.com/AndreiDrang/python3-capsolver/issues/150).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class CallbackBytes:
 
 
 def _read_result(received: CallbackBytes) -> CallbackReading:
-    """Read a getTaskResult answer, mostly with `taskId` in it (PROVIDERS.md 2.1)."""
+    """Read a getTaskResult answer, mostly with `taskId` in it (providers/README.md, "Result callbacks")."""
     fields = parse_object(received.body)
     if not fields.keys() & {"errorId", "status", "solution"}:
         raise UnreadableError("expected errorId, status or solution in the object")
@@ -74,10 +74,12 @@ def _read_result(received: CallbackBytes) -> CallbackReading:
 
 
 def _read_code(received: CallbackBytes) -> CallbackReading:
-    """Read an id and an answer or an error code (PROVIDERS.md 2.2, 2.3). Other fields such as `rate` are ignored.
+    """Read an id and an answer or an error code. Other fields such as `rate` are ignored.
+
+    Source: providers/README.md, "Form callbacks", "Query callbacks".
 
     An answer may look like an error. Therefore only listed codes and texts beginning with ERROR are errors. If the
-    provider has a status, it is 1 for an answer and 0 for a failure (PROVIDERS.md 2.3).
+    provider has a status, it is 1 for an answer and 0 for a failure (providers/README.md, "Query callbacks").
     """
     rule, fields = received.rule, received.fields()
     if rule.id_field not in fields:
@@ -100,7 +102,7 @@ def _read_code(received: CallbackBytes) -> CallbackReading:
 
 
 def _read_hardcaptcha(received: CallbackBytes) -> CallbackReading:
-    """Read `{id, status: SUCCESS or FAILED, result: {token}}` (PROVIDERS.md 2.4)."""
+    """Read `{id, status: SUCCESS or FAILED, result: {token}}` (providers/README.md, "Envelope callbacks")."""
     fields = parse_object(received.body)
     status = str(fields.get("status") or "")
     task_id = received.task_id(fields.get("id"))
@@ -116,7 +118,10 @@ def _read_hardcaptcha(received: CallbackBytes) -> CallbackReading:
 
 
 def _read_capsolution(received: CallbackBytes) -> CallbackReading:
-    """Read `{event, taskId, status, solution, timestamp}` (PROVIDERS.md 2.4). Events without a task are notices."""
+    """Read `{event, taskId, status, solution, timestamp}`. Events without a task are notices.
+
+    Source: providers/README.md, "Envelope callbacks".
+    """
     fields = parse_object(received.body)
     event = fields.get("event")
     if not isinstance(event, str) or not event:
@@ -134,7 +139,9 @@ def _read_capsolution(received: CallbackBytes) -> CallbackReading:
 
 
 def _read_scrapeless(received: CallbackBytes) -> CallbackReading:
-    """Read one of two envelopes, from the scraping API or from the other product (PROVIDERS.md 2.4).
+    """Read one of two envelopes, from the scraping API or from the other product.
+
+    Source: providers/README.md, "Envelope callbacks".
 
     They are `{taskId, state, success, response or status}` and `{task_id, status: success or failed, task_result}`.
     Only a `solution` equals the one of getTaskResult. Answers of the other products become JSON text.
@@ -179,8 +186,8 @@ def _about_a_task(reading: Reading) -> Ready | Failed | Pending:
 def _form(raw: bytes, rule: CallbackRule) -> dict[str, Any]:
     """Return the fields named by `rule`. All others are ignored, even if they are malformed.
 
-    An extra separator, a name without a value, or another field in another encoding does not lose the answer (it did in
-    dotnet/aspnetcore#12381 and spray/spray#32). A field may come twice with the same value.
+    An extra separator, a name without a value, or another field in another encoding does not lose the answer. It did in
+    dotnet/aspnetcore#12381 and spray/spray#32. A field may come twice with the same value.
     """
     wanted = (rule.id_field, rule.code_field, rule.status_field)
     fields: dict[str, Any] = {}

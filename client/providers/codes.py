@@ -1,8 +1,8 @@
-"""The error codes of the createTask family and the reaction to each (PROVIDERS.md 6.2).
+"""The error codes of the createTask family and the reaction to each (providers/README.md, "Error codes").
 
-The code tells errors apart, never the number: numbers differ between providers (PROVIDERS.md 6.1). A reaction is
-inferred unless a comment names a provider as its source. `tests/client/providers/published_codes.toml` holds the list
-of each provider: its page, and the class and the pause of each code.
+The code tells errors apart, never the number: numbers differ between providers (providers/README.md, "Error codes"). A
+reaction is inferred unless a comment names a provider as its source. `tests/client/providers/published_codes.toml`
+holds the list of each provider: its page, and the class and the pause of each code.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
         **_all("ERROR_SERVER_ERROR ERROR_INTERNAL ERROR_SERVICE_TIMEOUT ERROR_NO_SLOT_AVAILABLE_BLOCK", _BUSY),
         # anti-captcha: reports have filtered out every worker. Its page does not say if the task ends.
         "ERROR_ALL_WORKERS_FILTERED": _BUSY,
-        # 2captcha v1 documents these pauses (PROVIDERS.md 3.6).
+        # 2captcha v1 documents these pauses (providers/README.md, "2captcha and ruCaptcha").
         "MAX_USER_TURN": Code(Reaction.SLOW, "request", 10.0),
         "ERROR: 1001": Code(Reaction.SLOW, "request", 600.0),
         "ERROR: 1002": Code(Reaction.SLOW, "request", 300.0),
@@ -118,7 +118,10 @@ FAMILY_CODES: Mapping[str, Code] = MappingProxyType(
         "ERROR_ZERO_BALANCE": Code(Reaction.STOP, "balance"),
     }
 )
-"""The union of all lists (PROVIDERS.md 6.2), overlaid by dialects. A name ending in `*` stands for a beginning."""
+"""The union of all lists, overlaid by dialects. A name ending in `*` stands for a beginning.
+
+Source: providers/README.md, "Error codes".
+"""
 
 
 def code_named(codes: Mapping[str, Code], name: str) -> Code | None:

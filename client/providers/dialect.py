@@ -111,7 +111,7 @@ class Dialect:
         return self.family.get_balance(self, client_key)
 
     def report(self, client_key: str, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Call:
-        """Return the request for reporting a right or a wrong answer (PROVIDERS.md 7).
+        """Return the request for reporting a right or a wrong answer (providers/README.md, "Balance and reports").
 
         Raises:
             BadArgumentError: no such request is known of this provider, or none for this type of task.

@@ -1,4 +1,6 @@
-"""The answer envelope of the createTask family, in getTaskResult answers and callbacks (PROVIDERS.md 5, 6.1, 8).
+"""The answer envelope of the createTask family, in getTaskResult answers and callbacks.
+
+Source: providers/README.md, "JSON requests", "Error codes".
 
 There are three cases:
 

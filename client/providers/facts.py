@@ -10,8 +10,8 @@ __all__ = ["Fact", "Mark"]
 Mark = Literal["documented", "observed", "inferred", "unknown"]
 """The certainty of a fact.
 
-The provider documents it; it was seen in code or in a captured request; it follows from such facts; or a search for it
-found nothing.
+Documented: the provider says so. Observed: it was seen in code or in a captured request. Inferred: it follows from such
+facts. Unknown: a search for it found nothing.
 """
 
 

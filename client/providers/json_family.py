@@ -1,4 +1,7 @@
-"""The wire format of the JSON createTask / getTaskResult family (PROVIDERS.md 2.1, 4, 5, 8)."""
+"""The wire format of the JSON createTask / getTaskResult family.
+
+Source: providers/README.md, "Result callbacks", "JSON requests".
+"""
 
 from __future__ import annotations
 

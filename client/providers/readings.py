@@ -33,7 +33,7 @@ TaskId = int | str
 
 
 class Reaction(Enum):
-    """The caller's reaction to an error code (PROVIDERS.md 6.2)."""
+    """The caller's reaction to an error code (providers/README.md, "Error codes")."""
 
     WAIT = "wait"
     """Keep the task, ask again later."""

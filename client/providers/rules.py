@@ -32,9 +32,9 @@ class KeyLimits:
     """The limits on all tasks of a client key together.
 
     `requests_per_second` is our own courtesy limit: no provider of this family documents one. `submits` is the allowed
-    rate of createTask requests, `errors` the rate of errors at which the provider blocks the key or the address:
-    callers stay at half of both. Polling is blocked beyond `polls_for_all` polls plus `polls_for_each` for each task.
-    None means that no limit is known.
+    rate of createTask requests. At the rate `errors`, the provider blocks the key or the address. Callers stay at half
+    of both. Polling is blocked beyond `polls_for_all` polls plus `polls_for_each` for each task. None: no limit is
+    known.
     """
 
     requests_per_second: float = 20.0
@@ -67,7 +67,7 @@ class SignatureRule:
     """A hex HMAC-SHA256 over the raw body, in the first header of `headers` in the request.
 
     With `is_rewritten` a signature over the compact form of the same JSON is valid too. capsolution's own sample signs
-    that form (PROVIDERS.md 2.4).
+    that form (providers/README.md, "Envelope callbacks").
     """
 
     headers: tuple[str, ...]

@@ -1,4 +1,7 @@
-"""The wire format of Scrapeless (PROVIDERS.md 3.7): the names of the family, with its own envelope and paths."""
+"""The wire format of Scrapeless: the names of the family, with its own envelope and paths.
+
+Source: providers/README.md, "Scrapeless".
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _UNFINISHED = ("idle", "pending", "processing", "queued", "running")
 class _ScrapelessFamily:
     """JSON with the key in a header. A task is `{"type": actor, "input": {…}, "proxy": {…}}`: `type` becomes `actor`.
 
-    A wanted callback has its URL in `webhook.url` (PROVIDERS.md 1).
+    A wanted callback has its URL in `webhook.url` (providers/README.md, "Callbacks").
     """
 
     requests: str = "createTask"
@@ -117,5 +120,6 @@ def _read(fields: Mapping[str, Any], *, is_new: bool) -> Reading:
 
 
 def _headers(client_key: str) -> tuple[tuple[str, str], ...]:
-    # Observed: third-party clients send the key in this header. Its page does not show it (PROVIDERS.md 3.7).
+    # Observed: third-party clients send the key in this header. Its page does not show it (providers/README.md,
+    # "Scrapeless").
     return (("x-api-token", client_key), ("Accept", "application/json"))

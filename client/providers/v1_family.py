@@ -1,4 +1,6 @@
-"""The wire format of the older in.php / res.php API of 2captcha and its relatives (PROVIDERS.md 3.6, 3.7).
+"""The wire format of the older in.php / res.php API of 2captcha and its relatives.
+
+Source: providers/README.md, "Older API", "CaptchaAI".
 
 A task holds the parameters of in.php: its `type` is sent as `method`, the other fields unchanged. The answer is one
 text. It becomes `code` in the solution, as in a callback. A JSON answer stays JSON. Points come as text
@@ -81,7 +83,10 @@ class _V1Family:
         return _res(client_key, "getbalance")
 
     def report(self, dialect: Dialect, client_key: str, task_id: TaskId, rule: ReportRule) -> Call:
-        """Return a res.php request with the action reportgood or reportbad (PROVIDERS.md 7)."""
+        """Return a res.php request with the action reportgood or reportbad.
+
+        Source: providers/README.md, "Balance and reports".
+        """
         del dialect
         return _res(client_key, rule.name, id=str(task_id))
 

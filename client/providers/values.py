@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MAX_TASK_ID_LENGTH = 256
-"""The limit on the characters or digits of a provider's id. The longest in PROVIDERS.md have 41."""
+"""The limit on the characters or digits of a provider's id. The longest known ids have 41."""
 
 _MAX_DEPTH = 100
 """Half of the usual limit of parsers. So a value can be wrapped a few times and still be read elsewhere."""
