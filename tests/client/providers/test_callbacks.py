@@ -1,4 +1,7 @@
-"""What a delivery says: the getTaskResult answer again, mostly with its `taskId` (PROVIDERS.md 2.1)."""
+"""Readings of result callbacks: the getTaskResult answer again, mostly with its `taskId`.
+
+Source: providers/README.md, "Result callbacks".
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,7 @@ def test_errors_about_a_request_are_no_news(code: str) -> None:
     ids=count(),
 )
 def test_bodies_that_are_not_of_the_family(body: bytes) -> None:
-    """What is no such object is unreadable: forms, pages, cut or deep JSON, numbers without end, ids of other types."""
+    """Anything else is unreadable: forms, pages, cut or deep JSON, infinite numbers, ids of other types."""
     with pytest.raises(UnreadableError):
         _read(body)
 
@@ -122,7 +125,7 @@ def test_the_query_and_the_type_change_nothing() -> None:
 
 
 def test_an_unreadable_body_is_not_repeated_in_the_error() -> None:
-    """The text of the error names the place, not the content, which may be a solution."""
+    """The text of the error names the place and not the content: it may be a solution."""
     with pytest.raises(UnreadableError) as caught:
         _read(b'{"status":"ready","solution":{"text":"the-secret-answer"')
 

@@ -1,4 +1,4 @@
-"""The JSON shapes of the family, for both providers (PROVIDERS.md 4, 5, 6.1 and 8)."""
+"""The JSON shapes of the family, for both providers (providers/README.md, "JSON requests", "Error codes")."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_failed_with_error_id_zero(dialect: Dialect, status: str) -> None:
 @both
 @pytest.mark.parametrize("silence", [{}, {"errorCode": None}, {"errorCode": ""}], ids=["absent", "null", "empty"])
 def test_failure_without_a_code(dialect: Dialect, silence: dict[str, Any]) -> None:
-    """A failure whose code the provider does not say gets a code of ours, never an empty one."""
+    """A failure without a code from the provider gets a code of ours, never an empty one."""
     reading = dialect.read_task_result({"errorId": 0, "status": "failed", **silence})
 
     assert reading == Failed(1, "RECEIVER_REASON_NOT_GIVEN", None)
@@ -131,7 +131,7 @@ def test_failure_without_a_code(dialect: Dialect, silence: dict[str, Any]) -> No
 @both
 @pytest.mark.parametrize("error_id", [-1, 2**31, 10**30], ids=["negative", "over 31 bits", "huge"])
 def test_error_ids_out_of_range_become_one(dialect: Dialect, error_id: int) -> None:
-    """Any `errorId` but 0 is an error; one that is no positive 31-bit number is written as 1."""
+    """Any `errorId` but 0 is an error. Outside the positive 31-bit numbers it becomes 1."""
     reading = dialect.read_task_result({"errorId": error_id, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE"})
 
     assert reading == Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", None)
@@ -155,7 +155,7 @@ def test_error_ids_out_of_range_become_one(dialect: Dialect, error_id: int) -> N
     ],
 )
 def test_answers_that_are_not_of_the_family(dialect: Dialect, answer: bytes) -> None:
-    """A value that is no object, or a field of another type, is unreadable, by either method."""
+    """Another value than an object, or a field of another type, is unreadable by either method."""
     value = parse_json(answer)
 
     with pytest.raises(UnreadableError):
@@ -182,7 +182,7 @@ def test_ids_that_mean_none(dialect: Dialect, none: object) -> None:
 @both
 @pytest.mark.parametrize("task_id", [1, 2**31, 2**63, 10**40, "1", "task_9f", "0"], ids=repr)
 def test_ids_go_back_with_their_type(dialect: Dialect, task_id: int | str) -> None:
-    """The id is asked for with the JSON type in which createTask gave it, whatever its size."""
+    """The poll sends the id with its JSON type from createTask, for any size."""
     given = dialect.read_create_task(parse_json(b'{"errorId":0,"taskId":%s}' % json.dumps(task_id).encode())).task_id
     assert given is not None
 
@@ -203,7 +203,7 @@ def test_create_task_leaves_out_what_is_not_given(dialect: Dialect) -> None:
 @both
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"\xff", "\ud800", 1j, {1, 2}], ids=repr)
 def test_tasks_that_are_not_json_are_refused(dialect: Dialect, value: object) -> None:
-    """A task that JSON cannot hold is the caller's error, before anything is sent."""
+    """A task beyond JSON is the caller's error, before anything is sent."""
     with pytest.raises(BadArgumentError, match="cannot be written as JSON"):
         dialect.create_task("k", {"type": "ImageToTextTask", "body": value})
 
@@ -225,7 +225,7 @@ def test_balance(dialect: Dialect, answer: dict[str, Any], shown: str) -> None:
     ids=["null", "a string", "a boolean", "an object", "an integer beyond any float"],
 )
 def test_balance_that_is_no_amount(dialect: Dialect, balance: bytes) -> None:
-    """What is no finite number is unreadable as a balance."""
+    """A balance has to be a finite number; anything else is unreadable."""
     with pytest.raises(UnreadableError, match="balance"):
         dialect.read_balance(parse_json(b'{"errorId":0,"balance":%s}' % balance))
 
@@ -260,7 +260,7 @@ def test_balance_asks_with_the_key_alone(dialect: Dialect) -> None:
     ],
 )
 def test_refusal_of_the_callback_url(dialect: Dialect, answer: dict[str, Any], is_refusal: bool) -> None:
-    """Only an error that speaks of the callback allows the task to be submitted again without one."""
+    """Only an error with the word callback or pingback allows another submission without one."""
     assert dialect.refuses_callback_url(dialect.read_create_task(answer).reading) is is_refusal
 
 

@@ -1,4 +1,4 @@
-"""What holds for every input: dialects are total, and read the same from the same facts."""
+"""Rules for every input: dialects are total, and read the same from the same facts."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_reading_balances_is_total(dialect: Dialect, answer: Any) -> None:
     | st.tuples(answers.map(as_json), st.integers(0, 80)).map(lambda cut: cut[0][: cut[1]]),
 )
 def test_reading_callbacks_is_total(dialect: Dialect, query: bytes, body: bytes) -> None:
-    """Any bytes, whole or cut, give what a delivery may say, or our error."""
+    """Any bytes, whole or cut, give a permitted reading or our error."""
     with suppress(UnreadableError):
         callback = dialect.read_callback(query=query, body=body)
         assert isinstance(callback, CallbackReading)

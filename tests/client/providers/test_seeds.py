@@ -202,7 +202,10 @@ def test_onecaptcha_facts_are_those_of_the_document() -> None:
 
 
 def test_capsolver_facts_are_those_of_the_documents() -> None:
-    """Host, 120 queries and 5 minutes (seed: CapSolver, line 18; PROVIDERS.md 3.1); it is called back by POST."""
+    """Host, 120 queries and 5 minutes; it is called back by POST.
+
+    Seed: CapSolver, line 18; providers/README.md, "CapSolver".
+    """
     polls = CAPSOLVER.polls
 
     assert CAPSOLVER.base_url == "https://api.capsolver.com"
