@@ -82,14 +82,16 @@ def _relatives(family: str) -> Iterator[str]:
 
 def _families(dialect: Dialect) -> list[str]:
     """Return the families of a provider's requests and callbacks, by their names in the catalogue."""
-    families = list(_TABLES[dialect.provider].get("factsOf", ()))
+    families = list[str]()
+    for name in _TABLES[dialect.provider].get("factsOf", ()):
+        families += [name] if name in _SHARED else _families(DIALECTS[name])
     if dialect.has_api and dialect.family in (JSON_FAMILY, V1_FAMILY):
         families.append("json" if dialect.family is JSON_FAMILY else "older")
     rule = dialect.callback
     if rule is not None:
         code = "formcallbacks" if "POST" in rule.methods else "querycallbacks"
         families.append({"result": "resultcallbacks", "code": code}.get(rule.shape, "envelopecallbacks"))
-    return families
+    return list(dict.fromkeys(families))
 
 
 def _link(title: str) -> str:

@@ -50,7 +50,7 @@ class Dialect:
         key_limits: the limits on all tasks of a key together.
         family: the wire format of its requests and answers.
         has_api: False if its requests are unknown. Only its callbacks are read then.
-        create_seconds: the time limit of createTask in the JSON family.
+        create_seconds: the time limit of createTask; None for the usual one.
         answer_life_seconds: the documented time for which a finished answer is valid.
         has_app_id: createTask takes an `appId`.
         codes: the meaning of each error code.
@@ -69,7 +69,7 @@ class Dialect:
     family: Family
     key_limits: KeyLimits = field(default_factory=KeyLimits)
     has_api: bool = True
-    create_seconds: float = 60.0
+    create_seconds: float | None = None
     answer_life_seconds: float | None = None
     has_app_id: bool = False
     codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)

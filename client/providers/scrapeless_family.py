@@ -47,12 +47,18 @@ class _ScrapelessFamily:
         Raises:
             BadArgumentError: `task` is not JSON.
         """
-        del dialect, app_id
+        del app_id
         fields = {"actor": task.get("type"), **{name: value for name, value in task.items() if name != "type"}}
         if callback_url is not None:
             fields["webhook"] = {"url": callback_url}
         headers = (*_headers(client_key), ("Content-Type", "application/json"))
-        return Call(name="createTask", path="/api/v1/createTask", headers=headers, body=encode_json(fields))
+        return Call(
+            name="createTask",
+            path="/api/v1/createTask",
+            headers=headers,
+            body=encode_json(fields),
+            seconds=dialect.create_seconds,
+        )
 
     def get_task_result(self, dialect: Dialect, client_key: str, task_id: TaskId) -> Call:
         """Return a getTaskResult request, with the id in its path."""

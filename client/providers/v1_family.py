@@ -61,7 +61,7 @@ class _V1Family:
         Raises:
             BadArgumentError: a field is neither text, number nor boolean, or the client sets this field itself.
         """
-        del dialect, app_id
+        del app_id
         fields = {"key": client_key, "method": str(task.get("type", "")), "json": "1"}
         for name, value in task.items():
             if name in _RESERVED:
@@ -70,7 +70,8 @@ class _V1Family:
                 fields[name] = _text(name, value)
         if callback_url is not None:
             fields["pingback"] = callback_url
-        return Call(name="in.php", path="/in.php", headers=_FORM, body=_form(fields))
+        seconds = dialect.create_seconds
+        return Call(name="in.php", path="/in.php", headers=_FORM, body=_form(fields), seconds=seconds)
 
     def get_task_result(self, dialect: Dialect, client_key: str, task_id: TaskId) -> Call:
         """Return a res.php request with the action get."""

@@ -107,9 +107,10 @@ def test_false_takes_away_what_the_model_has() -> None:
     assert declared('[mine]\nlike = "capmonster"\nreports = []').reports == DIALECTS["capmonster"].reports
 
 
-def test_a_time_limit_of_create_task() -> None:
+@pytest.mark.parametrize("model", ["capsolver", "twocaptchav1", "scrapeless"])
+def test_a_time_limit_of_create_task(model: str) -> None:
     """A host with the solution in its createTask answer may take longer than usual."""
-    mine = declared('[mine]\nlike = "capsolver"\ncreateSeconds = 170')
+    mine = declared(f'[mine]\nlike = "{model}"\ncreateSeconds = 170')
 
     assert mine.create_task("k", {"type": "X"}).seconds == 170
 
