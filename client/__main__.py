@@ -159,7 +159,7 @@ def _exit(text: str, code: int) -> None:
 def _image_task_type(provider: str, provider_url: str | None) -> str:
     """What the provider calls a task that reads an image."""
     dialect = read_arguments(GivenArguments(provider=provider, provider_url=provider_url), None, os.environ).dialect
-    task_type: str | None = getattr(dialect, "image_type", None)
+    task_type = dialect.image_type
     if task_type is None:
         raise BadArgumentError(f"{provider}: how it takes images is not known")
     return task_type

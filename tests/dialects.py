@@ -6,9 +6,9 @@ from types import MappingProxyType
 from urllib.parse import parse_qs
 
 from client.errors import UnreadableError
-from client.providers import DIALECTS, CallbackRule, PollPlan, SignatureRule
-from client.providers.json_family import JsonDialect
-from client.providers.readings import Callback, Failed, Notice, Ready
+from client.providers import DIALECTS, CallbackRule, Dialect, PollPlan, SignatureRule
+from client.providers.json_family import JSON_FAMILY
+from client.providers.readings import CallbackReading, Failed, Notice, Ready
 from client.providers.values import parse_object
 
 __all__ = ["ALL_DIALECTS"]
@@ -23,25 +23,25 @@ _POLLS = PollPlan(
 )
 
 
-class _Signing(JsonDialect):
+class _Signing(Dialect):
     """Signs its callbacks and sends events of the account, as capsolution does (PROVIDERS.md 2.4)."""
 
-    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
+    def read_callback(self, *, query: bytes, body: bytes) -> CallbackReading:
         if parse_object(body).get("event") == "balance.low":
-            return Callback(None, Notice("balance.low"))
+            return CallbackReading(None, Notice("balance.low"))
         return super().read_callback(query=query, body=body)
 
 
-class _ByGet(JsonDialect):
+class _ByGet(Dialect):
     """Calls back by GET, with all in the query, as uCaptcha does (PROVIDERS.md 2.3)."""
 
-    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
+    def read_callback(self, *, query: bytes, body: bytes) -> CallbackReading:
         fields = {name: values[0] for name, values in parse_qs(query.decode("ascii", "replace")).items()}
         if "captcha_id" not in fields:
             raise UnreadableError("captcha_id: expected")
         if fields.get("status") == "1":
-            return Callback(fields["captcha_id"], Ready({"token": fields.get("code", "")}))
-        return Callback(fields["captcha_id"], Failed(1, "RECEIVER_REASON_NOT_GIVEN"))
+            return CallbackReading(fields["captcha_id"], Ready({"token": fields.get("code", "")}))
+        return CallbackReading(fields["captcha_id"], Failed(1, "RECEIVER_REASON_NOT_GIVEN"))
 
 
 ALL_DIALECTS = MappingProxyType(
@@ -52,12 +52,14 @@ ALL_DIALECTS = MappingProxyType(
             base_url="https://signing.invalid",
             callback=CallbackRule(signature=SignatureRule(headers=("X-Webhook-Signature",))),
             polls=_POLLS,
+            family=JSON_FAMILY,
         ),
         "ucaptcha": _ByGet(
             provider="ucaptcha",
             base_url="https://by-get.invalid",
             callback=CallbackRule(methods=frozenset({"GET"})),
             polls=_POLLS,
+            family=JSON_FAMILY,
         ),
     }
 )

@@ -9,6 +9,7 @@ from client.providers import DIALECTS
 from receiver.commands.providers import called_back, submitted_through
 from receiver.settings import settings_table
 from tests.contracts import asyncapi, openapi
+from tests.provider_page import PAGE, provider_page
 
 _ROOT = Path(__file__).parent.parent
 README = _ROOT / "README.md"
@@ -23,6 +24,7 @@ def main() -> None:
         marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
         text = marked.sub(lambda _, table=table: table + "\n", text)  # type: ignore[misc]  # mypy infers no lambda with a default
     README.write_text(text)
+    PAGE.write_text(provider_page(providers_table()), "utf-8")
     ASYNCAPI.write_text(asyncapi.rendered(), "utf-8")
     OPENAPI.write_text(openapi.rendered(), "utf-8")
 

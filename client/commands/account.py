@@ -70,6 +70,6 @@ async def _asked(arguments: ClientArguments, ask: Callable[[ProviderApi], Awaita
 
 def _task_id(dialect: Dialect, text: str) -> TaskId:
     """Return the id with the JSON type in which the provider gives its ids, which a command line cannot tell."""
-    is_integer = getattr(dialect, "id_type", "text") == "integer" and _NUMBER.fullmatch(text) is not None
+    is_integer = dialect.id_type == "integer" and _NUMBER.fullmatch(text) is not None
     # Python refuses to read numbers of more than 4300 digits; no provider's id has even 40.
     return int(text) if is_integer and len(text) <= 40 else text

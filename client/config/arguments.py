@@ -117,7 +117,7 @@ def read_arguments(
         BadArgumentError: one is wrong or missing. The text names it, or its variable.
     """
     dialect = dialect_named(given.provider, _dialects(environ) if dialects is None else dialects)
-    if not getattr(dialect, "has_api", True):
+    if not dialect.has_api:
         raise BadArgumentError(
             f"{dialect.provider}: only its callbacks are known, not its API; read_results reads those callbacks"
         )

@@ -1,4 +1,4 @@
-"""The file in which users declare providers of their own; see `client.providers.declaration`."""
+"""The file with users' own providers. `client.providers.declaration` describes its format."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ __all__ = ["load_providers"]
 
 
 def load_providers(path: Path | str) -> Mapping[str, Dialect]:
-    """Return the shipped providers and those of the file, for `TaskClient(dialects=...)`.
+    """Return the shipped providers together with those of the file.
+
+        async with TaskClient("myprovider", dialects=load_providers("providers.toml")) as tasks:
+            solved = await tasks.solve({"type": "ImageToTextTask", "body": image})
 
     Raises:
-        BadArgumentError: the file cannot be read or is wrong; the text names it, the table and the field.
+        BadArgumentError: the file cannot be read or is wrong. The text names the file, the table and the field.
     """
     text = read_text_file(path)
     try:

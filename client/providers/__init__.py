@@ -1,14 +1,14 @@
-"""Every provider that is known here, by name. Pure: no I/O, no clock."""
+"""The known providers, by name. Pure: no I/O except reading the catalogue at import, and no clock."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from client.errors import BadArgumentError
-from client.providers.catalog import CATALOG
+from client.providers.catalog import DIALECTS
 from client.providers.declaration import read_providers
-from client.providers.dialect import Call, CallbackRule, Dialect, KeyLimits, PollPlan, Rate, SignatureRule
+from client.providers.dialect import Call, Dialect
+from client.providers.rules import CallbackRule, KeyLimits, PollPlan, Rate, SignatureRule
 
 __all__ = [
     "DIALECTS",
@@ -23,14 +23,12 @@ __all__ = [
     "read_providers",
 ]
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.provider: dialect for dialect in CATALOG})
-
 
 def dialect_named(name: str, dialects: Mapping[str, Dialect] = DIALECTS) -> Dialect:
     """Return the dialect of a provider.
 
     Raises:
-        BadArgumentError: no such provider; the text lists those there are.
+        BadArgumentError: there is no such provider. The text lists the known ones.
     """
     try:
         return dialects[name]

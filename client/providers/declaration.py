@@ -1,4 +1,6 @@
-"""Providers that users declare in a file of their own, in TOML: one table each, named after the provider.
+"""The TOML format for providers: one table for each provider, named after it.
+
+Users declare their own providers in it, and `catalog.toml` declares the shipped ones.
 
     [myprovider]
     like = "capmonster"
@@ -7,36 +9,53 @@
     [myprovider.polls]
     intervalSeconds = 5
 
-`like` takes everything from a provider that is known; what stands beside it replaces that. The table of a known
-provider changes that one. Pure: the bytes of the file are an argument.
+`like` takes everything from a known provider. The other keys replace its values. A table with the name of a known
+provider changes that provider. Pure: the bytes of the file are an argument.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import ValidationError
 
 from client.errors import BadArgumentError
 from client.providers.codes import Code
-from client.providers.declared import IdType, ReportRule
-from client.providers.dialect import CallbackRule, Dialect, KeyLimits, PollPlan, Rate, SignatureRule
-from client.providers.facts import Fact, Mark
-from client.providers.json_family import JsonDialect
+from client.providers.dialect import Dialect, Family
+from client.providers.facts import Fact
+from client.providers.json_family import JSON_FAMILY
 from client.providers.readings import Reaction
-from client.providers.scrapeless_family import ScrapelessDialect
-from client.providers.v1_family import V1Dialect
+from client.providers.rules import CallbackRule, KeyLimits, PollPlan, Rate, ReportRule, SignatureRule
+from client.providers.scrapeless_family import SCRAPELESS_FAMILY
+from client.providers.tables import (
+    PASSING_REACTIONS,
+    CallbackTable,
+    CodeTable,
+    FactTable,
+    LimitsTable,
+    ProviderTable,
+    ReportTable,
+    SharedFactsTable,
+    describe_error,
+)
+from client.providers.v1_family import V1_FAMILY
 
-__all__ = ["read_providers"]
+__all__ = ["read_catalog", "read_providers"]
 
 _NAME = re.compile(r"[a-z0-9]{1,32}")
-_PASSING = ("wait", "slow")
+_SHARED_FACTS = "_families"
+"""The table of the catalogue for facts about several providers. No provider can have this name."""
+_FAMILIES: Mapping[str, Family] = {
+    "json": JSON_FAMILY,
+    "v1": V1_FAMILY,
+    "scrapeless": SCRAPELESS_FAMILY,
+    "none": JSON_FAMILY,
+}
 _POLLS = PollPlan(
     first_after_seconds=5.0,
     first_after_callback_seconds=35.0,
@@ -44,149 +63,108 @@ _POLLS = PollPlan(
     max_polls=None,
     window_seconds=300.0,
 )
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-
-
-class _Declared(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, strict=True)
-
-    def given(self) -> dict[str, Any]:
-        """What stands in the file, by the names of the dialect."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
-
-
-class _Rate(_Declared):
-    count: Count
-    seconds: Seconds
-
-
-class _Polls(_Declared):
-    first_after_seconds: Seconds = 1
-    first_after_callback_seconds: Seconds = 1
-    interval_seconds: Seconds = 1
-    max_polls: Count = 1
-    window_seconds: Seconds = 1
-    grace_seconds: Seconds = 1
-
-
-class _Limits(_Declared):
-    requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1
-    submits: _Rate | None = None
-    errors: _Rate | None = None
-    polls_for_each: Count | None = None
-    polls_for_all: Annotated[int, Field(ge=0)] = 0
-
-
-class _Signature(_Declared):
-    headers: Annotated[tuple[Name, ...], Field(min_length=1, max_length=5, strict=False)]
-    is_rewritten: bool = False
-
-
-class _Callback(_Declared):
-    methods: Annotated[frozenset[Literal["GET", "POST"]], Field(min_length=1, strict=False)] = frozenset({"POST"})
-    task_id: Literal["documented", "observed", "inferred", "missing"] = "inferred"
-    signature: _Signature | None = None
-    shape: Literal["result", "code", "hardcaptcha", "capsolution", "scrapeless"] = "result"
-    id_field: Name = "id"
-    code_field: Name = "code"
-    status_field: Name | None = None
-    is_account_wide: bool = False
-
-
-class _Code(_Declared):
-    reaction: Literal["wait", "slow", "again", "change", "stop"]
-    about: Literal["task", "key", "balance", "request", "id", "state"] | None = None
-    pause_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
-    is_ban: bool = False
-
-    @model_validator(mode="after")
-    def _is_no_end_where_it_passes(self) -> _Code:
-        if self.reaction in _PASSING and self.about == "task":
-            raise ValueError(f"about: an error about the task ends it, which {self.reaction!r} does not")
-        return self
-
-
-class _Report(_Declared):
-    name: Name
-    is_good: bool
-    types: Annotated[tuple[Name, ...], Field(strict=False)] = ()
-
-
-class _Fact(_Declared):
-    about: Name
-    known: Name
-    mark: Mark
-    source: Annotated[str, Field(max_length=300)] = ""
-
-
-class _Provider(_Declared):
-    like: str | None = None
-    api: Literal["json", "v1", "none"] | None = None
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+[^\s?#@]*$", max_length=500)] | None = None
-    callback: _Callback | Literal[False] | None = None
-    polls: _Polls = _Polls()
-    limits: _Limits = _Limits()
-    answer_life_seconds: Seconds | None = None
-    has_app_id: bool = False
-    id_type: IdType = "text"
-    pending_error_ids: Annotated[frozenset[int], Field(strict=False)] = frozenset()
-    codes: dict[Name, _Code] = Field(default_factory=dict)
-    solutions: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]] = Field(default_factory=dict)
-    reports: Annotated[tuple[_Report, ...], Field(strict=False)] = ()
-    facts: Annotated[tuple[_Fact, ...], Field(strict=False)] = ()
 
 
 def read_providers(raw: bytes, known: Mapping[str, Dialect]) -> Mapping[str, Dialect]:
-    """Return the providers of the file beside those that are known.
+    """Return the known providers together with those of the file.
 
     Raises:
-        BadArgumentError: the file is no TOML, or a table is wrong; the text names the table, the field and what was
-            expected.
+        BadArgumentError: the file is no TOML, or a table is wrong. The text names the table, the field and the expected
+            value.
     """
+    return _read_tables(_parse_toml(raw), known, {})
+
+
+def read_catalog(raw: bytes) -> Mapping[str, Dialect]:
+    """Return the shipped providers. Their file may also hold facts about several providers.
+
+    Raises:
+        BadArgumentError: see `read_providers`.
+    """
+    tables = _parse_toml(raw)
+    shared = {name: _shared_facts(name, table) for name, table in tables.pop(_SHARED_FACTS, {}).items()}
+    return _read_tables(tables, {}, shared)
+
+
+def _parse_toml(raw: bytes) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(raw.decode())
+        return tomllib.loads(raw.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadArgumentError(f"not TOML: {error}") from None
+
+
+def _read_tables(
+    tables: Mapping[str, Any], known: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]
+) -> Mapping[str, Dialect]:
     dialects = dict(known)
     for name, table in tables.items():
-        dialects[name] = _dialect(name, table, dialects)
+        dialects[name] = _dialect(name, table, dialects, shared)
     return MappingProxyType(dialects)
 
 
-def _dialect(name: str, table: Any, known: Mapping[str, Dialect]) -> Dialect:
+def _shared_facts(name: str, table: Any) -> Sequence[Fact]:
+    try:
+        return _as_facts(SharedFactsTable.model_validate(table).facts)
+    except ValidationError as error:
+        raise BadArgumentError(f"[{_SHARED_FACTS}.{name}] {describe_error(error)}") from None
+
+
+def _dialect(name: str, table: Any, known: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]) -> Dialect:
     if not _NAME.fullmatch(name):
         raise BadArgumentError(f"[{name[:80]}]: a provider's name has 1 to 32 of a-z and 0-9")
     if not isinstance(table, dict):
         raise BadArgumentError(f"{name}: expected a table, [{name}]")
     try:
-        declared = _Provider.model_validate(table)
+        declared = ProviderTable.model_validate(table)
     except ValidationError as error:
-        raise BadArgumentError(f"[{name}] {_said(error)}") from None
+        raise BadArgumentError(f"[{name}] {describe_error(error)}") from None
     model = _model(name, declared, known)
     callback = model.callback if declared.callback is None else _callback(declared.callback, model.callback)
-    given = declared.given().keys()
+    given = declared.model_fields_set
     return replace(
         model,
         provider=name,
-        base_url=model.base_url if declared.base_url is None else declared.base_url.rstrip("/"),
+        title=declared.title or (model.title if name == model.provider else name),
+        base_url=model.base_url if declared.base_url is None else (declared.base_url or "").rstrip("/") or None,
         callback=callback,
         polls=_polls(name, replace(model.polls, **declared.polls.given())),
         key_limits=_limits(model.key_limits, declared.limits),
+        create_seconds=declared.create_seconds or model.create_seconds,
         answer_life_seconds=declared.answer_life_seconds or model.answer_life_seconds,
         has_app_id=declared.has_app_id if "has_app_id" in given else model.has_app_id,
         id_type=declared.id_type if "id_type" in given else model.id_type,
         pending_error_ids=declared.pending_error_ids if "pending_error_ids" in given else model.pending_error_ids,
-        codes=MappingProxyType({**model.codes, **{code: _code(each) for code, each in declared.codes.items()}}),
+        codes=MappingProxyType({**model.codes, **{word: _code(code) for word, code in declared.codes.items()}}),
         solutions=MappingProxyType({**model.solutions, **declared.solutions}),
-        reports=tuple(ReportRule(**each.model_dump()) for each in declared.reports) or model.reports,
-        facts=tuple(Fact(**each.model_dump()) for each in declared.facts) or _facts(name, declared, model),
+        reports=_reports(declared.reports, model.reports),
+        facts=_facts(name, declared, known, shared) or _inferred_facts(name, declared, model),
     )
 
 
-def _facts(name: str, declared: _Provider, model: Dialect) -> tuple[Fact, ...]:
-    """What is known of the model. Of another provider that is like it, it is no more than inferred."""
+def _reports(declared: tuple[ReportTable, ...] | Literal[False], model: Sequence[ReportRule]) -> Sequence[ReportRule]:
+    if declared is False:
+        return ()
+    return tuple(ReportRule(**rule.model_dump()) for rule in declared) or model
+
+
+def _facts(
+    name: str, declared: ProviderTable, known: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]
+) -> tuple[Fact, ...]:
+    """Return the provider's own facts, then the shared ones and those of other providers."""
+    facts = list(_as_facts(declared.facts))
+    for source in declared.facts_of:
+        if source not in shared and source not in known:
+            raise BadArgumentError(f"[{name}] factsOf: expected some of {', '.join(sorted({*shared, *known}))}")
+        facts += shared[source] if source in shared else known[source].facts
+    return tuple(facts)
+
+
+def _as_facts(declared: Sequence[FactTable]) -> Sequence[Fact]:
+    return [Fact(fact.about, fact.known, fact.mark, fact.source) for fact in declared]
+
+
+def _inferred_facts(name: str, declared: ProviderTable, model: Dialect) -> tuple[Fact, ...]:
+    """Return the facts about the model. For another provider like it, they are no more than inferred."""
     about_others = ("endpoint",) if declared.base_url is not None else ()
     facts = (fact for fact in model.facts if fact.about not in about_others)
     if model.provider == name:
@@ -199,28 +177,28 @@ def _facts(name: str, declared: _Provider, model: Dialect) -> tuple[Fact, ...]:
     )
 
 
-def _model(name: str, declared: _Provider, known: Mapping[str, Dialect]) -> JsonDialect | V1Dialect | ScrapelessDialect:
-    """What the declaration begins with."""
+def _model(name: str, declared: ProviderTable, known: Mapping[str, Dialect]) -> Dialect:
+    """Return the dialect under the declaration: a known one, or an empty one of a family."""
     like = declared.like or (name if name in known else None)
     if like is not None and declared.api is not None:
         raise BadArgumentError(f"[{name}] api: is that of {like}; leave it out")
     if like is not None:
-        model = known.get(like)
-        if not isinstance(model, JsonDialect | V1Dialect | ScrapelessDialect):
+        if like not in known:
             raise BadArgumentError(f"[{name}] like: expected one of {', '.join(sorted(known))}")
-        return model
-    match declared.api:
-        case "json" | "none":
-            return JsonDialect(
-                provider=name, base_url=None, callback=None, polls=_POLLS, has_api=declared.api == "json"
-            )
-        case "v1":
-            return V1Dialect(provider=name, base_url=None, callback=None, polls=_POLLS)
-        case None:
-            raise BadArgumentError(f"[{name}] expected like, or api: json, v1 or none")
+        return known[like]
+    if declared.api is None:
+        raise BadArgumentError(f"[{name}] expected like, or api: json, v1, scrapeless or none")
+    return Dialect(
+        provider=name,
+        base_url=None,
+        callback=None,
+        polls=_POLLS,
+        family=_FAMILIES[declared.api],
+        has_api=declared.api != "none",
+    )
 
 
-def _callback(declared: _Callback | Literal[False], model: CallbackRule | None) -> CallbackRule | None:
+def _callback(declared: CallbackTable | Literal[False], model: CallbackRule | None) -> CallbackRule | None:
     if declared is False:
         return None
     given = declared.given()
@@ -235,25 +213,14 @@ def _polls(name: str, plan: PollPlan) -> PollPlan:
     return plan
 
 
-def _limits(model: KeyLimits, declared: _Limits) -> KeyLimits:
+def _limits(model: KeyLimits, declared: LimitsTable) -> KeyLimits:
     given = declared.given()
-    for name in ("submits", "errors"):
-        rate = getattr(declared, name)
+    for name, rate in (("submits", declared.submits), ("errors", declared.errors)):
         if rate is not None:
             given[name] = Rate(rate.count, rate.seconds)
     return replace(model, **given)
 
 
-def _code(declared: _Code) -> Code:
-    about = declared.about or ("request" if declared.reaction in _PASSING else "task")
+def _code(declared: CodeTable) -> Code:
+    about = declared.about or ("request" if declared.reaction in PASSING_REACTIONS else "task")
     return Code(Reaction(declared.reaction), about, declared.pause_seconds, declared.is_ban)
-
-
-def _said(error: ValidationError) -> str:
-    detail = error.errors(include_url=False, include_input=False)[0]
-    path = ".".join(str(part)[:80] for part in detail["loc"] if part not in ("_Callback", "literal[False]"))
-    if detail["type"] == "extra_forbidden":
-        return f"{path}: there is no such field"
-    if path == "callback":
-        return "callback: expected a table, or false for none"
-    return f"{path}: {detail['msg'].removeprefix('Value error, ')}"

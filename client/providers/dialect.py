@@ -1,32 +1,31 @@
-"""What a dialect is: the pure code and the facts by which one provider is spoken to.
+"""The description of one provider: its facts, and pure code for its requests, answers and callbacks.
 
-A dialect makes request bodies and reads answers and callbacks; it does no I/O and knows no time. Every method that
-takes bytes is total: it gives a reading or raises `UnreadableError`.
+A dialect does no I/O and reads no clock. Its methods are total over bytes: each returns a reading or raises
+`UnreadableError`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from client.providers.codes import Code
+from client.errors import BadArgumentError
+from client.providers.callbacks import SHAPES, CallbackBytes
+from client.providers.codes import FAMILY_CODES, Code
 from client.providers.facts import Fact
-from client.providers.readings import Callback, Reading, Submitted, TaskId
+from client.providers.readings import CallbackReading, Failed, Reading, Refused, Submitted, TaskId
+from client.providers.rules import CallbackRule, IdType, KeyLimits, PollPlan, ReportRule
 
-__all__ = ["Call", "CallbackRule", "Dialect", "KeyLimits", "PollPlan", "Rate", "SignatureRule"]
+__all__ = ["Call", "Dialect", "Family"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request to a provider: what stands behind its base URL. It holds the client key: never log it.
+    """One request to a provider, relative to its base URL. It holds the client key: never log it.
 
-    `name` is the provider's word for it, for logs and error texts. `seconds` is how long its answer may take, where
-    that is not as usual.
+    `name` is the provider's name for the request, for logs and error texts. `seconds` limits the wait for the answer,
+    if the usual limit does not fit.
     """
 
     name: str
@@ -38,147 +37,70 @@ class Call:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many within so many seconds."""
-
-    count: int
-    seconds: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyLimits:
-    """What all tasks of a client key share.
+class Dialect:
+    """One provider: its facts as fields, and its wire format as `family`.
 
-    `requests_per_second` is ours, a courtesy: no provider of this family documents one. `submits` is how many
-    createTask requests are allowed, `errors` how many errors get the key or the address blocked: callers stay at half
-    of both. `polls_for_all` are polls beyond `polls_for_each` times the number of tasks after which polling is blocked.
-    None: not known.
+    Attributes:
+        provider: the name in URLs and rows.
+        title: the name in documents.
+        base_url: the documented endpoint without a final slash; None if it is unknown.
+        callback: the form of its callbacks; None if it documents none.
+        polls: the limits on getTaskResult.
+        key_limits: the limits on all tasks of a key together.
+        family: the wire format of its requests and answers.
+        has_api: False if its requests are unknown. Only its callbacks are read then.
+        create_seconds: the time limit of createTask; None for the usual one.
+        answer_life_seconds: the documented time for which a finished answer is valid.
+        has_app_id: createTask takes an `appId`.
+        codes: the meaning of each error code.
+        pending_error_ids: error numbers with the meaning "not yet", at a provider without a code for it.
+        id_type: the JSON type of its ids.
+        solutions: for each task type, the fields of a solution made from one text. Each field holds the text.
+        reports: the requests for reporting right and wrong answers.
+        facts: the known facts about it, with their certainty.
     """
 
-    requests_per_second: float = 20.0
-    submits: Rate | None = None
-    errors: Rate | None = None
-    polls_for_each: int | None = None
-    polls_for_all: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollPlan:
-    """When a task of this provider may be asked for, in seconds from its creation.
-
-    `first_after_seconds` holds where no callback is expected, `first_after_callback_seconds` where one is; then
-    `interval_seconds` between two polls, at most `max_polls` (None: no limit is known), never after
-    `window_seconds`, when the provider forgets the answer. `grace_seconds` is added before an unknown id or silence
-    is taken as final.
-    """
-
-    first_after_seconds: float
-    first_after_callback_seconds: float
-    interval_seconds: float
-    max_polls: int | None
-    window_seconds: float
-    grace_seconds: float = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureRule:
-    """A hex HMAC-SHA256 over the raw body, in the first of `headers` that is there.
-
-    `is_rewritten`: it may also be over the body as JSON that was read and written again without blanks, which is what
-    capsolution's own sample signs (PROVIDERS.md 2.4).
-    """
-
-    headers: tuple[str, ...]
-    is_rewritten: bool = False
-
-    def verifies(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> bool:
-        """Whether `body` is signed with `secret`; false for any other header, in constant time over the value."""
-        given = next((headers[name] for name in self.headers if name in headers), "")
-        sent = given.strip().lower().encode("utf-8", "surrogatepass")
-        signed = [body]
-        if self.is_rewritten:
-            with suppress(ValueError, RecursionError):
-                signed.append(json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode())
-        return any(
-            hmac.compare_digest(sent, hmac.digest(secret, each, hashlib.sha256).hex().encode()) for each in signed
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallbackRule:
-    """How a provider calls back.
-
-    `task_id` is "documented" or "inferred" where a callback is known or believed to carry the id, "missing" where it
-    may lack it: then a standing URL is refused, because only the URL could tell the task. `shape` is how its bytes are
-    read (`client.providers.callbacks`): "result", "code" with the names of its fields, or an envelope of its own.
-    `is_account_wide`: it calls one address, that of the account's settings; createTask is told none.
-    """
-
-    methods: frozenset[str] = frozenset({"POST"})
-    task_id: str = "documented"
-    signature: SignatureRule | None = None
-    shape: str = "result"
-    id_field: str = "id"
-    code_field: str = "code"
-    status_field: str | None = None
-    is_account_wide: bool = False
-
-
-class Dialect(Protocol):
-    """One provider. Attributes are facts; methods are pure."""
+    provider: str
+    title: str = ""
+    base_url: str | None
+    callback: CallbackRule | None
+    polls: PollPlan
+    family: Family
+    key_limits: KeyLimits = field(default_factory=KeyLimits)
+    has_api: bool = True
+    create_seconds: float | None = None
+    answer_life_seconds: float | None = None
+    has_app_id: bool = False
+    codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
+    pending_error_ids: frozenset[int] = frozenset()
+    id_type: IdType = "text"
+    solutions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    reports: Sequence[ReportRule] = ()
+    facts: Sequence[Fact] = ()
 
     @property
-    def provider(self) -> str:
-        """The name in URLs and rows."""
-
-    @property
-    def base_url(self) -> str | None:
-        """The documented endpoint, without a slash at its end; None where none is known."""
-
-    @property
-    def callback(self) -> CallbackRule | None:
-        """None where the provider documents no callback."""
-
-    @property
-    def polls(self) -> PollPlan:
-        """The limits on getTaskResult."""
-
-    @property
-    def key_limits(self) -> KeyLimits:
-        """The limits that all tasks of a key share."""
-
-    @property
-    def answer_life_seconds(self) -> float | None:
-        """How long an answer is good for after it was finished, if documented."""
-
-    @property
-    def codes(self) -> Mapping[str, Code]:
-        """What each error code means here."""
-
-    @property
-    def has_app_id(self) -> bool:
-        """Whether createTask takes an `appId`."""
-
-    @property
-    def facts(self) -> Sequence[Fact]:
-        """What is known of it, and how surely."""
+    def image_type(self) -> str | None:
+        """The `type` of a task with an image in its `body`; None if its way of taking images is unknown."""
+        return self.family.image_type
 
     def create_task(
         self, client_key: str, task: Mapping[str, Any], *, callback_url: str | None = None, app_id: str | None = None
     ) -> Call:
-        """Return the request that submits a task.
+        """Return the request for submitting a task.
 
         Raises:
-            BadArgumentError: `task` cannot be written, or no such request is known of this provider.
+            BadArgumentError: `task` cannot be written, or the requests of this provider are unknown.
         """
+        return self.family.create_task(self, client_key, task, callback_url=callback_url, app_id=app_id)
 
     def get_task_result(self, client_key: str, task_id: TaskId) -> Call:
-        """Return the request that asks for a task.
+        """Return the request for the state of a task.
 
         Raises:
-            BadArgumentError: no such request is known of this provider.
+            BadArgumentError: the requests of this provider are unknown.
         """
+        return self.family.get_task_result(self, client_key, task_id)
 
     def get_balance(self, client_key: str) -> Call:
         """Return the request for the balance.
@@ -186,46 +108,135 @@ class Dialect(Protocol):
         Raises:
             BadArgumentError: no such request is known of this provider.
         """
+        return self.family.get_balance(self, client_key)
 
     def report(self, client_key: str, task_id: TaskId, task_type: str | None, *, is_good: bool) -> Call:
-        """Return the request that tells whether an answer was right.
+        """Return the request for reporting a right or a wrong answer (providers/README.md, "Balance and reports").
 
         Raises:
             BadArgumentError: no such request is known of this provider, or none for this type of task.
         """
+        rule = self.report_rule(task_type, is_good=is_good)
+        return self.family.report(self, client_key, task_id, rule)
 
     def parse_answer(self, raw: bytes) -> dict[str, Any]:
-        """Return an answer as JSON; one that is no JSON is wrapped into what the provider would have written.
+        """Return an answer as JSON. Plain text is wrapped into the provider's own JSON form.
 
         Raises:
-            UnreadableError: it is neither (an HTML page).
+            UnreadableError: it is neither, for example an HTML page.
         """
+        return self.family.parse_answer(raw)
 
     def read_create_task(self, answer: Any) -> Submitted:
-        """What a createTask answer, already parsed, says."""
+        """Return the meaning of a parsed createTask answer."""
+        return self.family.read_create_task(self, answer)
 
     def read_task_result(self, answer: Any) -> Reading:
-        """What a getTaskResult answer, already parsed, says."""
+        """Return the meaning of a parsed getTaskResult answer: the state of the task, or an error."""
+        return self.family.read_task_result(self, answer)
 
     def read_balance(self, answer: Any) -> float | Reading:
-        """Return the balance, or what the provider said instead."""
+        """Return the balance, or the error in its place."""
+        return self.family.read_balance(self, answer)
 
     def read_report(self, answer: Any) -> Reading:
-        """`Pending` where the report was taken, else what the provider said instead."""
+        """Return `Pending` if the report was taken, or else the error."""
+        return self.family.read_report(self, answer)
 
-    def read_callback(self, *, query: bytes, body: bytes) -> Callback:
-        """What a delivery says; `query` is the raw query string. It is told by what the bytes are.
+    def read_callback(self, *, query: bytes, body: bytes) -> CallbackReading:
+        """Return the meaning of a callback. `query` is the raw query string. Content types are ignored.
 
         Raises:
-            UnreadableError: nothing that this provider is known to send.
+            UnreadableError: this provider is not known to send such a callback.
         """
+        rule = self.callback or CallbackRule()
+        return SHAPES[rule.shape](
+            CallbackBytes(rule, self.codes, query, body, self.id_type == "integer", self.pending_error_ids)
+        )
 
     def solution_of(self, code: str, task_type: str | None) -> Any | None:
-        """Return the solution that a poll would bring, made from the bare `code` of a callback.
+        """Return the solution of a poll, made from the bare `code` of a callback.
 
-        None where a poll brings more than that: then the callback is no more than a hint (DESIGN 5). Where the type is
-        not known (None), it is what the callback said.
+        The result is None if a poll brings more than the code. The callback is no more than a hint then (DESIGN 5).
+        Without a type it is the content of the callback: `{"code": …}`, or the JSON in `code`.
         """
+        return self.family.solution_of(self, code, task_type)
 
     def refuses_callback_url(self, reading: Reading) -> bool:
-        """Whether createTask was refused because of the address, so that it may be repeated without one."""
+        """Return True if createTask was refused because of the callback URL. It may be repeated without one.
+
+        No provider documents a code for such a refusal. Therefore the text decides.
+        """
+        if not isinstance(reading, Failed | Refused):
+            return False
+        text = f"{reading.error_code} {reading.error_description or ''}".lower()
+        return "callback" in text or "pingback" in text
+
+    def report_rule(self, task_type: str | None, *, is_good: bool) -> ReportRule:
+        """Return the rule for reporting an answer to such a task.
+
+        Raises:
+            BadArgumentError: none is known.
+        """
+        word = "right" if is_good else "wrong"
+        rules = [rule for rule in self.reports if rule.is_good is is_good]
+        if not rules:
+            raise BadArgumentError(f"{self.provider}: no way to report a {word} answer is known")
+        for rule in rules:
+            if not rule.types or any(part in (task_type or "").lower() for part in rule.types):
+                return rule
+        known = ", ".join(part for rule in rules for part in rule.types)
+        raise BadArgumentError(f"type: {self.provider} takes reports of {word} answers for {known} only")
+
+
+class Family(Protocol):
+    """A wire format, shared by several providers. It has no state: each method gets the dialect of one provider.
+
+    The methods of `Dialect` with the same names state the results and the errors.
+    """
+
+    @property
+    def requests(self) -> str:
+        """The names of its submitting requests, in words."""
+
+    @property
+    def image_type(self) -> str | None:
+        """The `type` of a task with an image in its `body`, or None."""
+
+    def create_task(
+        self,
+        dialect: Dialect,
+        client_key: str,
+        task: Mapping[str, Any],
+        *,
+        callback_url: str | None,
+        app_id: str | None,
+    ) -> Call:
+        """Return the request for submitting a task."""
+
+    def get_task_result(self, dialect: Dialect, client_key: str, task_id: TaskId) -> Call:
+        """Return the request for the state of a task."""
+
+    def get_balance(self, dialect: Dialect, client_key: str) -> Call:
+        """Return the request for the balance."""
+
+    def report(self, dialect: Dialect, client_key: str, task_id: TaskId, rule: ReportRule) -> Call:
+        """Return the request for a report by this rule."""
+
+    def parse_answer(self, raw: bytes) -> dict[str, Any]:
+        """Return an answer as JSON."""
+
+    def read_create_task(self, dialect: Dialect, answer: Any) -> Submitted:
+        """Return the meaning of a createTask answer."""
+
+    def read_task_result(self, dialect: Dialect, answer: Any) -> Reading:
+        """Return the meaning of a getTaskResult answer."""
+
+    def read_balance(self, dialect: Dialect, answer: Any) -> float | Reading:
+        """Return the balance, or the error in its place."""
+
+    def read_report(self, dialect: Dialect, answer: Any) -> Reading:
+        """Return `Pending` if the report was taken."""
+
+    def solution_of(self, dialect: Dialect, code: str, task_type: str | None) -> Any | None:
+        """Return the solution made from a bare answer, or None if a poll brings more."""

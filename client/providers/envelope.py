@@ -1,12 +1,14 @@
-"""The answer envelope of the createTask family, as getTaskResult and callbacks have it (PROVIDERS.md 5, 6.1, 8).
+"""The answer envelope of the createTask family, in getTaskResult answers and callbacks.
 
-The shapes that must be told apart:
+Source: providers/README.md, "JSON requests", "Error codes".
 
-* no error is `errorId` 0 with `errorCode` "", null or absent, two of these at one provider even;
-* an error is any other `errorId`, or a `status` of "failed" even with `errorId` 0 (uCaptcha does so, CapSolver's own
-  samples test for it);
-* only `status` "ready" with a solution is an answer; every other or unknown status means wait (CapSolver has said
-  "idle" in async createTask answers since August 2025, which its documentation does not list).
+There are three cases:
+
+* Success is `errorId` 0 with `errorCode` "", null or absent. One provider may even use two of these.
+* An error is any other `errorId`, or the `status` "failed" even with `errorId` 0. uCaptcha sends that, and CapSolver's
+  own samples test for it.
+* Only `status` "ready" with a solution is an answer. Any other or unknown status means wait. CapSolver has sent the
+  undocumented "idle" in asynchronous createTask answers since August 2025.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ __all__ = ["read_envelope"]
 def read_envelope(
     fields: Mapping[str, Any], codes: Mapping[str, Code], pending_error_ids: Collection[int] = ()
 ) -> Reading:
-    """What an answer says; an error with one of `pending_error_ids` is none, but means "not yet".
+    """Return the meaning of an answer. An error with one of `pending_error_ids` means "not yet".
 
     Raises:
         UnreadableError: a field has another type than in any known answer.
@@ -37,16 +39,16 @@ def read_envelope(
         return Pending(error_code or str(error_id))
     is_failed = status.lower() == "failed"
     if error_id != 0 or is_failed:
-        said = read_error(codes, error_id, error_code or REASON_NOT_GIVEN, _text(fields, "errorDescription") or None)
-        # Without a code, "failed" is said of the task, and nothing else can be meant.
-        return replace(said, is_listed=True) if isinstance(said, Failed) and is_failed and not error_code else said
+        error = read_error(codes, error_id, error_code or REASON_NOT_GIVEN, _text(fields, "errorDescription") or None)
+        # Without a code, "failed" can only be about the task.
+        return replace(error, is_listed=True) if isinstance(error, Failed) and is_failed and not error_code else error
     if status == "ready" and fields.get("solution") is not None:
         return Ready(fields["solution"])
     return Pending(status)
 
 
 def _error_id(value: Any) -> int:
-    """`errorId` as a number: absent and null mean 0; digits in text are taken, as lenient clients of the family do."""
+    """Return `errorId` as a number: absent and null mean 0. Digits in text count too, as in lenient clients."""
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int | str):

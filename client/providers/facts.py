@@ -1,4 +1,4 @@
-"""What is known of a provider, and how surely (PROVIDERS.md 0)."""
+"""The facts about a provider, each with its certainty and its source."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Literal
 __all__ = ["Fact", "Mark"]
 
 Mark = Literal["documented", "observed", "inferred", "unknown"]
-"""Documented by the provider; seen in its code, another's or a capture; concluded from those; looked for in vain."""
+"""The certainty of a fact.
+
+Documented: the provider says so. Observed: it was seen in code or in a captured request. Inferred: it follows from such
+facts. Unknown: a search for it found nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that the code leans on: what it is about, what is known, how surely, and who says so."""
+    """A fact behind the code: its subject, its content, its certainty and its source."""
 
     about: str
     known: str

@@ -1,7 +1,7 @@
-"""What a provider's message can mean: the values that every dialect gives, whatever the wire looked like.
+"""The possible meanings of a provider's message: the same values for every dialect and wire format.
 
-Pure: no I/O, no clock. A reading never holds a key, a token of ours or a URL. Texts of the provider are cut to a length
-that fits into rows, log lines and errors: states and codes to 100 characters, descriptions to 1,000.
+Pure: no I/O, no clock. A reading never holds a key, one of our tokens or a URL. Texts of the provider are cut to fit
+into rows, log lines and errors: states and codes to 100 characters, descriptions to 1,000.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = [
     "Bare",
-    "Callback",
+    "CallbackReading",
     "Failed",
     "Notice",
     "Pending",
@@ -29,11 +29,11 @@ _LONGEST_WORD = 100
 _LONGEST_TEXT = 1000
 
 TaskId = int | str
-"""A provider's id with the JSON type that the provider gave it; compared as text."""
+"""A provider's id with its original JSON type; compared as text."""
 
 
 class Reaction(Enum):
-    """What a caller does after an error code (PROVIDERS.md 6.2)."""
+    """The caller's reaction to an error code (providers/README.md, "Error codes")."""
 
     WAIT = "wait"
     """Keep the task, ask again later."""
@@ -51,10 +51,10 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _cut_error(said: Failed | Unknown | Refused) -> None:
-    object.__setattr__(said, "error_code", _cut(said.error_code, _LONGEST_WORD))
-    if said.error_description is not None:
-        object.__setattr__(said, "error_description", _cut(said.error_description, _LONGEST_TEXT))
+def _cut_error(error: Failed | Unknown | Refused) -> None:
+    object.__setattr__(error, "error_code", _cut(error.error_code, _LONGEST_WORD))
+    if error.error_description is not None:
+        object.__setattr__(error, "error_description", _cut(error.error_description, _LONGEST_TEXT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Ready:
 class Failed:
     """The task itself ended without an answer. `error_code` is never empty.
 
-    `is_listed` is False where only the error says so, with a code on no list or without one: it may be about anything.
-    In a callback it is about the task all the same. At createTask it is a refusal, on a poll an outcome only after
-    several in a row (`client.provider_api.unlisted`).
+    `is_listed` is False for a code on no list, or for no code at all: the error may be about anything. In a callback it
+    is still about the task. At createTask it is a refusal. On a poll it is an outcome only after several in a row
+    (`client.provider_api.unlisted`).
     """
 
     error_id: int
@@ -84,9 +84,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Not final: `state` is the provider's word for it, "" where it said nothing.
+    """A state before the end: `state` is the provider's word for it, or "" without one.
 
-    `has_solution`: a callback said so beside a solution, so that a poll is worth it now. The word may be a new one.
+    With `has_solution` a callback carried this state beside a solution, so a poll is worth it now. The word may be a
+    new one for the end.
     """
 
     state: str = ""
@@ -98,7 +99,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The provider does not know the id (any more): final only after its window and a grace."""
+    """An id unknown to the provider, or forgotten by it: final only after its window and a grace period."""
 
     error_id: int
     error_code: str
@@ -112,9 +113,9 @@ class Unknown:
 class Refused:
     """An error about the request (key, balance, rate, address, 5xx, HTML), not about the task.
 
-    `reaction` is SLOW or WAIT where the same request may work later (WAIT: this question alone was too early),
-    otherwise STOP. `about` tells which error a caller gets: "key", "balance", "callbackUrl" or "request". `is_ban`: to
-    be repeated once at most.
+    `reaction` is SLOW or WAIT if the same request may work later, otherwise STOP. After WAIT this poll alone was too
+    early. `about` selects the caller's error: "key", "balance", "callbackUrl" or "request". With `is_ban` the request
+    is repeated once at most.
     """
 
     error_id: int
@@ -130,13 +131,13 @@ class Refused:
 
     @property
     def is_passing(self) -> bool:
-        """Whether the same request may work later."""
+        """True if the same request may work later."""
         return self.reaction in (Reaction.SLOW, Reaction.WAIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """The task ended with an answer of which only the text came; what that is as a solution depends on the type."""
+    """The task ended with an answer, but only its text came. The form of the solution depends on the type of task."""
 
     code: str = field(repr=False)
 
@@ -156,15 +157,15 @@ Reading = Ready | Failed | Pending | Unknown | Refused
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A createTask answer: the id, if one was given, and how far the task is."""
+    """A createTask answer: the id, if there is one, and the state of the task."""
 
     task_id: TaskId | None
     reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
-class Callback:
-    """A delivery: the id in it, if any, and what it says."""
+class CallbackReading:
+    """A callback: the id in it, if any, and its meaning."""
 
     task_id: TaskId | None
     reading: Ready | Bare | Failed | Pending | Notice

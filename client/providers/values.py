@@ -1,6 +1,6 @@
 """JSON values as providers write them: total parsing, ids, and comparing answers.
 
-Every function gives a value or raises `UnreadableError`; none raises anything else, whatever the bytes.
+Each function returns a value or raises `UnreadableError`. No bytes make it raise anything else.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = [
 ]
 
 MAX_TASK_ID_LENGTH = 256
-"""The most characters of a provider's id, and the most digits. The longest that PROVIDERS.md shows have 41."""
+"""The limit on the characters or digits of a provider's id. The longest known ids have 41."""
 
 _MAX_DEPTH = 100
-"""Half of what parsers take: so that what is read here can be wrapped a few times and still be read elsewhere."""
+"""Half of the usual limit of parsers. So a value can be wrapped a few times and still be read elsewhere."""
 _LARGEST = 10**MAX_TASK_ID_LENGTH - 1
 _LEAST = -(10 ** (MAX_TASK_ID_LENGTH - 1)) + 1
 _CONTAINERS = (dict, list)
@@ -36,10 +36,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value in `body`; a byte order mark is skipped, integers keep their value up to 4300 digits.
+    """Return the value in `body`. A byte order mark is skipped. Integers keep their value up to 4300 digits.
 
     Raises:
-        UnreadableError: not JSON, not UTF-8, nested deeper than 100, or with a number that is not finite.
+        UnreadableError: it is not JSON, not UTF-8, nested deeper than 100, or has a number beyond the finite ones.
     """
     try:
         value = from_json(body.removeprefix(_BOM), allow_inf_nan=False)
@@ -53,7 +53,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`.
 
     Raises:
-        UnreadableError: as `parse_json`, or the value is not an object.
+        UnreadableError: see `parse_json`, or the value is not an object.
     """
     value = parse_json(body)
     if not isinstance(value, dict):
@@ -62,10 +62,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def read_task_id(value: Any) -> TaskId | None:
-    """Return the id in `value`, or None where it says "none": null, 0 and "" (CapMonster: `taskId` 0 on error).
+    """Return the id in `value`, or None for null, 0 and "" (CapMonster sends `taskId` 0 on error).
 
     Raises:
-        UnreadableError: neither an integer nor a string, or too long.
+        UnreadableError: it is neither an integer nor a string, or it is too long.
     """
     if value is None:
         return None
@@ -77,23 +77,23 @@ def read_task_id(value: Any) -> TaskId | None:
 
 
 def is_too_long(task_id: TaskId) -> bool:
-    """Return whether the id has more than `MAX_TASK_ID_LENGTH` characters as text, whatever its type."""
-    # An integer is not written out for that: Python refuses to write more than 4300 digits.
+    """Return True if the id has more than `MAX_TASK_ID_LENGTH` characters as text, for either type."""
+    # An integer is not converted to text: Python refuses to write more than 4300 digits.
     return len(task_id) > MAX_TASK_ID_LENGTH if isinstance(task_id, str) else not _LEAST <= task_id <= _LARGEST
 
 
 def task_id_text(task_id: TaskId) -> str:
-    """Return the id as it is compared and stored."""
+    """Return the id in its form for comparing and storing."""
     return task_id if isinstance(task_id, str) else str(task_id)
 
 
 def canonical_json(value: Any) -> str:
-    """`value` as JSON text that is equal for equal values."""
+    """Return `value` as JSON text. Equal values give equal texts."""
     return to_json(_sorted(value)).decode()
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Whether two JSON values say the same; unlike in Python, `true` is not 1."""
+    """Return True if two JSON values are equal. Unlike in Python, `true` is not 1."""
     return canonical_json(one) == canonical_json(other)
 
 

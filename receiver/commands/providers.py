@@ -12,7 +12,6 @@ import click
 
 from client.output import show, show_json
 from client.providers import CallbackRule, Dialect, dialect_named
-from client.providers.v1_family import V1Dialect
 from receiver.dialects import known_dialects
 from receiver.domain.records import time_view
 from receiver.domain.shapes import ShapeRecord, shape_text
@@ -53,9 +52,9 @@ def providers(name: str | None, *, is_json: bool, is_observed: bool) -> None:
 
 def submitted_through(dialect: Dialect) -> str:
     """Return the way to submit tasks, in a few words."""
-    if not getattr(dialect, "has_api", True):
+    if not dialect.has_api:
         return "not known"
-    how = "in.php, res.php" if isinstance(dialect, V1Dialect) else "createTask"
+    how = dialect.family.requests
     return how if dialect.base_url else f"{how}, at an address that you give"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from client.protocol.models import Verdict
-from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready, TaskId
+from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
 from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
 from receiver.domain.records import SECOND, Delivery, KeptBody, StandingUrl, TaskRecord
@@ -73,7 +73,7 @@ class Arrival:
     method: str
     content_type: str | None
     body: bytes
-    reading: Callback | Unusable
+    reading: CallbackReading | Unusable
     origin: Origin
     received_at: int
     standing_id: str | None = None
@@ -106,7 +106,7 @@ class Arrival:
     @property
     def task_id(self) -> TaskId | None:
         """The id in the delivery."""
-        return self.reading.task_id if isinstance(self.reading, Callback) else None
+        return self.reading.task_id if isinstance(self.reading, CallbackReading) else None
 
     def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> Delivery:
         """What is kept of it."""
@@ -207,7 +207,7 @@ class DeliverToStanding:
 
     def _deliver(self, ledger: Ledger) -> Delivered:
         arrival = self.arrival
-        if isinstance(arrival.reading, Callback) and isinstance(arrival.reading.reading, Notice):
+        if isinstance(arrival.reading, CallbackReading) and isinstance(arrival.reading.reading, Notice):
             return Delivered("notice", None)
         if isinstance(arrival.reading, str) or arrival.id_text is None:
             verdict = _unusable_verdict(arrival.reading) if isinstance(arrival.reading, str) else "unreadable"

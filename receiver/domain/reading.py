@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from client.errors import UnreadableError
 from client.protocol.models import FirstOutcome, Registration
 from client.providers import Dialect
-from client.providers.readings import Bare, Callback, Failed, Ready, TaskId
+from client.providers.readings import Bare, CallbackReading, Failed, Ready, TaskId
 from receiver.domain.deliveries import Arrival, NewTask
 from receiver.domain.outcomes import Origin, make_outcome
 from receiver.domain.records import SECOND, Delivery, KeptBody, Outcome, TaskRecord
@@ -198,7 +198,7 @@ def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Deliv
     return make_outcome(said, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
 
 
-def _read_body(dialect: Dialect, delivery: Delivery) -> Callback | str:
+def _read_body(dialect: Dialect, delivery: Delivery) -> CallbackReading | str:
     """Return the reading of kept bytes, or `unreadable`."""
     kept = delivery.body or b""
     query, body = (kept, b"") if delivery.method == "GET" else (b"", kept)
@@ -213,7 +213,7 @@ def _storable(header: str) -> str:
     return header.encode("utf-8", "replace").decode()
 
 
-def _read_callback(dialect: Dialect, incoming: Incoming, secret: bytes | None) -> tuple[Callback | str, bool]:
+def _read_callback(dialect: Dialect, incoming: Incoming, secret: bytes | None) -> tuple[CallbackReading | str, bool]:
     """Return the reading, or the verdict that says why there is none; and whether a signature was verified."""
     rule = dialect.callback
     is_signed = False

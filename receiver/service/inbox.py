@@ -19,7 +19,7 @@ from client.protocol.frames import GapFrame
 from client.protocol.models import OutcomeReport, Registration, TaskTimeline
 from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
-from client.providers.readings import Callback, Failed, TaskId
+from client.providers.readings import CallbackReading, Failed, TaskId
 from receiver.domain.admission import ConcurrencyLimit, Limits, Slot
 from receiver.domain.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
 from receiver.domain.polls import ReleaseHeld
@@ -156,7 +156,7 @@ class Inbox:
         delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
         if self.learning is not None:
             self.learning.delivered(delivered)
-        if isinstance(arrival.reading, Callback) and isinstance(arrival.reading.reading, Failed):
+        if isinstance(arrival.reading, CallbackReading) and isinstance(arrival.reading.reading, Failed):
             # It is stored: a log that cannot be written changes nothing about the answer any more.
             with suppress(Exception):
                 self._unlisted.note(dialect, arrival.reading.reading)

@@ -86,7 +86,7 @@ def fast(**plan: Any) -> Mapping[str, Dialect]:
     limits = KeyLimits(requests_per_second=500.0)
     return MappingProxyType(
         {
-            name: replace(dialect, polls=replace(dialect.polls, **times), key_limits=limits)  # type: ignore[type-var]  # dialects are dataclasses here
+            name: replace(dialect, polls=replace(dialect.polls, **times), key_limits=limits)
             for name, dialect in DIALECTS.items()
         }
     )

@@ -33,7 +33,7 @@ REPORTS = sorted(
     {
         (name, task_type, is_good)
         for name, dialect in DIALECTS.items()
-        for rule in getattr(dialect, "reports", ())
+        for rule in dialect.reports
         for task_type, is_good in [
             (kind, rule.is_good) for kind in TASKS if not rule.types or any(part in kind.lower() for part in rule.types)
         ]

@@ -49,7 +49,7 @@ def _scaled(dialect: Dialect) -> Dialect:
         window_seconds=polls.window_seconds / SCALE,
         grace_seconds=polls.grace_seconds / SCALE,
     )
-    scaled: Dialect = replace(dialect, polls=plan)  # type: ignore[type-var]  # dialects are dataclasses here
+    scaled: Dialect = replace(dialect, polls=plan)
     return scaled
 
 

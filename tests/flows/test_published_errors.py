@@ -25,7 +25,7 @@ SCALE = 1000.0
 QUICK = fast(first_after_callback_seconds=0.1)
 HERE: Mapping[str, Dialect] = MappingProxyType(
     {
-        name: replace(  # type: ignore[type-var]  # dialects are dataclasses here
+        name: replace(
             dialect,
             codes={
                 name: replace(code, pause_seconds=code.pause_seconds / SCALE) for name, code in dialect.codes.items()

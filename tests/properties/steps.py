@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from client.providers.readings import Callback, Failed, Notice, Pending, Reading, Ready, Refused, TaskId, Unknown
+from client.providers.readings import CallbackReading, Failed, Notice, Pending, Reading, Ready, Refused, TaskId, Unknown
 from receiver.domain.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, Outcome, TaskRecord
@@ -219,7 +219,9 @@ def _arrival(step: Deliver, standing_id: str | None, now: int) -> Arrival:
         method="POST",
         content_type=None,
         body=b"the body",
-        reading="unreadable" if step.says[0] == "unreadable" else Callback(step.id, _callback_reading(step.says)),
+        reading="unreadable"
+        if step.says[0] == "unreadable"
+        else CallbackReading(step.id, _callback_reading(step.says)),
         origin=Origin("callback", "token", now),
         received_at=now,
         standing_id=standing_id,

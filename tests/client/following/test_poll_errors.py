@@ -261,7 +261,7 @@ async def test_no_secret_of_the_url_is_told() -> None:
 async def test_errors_that_end_nothing_count_towards_a_ban(reply: Reply) -> None:
     """At half of the errors before a block of the key, nothing is sent any more."""
     limits = KeyLimits(requests_per_second=500.0, errors=Rate(6, 60.0))
-    dialects = {name: replace(dialect, key_limits=limits) for name, dialect in FAST.items()}  # type: ignore[type-var]  # dialects are dataclasses here
+    dialects = {name: replace(dialect, key_limits=limits) for name, dialect in FAST.items()}
     clock = JumpingClock()
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=reply) as provider,

@@ -31,7 +31,7 @@ def _error(code: str) -> dict[str, Any]:
 
 def _with_codes(**codes: Code) -> Any:
     """Return quick providers with the codes of the family, some of them replaced."""
-    return {"capsolver": replace(FAST["capsolver"], codes={**FAMILY_CODES, **codes})}  # type: ignore[type-var]  # dialects are dataclasses here
+    return {"capsolver": replace(FAST["capsolver"], codes={**FAMILY_CODES, **codes})}
 
 
 @pytest.mark.parametrize("code", ["CAPCHA_NOT_READY", "ERROR_REQUEST_LIMIT"])

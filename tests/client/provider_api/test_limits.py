@@ -94,7 +94,7 @@ async def test_errors_brake_the_key() -> None:
     """Requests stop at half the provider's error limit. The log has the start and the end of it."""
     limits = replace(_QUICK, errors=Rate(6, 100.0))
     clock = JumpingClock()
-    dialects = {"capsolver": replace(FAST["capsolver"], key_limits=limits)}  # type: ignore[type-var]  # dialects are dataclasses here
+    dialects = {"capsolver": replace(FAST["capsolver"], key_limits=limits)}
     refused = Reply({"errorId": 1, "errorCode": "ERROR_IP_NOT_ALLOWED"})
     async with (
         scripted_provider(createTask=[refused] * 3 + [Reply(CREATED)], getTaskResult=PENDING) as provider,
@@ -120,7 +120,7 @@ async def test_errors_brake_the_key() -> None:
 
 async def test_a_crowd_keeps_the_rate_of_submits() -> None:
     """A hundred tasks at once are submitted one by one, at half of the provider's allowed rate."""
-    dialects = {"capsolver": replace(FAST["capsolver"], key_limits=_QUICK)}  # type: ignore[type-var]  # dialects are dataclasses here
+    dialects = {"capsolver": replace(FAST["capsolver"], key_limits=_QUICK)}
     clock = asyncio.get_running_loop().time
     times: list[float] = []
 

@@ -1,4 +1,4 @@
-"""Deliveries for the property tests and the fuzzer: bytes at random, and real ones that were changed."""
+"""Deliveries for the property tests and the fuzzer: bytes at random, and real ones with changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.errors import UnreadableError
 from client.providers import DIALECTS, Dialect
-from client.providers.readings import Bare, Callback, Failed, Notice, Pending, Ready
+from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready
 from client.providers.values import parse_json
 from tests.client.providers.strategies import json_values
 from tests.client.providers.wire_facts import CALLBACKS, Delivered
@@ -61,19 +61,19 @@ def enriched(draw: st.DrawFn) -> tuple[Delivered, bytes, bytes]:
 
 
 def check_delivery(dialect: Dialect, query: bytes, body: bytes, task_type: str | None) -> None:
-    """Read a delivery: it gives what one may say, or our error, and any bare answer has a shape or needs a poll."""
+    """Read a delivery: it gives a permitted reading or our error. Any bare answer has a shape or needs a poll."""
     try:
-        said = dialect.read_callback(query=query, body=body)
+        callback = dialect.read_callback(query=query, body=body)
     except UnreadableError:
         return
-    assert isinstance(said, Callback)
-    assert said.task_id not in (0, "")
-    assert isinstance(said.reading, Ready | Bare | Failed | Pending | Notice)
-    if isinstance(said.reading, Failed):
-        assert said.reading.error_code
-        assert 1 <= said.reading.error_id < 2**31
-    if isinstance(said.reading, Bare):
-        code = said.reading.code
+    assert isinstance(callback, CallbackReading)
+    assert callback.task_id not in (0, "")
+    assert isinstance(callback.reading, Ready | Bare | Failed | Pending | Notice)
+    if isinstance(callback.reading, Failed):
+        assert callback.reading.error_code
+        assert 1 <= callback.reading.error_id < 2**31
+    if isinstance(callback.reading, Bare):
+        code = callback.reading.code
         untyped = dialect.solution_of(code, None)
         solution = dialect.solution_of(code, task_type or "a type")
         if code.startswith("coordinates:"):

@@ -13,7 +13,7 @@ from client.providers import Call
 __all__ = ["CODES", "MANY", "answers", "as_json", "asked_in", "json_values", "reordered", "task_ids", "unknown_fields"]
 
 MANY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-"""Enough examples to find what is wrong; no time limit each, because the machine may be busy."""
+"""Enough examples to find a fault. None has a time limit, because the machine may be busy."""
 
 CODES = (
     "CAPTCHA_NOT_READY",
@@ -29,7 +29,7 @@ _KNOWN = ("errorId", "errorCode", "errorDescription", "status", "solution", "tas
 
 
 def asked_in(call: Call) -> Any:
-    """Return the fields of a request that is JSON."""
+    """Return the fields of a JSON request."""
     assert (call.method, call.path) == ("POST", f"/{call.name}")
     return json.loads(call.body or b"")
 
@@ -65,10 +65,10 @@ answers: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "balance": st.floats(allow_nan=False, allow_infinity=False) | json_values,
     },
 )
-"""Objects that are, or nearly are, answers of the family."""
+"""Answers of the family, and objects close to them."""
 
 unknown_fields = st.dictionaries(st.text(max_size=12).filter(lambda name: name not in _KNOWN), json_values, max_size=5)
-"""Fields that no dialect knows."""
+"""Fields unknown to every dialect."""
 
 
 def as_json(value: Any) -> bytes:

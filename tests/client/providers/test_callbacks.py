@@ -1,4 +1,7 @@
-"""What a delivery says: the getTaskResult answer again, mostly with its `taskId` (PROVIDERS.md 2.1)."""
+"""Readings of result callbacks: the getTaskResult answer again, mostly with its `taskId`.
+
+Source: providers/README.md, "Result callbacks".
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from itertools import count
 import pytest
 
 from client.errors import UnreadableError
-from client.providers.catalog.results import CAPSOLVER
-from client.providers.readings import Callback, Failed, Pending, Ready
+from client.providers import DIALECTS
+from client.providers.readings import CallbackReading, Failed, Pending, Ready
+
+CAPSOLVER = DIALECTS["capsolver"]
 
 
-def _read(body: bytes) -> Callback:
+def _read(body: bytes) -> CallbackReading:
     return CAPSOLVER.read_callback(query=b"", body=body)
 
 
@@ -20,31 +25,31 @@ def _read(body: bytes) -> Callback:
     [
         (
             b'{"errorId":0,"status":"ready","solution":{"text":"t"},"taskId":"a1"}',
-            Callback("a1", Ready({"text": "t"})),
+            CallbackReading("a1", Ready({"text": "t"})),
         ),
-        (b'{"errorId":0,"status":"ready","solution":{"text":"t"}}', Callback(None, Ready({"text": "t"}))),
-        (b'{"status":"ready","solution":{"text":"t"},"taskId":7}', Callback(7, Ready({"text": "t"}))),
+        (b'{"errorId":0,"status":"ready","solution":{"text":"t"}}', CallbackReading(None, Ready({"text": "t"}))),
+        (b'{"status":"ready","solution":{"text":"t"},"taskId":7}', CallbackReading(7, Ready({"text": "t"}))),
         (
             b'{"errorId":1,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","errorDescription":"no","taskId":"a1"}',
-            Callback("a1", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", "no")),
+            CallbackReading("a1", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", "no")),
         ),
         (
             b'{"errorId":0,"errorCode":"ERROR_TASK_TIMEOUT","status":"failed","taskId":"a1"}',
-            Callback("a1", Failed(1, "ERROR_TASK_TIMEOUT")),
+            CallbackReading("a1", Failed(1, "ERROR_TASK_TIMEOUT")),
         ),
-        (b'{"errorId":0,"status":"processing","taskId":"a1"}', Callback("a1", Pending("processing"))),
-        (b'{"errorId":0,"taskId":"a1"}', Callback("a1", Pending(""))),
+        (b'{"errorId":0,"status":"processing","taskId":"a1"}', CallbackReading("a1", Pending("processing"))),
+        (b'{"errorId":0,"taskId":"a1"}', CallbackReading("a1", Pending(""))),
         (
             b'\xef\xbb\xbf{"errorId":0,"status":"ready","solution":{"text":"t"},"taskId":0}',
-            Callback(None, Ready({"text": "t"})),
+            CallbackReading(None, Ready({"text": "t"})),
         ),
         (
             b'{"errorId":0,"status":"ready","solution":{"n":123456789012345678901234567890},"taskId":"a1"}',
-            Callback("a1", Ready({"n": 123456789012345678901234567890})),
+            CallbackReading("a1", Ready({"n": 123456789012345678901234567890})),
         ),
         (
             b'{"errorId":0,"status":"ready","solution":{"text":"t"},"taskId":"a1","cost":"0.1","rate":{"new":[1]}}',
-            Callback("a1", Ready({"text": "t"})),
+            CallbackReading("a1", Ready({"text": "t"})),
         ),
     ],
     ids=[
@@ -60,7 +65,7 @@ def _read(body: bytes) -> Callback:
         "fields that nobody knows",
     ],
 )
-def test_callbacks(body: bytes, callback: Callback) -> None:
+def test_callbacks(body: bytes, callback: CallbackReading) -> None:
     """A delivery gives its id, if there is one, and the outcome or state in it."""
     assert _read(body) == callback
 
@@ -105,7 +110,7 @@ def test_errors_about_a_request_are_no_news(code: str) -> None:
     ids=count(),
 )
 def test_bodies_that_are_not_of_the_family(body: bytes) -> None:
-    """What is no such object is unreadable: forms, pages, cut or deep JSON, numbers without end, ids of other types."""
+    """Anything else is unreadable: forms, pages, cut or deep JSON, infinite numbers, ids of other types."""
     with pytest.raises(UnreadableError):
         _read(body)
 
@@ -116,11 +121,11 @@ def test_the_query_and_the_type_change_nothing() -> None:
 
     callback = CAPSOLVER.read_callback(query=b"taskId=other&status=0", body=body)
 
-    assert callback == Callback("a1", Ready({"text": "t"}))
+    assert callback == CallbackReading("a1", Ready({"text": "t"}))
 
 
 def test_an_unreadable_body_is_not_repeated_in_the_error() -> None:
-    """The text of the error names the place, not the content, which may be a solution."""
+    """The text of the error names the place and not the content: it may be a solution."""
     with pytest.raises(UnreadableError) as caught:
         _read(b'{"status":"ready","solution":{"text":"the-secret-answer"')
 

@@ -1,19 +1,19 @@
-"""What each error code means (PROVIDERS.md 6.2): told apart by code, never by number."""
+"""The meaning of each error code (providers/README.md, "Error codes"): told apart by code, never by number."""
 
 from __future__ import annotations
 
 import pytest
 
-from client.providers.catalog.polled import ONECAPTCHA
-from client.providers.catalog.results import CAPSOLVER
+from client.providers import DIALECTS, Dialect
 from client.providers.codes import FAMILY_CODES, Code, code_named, read_error
-from client.providers.json_family import JsonDialect
 from client.providers.readings import Failed, Pending, Reaction, Refused, Unknown
+
+CAPSOLVER, ONECAPTCHA = DIALECTS["capsolver"], DIALECTS["onecaptcha"]
 
 both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
 
 
-# The rows of PROVIDERS.md 6.2, by class; a name that ends in * there has one here that begins so.
+# The published codes by class. A name ending in X stands for one of several with the same beginning.
 EVERY_CODE = {
     Reaction.WAIT: """
         CAPCHA_NOT_READY CAPTCHA_NOT_READY ERROR_REQUEST_LIMIT ERROR_REQUEST_BANNED ERROR_TOO_MUCH_REQUESTS
@@ -56,7 +56,7 @@ PAUSES = {"ERROR: 1001": 600.0, "ERROR: 1002": 300.0, "ERROR: 1003": 30.0, "ERRO
     ("name", "reaction"), [(name, reaction) for reaction, names in EVERY_CODE.items() for name in names.split()]
 )
 def test_every_code_that_is_known_has_its_class(name: str, reaction: Reaction) -> None:
-    """What to do about a code is what PROVIDERS.md 6.2 says of it."""
+    """Each code has the reaction of its class (providers/README.md, "Error codes")."""
     code = code_named(FAMILY_CODES, name)
 
     assert code is not None
@@ -65,7 +65,10 @@ def test_every_code_that_is_known_has_its_class(name: str, reaction: Reaction) -
 
 @pytest.mark.parametrize(("name", "seconds"), PAUSES.items())
 def test_blocks_of_the_older_api_last_as_documented(name: str, seconds: float) -> None:
-    """The numbered errors of 2captcha pause the key for as long as they last (PROVIDERS.md 3.6)."""
+    """The numbered errors of 2captcha pause the key for as long as they last.
+
+    Source: providers/README.md, "2captcha and ruCaptcha".
+    """
     assert code_named(FAMILY_CODES, name) == Code(Reaction.SLOW, "request", seconds)
 
 
@@ -86,7 +89,7 @@ def test_blocks_of_the_older_api_last_as_documented(name: str, seconds: float) -
         ("ERROR_TASK_NOT_SUPPORTED", Reaction.STOP),
     ],
 )
-def test_errors_about_the_task_end_it(dialect: JsonDialect, code: str, reaction: Reaction) -> None:
+def test_errors_about_the_task_end_it(dialect: Dialect, code: str, reaction: Reaction) -> None:
     """An error about the task is an outcome, with the provider's number, code and text."""
     reading = dialect.read_task_result({"errorId": 12, "errorCode": code, "errorDescription": "why"})
 
@@ -118,9 +121,9 @@ def test_errors_about_the_task_end_it(dialect: JsonDialect, code: str, reaction:
     ],
 )
 def test_errors_about_the_request_end_nothing(
-    dialect: JsonDialect, code: str, about: str, reaction: Reaction, pause_seconds: float
+    dialect: Dialect, code: str, about: str, reaction: Reaction, pause_seconds: float
 ) -> None:
-    """An error about the key, the balance or the request is no outcome; it says what to do and for how long."""
+    """An error about the key, the balance or the request is no outcome. It gives the reaction and the pause."""
     reading = dialect.read_task_result({"errorId": 1, "errorCode": code, "errorDescription": "why"})
 
     assert reading == Refused(1, code, "why", reaction, about, pause_seconds, code == "ERROR_IP_BANNED")
@@ -137,8 +140,8 @@ def test_errors_about_the_request_end_nothing(
         "ERROR_WRONG_ID_FORMAT",
     ],
 )
-def test_unknown_ids_are_told_apart(dialect: JsonDialect, code: str) -> None:
-    """An id that the provider does not know is neither an outcome by itself nor an error about the request."""
+def test_unknown_ids_are_told_apart(dialect: Dialect, code: str) -> None:
+    """An id unknown to the provider is neither an outcome by itself nor an error about the request."""
     reading = dialect.read_task_result({"errorId": 16, "errorCode": code, "errorDescription": "why"})
 
     assert reading == Unknown(16, code, "why")
@@ -146,13 +149,13 @@ def test_unknown_ids_are_told_apart(dialect: JsonDialect, code: str) -> None:
 
 @both
 @pytest.mark.parametrize("code", ["CAPCHA_NOT_READY", "CAPTCHA_NOT_READY"])
-def test_not_ready_is_no_error(dialect: JsonDialect, code: str) -> None:
-    """Codes that are documented as "still working" leave the task pending."""
+def test_not_ready_is_no_error(dialect: Dialect, code: str) -> None:
+    """Codes documented as "still working" leave the task pending."""
     assert dialect.read_task_result({"errorId": 1, "errorCode": code}) == Pending(code)
 
 
 @both
-def test_a_code_that_nobody_knows_is_told_from_those_on_the_list(dialect: JsonDialect) -> None:
+def test_a_code_that_nobody_knows_is_told_from_those_on_the_list(dialect: Dialect) -> None:
     """An unknown code is kept as it was written; nothing tells that it is about the task."""
     reading = dialect.read_task_result({"errorId": 7, "errorCode": "ERROR_FROM_NEXT_YEAR", "errorDescription": None})
 

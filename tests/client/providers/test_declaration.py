@@ -1,4 +1,4 @@
-"""Providers that users declare: everything from a provider that is known, with changes, or from a family."""
+"""Providers declared by users: everything from a known provider, with changes, or from a family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from client.config.providers import load_providers
 from client.errors import BadArgumentError
 from client.providers import DIALECTS, Dialect, KeyLimits, Rate, SignatureRule, read_providers
 from client.providers.codes import Code
-from client.providers.readings import Bare, Callback, Failed, Reaction, Ready
+from client.providers.readings import Bare, CallbackReading, Failed, Reaction, Ready
 
 
 def declared(text: str, name: str = "mine") -> Dialect:
@@ -21,19 +21,19 @@ def declared(text: str, name: str = "mine") -> Dialect:
 
 def test_one_like_another() -> None:
     """A table with `like` and an endpoint is a provider, and the shipped ones are still there."""
-    known = read_providers(b'[mine]\nlike = "capmonster"\nbaseUrl = "https://api.example.com/v2/"', DIALECTS)
+    dialects = read_providers(b'[mine]\nlike = "capmonster"\nbaseUrl = "https://api.example.com/v2/"', DIALECTS)
 
-    mine, model = known["mine"], DIALECTS["capmonster"]
+    mine, model = dialects["mine"], DIALECTS["capmonster"]
     assert (mine.provider, mine.base_url) == ("mine", "https://api.example.com/v2")
     assert (mine.polls, mine.callback, mine.codes) == (model.polls, model.callback, model.codes)
-    assert known["capsolver"] is DIALECTS["capsolver"]
+    assert dialects["capsolver"] is DIALECTS["capsolver"]
     assert {fact.mark for fact in mine.facts} == {"inferred", "unknown"}
     assert "endpoint" not in {fact.about for fact in mine.facts}
     assert mine.facts[0].source.startswith("like capmonster: https://")
 
 
 def test_what_stands_beside_like_replaces_that_alone() -> None:
-    """Limits, codes, solutions and the callback keep what is not named."""
+    """Limits, codes, solutions and the callback keep the values not named."""
     mine = declared(
         """
         [mine]
@@ -66,7 +66,7 @@ def test_what_stands_beside_like_replaces_that_alone() -> None:
     assert mine.codes["ERROR_ZERO_BALANCE"] == model.codes["ERROR_ZERO_BALANCE"]
     assert mine.solution_of("x", "TeapotTask") == {"tea": "x"}
     assert mine.solution_of("x", "ImageToTextTask") == {"text": "x"}
-    assert mine.read_callback(query=b"", body=b"id=12&code=abc") == Callback("12", Bare("abc"))
+    assert mine.read_callback(query=b"", body=b"id=12&code=abc") == CallbackReading("12", Bare("abc"))
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_what_stands_beside_like_replaces_that_alone() -> None:
     ],
 )
 def test_a_code_that_passes_ends_no_task(fields: str, code: Code) -> None:
-    """What a code is about goes by its reaction where nothing is said: wait and slow are never the end of a task."""
+    """Without `about`, the subject of a code follows its reaction: wait and slow never end a task."""
     assert declared(f'[mine]\napi = "json"\n[mine.codes.ERROR_TEAPOT]\n{fields}').codes["ERROR_TEAPOT"] == code
 
 
 def test_a_known_provider_is_changed() -> None:
-    """What is not documented of a shipped one stays yours to say."""
+    """Users may state undocumented facts of a shipped provider."""
     changed = declared("[capsolver]\n[capsolver.callback]\ntaskId = 'missing'", "capsolver")
 
     assert changed.callback is not None
@@ -95,6 +95,32 @@ def test_a_known_provider_is_changed() -> None:
 def test_a_provider_without_callbacks() -> None:
     """`callback = false` means that there are none, whatever the model has."""
     assert declared('[mine]\nlike = "capsolver"\ncallback = false').callback is None
+
+
+def test_false_takes_away_what_the_model_has() -> None:
+    """Without endpoint and reports, the endpoint has to be given and no answer can be reported."""
+    mine = declared('[mine]\nlike = "capmonster"\nbaseUrl = false\nreports = false')
+
+    assert mine.base_url is None
+    with pytest.raises(BadArgumentError, match="no way to report"):
+        mine.report("k", 1, "ImageToTextTask", is_good=False)
+    assert declared('[mine]\nlike = "capmonster"\nreports = []').reports == DIALECTS["capmonster"].reports
+
+
+@pytest.mark.parametrize("model", ["capsolver", "twocaptchav1", "scrapeless"])
+def test_a_time_limit_of_create_task(model: str) -> None:
+    """A host with the solution in its createTask answer may take longer than usual."""
+    mine = declared(f'[mine]\nlike = "{model}"\ncreateSeconds = 170')
+
+    assert mine.create_task("k", {"type": "X"}).seconds == 170
+
+
+def test_a_provider_like_scrapeless_by_its_family() -> None:
+    """With `api = "scrapeless"` the key goes into a header."""
+    mine = declared('[mine]\napi = "scrapeless"\nbaseUrl = "https://api.example.com"')
+
+    assert dict(mine.get_task_result("k", "a1").headers)["x-api-token"] == "k"
+    assert mine.image_type is None
 
 
 @pytest.mark.parametrize("api", ["json", "v1"])
@@ -112,14 +138,14 @@ def test_one_of_which_only_callbacks_are_known() -> None:
     """With `api = "none"` its callbacks are read, and nothing is asked."""
     mine = declared('[mine]\napi = "none"\n[mine.callback]\nshape = "hardcaptcha"')
 
-    said = mine.read_callback(query=b"", body=b'{"id":"h1","status":"FAILED","result":{"token":null}}')
-    assert isinstance(said.reading, Failed)
+    callback = mine.read_callback(query=b"", body=b'{"id":"h1","status":"FAILED","result":{"token":null}}')
+    assert isinstance(callback.reading, Failed)
     with pytest.raises(BadArgumentError, match="only its callbacks"):
         mine.create_task("k", {"type": "X"})
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[mine", "not TOML"),
         ("\xff", "not TOML|name"),
@@ -131,6 +157,9 @@ def test_one_of_which_only_callbacks_are_known() -> None:
         ('[mine]\napi = "xml"', r"\[mine\] api: "),
         ('[mine]\napi = "json"\ncolour = 1', r"\[mine\] colour: there is no such field"),
         ('[mine]\napi = "json"\nbaseUrl = "example.com"', r"\[mine\] baseUrl: "),
+        ('[mine]\napi = "json"\nbaseUrl = true', r"\[mine\] baseUrl: "),
+        ('[mine]\napi = "json"\nreports = [{name = "x"}]', r"\[mine\] reports.0.isGood: "),
+        ('[_families.x]\ntitle = "X"', r"\[_families\]: a provider's name"),
         ('[mine]\napi = "json"\ncallback = true', r"\[mine\] callback: expected a table, or false"),
         ('[mine]\napi = "json"\n[mine.callback]\nshape = "round"', r"\[mine\] callback.shape: "),
         ('[mine]\napi = "json"\n[mine.polls]\nwindowSeconds = 0', r"\[mine\] polls.windowSeconds: "),
@@ -143,14 +172,14 @@ def test_one_of_which_only_callbacks_are_known() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_named(text: str, said: str) -> None:
-    """The table, the field and what was expected."""
-    with pytest.raises(BadArgumentError, match=said):
+def test_what_is_wrong_is_named(text: str, message: str) -> None:
+    """The table, the field and the expected value are named."""
+    with pytest.raises(BadArgumentError, match=message):
         read_providers(text.encode("latin-1"), DIALECTS)
 
 
 def test_a_client_of_a_declared_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is named by a variable; what is wrong with it names the file."""
+    """A variable names the file. Errors in it name the file too."""
     path = tmp_path / "providers.toml"
     monkeypatch.setenv("CALLBACK_RECEIVER_PROVIDERS_FILE", str(path))
     with pytest.raises(BadArgumentError, match=r"providers\.toml: cannot be read"):

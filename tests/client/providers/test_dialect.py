@@ -1,4 +1,4 @@
-"""What all dialects share: their names, their limits, and the check of a signature."""
+"""The common parts of all dialects: names, limits, and the check of a signature."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_dialect_by_its_name() -> None:
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
-    """An unknown provider is the caller's error, and the text lists what there is."""
+    """An unknown provider is the caller's error, and the text lists the known ones."""
     with pytest.raises(BadArgumentError, match=r"'capsolvr': expected one of anticaptcha, .*capsolver"):
         dialect_named("capsolvr")
 
@@ -90,7 +90,7 @@ def test_the_raw_body_is_signed() -> None:
 
 
 def test_a_rewritten_body_is_signed_where_the_provider_may_do_so() -> None:
-    """Capsolution's sample signs JSON that was read and written again; raw bytes verify there as well."""
+    """Capsolution's sample signs JSON after reading and writing it. Raw bytes verify there as well."""
     written = b'{"event":"balance.low","n":1}'
     signature = hmac.digest(SECRET, written, "sha256").hex()
     spaced = b'{ "event": "balance.low",\n "n": 1 }'

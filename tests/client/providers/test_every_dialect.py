@@ -1,4 +1,4 @@
-"""What holds for every provider that calls back, whatever it sends."""
+"""Rules for every provider with callbacks, for any bytes."""
 
 from __future__ import annotations
 

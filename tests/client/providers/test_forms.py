@@ -1,4 +1,4 @@
-"""Forms and queries of an id and an answer: the fields that a dialect names are read, all others are left alone."""
+"""Forms and queries of an id and an answer: the fields named by a dialect are read, all others ignored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from client.errors import UnreadableError
 from client.providers import DIALECTS
-from client.providers.readings import Bare, Callback, Failed
+from client.providers.readings import Bare, CallbackReading, Failed
 
-_CODED = sorted(name for name, each in DIALECTS.items() if each.callback and each.callback.shape == "code")
+_CODED = sorted(name for name, dialect in DIALECTS.items() if dialect.callback and dialect.callback.shape == "code")
 coded = pytest.mark.parametrize("provider", _CODED)
 
 # With `{id}` and `{code}` in place of a provider's names for them.
@@ -46,7 +46,7 @@ _UNREADABLE = [
 ]
 
 
-def _read(provider: str, form: bytes) -> Callback:
+def _read(provider: str, form: bytes) -> CallbackReading:
     dialect = DIALECTS[provider]
     rule = dialect.callback
     assert rule is not None
@@ -56,7 +56,7 @@ def _read(provider: str, form: bytes) -> Callback:
     return dialect.read_callback(query=form, body=b"") if "GET" in rule.methods else _posted(provider, form)
 
 
-def _posted(provider: str, body: bytes) -> Callback:
+def _posted(provider: str, body: bytes) -> CallbackReading:
     return DIALECTS[provider].read_callback(query=b"", body=body)
 
 
@@ -67,25 +67,25 @@ def test_an_odd_field_does_not_cost_the_answer(provider: str, form: bytes) -> No
 
     (dotnet/aspnetcore#12381, spray/spray#32)
     """
-    said = _read(provider, form)
+    callback = _read(provider, form)
 
-    assert (str(said.task_id), said.reading) == ("70000000010", Bare("abc"))
+    assert (str(callback.task_id), callback.reading) == ("70000000010", Bare("abc"))
 
 
 @coded
 @pytest.mark.parametrize("form", _UNREADABLE, ids=count())
 def test_what_is_unclear_about_id_or_code_is_unreadable(provider: str, form: bytes) -> None:
-    """Two ids or two answers that differ, bytes that are no UTF-8, or none at all: nothing is guessed."""
+    """Two different ids or answers, bytes outside UTF-8, or none at all: nothing is guessed."""
     with pytest.raises(UnreadableError):
         _read(provider, form)
 
 
 def test_a_status_that_comes_twice_has_to_be_the_same() -> None:
-    """The field that tells success from failure is held to the same rule."""
+    """The status field obeys the same rule."""
     query = b"captcha_id=a1&status=0&status=%s&worker"
     read = DIALECTS["ucaptcha"].read_callback
 
-    assert read(query=query % b"0", body=b"") == Callback("a1", Failed(1, "RECEIVER_REASON_NOT_GIVEN"))
+    assert read(query=query % b"0", body=b"") == CallbackReading("a1", Failed(1, "RECEIVER_REASON_NOT_GIVEN"))
     with pytest.raises(UnreadableError, match="status: given twice"):
         read(query=query % b"1", body=b"")
 
@@ -101,8 +101,8 @@ def test_a_status_that_comes_twice_has_to_be_the_same() -> None:
     ],
 )
 def test_what_stands_around_a_form_changes_nothing(body: bytes) -> None:
-    """A byte order mark, white space, and escapes that nothing needed."""
-    assert _posted("twocaptcha", body) == Callback(70000000010, Bare("abc"))
+    """A byte order mark, white space, and needless escapes are accepted."""
+    assert _posted("twocaptcha", body) == CallbackReading(70000000010, Bare("abc"))
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_what_stands_around_a_form_changes_nothing(body: bytes) -> None:
 )
 def test_an_answer_is_what_a_form_says(code: bytes, text: str) -> None:
     """A plus is a blank, escapes are UTF-8, and whatever is not escaped stands as it is."""
-    assert _posted("twocaptchav1", b"id=7&code=" + code) == Callback("7", Bare(text))
+    assert _posted("twocaptchav1", b"id=7&code=" + code) == CallbackReading("7", Bare(text))

@@ -1,4 +1,4 @@
-"""The JSON shapes of the family, for both providers (PROVIDERS.md 4, 5, 6.1 and 8)."""
+"""The JSON shapes of the family, for both providers (providers/README.md, "JSON requests", "Error codes")."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from client.errors import BadArgumentError, UnreadableError
-from client.providers import DIALECTS
-from client.providers.catalog.polled import ONECAPTCHA
-from client.providers.catalog.results import CAPSOLVER
-from client.providers.json_family import JsonDialect
+from client.providers import DIALECTS, Dialect
 from client.providers.readings import Failed, Pending, Ready, Refused, Submitted
 from client.providers.values import parse_json
 from tests.client.providers.strategies import asked_in
+
+CAPSOLVER, ONECAPTCHA = DIALECTS["capsolver"], DIALECTS["onecaptcha"]
 
 both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
 
@@ -44,7 +43,7 @@ both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda di
     ],
     ids=["async", "integer id", "idle", "sync", "error with taskId 0", "nothing at all"],
 )
-def test_create_task_answers(dialect: JsonDialect, answer: bytes, submitted: Submitted) -> None:
+def test_create_task_answers(dialect: Dialect, answer: bytes, submitted: Submitted) -> None:
     """Each documented or observed createTask answer gives the id, if there is one, and how far the task is."""
     assert dialect.read_create_task(parse_json(answer)) == submitted
 
@@ -106,14 +105,14 @@ def test_create_task_answers(dialect: JsonDialect, answer: bytes, submitted: Sub
         "an error that means still working",
     ],
 )
-def test_task_results(dialect: JsonDialect, answer: bytes, reading: object) -> None:
+def test_task_results(dialect: Dialect, answer: bytes, reading: object) -> None:
     """Only `ready` with a solution is an answer; unknown states mean wait; an error needs no status."""
     assert dialect.read_task_result(parse_json(answer)) == reading
 
 
 @both
 @pytest.mark.parametrize("status", ["failed", "FAILED", "Failed"])
-def test_failed_with_error_id_zero(dialect: JsonDialect, status: str) -> None:
+def test_failed_with_error_id_zero(dialect: Dialect, status: str) -> None:
     """`status` "failed" ends the task although `errorId` is 0, as uCaptcha documents it; the number becomes 1."""
     answer = {"errorId": 0, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "errorDescription": "", "status": status}
 
@@ -122,8 +121,8 @@ def test_failed_with_error_id_zero(dialect: JsonDialect, status: str) -> None:
 
 @both
 @pytest.mark.parametrize("silence", [{}, {"errorCode": None}, {"errorCode": ""}], ids=["absent", "null", "empty"])
-def test_failure_without_a_code(dialect: JsonDialect, silence: dict[str, Any]) -> None:
-    """A failure whose code the provider does not say gets a code of ours, never an empty one."""
+def test_failure_without_a_code(dialect: Dialect, silence: dict[str, Any]) -> None:
+    """A failure without a code from the provider gets a code of ours, never an empty one."""
     reading = dialect.read_task_result({"errorId": 0, "status": "failed", **silence})
 
     assert reading == Failed(1, "RECEIVER_REASON_NOT_GIVEN", None)
@@ -131,8 +130,8 @@ def test_failure_without_a_code(dialect: JsonDialect, silence: dict[str, Any]) -
 
 @both
 @pytest.mark.parametrize("error_id", [-1, 2**31, 10**30], ids=["negative", "over 31 bits", "huge"])
-def test_error_ids_out_of_range_become_one(dialect: JsonDialect, error_id: int) -> None:
-    """Any `errorId` but 0 is an error; one that is no positive 31-bit number is written as 1."""
+def test_error_ids_out_of_range_become_one(dialect: Dialect, error_id: int) -> None:
+    """Any `errorId` but 0 is an error. Outside the positive 31-bit numbers it becomes 1."""
     reading = dialect.read_task_result({"errorId": error_id, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE"})
 
     assert reading == Failed(1, "ERROR_CAPTCHA_UNSOLVABLE", None)
@@ -155,8 +154,8 @@ def test_error_ids_out_of_range_become_one(dialect: JsonDialect, error_id: int) 
         b'{"errorId":1,"errorDescription":[1]}',
     ],
 )
-def test_answers_that_are_not_of_the_family(dialect: JsonDialect, answer: bytes) -> None:
-    """A value that is no object, or a field of another type, is unreadable, by either method."""
+def test_answers_that_are_not_of_the_family(dialect: Dialect, answer: bytes) -> None:
+    """Another value than an object, or a field of another type, is unreadable by either method."""
     value = parse_json(answer)
 
     with pytest.raises(UnreadableError):
@@ -167,7 +166,7 @@ def test_answers_that_are_not_of_the_family(dialect: JsonDialect, answer: bytes)
 
 @both
 @pytest.mark.parametrize("task_id", [True, False, 1.0, 1.5, [], {}], ids=repr)
-def test_ids_of_other_types_are_unreadable(dialect: JsonDialect, task_id: object) -> None:
+def test_ids_of_other_types_are_unreadable(dialect: Dialect, task_id: object) -> None:
     """An id is an integer or a string; a boolean is no integer here, although Python thinks so."""
     with pytest.raises(UnreadableError, match="taskId"):
         dialect.read_create_task({"errorId": 0, "taskId": task_id})
@@ -175,15 +174,15 @@ def test_ids_of_other_types_are_unreadable(dialect: JsonDialect, task_id: object
 
 @both
 @pytest.mark.parametrize("none", [None, 0, ""], ids=repr)
-def test_ids_that_mean_none(dialect: JsonDialect, none: object) -> None:
+def test_ids_that_mean_none(dialect: Dialect, none: object) -> None:
     """Null, 0 and "" mean that there is no id."""
     assert dialect.read_create_task({"errorId": 0, "taskId": none}) == Submitted(None, Pending(""))
 
 
 @both
 @pytest.mark.parametrize("task_id", [1, 2**31, 2**63, 10**40, "1", "task_9f", "0"], ids=repr)
-def test_ids_go_back_with_their_type(dialect: JsonDialect, task_id: int | str) -> None:
-    """The id is asked for with the JSON type in which createTask gave it, whatever its size."""
+def test_ids_go_back_with_their_type(dialect: Dialect, task_id: int | str) -> None:
+    """The poll sends the id with its JSON type from createTask, for any size."""
     given = dialect.read_create_task(parse_json(b'{"errorId":0,"taskId":%s}' % json.dumps(task_id).encode())).task_id
     assert given is not None
 
@@ -194,7 +193,7 @@ def test_ids_go_back_with_their_type(dialect: JsonDialect, task_id: int | str) -
 
 
 @both
-def test_create_task_leaves_out_what_is_not_given(dialect: JsonDialect) -> None:
+def test_create_task_leaves_out_what_is_not_given(dialect: Dialect) -> None:
     """Without an app id and a callback URL the request has neither field; null would be another message."""
     asked = asked_in(dialect.create_task("k", {"type": "ImageToTextTask", "body": "QUJD", "case": None}))
 
@@ -203,8 +202,8 @@ def test_create_task_leaves_out_what_is_not_given(dialect: JsonDialect) -> None:
 
 @both
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"\xff", "\ud800", 1j, {1, 2}], ids=repr)
-def test_tasks_that_are_not_json_are_refused(dialect: JsonDialect, value: object) -> None:
-    """A task that JSON cannot hold is the caller's error, before anything is sent."""
+def test_tasks_that_are_not_json_are_refused(dialect: Dialect, value: object) -> None:
+    """A task beyond JSON is the caller's error, before anything is sent."""
     with pytest.raises(BadArgumentError, match="cannot be written as JSON"):
         dialect.create_task("k", {"type": "ImageToTextTask", "body": value})
 
@@ -214,7 +213,7 @@ def test_tasks_that_are_not_json_are_refused(dialect: JsonDialect, value: object
     ("answer", "shown"),
     [({"errorId": 0, "balance": 12.5}, "12.5"), ({"balance": -1.5}, "-1.5"), ({"errorId": 0, "balance": 12}, "12.0")],
 )
-def test_balance(dialect: JsonDialect, answer: dict[str, Any], shown: str) -> None:
+def test_balance(dialect: Dialect, answer: dict[str, Any], shown: str) -> None:
     """The balance is a float, also where the provider writes a whole number."""
     assert repr(dialect.read_balance(answer)) == shown
 
@@ -225,14 +224,14 @@ def test_balance(dialect: JsonDialect, answer: dict[str, Any], shown: str) -> No
     [b"null", b'"12"', b"true", b"{}", b"1" + 400 * b"0"],
     ids=["null", "a string", "a boolean", "an object", "an integer beyond any float"],
 )
-def test_balance_that_is_no_amount(dialect: JsonDialect, balance: bytes) -> None:
-    """What is no finite number is unreadable as a balance."""
+def test_balance_that_is_no_amount(dialect: Dialect, balance: bytes) -> None:
+    """A balance has to be a finite number; anything else is unreadable."""
     with pytest.raises(UnreadableError, match="balance"):
         dialect.read_balance(parse_json(b'{"errorId":0,"balance":%s}' % balance))
 
 
 @both
-def test_balance_is_refused_with_the_error(dialect: JsonDialect) -> None:
+def test_balance_is_refused_with_the_error(dialect: Dialect) -> None:
     """An error in the place of a balance is read as any error."""
     reading = dialect.read_balance({"errorId": 1, "errorCode": "ERROR_KEY_DENIED_ACCESS", "errorDescription": "no"})
 
@@ -241,7 +240,7 @@ def test_balance_is_refused_with_the_error(dialect: JsonDialect) -> None:
 
 
 @both
-def test_balance_asks_with_the_key_alone(dialect: JsonDialect) -> None:
+def test_balance_asks_with_the_key_alone(dialect: Dialect) -> None:
     """A getBalance request takes the client key and nothing else."""
     assert asked_in(dialect.get_balance("k")) == {"clientKey": "k"}
 
@@ -260,8 +259,8 @@ def test_balance_asks_with_the_key_alone(dialect: JsonDialect) -> None:
         ({"errorId": 0, "taskId": "callback"}, False),
     ],
 )
-def test_refusal_of_the_callback_url(dialect: JsonDialect, answer: dict[str, Any], is_refusal: bool) -> None:
-    """Only an error that speaks of the callback allows the task to be submitted again without one."""
+def test_refusal_of_the_callback_url(dialect: Dialect, answer: dict[str, Any], is_refusal: bool) -> None:
+    """Only an error with the word callback or pingback allows another submission without one."""
     assert dialect.refuses_callback_url(dialect.read_create_task(answer).reading) is is_refusal
 
 

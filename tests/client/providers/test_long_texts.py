@@ -1,4 +1,4 @@
-"""Texts of a provider are cut to a length that fits into rows, log lines and errors, whatever way they come."""
+"""Texts of a provider are cut to fit into rows, log lines and errors, for every way in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ every = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 
 
 def messages() -> list[dict[str, Any]]:
-    """Return answers and callbacks of each family with one text that is too long, or all of them."""
+    """Return answers and callbacks of each family with one overlong text, or several."""
     kinds: list[dict[str, Any]] = [
         {"errorId": 1, "errorCode": code, "errorDescription": "why", "taskId": "a1"} for code in _CODES
     ]
@@ -40,18 +40,18 @@ def messages() -> list[dict[str, Any]]:
     ]
 
 
-def check_length(said: object) -> None:
+def check_length(reading: object) -> None:
     """Fail where a text is longer than it may be."""
-    match said:
+    match reading:
         case Submitted(reading=reading):
             check_length(reading)
         case Failed() | Refused() | Unknown():
-            assert 0 < len(said.error_code) <= 100
-            assert len(said.error_description or "") <= 1000
+            assert 0 < len(reading.error_code) <= 100
+            assert len(reading.error_description or "") <= 1000
         case Pending(state=text) | Notice(name=text):
             assert len(text) <= 100
         case _:
-            assert isinstance(said, Ready | float)
+            assert isinstance(reading, Ready | float)
 
 
 @every
@@ -68,20 +68,20 @@ def test_no_way_brings_a_longer_text(dialect: Dialect) -> None:
         form = "&".join(f"{name}={value}" for name, value in fields.items()).encode()
         for query, body in ((b"", json.dumps(fields).encode()), (form, b"")):
             try:
-                said = dialect.read_callback(query=query, body=body).reading
+                reading = dialect.read_callback(query=query, body=body).reading
             except UnreadableError as error:
                 errors.append(error)
                 continue
-            if isinstance(said, Failed | Pending | Notice):
-                check_length(said)
+            if isinstance(reading, Failed | Pending | Notice):
+                check_length(reading)
                 count += 1
     assert count
     assert max(len(str(error)) for error in errors) < 1000
 
 
 def test_a_cut_shows() -> None:
-    """A text that was cut ends with an ellipsis; one that fits stays as it is."""
-    said = Failed(1, _LONG, "D" * 1000)
+    """A cut text ends with an ellipsis. A short one stays unchanged."""
+    reading = Failed(1, _LONG, "D" * 1000)
 
-    assert (said.error_code, said.error_description) == ("E" * 99 + "…", "D" * 1000)
+    assert (reading.error_code, reading.error_description) == ("E" * 99 + "…", "D" * 1000)
     assert Refused(1, "E" * 100, "D" * 1001).error_description == "D" * 999 + "…"

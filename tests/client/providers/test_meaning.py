@@ -1,6 +1,6 @@
-"""The meaning of an answer, by its HTTP status and by what stands in it: one table for every request.
+"""The meaning of an answer, by its HTTP status and its body: one table for every request.
 
-Sources: 2captcha/2captcha-javascript#29 and alperensert/capmonster_python#4 (JSON errors under 500 that pass),
+Sources: 2captcha/2captcha-javascript#29 and alperensert/capmonster_python#4 (passing JSON errors under 500),
 ZennoLab/capmonstercloud-client-js (500 at getTaskResult means "not yet"), league-account-checker#77 (403, HTML).
 """
 
@@ -56,18 +56,18 @@ STATUSES = (200, 307, 400, 403, 404, 408, 425, 429, 500, 502, 503)
 
 @pytest.mark.parametrize("body", POLL_TABLE)
 def test_a_poll(body: str) -> None:
-    """Under 5xx only what is about the task counts, and a pause that is asked for."""
-    said = CAPSOLVER.read_task_result(READABLE[body]) if body in READABLE else None
+    """Under 5xx only an error about the task counts, or a requested pause."""
+    reading = CAPSOLVER.read_task_result(READABLE[body]) if body in READABLE else None
 
-    assert tuple(meaning_of(status, said, is_poll=True) for status in STATUSES) == POLL_TABLE[body]
+    assert tuple(meaning_of(status, reading, is_poll=True) for status in STATUSES) == POLL_TABLE[body]
 
 
 @pytest.mark.parametrize("body", CREATE_TABLE)
 def test_create_task(body: str) -> None:
     """A listed refusal counts under any status; without a word of the provider, the status tells if it was done."""
-    said = CAPSOLVER.read_create_task(READABLE[body]) if body in READABLE else None
+    reading = CAPSOLVER.read_create_task(READABLE[body]) if body in READABLE else None
 
-    assert tuple(meaning_of(status, said, is_poll=False) for status in STATUSES) == CREATE_TABLE[body]
+    assert tuple(meaning_of(status, reading, is_poll=False) for status in STATUSES) == CREATE_TABLE[body]
 
 
 _TEXTS = st.sampled_from(["ERROR_CAPTCHA_UNSOLVABLE", "ERROR_OF_TOMORROW", REASON_NOT_GIVEN])
@@ -78,18 +78,18 @@ _READINGS = st.one_of(
     st.builds(Refused, st.just(1), _TEXTS),
     st.builds(Unknown, st.just(1), _TEXTS),
 )
-_SAID = st.one_of(
+_READINGS = st.one_of(
     st.none(), st.floats(), _READINGS, st.builds(Submitted, st.one_of(st.none(), st.just("id")), _READINGS)
 )
 
 
-@given(status=st.integers(100, 999), said=_SAID, is_poll=st.booleans())
-def test_laws(status: int, said: object, *, is_poll: bool) -> None:
+@given(status=st.integers(100, 999), reading=_READINGS, is_poll=st.booleans())
+def test_laws(status: int, reading: object, *, is_poll: bool) -> None:
     """It is total; nothing unread is an answer; no 2xx and no 5xx says that nothing was done, but for overload."""
-    meaning = meaning_of(status, said, is_poll=is_poll)
+    meaning = meaning_of(status, reading, is_poll=is_poll)
 
-    assert said is not None or meaning is not Meaning.ANSWER
+    assert reading is not None or meaning is not Meaning.ANSWER
     assert meaning is not Meaning.NOT_CARRIED_OUT or 300 <= status < 500
     assert meaning is not Meaning.BUSY or status in (425, 429, 503)
-    if is_poll and status >= 500 and isinstance(said, Failed) and meaning is Meaning.ANSWER:
-        assert said.is_listed
+    if is_poll and status >= 500 and isinstance(reading, Failed) and meaning is Meaning.ANSWER:
+        assert reading.is_listed

@@ -1,4 +1,4 @@
-"""What holds for every input: dialects are total, and read the same from the same facts."""
+"""Rules for every input: dialects are total, and read the same from the same facts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import UnreadableError
-from client.providers import SignatureRule
-from client.providers.catalog.polled import ONECAPTCHA
-from client.providers.catalog.results import CAPSOLVER
-from client.providers.json_family import JsonDialect
-from client.providers.readings import Callback, Failed, Pending, Ready, Refused, Submitted, Unknown
+from client.providers import DIALECTS, Dialect, SignatureRule
+from client.providers.readings import CallbackReading, Failed, Pending, Ready, Refused, Submitted, Unknown
 from client.providers.values import canonical_json, parse_json, parse_object, read_task_id, same_value, task_id_text
 from tests.client.providers.strategies import (
     MANY,
@@ -29,6 +26,8 @@ from tests.client.providers.strategies import (
     task_ids,
     unknown_fields,
 )
+
+CAPSOLVER, ONECAPTCHA = DIALECTS["capsolver"], DIALECTS["onecaptcha"]
 
 both = pytest.mark.parametrize("dialect", [CAPSOLVER, ONECAPTCHA], ids=lambda dialect: dialect.provider)
 
@@ -47,7 +46,7 @@ def test_parsing_is_total_over_bytes(body: bytes) -> None:
 @both
 @MANY
 @given(answer=answers | json_values)
-def test_reading_create_task_is_total(dialect: JsonDialect, answer: Any) -> None:
+def test_reading_create_task_is_total(dialect: Dialect, answer: Any) -> None:
     """Any JSON value gives an id or none, and a reading, or our error."""
     with suppress(UnreadableError):
         submitted = dialect.read_create_task(answer)
@@ -59,7 +58,7 @@ def test_reading_create_task_is_total(dialect: JsonDialect, answer: Any) -> None
 @both
 @MANY
 @given(answer=answers | json_values)
-def test_reading_task_results_is_total(dialect: JsonDialect, answer: Any) -> None:
+def test_reading_task_results_is_total(dialect: Dialect, answer: Any) -> None:
     """Any JSON value gives a reading or our error."""
     with suppress(UnreadableError):
         assert isinstance(dialect.read_task_result(answer), READINGS)
@@ -68,7 +67,7 @@ def test_reading_task_results_is_total(dialect: JsonDialect, answer: Any) -> Non
 @both
 @MANY
 @given(answer=answers | json_values)
-def test_reading_balances_is_total(dialect: JsonDialect, answer: Any) -> None:
+def test_reading_balances_is_total(dialect: Dialect, answer: Any) -> None:
     """Any JSON value gives an amount, a reading or our error."""
     with suppress(UnreadableError):
         assert isinstance(dialect.read_balance(answer), float | Ready | Failed | Unknown | Refused)
@@ -82,18 +81,18 @@ def test_reading_balances_is_total(dialect: JsonDialect, answer: Any) -> None:
     | answers.map(as_json)
     | st.tuples(answers.map(as_json), st.integers(0, 80)).map(lambda cut: cut[0][: cut[1]]),
 )
-def test_reading_callbacks_is_total(dialect: JsonDialect, query: bytes, body: bytes) -> None:
-    """Any bytes, whole or cut, give what a delivery may say, or our error."""
+def test_reading_callbacks_is_total(dialect: Dialect, query: bytes, body: bytes) -> None:
+    """Any bytes, whole or cut, give a permitted reading or our error."""
     with suppress(UnreadableError):
         callback = dialect.read_callback(query=query, body=body)
-        assert isinstance(callback, Callback)
+        assert isinstance(callback, CallbackReading)
         assert isinstance(callback.reading, Ready | Failed | Pending)
 
 
 @both
 @MANY
 @given(answer=answers)
-def test_failures_always_have_a_number_and_a_code(dialect: JsonDialect, answer: dict[str, Any]) -> None:
+def test_failures_always_have_a_number_and_a_code(dialect: Dialect, answer: dict[str, Any]) -> None:
     """Whatever the provider leaves out, an error has an `errorId` from 1 to 2^31 - 1 and a code."""
     with suppress(UnreadableError):
         reading = dialect.read_task_result({**answer, "status": "failed"})
@@ -110,7 +109,7 @@ def test_failures_always_have_a_number_and_a_code(dialect: JsonDialect, answer: 
     data=st.data(),
 )
 def test_a_real_answer_survives_new_fields_in_any_order(
-    dialect: JsonDialect, task_id: int | str, solution: Any, unknown: dict[str, Any], data: st.DataObject
+    dialect: Dialect, task_id: int | str, solution: Any, unknown: dict[str, Any], data: st.DataObject
 ) -> None:
     """Unknown fields and another order of the known ones change nothing."""
     real = {
@@ -125,14 +124,14 @@ def test_a_real_answer_survives_new_fields_in_any_order(
 
     assert dialect.read_create_task(answer) == Submitted(task_id, Ready(solution))
     assert dialect.read_task_result(answer) == Ready(solution)
-    assert dialect.read_callback(query=b"", body=as_json(answer)) == Callback(task_id, Ready(solution))
+    assert dialect.read_callback(query=b"", body=as_json(answer)) == CallbackReading(task_id, Ready(solution))
 
 
 @both
 @MANY
 @given(answer=answers, unknown=unknown_fields)
 def test_any_reading_survives_new_fields_in_the_opposite_order(
-    dialect: JsonDialect, answer: dict[str, Any], unknown: dict[str, Any]
+    dialect: Dialect, answer: dict[str, Any], unknown: dict[str, Any]
 ) -> None:
     """Errors and states too are read from the known fields alone."""
     with suppress(UnreadableError):
@@ -142,7 +141,7 @@ def test_any_reading_survives_new_fields_in_the_opposite_order(
 @both
 @MANY
 @given(task_id=task_ids)
-def test_ids_keep_their_type_there_and_back(dialect: JsonDialect, task_id: int | str) -> None:
+def test_ids_keep_their_type_there_and_back(dialect: Dialect, task_id: int | str) -> None:
     """From the createTask answer to the getTaskResult request an id stays the same JSON value."""
     given_id = dialect.read_create_task(parse_json(as_json({"errorId": 0, "taskId": task_id}))).task_id
     assert given_id is not None

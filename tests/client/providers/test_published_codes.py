@@ -1,4 +1,4 @@
-"""The tables of error codes against the lists that the providers publish, which stand as data beside this file."""
+"""The tables of error codes against the published lists of the providers, kept as data beside this file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from client.providers import DIALECTS, Dialect
 from client.providers.codes import FAMILY_CODES, Code, code_named
 from client.providers.facts import Mark
 from client.providers.readings import Failed, Pending, Reaction, Reading, Refused, Unknown
-from client.providers.v1_family import V1Dialect
+from client.providers.v1_family import V1_FAMILY
 
 PUBLISHED = tomllib.loads(Path(__file__).with_name("published_codes.toml").read_text())
 
@@ -34,29 +34,29 @@ class Published:
 
 def _published() -> list[Published]:
     found = []
-    for each in PUBLISHED["lists"]:
-        for provider in (*each["providers"], *each.get("also", ())):
-            for name_of_class, names in each["codes"].items():
+    for entry in PUBLISHED["lists"]:
+        for provider in (*entry["providers"], *entry.get("also", ())):
+            for name_of_class, names in entry["codes"].items():
                 reaction, about = name_of_class.split()
-                pauses = each.get("pauses", {})
+                pauses = entry.get("pauses", {})
                 found += [Published(provider, name, Reaction(reaction), about, pauses.get(name)) for name in names]
     return found
 
 
 CODES = _published()
-NAMES = {each.name for each in CODES}
+NAMES = {code.name for code in CODES}
 
 
 def _read(dialect: Dialect, name: str) -> Reading:
     """Return this error as an answer to a poll, as the provider writes it."""
-    if isinstance(dialect, V1Dialect):
+    if dialect.family is V1_FAMILY:
         return dialect.read_task_result({"status": 0, "request": name})
     return dialect.read_task_result({"errorId": 1, "errorCode": name, "errorDescription": "why"})
 
 
 @pytest.mark.parametrize("published", CODES, ids=str)
 def test_every_published_code_has_its_class(published: Published) -> None:
-    """A code on a provider's list is on ours, with its reaction, its matter and the pause that is documented."""
+    """A code on a provider's list is on ours, with its reaction, its subject and the documented pause."""
     code = code_named(DIALECTS[published.provider].codes, published.name)
 
     assert code is not None
@@ -93,7 +93,7 @@ def test_every_published_code_is_read_as_such(published: Published) -> None:
 
 
 def _is_listed(name: str, names: set[str]) -> bool:
-    return name in names or (name.endswith("*") and any(each.startswith(name[:-1]) for each in names))
+    return name in names or (name.endswith("*") and any(other.startswith(name[:-1]) for other in names))
 
 
 def test_no_code_is_made_up() -> None:
@@ -103,25 +103,25 @@ def test_no_code_is_made_up() -> None:
 
 @pytest.mark.parametrize("provider", sorted(DIALECTS))
 def test_what_a_provider_changes_is_on_its_own_list(provider: str) -> None:
-    """A provider's table differs from the shared one only where that provider publishes the code."""
+    """A provider's table differs from the shared one only in codes published by this provider."""
     changed = {name for name, code in DIALECTS[provider].codes.items() if FAMILY_CODES.get(name) != code}
-    names = {each.name for each in CODES if each.provider == provider}
+    names = {code.name for code in CODES if code.provider == provider}
 
     assert [name for name in sorted(changed) if not _is_listed(name, names)] == []
 
 
 def test_every_provider_has_a_list_or_a_reason() -> None:
     """Every provider of the catalog is accounted for, by a page or by the reason why there is none."""
-    own = {provider for each in PUBLISHED["lists"] for provider in each["providers"]}
+    own = {provider for entry in PUBLISHED["lists"] for provider in entry["providers"]}
 
     assert own | PUBLISHED["withoutList"].keys() == set(DIALECTS)
     assert own & PUBLISHED["withoutList"].keys() == set()
 
 
-@pytest.mark.parametrize("published", PUBLISHED["lists"], ids=lambda each: each["page"][:40])
+@pytest.mark.parametrize("published", PUBLISHED["lists"], ids=lambda entry: entry["page"][:40])
 def test_every_list_names_its_source(published: dict[str, Any]) -> None:
     """A list has its page and a mark; a pause belongs to a code of the list."""
-    names = {name for each in published["codes"].values() for name in each}
+    names = {name for codes in published["codes"].values() for name in codes}
 
     assert published["page"]
     assert published["mark"] in get_args(Mark)

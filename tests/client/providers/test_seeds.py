@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 
-from client.providers.catalog.polled import ONECAPTCHA
-from client.providers.catalog.results import CAPSOLVER
+from client.providers import DIALECTS
 from client.providers.readings import Pending, Ready, Submitted
 from client.providers.values import parse_json
 from tests.client.providers.strategies import asked_in
+
+CAPSOLVER, ONECAPTCHA = DIALECTS["capsolver"], DIALECTS["onecaptcha"]
 
 # seed: CapSolver, line 22
 CAPSOLVER_CREATE_TASK = b"""
@@ -201,7 +202,10 @@ def test_onecaptcha_facts_are_those_of_the_document() -> None:
 
 
 def test_capsolver_facts_are_those_of_the_documents() -> None:
-    """Host, 120 queries and 5 minutes (seed: CapSolver, line 18; PROVIDERS.md 3.1); it is called back by POST."""
+    """Host, 120 queries and 5 minutes; it is called back by POST.
+
+    Seed: CapSolver, line 18; providers/README.md, "CapSolver".
+    """
     polls = CAPSOLVER.polls
 
     assert CAPSOLVER.base_url == "https://api.capsolver.com"

@@ -1,4 +1,4 @@
-"""Answers of in.php and res.php whose text and JSON differ: one shape of solution, or the callback is a hint."""
+"""Answers of in.php and res.php with different text and JSON: one shape of solution, or the callback is a hint."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from hypothesis import strategies as st
 
 from client.providers import DIALECTS, Dialect
 from client.providers.readings import Bare, Ready
-from client.providers.v1_family import V1Dialect
+from client.providers.v1_family import V1_FAMILY
 from tests.client.providers.strategies import MANY
 
-_OLDER = [dialect for dialect in DIALECTS.values() if isinstance(dialect, V1Dialect)]
+_OLDER = [dialect for dialect in DIALECTS.values() if dialect.family is V1_FAMILY]
 older = pytest.mark.parametrize("dialect", _OLDER, ids=lambda dialect: dialect.provider)
 
 _POINTS = [{"x": "49", "y": "235"}, {"x": "52", "y": "31"}]
 
 
 def polled(dialect: Dialect, raw: bytes) -> Any:
-    """Return the solution that a poll brings."""
-    said = dialect.read_task_result(dialect.parse_answer(raw))
-    assert isinstance(said, Ready)
-    return said.solution
+    """Return the solution from a poll."""
+    reading = dialect.read_task_result(dialect.parse_answer(raw))
+    assert isinstance(reading, Ready)
+    return reading.solution
 
 
 def called_back(dialect: Dialect, code: str, task_type: str | None) -> Any | None:
-    """Return the solution that a callback brings; None: it is a hint."""
+    """Return the solution from a callback, or None for a hint."""
     body = json.dumps({"id": "7", "code": code}).encode()
-    said = dialect.read_callback(query=b"", body=body).reading
-    assert isinstance(said, Bare)
-    return dialect.solution_of(said.code, task_type)
+    reading = dialect.read_callback(query=b"", body=body).reading
+    assert isinstance(reading, Bare)
+    return dialect.solution_of(reading.code, task_type)
 
 
 @older
 @pytest.mark.parametrize("task_type", [None, "base64", "post"])
-def test_points_have_one_shape(dialect: V1Dialect, task_type: str | None) -> None:
-    """By callback, by a poll in plain text, and by a poll with json=1, which may write numbers.
+def test_points_have_one_shape(dialect: Dialect, task_type: str | None) -> None:
+    """By callback, by a poll in plain text, and by a poll with json=1, even with numbers.
 
     (APITest in astubbs/captcha-fun, Zaczero/2Captcha#15)
     """
@@ -48,7 +48,7 @@ def test_points_have_one_shape(dialect: V1Dialect, task_type: str | None) -> Non
     solutions = [
         called_back(dialect, text, task_type),
         polled(dialect, f"OK|{text}".encode()),
-        *(polled(dialect, json.dumps({"status": 1, "request": said}).encode()) for said in (text, _POINTS, numbers)),
+        *(polled(dialect, json.dumps({"status": 1, "request": form}).encode()) for form in (text, _POINTS, numbers)),
     ]
 
     assert solutions == [_POINTS] * 5
@@ -56,7 +56,7 @@ def test_points_have_one_shape(dialect: V1Dialect, task_type: str | None) -> Non
 
 @older
 @pytest.mark.parametrize("number", ["40", "-12", "0.5", "73043008354"])
-def test_a_number_is_its_text(dialect: V1Dialect, number: str) -> None:
+def test_a_number_is_its_text(dialect: Dialect, number: str) -> None:
     """An angle or a reading in digits is the same text by each way."""
     solutions = [
         called_back(dialect, number, "rotatecaptcha"),
@@ -83,8 +83,8 @@ def test_a_number_is_its_text(dialect: V1Dialect, number: str) -> None:
         ' {"captcha_voucher":"a"}',
     ],
 )
-def test_a_text_that_names_parts_is_a_hint(dialect: V1Dialect, code: str) -> None:
-    """Of which shape a poll would be is not certain (openbullet/CaptchaSharp#8). Without a type it is what was said."""
+def test_a_text_that_names_parts_is_a_hint(dialect: Dialect, code: str) -> None:
+    """The shape of a poll is uncertain (openbullet/CaptchaSharp#8). Without a type it is the text itself."""
     assert called_back(dialect, code, "geetest") is None
     assert called_back(dialect, code, None) == {"code": code}
 
@@ -94,7 +94,7 @@ def test_a_text_that_names_parts_is_a_hint(dialect: V1Dialect, code: str) -> Non
     "code",
     ["44795sds", "time: 12", "A:1", "0.abc:x", "16760d0d0e9c1a2e1.4|r=us-east-1|surl=https://a.example", "12:30"],
 )
-def test_any_other_text_is_the_answer(dialect: V1Dialect, code: str) -> None:
+def test_any_other_text_is_the_answer(dialect: Dialect, code: str) -> None:
     """Tokens and read texts are no hints, unless they look like parts."""
     solution = called_back(dialect, code, "userrecaptcha")
 
@@ -114,15 +114,15 @@ def test_any_other_text_is_the_answer(dialect: V1Dialect, code: str) -> None:
         (b'{"status":1,"request":[]}', []),
     ],
 )
-def test_json_stays_what_it_is(dialect: V1Dialect, raw: bytes, solution: Any) -> None:
-    """Also in a poll that was answered in plain text."""
+def test_json_stays_what_it_is(dialect: Dialect, raw: bytes, solution: Any) -> None:
+    """JSON in a plain-text poll stays JSON as well."""
     assert polled(dialect, raw) == solution
 
 
 @MANY
 @given(points=st.lists(st.tuples(st.integers(0, 999_999), st.integers(0, 999_999)), min_size=1, max_size=20))
 def test_any_points_have_one_shape(points: list[tuple[int, int]]) -> None:
-    """For any points, the list is what the text says."""
+    """For any points, the list equals the text."""
     text = "coordinates:" + ";".join(f"x={x},y={y}" for x, y in points)
     listed = [{"x": str(x), "y": str(y)} for x, y in points]
 

@@ -1,4 +1,4 @@
-"""Every message that is known of every provider, through its dialect (PROVIDERS.md 8)."""
+"""Every known message of every provider, through its dialect. `wire_facts` names the sources."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from client.providers import DIALECTS
 from tests.client.providers.wire_facts import ANSWERS, CALLBACKS, Answer, Delivered
 
 
-@pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: f"{each.provider} {each.to} {each.source}")
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda row: f"{row.provider} {row.to} {row.source}")
 def test_answers(answer: Answer) -> None:
-    """An answer means what its source says."""
+    """An answer has the meaning given by its source."""
     dialect = DIALECTS[answer.provider]
     read: Any = {
         "createTask": dialect.read_create_task,
@@ -25,9 +25,9 @@ def test_answers(answer: Answer) -> None:
     assert read(dialect.parse_answer(answer.raw)) == answer.means
 
 
-@pytest.mark.parametrize("delivered", CALLBACKS, ids=lambda each: f"{each.provider} {each.kind} {each.source}")
+@pytest.mark.parametrize("delivered", CALLBACKS, ids=lambda row: f"{row.provider} {row.kind} {row.source}")
 def test_callbacks(delivered: Delivered) -> None:
-    """A callback means what its source says, with the id in the type in which createTask gives it."""
+    """A callback has the meaning given by its source. Its id has the type of createTask's ids."""
     read = DIALECTS[delivered.provider].read_callback(query=delivered.query, body=delivered.body)
 
     assert read == delivered.means
@@ -35,12 +35,12 @@ def test_callbacks(delivered: Delivered) -> None:
 
 
 def test_no_provider_is_forgotten() -> None:
-    """Each has a message, and each that calls back a success and a failure."""
+    """Each has a message, and each with callbacks has a success and a failure."""
     calling = {name for name, dialect in DIALECTS.items() if dialect.callback is not None}
 
     for kind in ("success", "failure"):
-        assert {each.provider for each in CALLBACKS if each.kind == kind} == calling
-    assert {each.provider for each in ANSWERS} >= {name for name in DIALECTS if name != "hardcaptcha"}
+        assert {row.provider for row in CALLBACKS if row.kind == kind} == calling
+    assert {row.provider for row in ANSWERS} >= {name for name in DIALECTS if name != "hardcaptcha"}
 
 
 @pytest.mark.parametrize("provider", sorted(DIALECTS))
@@ -56,7 +56,7 @@ def test_what_is_no_answer_is_told(provider: str, raw: bytes) -> None:
 @pytest.mark.parametrize("provider", ["twocaptchav1", "rucaptchav1", "captchaai"])
 @pytest.mark.parametrize("raw", [b"OK", b"OK|", b'{"status":1,"request":""}'])
 def test_a_bare_ok_is_no_answer(provider: str, raw: bytes) -> None:
-    """What says yes without an answer, as a proxy may, ends no task."""
+    """A yes without an answer, as from a proxy, ends no task."""
     dialect = DIALECTS[provider]
 
     with pytest.raises(UnreadableError):
@@ -64,7 +64,7 @@ def test_a_bare_ok_is_no_answer(provider: str, raw: bytes) -> None:
 
 
 def test_a_success_without_a_token_is_none() -> None:
-    """HardCaptcha's token is null on failure: beside SUCCESS it is no callback that is known."""
+    """HardCaptcha's token is null on failure: beside SUCCESS it is no known callback."""
     with pytest.raises(UnreadableError):
         DIALECTS["hardcaptcha"].read_callback(query=b"", body=b'{"id":"h1","status":"SUCCESS","result":{"token":null}}')
 
@@ -74,6 +74,6 @@ def test_a_success_without_a_token_is_none() -> None:
     "body", [b"<html>", b"", b"null", b"[]", b"\xff\xfe", b'{"a":', b"a=1", b"id=1", b'{"hello":1}']
 )
 def test_what_is_no_callback_is_told(provider: str, body: bytes) -> None:
-    """What a provider is not known to send is unreadable."""
+    """Anything unknown as a callback of the provider is unreadable."""
     with pytest.raises(UnreadableError):
         DIALECTS[provider].read_callback(query=b"", body=body)

@@ -1,4 +1,4 @@
-"""The messages of PROVIDERS.md 8 and what must come of each; every row names its source."""
+"""The known messages of every provider, and the reading of each. Every row names sections of providers/README.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from client.providers.codes import REASON_NOT_GIVEN
 from client.providers.readings import (
     Bare,
-    Callback,
+    CallbackReading,
     Failed,
     Notice,
     Pending,
@@ -42,7 +42,7 @@ class Delivered:
 
     provider: str
     kind: Literal["success", "failure", "notFinal", "notice"]
-    means: Callback
+    means: CallbackReading
     source: str
     body: bytes = b""
     query: bytes = b""
@@ -62,122 +62,126 @@ ANSWERS: Sequence[Answer] = (
         "createTask",
         b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"%s"}' % UUID.encode(),
         Submitted(UUID, Pending("")),
-        "8, row 1",
+        "JSON requests",
     ),
     *_answers(
         "capsolver yescaptcha",
         "createTask",
         b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"a1","status":"ready","solution":{"text":"t"}}',
         Submitted("a1", Ready({"text": "t"})),
-        "8, row 2; 4",
+        "JSON requests",
     ),
     *_answers(
         "capsolver",
         "createTask",
         b'{"errorId":0,"errorCode":"","errorDescription":"","taskId":"a1","status":"idle"}',
         Submitted("a1", Pending("idle")),
-        "3.1",
+        "CapSolver",
     ),
     *_answers(
         _INTEGERS,
         "createTask",
         b'{"errorId":0,"taskId":73043008354}',
         Submitted(73043008354, Pending("")),
-        "8, row 3",
+        "JSON requests",
     ),
     *_answers(
         "nextcaptcha",
         "createTask",
         b'{"errorId":0,"taskId":1692863536123}',
         Submitted(1692863536123, Pending("")),
-        "3.7",
+        "NextCaptcha",
     ),
     *_answers(
         "capmonster capkill captcha69",
         "createTask",
         b'{"errorId":1,"errorCode":"ERROR_KEY_DOES_NOT_EXIST","errorDescription":"no such key","taskId":0}',
         Submitted(None, Refused(1, "ERROR_KEY_DOES_NOT_EXIST", "no such key", Reaction.STOP, "key")),
-        "8, row 4",
+        "JSON requests",
     ),
     *_answers(
         "ezcaptchasync",
         "createTask",
         b'{"errorId":0,"status":"ready","solution":{"gRecaptchaResponse":"t"}}',
         Submitted(None, Ready({"gRecaptchaResponse": "t"})),
-        "3.7",
+        "EZ-Captcha, synchronous host",
     ),
     *_answers(
         "ucaptcha",
         "createTask",
         b'{"errorId":0,"status":"processing","taskId":"a1"}',
         Submitted("a1", Pending("processing")),
-        "3.7",
+        "uCaptcha",
     ),
-    *_answers("capsolution", "createTask", b'{"errorId":0,"taskId":"task_x"}', Submitted("task_x", Pending("")), "3.7"),
+    *_answers(
+        "capsolution", "createTask", b'{"errorId":0,"taskId":"task_x"}', Submitted("task_x", Pending("")), "capsolution"
+    ),
     *_answers(
         "scrapeless",
         "createTask",
         b'{"state":"idle","success":true,"taskId":"a1"}',
         Submitted("a1", Pending("idle")),
-        "3.7",
+        "Scrapeless",
     ),
     *_answers(
         "scrapeless",
         "createTask",
         b'{"success":false,"message":"bad key"}',
         Submitted(None, Refused(1, REASON_NOT_GIVEN, "bad key")),
-        "3.7",
+        "Scrapeless",
     ),
-    *_answers(_V1, "createTask", b"OK|2122988149", Submitted("2122988149", Pending("")), "3.6"),
-    *_answers(_V1, "createTask", b'{"status":1,"request":"2122988149"}', Submitted("2122988149", Pending("")), "3.6"),
+    *_answers(_V1, "createTask", b"OK|2122988149", Submitted("2122988149", Pending("")), "Older API"),
+    *_answers(
+        _V1, "createTask", b'{"status":1,"request":"2122988149"}', Submitted("2122988149", Pending("")), "Older API"
+    ),
     *_answers(
         "twocaptchav1 rucaptchav1",
         "createTask",
         b"ERROR_ZERO_BALANCE",
         Submitted(None, Refused(1, "ERROR_ZERO_BALANCE", None, Reaction.STOP, "balance", 60.0)),
-        "3.6",
+        "Older API",
     ),
     *_answers(
         "captchaai",
         "createTask",
         b"ERROR_ZERO_BALANCE",
         Submitted(None, Refused(1, "ERROR_ZERO_BALANCE", None, Reaction.SLOW, "request", 5.0)),
-        "3.7",
+        "CaptchaAI",
     ),
     *_answers(
         _V1,
         "createTask",
         b"MAX_USER_TURN",
         Submitted(None, Refused(1, "MAX_USER_TURN", None, Reaction.SLOW, "request", 10.0)),
-        "3.6",
+        "Older API",
     ),
     *_answers(
         _V1,
         "getTaskResult",
         b"ERROR: 1005",
         Refused(1, "ERROR: 1005", None, Reaction.SLOW, "request", 300.0),
-        "3.6",
+        "Older API",
     ),
     *_answers(
         "twocaptcha rucaptcha anticaptcha",
         "getTaskResult",
         b'{"errorId":0,"status":"processing"}',
         Pending("processing"),
-        "8, row 5",
+        "JSON requests",
     ),
     *_answers(
         "capmonster onecaptcha yescaptcha",
         "getTaskResult",
         b'{"errorId":0,"errorCode":null,"errorDescription":null,"status":"processing"}',
         Pending("processing"),
-        "8, row 6",
+        "JSON requests",
     ),
     *_answers(
         "onecaptcha yescaptcha",
         "getTaskResult",
         b'{"errorId":0,"errorCode":null,"errorDescription":null,"status":"ready","solution":{"gRecaptchaResponse":"t"}}',
         Ready({"gRecaptchaResponse": "t"}),
-        "8, row 7",
+        "JSON requests",
     ),
     *_answers(
         "anticaptcha twocaptcha rucaptcha",
@@ -185,122 +189,148 @@ ANSWERS: Sequence[Answer] = (
         b'{"errorId":0,"status":"ready","solution":{"text":"t"},"cost":"0.0007","ip":"46.98.54.221",'
         b'"createTime":1472205564,"endTime":1472205570,"solveCount":"0"}',
         Ready({"text": "t"}),
-        "8, row 8",
+        "JSON requests",
     ),
     *_answers(
         "twocaptcha",
         "getTaskResult",
         b'{"errorId":0,"status":"ready","solution":"a bare string","cost":"0.1","solveCount":1}',
         Ready("a bare string"),
-        "3.6",
+        "2captcha and ruCaptcha",
     ),
     *_answers(
         _INTEGERS,
         "getTaskResult",
         b'{"errorId":12,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","errorDescription":"no worker could"}',
         Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could"),
-        "8, row 9",
+        "JSON requests",
     ),
     *_answers(
         "ucaptcha capsolver",
         "getTaskResult",
         b'{"errorId":0,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","status":"failed"}',
         Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"),
-        "8, row 10; 3.1",
+        "JSON requests; CapSolver",
     ),
-    *_answers("capsolver ucaptcha", "getTaskResult", b'{"errorId":0,"status":"idle"}', Pending("idle"), "3.1, 3.7"),
-    *_answers("nextcaptcha", "getTaskResult", b'{"errorId":0,"status":"pending"}', Pending("pending"), "3.7"),
-    *_answers("capsolver", "getTaskResult", b'{"errorId":0,"status":"new in 2027"}', Pending("new in 2027"), "12.10"),
+    *_answers(
+        "capsolver ucaptcha", "getTaskResult", b'{"errorId":0,"status":"idle"}', Pending("idle"), "CapSolver; uCaptcha"
+    ),
+    *_answers("nextcaptcha", "getTaskResult", b'{"errorId":0,"status":"pending"}', Pending("pending"), "NextCaptcha"),
+    *_answers(
+        "capsolver", "getTaskResult", b'{"errorId":0,"status":"new in 2027"}', Pending("new in 2027"), "JSON requests"
+    ),
     *_answers(
         "capsolver anticaptcha twocaptcha ucaptcha nextcaptcha",
         "getTaskResult",
         b'{"errorId":0,"status":"done","solution":{"text":"t"}}',
         Pending("done"),
-        "3.1, 12.10",
+        "CapSolver; JSON requests",
     ),
     *_answers(
         "capsolver yescaptcha",
         "createTask",
         b'{"errorId":0,"taskId":"a1","status":"idle","solution":{"text":"t"}}',
         Submitted("a1", Pending("idle")),
-        "3.1, 12.10",
+        "CapSolver; JSON requests",
     ),
     *_answers(
         "scrapeless",
         "getTaskResult",
         b'{"state":"running","solution":{"token":"t"},"success":true,"taskId":"a1"}',
         Pending("running"),
-        "3.7, 12.10",
+        "Scrapeless; JSON requests",
     ),
     *_answers(
         "capmonster",
         "getTaskResult",
         b'{"errorId":1,"errorCode":"CAPTCHA_NOT_READY","errorDescription":""}',
         Pending("CAPTCHA_NOT_READY"),
-        "3.5",
+        "CapMonster Cloud",
     ),
     *_answers(
         "capmonster",
         "getTaskResult",
         b'{"errorId":1,"errorCode":"ERROR_TOO_MUCH_REQUESTS"}',
         Refused(1, "ERROR_TOO_MUCH_REQUESTS", None, Reaction.WAIT),
-        "3.5, 6.2",
+        "CapMonster Cloud; Error codes",
     ),
     *_answers(
         "ezcaptcha",
         "getTaskResult",
         b'{"errorId":1,"errorCode":"ERROR_REQUEST_LIMIT"}',
         Refused(1, "ERROR_REQUEST_LIMIT", None, Reaction.WAIT),
-        "3.7, 6.2",
+        "EZ-Captcha; Error codes",
     ),
     *_answers(
         "ezcaptcha ezcaptchasync",
         "createTask",
         b'{"errorId":1,"errorCode":"ERROR_REQUEST_BANNED"}',
         Submitted(None, Refused(1, "ERROR_REQUEST_BANNED", None, Reaction.SLOW, "request", 60.0)),
-        "3.7",
+        "EZ-Captcha; EZ-Captcha, synchronous host",
     ),
     *_answers(
-        "capsolution", "getTaskResult", b'{"errorId":21,"errorCode":"TASK_NOT_READY"}', Pending("TASK_NOT_READY"), "3.7"
+        "capsolution",
+        "getTaskResult",
+        b'{"errorId":21,"errorCode":"TASK_NOT_READY"}',
+        Pending("TASK_NOT_READY"),
+        "capsolution",
     ),
     *_answers(
         "anticaptcha twocaptcha",
         "getTaskResult",
         b'{"errorId":16,"errorCode":"ERROR_NO_SUCH_CAPCHA_ID","errorDescription":"gone"}',
         Unknown(16, "ERROR_NO_SUCH_CAPCHA_ID", "gone"),
-        "6.2",
+        "Error codes",
     ),
     *_answers(
         "scrapeless",
         "getTaskResult",
         b'{"actor":"captcha.recaptcha","createTime":1730800000000,"elapsed":2254,"solution":{"token":"t"},"success":true,"taskId":"a1"}',
         Ready({"token": "t"}),
-        "3.7",
+        "Scrapeless",
     ),
     *_answers(
-        "scrapeless", "getTaskResult", b'{"state":"running","success":true,"taskId":"a1"}', Pending("running"), "3.7"
+        "scrapeless",
+        "getTaskResult",
+        b'{"state":"running","success":true,"taskId":"a1"}',
+        Pending("running"),
+        "Scrapeless",
     ),
-    *_answers(_V1, "getTaskResult", b"CAPCHA_NOT_READY", Pending("CAPCHA_NOT_READY"), "3.6"),
-    *_answers(_V1, "getTaskResult", b'{"status":0,"request":"CAPCHA_NOT_READY"}', Pending("CAPCHA_NOT_READY"), "3.6"),
-    *_answers(_V1, "getTaskResult", b"OK|44795sds", Ready({"code": "44795sds"}), "3.6"),
-    *_answers(_V1, "getTaskResult", b'{"status":1,"request":"44795sds"}', Ready({"code": "44795sds"}), "3.6"),
-    *_answers(_V1, "getTaskResult", b'{"status":1,"request":"click:3/6/8"}', Ready({"code": "click:3/6/8"}), "3.6"),
-    *_answers(_V1, "getTaskResult", b"ERROR_CAPTCHA_UNSOLVABLE", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"), "3.6, 6.2"),
-    *_answers("capsolver", "getBalance", b'{"errorId":0,"balance":1071810,"packages":[]}', 1071810.0, "7"),
-    *_answers(_V1, "getBalance", b"2.73688", 2.73688, "7"),
-    *_answers(_V1, "getBalance", b'{"status":1,"request":"2.73688"}', 2.73688, "7"),
+    *_answers(_V1, "getTaskResult", b"CAPCHA_NOT_READY", Pending("CAPCHA_NOT_READY"), "Older API"),
+    *_answers(
+        _V1, "getTaskResult", b'{"status":0,"request":"CAPCHA_NOT_READY"}', Pending("CAPCHA_NOT_READY"), "Older API"
+    ),
+    *_answers(_V1, "getTaskResult", b"OK|44795sds", Ready({"code": "44795sds"}), "Older API"),
+    *_answers(_V1, "getTaskResult", b'{"status":1,"request":"44795sds"}', Ready({"code": "44795sds"}), "Older API"),
+    *_answers(
+        _V1, "getTaskResult", b'{"status":1,"request":"click:3/6/8"}', Ready({"code": "click:3/6/8"}), "Older API"
+    ),
+    *_answers(
+        _V1,
+        "getTaskResult",
+        b"ERROR_CAPTCHA_UNSOLVABLE",
+        Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"),
+        "Older API; Error codes",
+    ),
+    *_answers(
+        "capsolver", "getBalance", b'{"errorId":0,"balance":1071810,"packages":[]}', 1071810.0, "Balance and reports"
+    ),
+    *_answers(_V1, "getBalance", b"2.73688", 2.73688, "Balance and reports"),
+    *_answers(_V1, "getBalance", b'{"status":1,"request":"2.73688"}', 2.73688, "Balance and reports"),
     *_answers(
         "anticaptcha",
         "getBalance",
         b'{"errorId":1,"errorCode":"ERROR_KEY_DOES_NOT_EXIST"}',
         Refused(1, "ERROR_KEY_DOES_NOT_EXIST", None, Reaction.STOP, "key"),
-        "6.2",
+        "Error codes",
     ),
-    *_answers("anticaptcha", "report", b'{"errorId":0,"status":"success"}', Pending("success"), "7"),
-    *_answers("capsolver twocaptcha", "report", b'{"errorId":0}', Pending(""), "7"),
-    *_answers("twocaptchav1", "report", b"OK_REPORT_RECORDED", Pending(""), "7"),
-    *_answers("twocaptchav1", "report", b'{"status":1,"request":"OK_REPORT_RECORDED"}', Pending(""), "7"),
-    *_answers("twocaptchav1", "report", b"REPORT_NOT_RECORDED", Refused(1, "REPORT_NOT_RECORDED"), "6.2"),
+    *_answers("anticaptcha", "report", b'{"errorId":0,"status":"success"}', Pending("success"), "Balance and reports"),
+    *_answers("capsolver twocaptcha", "report", b'{"errorId":0}', Pending(""), "Balance and reports"),
+    *_answers("twocaptchav1", "report", b"OK_REPORT_RECORDED", Pending(""), "Balance and reports"),
+    *_answers(
+        "twocaptchav1", "report", b'{"status":1,"request":"OK_REPORT_RECORDED"}', Pending(""), "Balance and reports"
+    ),
+    *_answers("twocaptchav1", "report", b"REPORT_NOT_RECORDED", Refused(1, "REPORT_NOT_RECORDED"), "Error codes"),
 )
 
 _UNSOLVABLE = b'{"errorId":12,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE","errorDescription":"no worker could"%s}'
@@ -309,90 +339,92 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "anticaptcha",
         "success",
-        Callback(73043008354, Ready({"text": "t"})),
-        "8, row 11",
+        CallbackReading(73043008354, Ready({"text": "t"})),
+        "Result callbacks",
         body=b'{"errorId":0,"status":"ready","solution":{"text":"t"},"cost":"0.0007","taskId":73043008354}',
     ),
     Delivered(
         "anticaptcha",
         "failure",
-        Callback(73043008354, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
-        "2.1, 8",
+        CallbackReading(73043008354, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
+        "Result callbacks",
         body=_UNSOLVABLE % b',"taskId":73043008354',
     ),
     *(
-        each
+        row
         for name in ("capmonster", "capkill", "captcha69")
-        for each in (
+        for row in (
             Delivered(
                 name,
                 "success",
-                Callback(None, Ready({"text": "t"})),
-                "2.1",
+                CallbackReading(None, Ready({"text": "t"})),
+                "Result callbacks",
                 body=b'{"errorId":0,"status":"ready","solution":{"text":"t"}}',
             ),
             Delivered(
                 name,
                 "failure",
-                Callback(None, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
-                "2.1",
+                CallbackReading(None, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could")),
+                "Result callbacks",
                 body=_UNSOLVABLE % b"",
             ),
             Delivered(
                 name,
                 "notFinal",
-                Callback(None, Pending("CAPTCHA_NOT_READY")),
-                "3.5",
+                CallbackReading(None, Pending("CAPTCHA_NOT_READY")),
+                "CapMonster Cloud",
                 body=b'{"errorId":1,"errorCode":"CAPTCHA_NOT_READY"}',
             ),
         )
     ),
     *(
-        each
+        row
         for name, task_id in (("capsolver", '"a1"'), ("nextcaptcha", "1692863536123"))
-        for each in (
+        for row in (
             Delivered(
                 name,
                 "success",
-                Callback("a1" if name == "capsolver" else 1692863536123, Ready({"text": "t"})),
-                "2.1",
+                CallbackReading("a1" if name == "capsolver" else 1692863536123, Ready({"text": "t"})),
+                "Result callbacks",
                 body=b'{"errorId":0,"status":"ready","solution":{"text":"t"},"taskId":%s}' % task_id.encode(),
             ),
             Delivered(
                 name,
                 "failure",
-                Callback(
+                CallbackReading(
                     "a1" if name == "capsolver" else 1692863536123,
                     Failed(12, "ERROR_CAPTCHA_UNSOLVABLE", "no worker could"),
                 ),
-                "2.1",
+                "Result callbacks",
                 body=_UNSOLVABLE % f',"taskId":{task_id}'.encode(),
             ),
         )
     ),
     *(
-        each
+        row
         for name in ("twocaptcha", "rucaptcha", "twocaptchav1", "rucaptchav1")
-        for each in (
+        for row in (
             Delivered(
                 name,
                 "success",
-                Callback(73043008354 if "v1" not in name else "73043008354", Bare("44795 sds")),
-                "8, row 12",
+                CallbackReading(73043008354 if "v1" not in name else "73043008354", Bare("44795 sds")),
+                "Form callbacks",
                 body=b"id=73043008354&code=44795+sds&rate=0.00299",
             ),
             Delivered(
                 name,
                 "failure",
-                Callback(73043008354 if "v1" not in name else "73043008354", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
-                "8, row 12",
+                CallbackReading(
+                    73043008354 if "v1" not in name else "73043008354", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")
+                ),
+                "Form callbacks",
                 body=b"id=73043008354&code=ERROR_CAPTCHA_UNSOLVABLE",
             ),
             Delivered(
                 name,
                 "notFinal",
-                Callback(73043008354 if "v1" not in name else "73043008354", Pending("CAPCHA_NOT_READY")),
-                "3.6",
+                CallbackReading(73043008354 if "v1" not in name else "73043008354", Pending("CAPCHA_NOT_READY")),
+                "Older API",
                 body=b"id=73043008354&code=CAPCHA_NOT_READY",
             ),
         )
@@ -400,87 +432,93 @@ CALLBACKS: Sequence[Delivered] = (
     Delivered(
         "ucaptcha",
         "success",
-        Callback(UUID, Bare("44795sds")),
-        "8, row 13",
+        CallbackReading(UUID, Bare("44795sds")),
+        "Query callbacks",
         query=b"captcha_id=%s&status=1&code=44795sds" % UUID.encode(),
     ),
     Delivered(
         "ucaptcha",
         "failure",
-        Callback(UUID, Failed(1, REASON_NOT_GIVEN)),
-        "8, row 13",
+        CallbackReading(UUID, Failed(1, REASON_NOT_GIVEN)),
+        "Query callbacks",
         query=b"captcha_id=%s&status=0" % UUID.encode(),
     ),
     Delivered(
         "captchaai",
         "success",
-        Callback("2122988149", Bare("44795sds")),
-        "8, row 14",
+        CallbackReading("2122988149", Bare("44795sds")),
+        "Query callbacks",
         query=b"id=2122988149&code=44795sds",
     ),
     Delivered(
         "captchaai",
         "failure",
-        Callback("2122988149", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
-        "2.3, 6.2",
+        CallbackReading("2122988149", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+        "Query callbacks; Error codes",
         query=b"id=2122988149&code=ERROR_CAPTCHA_UNSOLVABLE",
     ),
     Delivered(
         "hardcaptcha",
         "success",
-        Callback("h1", Ready({"token": "t"})),
-        "2.4",
+        CallbackReading("h1", Ready({"token": "t"})),
+        "Envelope callbacks",
         body=b'{"id":"h1","status":"SUCCESS","result":{"token":"t"}}',
     ),
     Delivered(
         "hardcaptcha",
         "failure",
-        Callback("h1", Failed(1, REASON_NOT_GIVEN)),
-        "8, row 15",
+        CallbackReading("h1", Failed(1, REASON_NOT_GIVEN)),
+        "Envelope callbacks",
         body=b'{"id":"h1","status":"FAILED","result":{"token":null}}',
     ),
     Delivered(
         "capsolution",
         "success",
-        Callback("task_x", Ready({"token": "t"})),
-        "8, row 16",
+        CallbackReading("task_x", Ready({"token": "t"})),
+        "Envelope callbacks",
         body=b'{"event":"task.completed","taskId":"task_x","status":"ready","solution":{"token":"t"},'
         b'"timestamp":"2026-01-02T03:04:05Z"}',
     ),
     Delivered(
         "capsolution",
         "failure",
-        Callback("task_x", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
-        "2.4",
+        CallbackReading("task_x", Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")),
+        "Envelope callbacks",
         body=b'{"event":"task.failed","taskId":"task_x","errorId":1,"errorCode":"ERROR_CAPTCHA_UNSOLVABLE"}',
     ),
-    Delivered("capsolution", "notice", Callback(None, Notice("balance.low")), "2.4", body=b'{"event":"balance.low"}'),
+    Delivered(
+        "capsolution",
+        "notice",
+        CallbackReading(None, Notice("balance.low")),
+        "Envelope callbacks",
+        body=b'{"event":"balance.low"}',
+    ),
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Bare('{"data":"dA==","encoding":"base64"}')),
-        "2.4",
+        CallbackReading("a1", Bare('{"data":"dA==","encoding":"base64"}')),
+        "Envelope callbacks",
         body=b'{"taskId":"a1","state":"completed","success":true,"response":{"data":"dA==","encoding":"base64"}}',
     ),
     Delivered(
         "scrapeless",
         "failure",
-        Callback("a1", Failed(1, "14500", "blocked")),
-        "8, row 17",
+        CallbackReading("a1", Failed(1, "14500", "blocked")),
+        "Envelope callbacks",
         body=b'{"taskId":"a1","state":"completed","success":false,"status":{"code":14500,"message":"blocked"}}',
     ),
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Bare('{"answer":"t"}')),
-        "2.4, row 4",
+        CallbackReading("a1", Bare('{"answer":"t"}')),
+        "Envelope callbacks",
         body=b'{"task_id":"a1","status":"success","input":"{}","task_result":{"answer":"t"}}',
     ),
     Delivered(
         "scrapeless",
         "success",
-        Callback("a1", Ready({"token": "t"})),
-        "3.7",
+        CallbackReading("a1", Ready({"token": "t"})),
+        "Scrapeless",
         body=b'{"actor":"captcha.recaptcha","solution":{"token":"t"},"success":true,"taskId":"a1"}',
     ),
 )

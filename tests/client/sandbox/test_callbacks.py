@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from client.providers import dialect_named
-from client.providers.readings import Callback, Failed, Ready
+from client.providers.readings import CallbackReading, Failed, Ready
 from client.sandbox import Faults, Sandbox, Settings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, NOW, TOKEN, Catcher, create_task, get_task_result, ordered
 from tests.support import free_port
@@ -43,7 +43,7 @@ async def test_our_dialect_reads_a_callback() -> None:
         await sandbox.sent_callbacks(1)
 
     reading = _CAPSOLVER.read_callback(query=b"", body=catcher.caught[0].body)
-    assert reading == Callback(created.json["taskId"], Ready(expected_solution("capsolver", TOKEN)))
+    assert reading == CallbackReading(created.json["taskId"], Ready(expected_solution("capsolver", TOKEN)))
 
 
 async def test_a_failure_is_called_back_too() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from client.providers import DIALECTS
-from client.providers.catalog.polled import YESCAPTCHA
 from client.providers.readings import Ready, TaskId
 from receiver.domain.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
 from receiver.domain.outcomes import Origin
@@ -213,7 +212,7 @@ async def test_it_was_finished_when_it_came(tmp_path: Path) -> None:
 
 async def test_an_answer_is_no_fresher_than_it_came(tmp_path: Path) -> None:
     """Its life counts from its delivery, so that an old one is out of date at once."""
-    living = replace(YESCAPTCHA, provider="mine", callback=DIALECTS["capsolver"].callback)
+    living = replace(DIALECTS["yescaptcha"], provider="mine", callback=DIALECTS["capsolver"].callback)
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, provider="mine"))
         await store.write(kept_for_task(1, body()))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.providers.readings import Callback, Pending, Ready
+from client.providers.readings import CallbackReading, Pending, Ready
 from receiver.app import new_ref
 from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
 from receiver.domain.outcomes import Origin
@@ -151,7 +151,7 @@ def an_arrival(
         method="POST",
         content_type=None,
         body=body,
-        reading=said if isinstance(said, str) else Callback(task_id, said),
+        reading=said if isinstance(said, str) else CallbackReading(task_id, said),
         origin=Origin("callback", "standing", NOW),
         received_at=NOW,
         confirm=confirm,

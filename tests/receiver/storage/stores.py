@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from client.protocol.filters import ResultFilter
-from client.providers.readings import Callback, Ready, TaskId
+from client.providers.readings import CallbackReading, Ready, TaskId
 from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, Entry, TaskRecord
@@ -115,7 +115,7 @@ def _arrival(text: str, task_id: TaskId | None, standing_id: str | None = None) 
         method="POST",
         content_type="application/json",
         body=text.encode(),
-        reading=Callback(task_id, Ready({"text": text})),
+        reading=CallbackReading(task_id, Ready({"text": text})),
         origin=Origin("callback", "token", NOW),
         received_at=NOW,
         standing_id=standing_id,

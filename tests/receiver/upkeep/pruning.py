@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from client.providers.readings import Callback, Ready
+from client.providers.readings import CallbackReading, Ready
 from receiver.domain.deliveries import Arrival, DeliverToTask, NewTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
@@ -56,7 +56,7 @@ def a_late_delivery(number: int, at: int, reading: Any = None) -> DeliverToTask:
         method="POST",
         content_type=None,
         body=b"body",
-        reading=Callback(None, Ready({"text": "answer"})) if reading is None else reading,
+        reading=CallbackReading(None, Ready({"text": "answer"})) if reading is None else reading,
         origin=Origin("callback", "token", at),
         received_at=at,
     )

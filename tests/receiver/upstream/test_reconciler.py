@@ -113,7 +113,7 @@ async def ended(api: RunningReceiver, ref: str) -> Any:
 
 def with_plan(**changes: Any) -> Callable[[Dialect], Dialect]:
     """Return a dialect with another plan."""
-    return lambda dialect: replace(dialect, polls=replace(dialect.polls, **changes))  # type: ignore[type-var]  # dialects are dataclasses here
+    return lambda dialect: replace(dialect, polls=replace(dialect.polls, **changes))
 
 
 async def test_a_lost_callback_costs_time_and_not_the_answer(tmp_path: Path, provider: Provider) -> None:
@@ -271,7 +271,7 @@ async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, pr
 async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
     """A poll that was not sent does not count."""
     slow = {
-        name: replace(dialect, key_limits=replace(dialect.key_limits, requests_per_second=1.0))  # type: ignore[type-var]  # dialects are dataclasses here
+        name: replace(dialect, key_limits=replace(dialect.key_limits, requests_per_second=1.0))
         for name, dialect in QUICK.items()
     }
     database = tmp_path / "receiver.db"
@@ -478,7 +478,4 @@ async def test_a_key_that_is_used_up_is_not_used(tmp_path: Path, provider: Provi
 def limited_to(requests_per_second: float) -> dict[str, Dialect]:
     """Return the quick providers with this rate for each key."""
     limits = KeyLimits(requests_per_second=requests_per_second)
-    return {
-        name: replace(dialect, key_limits=limits)  # type: ignore[type-var]  # dialects are dataclasses here
-        for name, dialect in QUICK.items()
-    }
+    return {name: replace(dialect, key_limits=limits) for name, dialect in QUICK.items()}
