@@ -108,7 +108,7 @@ async def test_every_answer_is_old() -> None:
         scripted_provider(createTask=CREATED, getTaskResult=Reply(ready(), first=clock.jump_first)) as provider,
         open_client(provider.url, timing=clock.timing) as tasks,
     ):
-        with pytest.raises(StaleAnswerError, match="2 tasks were submitted") as caught:
+        with pytest.raises(StaleAnswerError, match="2 answers were too old") as caught:
             await tasks.solve(image_task(), fresh_for=45, fresh_tries=2)
 
     assert len(provider.calls["createTask"]) == 2

@@ -109,7 +109,7 @@ async def test_the_same_unlisted_code_three_times_ends_the_task_provisionally() 
         scripted_provider(createTask=CREATED, getTaskResult=stepping(clock, ODD)) as provider,
         open_client(provider.url, timing=clock.timing, dialects=fast(window_seconds=300.0)) as tasks,
     ):
-        with pytest.raises(TaskFailedError, match=r"ERROR_OF_TOMORROW \(in words\): no list says") as caught:
+        with pytest.raises(TaskFailedError, match=r"ERROR_OF_TOMORROW \(in words\): this code is on no list") as caught:
             await tasks.solve(image_task(), timeout_seconds=600)
 
     task = caught.value.task

@@ -88,10 +88,11 @@ async def test_gone_while_waiting(tmp_path: Path) -> None:
             Sandbox("capsolver", QUICK) as sandbox,
             open_client(sandbox.url, f"http://127.0.0.1:{port}") as tasks,
         ):
-            async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
-                task = await tasks.submit(image_task(sandbox={"callback": "lost"}))
-                await eventually(lambda: receiver.streams == 1)
+            # The loss may be noticed before the receiver has stopped altogether.
             with capture_logs() as lines:
+                async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
+                    task = await tasks.submit(image_task(sandbox={"callback": "lost"}))
+                    await eventually(lambda: receiver.streams == 1)
                 solved = await task.result(timeout=30)
             async with running_receiver(tmp_path / "receiver.db", dialects=FAST, port=port) as receiver:
                 await until(lambda: _is_logged(receiver, 1))
