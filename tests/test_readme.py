@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from client.commands.demo.pictures import draw_picture
+from client.commands.demo import draw_picture
 from client.providers import DIALECTS, read_providers
 from client.sandbox import Sandbox, Settings
 from client.sandbox.serving import serving

@@ -30,7 +30,7 @@ _provider_url = click.option(
 )
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(epilog=_EXIT_CODES, short_help="Print what is left in an account.")
 @_provider
 @_provider_url
 def balance(provider: str, provider_url: str | None) -> None:
@@ -43,7 +43,7 @@ def balance(provider: str, provider_url: str | None) -> None:
     show(f"{left:.10f}".rstrip("0").rstrip("."))
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(epilog=_EXIT_CODES, short_help="Report a right or wrong answer to the provider.")
 @click.argument("verdict", metavar="good|bad", type=click.Choice(["good", "bad"]))
 @click.argument("task_id", metavar="TASKID")
 @_provider

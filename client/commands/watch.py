@@ -33,7 +33,7 @@ _EXIT_CODES = (
 )
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(epilog=_EXIT_CODES, short_help="Show results as they arrive at the receiver.")
 @click.option("--json", "is_json", is_flag=True, help="One line of JSON for each result, with its solution.")
 @click.option("--since", metavar="CURSOR", help="Go on behind this cursor; start: from the oldest kept. Default: now.")
 @click.option("--provider", metavar="NAME", help="Only results of this provider.")

@@ -142,6 +142,7 @@ def _with_options(command: _Command) -> _Command:
 
 @click.command(
     "sandbox",
+    short_help="Run a provider on this machine, with faults on demand.",
     epilog="Exit codes: 0 stopped by SIGINT or SIGTERM, 2 wrong options or a port that cannot be had.",
     context_settings={"max_content_width": 110},
 )

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,26 @@ async def test_sandbox_is_one_of_the_commands() -> None:
     code, out, _ = await run_command("sandbox", "--help", environ={})
 
     assert (code, "--dialect" in out) == (0, True)
+
+
+async def test_help_lists_the_commands_in_the_order_of_use() -> None:
+    """Each command has one whole line."""
+    code, out, _ = await run_command("--help", environ={})
+
+    lines = [line.split(maxsplit=1) for line in out.partition("Commands:\n")[2].splitlines()]
+    assert code == 0
+    assert [name for name, _ in lines] == ["demo", "sandbox", "solve", "watch", "report", "balance"]
+    assert all(text.endswith(".") and not text.endswith("...") for _, text in lines)
+
+
+async def test_console_script() -> None:
+    """The installed script is the same program, and names itself and the version."""
+    script = Path(sys.executable).with_name("callback-client")
+    process = await asyncio.create_subprocess_exec(script, "--version", stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate()
+
+    assert (process.returncode, out.decode()) == (0, f"callback-client {version('callback-receiver')}\n")
 
 
 def _key(provider: str) -> Mapping[str, str]:
