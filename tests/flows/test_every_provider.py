@@ -22,7 +22,7 @@ from client.protocol.models import Task
 from client.provider_api.timing import Timing
 from client.providers import DIALECTS, Dialect
 from client.sandbox import Limits, Sandbox, Settings, expected_solution
-from client.sandbox.limits import limits_of
+from client.sandbox.wires.profiles import profile_named
 from tests.client.sandbox.support import SettableClock
 from tests.support import ADMIN, eventually, running_receiver
 
@@ -57,7 +57,7 @@ DIALECTS_HERE = MappingProxyType({name: _scaled(dialect) for name, dialect in DI
 
 
 def _limits(provider: str) -> Limits:
-    limits = limits_of(provider)
+    limits = profile_named(provider).limits
     return replace(
         limits,
         window_seconds=limits.window_seconds / SCALE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from client.sandbox import Sandbox, Settings
-from client.sandbox.accounts import Accounts
-from client.sandbox.fates import Fates
+from client.sandbox.faults import FaultPlanner
+from client.sandbox.limits import Accounts
 from tests.client.sandbox.support import NOW, TOKEN, Catcher, create_task, get_task_result, ordered
 
 
@@ -38,12 +38,12 @@ async def test_callbacks_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_oldest_contents_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound a content counts as new again."""
-    monkeypatch.setattr("client.sandbox.fates._MOST_CONTENTS", 2)
-    fates = Fates(Settings(), None)
+    monkeypatch.setattr("client.sandbox.faults._MOST_CONTENTS", 2)
+    planner = FaultPlanner(Settings(), None)
     for content in ("a", "b", "a", "c"):
-        fates.fate_of({"type": content}, None)
+        planner.plan({"type": content}, None)
 
-    assert [fates.fate_of({"type": content}, None).times_seen for content in ("a", "b")] == [2, 0]
+    assert [planner.plan({"type": content}, None).times_seen for content in ("a", "b")] == [2, 0]
 
 
 def test_the_oldest_accounts_are_forgotten() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from client.errors import BadArgumentError
 from client.sandbox import FaultRates, Faults, Settings
-from client.sandbox.fates import Fates
-from client.sandbox.faults import CallbackFault, draw_faults, draw_http_fault, draw_latency, read_faults
+from client.sandbox.faults import FaultPlanner, draw_faults, draw_http_fault, draw_latency, read_faults
+from client.sandbox.settings import CallbackFault
 
 _RATES = FaultRates(callback_lost=0.2, callback_late=0.2, callback_twice=0.1, fails=0.25, http_429=0.1, html=0.1)
 _TASKS = [{"type": "ImageToTextTask", "body": str(number)} for number in range(40)]
@@ -141,38 +141,36 @@ def test_latency_stays_in_its_span(seed: int, key: str, shortest: float, more: f
     assert shortest <= draw_latency((shortest, shortest + more), seed=seed, key=key) <= shortest + more
 
 
-def test_fate_does_not_depend_on_the_order_of_tasks() -> None:
+def test_the_plan_does_not_depend_on_the_order_of_tasks() -> None:
     """With one seed each task meets the same faults, in whatever order the tasks come."""
     settings = Settings(seed=3, rates=_RATES)
-    forwards, backwards = Fates(settings, None), Fates(settings, None)
+    forwards, backwards = FaultPlanner(settings, None), FaultPlanner(settings, None)
 
-    one = [forwards.fate_of(task, None) for task in _TASKS]
-    other = [backwards.fate_of(task, None) for task in reversed(_TASKS)]
+    one = [forwards.plan(task, None) for task in _TASKS]
+    other = [backwards.plan(task, None) for task in reversed(_TASKS)]
 
     assert list(reversed(other)) == one
 
 
 def test_another_seed_strikes_other_tasks() -> None:
     """The seed decides which tasks are struck."""
-    one, other = Fates(Settings(seed=3, rates=_RATES), None), Fates(Settings(seed=4, rates=_RATES), None)
+    one, other = FaultPlanner(Settings(seed=3, rates=_RATES), None), FaultPlanner(Settings(seed=4, rates=_RATES), None)
 
-    assert [one.fate_of(task, None).faults for task in _TASKS] != [other.fate_of(task, None).faults for task in _TASKS]
+    assert [one.plan(task, None).faults for task in _TASKS] != [other.plan(task, None).faults for task in _TASKS]
 
 
 def test_submitting_again_draws_again() -> None:
     """The same content is not struck by the same faults for ever."""
-    fates = Fates(Settings(seed=3, rates=_RATES), None)
+    planner = FaultPlanner(Settings(seed=3, rates=_RATES), None)
 
-    assert len({fates.fate_of(_TASKS[0], None).faults for _ in range(40)}) > 1
+    assert len({planner.plan(_TASKS[0], None).faults for _ in range(40)}) > 1
 
 
 def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
     """A rate strikes some polls of a task and not others, and other polls of another task."""
-    fates = Fates(Settings(seed=3, rates=FaultRates(html=0.5)), None)
+    planner = FaultPlanner(Settings(seed=3, rates=FaultRates(html=0.5)), None)
 
-    polls = [
-        [fate.strike_poll(number) for number in range(40)] for fate in (fates.fate_of(t, None) for t in _TASKS[:2])
-    ]
+    polls = [[plan.of_poll(number) for number in range(40)] for plan in (planner.plan(t, None) for t in _TASKS[:2])]
 
     assert set(polls[0]) == {None, "html"}
     assert polls[0] != polls[1]
@@ -181,17 +179,17 @@ def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
 def test_order_in_the_task_goes_before_the_callable_and_the_rates() -> None:
     """Faults come from the task, else from `faults_for`, else from the rates."""
     rates = FaultRates(callback_twice=1.0)
-    fates = Fates(Settings(rates=rates), lambda task: Faults(callback="late") if task["body"] == "0" else None)
+    planner = FaultPlanner(Settings(rates=rates), lambda task: Faults(callback="late") if task["body"] == "0" else None)
 
-    assert fates.fate_of(_TASKS[0], Faults(callback="lost")).faults.callback == "lost"
-    assert fates.fate_of(_TASKS[0], None).faults.callback == "late"
-    assert fates.fate_of(_TASKS[1], None).faults.callback == "twice"
+    assert planner.plan(_TASKS[0], Faults(callback="lost")).faults.callback == "lost"
+    assert planner.plan(_TASKS[0], None).faults.callback == "late"
+    assert planner.plan(_TASKS[1], None).faults.callback == "twice"
 
 
 def test_ordered_faults_keep_the_rates_away() -> None:
     """A task with orders of its own meets nothing that was not ordered."""
-    fates = Fates(Settings(rates=FaultRates(http_500=1.0)), None)
+    planner = FaultPlanner(Settings(rates=FaultRates(http_500=1.0)), None)
 
-    fate = fates.fate_of(_TASKS[0], Faults())
+    plan = planner.plan(_TASKS[0], Faults())
 
-    assert (fate.strike_create_task(), fate.strike_poll(1)) == (None, None)
+    assert (plan.of_create_task(), plan.of_poll(1)) == (None, None)

@@ -6,7 +6,8 @@ import pytest
 
 from client.errors import BadArgumentError
 from client.sandbox import Limits
-from client.sandbox.limits import CAPSOLVER_LIMITS, ONECAPTCHA_LIMITS, Block, PollCount, broken_limit
+from client.sandbox.limits import Block, PollCount, broken_limit
+from client.sandbox.wires.profiles import profile_named
 
 
 def _poll(age_seconds: float = 10.0, number: int = 1, since_last_seconds: float | None = None) -> PollCount:
@@ -27,13 +28,15 @@ def test_documented_limits_of_capsolver() -> None:
             key_block_errors=0,
             key_block_seconds=300.0,
         )
-        == CAPSOLVER_LIMITS
+        == profile_named("capsolver").limits
     )
 
 
 def test_documented_limits_of_onecaptcha() -> None:
     """1captcha.vip: 300 s time-out, 3 s between queries (seed: 1captcha, lines 58 and 74)."""
-    assert (ONECAPTCHA_LIMITS.task_timeout_seconds, ONECAPTCHA_LIMITS.poll_interval_seconds) == (300.0, 3.0)
+    limits = profile_named("onecaptcha").limits
+
+    assert (limits.task_timeout_seconds, limits.poll_interval_seconds) == (300.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_documented_limits_of_onecaptcha() -> None:
 )
 def test_which_limit_a_poll_breaks(poll: PollCount, broken: str | None) -> None:
     """The gravest limit is named, and the last allowed poll breaks none."""
-    assert broken_limit(CAPSOLVER_LIMITS, poll) == broken
+    assert broken_limit(profile_named("capsolver").limits, poll) == broken
 
 
 def test_no_limit_of_polls() -> None:
