@@ -1,4 +1,4 @@
-"""`python -m client balance` and `report`: what is asked of a provider beside tasks, without a receiver."""
+"""The commands `balance` and `report`: calls to a provider about its account, without a receiver."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _provider_url = click.option(
 )
 
 
-@click.command(epilog=_EXIT_CODES, short_help="Print what is left in an account.")
+@click.command(epilog=_EXIT_CODES, short_help="Print the balance of an account.")
 @_provider
 @_provider_url
 def balance(provider: str, provider_url: str | None) -> None:
-    """Print what is left in the account, in the provider's unit.
+    """Print the balance of the account, in the provider's unit.
 
     The client key is read from <PROVIDER>_CLIENT_KEY.
     """
@@ -50,7 +50,7 @@ def balance(provider: str, provider_url: str | None) -> None:
 @click.option("--type", "task_type", metavar="TYPE", help="The type of the task; some providers' reports need it.")
 @_provider_url
 def report(verdict: str, task_id: str, provider: str, task_type: str | None, provider_url: str | None) -> None:
-    """Tell the provider that the answer to TASKID was right (good) or wrong (bad).
+    """Report to the provider a right (good) or wrong (bad) answer to TASKID.
 
     The client key is read from <PROVIDER>_CLIENT_KEY.
     """
@@ -69,7 +69,7 @@ async def _asked(arguments: ClientArguments, ask: Callable[[ProviderApi], Awaita
 
 
 def _task_id(dialect: Dialect, text: str) -> TaskId:
-    """Return the id with the JSON type in which the provider gives its ids, which a command line cannot tell."""
+    """Return the id with the JSON type of the provider's ids. A command line cannot show it."""
     is_integer = getattr(dialect, "id_type", "text") == "integer" and _NUMBER.fullmatch(text) is not None
     # Python refuses to read numbers of more than 4300 digits; no provider's id has even 40.
     return int(text) if is_integer and len(text) <= 40 else text

@@ -56,7 +56,7 @@ In a third one:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """Tasks with one `story`, which the table shows; `faults` are what the sandbox is asked to do."""
+    """Tasks with one `story`, shown in the table. The sandbox gives them these `faults`."""
 
     provider: str
     story: str
@@ -94,7 +94,7 @@ class _Row:
 
 
 class Board:
-    """The tasks of the demo, on a console: a table that is kept up to date, or without a terminal a line for each."""
+    """The tasks of the demo on a console: a live table, or without a terminal one line for each finished task."""
 
     def __init__(self, console: Console) -> None:
         cases = [case for case in _CASES for _ in range(case.count)]
@@ -119,7 +119,7 @@ class Board:
         return all(row.is_right for row in self.rows)
 
     def finish(self, row: _Row) -> None:
-        """Show a row that is done, if no table shows it."""
+        """Show a finished row, unless a table shows it."""
         if not self.console.is_terminal:
             verdict = f"wrong: {row.problem}" if row.problem else "right"
             self.write(
@@ -149,7 +149,7 @@ class Board:
         return table
 
     def summary(self) -> str:
-        """Return how the answers came, how many are right, and what is wrong with the others."""
+        """Return the counts of sources and of right answers, and the problems of the others."""
         sources = Counter(row.source for row in self.rows if row.source)
         right = sum(row.is_right for row in self.rows)
         slowest = max(row.seconds or 0.0 for row in self.rows)
@@ -283,9 +283,9 @@ async def _running_receiver(folder: Path) -> AsyncIterator[_Receiver]:
 
 @contextmanager
 def _kept_port() -> Iterator[int]:
-    """Yield a port that no other program takes before the receiver listens on it.
+    """Yield a port, and keep other programs from taking it before the receiver listens on it.
 
-    On POSIX a bound socket that does not listen keeps it. On Windows such a socket would keep the receiver out too.
+    On POSIX a bound socket keeps it, without listening. On Windows such a socket would keep the receiver out too.
     """
     with socket.socket() as holder:
         if os.name == "posix":

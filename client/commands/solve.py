@@ -80,7 +80,7 @@ def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **o
 
 
 def _image_task_type(provider: str, provider_url: str | None) -> str:
-    """Return the provider's name for a task that reads an image."""
+    """Return the provider's type for an image task."""
     dialect = read_arguments(Given(provider=provider, provider_url=provider_url), None, os.environ).dialect
     task_type: str | None = getattr(dialect, "image_type", None)
     if task_type is None:

@@ -27,7 +27,7 @@ __all__ = ["main", "read_settings", "sandbox"]
 
 
 def _options_of(model: type[Any]) -> Iterator[click.Option]:
-    """Make the options of the command that the fields of a settings model declare."""
+    """Make the options declared by the fields of a settings model."""
     types = get_type_hints(model)
     for setting in fields(model):
         for option in setting.metadata.get("options", ()):
@@ -60,7 +60,7 @@ def _click_type(declared: Any, option: Option) -> dict[str, Any]:
 
 
 def _given(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a settings model that the options set. Options that were not given set none."""
+    """Return the fields of a settings model that the options set. An option not given sets none."""
     found = {}
     for setting in fields(model):
         texts = [values[option.name] for option in setting.metadata.get("options", ())]

@@ -20,8 +20,8 @@ class Stats:
     `callbacks_answered` counts HTTP answers of any status, and `callback_answers` counts them by status. `errors` is
     by `errorCode`, under the names of CapSolver where it has one. `limits_broken` has `window`, `maxPolls`, `interval`
     (only advised, unless enforced), `submits`, `allPolls`, `ipBanned` and `keyBlocked`. `faults` has `callback.lost`
-    and the like, `task.fails`, `createTask.429` and so on. `reports` is by the provider's name for each (PROVIDERS.md
-    7).
+    and the like, `task.fails`, `createTask.429` and so on. `reports` is by the provider's
+    name for each (PROVIDERS.md 7).
     """
 
     create_task_calls: int

@@ -161,7 +161,7 @@ class _Routes:
         self._clock = clock
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        """Add the paths of the provider, and that of the statistics."""
+        """Add the paths of the provider and of the statistics."""
         match self._service.profile.api:
             case "json":
                 for call in ("createTask", "getTaskResult", "getBalance", *self._service.side_calls):
@@ -177,7 +177,7 @@ class _Routes:
 
     @web.middleware
     async def errors_as_answers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer what aiohttp refuses by itself (405, 404, 413) in the provider's envelope."""
+        """Answer the refusals of aiohttp itself (405, 404, 413) in the provider's envelope."""
         try:
             return await handler(request)
         except web.HTTPError as error:

@@ -57,7 +57,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a call. `made` is the task that it made; `fetched` is the task whose outcome it brings."""
+    """The answer to a call. `made` is a task made by the call; `fetched` is the task of an outcome in the answer."""
 
     answer: Answer
     made: SandboxTask | None = None

@@ -85,8 +85,8 @@ class Profile:
     `is_account_wide`: the address of callbacks belongs to the account, not to the task. `has_registered_hosts`: only
     these are called back.
 
-    `reports` are its reports, by name, with the parts of type names that each is for (none: all). They are answered
-    with `report_fields`.
+    `reports` are its reports, by name. Each is for types with one of these parts in their names; for all, if there are
+    none. They are answered with `report_fields`.
     """
 
     wire: _MakeWire
@@ -369,7 +369,7 @@ def profile_named(name: str) -> Profile:
 
 
 def expected_solution(dialect_name: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the solution that the sandbox of that dialect gives to `task`.
+    """Return the solution of `task` in the sandbox of that dialect.
 
     Raises:
         BadArgumentError: no such dialect.

@@ -1,4 +1,4 @@
-"""`python -m client solve`: the text on standard output, one clear line on standard error, documented exit codes."""
+"""The command `solve`: the text on standard output, one clear line on standard error, documented exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TASK = {"type": "ImageToTextTask", "body": PNG}
 
 
 async def run_command(*arguments: str, environ: Mapping[str, str], stdin: bytes = b"") -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command."""
+    """Return the exit code, standard output and standard error of the command."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("CALLBACK_RECEIVER")}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
@@ -41,7 +41,7 @@ def image(tmp_path: Path) -> str:
 
 
 async def test_solves_an_image(image: str) -> None:
-    """The text of the image is all that is printed."""
+    """Only the text of the image is printed."""
     async with Sandbox("capsolver", AT_ONCE) as sandbox:
         ran = await run_command(
             "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
@@ -52,7 +52,7 @@ async def test_solves_an_image(image: str) -> None:
 
 @pytest.mark.parametrize("provider", ["twocaptchav1", "captchaai"])
 async def test_solves_an_image_by_the_older_api(image: str, provider: str) -> None:
-    """in.php gets the method that takes an image as text, and its bare answer is printed as such."""
+    """in.php gets the method for an image as text, and its bare answer is printed."""
     async with Sandbox(provider, AT_ONCE) as sandbox:
         ran = await run_command(
             *("solve", image, "--provider", provider, "--provider-url", sandbox.url), environ=_key(provider)
@@ -89,7 +89,7 @@ async def test_image_type_is_sent(image: str) -> None:
 
 
 async def test_failed_task(image: str) -> None:
-    """A task or a provider that fails is told in one line, with exit code 1."""
+    """A failed task or provider is reported in one line, with exit code 1."""
     async with Sandbox("capsolver", Settings(client_keys=frozenset({"another"}))) as sandbox:
         ran = await run_command(
             "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
@@ -113,7 +113,7 @@ async def test_timed_out_task_as_json(image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         pytest.param(["solve", "IMAGE"], "Missing option '--provider'", id="no-provider"),
         pytest.param(["solve", "IMAGE", "--provider", "nope"], "unknown provider 'nope'", id="unknown-provider"),
@@ -133,14 +133,14 @@ async def test_timed_out_task_as_json(image: str) -> None:
         pytest.param(["nothing"], "No such command 'nothing'", id="unknown-command"),
     ],
 )
-async def test_wrong_arguments(image: str, arguments: list[str], said: str) -> None:
-    """What is wrong with the arguments is told in one line, with exit code 2."""
+async def test_wrong_arguments(image: str, arguments: list[str], text: str) -> None:
+    """Wrong arguments are reported in one line, with exit code 2."""
     given = [image if argument == "IMAGE" else argument for argument in arguments]
 
     code, out, err = await run_command(*given, environ={**_key("onecaptcha"), **_key("scrapeless")})
 
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert said in err
+    assert text in err
 
 
 async def test_help_tells_exit_codes() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the sandbox share: calls to it, a place for its callbacks, and a clock that can be set forward."""
+"""Shared helpers of the sandbox tests: calls, a server for callbacks, and clocks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def call(
     method: str = "POST",
     as_type: str = "text/plain",
 ) -> Reply:
-    """One request; a mapping is sent as JSON, under a content type that does not say so."""
+    """Send one request. A mapping is sent as JSON, under another content type."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with (
         aiohttp.ClientSession() as session,
@@ -83,7 +83,7 @@ async def create_task(
 
 
 async def get_task_result(sandbox: Sandbox, created: Reply, *, key: str = KEY) -> Reply:
-    """Return a getTaskResult call for the task that `created` tells of."""
+    """Return a getTaskResult call for the task in `created`."""
     return await call(sandbox, "/getTaskResult", {"clientKey": key, "taskId": created.json["taskId"]})
 
 
@@ -126,7 +126,7 @@ class Caught:
 
 @dataclass
 class Catcher:
-    """A server that takes callbacks at `url`: answers `status` to each, or none while `is_silent`."""
+    """A server for callbacks at `url`. It answers `status` to each, or nothing while `is_silent`."""
 
     status: int = 200
     is_silent: bool = False
@@ -150,7 +150,7 @@ class Catcher:
 
     @property
     def ids(self) -> list[str]:
-        """The `taskId` of each callback, in the order in which they came."""
+        """The `taskId` of each callback, in the order of arrival."""
         return [caught.json["taskId"] for caught in self.caught]
 
     async def _catch(self, request: web.Request) -> web.Response:
@@ -163,7 +163,7 @@ class Catcher:
 
 
 class StoppedClock:
-    """A clock by which no time passes, however slow the machine is."""
+    """A stopped clock, for machines of any speed."""
 
     def now(self) -> float:
         """Seconds."""
@@ -176,7 +176,7 @@ class StoppedClock:
 
 @dataclass
 class SettableClock:
-    """The real time, with a lead that a test may enlarge."""
+    """The real time, with a lead. A test may enlarge it."""
 
     lead_seconds: float = 0.0
 

@@ -15,15 +15,15 @@ async def test_the_oldest_tasks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("client.sandbox.service._MOST_TASKS", 2)
     async with Sandbox("capsolver", NOW) as sandbox:
         created = [await create_task(sandbox, TOKEN) for _ in range(3)]
-        replies = [await get_task_result(sandbox, one) for one in created]
+        replies = [await get_task_result(sandbox, reply) for reply in created]
         polls = sandbox.stats.polls
 
     assert [reply.status for reply in replies] == [400, 200, 200]
-    assert list(polls) == [one.json["taskId"] for one in created[1:]]
+    assert list(polls) == [reply.json["taskId"] for reply in created[1:]]
 
 
 async def test_callbacks_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound a callback is not sent, and that is counted."""
+    """Beyond the bound a callback is not sent, but counted."""
     monkeypatch.setattr("client.sandbox.callbacks._MOST_WAITING", 1)
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         waits = await create_task(sandbox, ordered(TOKEN, callback="late"), callback_url=catcher.url)

@@ -89,7 +89,7 @@ def test_wrong_options(
 
 
 async def test_a_port_that_is_taken() -> None:
-    """A port that cannot be had is one clear line and exit code 2."""
+    """A port in use is one clear line and exit code 2."""
     async with Sandbox("capsolver") as taken:
         port = taken.url.rpartition(":")[2]
         async with _process("--dialect", "onecaptcha", "--port", port) as process:
@@ -114,7 +114,7 @@ async def test_a_port_that_is_taken() -> None:
     ],
 )
 def test_help_names_what_is_unknown(words: str) -> None:
-    """What no source documents is named as unknown or inferred, with the placeholder."""
+    """The help names undocumented behaviour as unknown or inferred, with the placeholder."""
     text = " ".join(CliRunner().invoke(sandbox, ["--help"]).output.split())
 
     assert words in text
@@ -125,7 +125,7 @@ _ORDERED = [to_camel(fault.name) for fault in fields(Faults)]
 
 @pytest.mark.parametrize("fault", [*CALLBACK_FAULTS, *HTTP_FAULTS, "cut", *_ORDERED])
 def test_help_lists_every_fault(fault: str) -> None:
-    """A fault that a task can order stands in the help, with a text."""
+    """Each fault of a task stands in the help, with a text."""
     lines = CliRunner().invoke(sandbox, ["--help"]).output.partition("Faults of one task")[2].splitlines()
 
     assert [line for line in lines if re.fullmatch(rf"  {fault}  +\S.*", line)] != []

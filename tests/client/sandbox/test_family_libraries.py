@@ -1,7 +1,7 @@
 """Client libraries of strangers against the sandbox: python-anticaptcha, nextcaptcha-python and 2captcha-python.
 
-python-anticaptcha lets its host be chosen, and nothing else is done to it. The address of nextcaptcha-python is an
-attribute. 2captcha-python writes https before every address: what it posts and gets through is told to use http.
+The host of python-anticaptcha is an argument, and nothing else is done to it. The address of nextcaptcha-python is an
+attribute. 2captcha-python writes https before every address, so its session is made to use http.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _plain(url: str) -> str:
 
 @pytest.fixture
 def over_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """2captcha-python speaks http to this machine, with a session that reads no proxy from the surroundings."""
+    """2captcha-python speaks http to this machine, in a session without a proxy from the environment."""
     with requests.Session() as session:
         session.trust_env = False
         through = SimpleNamespace(
@@ -81,11 +81,11 @@ async def test_nextcaptcha_python() -> None:
     async with Catcher() as catcher, Sandbox("nextcaptcha", _NOW) as sandbox:
         library = NextCaptchaAPI(client_key=KEY, callback_url=catcher.url, open_log=False)
         library.api.HOST = sandbox.url
-        said = await asyncio.to_thread(library.recaptchav2, _PAGE["websiteURL"], _PAGE["websiteKey"])
+        result = await asyncio.to_thread(library.recaptchav2, _PAGE["websiteURL"], _PAGE["websiteKey"])
         await sandbox.sent_callbacks(1)
 
-    assert (said["errorId"], said["status"]) == (0, "ready")
-    assert catcher.caught[0].json["solution"] == said["solution"]
+    assert (result["errorId"], result["status"]) == (0, "ready")
+    assert catcher.caught[0].json["solution"] == result["solution"]
 
 
 @pytest.mark.usefixtures("over_http")
@@ -94,19 +94,19 @@ async def test_twocaptcha_python(dialect: str) -> None:
     """It submits through in.php, polls res.php, reads the balance, and reports."""
     async with Sandbox(dialect, Settings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox), pollingInterval=1)
-        said = await asyncio.to_thread(library.recaptcha, sitekey="6Le", url="https://example.com")
+        result = await asyncio.to_thread(library.recaptcha, sitekey="6Le", url="https://example.com")
         balance = await asyncio.to_thread(library.balance)
-        await asyncio.to_thread(library.report, said["captchaId"], True)
+        await asyncio.to_thread(library.report, result["captchaId"], True)
         stats = sandbox.stats
 
-    assert said["code"].startswith("sandbox_")
+    assert result["code"].startswith("sandbox_")
     assert balance == 1.5
     assert (stats.reports, stats.errors) == ({"reportgood": 1}, {})
 
 
 @pytest.mark.usefixtures("over_http")
 async def test_twocaptcha_python_is_called_back() -> None:
-    """A callback that it asked for tells the id that res.php knows (PROVIDERS.md 9.1)."""
+    """A requested callback has the id of res.php (PROVIDERS.md 9.1)."""
     async with Catcher() as catcher, Sandbox("twocaptchav1", _NOW) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox))
         task_id = await asyncio.to_thread(_send, library, catcher.url)

@@ -48,7 +48,7 @@ def test_all_fields_are_read() -> None:
 
 
 def test_an_empty_order_means_no_faults() -> None:
-    """An empty object orders that nothing goes wrong."""
+    """An empty object orders no faults at all."""
     assert read_faults({}) == Faults()
 
 
@@ -71,14 +71,14 @@ def test_an_empty_order_means_no_faults() -> None:
     ],
 )
 def test_wrong_orders_are_named(wire: Any, text: str) -> None:
-    """What cannot be ordered is an error that names the field."""
+    """A wrong order is an error with the name of the field."""
     with pytest.raises(BadArgumentError, match=text):
         read_faults(wire)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), float("inf")])
 def test_rates_are_probabilities(rate: float) -> None:
-    """A rate outside 0 to 1 is an error that names it."""
+    """A rate outside 0 to 1 is an error with its name."""
     with pytest.raises(BadArgumentError, match=r"^fails: expected a probability"):
         FaultRates(fails=rate)
 
@@ -153,7 +153,7 @@ def test_the_plan_does_not_depend_on_the_order_of_tasks() -> None:
 
 
 def test_another_seed_strikes_other_tasks() -> None:
-    """The seed decides which tasks are struck."""
+    """Another seed strikes other tasks."""
     one, other = FaultPlanner(Settings(seed=3, rates=_RATES), None), FaultPlanner(Settings(seed=4, rates=_RATES), None)
 
     assert [one.plan(task, None).faults for task in _TASKS] != [other.plan(task, None).faults for task in _TASKS]
@@ -187,7 +187,7 @@ def test_order_in_the_task_goes_before_the_callable_and_the_rates() -> None:
 
 
 def test_ordered_faults_keep_the_rates_away() -> None:
-    """A task with orders of its own meets nothing that was not ordered."""
+    """A task with its own orders meets no other faults."""
     planner = FaultPlanner(Settings(rates=FaultRates(http_500=1.0)), None)
 
     plan = planner.plan(_TASKS[0], Faults())

@@ -1,4 +1,4 @@
-"""Faults of the calls themselves, and faults that are drawn."""
+"""Faults of the calls themselves, and drawn faults."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_500_and_html_are_no_json(fault: str) -> None:
 
 
 async def test_a_cut_connection_makes_a_task() -> None:
-    """A connection that is cut at createTask gives no answer, but the task is made and called back."""
+    """A connection cut at createTask gives no answer, but the task is made and called back."""
     task = ordered(TOKEN, createTask="cut")
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -106,7 +106,7 @@ async def test_any_call_is_struck_by_rates(rates: FaultRates, status: int, path:
 
 
 async def _run(tasks: list[dict[str, Any]], *, seed: int) -> dict[str, list[tuple[int, str]]]:
-    """What each task meets at createTask and at two polls, by its number."""
+    """Return the answers to each task, by its number: at createTask and at two polls."""
     met: dict[str, list[tuple[int, str]]] = {}
     rates = FaultRates(fails=0.3, http_429=0.1, http_500=0.1, html=0.1)
     async with Sandbox("capsolver", Settings(seed=seed, rates=rates, latency_seconds=(0.0, 0.0))) as sandbox:

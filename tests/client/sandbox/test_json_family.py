@@ -142,7 +142,7 @@ async def test_ucaptcha_failure() -> None:
 
 @pytest.mark.parametrize("dialect", ["anticaptcha", "capsolution", "nextcaptcha", "ucaptcha", "yescaptcha"])
 async def test_an_unknown_status_of_errors_is_a_choice(dialect: str) -> None:
-    """Where nobody knows the HTTP status of errors, the settings say it (PROVIDERS.md 4)."""
+    """The settings choose an unknown HTTP status of errors (PROVIDERS.md 4)."""
     async with Sandbox(dialect, Settings(error_status=418)) as sandbox:
         refused = await create_task(sandbox, TOKEN, key="")
 
@@ -151,6 +151,6 @@ async def test_an_unknown_status_of_errors_is_a_choice(dialect: str) -> None:
 
 @pytest.mark.parametrize("dialect", ["capmonster", "ezcaptcha", "twocaptcha", "twocaptchav1"])
 def test_a_known_status_of_errors_is_none(dialect: str) -> None:
-    """Where it is known, the setting is refused."""
+    """For a known status, the setting is refused."""
     with pytest.raises(BadArgumentError, match=rf"^error_status: {dialect} has one that is known"):
         Sandbox(dialect, Settings(error_status=418))

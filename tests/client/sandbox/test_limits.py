@@ -63,13 +63,13 @@ def test_no_limit_of_polls() -> None:
 @pytest.mark.parametrize("name", ["max_polls", "window_seconds", "ban_seconds"])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
 def test_limits_are_numbers_that_are_not_negative(name: str, value: float) -> None:
-    """A limit that makes no sense is an error that names it."""
+    """A negative or infinite limit is an error with its name."""
     with pytest.raises(BadArgumentError, match=f"^{name}: "):
         Limits(**{name: value})  # type: ignore[arg-type]  # one name at a time, and all are numbers
 
 
 def test_errors_within_a_minute_block() -> None:
-    """The 1000th error within a minute blocks, for 30 minutes, the caller who made it and nobody else."""
+    """The 1000th error within a minute blocks its caller, and no other, for 30 minutes."""
     block = Block(errors=1000, seconds=1800.0)
     for number in range(999):
         block.count_error("a", number * 0.06)
@@ -84,7 +84,7 @@ def test_errors_within_a_minute_block() -> None:
 
 
 def test_errors_over_more_than_a_minute_do_not_block() -> None:
-    """Errors that are older than a minute do not count."""
+    """Errors older than a minute do not count."""
     block = Block(errors=3, seconds=10.0)
     for now in (0.0, 40.0, 61.0):
         block.count_error("a", now)

@@ -1,4 +1,4 @@
-"""The sandbox keeps the limits of its provider, and counts what breaks them."""
+"""The limits of the provider, as the sandbox keeps them and counts their breaches."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ async def test_python3_capsolver_gets_a_synchronous_answer() -> None:
     """Its blocking half takes the solution from createTask."""
     async with Sandbox("capsolver") as sandbox:
         library = ImageToText(api_key=KEY, sleep_time=1, request_url=sandbox.url)
-        said = await asyncio.to_thread(library.captcha_handler, {"body": IMAGE["body"]})
+        result = await asyncio.to_thread(library.captcha_handler, {"body": IMAGE["body"]})
 
     expected = expected_solution("capsolver", {"type": "ImageToTextTask", "body": IMAGE["body"]})
-    assert (said["status"], said["solution"]) == ("ready", expected)
+    assert (result["status"], result["solution"]) == ("ready", expected)
 
 
 async def test_python3_capsolver_polls() -> None:
@@ -35,10 +35,10 @@ async def test_python3_capsolver_polls() -> None:
         library = ReCaptcha(
             api_key=KEY, captcha_type=CaptchaTypeEnm.ReCaptchaV2TaskProxyLess, sleep_time=1, request_url=sandbox.url
         )
-        said = await library.aio_captcha_handler(task)
+        result = await library.aio_captcha_handler(task)
 
     expected = expected_solution("capsolver", {"type": "ReCaptchaV2TaskProxyLess", **task})
-    assert (said["status"], said["solution"]) == ("ready", expected)
+    assert (result["status"], result["solution"]) == ("ready", expected)
 
 
 async def test_yescaptcha_client_solves_at_the_1captcha_dialect() -> None:
@@ -51,7 +51,7 @@ async def test_yescaptcha_client_solves_at_the_1captcha_dialect() -> None:
 
 
 async def test_yescaptcha_client_sees_a_failure() -> None:
-    """A task that fails is its error, with the code."""
+    """A failed task is its error, with the code."""
     failing = {**IMAGE, "sandbox": {"fails": True, "latencySeconds": 0}}
     async with Sandbox("onecaptcha") as sandbox:
         with pytest.raises(YesCaptchaError, match="could not be solved"):

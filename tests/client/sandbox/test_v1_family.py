@@ -75,7 +75,7 @@ async def test_pingback(dialect: str, names: list[str]) -> None:
 
 
 async def test_pingback_by_get_keeps_one_parameter() -> None:
-    """Where in.php is asked by GET, only the first parameter of the address survives (PROVIDERS.md 2.2)."""
+    """If in.php is asked by GET, only the first parameter of the address survives (PROVIDERS.md 2.2)."""
     async with Catcher() as catcher, Sandbox("twocaptchav1", _NOW) as sandbox:
         await ask(sandbox, "/in.php", {"key": "k", "method": "hcaptcha", "pingback": catcher.url + "?a=1&b=2"})
         await sandbox.sent_callbacks(1)
@@ -101,7 +101,7 @@ async def test_only_registered_hosts_are_called_back() -> None:
 
 
 async def test_a_file() -> None:
-    """A picture that is sent as a file counts as its base64."""
+    """A picture sent as a file counts as its base64."""
     async with Sandbox("twocaptchav1", _NOW) as sandbox:
         submitted = await ask(
             sandbox, "/in.php", form={"key": "k", "method": "post", "json": "1", "file": io.BytesIO(b"\x89PNG")}
@@ -123,7 +123,7 @@ async def test_error_pages() -> None:
 
 
 async def test_too_many_submits() -> None:
-    """The 61st call of in.php within 3 s is refused, and those that follow (PROVIDERS.md 3.6)."""
+    """The 61st call of in.php within 3 s is refused, and so are the next ones (PROVIDERS.md 3.6)."""
     async with Sandbox("twocaptchav1", _NOW, clock=StoppedClock()) as sandbox:
         answers = [(await _submit(sandbox)).body for _ in range(62)]
         broken = sandbox.stats.limits_broken

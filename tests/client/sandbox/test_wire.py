@@ -27,7 +27,7 @@ _SLOW = Settings(latency_seconds=(60.0, 60.0))
 
 
 async def test_capsolver_async_answer() -> None:
-    """CapSolver: a token task gets "" for no error, an id that is a UUID, and `idle` (seed: CapSolver, line 45)."""
+    """CapSolver: a token task gets "" for no error, a UUID for an id, and `idle` (seed: CapSolver, line 45)."""
     async with Sandbox("capsolver", _SLOW) as sandbox:
         reply = await create_task(sandbox, TOKEN)
 
@@ -89,7 +89,7 @@ async def test_a_task_can_order_how_it_is_answered(task: dict[str, Any], status:
 
 
 async def test_capsolver_processing() -> None:
-    """CapSolver: a task that is not finished is `processing`."""
+    """CapSolver: an unfinished task is `processing`."""
     async with Sandbox("capsolver", _SLOW) as sandbox:
         created = await create_task(sandbox, TOKEN)
         reply = await get_task_result(sandbox, created)
@@ -113,7 +113,7 @@ async def test_capsolver_ready() -> None:
 
 
 async def test_capsolver_failed() -> None:
-    """CapSolver: a task that failed is an error under HTTP 400, with a JSON body (PROVIDERS.md 3.1)."""
+    """CapSolver: a failed task is an error under HTTP 400, with a JSON body (PROVIDERS.md 3.1)."""
     async with Sandbox("capsolver") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, fails=True))
         reply = await get_task_result(sandbox, created)
@@ -129,7 +129,7 @@ async def test_capsolver_failed() -> None:
 
 
 async def test_capsolver_failed_at_once() -> None:
-    """CapSolver: a synchronous task that fails is an error of createTask, and no task is there."""
+    """CapSolver: a failed synchronous task is an error of createTask, and no task is there."""
     async with Sandbox("capsolver") as sandbox:
         reply = await create_task(sandbox, ordered(IMAGE, fails=True, errorCode="ERROR_INVALID_IMAGE"))
         tasks_made = sandbox.stats.tasks_made
@@ -197,7 +197,7 @@ async def test_onecaptcha_failed() -> None:
 
 
 async def test_onecaptcha_status_of_errors_can_be_chosen() -> None:
-    """1captcha.vip: the HTTP status of errors, which is unknown, is a setting."""
+    """1captcha.vip: the unknown HTTP status of errors is a setting."""
     async with Sandbox("onecaptcha", Settings(error_status=403)) as sandbox:
         reply = await create_task(sandbox, IMAGE, key="")
 
@@ -214,7 +214,7 @@ async def test_onecaptcha_balance() -> None:
 
 @pytest.mark.parametrize("provider", ["capsolver", "onecaptcha"])
 async def test_our_dialects_read_every_answer(provider: str) -> None:
-    """The dialect of the same name reads what the sandbox writes, from createTask to the end."""
+    """The dialect of the same name reads every answer of the sandbox, from createTask to the end."""
     dialect = dialect_named(provider)
     solution = expected_solution(provider, IMAGE)
     orders = iter([Faults(latency_seconds=60), Faults(latency_seconds=0), Faults(latency_seconds=0, fails=True)])
