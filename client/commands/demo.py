@@ -31,7 +31,7 @@ from client.errors import CallbackReceiverError
 from client.images import with_encoded_body
 from client.logs import log_to_terminal
 from client.output import CannotShowError
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from client.tasks import TaskClient
 
 __all__ = ["Board", "demo", "draw_picture", "run_demo"]
@@ -197,7 +197,7 @@ async def run_demo(board: Board) -> None:
         async with _running_receiver(Path(folder)) as receiver, AsyncExitStack() as stack:
             clients = {}
             for provider in ("capsolver", "onecaptcha"):
-                settings = Settings(latency_seconds=_LATENCY_SECONDS)
+                settings = SandboxSettings(latency_seconds=_LATENCY_SECONDS)
                 sandbox = await stack.enter_async_context(Sandbox(dialect=provider, settings=settings))
                 board.write(f"{provider} sandbox on {sandbox.url}")
                 clients[provider] = await stack.enter_async_context(_client(provider, sandbox.url, receiver))

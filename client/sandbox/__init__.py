@@ -6,7 +6,16 @@ from client.sandbox.callbacks import SentCallback
 from client.sandbox.counts import Stats
 from client.sandbox.faults import Faults
 from client.sandbox.provider import Sandbox
-from client.sandbox.settings import FaultRates, Limits, Settings
+from client.sandbox.settings import FaultRates, SandboxLimits, SandboxSettings
 from client.sandbox.wires.profiles import expected_solution
 
-__all__ = ["FaultRates", "Faults", "Limits", "Sandbox", "SentCallback", "Settings", "Stats", "expected_solution"]
+__all__ = [
+    "FaultRates",
+    "Faults",
+    "Sandbox",
+    "SandboxLimits",
+    "SandboxSettings",
+    "SentCallback",
+    "Stats",
+    "expected_solution",
+]

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from client.sandbox.counts import Counts
 from client.sandbox.service import SandboxTask, Service
-from client.sandbox.settings import Settings
+from client.sandbox.settings import SandboxSettings
 from client.sandbox.wires.messages import CallbackContent, Message, low_balance_event, truncated
 
 __all__ = ["Callbacks", "Clock", "SentCallback"]
@@ -57,7 +57,7 @@ class Callbacks:
         group: asyncio.TaskGroup,
         session: aiohttp.ClientSession,
         service: Service,
-        settings: Settings,
+        settings: SandboxSettings,
         clock: Clock,
     ) -> None:
         self._group = group

@@ -19,7 +19,7 @@ from client.errors import BadArgumentError
 from client.output import CannotShowError, show, standard_streams, tell
 from client.sandbox.faults import Faults, wire_name
 from client.sandbox.provider import HOST, Sandbox
-from client.sandbox.settings import CALLBACK_FAULTS, HTTP_FAULTS, FaultRates, Limits, Option, Settings
+from client.sandbox.settings import CALLBACK_FAULTS, HTTP_FAULTS, FaultRates, Option, SandboxLimits, SandboxSettings
 from client.sandbox.wires.profiles import PROFILES, profile_named
 from client.signals import on_signals
 
@@ -124,21 +124,21 @@ def sandbox(context: click.Context, /, dialect: str | None, port: int, **_: Any)
         runner.run(_serve(provider, f"{dialect} sandbox at {{url}} (seed {settings.seed})", port))
 
 
-_SETTINGS = [option for model in (Settings, Limits, FaultRates) for option in _options_of(model)]
+_SETTINGS = [option for model in (SandboxSettings, SandboxLimits, FaultRates) for option in _options_of(model)]
 sandbox.params += _SETTINGS
 
 
-def read_settings(dialect: str, params: Mapping[str, Any]) -> Settings:
+def read_settings(dialect: str, params: Mapping[str, Any]) -> SandboxSettings:
     """Return the settings that the options ask for. Without its option, a setting has its default.
 
     Raises:
         BadArgumentError: a value is out of its range.
     """
     values = {option.opts[0]: params[str(option.name)] for option in _SETTINGS}
-    return Settings(
-        **{"seed": random.SystemRandom().randrange(2**31), **_given(Settings, values)},
+    return SandboxSettings(
+        **{"seed": random.SystemRandom().randrange(2**31), **_given(SandboxSettings, values)},
         rates=FaultRates(**_given(FaultRates, values)),
-        limits=replace(profile_named(dialect).limits, **_given(Limits, values)),
+        limits=replace(profile_named(dialect).limits, **_given(SandboxLimits, values)),
     )
 
 

@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
 from client.errors import BadArgumentError
-from client.sandbox.settings import CallbackFault, FaultRates, HttpFault, Settings
+from client.sandbox.settings import CallbackFault, FaultRates, HttpFault, SandboxSettings
 from client.sandbox.wires.solutions import content_digest
 
 __all__ = [
@@ -192,7 +192,7 @@ class FaultPlanner:
     The newest 50,000 contents are remembered. A forgotten one counts as new.
     """
 
-    def __init__(self, settings: Settings, faults_for: FaultsFor | None) -> None:
+    def __init__(self, settings: SandboxSettings, faults_for: FaultsFor | None) -> None:
         self._settings = settings
         self._faults_for = faults_for
         self._times_seen: dict[bytes, int] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.sandbox.requests import RefusalError
-from client.sandbox.settings import Limits
+from client.sandbox.settings import SandboxLimits
 
 __all__ = ["Accounts", "Bans", "Block", "PollCount", "broken_limit"]
 
@@ -33,7 +33,7 @@ class PollCount:
     since_last_seconds: float | None
 
 
-def broken_limit(limits: Limits, poll: PollCount) -> str | None:
+def broken_limit(limits: SandboxLimits, poll: PollCount) -> str | None:
     """Return the name of the limit that the poll breaks, the gravest first. `interval` is only advised by default."""
     if poll.age_seconds > limits.window_seconds:
         return "window"
@@ -83,7 +83,7 @@ def _keep_newest(entries: dict[str, Any], most: int) -> None:
 class Bans:
     """The blocks of a provider's limits. A refused call is counted in `broken` by the limit's name."""
 
-    def __init__(self, limits: Limits, broken: Counter[str]) -> None:
+    def __init__(self, limits: SandboxLimits, broken: Counter[str]) -> None:
         self._limits = limits
         self._broken = broken
         errors, seconds = limits.ban_errors, limits.ban_seconds

@@ -30,7 +30,7 @@ from client.sandbox.requests import (
 )
 from client.sandbox.service import Caller, ReadFields, Reply, SandboxTask, Service
 from client.sandbox.serving import serving
-from client.sandbox.settings import Settings
+from client.sandbox.settings import SandboxSettings
 from client.sandbox.wires.answers import Answer, as_text
 from client.sandbox.wires.profiles import profile_named
 
@@ -65,13 +65,13 @@ class Sandbox:
     def __init__(
         self,
         dialect: str = "capsolver",
-        settings: Settings | None = None,
+        settings: SandboxSettings | None = None,
         *,
         port: int = 0,
         faults_for: FaultsFor | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._settings = settings or Settings()
+        self._settings = settings or SandboxSettings()
         _check_settings(dialect, self._settings)
         self._service = Service(dialect, self._settings, faults_for=faults_for)
         self._clock = clock or _MonotonicClock()
@@ -145,7 +145,7 @@ class Sandbox:
         return app
 
 
-def _check_settings(dialect: str, settings: Settings) -> None:
+def _check_settings(dialect: str, settings: SandboxSettings) -> None:
     if profile_named(dialect).has_known_error_status and settings.error_status is not None:
         known = "documents 400 and 401" if dialect == "capsolver" else "has one that is known"
         raise BadArgumentError(f"error_status: {dialect} {known}, so it is not for you to choose")
@@ -154,7 +154,7 @@ def _check_settings(dialect: str, settings: Settings) -> None:
 class _Routes:
     """The requests of one sandbox: each is read, given to the service, and answered."""
 
-    def __init__(self, service: Service, callbacks: Callbacks, *, settings: Settings, clock: Clock) -> None:
+    def __init__(self, service: Service, callbacks: Callbacks, *, settings: SandboxSettings, clock: Clock) -> None:
         self._service = service
         self._callbacks = callbacks
         self._settings = settings

@@ -15,7 +15,7 @@ from client.sandbox.counts import Counts, Stats
 from client.sandbox.faults import FaultPlan, FaultPlanner, Faults, FaultsFor, draw_http_fault
 from client.sandbox.limits import Accounts, Bans, PollCount, broken_limit
 from client.sandbox.requests import RefusalError, TaskRequest, read_task_id, read_task_request
-from client.sandbox.settings import HttpFault, Settings
+from client.sandbox.settings import HttpFault, SandboxSettings
 from client.sandbox.wires.answers import Answer, http_fault_answer, json_answer
 from client.sandbox.wires.profiles import expected_solution, profile_named
 from client.sandbox.wires.solutions import is_recognition
@@ -70,7 +70,7 @@ _Handler = Callable[[Mapping[str, Any], Caller], Reply]
 class Service:
     """One provider: its tasks, accounts and limits."""
 
-    def __init__(self, provider: str, settings: Settings, *, faults_for: FaultsFor | None) -> None:
+    def __init__(self, provider: str, settings: SandboxSettings, *, faults_for: FaultsFor | None) -> None:
         self._provider = provider
         self.profile = profile_named(provider)
         self._settings = settings

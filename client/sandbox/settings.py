@@ -16,9 +16,9 @@ __all__ = [
     "CallbackFault",
     "FaultRates",
     "HttpFault",
-    "Limits",
     "Option",
-    "Settings",
+    "SandboxLimits",
+    "SandboxSettings",
 ]
 
 CallbackFault = Literal["lost", "late", "twice", "early", "reordered", "truncated", "otherTaskId"]
@@ -118,7 +118,7 @@ def _snake(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SandboxLimits:
     """The limits of a provider. A count of 0 is no limit.
 
     Polls: a task can be polled `max_polls` times, and for `window_seconds` after its creation. Then its id is unknown
@@ -211,7 +211,7 @@ def _either(has_id: bool, has_no_id: bool) -> bool | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class SandboxSettings:
     """The behaviour of a sandbox.
 
     `seed` alone decides which faults strike which task. A task takes a time within `latency_seconds`. Without
@@ -244,7 +244,7 @@ class Settings:
         read=_span,
     )
     rates: FaultRates = field(default_factory=FaultRates)
-    limits: Limits | None = None
+    limits: SandboxLimits | None = None
     client_keys: frozenset[str] = _setting(
         frozenset(), Option("--client-key", "Accept only this key; may be repeated."), read=frozenset, repr=False
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uuid_utils import uuid7
 
 from client.errors import BadArgumentError
-from client.sandbox.settings import Limits, Settings
+from client.sandbox.settings import SandboxLimits, SandboxSettings
 from client.sandbox.wires.answers import JsonWire, ScrapelessWire, V1Wire, Wire
 from client.sandbox.wires.messages import (
     WriteMessage,
@@ -38,7 +38,7 @@ from client.sandbox.wires.solutions import (
 __all__ = ["PROFILES", "Profile", "expected_solution", "profile_named"]
 
 _IdMaker = Callable[[], Callable[[], str]]
-_MakeWire = Callable[[Settings], Wire]
+_MakeWire = Callable[[SandboxSettings], Wire]
 
 
 def _uuids() -> Callable[[], str]:
@@ -66,7 +66,7 @@ def _fixed(wire: Wire) -> _MakeWire:
 def _of_unknown_status(wire: JsonWire | ScrapelessWire) -> _MakeWire:
     """Let the settings choose the HTTP status of errors, because it is unknown (PROVIDERS.md 4)."""
 
-    def made(settings: Settings) -> Wire:
+    def made(settings: SandboxSettings) -> Wire:
         return wire if settings.error_status is None else replace(wire, refused_status=settings.error_status)
 
     return made
@@ -90,7 +90,7 @@ class Profile:
     """
 
     wire: _MakeWire
-    limits: Limits
+    limits: SandboxLimits
     api: Literal["json", "v1", "scrapeless"] = "json"
     id_maker: _IdMaker = _uuids
     solution: SolutionOf = family_solution
@@ -172,7 +172,7 @@ _CAPMONSTER = Profile(
             pending_fields=_NULLS, refused_fields={"taskId": 0}, codes={"ERROR_RATE_LIMIT": "ERROR_TOO_MUCH_REQUESTS"}
         )
     ),
-    limits=Limits(poll_interval_seconds=2.0, ban_errors=0),
+    limits=SandboxLimits(poll_interval_seconds=2.0, ban_errors=0),
     has_known_error_status=True,
     id_maker=_numbers(1_000_000_001),
     is_id_in_callback=False,
@@ -189,7 +189,7 @@ _TWOCAPTCHA = Profile(
             error_ids={**_OLD_IDS, "ERROR_BAD_PARAMETERS": 110},
         )
     ),
-    limits=Limits(max_polls=0, window_seconds=900.0, poll_interval_seconds=5.0, ban_errors=0),
+    limits=SandboxLimits(max_polls=0, window_seconds=900.0, poll_interval_seconds=5.0, ban_errors=0),
     has_known_error_status=True,
     id_maker=_LONG_NUMBERS,
     solution=twocaptcha_solution,
@@ -217,7 +217,7 @@ _EZCAPTCHA_WIRE = JsonWire(
 )
 _EZCAPTCHA = Profile(
     wire=_fixed(_EZCAPTCHA_WIRE),
-    limits=Limits(
+    limits=SandboxLimits(
         max_polls=0,
         task_timeout_seconds=180.0,
         ban_errors=30,
@@ -230,7 +230,7 @@ _EZCAPTCHA = Profile(
 )
 
 
-def _capsolver_wire(settings: Settings) -> Wire:
+def _capsolver_wire(settings: SandboxSettings) -> Wire:
     return _CAPSOLVER_WIRE if settings.is_status_sent else replace(_CAPSOLVER_WIRE, created_fields=_EMPTY_TEXTS)
 
 
@@ -241,7 +241,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             wire=_of_unknown_status(
                 JsonWire(ready_fields={**_PAID, "solveCount": "0"}, codes=_OLD_CODES, error_ids=_OLD_IDS)
             ),
-            limits=Limits(max_polls=0, poll_interval_seconds=2.0, ban_errors=0, report_seconds=60.0),
+            limits=SandboxLimits(max_polls=0, poll_interval_seconds=2.0, ban_errors=0, report_seconds=60.0),
             id_maker=_LONG_NUMBERS,
             reports={
                 "reportCorrectRecaptcha": ("recaptcha",),
@@ -266,7 +266,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     error_ids={"ERROR_ZERO_BALANCE": 2},
                 )
             ),
-            limits=Limits(max_polls=0, poll_interval_seconds=2.0, ban_errors=0),
+            limits=SandboxLimits(max_polls=0, poll_interval_seconds=2.0, ban_errors=0),
             id_maker=_prefixed("task_"),
             is_account_wide=True,
             write=capsolution_event,
@@ -275,7 +275,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         # All limits are documented, except how many errors block a key.
         "capsolver": Profile(
             wire=_capsolver_wire,
-            limits=Limits(),
+            limits=SandboxLimits(),
             sync="recognition",
             has_known_error_status=True,
             reports={"feedbackTask": ()},
@@ -296,7 +296,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         # Its requests are unknown: the family's stand in for them. Its callback is tried four times (PROVIDERS.md 2.4).
         "hardcaptcha": Profile(
             wire=_of_unknown_status(JsonWire(has_integer_ids=False)),
-            limits=Limits(max_polls=0, ban_errors=0),
+            limits=SandboxLimits(max_polls=0, ban_errors=0),
             solution=token_solution,
             write=hardcaptcha_envelope,
             signed_with="key",
@@ -307,14 +307,14 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         # have 13 digits (PROVIDERS.md 3.7).
         "nextcaptcha": Profile(
             wire=_of_unknown_status(JsonWire(pending_status="pending", failed_error_id=12, refused_status=400)),
-            limits=Limits(max_polls=0, poll_interval_seconds=0.5, ban_errors=0),
+            limits=SandboxLimits(max_polls=0, poll_interval_seconds=0.5, ban_errors=0),
             id_maker=_numbers(1_000_000_000_001),
         ),
         # The time-out and the interval of polls are documented; the others are placeholders. A task that timed out can
         # be read for another 30 s, or no poll would ever see that it did.
         "onecaptcha": Profile(
             wire=_of_unknown_status(_ONECAPTCHA_WIRE),
-            limits=Limits(task_timeout_seconds=300.0, window_seconds=330.0, ban_errors=0),
+            limits=SandboxLimits(task_timeout_seconds=300.0, window_seconds=330.0, ban_errors=0),
             solution=onecaptcha_solution,
             has_callback=False,
         ),
@@ -322,7 +322,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "rucaptchav1": _V1,
         "scrapeless": Profile(
             wire=_of_unknown_status(ScrapelessWire()),
-            limits=Limits(max_polls=0, ban_errors=0),
+            limits=SandboxLimits(max_polls=0, ban_errors=0),
             api="scrapeless",
             solution=token_solution,
             write=scrapeless_envelope,
@@ -340,7 +340,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     has_integer_ids=False,
                 )
             ),
-            limits=Limits(max_polls=60, task_timeout_seconds=300.0, poll_interval_seconds=5.0, ban_errors=0),
+            limits=SandboxLimits(max_polls=60, task_timeout_seconds=300.0, poll_interval_seconds=5.0, ban_errors=0),
             write=ucaptcha_query,
             reports={"feedbackTask": ()},
         ),
@@ -349,7 +349,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             wire=_of_unknown_status(
                 JsonWire(created_fields=_EMPTY_TEXTS, pending_fields=_NULLS, ready_fields=_NULLS, has_integer_ids=False)
             ),
-            limits=Limits(ban_errors=0),
+            limits=SandboxLimits(ban_errors=0),
             has_callback=False,
         ),
     }

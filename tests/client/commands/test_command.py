@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.client.support import AT_ONCE, PNG, QUICK, Reply, scripted_provider, solution_of
 from tests.support import ADMIN, running_receiver
 
@@ -90,7 +90,7 @@ async def test_image_type_is_sent(image: str) -> None:
 
 async def test_failed_task(image: str) -> None:
     """A failed task or provider is reported in one line, with exit code 1."""
-    async with Sandbox("capsolver", Settings(client_keys=frozenset({"another"}))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({"another"}))) as sandbox:
         ran = await run_command(
             "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
         )
@@ -103,7 +103,7 @@ async def test_failed_task(image: str) -> None:
 
 async def test_timed_out_task_as_json(image: str) -> None:
     """With `--json` a failed task is printed too, for machines to read."""
-    async with Sandbox("capsolver", Settings(latency_seconds=(9.0, 9.0), async_images=True)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(9.0, 9.0), async_images=True)) as sandbox:
         code, out, err = await run_command(
             *("solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, "--timeout", "0.2", "--json"),
             environ=_key("capsolver"),

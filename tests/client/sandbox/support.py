@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import aiohttp
 from aiohttp import web
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 KEY = "a-client-key"
 IMAGE: dict[str, Any] = {"type": "ImageToTextTask", "body": "iVBORw0KGgo=", "imageType": "Yandex2025"}
 TOKEN: dict[str, Any] = {"type": "ReCaptchaV2TaskProxyLess", "websiteURL": "https://example.com", "websiteKey": "6Le"}
-NOW = Settings(latency_seconds=(0.0, 0.0), async_images=True)
+NOW = SandboxSettings(latency_seconds=(0.0, 0.0), async_images=True)
 """Every task is asynchronous and finished at once."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.faults import FaultPlanner
 from client.sandbox.limits import Accounts
 from tests.client.sandbox.support import NOW, TOKEN, Catcher, create_task, get_task_result, ordered
@@ -39,7 +39,7 @@ async def test_callbacks_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 def test_the_oldest_contents_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound a content counts as new again."""
     monkeypatch.setattr("client.sandbox.faults._MOST_CONTENTS", 2)
-    planner = FaultPlanner(Settings(), None)
+    planner = FaultPlanner(SandboxSettings(), None)
     for content in ("a", "b", "a", "c"):
         planner.plan({"type": content}, None)
 

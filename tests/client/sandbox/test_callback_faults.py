@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.sandbox import Limits, Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from tests.client.sandbox.support import TOKEN, Catcher, create_task, get_task_result, ordered
 
 
@@ -38,7 +38,7 @@ async def test_late_without_a_poll() -> None:
     """Without a poll, a late callback comes once the result can be read no longer."""
     async with (
         Catcher() as catcher,
-        Sandbox("capsolver", Settings(limits=Limits(window_seconds=0.2))) as sandbox,
+        Sandbox("capsolver", SandboxSettings(limits=SandboxLimits(window_seconds=0.2))) as sandbox,
     ):
         late = await create_task(sandbox, ordered(TOKEN, callback="late"), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -92,7 +92,7 @@ async def test_reordered() -> None:
 
 async def test_two_reordered_change_places() -> None:
     """Two reordered callbacks do not wait for each other for ever."""
-    async with Catcher() as catcher, Sandbox("capsolver", Settings(reorder_seconds=60.0)) as sandbox:
+    async with Catcher() as catcher, Sandbox("capsolver", SandboxSettings(reorder_seconds=60.0)) as sandbox:
         first = await create_task(sandbox, ordered(TOKEN, callback="reordered"), callback_url=catcher.url)
         second = await create_task(
             sandbox, ordered(TOKEN, 1, callback="reordered", latencySeconds=0.1), callback_url=catcher.url
@@ -104,7 +104,7 @@ async def test_two_reordered_change_places() -> None:
 
 async def test_reordered_alone() -> None:
     """A reordered callback without a follower comes after a while."""
-    async with Catcher() as catcher, Sandbox("capsolver", Settings(reorder_seconds=0.1)) as sandbox:
+    async with Catcher() as catcher, Sandbox("capsolver", SandboxSettings(reorder_seconds=0.1)) as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, callback="reordered"), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
 

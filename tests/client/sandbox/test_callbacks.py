@@ -11,7 +11,7 @@ import pytest
 
 from client.providers import dialect_named
 from client.providers.readings import Callback, Failed, Ready
-from client.sandbox import Faults, Sandbox, Settings, expected_solution
+from client.sandbox import Faults, Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, NOW, TOKEN, Catcher, create_task, get_task_result, ordered
 from tests.support import free_port
 
@@ -73,12 +73,12 @@ async def test_a_callback_comes_when_the_task_is_finished() -> None:
 @pytest.mark.parametrize(
     ("settings", "body"),
     [
-        (Settings(callback_has_task_id=False), {"errorId": 0, "status": "ready", "solution": ANY}),
-        (Settings(callback_body="solution"), {"taskId": ANY, "solution": ANY}),
-        (Settings(callback_body="solution", callback_has_task_id=False), {"solution": ANY}),
+        (SandboxSettings(callback_has_task_id=False), {"errorId": 0, "status": "ready", "solution": ANY}),
+        (SandboxSettings(callback_body="solution"), {"taskId": ANY, "solution": ANY}),
+        (SandboxSettings(callback_body="solution", callback_has_task_id=False), {"solution": ANY}),
     ],
 )
-async def test_what_is_not_documented_can_be_chosen(settings: Settings, body: dict[str, Any]) -> None:
+async def test_what_is_not_documented_can_be_chosen(settings: SandboxSettings, body: dict[str, Any]) -> None:
     """The body of a callback, and whether the id is in it, are settings."""
     async with Catcher() as catcher, Sandbox("capsolver", settings) as sandbox:
         await create_task(sandbox, ordered(TOKEN), callback_url=catcher.url)
@@ -99,7 +99,7 @@ async def test_a_synchronous_task_is_not_called_back() -> None:
 
 async def test_a_synchronous_task_can_be_called_back() -> None:
     """Callbacks of synchronous tasks are unknown, and a setting."""
-    async with Catcher() as catcher, Sandbox("capsolver", Settings(is_sync_called_back=True)) as sandbox:
+    async with Catcher() as catcher, Sandbox("capsolver", SandboxSettings(is_sync_called_back=True)) as sandbox:
         created = await create_task(sandbox, ordered(IMAGE), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
 
@@ -151,7 +151,7 @@ async def test_an_address_that_does_not_answer() -> None:
     """A callback without an answer in time counts as sent, not as answered."""
     async with (
         Catcher(is_silent=True) as catcher,
-        Sandbox("capsolver", Settings(callback_timeout_seconds=0.2)) as sandbox,
+        Sandbox("capsolver", SandboxSettings(callback_timeout_seconds=0.2)) as sandbox,
     ):
         await create_task(sandbox, ordered(TOKEN), callback_url=catcher.url)
         sent = await sandbox.sent_callbacks(1)
@@ -174,7 +174,7 @@ async def test_an_address_where_nobody_listens() -> None:
 
 async def test_a_caller_who_goes_away_is_called_back() -> None:
     """A callback comes also where nobody waited for the createTask answer."""
-    settings = Settings(is_sync_called_back=True)
+    settings = SandboxSettings(is_sync_called_back=True)
     async with Catcher() as catcher, Sandbox("capsolver", settings) as sandbox:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session:
             task = ordered(IMAGE, latencySeconds=0.3)

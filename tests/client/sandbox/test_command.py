@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic.alias_generators import to_camel
 
-from client.sandbox import FaultRates, Faults, Sandbox, Settings
+from client.sandbox import FaultRates, Faults, Sandbox, SandboxSettings
 from client.sandbox.command import main, read_settings, sandbox
 from client.sandbox.settings import CALLBACK_FAULTS, HTTP_FAULTS
 from client.sandbox.wires.profiles import profile_named
@@ -154,7 +154,7 @@ def test_options_are_settings(options: str, expected: dict[str, Any]) -> None:
     context = sandbox.make_context("sandbox", ["--seed", "0", *options.split()])
     limits = profile_named("onecaptcha").limits
 
-    assert read_settings("onecaptcha", context.params) == replace(Settings(limits=limits), **expected)
+    assert read_settings("onecaptcha", context.params) == replace(SandboxSettings(limits=limits), **expected)
 
 
 def test_options_change_the_limits_of_the_provider() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import KEY, NOW, TOKEN, Catcher, Reply, create_task, get_task_result, ordered
 
 _SECRET = b"signing-secret"
@@ -81,7 +81,7 @@ async def test_hardcaptcha_tries_again() -> None:
 async def test_capsolution_events() -> None:
     """capsolution: events at the address of the account, signed; one about the balance names no task."""
     async with Catcher() as catcher:
-        settings = Settings(latency_seconds=(0.0, 0.0), account_webhook_url=catcher.url, webhook_secret=_SECRET)
+        settings = SandboxSettings(latency_seconds=(0.0, 0.0), account_webhook_url=catcher.url, webhook_secret=_SECRET)
         async with Sandbox("capsolution", settings) as sandbox:
             created = await create_task(sandbox, ordered(TOKEN, isBalanceLow=True))
             await sandbox.sent_callbacks(2)

@@ -19,11 +19,11 @@ from python_anticaptcha import AnticaptchaClient, AnticaptchaException, NoCaptch
 from twocaptcha import TwoCaptcha
 from twocaptcha.exceptions.api import ApiException
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.client.sandbox.support import KEY, Catcher
 
 _PAGE = {"websiteURL": "https://example.com", "websiteKey": "6Le"}
-_NOW = Settings(latency_seconds=(0.0, 0.0))
+_NOW = SandboxSettings(latency_seconds=(0.0, 0.0))
 
 
 def _plain(url: str) -> str:
@@ -58,7 +58,7 @@ def _anticaptcha(host: str) -> tuple[str, float]:
 
 async def test_python_anticaptcha() -> None:
     """It submits, polls, and reads the balance."""
-    async with Sandbox("anticaptcha", Settings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
+    async with Sandbox("anticaptcha", SandboxSettings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
         token, balance = await asyncio.to_thread(_anticaptcha, _host(sandbox))
         stats = sandbox.stats
 
@@ -69,7 +69,7 @@ async def test_python_anticaptcha() -> None:
 
 async def test_python_anticaptcha_sees_a_wrong_key() -> None:
     """A wrong key is its error, with anti-captcha's number and code."""
-    async with Sandbox("anticaptcha", Settings(client_keys=frozenset({"another"}))) as sandbox:
+    async with Sandbox("anticaptcha", SandboxSettings(client_keys=frozenset({"another"}))) as sandbox:
         with pytest.raises(AnticaptchaException) as raised:
             await asyncio.to_thread(_anticaptcha, _host(sandbox))
 
@@ -92,7 +92,7 @@ async def test_nextcaptcha_python() -> None:
 @pytest.mark.parametrize("dialect", ["twocaptchav1", "rucaptchav1"])
 async def test_twocaptcha_python(dialect: str) -> None:
     """It submits through in.php, polls res.php, reads the balance, and reports."""
-    async with Sandbox(dialect, Settings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
+    async with Sandbox(dialect, SandboxSettings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox), pollingInterval=1)
         result = await asyncio.to_thread(library.recaptcha, sitekey="6Le", url="https://example.com")
         balance = await asyncio.to_thread(library.balance)
@@ -120,7 +120,7 @@ async def test_twocaptcha_python_is_called_back() -> None:
 @pytest.mark.usefixtures("over_http")
 async def test_twocaptcha_python_sees_a_failure() -> None:
     """A wrong key is its ApiException, with the code."""
-    async with Sandbox("twocaptchav1", Settings(client_keys=frozenset({"another"}))) as sandbox:
+    async with Sandbox("twocaptchav1", SandboxSettings(client_keys=frozenset({"another"}))) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox))
         with pytest.raises(ApiException, match="ERROR_KEY_DOES_NOT_EXIST"):
             await asyncio.to_thread(_send, library, None)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import BadArgumentError
-from client.sandbox import FaultRates, Faults, Settings
+from client.sandbox import FaultRates, Faults, SandboxSettings
 from client.sandbox.faults import FaultPlanner, draw_faults, draw_http_fault, draw_latency, read_faults
 from client.sandbox.settings import CallbackFault
 
@@ -143,7 +143,7 @@ def test_latency_stays_in_its_span(seed: int, key: str, shortest: float, more: f
 
 def test_the_plan_does_not_depend_on_the_order_of_tasks() -> None:
     """With one seed each task meets the same faults, in whatever order the tasks come."""
-    settings = Settings(seed=3, rates=_RATES)
+    settings = SandboxSettings(seed=3, rates=_RATES)
     forwards, backwards = FaultPlanner(settings, None), FaultPlanner(settings, None)
 
     one = [forwards.plan(task, None) for task in _TASKS]
@@ -154,21 +154,24 @@ def test_the_plan_does_not_depend_on_the_order_of_tasks() -> None:
 
 def test_another_seed_strikes_other_tasks() -> None:
     """Another seed strikes other tasks."""
-    one, other = FaultPlanner(Settings(seed=3, rates=_RATES), None), FaultPlanner(Settings(seed=4, rates=_RATES), None)
+    one, other = (
+        FaultPlanner(SandboxSettings(seed=3, rates=_RATES), None),
+        FaultPlanner(SandboxSettings(seed=4, rates=_RATES), None),
+    )
 
     assert [one.plan(task, None).faults for task in _TASKS] != [other.plan(task, None).faults for task in _TASKS]
 
 
 def test_submitting_again_draws_again() -> None:
     """The same content is not struck by the same faults for ever."""
-    planner = FaultPlanner(Settings(seed=3, rates=_RATES), None)
+    planner = FaultPlanner(SandboxSettings(seed=3, rates=_RATES), None)
 
     assert len({planner.plan(_TASKS[0], None).faults for _ in range(40)}) > 1
 
 
 def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
     """A rate strikes some polls of a task and not others, and other polls of another task."""
-    planner = FaultPlanner(Settings(seed=3, rates=FaultRates(html=0.5)), None)
+    planner = FaultPlanner(SandboxSettings(seed=3, rates=FaultRates(html=0.5)), None)
 
     polls = [[plan.of_poll(number) for number in range(40)] for plan in (planner.plan(t, None) for t in _TASKS[:2])]
 
@@ -179,7 +182,9 @@ def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
 def test_order_in_the_task_goes_before_the_callable_and_the_rates() -> None:
     """Faults come from the task, else from `faults_for`, else from the rates."""
     rates = FaultRates(callback_twice=1.0)
-    planner = FaultPlanner(Settings(rates=rates), lambda task: Faults(callback="late") if task["body"] == "0" else None)
+    planner = FaultPlanner(
+        SandboxSettings(rates=rates), lambda task: Faults(callback="late") if task["body"] == "0" else None
+    )
 
     assert planner.plan(_TASKS[0], Faults(callback="lost")).faults.callback == "lost"
     assert planner.plan(_TASKS[0], None).faults.callback == "late"
@@ -188,7 +193,7 @@ def test_order_in_the_task_goes_before_the_callable_and_the_rates() -> None:
 
 def test_ordered_faults_keep_the_rates_away() -> None:
     """A task with its own orders meets no other faults."""
-    planner = FaultPlanner(Settings(rates=FaultRates(http_500=1.0)), None)
+    planner = FaultPlanner(SandboxSettings(rates=FaultRates(http_500=1.0)), None)
 
     plan = planner.plan(_TASKS[0], Faults())
 

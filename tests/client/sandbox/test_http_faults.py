@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
+from client.sandbox import FaultRates, Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import KEY, TOKEN, Catcher, call, create_task, get_task_result, ordered
 
 _FAULTS = [
@@ -97,7 +97,7 @@ async def test_a_cut_connection_makes_a_task() -> None:
 @pytest.mark.parametrize(("path", "name"), [("/createTask", "createTask"), ("/getBalance", "getBalance")])
 async def test_any_call_is_struck_by_rates(rates: FaultRates, status: int, path: str, name: str) -> None:
     """The rates of HTTP faults strike calls of every kind."""
-    async with Sandbox("capsolver", Settings(rates=rates)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(rates=rates)) as sandbox:
         reply = await call(sandbox, path, {"clientKey": KEY, "task": TOKEN})
         faults = sandbox.stats.faults
 
@@ -109,7 +109,7 @@ async def _run(tasks: list[dict[str, Any]], *, seed: int) -> dict[str, list[tupl
     """Return the answers to each task, by its number: at createTask and at two polls."""
     met: dict[str, list[tuple[int, str]]] = {}
     rates = FaultRates(fails=0.3, http_429=0.1, http_500=0.1, html=0.1)
-    async with Sandbox("capsolver", Settings(seed=seed, rates=rates, latency_seconds=(0.0, 0.0))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(seed=seed, rates=rates, latency_seconds=(0.0, 0.0))) as sandbox:
         for task in tasks:
             created = await create_task(sandbox, task)
             replies = [created]

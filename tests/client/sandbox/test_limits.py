@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client.errors import BadArgumentError
-from client.sandbox import Limits
+from client.sandbox import SandboxLimits
 from client.sandbox.limits import Block, PollCount, broken_limit
 from client.sandbox.wires.profiles import profile_named
 
@@ -17,7 +17,7 @@ def _poll(age_seconds: float = 10.0, number: int = 1, since_last_seconds: float 
 def test_documented_limits_of_capsolver() -> None:
     """CapSolver: 120 queries, 5 minutes, 120 s, 1000 errors a minute for 30 minutes (PROVIDERS.md 3.1)."""
     assert (
-        Limits(
+        SandboxLimits(
             max_polls=120,
             window_seconds=300.0,
             task_timeout_seconds=120.0,
@@ -57,7 +57,7 @@ def test_which_limit_a_poll_breaks(poll: PollCount, broken: str | None) -> None:
 
 def test_no_limit_of_polls() -> None:
     """A count of 0 means that any number of polls is allowed."""
-    assert broken_limit(Limits(max_polls=0), _poll(number=100_000)) is None
+    assert broken_limit(SandboxLimits(max_polls=0), _poll(number=100_000)) is None
 
 
 @pytest.mark.parametrize("name", ["max_polls", "window_seconds", "ban_seconds"])
@@ -65,7 +65,7 @@ def test_no_limit_of_polls() -> None:
 def test_limits_are_numbers_that_are_not_negative(name: str, value: float) -> None:
     """A negative or infinite limit is an error with its name."""
     with pytest.raises(BadArgumentError, match=f"^{name}: "):
-        Limits(**{name: value})  # type: ignore[arg-type]  # one name at a time, and all are numbers
+        SandboxLimits(**{name: value})  # type: ignore[arg-type]  # one name at a time, and all are numbers
 
 
 def test_errors_within_a_minute_block() -> None:

@@ -14,7 +14,7 @@ from python3_capsolver.image_to_text import ImageToText
 from python3_capsolver.recaptcha import ReCaptcha
 from yescaptcha import YesCaptcha, YesCaptchaError
 
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, TOKEN
 
 
@@ -31,7 +31,7 @@ async def test_python3_capsolver_gets_a_synchronous_answer() -> None:
 async def test_python3_capsolver_polls() -> None:
     """Its asynchronous half polls until the answer is there, `idle` at createTask notwithstanding."""
     task = {"websiteURL": TOKEN["websiteURL"], "websiteKey": TOKEN["websiteKey"]}
-    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 0.5))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 0.5))) as sandbox:
         library = ReCaptcha(
             api_key=KEY, captcha_type=CaptchaTypeEnm.ReCaptchaV2TaskProxyLess, sleep_time=1, request_url=sandbox.url
         )
@@ -43,7 +43,7 @@ async def test_python3_capsolver_polls() -> None:
 
 async def test_yescaptcha_client_solves_at_the_1captcha_dialect() -> None:
     """It submits, polls and reads the balance."""
-    async with Sandbox("onecaptcha", Settings(latency_seconds=(0.0, 0.3), balance=2.0, cost=0.5)) as sandbox:
+    async with Sandbox("onecaptcha", SandboxSettings(latency_seconds=(0.0, 0.3), balance=2.0, cost=0.5)) as sandbox:
         solution, balance = await asyncio.to_thread(_solve_and_ask, sandbox.url)
 
     assert solution == expected_solution("onecaptcha", IMAGE)

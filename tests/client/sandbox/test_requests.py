@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, NOW, TOKEN, call, create_task, get_task_result
 
 _CALLS = ["/createTask", "/getTaskResult", "/getBalance"]
@@ -79,7 +79,7 @@ async def test_a_key_is_needed(path: str, key: dict[str, Any]) -> None:
 @pytest.mark.parametrize("path", _CALLS)
 async def test_only_the_keys_named_are_right(path: str) -> None:
     """If keys are named, another key is wrong in every call."""
-    async with Sandbox("capsolver", Settings(client_keys=frozenset({KEY, "b"}))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({KEY, "b"}))) as sandbox:
         wrong = await call(sandbox, path, {"clientKey": "c", "task": TOKEN, "taskId": "1"})
         right = await call(sandbox, path, {"clientKey": "b", "task": TOKEN, "taskId": "1"})
 
@@ -165,7 +165,7 @@ async def test_the_field_sandbox_is_no_content() -> None:
 
 async def test_a_task_costs_and_no_balance_is_an_error() -> None:
     """Each task takes its price. A smaller rest makes no task."""
-    async with Sandbox("capsolver", Settings(balance=0.25, cost=0.1, latency_seconds=(0.0, 0.0))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(balance=0.25, cost=0.1, latency_seconds=(0.0, 0.0))) as sandbox:
         replies = [await create_task(sandbox, TOKEN) for _ in range(3)]
         balance = await call(sandbox, "/getBalance", {"clientKey": KEY})
         other = await create_task(sandbox, TOKEN, key="another")
@@ -176,7 +176,7 @@ async def test_a_task_costs_and_no_balance_is_an_error() -> None:
 
 async def test_a_failed_task_costs_nothing() -> None:
     """The price of a failed task is given back."""
-    async with Sandbox("capsolver", Settings(balance=1.0, cost=0.1)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(balance=1.0, cost=0.1)) as sandbox:
         await create_task(sandbox, {**TOKEN, "sandbox": {"fails": True}})
         balance = await call(sandbox, "/getBalance", {"clientKey": KEY})
 
@@ -185,7 +185,7 @@ async def test_a_failed_task_costs_nothing() -> None:
 
 async def test_no_balance_from_the_start() -> None:
     """An empty account makes no task, even where tasks are free."""
-    async with Sandbox("onecaptcha", Settings(balance=0.0, cost=0.0)) as sandbox:
+    async with Sandbox("onecaptcha", SandboxSettings(balance=0.0, cost=0.0)) as sandbox:
         reply = await create_task(sandbox, IMAGE)
 
     assert (reply.status, reply.json["errorCode"]) == (200, "ERROR_ZERO_BALANCE")

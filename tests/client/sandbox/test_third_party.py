@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.sandbox import FaultRates, Limits, Sandbox, Settings, expected_solution
+from client.sandbox import FaultRates, Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, TOKEN
 
 _SCRIPT = """
@@ -56,7 +56,7 @@ async def _library_results(sandbox: Sandbox, tasks: list[dict[str, Any]], *, key
 async def test_it_solves_and_asks_for_the_balance() -> None:
     """It gets a synchronous answer, a polled answer, a failure and the balance."""
     failing = {**TOKEN, "number": 1, "sandbox": {"fails": True, "latencySeconds": 0}}
-    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 1.5), balance=1.0, cost=0.1)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 1.5), balance=1.0, cost=0.1)) as sandbox:
         results = await _library_results(sandbox, [IMAGE, TOKEN, failing])
         stats = sandbox.stats
 
@@ -71,7 +71,7 @@ async def test_it_solves_and_asks_for_the_balance() -> None:
 
 async def test_it_sees_a_wrong_key() -> None:
     """A wrong key is the library's AuthenticationError."""
-    async with Sandbox("capsolver", Settings(client_keys=frozenset({KEY}))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({KEY}))) as sandbox:
         results = await _library_results(sandbox, [TOKEN], key="wrong")
 
     assert results[0] == ["AuthenticationError", 401, "ERROR_KEY_DOES_NOT_EXIST"]
@@ -79,7 +79,7 @@ async def test_it_sees_a_wrong_key() -> None:
 
 async def test_it_sees_a_lost_result() -> None:
     """A forgotten id is the library's InvalidRequestError."""
-    async with Sandbox("capsolver", Settings(limits=Limits(window_seconds=0.0))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(limits=SandboxLimits(window_seconds=0.0))) as sandbox:
         results = await _library_results(sandbox, [TOKEN])
 
     assert results[0] == ["InvalidRequestError", 400, "ERROR_TASKID_INVALID"]
@@ -95,7 +95,7 @@ async def test_it_sees_a_lost_result() -> None:
 )
 async def test_it_sees_http_faults(rates: FaultRates, error: list[Any]) -> None:
     """A fault in place of an answer is the library's error for it."""
-    async with Sandbox("capsolver", Settings(rates=rates)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(rates=rates)) as sandbox:
         results = await _library_results(sandbox, [TOKEN])
 
     assert results[0] == error
