@@ -19,7 +19,7 @@ from client.providers.readings import TaskId
 
 __all__ = ["balance", "report"]
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 _EXIT_CODES = "Exit codes: 0 done, 1 the provider refused or failed, 2 wrong arguments, 130 interrupted."
 _NUMBER = re.compile(r"[1-9][0-9]*", re.ASCII)
@@ -39,7 +39,7 @@ def balance(provider: str, provider_url: str | None) -> None:
     The client key is read from <PROVIDER>_CLIENT_KEY.
     """
     arguments = _arguments(provider, provider_url)
-    left = asyncio.run(_asked(arguments, lambda api: ask_balance(api, provider)))
+    left = asyncio.run(_ask_provider(arguments, lambda api: ask_balance(api, provider)))
     show(f"{left:.10f}".rstrip("0").rstrip("."))
 
 
@@ -55,15 +55,16 @@ def report(verdict: str, task_id: str, provider: str, task_type: str | None, pro
     The client key is read from <PROVIDER>_CLIENT_KEY.
     """
     arguments = _arguments(provider, provider_url)
-    given = _task_id(arguments.dialect, task_id)
-    asyncio.run(_asked(arguments, lambda api: send_report(api, provider, given, task_type, is_good=verdict == "good")))
+    read_id = _task_id(arguments.dialect, task_id)
+    is_good = verdict == "good"
+    asyncio.run(_ask_provider(arguments, lambda api: send_report(api, provider, read_id, task_type, is_good=is_good)))
 
 
 def _arguments(provider: str, provider_url: str | None) -> ClientArguments:
     return read_arguments(Given(provider=provider, provider_url=provider_url), None, os.environ)
 
 
-async def _asked(arguments: ClientArguments, ask: Callable[[ProviderApi], Awaitable[Answer]]) -> Answer:
+async def _ask_provider(arguments: ClientArguments, ask: Callable[[ProviderApi], Awaitable[_Answer]]) -> _Answer:
     async with open_provider_session() as session:
         return await ask(ProviderApi(session, arguments.dialect, arguments.client_key, arguments.provider_url))
 

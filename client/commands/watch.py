@@ -58,24 +58,24 @@ def watch(
     log_to_terminal(logging.INFO)
     url, key = read_receiver(None, None, os.environ)
     only = subscription_of(since, provider=provider, tags=tags, tasks=tasks or None)
-    watching = _Watching(_Lines() if is_json else _Table())
+    viewer = _Viewer(_JsonLines() if is_json else _Table())
     try:
-        run_interruptibly(watching.run(url, key, only, count=count))
+        run_interruptibly(viewer.run(url, key, only, count=count))
     except CannotShowError as error:
         if error.is_closed_pipe:
             return
         # A full disk, most often. The result that was not written whole is to be shown again.
-        since = watching.shown_cursor or since
+        since = viewer.shown_cursor or since
         go_on = "" if since is None else f"; go on with --since {since}"
         tell(f"client: {error}{go_on}")
         sys.exit(1)
     except KeyboardInterrupt:
-        cursor = watching.cursor
+        cursor = viewer.cursor
         tell("client: interrupted" + ("" if cursor is None else f"; go on with --since {cursor}"))
         sys.exit(130)
 
 
-class _Shown(Protocol):
+class _Display(Protocol):
     """A display of results. Everything it writes is there at once."""
 
     def result(self, task: Task) -> None:
@@ -85,11 +85,11 @@ class _Shown(Protocol):
         """Show that results may have been missed."""
 
 
-class _Watching:
+class _Viewer:
     """The display of one result after the other. `shown_cursor` is the cursor of the last result shown whole."""
 
-    def __init__(self, shown: _Shown) -> None:
-        self._shown = shown
+    def __init__(self, display: _Display) -> None:
+        self._display = display
         self._reader: LogReader | None = None
         self.shown_cursor: str | None = None
 
@@ -110,18 +110,18 @@ class _Watching:
         try:
             async with aclosing(reader.results()) as results:
                 async for result in results:
-                    self._shown.result(result)
+                    self._display.result(result)
                     self.shown_cursor = result.cursor
                     left = None if left is None else left - 1
                     if left == 0:
                         break
         except ResultsGapError as gap:
             tell(f"client: {gap}")
-            self._shown.gap(gap)
+            self._display.gap(gap)
         return left
 
 
-class _Lines:
+class _JsonLines:
     """Lines of JSON."""
 
     def result(self, task: Task) -> None:

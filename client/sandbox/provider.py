@@ -147,8 +147,8 @@ class Sandbox:
 
 def _check_settings(dialect: str, settings: SandboxSettings) -> None:
     if profile_named(dialect).has_known_error_status and settings.error_status is not None:
-        known = "documents 400 and 401" if dialect == "capsolver" else "has one that is known"
-        raise BadArgumentError(f"error_status: {dialect} {known}, so it is not for you to choose")
+        reason = "documents 400 and 401" if dialect == "capsolver" else "has one that is known"
+        raise BadArgumentError(f"error_status: {dialect} {reason}, so it is not for you to choose")
 
 
 class _Routes:
