@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test lint bench attacks fuzz docs lock clean
+.PHONY: help demo serve test lint bench attacks fuzz docs picture lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,13 +13,16 @@ help:  ## this list
 $(INSTALLED): tests/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12 ..." >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --require-hashes -r tests/requirements.lock
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	@echo "Making a virtual environment in $(VENV) (once, a few seconds) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing what tests/requirements.lock names into $(VENV) (once, about 30 s) ..."
+	@$(PIP) install --require-hashes -r tests/requirements.lock
+	@echo "Installing the receiver and the client into $(VENV) (a few seconds) ..."
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(INSTALLED)  ## two sandboxes, a receiver and clients: 34 tasks of both services, under a minute
-	@$(BIN)/python -m client demo
+	@$(BIN)/callback-client demo
 
 serve: $(INSTALLED)  ## the receiver on loopback, without keys, for development
 	RECEIVER_ALLOW_ANONYMOUS=true RECEIVER_HOST=127.0.0.1 RECEIVER_PORT=8080 RECEIVER_LOG_FORMAT=console \
@@ -45,6 +48,9 @@ fuzz: $(INSTALLED)  ## changed and made-up messages through every dialect, for t
 
 docs: $(INSTALLED)  ## renews the README's tables, asyncapi.json and openapi.json
 	$(BIN)/python -m tests.readme
+
+picture: $(INSTALLED)  ## runs the demo and renews its picture, deploy/demo.svg
+	$(BIN)/python -m tests.demo_picture
 
 lock: $(INSTALLED)  ## renews both locks from pyproject.toml
 	$(PIP) install uv

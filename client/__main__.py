@@ -1,141 +1,69 @@
-"""The command line of the client: `python -m client solve | watch | sandbox | demo`."""
+"""The commands of the client: `callback-client`, which is also `python -m client`."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
-import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import click
-from pydantic_core import to_json
-from rich.console import Console
-from rich.text import Text
 
-from client.config.arguments import GivenArguments, read_arguments
-from client.config.environment import RECEIVER_URL, read_variable
-from client.errors import BadArgumentError, CallbackReceiverError, TaskFailedError
-from client.images import MAX_IMAGE_BYTES, check_image, read_image
+from client.errors import BadArgumentError, CallbackReceiverError
 from client.logs import log_to_terminal
-from client.output import (
-    CannotShowError,
-    check_output,
-    printable,
-    show_exactly,
-    show_json,
-    standard_streams,
-    tell,
-)
-from client.protocol.models import Task
-from client.providers import DIALECTS
-from client.signals import run_interruptibly
-from client.tasks import TaskClient
+from client.output import CannotShowError, standard_streams, tell
+from client.version import VERSION
 
 __all__ = ["main"]
 
-_ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
+_MODULES: Mapping[str, str] = MappingProxyType(
     {
-        "balance": ("client.commands.account", "balance"),
-        "demo": ("client.commands.demo.command", "demo"),
-        "report": ("client.commands.account", "report"),
-        "sandbox": ("client.sandbox.command", "sandbox"),
-        "watch": ("client.commands.watch", "watch"),
+        "demo": "client.commands.demo",
+        "sandbox": "client.sandbox.command",
+        "solve": "client.commands.solve",
+        "watch": "client.commands.watch",
+        "report": "client.commands.account",
+        "balance": "client.commands.account",
     }
 )
-"""Commands with a module of their own: imported only where they are used."""
-
-_NEEDS_IMAGE_TYPE = frozenset({"onecaptcha"})
-_EXIT_CODES = (
-    "Exit codes: 0 solved, 1 the task or the provider failed, or standard output took no answer, 2 wrong arguments, "
-    "130 interrupted."
-)
+"""The module of each command, in the order of use. A module is imported when its command is used."""
 
 
 class _Commands(click.Group):
-    """The group, with those commands that live elsewhere."""
+    """The group of all commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        there = [name for name, (module, _) in _ELSEWHERE.items() if importlib.util.find_spec(module) is not None]
-        return sorted([*super().list_commands(ctx), *there])
+        del ctx
+        return list(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, name = _ELSEWHERE[cmd_name]
-        if importlib.util.find_spec(module) is None:
+        del ctx
+        if cmd_name not in _MODULES:
             return None
-        command: click.Command = getattr(importlib.import_module(module), name)
+        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
         return command
 
 
-@click.group(cls=_Commands, help="Submits tasks to solving services and brings each answer once, however it comes.")
+@click.group(cls=_Commands)
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 def cli() -> None:
-    """The commands. Keys come from the environment, never from arguments, which other users of a machine can see."""
+    """Submit tasks to solving services and get each answer once, by callback or by polling.
+
+    Keys are read from the environment. Arguments would show them to other users of the machine.
+    """
     log_to_terminal(logging.WARNING)
 
 
-@cli.command(epilog=_EXIT_CODES)
-@click.argument("image", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--provider", required=True, help=f"One of {', '.join(sorted(DIALECTS))}.")
-@click.option(
-    "--provider-url", metavar="URL", help="Another endpoint of the provider, or a sandbox; also <PROVIDER>_URL."
-)
-@click.option("--image-type", metavar="TYPE", help="The field imageType; onecaptcha needs it.")
-@click.option("--app-id", metavar="ID", help="The field appId (capsolver).")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up on the task after so long.")
-@click.option("--json", "is_json", is_flag=True, help="Print the finished task as one line of JSON.")
-def solve(image: Path, provider: str, image_type: str | None, is_json: bool, **options: Any) -> None:
-    """Submit IMAGE (PNG, JPEG, GIF, WebP or BMP; - for standard input) and print its text.
-
-    The client key is read from <PROVIDER>_CLIENT_KEY, as in CAPSOLVER_CLIENT_KEY. With CALLBACK_RECEIVER_URL (and
-    CALLBACK_RECEIVER_KEY) the task is registered there and called back; without, it is polled.
-    """
-    task_type = _image_task_type(provider, options["provider_url"])
-    client = TaskClient(
-        provider,
-        provider_url=options["provider_url"],
-        app_id=options["app_id"],
-        timeout_seconds=options["timeout"],
-    )
-    if image_type is None and provider in _NEEDS_IMAGE_TYPE:
-        raise BadArgumentError(f"--image-type: {provider} needs it")
-    task = {"type": task_type, "body": _read(image)}
-    if image_type is not None:
-        task["imageType"] = image_type
-    check_output()
-    try:
-        solved = run_interruptibly(_solve(client, provider, task))
-    except TaskFailedError as error:
-        if is_json:
-            show_json(error.task.model_dump_json(by_alias=True))
-        raise
-    try:
-        if is_json:
-            show_json(solved.model_dump_json(by_alias=True))
-        else:
-            show_exactly(_text_of(solved.solution))
-    except CannotShowError:
-        tell(
-            f"client: the answer to {provider} task {solved.task_id} was not shown; while the provider keeps it, "
-            "TaskClient.attach gets it again"
-        )
-        raise
-
-
 def main() -> None:
-    """Run a command; what is refused or fails is told in one clear line."""
+    """Run a command. Report an error as one line on standard error, with its exit code."""
     with standard_streams():
         _main()
 
 
 def _main() -> None:
     try:
-        code = cli.main(prog_name="python -m client", standalone_mode=False)
+        code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -154,47 +82,6 @@ def _main() -> None:
 def _exit(text: str, code: int) -> None:
     tell(f"client: {' '.join(text.split())}")
     sys.exit(code)
-
-
-def _image_task_type(provider: str, provider_url: str | None) -> str:
-    """What the provider calls a task that reads an image."""
-    dialect = read_arguments(GivenArguments(provider=provider, provider_url=provider_url), None, os.environ).dialect
-    task_type = dialect.image_type
-    if task_type is None:
-        raise BadArgumentError(f"{provider}: how it takes images is not known")
-    return task_type
-
-
-def _read(image: Path) -> bytes:
-    if str(image) != "-":
-        return read_image(image)
-    if sys.stdin is None:
-        raise BadArgumentError("standard input: it is closed")
-    try:
-        raw = sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1)
-    except OSError as error:
-        raise BadArgumentError(f"standard input: cannot be read: {error.strerror}") from None
-    check_image(raw, "standard input")
-    return raw
-
-
-async def _solve(client: TaskClient, provider: str, task: dict[str, Any]) -> Task:
-    road = "waiting for the callback or a poll" if read_variable(RECEIVER_URL, os.environ) else "polling"
-    with Console(stderr=True).status(f"submitting to {provider}") as status:
-        async with client as tasks:
-            submitted = await tasks.submit(task)
-            # A text, because brackets in an id would be taken for markup.
-            status.update(Text(printable(f"{provider} has task {submitted.task_id}: {road}")))
-            return await submitted.result()
-
-
-def _text_of(solution: Any) -> str:
-    """Return the text of an image; any other solution as JSON."""
-    if isinstance(solution, dict):
-        for name in ("text", "code", "gRecaptchaResponse"):
-            if isinstance(solution.get(name), str):
-                return str(solution[name])
-    return solution if isinstance(solution, str) else to_json(solution).decode()
 
 
 if __name__ == "__main__":

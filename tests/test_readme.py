@@ -17,9 +17,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from client.commands.demo.pictures import draw_picture
+from client.commands.demo import draw_picture
 from client.providers import DIALECTS, read_providers
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 from receiver.app import create_app
 from receiver.errors import PROBLEMS
@@ -38,7 +38,7 @@ async def test_the_example_runs(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(3):
         draw_picture(tmp_path / "images" / f"{number}.png", number)
-    settings = Settings(async_images=True, latency_seconds=(0.1, 0.3))
+    settings = SandboxSettings(async_images=True, latency_seconds=(0.1, 0.3))
     async with running_receiver(tmp_path / "receiver.db") as api, Sandbox("capsolver", settings) as sandbox:
         variables = {
             "CAPSOLVER_CLIENT_KEY": "anything",
@@ -75,7 +75,7 @@ def test_the_declaration_of_a_provider_is_read() -> None:
 async def test_the_example_in_one_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application that mounts the receiver, as it stands in the README, answers a request by a callback."""
     (tmp_path / "example.py").write_text(EXAMPLES[1])
-    settings = Settings(async_images=True, latency_seconds=(0.1, 0.3))
+    settings = SandboxSettings(async_images=True, latency_seconds=(0.1, 0.3))
     draw_picture(tmp_path / "image.png", 1)
     async with Sandbox("capsolver", settings) as sandbox:
         with socket.create_server(("127.0.0.1", 0)) as listener:

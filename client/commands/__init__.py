@@ -1,1 +1,1 @@
-"""The commands of `python -m client`."""
+"""The commands of `callback-client`, one module each. The sandbox brings its own."""

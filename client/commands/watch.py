@@ -1,4 +1,4 @@
-"""`python -m client watch`: results live in a terminal, or as lines of JSON for pipes."""
+"""The command `watch`: results live in a terminal, or as lines of JSON for pipes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ _EXIT_CODES = (
 )
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(epilog=_EXIT_CODES, short_help="Show results as they arrive at the receiver.")
 @click.option("--json", "is_json", is_flag=True, help="One line of JSON for each result, with its solution.")
-@click.option("--since", metavar="CURSOR", help="Go on behind this cursor; start: from the oldest kept. Default: now.")
+@click.option(
+    "--since", metavar="CURSOR", help="Go on behind this cursor; start: from the oldest result kept. Default: now."
+)
 @click.option("--provider", metavar="NAME", help="Only results of this provider.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only results with this tag; may be repeated.")
 @click.option("--task", "tasks", multiple=True, metavar="REF", help="Also this task, by its ref; may be repeated.")
@@ -48,34 +50,33 @@ def watch(
     tasks: tuple[str, ...],
     count: int | None,
 ) -> None:
-    """Show results as they come: when, which task, how it ended and by which road, but no solution.
+    """Show results as they come: time, task, status and source, but no solution.
 
-    The receiver is that of CALLBACK_RECEIVER_URL (and CALLBACK_RECEIVER_KEY). A gap in the log, and a receiver that is
-    lost or found again, are told on standard error; it goes on all the same. Interrupted, it says with which --since to
-    go on.
+    The receiver is CALLBACK_RECEIVER_URL (with CALLBACK_RECEIVER_KEY). Standard error reports a gap in the log, and a
+    lost or found receiver; the command goes on all the same. When interrupted, it prints the --since to go on with.
     """
     log_to_terminal(logging.INFO)
     url, key = read_receiver(None, None, os.environ)
     only = subscription_of(since, provider=provider, tags=tags, tasks=tasks or None)
-    watching = _Watching(_Lines() if is_json else _Table())
+    viewer = _Viewer(_JsonLines() if is_json else _Table())
     try:
-        run_interruptibly(watching.run(url, key, only, count=count))
+        run_interruptibly(viewer.run(url, key, only, count=count))
     except CannotShowError as error:
         if error.is_closed_pipe:
             return
         # A full disk, most often. The result that was not written whole is to be shown again.
-        since = watching.shown_cursor or since
+        since = viewer.shown_cursor or since
         go_on = "" if since is None else f"; go on with --since {since}"
         tell(f"client: {error}{go_on}")
         sys.exit(1)
     except KeyboardInterrupt:
-        cursor = watching.cursor
+        cursor = viewer.cursor
         tell("client: interrupted" + ("" if cursor is None else f"; go on with --since {cursor}"))
         sys.exit(130)
 
 
-class _Shown(Protocol):
-    """Where results are shown; what it writes is there at once."""
+class _Display(Protocol):
+    """A display of results. Everything it writes is there at once."""
 
     def result(self, task: Task) -> None:
         """Show a result."""
@@ -84,16 +85,17 @@ class _Shown(Protocol):
         """Show that results may have been missed."""
 
 
-class _Watching:
-    """Shows one result after the other; `cursor` is where to go on, `shown_cursor` that of the last one shown whole."""
+class _Viewer:
+    """The display of one result after the other. `shown_cursor` is the cursor of the last result shown whole."""
 
-    def __init__(self, shown: _Shown) -> None:
-        self._shown = shown
+    def __init__(self, display: _Display) -> None:
+        self._display = display
         self._reader: LogReader | None = None
         self.shown_cursor: str | None = None
 
     @property
     def cursor(self) -> str | None:
+        """The place to go on from."""
         return None if self._reader is None else self._reader.cursor
 
     async def run(self, url: str, key: str | None, only: Subscribe, *, count: int | None) -> None:
@@ -104,22 +106,22 @@ class _Watching:
                 left = await self._show(self._reader, left)
 
     async def _show(self, reader: LogReader, left: int | None) -> int | None:
-        """Show at most `left` results, until there is a gap; how many are left then."""
+        """Show at most `left` results, until there is a gap. Return the number left then."""
         try:
             async with aclosing(reader.results()) as results:
                 async for result in results:
-                    self._shown.result(result)
+                    self._display.result(result)
                     self.shown_cursor = result.cursor
                     left = None if left is None else left - 1
                     if left == 0:
                         break
         except ResultsGapError as gap:
             tell(f"client: {gap}")
-            self._shown.gap(gap)
+            self._display.gap(gap)
         return left
 
 
-class _Lines:
+class _JsonLines:
     """Lines of JSON."""
 
     def result(self, task: Task) -> None:
@@ -149,7 +151,7 @@ class _Table:
         )
 
     def gap(self, gap: ResultsGapError) -> None:
-        """Standard error tells it."""
+        """Show nothing: standard error reports the gap."""
 
 
 _STYLES = {True: "green", False: "red"}

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from client.sandbox.answers import expected_solution
 from client.sandbox.callbacks import SentCallback
 from client.sandbox.counts import Stats
-from client.sandbox.faults import FaultRates, Faults
-from client.sandbox.limits import Limits
+from client.sandbox.faults import Faults
 from client.sandbox.provider import Sandbox
-from client.sandbox.settings import Settings
+from client.sandbox.settings import FaultRates, SandboxLimits, SandboxSettings
+from client.sandbox.wires.profiles import expected_solution
 
-__all__ = ["FaultRates", "Faults", "Limits", "Sandbox", "SentCallback", "Settings", "Stats", "expected_solution"]
+__all__ = [
+    "FaultRates",
+    "Faults",
+    "Sandbox",
+    "SandboxLimits",
+    "SandboxSettings",
+    "SentCallback",
+    "Stats",
+    "expected_solution",
+]

@@ -1,4 +1,4 @@
-"""Runs the sandbox by itself: `python -m client.sandbox --dialect NAME`."""
+"""The sandbox by itself: `python -m client.sandbox --dialect NAME`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Sends the callbacks of a sandbox, and goes wrong with them as ordered.
+"""The callbacks of a sandbox, with their ordered faults.
 
-How a callback is written is the profile's (`client.sandbox.wires`); when it is sent, and how often, is decided here.
+The profile (`client.sandbox.wires`) writes a callback. This module decides on its time and its repetitions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pydantic_core import from_json
 
 from client.sandbox.counts import Counts
 from client.sandbox.service import SandboxTask, Service
-from client.sandbox.settings import Settings
-from client.sandbox.wires.messages import Message, Outcome, low_balance_event, truncated
+from client.sandbox.settings import SandboxSettings
+from client.sandbox.wires.messages import CallbackContent, Message, low_balance_event, truncated
 
 __all__ = ["Callbacks", "Clock", "SentCallback"]
 
@@ -26,18 +26,18 @@ _MOST_ANSWER_BYTES = 65_536
 
 
 class Clock(Protocol):
-    """Time, as the sandbox knows it."""
+    """The time of a sandbox."""
 
     def now(self) -> float:
-        """Seconds on an axis that only grows."""
+        """Return seconds on an axis that only grows."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds of `now`."""
+        """Return after `seconds` of `now`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentCallback:
-    """A callback that was sent: `task_id` is that of its task, whatever the body says; `status` None: no answer."""
+    """A sent callback. `task_id` is the id of its task, even if the body names another. `status` None: no answer."""
 
     task_id: str
     url: str = field(repr=False)
@@ -46,9 +46,9 @@ class SentCallback:
 
 
 class Callbacks:
-    """All callbacks of one sandbox; each waits in a task of `group` until it is due.
+    """All callbacks of one sandbox. Each waits in a task of `group` until it is due.
 
-    At most 10,000 wait at a time; one more is not sent at all and counted as the fault `callback.dropped`.
+    At most 10,000 wait at a time. One more is not sent at all, and counted as the fault `callback.dropped`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Callbacks:
         group: asyncio.TaskGroup,
         session: aiohttp.ClientSession,
         service: Service,
-        settings: Settings,
+        settings: SandboxSettings,
         clock: Clock,
     ) -> None:
         self._group = group
@@ -77,7 +77,7 @@ class Callbacks:
         return self._service.counts
 
     def start(self, task: SandboxTask) -> None:
-        """Sees to it that the callback of the task is sent when it is due; returns at once."""
+        """Send the callback of the task as soon as it is due. Return at once."""
         if len(self._waiting) >= _MOST_WAITING:
             self._counts.faults["callback.dropped"] += 1
             return
@@ -86,12 +86,12 @@ class Callbacks:
         waiting.add_done_callback(self._waiting.discard)
 
     async def send_early(self, task: SandboxTask) -> None:
-        """Send the callback now. Return when it was answered, or was not within its time-out."""
+        """Send the callback now. Return once it was answered, or after its time-out."""
         self._counts.faults["callback.early"] += 1
         await self._send(task, self._message(task))
 
     def fetched(self, task: SandboxTask) -> None:
-        """Note that a poll has fetched the outcome: a late callback is due now."""
+        """Note that a poll has fetched the outcome. A late callback is due now."""
         task.is_fetched = True
         if task.id in self._fetched:
             self._fetched[task.id].set()
@@ -112,8 +112,8 @@ class Callbacks:
         return list(self._sent)
 
     async def _deliver(self, task: SandboxTask) -> None:
-        fault = task.fate.faults.callback
-        delay = task.fate.faults.callback_delay_seconds
+        fault = task.plan.faults.callback
+        delay = task.plan.faults.callback_delay_seconds
         await self._clock.sleep(max(0.0, task.finished_at + delay - self._clock.now()))
         if fault is not None:
             self._counts.faults[f"callback.{fault}"] += 1
@@ -124,15 +124,15 @@ class Callbacks:
                 await self._wait_until_fetched(task)
             case "reordered":
                 await self._wait_for_another()
-        if task.fate.faults.is_balance_low and self._service.profile.is_account_wide:
+        if task.plan.faults.is_balance_low and self._service.profile.is_account_wide:
             await self._send(task, low_balance_event(self._secret(task)))
         message = self._message(task)
         for _ in range(2 if fault == "twice" else 1):
             await self._send_until_taken(task, truncated(message) if fault == "truncated" else message)
-        self._let_held_go()
+        self._release_held()
 
     async def _wait_until_fetched(self, task: SandboxTask) -> None:
-        """Until a poll has brought the outcome home, but not longer than it can be read."""
+        """Wait until a poll has fetched the outcome, but not longer than it can be read."""
         if task.is_fetched:
             return
         self._fetched[task.id] = fetched = asyncio.Event()
@@ -145,7 +145,7 @@ class Callbacks:
             del self._fetched[task.id]
 
     async def _wait_for_another(self) -> None:
-        """Until the callback of a task that finished later was sent; two reordered ones change places."""
+        """Wait until the callback of a task finished later was sent. Two reordered callbacks change places."""
         if self._held is not None:
             return
         self._held = held = asyncio.Event()
@@ -158,7 +158,7 @@ class Callbacks:
             if self._held is held:
                 self._held = None
 
-    def _let_held_go(self) -> None:
+    def _release_held(self) -> None:
         if self._held is not None:
             self._held.set()
             self._held = None
@@ -169,12 +169,12 @@ class Callbacks:
         if settings.callback_body == "solution" and task.error_code is None:
             fields = {"solution": task.solution}
         fields.pop("taskId", None)
-        is_mixed_up = task.fate.faults.callback == "otherTaskId"
+        is_mixed_up = task.plan.faults.callback == "otherTaskId"
         has_id = settings.callback_has_task_id
         is_named = profile.is_id_in_callback if has_id is None else has_id
         task_id = self._service.other_task_id(task) if is_mixed_up else task.id
         return profile.write(
-            Outcome(
+            CallbackContent(
                 task_id=task_id if is_named or is_mixed_up else None,
                 wire_id=self._service.wire.wire_id,
                 answer=fields,
@@ -194,7 +194,7 @@ class Callbacks:
                 return None
 
     async def _send_until_taken(self, task: SandboxTask, message: Message) -> None:
-        """Once, and again where this provider tries again (PROVIDERS.md 2.4)."""
+        """Send a callback, with the retries of this provider (PROVIDERS.md 2.4)."""
         profile = self._service.profile
         for tries_left in range(profile.callback_retries, -1, -1):
             status = await self._send(task, message)
@@ -203,7 +203,7 @@ class Callbacks:
             await self._clock.sleep(profile.callback_retry_seconds)
 
     async def _send(self, task: SandboxTask, message: Message) -> int | None:
-        """One request; whatever becomes of it is counted and noted, and nothing is raised but cancellation."""
+        """Send one request, then count and note its end. Raise nothing but cancellation."""
         url = _with_query(task.callback_url or "", message.query)
         status: int | None = None
         self._counts.callbacks_sent += 1
@@ -230,7 +230,7 @@ class Callbacks:
 
 
 def _with_query(url: str, query: str) -> str:
-    """Return the address with `query` behind what it asks for itself."""
+    """Return the address with `query` behind its own query."""
     if not query:
         return url
     address, _, _fragment = url.partition("#")

@@ -1,4 +1,4 @@
-"""What a sandbox counts, and the snapshot it gives of that."""
+"""The counters of a sandbox, and their snapshot."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Counts", "Stats"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Everything counted so far; a snapshot that does not change.
+    """A snapshot of everything counted so far.
 
-    `polls` is by `taskId`, in the order in which the tasks were made (the newest 50,000). `callbacks_sent` counts
-    requests begun, `callbacks_answered` those that got any HTTP answer, `callback_answers` these by status.
-    `errors` is by `errorCode`, under the names of CapSolver where it has one; `limits_broken` has `window`, `maxPolls`,
-    `interval` (only advised, unless enforced), `submits`, `allPolls`, `ipBanned` and `keyBlocked`; `faults` has
-    `callback.lost` and the like, `task.fails`, `createTask.429` and so on. `reports` is by the provider's name for each
-    (PROVIDERS.md 7).
+    `polls` is by `taskId`, in the order of creation (the newest 50,000). `callbacks_sent` counts requests begun,
+    `callbacks_answered` counts HTTP answers of any status, and `callback_answers` counts them by status. `errors` is
+    by `errorCode`, under the names of CapSolver where it has one. `limits_broken` has `window`, `maxPolls`, `interval`
+    (only advised, unless enforced), `submits`, `allPolls`, `ipBanned` and `keyBlocked`. `faults` has `callback.lost`
+    and the like, `task.fails`, `createTask.429` and so on. `reports` is by the provider's
+    name for each (PROVIDERS.md 7).
     """
 
     create_task_calls: int
@@ -38,8 +38,8 @@ class Stats:
     polls: Mapping[str, int]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the same under camelCase names, as `GET /sandbox/stats` gives it."""
-        return {to_camel(each.name): getattr(self, each.name) for each in fields(self)}
+        """Return the counts under camelCase names, for `GET /sandbox/stats`."""
+        return {to_camel(count.name): getattr(self, count.name) for count in fields(self)}
 
 
 @dataclass(slots=True, kw_only=True)

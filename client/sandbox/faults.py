@@ -1,89 +1,96 @@
-"""Which fault strikes which task: pure, and the same for the same seed, whatever order the calls come in.
+"""The faults of each task, ordered or drawn. No I/O and no clock; the same seed draws the same faults.
 
 A draw depends on the seed, on the task's content, and on how often that content was submitted (or the task polled)
-before. So two runs with one seed strike the same tasks, also when their calls overlap differently, and submitting a
-task again gives it another chance.
+before. So two runs with one seed strike the same tasks, even if their calls overlap differently. Submitting a task
+again gives it another chance.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import Field as SettingField
 from dataclasses import dataclass, field, fields
-from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
 from client.errors import BadArgumentError
+from client.sandbox.settings import CallbackFault, FaultRates, HttpFault, SandboxSettings
+from client.sandbox.wires.solutions import content_digest
 
 __all__ = [
-    "CallbackFault",
-    "FaultRates",
+    "FaultPlan",
+    "FaultPlanner",
     "Faults",
-    "HttpFault",
+    "FaultsFor",
     "draw_faults",
     "draw_http_fault",
     "draw_latency",
     "read_faults",
+    "wire_name",
 ]
-
-CallbackFault = Literal["lost", "late", "twice", "early", "reordered", "truncated", "otherTaskId"]
-"""What can happen to a callback.
-
-`lost`: never sent. `late`: sent once a poll has fetched the outcome (or when the answer could be read no longer).
-`twice`: sent two times. `early`: sent, and answered, before createTask answers. `reordered`: sent after the callback
-of a task that finished later. `truncated`: half the body, or query; half a form can still be read, with half an answer.
-`otherTaskId`: it names somebody else's task.
-"""
-
-HttpFault = Literal["429", "500", "html", "500json", "403", "unlisted"]
-"""Faults in the place of an answer: 429 (JSON, Retry-After), 500 (plain text), an HTML page under HTTP 200.
-
-Only where it is ordered: `500json` (an error without a code under 500), `403` (an HTML page, as of a firewall),
-`unlisted` (an error whose code is on no list).
-"""
 
 _Fault = TypeVar("_Fault", bound=str)
 _LONGEST_SECONDS = 3600.0
+_MOST_CONTENTS = 50_000
 _Seconds = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, allow_inf_nan=False)]
 _Times = Annotated[int, Field(ge=0, le=1000)]
 
 
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What one task meets. On the wire, in a task's field `sandbox`: the same names in camelCase, all optional.
+    """The faults of one task. On the wire they stand in the task's field `sandbox`, in camelCase, all optional.
 
-    `latency_seconds` None takes the sandbox's range; `callback_delay_seconds` is added between the end of the task and
-    its callback. `fails` ends the task with `error_code`. `create_task` strikes the first `create_task_times` calls
-    with this content, and no task is made; `cut` makes the task and then closes the connection without an answer.
-    `get_task_result` strikes the first `get_task_result_times` polls. `sync` None leaves it to the type.
-    `is_not_ready_an_error`: while it is processing, polls bring the error that means so, where the provider has one.
-    `is_balance_low`: before its callback, an account-wide address is told that the balance is low.
+    The help of each field says what it does.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         alias_generator=to_camel, extra="forbid", strict=True, hide_input_in_errors=True
     )
 
-    latency_seconds: _Seconds | None = None
-    callback: CallbackFault | None = None
-    callback_delay_seconds: _Seconds = 0.0
-    fails: bool = False
-    error_code: Annotated[str, Field(min_length=1, max_length=100)] = "ERROR_CAPTCHA_UNSOLVABLE"
-    create_task: HttpFault | Literal["cut"] | None = None
-    create_task_times: _Times = 1
-    get_task_result: HttpFault | None = None
-    get_task_result_times: _Times = 1
-    sync: bool | None = None
-    is_not_ready_an_error: bool = False
-    is_balance_low: bool = False
+    latency_seconds: _Seconds | None = field(
+        default=None, metadata=_help("The time of the task. Default: drawn from the sandbox's range.")
+    )
+    callback: CallbackFault | None = field(default=None, metadata=_help("The fault of its callback, see below."))
+    callback_delay_seconds: _Seconds = field(
+        default=0.0, metadata=_help("The time between the end of the task and its callback. Default: 0.")
+    )
+    fails: bool = field(default=False, metadata=_help("true: the task ends with errorCode."))
+    error_code: Annotated[str, Field(min_length=1, max_length=100)] = field(
+        default="ERROR_CAPTCHA_UNSOLVABLE",
+        metadata=_help("The code of a failed task. Default: ERROR_CAPTCHA_UNSOLVABLE."),
+    )
+    create_task: HttpFault | Literal["cut"] | None = field(
+        default=None, metadata=_help("The fault of createTask calls with this content, see below.")
+    )
+    create_task_times: _Times = field(default=1, metadata=_help("Strikes so many first calls. Default: 1."))
+    get_task_result: HttpFault | None = field(default=None, metadata=_help("The fault of polls, see below."))
+    get_task_result_times: _Times = field(default=1, metadata=_help("Strikes so many first polls. Default: 1."))
+    sync: bool | None = field(
+        default=None,
+        metadata=_help("true: createTask answers with the solution; false: it does not. Default: by type."),
+    )
+    is_not_ready_an_error: bool = field(
+        default=False, metadata=_help("true: polls of an unfinished task get an error (capmonster and the like).")
+    )
+    is_balance_low: bool = field(
+        default=False, metadata=_help("true: an event balance.low comes before the callback (capsolution).")
+    )
 
 
 _FAULTS: TypeAdapter[Faults] = TypeAdapter(Faults)
-_WIRE_NAMES = tuple(to_camel(each.name) for each in fields(Faults))
+
+
+def wire_name(fault: SettingField[Any]) -> str:
+    """Return the name of a field of `Faults` in a task."""
+    return to_camel(fault.name)
 
 
 def read_faults(value: Any) -> Faults:
@@ -98,68 +105,31 @@ def read_faults(value: Any) -> Faults:
         return _FAULTS.validate_json(to_json(value))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = first["loc"][0] if first["loc"] else ""
-        raise BadArgumentError(f"sandbox.{name}: {_what_was_expected(str(name), first['msg'])}") from None
+        name = str(first["loc"][0]) if first["loc"] else ""
+        raise BadArgumentError(f"sandbox.{name}: {_expectation(name, first['msg'])}") from None
 
 
-def _rate(text: str) -> Any:
-    return field(default=0.0, metadata={"help": text})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultRates:
-    """How often each fault strikes, as probabilities; at most one of the callback faults strikes a task.
-
-    Raises:
-        BadArgumentError: a rate outside 0 to 1, or rates of one kind that add up to more than 1.
-    """
-
-    callback_lost: float = _rate("Callbacks that are never sent.")
-    callback_late: float = _rate("Callbacks sent only after a poll has fetched the outcome.")
-    callback_twice: float = _rate("Callbacks sent two times.")
-    callback_early: float = _rate("Callbacks that overtake the createTask answer.")
-    callback_reordered: float = _rate("Callbacks sent after that of a task which finished later.")
-    callback_truncated: float = _rate("Callbacks with half a body.")
-    callback_other_task_id: float = _rate("Callbacks that name somebody else's task.")
-    fails: float = _rate("Tasks that end with ERROR_CAPTCHA_UNSOLVABLE.")
-    http_429: float = _rate("Calls answered by HTTP 429.")
-    http_500: float = _rate("Calls answered by HTTP 500, without JSON.")
-    html: float = _rate("Calls answered by an HTML page under HTTP 200.")
-
-    def __post_init__(self) -> None:
-        for rate in fields(self):
-            value = getattr(self, rate.name)
-            if not (isfinite(value) and 0 <= value <= 1):
-                raise BadArgumentError(f"{rate.name}: expected a probability from 0 to 1, got {value}")
-        for kind, rates in (("callback", self.of_callbacks()), ("HTTP", self.of_calls())):
-            if sum(rates.values()) > 1 + 1e-9:
-                raise BadArgumentError(f"the probabilities of all {kind} faults add up to more than 1")
-
-    def of_callbacks(self) -> dict[CallbackFault, float]:
-        """Return the rate of each callback fault."""
-        return {fault: getattr(self, f"callback_{_snake(fault)}") for fault in get_args(CallbackFault)}
-
-    def of_calls(self) -> dict[HttpFault, float]:
-        """Return the rate of each fault that can strike any call."""
-        return {"429": self.http_429, "500": self.http_500, "html": self.html}
+def _expectation(name: str, text: str) -> str:
+    names = [wire_name(fault) for fault in fields(Faults)]
+    return text if name in names else f"no such field; there are {', '.join(names)}"
 
 
 def draw_faults(rates: FaultRates, *, seed: int, key: str) -> Faults:
-    """Return the faults of a task nobody ordered any for; `key` names the submission.
+    """Return the faults of a task that orders none. `key` names the submission.
 
-    What strikes its calls is drawn call by call, see `draw_http_fault`.
+    The faults of its calls are drawn call by call, see `draw_http_fault`.
     """
     chance = _chance(seed, "task", key)
     return Faults(callback=_pick(rates.of_callbacks(), chance.random()), fails=chance.random() < rates.fails)
 
 
 def draw_http_fault(rates: FaultRates, *, seed: int, call: str, key: str) -> HttpFault | None:
-    """What strikes the call `call` that `key` names."""
+    """Return the fault of a call. `call` is its name, `key` tells it from others of that name."""
     return _pick(rates.of_calls(), _chance(seed, call, key).random())
 
 
 def draw_latency(span: tuple[float, float], *, seed: int, key: str) -> float:
-    """Seconds until the task of a submission is finished, evenly spread over `span`."""
+    """Return the seconds until the task of a submission is finished, evenly spread over `span`."""
     return _chance(seed, "latency", key).uniform(*span)
 
 
@@ -176,9 +146,81 @@ def _pick(rates: Mapping[_Fault, float], drawn: float) -> _Fault | None:
     return None
 
 
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+FaultsFor = Callable[[dict[str, Any]], Faults | None]
+"""The faults of a task, by its content; None leaves them to the rates."""
 
 
-def _what_was_expected(name: str, text: str) -> str:
-    return f"no such field; there are {', '.join(_WIRE_NAMES)}" if name not in _WIRE_NAMES else text
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultPlan:
+    """The faults and the time of one createTask call and its task.
+
+    `key` names the content and its submission; `times_seen` counts the submissions before it. `rates` is None for
+    ordered faults: then no other fault strikes.
+    """
+
+    faults: Faults
+    rates: FaultRates | None
+    seed: int
+    key: str
+    times_seen: int
+    latency_seconds: float
+
+    @property
+    def is_cut(self) -> bool:
+        """True if the connection closes instead of an answer, though the task is made."""
+        return self.faults.create_task == "cut" and self.times_seen < self.faults.create_task_times
+
+    def of_create_task(self) -> HttpFault | None:
+        """Return the fault in place of the createTask answer, and of the task."""
+        if self.rates is not None:
+            return draw_http_fault(self.rates, seed=self.seed, call="createTask", key=self.key)
+        ordered = self.faults.create_task
+        if ordered is None or ordered == "cut" or self.times_seen >= self.faults.create_task_times:
+            return None
+        return ordered
+
+    def of_poll(self, number: int) -> HttpFault | None:
+        """Return the fault in place of the answer to poll `number`, from 1."""
+        if self.rates is not None:
+            return draw_http_fault(self.rates, seed=self.seed, call="getTaskResult", key=f"{self.key}/{number}")
+        return self.faults.get_task_result if number <= self.faults.get_task_result_times else None
+
+
+class FaultPlanner:
+    """The faults of each submission: ordered in the task first, by `faults_for` second, drawn by the rates last.
+
+    The newest 50,000 contents are remembered. A forgotten one counts as new.
+    """
+
+    def __init__(self, settings: SandboxSettings, faults_for: FaultsFor | None) -> None:
+        self._settings = settings
+        self._faults_for = faults_for
+        self._times_seen: dict[bytes, int] = {}
+
+    def plan(self, task: dict[str, Any], ordered: Faults | None) -> FaultPlan:
+        """Return the plan for one more submission of this content."""
+        digest = content_digest(task)
+        times_seen = self._times_seen.pop(digest, 0)
+        self._times_seen[digest] = times_seen + 1
+        if len(self._times_seen) > _MOST_CONTENTS:
+            del self._times_seen[next(iter(self._times_seen))]
+        if ordered is None and self._faults_for is not None:
+            ordered = self._faults_for(dict(task))
+        key = f"{digest.hex()}/{times_seen}"
+        faults = ordered or draw_faults(self._settings.rates, seed=self._settings.seed, key=key)
+        return FaultPlan(
+            faults=faults,
+            rates=None if ordered else self._settings.rates,
+            seed=self._settings.seed,
+            key=key,
+            times_seen=times_seen,
+            latency_seconds=self._latency(faults, key),
+        )
+
+    def _latency(self, faults: Faults, key: str) -> float:
+        # An early callback has the outcome before createTask answers, so its task takes no time.
+        if faults.callback == "early":
+            return 0.0
+        if faults.latency_seconds is not None:
+            return faults.latency_seconds
+        return draw_latency(self._settings.latency_seconds, seed=self._settings.seed, key=key)

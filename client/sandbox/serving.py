@@ -1,4 +1,4 @@
-"""A server on a socket of ours that leaves no connection behind when it ends."""
+"""A server on a socket of ours. It leaves no connection behind when it ends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from aiohttp import web
 __all__ = ["serving", "stop_accepting"]
 
 _BACKLOG = 1024
-# An accepted connection needs one turn of the event loop for its transport, one to reach its protocol, and where that
-# protocol runs a coroutine, one for its first step.
+# An accepted connection needs one turn of the event loop for its transport and one to reach its protocol. If the
+# protocol runs a coroutine, its first step needs one more.
 _TURNS = 3
 
 
@@ -21,7 +21,7 @@ _TURNS = 3
 async def serving(runner: web.BaseRunner, listener: socket.socket | None = None) -> AsyncIterator[str]:
     """Serve on `listener`, or on a free port of loopback. Yield the URL.
 
-    On leaving, the runner is cleaned up and all its connections are closed, those too that were accepted last.
+    On leaving, the runner is cleaned up and all its connections are closed, even the last accepted ones.
     """
     with listener or socket.create_server(("127.0.0.1", 0)) as listening:
         host, port = listening.getsockname()[:2]
@@ -35,12 +35,12 @@ async def serving(runner: web.BaseRunner, listener: socket.socket | None = None)
 
 
 async def stop_accepting(listener: socket.socket) -> None:
-    """Accept no further connection. Return when the server has those that were accepted, so that it closes them.
+    """Accept no further connection. Return when the server has all accepted connections, so that it closes them.
 
-    To be called before a server is closed. asyncio accepts a connection in one turn of the event loop and gives it to
-    the server in the next. If the server is closed between the two, nobody closes the connection: its peer waits until
-    the socket is garbage (https://github.com/python/cpython/issues/109564). To be removed with the last Python that
-    does so.
+    Call this before closing a server. asyncio accepts a connection in one turn of the event loop and gives it to the
+    server in the next. If the server is closed between the two, nothing closes the connection. Its peer then waits
+    until the socket is garbage (https://github.com/python/cpython/issues/109564). Remove this function with the last
+    Python of that behaviour.
     """
     if listener.fileno() < 0:
         return

@@ -18,7 +18,7 @@ from aiohttp import web
 from client import Task, TaskClient
 from client.provider_api.timing import Timing
 from client.providers import DIALECTS, Dialect, KeyLimits
-from client.sandbox import Settings, expected_solution
+from client.sandbox import SandboxSettings, expected_solution
 from client.sandbox.serving import serving
 from tests.support import ADMIN, Api
 
@@ -49,8 +49,8 @@ __all__ = [
 ]
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
-AT_ONCE = Settings(latency_seconds=(0.0, 0.0))
-QUICK = Settings(latency_seconds=(0.0, 0.05), async_images=True)
+AT_ONCE = SandboxSettings(latency_seconds=(0.0, 0.0))
+QUICK = SandboxSettings(latency_seconds=(0.0, 0.05), async_images=True)
 CREATED = {"errorId": 0, "errorCode": "", "errorDescription": "", "status": "idle", "taskId": "task-1"}
 PENDING = {"errorId": 0, "status": "processing"}
 REGISTERED = {

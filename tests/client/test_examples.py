@@ -14,7 +14,7 @@ import pytest
 
 import client
 from client import TaskClient, read_results
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.support import ADMIN, eventually, running_receiver
 
 
@@ -36,7 +36,7 @@ async def run(code: str, shown: list[str]) -> None:
 async def _services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Run a sandbox and a receiver, known to the examples by the environment, beside an image."""
     (tmp_path / "captcha.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(16))
-    settings = Settings(async_images=True, latency_seconds=(0.1, 0.2))
+    settings = SandboxSettings(async_images=True, latency_seconds=(0.1, 0.2))
     async with running_receiver(tmp_path / "receiver.db") as receiver, Sandbox("capsolver", settings) as sandbox:
         for name, value in {
             "CAPSOLVER_CLIENT_KEY": "anything",

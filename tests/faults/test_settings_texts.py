@@ -15,8 +15,7 @@ import pytest
 from client import TaskClient
 from client.config.environment import read_receiver
 from client.errors import BadArgumentError
-from client.sandbox import Sandbox
-from client.sandbox import Settings as SandboxSettings
+from client.sandbox import Sandbox, SandboxSettings
 from receiver.__main__ import main
 from receiver.dialects import known_dialects
 from receiver.errors import CannotStartError

@@ -20,8 +20,7 @@ import structlog
 
 from client.logs import Log
 from client.output import standard_streams
-from client.sandbox import FaultRates, Sandbox
-from client.sandbox import Settings as SandboxSettings
+from client.sandbox import FaultRates, Sandbox, SandboxSettings
 from tests.client.support import PNG, Reply, reserved_port, scripted_provider
 from tests.faults.commands import KEY, SECRET
 from tests.faults.streams import BROKEN, broken_stream, started

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from client.sandbox import FaultRates, Sandbox, Settings
+from client.sandbox import FaultRates, Sandbox, SandboxSettings
 from tests.client.support import fast, image_task
 from tests.receiver.test_metrics import asked
 from tests.support import RunningReceiver, eventually, running_receiver
@@ -18,7 +18,7 @@ PLAN = fast(first_after_callback_seconds=1.0, first_after_seconds=0.2, interval_
 
 async def test_what_is_counted_is_what_the_provider_did(tmp_path: Path) -> None:
     """The receiver submits tasks, and lost, late and doubled callbacks and polls are counted."""
-    settings = Settings(seed=3, latency_seconds=(0.05, 0.2), async_images=True, rates=RATES)
+    settings = SandboxSettings(seed=3, latency_seconds=(0.05, 0.2), async_images=True, rates=RATES)
     async with Sandbox("capsolver", settings) as sandbox:
         accounts: dict[str, Any] = {
             "provider_keys": {"capsolver": "the-client-key"},

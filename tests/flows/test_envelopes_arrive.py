@@ -15,7 +15,7 @@ from client import TaskClient
 from client.providers import DIALECTS
 from client.providers.dialect import Call
 from client.providers.readings import Pending
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from receiver.app import new_ref
 from receiver.domain.tokens import Kind, make_token
 from tests.client.sandbox.support import KEY, TOKEN, create_task, ordered
@@ -23,7 +23,7 @@ from tests.support import ADMIN, running_receiver
 
 SIGNING_KEY = "tests-only-signing-key-0123456789abcdef"
 SECRET = "tests-only-secret-of-the-account"
-NOW = Settings(latency_seconds=(0.0, 0.0), async_images=True)
+NOW = SandboxSettings(latency_seconds=(0.0, 0.0), async_images=True)
 TASKS = {
     "ImageToTextTask": {"type": "ImageToTextTask", "body": "iVBORw0KGgo="},
     "RecaptchaV2TaskProxyless": {"type": "RecaptchaV2TaskProxyless", "websiteURL": "https://a.b", "websiteKey": "6Le"},
@@ -89,7 +89,7 @@ async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
     token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
     secrets = {"capsolution": SECRET}
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:
-        settings = Settings(
+        settings = SandboxSettings(
             latency_seconds=(0.0, 0.0),
             account_webhook_url=f"{api.url}/callback/capsolution/{token}",
             webhook_secret=SECRET.encode(),
@@ -109,7 +109,7 @@ async def test_a_task_of_capsolution_is_ended_by_the_event_of_the_account(tmp_pa
     token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
     secrets = {"capsolution": SECRET}
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:
-        settings = Settings(
+        settings = SandboxSettings(
             latency_seconds=(0.2, 0.2),
             account_webhook_url=f"{api.url}/callback/capsolution/{token}",
             webhook_secret=SECRET.encode(),

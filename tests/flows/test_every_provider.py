@@ -21,8 +21,8 @@ from client.errors import NoBalanceError, ProviderRefusedError, TaskFailedError,
 from client.protocol.models import Task
 from client.provider_api.timing import Timing
 from client.providers import DIALECTS, Dialect
-from client.sandbox import Limits, Sandbox, Settings, expected_solution
-from client.sandbox.limits import limits_of
+from client.sandbox import Sandbox, SandboxLimits, SandboxSettings, expected_solution
+from client.sandbox.wires.profiles import profile_named
 from tests.client.sandbox.support import SettableClock
 from tests.support import ADMIN, eventually, running_receiver
 
@@ -56,8 +56,8 @@ def _scaled(dialect: Dialect) -> Dialect:
 DIALECTS_HERE = MappingProxyType({name: _scaled(dialect) for name, dialect in DIALECTS.items()})
 
 
-def _limits(provider: str) -> Limits:
-    limits = limits_of(provider)
+def _limits(provider: str) -> SandboxLimits:
+    limits = profile_named(provider).limits
     return replace(
         limits,
         window_seconds=limits.window_seconds / SCALE,
@@ -89,7 +89,9 @@ class Running:
 async def _running(
     provider: str, folder: Path, *, timing: Timing | None = None, clock: SettableClock | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
-    given = Settings(**{"latency_seconds": (0.0, 0.0), "async_images": True, "limits": _limits(provider), **settings})
+    given = SandboxSettings(
+        **{"latency_seconds": (0.0, 0.0), "async_images": True, "limits": _limits(provider), **settings}
+    )
     async with (
         running_receiver(folder / "receiver.db", dialects=DIALECTS_HERE) as receiver,
         Sandbox(provider, given, clock=clock) as sandbox,

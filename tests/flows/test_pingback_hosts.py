@@ -20,7 +20,7 @@ from client.provider_api.pingbacks import (
 from client.providers import DIALECTS
 from client.providers.dialect import Call
 from client.providers.readings import Reading, Ready, Refused
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.client.sandbox.support import KEY, Catcher, ask
 
 _DIALECT = DIALECTS["twocaptchav1"]
@@ -36,7 +36,7 @@ async def _said(sandbox: Sandbox, call: Call) -> Reading:
 
 async def test_a_host_is_added_listed_and_removed() -> None:
     """An added host is listed and called back. A removed host is neither."""
-    settings = Settings(latency_seconds=(0.0, 0.0), registered_hosts=frozenset())
+    settings = SandboxSettings(latency_seconds=(0.0, 0.0), registered_hosts=frozenset())
     async with Catcher() as catcher, Sandbox("twocaptchav1", settings) as sandbox:
         asked = {"key": KEY, "method": "hcaptcha", "pingback": catcher.url}
         added = await _said(sandbox, add_pingback(KEY, "127.0.0.1"))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.client.support import Reply, scripted_provider, until
 from tests.faults.commands import run_command
 from tests.support import API_KEYS, Api, free_port, receiver_process
@@ -83,7 +83,7 @@ async def test_errors_that_end_no_task(tmp_path: Path, fault: str) -> None:
 async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
     """It ends the task provisionally, over a kill too; a callback replaces it; the operator sees code and counts."""
     database, port = tmp_path / "receiver.db", free_port()
-    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 0.0))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 0.0))) as sandbox:
         async with receiving(tmp_path, sandbox.url, port=port) as api:
             registered = await submit(api, getTaskResult="unlisted", getTaskResultTimes=1000)
 

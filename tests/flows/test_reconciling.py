@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from client.sandbox import FaultRates, Limits, Sandbox, Settings, expected_solution
+from client.sandbox import FaultRates, Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from client.sandbox.counts import Stats
 from receiver.domain.records import CUT_OFF
 from receiver.storage.sqlite.diagnostics import opened_to_look, read_recent
@@ -96,8 +96,12 @@ async def test_all_end_right(tmp_path: Path) -> None:
     """2,000 with RECONCILING_TASKS=2000; a third of the callbacks are lost, a tenth late, a tenth doubled."""
     database, port = tmp_path / "receiver.db", free_port()
     (tmp_path / "providers.toml").write_text(PROVIDERS)
-    settings = Settings(
-        seed=7, latency_seconds=(0.2, 1.0), async_images=True, rates=RATES, limits=Limits(poll_interval_seconds=2.9)
+    settings = SandboxSettings(
+        seed=7,
+        latency_seconds=(0.2, 1.0),
+        async_images=True,
+        rates=RATES,
+        limits=SandboxLimits(poll_interval_seconds=2.9),
     )
     async with Sandbox("capsolver", settings) as sandbox, AsyncExitStack() as stack:
         environment = {

@@ -1,4 +1,4 @@
-"""Callbacks as each family writes them (PROVIDERS.md 2): an outcome in, one HTTP request out. Pure."""
+"""Callbacks as each family writes them (PROVIDERS.md 2): their content in, one HTTP request out. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from pydantic_core import to_json
 
 __all__ = [
+    "CallbackContent",
     "Message",
-    "Outcome",
     "WriteMessage",
     "capsolution_event",
     "captchaai_query",
@@ -35,10 +35,10 @@ _TIMESTAMP = "2026-01-02T03:04:05Z"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a callback has to tell; `task_id` None: it is not to name the task.
+class CallbackContent:
+    """The content of a callback. With `task_id` None, it does not name the task.
 
-    `answer` has the fields of the getTaskResult answer without an id; `wire_id` makes of an id what JSON has.
+    `answer` has the fields of the getTaskResult answer without an id. `wire_id` converts an id to its JSON value.
     """
 
     task_id: str | None
@@ -50,12 +50,12 @@ class Outcome:
 
     @property
     def named(self) -> dict[str, Any]:
-        """`taskId`, where the callback tells it."""
+        """The field `taskId`, unless the callback leaves it out."""
         return {} if self.task_id is None else {"taskId": self.wire_id(self.task_id)}
 
     @property
     def code(self) -> str:
-        """The error code, or of the solution the text that matters."""
+        """The error code, or the text of the solution."""
         if self.error_code is not None:
             return self.error_code
         solution = self.solution or {}
@@ -66,7 +66,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One callback, without its address; `query` is added to what the address has."""
+    """One callback, without its address. `query` is added to the query of the address."""
 
     method: str = "POST"
     query: str = field(default="", repr=False)
@@ -75,72 +75,72 @@ class Message:
     has_user_agent: bool = True
 
 
-WriteMessage = Callable[[Outcome], Message]
-"""How a provider writes its callback."""
+WriteMessage = Callable[[CallbackContent], Message]
+"""Writes the callback of a provider."""
 
 
 def truncated(message: Message) -> Message:
-    """Return the same with half of what it tells; a signature stays that of the whole."""
+    """Return the same with half its body and half its query. A signature stays that of the whole."""
     return replace(message, query=message.query[: len(message.query) // 2], body=message.body[: len(message.body) // 2])
 
 
-def json_result(outcome: Outcome) -> Message:
-    """Return the getTaskResult answer, with the id in it where the provider sends one (PROVIDERS.md 2.1)."""
-    return _json({**outcome.answer, **outcome.named})
+def json_result(content: CallbackContent) -> Message:
+    """Return the getTaskResult answer, with the id if the provider sends one (PROVIDERS.md 2.1)."""
+    return _json({**content.answer, **content.named})
 
 
-def form_message(outcome: Outcome) -> Message:
+def form_message(content: CallbackContent) -> Message:
     """Return a form of id, code and rate, also for API v2; no User-Agent (PROVIDERS.md 2.2)."""
-    fields = {"id": outcome.task_id or "", "code": outcome.code, "rate": _RATE}
+    fields = {"id": content.task_id or "", "code": content.code, "rate": _RATE}
     return Message(headers=_FORM, body=urlencode(fields).encode(), has_user_agent=False)
 
 
-def ucaptcha_query(outcome: Outcome) -> Message:
-    """GET with `captcha_id`, `status`, and `code` only where the task was solved (PROVIDERS.md 2.3)."""
-    fields = {"captcha_id": outcome.task_id or "", "status": "0" if outcome.error_code else "1"}
-    if outcome.error_code is None:
-        fields["code"] = outcome.code
+def ucaptcha_query(content: CallbackContent) -> Message:
+    """Return a GET with `captcha_id`, `status`, and for a solved task `code` (PROVIDERS.md 2.3)."""
+    fields = {"captcha_id": content.task_id or "", "status": "0" if content.error_code else "1"}
+    if content.error_code is None:
+        fields["code"] = content.code
     return Message(method="GET", query=urlencode(fields))
 
 
-def captchaai_query(outcome: Outcome) -> Message:
-    """GET with `id` and `code` (PROVIDERS.md 2.3); that a failure has its error code there is inferred."""
-    return Message(method="GET", query=urlencode({"id": outcome.task_id or "", "code": outcome.code}))
+def captchaai_query(content: CallbackContent) -> Message:
+    """Return a GET with `id` and `code` (PROVIDERS.md 2.3). The error code of a failure there is inferred."""
+    return Message(method="GET", query=urlencode({"id": content.task_id or "", "code": content.code}))
 
 
-def hardcaptcha_envelope(outcome: Outcome) -> Message:
-    """`{id, status, result}`, signed over the raw body (PROVIDERS.md 2.4)."""
+def hardcaptcha_envelope(content: CallbackContent) -> Message:
+    """Return `{id, status, result}`, signed over the raw body (PROVIDERS.md 2.4)."""
     fields = {
-        "id": outcome.task_id,
-        "status": "FAILED" if outcome.error_code else "SUCCESS",
-        "result": {"token": None if outcome.error_code else outcome.code},
+        "id": content.task_id,
+        "status": "FAILED" if content.error_code else "SUCCESS",
+        "result": {"token": None if content.error_code else content.code},
     }
-    return _signed(_json(fields), "X-HardCaptcha-Hmac-SHA256", outcome.secret)
+    return _signed(_json(fields), "X-HardCaptcha-Hmac-SHA256", content.secret)
 
 
-def capsolution_event(outcome: Outcome) -> Message:
-    """Return an event of a task, signed (PROVIDERS.md 2.4); its time is invented, so that bodies repeat."""
-    if outcome.error_code is not None:
-        said = {"errorId": 1, "errorCode": outcome.error_code, "status": "failed"}
-        fields = {"event": "task.failed", **outcome.named, **said}
+def capsolution_event(content: CallbackContent) -> Message:
+    """Return an event of a task, signed (PROVIDERS.md 2.4). Its time is invented, so that bodies repeat."""
+    if content.error_code is not None:
+        error = {"errorId": 1, "errorCode": content.error_code, "status": "failed"}
+        fields = {"event": "task.failed", **content.named, **error}
     else:
-        fields = {"event": "task.completed", **outcome.named, "status": "ready", "solution": outcome.solution}
-    return _signed(_json({**fields, "timestamp": _TIMESTAMP}), "X-Webhook-Signature", outcome.secret)
+        fields = {"event": "task.completed", **content.named, "status": "ready", "solution": content.solution}
+    return _signed(_json({**fields, "timestamp": _TIMESTAMP}), "X-Webhook-Signature", content.secret)
 
 
 def low_balance_event(secret: bytes | None) -> Message:
-    """Return an event about the account, which names no task (PROVIDERS.md 2.4)."""
+    """Return an event about the account, without a task (PROVIDERS.md 2.4)."""
     return _signed(_json({"event": "balance.low", "timestamp": _TIMESTAMP}), "X-Webhook-Signature", secret)
 
 
-def scrapeless_envelope(outcome: Outcome) -> Message:
-    """That of the scraping product, since none is documented for captcha tasks (PROVIDERS.md 2.4, 3.7)."""
-    if outcome.error_code is not None:
-        said: dict[str, Any] = {"success": False, "status": {"code": 14500, "message": outcome.error_code}}
+def scrapeless_envelope(content: CallbackContent) -> Message:
+    """Return the envelope of the scraping product: none is documented for captcha tasks (PROVIDERS.md 2.4, 3.7)."""
+    if content.error_code is not None:
+        fields: dict[str, Any] = {"success": False, "status": {"code": 14500, "message": content.error_code}}
     else:
-        encoded = b64encode(to_json(outcome.solution)).decode()
-        said = {"success": True, "response": {"data": encoded, "encoding": "base64"}}
-    return _json({**outcome.named, "state": "completed", **said})
+        encoded = b64encode(to_json(content.solution)).decode()
+        fields = {"success": True, "response": {"data": encoded, "encoding": "base64"}}
+    return _json({**content.named, "state": "completed", **fields})
 
 
 def _json(fields: Mapping[str, Any]) -> Message:
@@ -148,7 +148,7 @@ def _json(fields: Mapping[str, Any]) -> Message:
 
 
 def _signed(message: Message, header: str, secret: bytes | None) -> Message:
-    """Hex HMAC-SHA256 over the raw body; without a secret there is no signature."""
+    """Add a hex HMAC-SHA256 over the raw body. Without a secret there is no signature."""
     if secret is None:
         return message
     signature = hmac.new(secret, message.body, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""`python -m client solve`: the text on standard output, one clear line on standard error, documented exit codes."""
+"""The command `solve`: the text on standard output, one clear line on standard error, documented exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
+from client.version import VERSION
 from tests.client.support import AT_ONCE, PNG, QUICK, Reply, scripted_provider, solution_of
 from tests.support import ADMIN, running_receiver
 
@@ -19,7 +20,7 @@ _TASK = {"type": "ImageToTextTask", "body": PNG}
 
 
 async def run_command(*arguments: str, environ: Mapping[str, str], stdin: bytes = b"") -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command."""
+    """Return the exit code, standard output and standard error of the command."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("CALLBACK_RECEIVER")}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
@@ -40,7 +41,7 @@ def image(tmp_path: Path) -> str:
 
 
 async def test_solves_an_image(image: str) -> None:
-    """The text of the image is all that is printed."""
+    """Only the text of the image is printed."""
     async with Sandbox("capsolver", AT_ONCE) as sandbox:
         ran = await run_command(
             "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
@@ -51,7 +52,7 @@ async def test_solves_an_image(image: str) -> None:
 
 @pytest.mark.parametrize("provider", ["twocaptchav1", "captchaai"])
 async def test_solves_an_image_by_the_older_api(image: str, provider: str) -> None:
-    """in.php gets the method that takes an image as text, and its bare answer is printed as such."""
+    """in.php gets the method for an image as text, and its bare answer is printed."""
     async with Sandbox(provider, AT_ONCE) as sandbox:
         ran = await run_command(
             *("solve", image, "--provider", provider, "--provider-url", sandbox.url), environ=_key(provider)
@@ -88,8 +89,8 @@ async def test_image_type_is_sent(image: str) -> None:
 
 
 async def test_failed_task(image: str) -> None:
-    """A task or a provider that fails is told in one line, with exit code 1."""
-    async with Sandbox("capsolver", Settings(client_keys=frozenset({"another"}))) as sandbox:
+    """A failed task or provider is reported in one line, with exit code 1."""
+    async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({"another"}))) as sandbox:
         ran = await run_command(
             "solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, environ=_key("capsolver")
         )
@@ -102,7 +103,7 @@ async def test_failed_task(image: str) -> None:
 
 async def test_timed_out_task_as_json(image: str) -> None:
     """With `--json` a failed task is printed too, for machines to read."""
-    async with Sandbox("capsolver", Settings(latency_seconds=(9.0, 9.0), async_images=True)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(9.0, 9.0), async_images=True)) as sandbox:
         code, out, err = await run_command(
             *("solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, "--timeout", "0.2", "--json"),
             environ=_key("capsolver"),
@@ -112,7 +113,7 @@ async def test_timed_out_task_as_json(image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         pytest.param(["solve", "IMAGE"], "Missing option '--provider'", id="no-provider"),
         pytest.param(["solve", "IMAGE", "--provider", "nope"], "unknown provider 'nope'", id="unknown-provider"),
@@ -134,14 +135,14 @@ async def test_timed_out_task_as_json(image: str) -> None:
         pytest.param(["nothing"], "No such command 'nothing'", id="unknown-command"),
     ],
 )
-async def test_wrong_arguments(image: str, arguments: list[str], said: str) -> None:
-    """What is wrong with the arguments is told in one line, with exit code 2."""
+async def test_wrong_arguments(image: str, arguments: list[str], text: str) -> None:
+    """Wrong arguments are reported in one line, with exit code 2."""
     given = [image if argument == "IMAGE" else argument for argument in arguments]
 
     code, out, err = await run_command(*given, environ={**_key("onecaptcha"), **_key("scrapeless")})
 
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert said in err
+    assert text in err
 
 
 async def test_help_tells_exit_codes() -> None:
@@ -159,6 +160,26 @@ async def test_sandbox_is_one_of_the_commands() -> None:
     code, out, _ = await run_command("sandbox", "--help", environ={})
 
     assert (code, "--dialect" in out) == (0, True)
+
+
+async def test_help_lists_the_commands_in_the_order_of_use() -> None:
+    """Each command has one whole line."""
+    code, out, _ = await run_command("--help", environ={})
+
+    lines = [line.split(maxsplit=1) for line in out.partition("Commands:\n")[2].splitlines()]
+    assert code == 0
+    assert [name for name, _ in lines] == ["demo", "sandbox", "solve", "watch", "report", "balance"]
+    assert all(text.endswith(".") and not text.endswith("...") for _, text in lines)
+
+
+async def test_console_script() -> None:
+    """The installed script is the same program, and names itself and the version."""
+    script = Path(sys.executable).with_name("callback-client")
+    process = await asyncio.create_subprocess_exec(script, "--version", stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate()
+
+    assert (process.returncode, out.decode()) == (0, f"callback-client {VERSION}\n")
 
 
 def _key(provider: str) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""`python -m client watch`: results on standard output, everything else on standard error, documented exit codes."""
+"""The command `watch`: results on standard output, everything else on standard error, documented exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def receiver(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 @pytest.fixture
 def full_disk() -> Iterator[int]:
-    """What takes no byte."""
+    """Open a file without room for a byte."""
     with Path("/dev/full").open("wb") as full:
         yield full.fileno()
 
@@ -62,7 +62,7 @@ async def ran(url: str, *arguments: str, key: str = ADMIN) -> tuple[int | None, 
 
 
 async def ended(receiver: RunningReceiver, **fields: Any) -> str:
-    """Return the ref of a task that was called back."""
+    """Return the ref of a called-back task."""
     task = await receiver.register()
     await receiver.call_back(task["callbackUrl"], **fields)
     return str(task["ref"])
@@ -75,7 +75,7 @@ async def line_of(process: asyncio.subprocess.Process) -> str:
 
 
 async def test_a_line_for_each_result(receiver: RunningReceiver) -> None:
-    """When, which task, how it ended and by which road; of the solution only the names of its fields."""
+    """Each line has time, task, status and source; of the solution only the names of its fields."""
     ready = await ended(receiver, taskId="task-1", solution={"text": "44795sds", "confidence": 1})
     await ended(receiver, errorId=1, errorCode="ERROR_CAPTCHA_UNSOLVABLE", status="failed", taskId="task\x1b[2J2")
 
@@ -123,8 +123,8 @@ async def test_a_gap_is_told_and_watching_goes_on(receiver: RunningReceiver) -> 
 
     code, out, err = await ran(receiver.url, "--json", "--since", "0123456789ab-7", "--count", "1")
 
-    gap, told = map(json.loads, out.splitlines())
-    assert (code, gap["gap"]["reason"], told["ref"]) == (0, "other-log", ref)
+    gap, result = map(json.loads, out.splitlines())
+    assert (code, gap["gap"]["reason"], result["ref"]) == (0, "other-log", ref)
     assert "results may have been missed (other-log)" in err
 
 
@@ -155,7 +155,7 @@ async def test_a_closed_pipe_ends_it_quietly(receiver: RunningReceiver, argument
 
 @pytest.mark.parametrize("arguments", [["--json"], []])
 async def test_a_full_disk_is_told_in_one_line(receiver: RunningReceiver, full_disk: int, arguments: list[str]) -> None:
-    """It ends with 1 and says from where the result that could not be written is shown again; no traceback."""
+    """It ends with 1, without a traceback, and names the cursor before the unwritten result."""
     await ended(receiver)
     async with watching(receiver.url, "--since", "start", *arguments, stdout=full_disk) as process:
         _, err = await process.communicate()
@@ -166,7 +166,7 @@ async def test_a_full_disk_is_told_in_one_line(receiver: RunningReceiver, full_d
 
 
 async def test_a_receiver_that_comes_back(tmp_path: Path) -> None:
-    """Watching waits for it; that it is lost and found is told on standard error."""
+    """Watching waits for a lost receiver. Standard error reports its loss and its return."""
     port = free_port()
     async with (
         running_receiver(tmp_path / "receiver.db", port=port) as receiver,
@@ -186,24 +186,24 @@ async def test_a_receiver_that_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "key", "code", "said"),
+    ("arguments", "key", "code", "text"),
     [
         pytest.param([], _WRONG_KEY, 1, "no-key: CALLBACK_RECEIVER_KEY: expected a key", id="wrong-key"),
         pytest.param(["--since", "no cursor"], ADMIN, 1, "422 wrong-field", id="wrong-cursor"),
         pytest.param(["--tag", "a,b"], ADMIN, 2, "tags: ", id="wrong-tag"),
     ],
 )
-async def test_refusals(receiver: RunningReceiver, arguments: list[str], key: str, code: int, said: str) -> None:
-    """Are told in one line, without the key."""
-    told, out, err = await ran(receiver.url, *arguments, key=key)
+async def test_refusals(receiver: RunningReceiver, arguments: list[str], key: str, code: int, text: str) -> None:
+    """A refusal is reported in one line, without the key."""
+    exit_code, out, err = await ran(receiver.url, *arguments, key=key)
 
     last = err.splitlines()[-1]
-    assert (told, out, said in last) == (code, "", True)
+    assert (exit_code, out, text in last) == (code, "", True)
     assert _WRONG_KEY not in err
 
 
 async def test_no_receiver() -> None:
-    """The variable that is missing is named."""
+    """The missing variable is named."""
     code, _, err = await ran("")
 
     assert (code, err) == (2, "client: CALLBACK_RECEIVER_URL: expected the address of the receiver in this variable\n")

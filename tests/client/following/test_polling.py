@@ -19,7 +19,7 @@ from client import (
 from client.provider_api.limits import KeyLimiter
 from client.provider_api.timing import Timing
 from client.providers import KeyLimits
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.client.support import (
     CREATED,
     PENDING,
@@ -226,7 +226,7 @@ async def test_polls_of_all_tasks_share_one_rate() -> None:
 
 async def test_balance() -> None:
     """The balance is a number, or an error with the reason."""
-    settings = Settings(balance=12.5, client_keys=frozenset({"right"}))
+    settings = SandboxSettings(balance=12.5, client_keys=frozenset({"right"}))
     async with Sandbox("capsolver", settings) as sandbox:
         async with open_client(sandbox.url, client_key="right") as tasks:
             assert await tasks.balance() == 12.5

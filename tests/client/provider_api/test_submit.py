@@ -17,7 +17,7 @@ from client import (
     UnsolvableError,
     WrongKeyError,
 )
-from client.sandbox import Faults, Sandbox, Settings
+from client.sandbox import Faults, Sandbox, SandboxSettings
 from tests.client.support import (
     AT_ONCE,
     PNG,
@@ -65,7 +65,7 @@ async def test_app_id_is_sent() -> None:
 
 async def test_wrong_key() -> None:
     """An unknown key raises at submit, after one request."""
-    settings = Settings(client_keys=frozenset({"another"}))
+    settings = SandboxSettings(client_keys=frozenset({"another"}))
     async with Sandbox("capsolver", settings) as sandbox, open_client(sandbox.url) as tasks:
         with pytest.raises(WrongKeyError, match="ERROR_KEY_DOES_NOT_EXIST"):
             await tasks.submit(image_task())
@@ -75,7 +75,7 @@ async def test_wrong_key() -> None:
 
 async def test_no_balance() -> None:
     """An empty account raises at submit."""
-    async with Sandbox("capsolver", Settings(balance=0.0)) as sandbox, open_client(sandbox.url) as tasks:
+    async with Sandbox("capsolver", SandboxSettings(balance=0.0)) as sandbox, open_client(sandbox.url) as tasks:
         with pytest.raises(NoBalanceError, match="add funds"):
             await tasks.submit(image_task())
 
@@ -216,7 +216,7 @@ async def test_client_that_is_not_open() -> None:
 
 async def test_errors_of_the_block_stay_as_they_are() -> None:
     """An error inside the block is raised as itself, not in a group."""
-    async with Sandbox("capsolver", Settings(balance=0.0)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(balance=0.0)) as sandbox:
         with pytest.raises(NoBalanceError):
             async with open_client(sandbox.url) as tasks:
                 await tasks.solve(image_task())

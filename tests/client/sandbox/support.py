@@ -1,4 +1,4 @@
-"""What the tests of the sandbox share: calls to it, a place for its callbacks, and a clock that can be set forward."""
+"""Shared helpers of the sandbox tests: calls, a server for callbacks, and clocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import aiohttp
 from aiohttp import web
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 KEY = "a-client-key"
 IMAGE: dict[str, Any] = {"type": "ImageToTextTask", "body": "iVBORw0KGgo=", "imageType": "Yandex2025"}
 TOKEN: dict[str, Any] = {"type": "ReCaptchaV2TaskProxyLess", "websiteURL": "https://example.com", "websiteKey": "6Le"}
-NOW = Settings(latency_seconds=(0.0, 0.0), async_images=True)
+NOW = SandboxSettings(latency_seconds=(0.0, 0.0), async_images=True)
 """Every task is asynchronous and finished at once."""
 
 
@@ -64,7 +64,7 @@ async def call(
     method: str = "POST",
     as_type: str = "text/plain",
 ) -> Reply:
-    """One request; a mapping is sent as JSON, under a content type that does not say so."""
+    """Send one request. A mapping is sent as JSON, under another content type."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with (
         aiohttp.ClientSession() as session,
@@ -83,7 +83,7 @@ async def create_task(
 
 
 async def get_task_result(sandbox: Sandbox, created: Reply, *, key: str = KEY) -> Reply:
-    """Return a getTaskResult call for the task that `created` tells of."""
+    """Return a getTaskResult call for the task in `created`."""
     return await call(sandbox, "/getTaskResult", {"clientKey": key, "taskId": created.json["taskId"]})
 
 
@@ -126,7 +126,7 @@ class Caught:
 
 @dataclass
 class Catcher:
-    """A server that takes callbacks at `url`: answers `status` to each, or none while `is_silent`."""
+    """A server for callbacks at `url`. It answers `status` to each, or nothing while `is_silent`."""
 
     status: int = 200
     is_silent: bool = False
@@ -150,7 +150,7 @@ class Catcher:
 
     @property
     def ids(self) -> list[str]:
-        """The `taskId` of each callback, in the order in which they came."""
+        """The `taskId` of each callback, in the order of arrival."""
         return [caught.json["taskId"] for caught in self.caught]
 
     async def _catch(self, request: web.Request) -> web.Response:
@@ -163,7 +163,7 @@ class Catcher:
 
 
 class StoppedClock:
-    """A clock by which no time passes, however slow the machine is."""
+    """A stopped clock, for machines of any speed."""
 
     def now(self) -> float:
         """Seconds."""
@@ -176,7 +176,7 @@ class StoppedClock:
 
 @dataclass
 class SettableClock:
-    """The real time, with a lead that a test may enlarge."""
+    """The real time, with a lead. A test may enlarge it."""
 
     lead_seconds: float = 0.0
 

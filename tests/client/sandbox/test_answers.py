@@ -86,6 +86,6 @@ def test_onecaptcha_gives_a_respkey_for_some_content() -> None:
 
 
 def test_unknown_dialect_is_named() -> None:
-    """A dialect that does not exist is an error that names it."""
+    """An unknown dialect is an error with its name."""
     with pytest.raises(BadArgumentError, match="twocaptcher"):
         expected_solution("twocaptcher", IMAGE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from client.sandbox import Sandbox, Settings
-from client.sandbox.accounts import Accounts
-from client.sandbox.fates import Fates
+from client.sandbox import Sandbox, SandboxSettings
+from client.sandbox.faults import FaultPlanner
+from client.sandbox.limits import Accounts
 from tests.client.sandbox.support import NOW, TOKEN, Catcher, create_task, get_task_result, ordered
 
 
@@ -15,15 +15,15 @@ async def test_the_oldest_tasks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("client.sandbox.service._MOST_TASKS", 2)
     async with Sandbox("capsolver", NOW) as sandbox:
         created = [await create_task(sandbox, TOKEN) for _ in range(3)]
-        replies = [await get_task_result(sandbox, one) for one in created]
+        replies = [await get_task_result(sandbox, reply) for reply in created]
         polls = sandbox.stats.polls
 
     assert [reply.status for reply in replies] == [400, 200, 200]
-    assert list(polls) == [one.json["taskId"] for one in created[1:]]
+    assert list(polls) == [reply.json["taskId"] for reply in created[1:]]
 
 
 async def test_callbacks_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound a callback is not sent, and that is counted."""
+    """Beyond the bound a callback is not sent, but counted."""
     monkeypatch.setattr("client.sandbox.callbacks._MOST_WAITING", 1)
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         waits = await create_task(sandbox, ordered(TOKEN, callback="late"), callback_url=catcher.url)
@@ -38,12 +38,12 @@ async def test_callbacks_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_oldest_contents_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound a content counts as new again."""
-    monkeypatch.setattr("client.sandbox.fates._MOST_CONTENTS", 2)
-    fates = Fates(Settings(), None)
+    monkeypatch.setattr("client.sandbox.faults._MOST_CONTENTS", 2)
+    planner = FaultPlanner(SandboxSettings(), None)
     for content in ("a", "b", "a", "c"):
-        fates.fate_of({"type": content}, None)
+        planner.plan({"type": content}, None)
 
-    assert [fates.fate_of({"type": content}, None).times_seen for content in ("a", "b")] == [2, 0]
+    assert [planner.plan({"type": content}, None).times_seen for content in ("a", "b")] == [2, 0]
 
 
 def test_the_oldest_accounts_are_forgotten() -> None:

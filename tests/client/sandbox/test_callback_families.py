@@ -43,7 +43,7 @@ TASK = {**TOKEN, "type": "AntiTurnstileTask"}
 
 
 def _answer(dialect: str, task: dict[str, Any]) -> str:
-    """Return the text that a callback of this family carries."""
+    """Return the text in a callback of this family."""
     solution = expected_solution(dialect, task)
     return next(iter(solution.values())) if dialect in _RESULTS else str(solution["token"])
 
@@ -92,9 +92,9 @@ async def test_faults_keep_the_shape(dialect: str) -> None:
         early = await create_task(sandbox, ordered(TASK, 5, callback="early"), callback_url=catcher.url)
 
     first, second, other, half, last = catcher.caught
-    told = [each.query or each.body.decode() for each in (first, second, half)]
-    assert told[0] == told[1]
-    assert len(told[2]) == len(told[0]) // 2
+    texts = [caught.query or caught.body.decode() for caught in (first, second, half)]
+    assert texts[0] == texts[1]
+    assert len(texts[2]) == len(texts[0]) // 2
     assert str(read(other)[0]) == str(doubled.json["taskId"])
     assert mixed_up.json["taskId"] != doubled.json["taskId"]
     assert (str(read(last)[0]), last.method) == (str(early.json["taskId"]), method)
@@ -113,7 +113,7 @@ async def test_a_form_has_a_rate_and_no_user_agent() -> None:
 
 
 async def test_a_query_is_added_to_that_of_the_address() -> None:
-    """uCaptcha: what the address asks for itself stays, and a failure has status 0 and no code (PROVIDERS.md 2.3)."""
+    """uCaptcha: the query of the address stays, and a failure has status 0 and no code (PROVIDERS.md 2.3)."""
     async with Catcher() as catcher, Sandbox("ucaptcha") as sandbox:
         await create_task(sandbox, ordered(TASK, fails=True), callback_url=catcher.url + "?mine=1")
         await sandbox.sent_callbacks(1)
@@ -127,7 +127,7 @@ async def test_a_query_is_added_to_that_of_the_address() -> None:
 
 
 async def test_a_mixed_up_callback_names_a_task_where_none_is_named() -> None:
-    """CapMonster's callback has no id, but that of somebody else's task where this was ordered."""
+    """CapMonster's callback has no id, unless the id of somebody else's task was ordered."""
     async with Catcher() as catcher, Sandbox("capmonster") as sandbox:
         other = await create_task(sandbox, ordered(TASK, 1))
         await create_task(sandbox, ordered(TASK, 2, callback="otherTaskId"), callback_url=catcher.url)
@@ -146,4 +146,6 @@ async def test_a_callback_that_is_late_or_reordered() -> None:
         await get_task_result(sandbox, late)
         await sandbox.sent_callbacks(3)
 
-    assert [caught.form["id"] for caught in catcher.caught] == [str(each.json["taskId"]) for each in (soon, held, late)]
+    assert [caught.form["id"] for caught in catcher.caught] == [
+        str(reply.json["taskId"]) for reply in (soon, held, late)
+    ]

@@ -1,8 +1,8 @@
-"""Each way in which a callback goes wrong."""
+"""Each fault of a callback."""
 
 from __future__ import annotations
 
-from client.sandbox import Limits, Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from tests.client.sandbox.support import TOKEN, Catcher, create_task, get_task_result, ordered
 
 
@@ -35,10 +35,10 @@ async def test_late() -> None:
 
 
 async def test_late_without_a_poll() -> None:
-    """A late callback that nobody polls for comes when the result can be read no longer."""
+    """Without a poll, a late callback comes once the result can be read no longer."""
     async with (
         Catcher() as catcher,
-        Sandbox("capsolver", Settings(limits=Limits(window_seconds=0.2))) as sandbox,
+        Sandbox("capsolver", SandboxSettings(limits=SandboxLimits(window_seconds=0.2))) as sandbox,
     ):
         late = await create_task(sandbox, ordered(TOKEN, callback="late"), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -47,7 +47,7 @@ async def test_late_without_a_poll() -> None:
 
 
 async def test_late_after_a_poll_that_came_first() -> None:
-    """A late callback whose outcome was fetched before it was due is sent at once then."""
+    """If the outcome was fetched before a late callback is due, it is sent at its time."""
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         task = ordered(TOKEN, callback="late", callbackDelaySeconds=0.2)
         late = await create_task(sandbox, task, callback_url=catcher.url)
@@ -81,7 +81,7 @@ async def test_early() -> None:
 
 
 async def test_reordered() -> None:
-    """A reordered callback comes after that of a task which finished later."""
+    """A reordered callback comes after the callback of a task finished later."""
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         first = await create_task(sandbox, ordered(TOKEN, callback="reordered"), callback_url=catcher.url)
         second = await create_task(sandbox, ordered(TOKEN, 1, latencySeconds=0.1), callback_url=catcher.url)
@@ -92,7 +92,7 @@ async def test_reordered() -> None:
 
 async def test_two_reordered_change_places() -> None:
     """Two reordered callbacks do not wait for each other for ever."""
-    async with Catcher() as catcher, Sandbox("capsolver", Settings(reorder_seconds=60.0)) as sandbox:
+    async with Catcher() as catcher, Sandbox("capsolver", SandboxSettings(reorder_seconds=60.0)) as sandbox:
         first = await create_task(sandbox, ordered(TOKEN, callback="reordered"), callback_url=catcher.url)
         second = await create_task(
             sandbox, ordered(TOKEN, 1, callback="reordered", latencySeconds=0.1), callback_url=catcher.url
@@ -103,8 +103,8 @@ async def test_two_reordered_change_places() -> None:
 
 
 async def test_reordered_alone() -> None:
-    """A reordered callback that nothing follows comes after a while."""
-    async with Catcher() as catcher, Sandbox("capsolver", Settings(reorder_seconds=0.1)) as sandbox:
+    """A reordered callback without a follower comes after a while."""
+    async with Catcher() as catcher, Sandbox("capsolver", SandboxSettings(reorder_seconds=0.1)) as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, callback="reordered"), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
 
@@ -112,7 +112,7 @@ async def test_reordered_alone() -> None:
 
 
 async def test_truncated() -> None:
-    """A truncated callback is half a body, which is no JSON."""
+    """A truncated callback is half a body, and no JSON."""
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         await create_task(sandbox, ordered(TOKEN, callback="truncated"), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -135,7 +135,7 @@ async def test_other_task_id() -> None:
 
 
 async def test_other_task_id_where_there_is_no_other() -> None:
-    """Where there is no other task, the callback carries an id that was never given out."""
+    """Without another task, the callback carries an id never given out."""
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, callback="otherTaskId"), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)

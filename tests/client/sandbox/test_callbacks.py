@@ -1,4 +1,4 @@
-"""Callbacks: how they look, when they come, and what they make of the answer."""
+"""Callbacks: their content, their time, and the effect of the answer to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from client.providers import dialect_named
 from client.providers.readings import CallbackReading, Failed, Ready
-from client.sandbox import Faults, Sandbox, Settings, expected_solution
+from client.sandbox import Faults, Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, NOW, TOKEN, Catcher, create_task, get_task_result, ordered
 from tests.support import free_port
 
@@ -19,7 +19,7 @@ _CAPSOLVER = dialect_named("capsolver")
 
 
 async def test_a_callback_is_the_result_with_its_id() -> None:
-    """CapSolver POSTs, as JSON, what getTaskResult answers, with the `taskId` (inferred: PROVIDERS.md 2.1)."""
+    """CapSolver POSTs the getTaskResult answer as JSON, with the `taskId` (inferred: PROVIDERS.md 2.1)."""
     async with Catcher() as catcher, Sandbox("capsolver", NOW) as sandbox:
         created = await create_task(sandbox, TOKEN, callback_url=catcher.url)
         sent = await sandbox.sent_callbacks(1)
@@ -32,12 +32,12 @@ async def test_a_callback_is_the_result_with_its_id() -> None:
     assert caught.headers["Content-Type"] == "application/json"
     assert caught.json == {"errorId": 0, "taskId": created.json["taskId"], "status": "ready", "solution": solution}
     assert caught.json == polled.json
-    assert [(one.task_id, one.status) for one in sent] == [(created.json["taskId"], 200)]
+    assert [(callback.task_id, callback.status) for callback in sent] == [(created.json["taskId"], 200)]
     assert (stats.callbacks_sent, stats.callbacks_answered, stats.callback_answers) == (1, 1, {200: 1})
 
 
 async def test_our_dialect_reads_a_callback() -> None:
-    """The dialect of the same name reads what is POSTed."""
+    """The dialect of the same name reads the POST."""
     async with Catcher() as catcher, Sandbox("capsolver", NOW) as sandbox:
         created = await create_task(sandbox, TOKEN, callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -47,7 +47,7 @@ async def test_our_dialect_reads_a_callback() -> None:
 
 
 async def test_a_failure_is_called_back_too() -> None:
-    """A task that failed is called back with its error."""
+    """A failed task is called back with its error."""
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, fails=True), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -60,7 +60,7 @@ async def test_a_failure_is_called_back_too() -> None:
 
 
 async def test_a_callback_comes_when_the_task_is_finished() -> None:
-    """The callback of a task that takes longer comes after that of one which takes no time."""
+    """A slow task is called back after a fast one."""
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         slow = await create_task(sandbox, ordered(TOKEN, 1, latencySeconds=0.2), callback_url=catcher.url)
         late = await create_task(sandbox, ordered(TOKEN, 2, callbackDelaySeconds=0.1), callback_url=catcher.url)
@@ -73,12 +73,12 @@ async def test_a_callback_comes_when_the_task_is_finished() -> None:
 @pytest.mark.parametrize(
     ("settings", "body"),
     [
-        (Settings(callback_has_task_id=False), {"errorId": 0, "status": "ready", "solution": ANY}),
-        (Settings(callback_body="solution"), {"taskId": ANY, "solution": ANY}),
-        (Settings(callback_body="solution", callback_has_task_id=False), {"solution": ANY}),
+        (SandboxSettings(callback_has_task_id=False), {"errorId": 0, "status": "ready", "solution": ANY}),
+        (SandboxSettings(callback_body="solution"), {"taskId": ANY, "solution": ANY}),
+        (SandboxSettings(callback_body="solution", callback_has_task_id=False), {"solution": ANY}),
     ],
 )
-async def test_what_is_not_documented_can_be_chosen(settings: Settings, body: dict[str, Any]) -> None:
+async def test_what_is_not_documented_can_be_chosen(settings: SandboxSettings, body: dict[str, Any]) -> None:
     """The body of a callback, and whether the id is in it, are settings."""
     async with Catcher() as catcher, Sandbox("capsolver", settings) as sandbox:
         await create_task(sandbox, ordered(TOKEN), callback_url=catcher.url)
@@ -88,7 +88,7 @@ async def test_what_is_not_documented_can_be_chosen(settings: Settings, body: di
 
 
 async def test_a_synchronous_task_is_not_called_back() -> None:
-    """A task that createTask answered itself has no callback, unless asked for."""
+    """A task answered by createTask itself has no callback, unless asked for."""
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         await create_task(sandbox, ordered(IMAGE), callback_url=catcher.url)
         other = await create_task(sandbox, ordered(TOKEN), callback_url=catcher.url)
@@ -98,8 +98,8 @@ async def test_a_synchronous_task_is_not_called_back() -> None:
 
 
 async def test_a_synchronous_task_can_be_called_back() -> None:
-    """Whether synchronous tasks are called back is unknown, and a setting."""
-    async with Catcher() as catcher, Sandbox("capsolver", Settings(is_sync_called_back=True)) as sandbox:
+    """Callbacks of synchronous tasks are unknown, and a setting."""
+    async with Catcher() as catcher, Sandbox("capsolver", SandboxSettings(is_sync_called_back=True)) as sandbox:
         created = await create_task(sandbox, ordered(IMAGE), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
 
@@ -133,12 +133,12 @@ async def test_a_redirect_is_not_followed() -> None:
         await create_task(sandbox, ordered(TOKEN), callback_url=catcher.url)
         sent = await sandbox.sent_callbacks(1)
 
-    assert [one.status for one in sent] == [307]
+    assert [callback.status for callback in sent] == [307]
     assert [caught.path for caught in catcher.caught] == ["/callback/capsolver/a-token"]
 
 
 async def test_a_refused_callback_is_not_sent_again() -> None:
-    """An answer that is an error is counted, and nothing is sent again: no retry is documented."""
+    """An error in answer is counted, and nothing is sent again: no retry is documented."""
     async with Catcher(status=503) as catcher, Sandbox("capsolver") as sandbox:
         await create_task(sandbox, ordered(TOKEN), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -148,33 +148,33 @@ async def test_a_refused_callback_is_not_sent_again() -> None:
 
 
 async def test_an_address_that_does_not_answer() -> None:
-    """A callback whose answer does not come in time counts as sent, not as answered."""
+    """A callback without an answer in time counts as sent, not as answered."""
     async with (
         Catcher(is_silent=True) as catcher,
-        Sandbox("capsolver", Settings(callback_timeout_seconds=0.2)) as sandbox,
+        Sandbox("capsolver", SandboxSettings(callback_timeout_seconds=0.2)) as sandbox,
     ):
         await create_task(sandbox, ordered(TOKEN), callback_url=catcher.url)
         sent = await sandbox.sent_callbacks(1)
         stats = sandbox.stats
 
-    assert [one.status for one in sent] == [None]
+    assert [callback.status for callback in sent] == [None]
     assert (stats.callbacks_sent, stats.callbacks_answered) == (1, 0)
 
 
 async def test_an_address_where_nobody_listens() -> None:
-    """A callback that reaches nobody harms nothing."""
+    """A callback to a closed port harms nothing."""
     async with Sandbox("capsolver") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN), callback_url=f"http://127.0.0.1:{free_port()}/")
         sent = await sandbox.sent_callbacks(1)
         polled = await get_task_result(sandbox, created)
 
-    assert [one.status for one in sent] == [None]
+    assert [callback.status for callback in sent] == [None]
     assert polled.json["status"] == "ready"
 
 
 async def test_a_caller_who_goes_away_is_called_back() -> None:
     """A callback comes also where nobody waited for the createTask answer."""
-    settings = Settings(is_sync_called_back=True)
+    settings = SandboxSettings(is_sync_called_back=True)
     async with Catcher() as catcher, Sandbox("capsolver", settings) as sandbox:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session:
             task = ordered(IMAGE, latencySeconds=0.3)
@@ -187,14 +187,14 @@ async def test_a_caller_who_goes_away_is_called_back() -> None:
 
 
 async def test_waiting_for_callbacks_has_a_limit() -> None:
-    """Waiting for callbacks that do not come ends with TimeoutError."""
+    """Waiting for missing callbacks ends with TimeoutError."""
     async with Sandbox("capsolver") as sandbox:
         with pytest.raises(TimeoutError):
             await sandbox.sent_callbacks(1, timeout=0.05)
 
 
 async def test_a_callback_shows_no_secrets() -> None:
-    """The text of a callback that was sent shows neither its address nor its body."""
+    """The text of a sent callback shows neither its address nor its body."""
     async with Catcher() as catcher, Sandbox("capsolver", NOW) as sandbox:
         await create_task(sandbox, TOKEN, callback_url=catcher.url)
         sent = await sandbox.sent_callbacks(1)
@@ -220,7 +220,7 @@ async def test_many_tasks_at_once_get_their_own_answers() -> None:
 
 
 async def test_a_callable_gives_the_faults() -> None:
-    """In the same process faults come from a callable that sees the task's content."""
+    """In the same process faults come from a callable, given the task's content."""
     seen: list[dict[str, Any]] = []
 
     def faults_for(task: dict[str, Any]) -> Faults:

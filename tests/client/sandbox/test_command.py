@@ -8,13 +8,18 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields, replace
+from typing import Any
 
 import aiohttp
 import pytest
 from click.testing import CliRunner
+from pydantic.alias_generators import to_camel
 
-from client.sandbox import Sandbox
-from client.sandbox.command import main, sandbox
+from client.sandbox import FaultRates, Faults, Sandbox, SandboxSettings
+from client.sandbox.command import main, read_settings, sandbox
+from client.sandbox.settings import CALLBACK_FAULTS, HTTP_FAULTS
+from client.sandbox.wires.profiles import profile_named
 from tests.client.sandbox.support import KEY, TOKEN
 
 
@@ -84,7 +89,7 @@ def test_wrong_options(
 
 
 async def test_a_port_that_is_taken() -> None:
-    """A port that cannot be had is one clear line and exit code 2."""
+    """A port in use is one clear line and exit code 2."""
     async with Sandbox("capsolver") as taken:
         port = taken.url.rpartition(":")[2]
         async with _process("--dialect", "onecaptcha", "--port", port) as process:
@@ -109,7 +114,52 @@ async def test_a_port_that_is_taken() -> None:
     ],
 )
 def test_help_names_what_is_unknown(words: str) -> None:
-    """What no source documents is named as unknown or inferred, with the placeholder."""
+    """The help names undocumented behaviour as unknown or inferred, with the placeholder."""
     text = " ".join(CliRunner().invoke(sandbox, ["--help"]).output.split())
 
     assert words in text
+
+
+_ORDERED = [to_camel(fault.name) for fault in fields(Faults)]
+
+
+@pytest.mark.parametrize("fault", [*CALLBACK_FAULTS, *HTTP_FAULTS, "cut", *_ORDERED])
+def test_help_lists_every_fault(fault: str) -> None:
+    """Each fault of a task stands in the help, with a text."""
+    lines = CliRunner().invoke(sandbox, ["--help"]).output.partition("Faults of one task")[2].splitlines()
+
+    assert [line for line in lines if re.fullmatch(rf"  {fault}  +\S.*", line)] != []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", {}),
+        ("--latency-min 3", {"latency_seconds": (3.0, 3.0)}),
+        ("--latency-max 0.2", {"latency_seconds": (0.2, 0.2)}),
+        ("--client-key a --client-key b", {"client_keys": frozenset("ab")}),
+        ("--balance 0 --cost 0", {"balance": 0.0, "cost": 0.0}),
+        ("--no-status --async-images", {"is_status_sent": False, "async_images": True}),
+        ("--callback-with-task-id", {"callback_has_task_id": True}),
+        ("--callback-without-task-id", {"callback_has_task_id": False}),
+        ("--callback-with-task-id --callback-without-task-id", {"callback_has_task_id": None}),
+        ("--webhook-secret s", {"webhook_secret": b"s"}),
+        ("--registered-host example.com", {"registered_hosts": frozenset({"example.com"})}),
+        ("--callback-body solution", {"callback_body": "solution"}),
+        ("--fails 0.5 --html 1", {"rates": FaultRates(fails=0.5, html=1.0)}),
+    ],
+)
+def test_options_are_settings(options: str, expected: dict[str, Any]) -> None:
+    """An option sets its field; a field without its option keeps its default, and the limits of the provider."""
+    context = sandbox.make_context("sandbox", ["--seed", "0", *options.split()])
+    limits = profile_named("onecaptcha").limits
+
+    assert read_settings("onecaptcha", context.params) == replace(SandboxSettings(limits=limits), **expected)
+
+
+def test_options_change_the_limits_of_the_provider() -> None:
+    """Only the given limits differ."""
+    context = sandbox.make_context("sandbox", ["--window", "9", "--max-polls", "0", "--enforce-interval"])
+    limits = replace(profile_named("ezcaptcha").limits, window_seconds=9.0, max_polls=0, is_interval_enforced=True)
+
+    assert read_settings("ezcaptcha", context.params).limits == limits

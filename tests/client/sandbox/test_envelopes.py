@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import KEY, NOW, TOKEN, Catcher, Reply, create_task, get_task_result, ordered
 
 _SECRET = b"signing-secret"
@@ -68,7 +68,7 @@ async def test_hardcaptcha_signs_with_the_key() -> None:
 
 
 async def test_hardcaptcha_tries_again() -> None:
-    """HardCaptcha: what is not answered 20x is sent three times more, 5 s apart."""
+    """HardCaptcha: without a 20x answer, a callback is sent three times more, 5 s apart."""
     clock = _HastyClock([])
     async with Catcher(status=301) as catcher, Sandbox("hardcaptcha", NOW, clock=clock) as sandbox:
         await create_task(sandbox, TOKEN, callback_url=catcher.url)
@@ -81,7 +81,7 @@ async def test_hardcaptcha_tries_again() -> None:
 async def test_capsolution_events() -> None:
     """capsolution: events at the address of the account, signed; one about the balance names no task."""
     async with Catcher() as catcher:
-        settings = Settings(latency_seconds=(0.0, 0.0), account_webhook_url=catcher.url, webhook_secret=_SECRET)
+        settings = SandboxSettings(latency_seconds=(0.0, 0.0), account_webhook_url=catcher.url, webhook_secret=_SECRET)
         async with Sandbox("capsolution", settings) as sandbox:
             created = await create_task(sandbox, ordered(TOKEN, isBalanceLow=True))
             await sandbox.sent_callbacks(2)
@@ -94,8 +94,8 @@ async def test_capsolution_events() -> None:
     assert (done["event"], done["taskId"]) == ("task.completed", created.json["taskId"])
     assert done["solution"] == expected_solution("capsolution", ordered(TOKEN))
     assert (failed["event"], failed["errorCode"]) == ("task.failed", "ERROR_CAPTCHA_UNSOLVABLE")
-    assert [each.headers["X-Webhook-Signature"] for each in catcher.caught] == [
-        _signature(_SECRET, each.body) for each in catcher.caught
+    assert [caught.headers["X-Webhook-Signature"] for caught in catcher.caught] == [
+        _signature(_SECRET, caught.body) for caught in catcher.caught
     ]
 
 
@@ -121,7 +121,7 @@ async def test_scrapeless() -> None:
 
     assert created.json == {"state": "idle", "success": True, "taskId": created.json["taskId"]}
     assert (ready.json["success"], ready.json["solution"]) == (True, expected_solution("scrapeless", _TASK))
-    assert [set(each.json) for each in (unknown, refused)] == [{"success", "message"}] * 2
+    assert [set(reply.json) for reply in (unknown, refused)] == [{"success", "message"}] * 2
 
 
 async def test_scrapeless_calls_back() -> None:

@@ -1,7 +1,7 @@
 """Client libraries of strangers against the sandbox: python-anticaptcha, nextcaptcha-python and 2captcha-python.
 
-python-anticaptcha lets its host be chosen, and nothing else is done to it. The address of nextcaptcha-python is an
-attribute. 2captcha-python writes https before every address: what it posts and gets through is told to use http.
+The host of python-anticaptcha is an argument, and nothing else is done to it. The address of nextcaptcha-python is an
+attribute. 2captcha-python writes https before every address, so its session is made to use http.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from python_anticaptcha import AnticaptchaClient, AnticaptchaException, NoCaptch
 from twocaptcha import TwoCaptcha
 from twocaptcha.exceptions.api import ApiException
 
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.client.sandbox.support import KEY, Catcher
 
 _PAGE = {"websiteURL": "https://example.com", "websiteKey": "6Le"}
-_NOW = Settings(latency_seconds=(0.0, 0.0))
+_NOW = SandboxSettings(latency_seconds=(0.0, 0.0))
 
 
 def _plain(url: str) -> str:
@@ -32,7 +32,7 @@ def _plain(url: str) -> str:
 
 @pytest.fixture
 def over_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """2captcha-python speaks http to this machine, with a session that reads no proxy from the surroundings."""
+    """2captcha-python speaks http to this machine, in a session without a proxy from the environment."""
     with requests.Session() as session:
         session.trust_env = False
         through = SimpleNamespace(
@@ -58,7 +58,7 @@ def _anticaptcha(host: str) -> tuple[str, float]:
 
 async def test_python_anticaptcha() -> None:
     """It submits, polls, and reads the balance."""
-    async with Sandbox("anticaptcha", Settings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
+    async with Sandbox("anticaptcha", SandboxSettings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
         token, balance = await asyncio.to_thread(_anticaptcha, _host(sandbox))
         stats = sandbox.stats
 
@@ -69,7 +69,7 @@ async def test_python_anticaptcha() -> None:
 
 async def test_python_anticaptcha_sees_a_wrong_key() -> None:
     """A wrong key is its error, with anti-captcha's number and code."""
-    async with Sandbox("anticaptcha", Settings(client_keys=frozenset({"another"}))) as sandbox:
+    async with Sandbox("anticaptcha", SandboxSettings(client_keys=frozenset({"another"}))) as sandbox:
         with pytest.raises(AnticaptchaException) as raised:
             await asyncio.to_thread(_anticaptcha, _host(sandbox))
 
@@ -81,32 +81,32 @@ async def test_nextcaptcha_python() -> None:
     async with Catcher() as catcher, Sandbox("nextcaptcha", _NOW) as sandbox:
         library = NextCaptchaAPI(client_key=KEY, callback_url=catcher.url, open_log=False)
         library.api.HOST = sandbox.url
-        said = await asyncio.to_thread(library.recaptchav2, _PAGE["websiteURL"], _PAGE["websiteKey"])
+        result = await asyncio.to_thread(library.recaptchav2, _PAGE["websiteURL"], _PAGE["websiteKey"])
         await sandbox.sent_callbacks(1)
 
-    assert (said["errorId"], said["status"]) == (0, "ready")
-    assert catcher.caught[0].json["solution"] == said["solution"]
+    assert (result["errorId"], result["status"]) == (0, "ready")
+    assert catcher.caught[0].json["solution"] == result["solution"]
 
 
 @pytest.mark.usefixtures("over_http")
 @pytest.mark.parametrize("dialect", ["twocaptchav1", "rucaptchav1"])
 async def test_twocaptcha_python(dialect: str) -> None:
     """It submits through in.php, polls res.php, reads the balance, and reports."""
-    async with Sandbox(dialect, Settings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
+    async with Sandbox(dialect, SandboxSettings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox), pollingInterval=1)
-        said = await asyncio.to_thread(library.recaptcha, sitekey="6Le", url="https://example.com")
+        result = await asyncio.to_thread(library.recaptcha, sitekey="6Le", url="https://example.com")
         balance = await asyncio.to_thread(library.balance)
-        await asyncio.to_thread(library.report, said["captchaId"], True)
+        await asyncio.to_thread(library.report, result["captchaId"], True)
         stats = sandbox.stats
 
-    assert said["code"].startswith("sandbox_")
+    assert result["code"].startswith("sandbox_")
     assert balance == 1.5
     assert (stats.reports, stats.errors) == ({"reportgood": 1}, {})
 
 
 @pytest.mark.usefixtures("over_http")
 async def test_twocaptcha_python_is_called_back() -> None:
-    """A callback that it asked for tells the id that res.php knows (PROVIDERS.md 9.1)."""
+    """A requested callback has the id of res.php (PROVIDERS.md 9.1)."""
     async with Catcher() as catcher, Sandbox("twocaptchav1", _NOW) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox))
         task_id = await asyncio.to_thread(_send, library, catcher.url)
@@ -120,7 +120,7 @@ async def test_twocaptcha_python_is_called_back() -> None:
 @pytest.mark.usefixtures("over_http")
 async def test_twocaptcha_python_sees_a_failure() -> None:
     """A wrong key is its ApiException, with the code."""
-    async with Sandbox("twocaptchav1", Settings(client_keys=frozenset({"another"}))) as sandbox:
+    async with Sandbox("twocaptchav1", SandboxSettings(client_keys=frozenset({"another"}))) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox))
         with pytest.raises(ApiException, match="ERROR_KEY_DOES_NOT_EXIST"):
             await asyncio.to_thread(_send, library, None)

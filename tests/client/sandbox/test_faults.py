@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import BadArgumentError
-from client.sandbox import FaultRates, Faults, Settings
-from client.sandbox.fates import Fates
-from client.sandbox.faults import CallbackFault, draw_faults, draw_http_fault, draw_latency, read_faults
+from client.sandbox import FaultRates, Faults, SandboxSettings
+from client.sandbox.faults import FaultPlanner, draw_faults, draw_http_fault, draw_latency, read_faults
+from client.sandbox.settings import CallbackFault
 
 _RATES = FaultRates(callback_lost=0.2, callback_late=0.2, callback_twice=0.1, fails=0.25, http_429=0.1, html=0.1)
 _TASKS = [{"type": "ImageToTextTask", "body": str(number)} for number in range(40)]
@@ -48,7 +48,7 @@ def test_all_fields_are_read() -> None:
 
 
 def test_an_empty_order_means_no_faults() -> None:
-    """An empty object orders that nothing goes wrong."""
+    """An empty object orders no faults at all."""
     assert read_faults({}) == Faults()
 
 
@@ -71,14 +71,14 @@ def test_an_empty_order_means_no_faults() -> None:
     ],
 )
 def test_wrong_orders_are_named(wire: Any, text: str) -> None:
-    """What cannot be ordered is an error that names the field."""
+    """A wrong order is an error with the name of the field."""
     with pytest.raises(BadArgumentError, match=text):
         read_faults(wire)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), float("inf")])
 def test_rates_are_probabilities(rate: float) -> None:
-    """A rate outside 0 to 1 is an error that names it."""
+    """A rate outside 0 to 1 is an error with its name."""
     with pytest.raises(BadArgumentError, match=r"^fails: expected a probability"):
         FaultRates(fails=rate)
 
@@ -141,38 +141,39 @@ def test_latency_stays_in_its_span(seed: int, key: str, shortest: float, more: f
     assert shortest <= draw_latency((shortest, shortest + more), seed=seed, key=key) <= shortest + more
 
 
-def test_fate_does_not_depend_on_the_order_of_tasks() -> None:
+def test_the_plan_does_not_depend_on_the_order_of_tasks() -> None:
     """With one seed each task meets the same faults, in whatever order the tasks come."""
-    settings = Settings(seed=3, rates=_RATES)
-    forwards, backwards = Fates(settings, None), Fates(settings, None)
+    settings = SandboxSettings(seed=3, rates=_RATES)
+    forwards, backwards = FaultPlanner(settings, None), FaultPlanner(settings, None)
 
-    one = [forwards.fate_of(task, None) for task in _TASKS]
-    other = [backwards.fate_of(task, None) for task in reversed(_TASKS)]
+    one = [forwards.plan(task, None) for task in _TASKS]
+    other = [backwards.plan(task, None) for task in reversed(_TASKS)]
 
     assert list(reversed(other)) == one
 
 
 def test_another_seed_strikes_other_tasks() -> None:
-    """The seed decides which tasks are struck."""
-    one, other = Fates(Settings(seed=3, rates=_RATES), None), Fates(Settings(seed=4, rates=_RATES), None)
+    """Another seed strikes other tasks."""
+    one, other = (
+        FaultPlanner(SandboxSettings(seed=3, rates=_RATES), None),
+        FaultPlanner(SandboxSettings(seed=4, rates=_RATES), None),
+    )
 
-    assert [one.fate_of(task, None).faults for task in _TASKS] != [other.fate_of(task, None).faults for task in _TASKS]
+    assert [one.plan(task, None).faults for task in _TASKS] != [other.plan(task, None).faults for task in _TASKS]
 
 
 def test_submitting_again_draws_again() -> None:
     """The same content is not struck by the same faults for ever."""
-    fates = Fates(Settings(seed=3, rates=_RATES), None)
+    planner = FaultPlanner(SandboxSettings(seed=3, rates=_RATES), None)
 
-    assert len({fates.fate_of(_TASKS[0], None).faults for _ in range(40)}) > 1
+    assert len({planner.plan(_TASKS[0], None).faults for _ in range(40)}) > 1
 
 
 def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
     """A rate strikes some polls of a task and not others, and other polls of another task."""
-    fates = Fates(Settings(seed=3, rates=FaultRates(html=0.5)), None)
+    planner = FaultPlanner(SandboxSettings(seed=3, rates=FaultRates(html=0.5)), None)
 
-    polls = [
-        [fate.strike_poll(number) for number in range(40)] for fate in (fates.fate_of(t, None) for t in _TASKS[:2])
-    ]
+    polls = [[plan.of_poll(number) for number in range(40)] for plan in (planner.plan(t, None) for t in _TASKS[:2])]
 
     assert set(polls[0]) == {None, "html"}
     assert polls[0] != polls[1]
@@ -181,17 +182,19 @@ def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
 def test_order_in_the_task_goes_before_the_callable_and_the_rates() -> None:
     """Faults come from the task, else from `faults_for`, else from the rates."""
     rates = FaultRates(callback_twice=1.0)
-    fates = Fates(Settings(rates=rates), lambda task: Faults(callback="late") if task["body"] == "0" else None)
+    planner = FaultPlanner(
+        SandboxSettings(rates=rates), lambda task: Faults(callback="late") if task["body"] == "0" else None
+    )
 
-    assert fates.fate_of(_TASKS[0], Faults(callback="lost")).faults.callback == "lost"
-    assert fates.fate_of(_TASKS[0], None).faults.callback == "late"
-    assert fates.fate_of(_TASKS[1], None).faults.callback == "twice"
+    assert planner.plan(_TASKS[0], Faults(callback="lost")).faults.callback == "lost"
+    assert planner.plan(_TASKS[0], None).faults.callback == "late"
+    assert planner.plan(_TASKS[1], None).faults.callback == "twice"
 
 
 def test_ordered_faults_keep_the_rates_away() -> None:
-    """A task with orders of its own meets nothing that was not ordered."""
-    fates = Fates(Settings(rates=FaultRates(http_500=1.0)), None)
+    """A task with its own orders meets no other faults."""
+    planner = FaultPlanner(SandboxSettings(rates=FaultRates(http_500=1.0)), None)
 
-    fate = fates.fate_of(_TASKS[0], Faults())
+    plan = planner.plan(_TASKS[0], Faults())
 
-    assert (fate.strike_create_task(), fate.strike_poll(1)) == (None, None)
+    assert (plan.of_create_task(), plan.of_poll(1)) == (None, None)

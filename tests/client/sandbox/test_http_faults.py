@@ -1,4 +1,4 @@
-"""Faults of the calls themselves, and faults that are drawn."""
+"""Faults of the calls themselves, and drawn faults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
+from client.sandbox import FaultRates, Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import KEY, TOKEN, Catcher, call, create_task, get_task_result, ordered
 
 _FAULTS = [
@@ -77,7 +77,7 @@ async def test_500_and_html_are_no_json(fault: str) -> None:
 
 
 async def test_a_cut_connection_makes_a_task() -> None:
-    """A connection that is cut at createTask gives no answer, but the task is made and called back."""
+    """A connection cut at createTask gives no answer, but the task is made and called back."""
     task = ordered(TOKEN, createTask="cut")
     async with Catcher() as catcher, Sandbox("capsolver") as sandbox:
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -97,7 +97,7 @@ async def test_a_cut_connection_makes_a_task() -> None:
 @pytest.mark.parametrize(("path", "name"), [("/createTask", "createTask"), ("/getBalance", "getBalance")])
 async def test_any_call_is_struck_by_rates(rates: FaultRates, status: int, path: str, name: str) -> None:
     """The rates of HTTP faults strike calls of every kind."""
-    async with Sandbox("capsolver", Settings(rates=rates)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(rates=rates)) as sandbox:
         reply = await call(sandbox, path, {"clientKey": KEY, "task": TOKEN})
         faults = sandbox.stats.faults
 
@@ -106,10 +106,10 @@ async def test_any_call_is_struck_by_rates(rates: FaultRates, status: int, path:
 
 
 async def _run(tasks: list[dict[str, Any]], *, seed: int) -> dict[str, list[tuple[int, str]]]:
-    """What each task meets at createTask and at two polls, by its number."""
+    """Return the answers to each task, by its number: at createTask and at two polls."""
     met: dict[str, list[tuple[int, str]]] = {}
     rates = FaultRates(fails=0.3, http_429=0.1, http_500=0.1, html=0.1)
-    async with Sandbox("capsolver", Settings(seed=seed, rates=rates, latency_seconds=(0.0, 0.0))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(seed=seed, rates=rates, latency_seconds=(0.0, 0.0))) as sandbox:
         for task in tasks:
             created = await create_task(sandbox, task)
             replies = [created]

@@ -7,7 +7,7 @@ from unittest.mock import ANY
 import pytest
 
 from client.errors import BadArgumentError
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import NOW, TOKEN, Catcher, call, create_task, get_task_result, ordered
 
 _CAPMONSTER_LIKE = ["capkill", "capmonster", "captcha69"]
@@ -16,7 +16,7 @@ _CAPMONSTER_LIKE = ["capkill", "capmonster", "captcha69"]
 @pytest.mark.parametrize("dialect", _CAPMONSTER_LIKE)
 async def test_capmonster_answers(dialect: str) -> None:
     """CapMonster: an integer id, nulls while pending, and `taskId` 0 in an error."""
-    async with Sandbox(dialect, Settings(latency_seconds=(60.0, 60.0))) as sandbox:
+    async with Sandbox(dialect, SandboxSettings(latency_seconds=(60.0, 60.0))) as sandbox:
         created = await create_task(sandbox, TOKEN)
         pending = await get_task_result(sandbox, created)
         refused = await call(sandbox, "/createTask", {"clientKey": "", "task": TOKEN})
@@ -59,7 +59,7 @@ async def test_yescaptcha_ready() -> None:
 @pytest.mark.parametrize(("has_id", "ids"), [(None, []), (True, [1_000_000_001])])
 async def test_capmonster_callback(has_id: bool | None, ids: list[int]) -> None:
     """CapMonster: a callback is the getTaskResult answer, with an id only where the settings ask for one."""
-    settings = Settings(latency_seconds=(0.0, 0.0), callback_has_task_id=has_id)
+    settings = SandboxSettings(latency_seconds=(0.0, 0.0), callback_has_task_id=has_id)
     async with Catcher() as catcher, Sandbox("capmonster", settings) as sandbox:
         await create_task(sandbox, TOKEN, callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -142,8 +142,8 @@ async def test_ucaptcha_failure() -> None:
 
 @pytest.mark.parametrize("dialect", ["anticaptcha", "capsolution", "nextcaptcha", "ucaptcha", "yescaptcha"])
 async def test_an_unknown_status_of_errors_is_a_choice(dialect: str) -> None:
-    """Where nobody knows the HTTP status of errors, the settings say it (PROVIDERS.md 4)."""
-    async with Sandbox(dialect, Settings(error_status=418)) as sandbox:
+    """The settings choose an unknown HTTP status of errors (PROVIDERS.md 4)."""
+    async with Sandbox(dialect, SandboxSettings(error_status=418)) as sandbox:
         refused = await create_task(sandbox, TOKEN, key="")
 
     assert (refused.status, refused.json["errorCode"]) == (418, "ERROR_KEY_DOES_NOT_EXIST")
@@ -151,6 +151,6 @@ async def test_an_unknown_status_of_errors_is_a_choice(dialect: str) -> None:
 
 @pytest.mark.parametrize("dialect", ["capmonster", "ezcaptcha", "twocaptcha", "twocaptchav1"])
 def test_a_known_status_of_errors_is_none(dialect: str) -> None:
-    """Where it is known, the setting is refused."""
+    """For a known status, the setting is refused."""
     with pytest.raises(BadArgumentError, match=rf"^error_status: {dialect} has one that is known"):
-        Sandbox(dialect, Settings(error_status=418))
+        Sandbox(dialect, SandboxSettings(error_status=418))

@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 
 from client.errors import BadArgumentError
-from client.sandbox import Sandbox, Settings
+from client.sandbox import Sandbox, SandboxSettings
 from tests.client.sandbox.support import IMAGE, NOW, TOKEN, Catcher, create_task, get_task_result, ordered
 from tests.support import eventually
 
 
 async def test_ids_do_not_repeat_over_restarts() -> None:
-    """Ids are UUIDs that no other run gives out, and that a new run does not know."""
+    """Ids are UUIDs. No other run gives them out, and a new run does not know them."""
     created = []
     for _ in range(3):
         async with Sandbox("capsolver", NOW) as sandbox:
@@ -29,9 +29,9 @@ async def test_ids_do_not_repeat_over_restarts() -> None:
 
 
 async def test_leaving_drops_what_waits() -> None:
-    """Leaving gives up callbacks that wait or are on their way, at once, and no task is left."""
+    """Leaving gives up waiting and running callbacks at once, and no task is left."""
     before = asyncio.all_tasks()
-    patient = Settings(callback_timeout_seconds=60.0)
+    patient = SandboxSettings(callback_timeout_seconds=60.0)
     async with Catcher(is_silent=True) as catcher, asyncio.timeout(30), Sandbox("capsolver", patient) as sandbox:
         for number, fault in enumerate(("late", "reordered", None)):
             await create_task(sandbox, ordered(TOKEN, number, callback=fault), callback_url=catcher.url)
@@ -42,8 +42,8 @@ async def test_leaving_drops_what_waits() -> None:
 
 
 async def test_leaving_does_not_wait_for_synchronous_tasks() -> None:
-    """A createTask call that is being answered is cut off when the sandbox is left."""
-    slow = Settings(latency_seconds=(60.0, 60.0))
+    """An unanswered createTask call is cut off at the end of the sandbox."""
+    slow = SandboxSettings(latency_seconds=(60.0, 60.0))
     async with asyncio.timeout(30), asyncio.TaskGroup() as group, Sandbox("capsolver", slow) as sandbox:
         calling = group.create_task(_disconnected(sandbox))
         await eventually(lambda: sandbox.stats.tasks_made == 1)
@@ -77,7 +77,7 @@ async def test_an_error_inside_comes_out_as_it_is() -> None:
 
 
 async def test_a_port_that_is_taken() -> None:
-    """A port that is taken is an OSError, and nothing is left behind."""
+    """A taken port is an OSError, and nothing is left behind."""
     before = asyncio.all_tasks()
     async with Sandbox("capsolver") as sandbox:
         with pytest.raises(OSError, match="Address already in use"):
@@ -111,7 +111,7 @@ async def test_a_sandbox_that_was_not_entered() -> None:
 
 
 def test_a_sandbox_of_an_unknown_dialect() -> None:
-    """A dialect that does not exist is an error that lists those there are."""
+    """An unknown dialect is an error with a list of all dialects."""
     with pytest.raises(BadArgumentError, match="'twocaptcher': expected one of"):
         Sandbox("twocaptcher")
 
@@ -131,12 +131,12 @@ def test_a_sandbox_of_an_unknown_dialect() -> None:
     ],
 )
 def test_settings_that_make_no_sense(fields: dict[str, object], named: str) -> None:
-    """A setting out of its range is an error that names it."""
+    """A setting out of its range is an error with its name."""
     with pytest.raises(BadArgumentError, match=f"^{named}"):
-        Settings(**fields)  # type: ignore[arg-type]  # wrong on purpose
+        SandboxSettings(**fields)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_the_status_of_errors_is_documented_for_capsolver() -> None:
     """CapSolver documents the HTTP status of its errors, so it cannot be chosen."""
     with pytest.raises(BadArgumentError, match=r"^error_status: "):
-        Sandbox("capsolver", Settings(error_status=200))
+        Sandbox("capsolver", SandboxSettings(error_status=200))

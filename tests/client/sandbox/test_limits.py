@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from client.errors import BadArgumentError
-from client.sandbox import Limits
-from client.sandbox.limits import CAPSOLVER_LIMITS, ONECAPTCHA_LIMITS, Block, PollCount, broken_limit
+from client.sandbox import SandboxLimits
+from client.sandbox.limits import Block, PollCount, broken_limit
+from client.sandbox.wires.profiles import profile_named
 
 
 def _poll(age_seconds: float = 10.0, number: int = 1, since_last_seconds: float | None = None) -> PollCount:
@@ -16,7 +17,7 @@ def _poll(age_seconds: float = 10.0, number: int = 1, since_last_seconds: float 
 def test_documented_limits_of_capsolver() -> None:
     """CapSolver: 120 queries, 5 minutes, 120 s, 1000 errors a minute for 30 minutes (PROVIDERS.md 3.1)."""
     assert (
-        Limits(
+        SandboxLimits(
             max_polls=120,
             window_seconds=300.0,
             task_timeout_seconds=120.0,
@@ -27,13 +28,15 @@ def test_documented_limits_of_capsolver() -> None:
             key_block_errors=0,
             key_block_seconds=300.0,
         )
-        == CAPSOLVER_LIMITS
+        == profile_named("capsolver").limits
     )
 
 
 def test_documented_limits_of_onecaptcha() -> None:
     """1captcha.vip: 300 s time-out, 3 s between queries (seed: 1captcha, lines 58 and 74)."""
-    assert (ONECAPTCHA_LIMITS.task_timeout_seconds, ONECAPTCHA_LIMITS.poll_interval_seconds) == (300.0, 3.0)
+    limits = profile_named("onecaptcha").limits
+
+    assert (limits.task_timeout_seconds, limits.poll_interval_seconds) == (300.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -49,24 +52,24 @@ def test_documented_limits_of_onecaptcha() -> None:
 )
 def test_which_limit_a_poll_breaks(poll: PollCount, broken: str | None) -> None:
     """The gravest limit is named, and the last allowed poll breaks none."""
-    assert broken_limit(CAPSOLVER_LIMITS, poll) == broken
+    assert broken_limit(profile_named("capsolver").limits, poll) == broken
 
 
 def test_no_limit_of_polls() -> None:
     """A count of 0 means that any number of polls is allowed."""
-    assert broken_limit(Limits(max_polls=0), _poll(number=100_000)) is None
+    assert broken_limit(SandboxLimits(max_polls=0), _poll(number=100_000)) is None
 
 
 @pytest.mark.parametrize("name", ["max_polls", "window_seconds", "ban_seconds"])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
 def test_limits_are_numbers_that_are_not_negative(name: str, value: float) -> None:
-    """A limit that makes no sense is an error that names it."""
+    """A negative or infinite limit is an error with its name."""
     with pytest.raises(BadArgumentError, match=f"^{name}: "):
-        Limits(**{name: value})  # type: ignore[arg-type]  # one name at a time, and all are numbers
+        SandboxLimits(**{name: value})  # type: ignore[arg-type]  # one name at a time, and all are numbers
 
 
 def test_errors_within_a_minute_block() -> None:
-    """The 1000th error within a minute blocks, for 30 minutes, the caller who made it and nobody else."""
+    """The 1000th error within a minute blocks its caller, and no other, for 30 minutes."""
     block = Block(errors=1000, seconds=1800.0)
     for number in range(999):
         block.count_error("a", number * 0.06)
@@ -81,7 +84,7 @@ def test_errors_within_a_minute_block() -> None:
 
 
 def test_errors_over_more_than_a_minute_do_not_block() -> None:
-    """Errors that are older than a minute do not count."""
+    """Errors older than a minute do not count."""
     block = Block(errors=3, seconds=10.0)
     for now in (0.0, 40.0, 61.0):
         block.count_error("a", now)

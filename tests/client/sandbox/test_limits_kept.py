@@ -1,8 +1,8 @@
-"""The sandbox keeps the limits of its provider, and counts what breaks them."""
+"""The limits of the provider, as the sandbox keeps them and counts their breaches."""
 
 from __future__ import annotations
 
-from client.sandbox import Limits, Sandbox, Settings
+from client.sandbox import Sandbox, SandboxLimits, SandboxSettings
 from tests.client.sandbox.support import IMAGE, KEY, NOW, TOKEN, SettableClock, call, create_task, get_task_result
 
 
@@ -37,9 +37,9 @@ async def test_a_result_is_readable_for_five_minutes() -> None:
 
 async def test_the_unknown_limits_of_onecaptcha_can_be_chosen() -> None:
     """1captcha.vip: how long and how often a result can be read is unknown, and a setting."""
-    limits = Limits(max_polls=1, window_seconds=50.0)
+    limits = SandboxLimits(max_polls=1, window_seconds=50.0)
     clock = SettableClock()
-    async with Sandbox("onecaptcha", Settings(limits=limits), clock=clock) as sandbox:
+    async with Sandbox("onecaptcha", SandboxSettings(limits=limits), clock=clock) as sandbox:
         often, late = await create_task(sandbox, IMAGE), await create_task(sandbox, IMAGE)
         await get_task_result(sandbox, often)
         replies = [await get_task_result(sandbox, often)]
@@ -81,7 +81,7 @@ async def test_polls_that_come_too_soon_are_counted_and_answered() -> None:
 
 async def test_polls_that_come_too_soon_can_be_refused() -> None:
     """The advised interval can be enforced, with ERROR_RATE_LIMIT."""
-    async with Sandbox("capsolver", Settings(limits=Limits(is_interval_enforced=True))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(limits=SandboxLimits(is_interval_enforced=True))) as sandbox:
         created = await create_task(sandbox, TOKEN)
         replies = [await get_task_result(sandbox, created) for _ in range(2)]
 
@@ -91,7 +91,7 @@ async def test_polls_that_come_too_soon_can_be_refused() -> None:
 async def test_too_many_errors_block_the_address_for_half_an_hour() -> None:
     """CapSolver: an address with too many errors in a minute is refused for 30 minutes, also with a right key."""
     clock = SettableClock()
-    settings = Settings(limits=Limits(ban_errors=3), client_keys=frozenset({KEY}))
+    settings = SandboxSettings(limits=SandboxLimits(ban_errors=3), client_keys=frozenset({KEY}))
     async with Sandbox("capsolver", settings, clock=clock) as sandbox:
         wrong = [await call(sandbox, "/getBalance", {"clientKey": "x"}) for _ in range(4)]
         clock.lead_seconds = 1790.0
@@ -109,7 +109,7 @@ async def test_too_many_errors_block_the_address_for_half_an_hour() -> None:
 async def test_too_many_errors_can_block_a_key() -> None:
     """A key with too many errors can be blocked too, for 5 minutes, without harm to other keys."""
     clock = SettableClock()
-    async with Sandbox("capsolver", Settings(limits=Limits(key_block_errors=2)), clock=clock) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(limits=SandboxLimits(key_block_errors=2)), clock=clock) as sandbox:
         for _ in range(2):
             await call(sandbox, "/getTaskResult", {"clientKey": "a", "taskId": "x"})
         blocked = await call(sandbox, "/getBalance", {"clientKey": "a"})

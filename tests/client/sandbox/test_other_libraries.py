@@ -14,7 +14,7 @@ from python3_capsolver.image_to_text import ImageToText
 from python3_capsolver.recaptcha import ReCaptcha
 from yescaptcha import YesCaptcha, YesCaptchaError
 
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, TOKEN
 
 
@@ -22,28 +22,28 @@ async def test_python3_capsolver_gets_a_synchronous_answer() -> None:
     """Its blocking half takes the solution from createTask."""
     async with Sandbox("capsolver") as sandbox:
         library = ImageToText(api_key=KEY, sleep_time=1, request_url=sandbox.url)
-        said = await asyncio.to_thread(library.captcha_handler, {"body": IMAGE["body"]})
+        result = await asyncio.to_thread(library.captcha_handler, {"body": IMAGE["body"]})
 
     expected = expected_solution("capsolver", {"type": "ImageToTextTask", "body": IMAGE["body"]})
-    assert (said["status"], said["solution"]) == ("ready", expected)
+    assert (result["status"], result["solution"]) == ("ready", expected)
 
 
 async def test_python3_capsolver_polls() -> None:
     """Its asynchronous half polls until the answer is there, `idle` at createTask notwithstanding."""
     task = {"websiteURL": TOKEN["websiteURL"], "websiteKey": TOKEN["websiteKey"]}
-    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 0.5))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 0.5))) as sandbox:
         library = ReCaptcha(
             api_key=KEY, captcha_type=CaptchaTypeEnm.ReCaptchaV2TaskProxyLess, sleep_time=1, request_url=sandbox.url
         )
-        said = await library.aio_captcha_handler(task)
+        result = await library.aio_captcha_handler(task)
 
     expected = expected_solution("capsolver", {"type": "ReCaptchaV2TaskProxyLess", **task})
-    assert (said["status"], said["solution"]) == ("ready", expected)
+    assert (result["status"], result["solution"]) == ("ready", expected)
 
 
 async def test_yescaptcha_client_solves_at_the_1captcha_dialect() -> None:
     """It submits, polls and reads the balance."""
-    async with Sandbox("onecaptcha", Settings(latency_seconds=(0.0, 0.3), balance=2.0, cost=0.5)) as sandbox:
+    async with Sandbox("onecaptcha", SandboxSettings(latency_seconds=(0.0, 0.3), balance=2.0, cost=0.5)) as sandbox:
         solution, balance = await asyncio.to_thread(_solve_and_ask, sandbox.url)
 
     assert solution == expected_solution("onecaptcha", IMAGE)
@@ -51,7 +51,7 @@ async def test_yescaptcha_client_solves_at_the_1captcha_dialect() -> None:
 
 
 async def test_yescaptcha_client_sees_a_failure() -> None:
-    """A task that fails is its error, with the code."""
+    """A failed task is its error, with the code."""
     failing = {**IMAGE, "sandbox": {"fails": True, "latencySeconds": 0}}
     async with Sandbox("onecaptcha") as sandbox:
         with pytest.raises(YesCaptchaError, match="could not be solved"):

@@ -1,4 +1,4 @@
-"""What callers send: odd but right, and wrong."""
+"""Requests of callers: odd but right, and wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from client.sandbox import Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, NOW, TOKEN, call, create_task, get_task_result
 
 _CALLS = ["/createTask", "/getTaskResult", "/getBalance"]
@@ -33,7 +33,7 @@ async def test_a_byte_order_mark_is_skipped() -> None:
 @pytest.mark.parametrize("path", _CALLS)
 @pytest.mark.parametrize("body", [b"", b"{", b"clientKey=a", b"[1]", b'"a"', b"\xff\xfe", b"[" * 5000, b'{"a": 1e999}'])
 async def test_garbage_is_an_error_in_json(path: str, body: bytes) -> None:
-    """Bytes that are no JSON object get an error of the family."""
+    """Bytes without a JSON object get an error of the family."""
     async with Sandbox("capsolver") as sandbox:
         reply = await call(sandbox, path, body)
 
@@ -43,7 +43,7 @@ async def test_garbage_is_an_error_in_json(path: str, body: bytes) -> None:
 @pytest.mark.parametrize("path", _CALLS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
 async def test_wrong_method(path: str, method: str) -> None:
-    """A method other than POST is answered by 405, in JSON, and told what is allowed."""
+    """A method other than POST is answered by 405, in JSON, with the allowed method."""
     async with Sandbox("onecaptcha") as sandbox:
         reply = await call(sandbox, path, method=method)
 
@@ -51,7 +51,7 @@ async def test_wrong_method(path: str, method: str) -> None:
 
 
 async def test_wrong_path() -> None:
-    """A path that is not there is answered by 404, in JSON."""
+    """An unknown path is answered by 404, in JSON."""
     async with Sandbox("capsolver") as sandbox:
         reply = await call(sandbox, "/getToken", {"clientKey": KEY})
 
@@ -78,8 +78,8 @@ async def test_a_key_is_needed(path: str, key: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", _CALLS)
 async def test_only_the_keys_named_are_right(path: str) -> None:
-    """Where keys are named, another one is wrong in every call."""
-    async with Sandbox("capsolver", Settings(client_keys=frozenset({KEY, "b"}))) as sandbox:
+    """If keys are named, another key is wrong in every call."""
+    async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({KEY, "b"}))) as sandbox:
         wrong = await call(sandbox, path, {"clientKey": "c", "task": TOKEN, "taskId": "1"})
         right = await call(sandbox, path, {"clientKey": "b", "task": TOKEN, "taskId": "1"})
 
@@ -102,7 +102,7 @@ async def test_only_the_keys_named_are_right(path: str) -> None:
 )
 @pytest.mark.parametrize("provider", ["capsolver", "onecaptcha"])
 async def test_wrong_tasks_are_named(provider: str, task: Any, named: str) -> None:
-    """What is wrong with a task is ERROR_INVALID_TASK_DATA with the field in its text, and no task is made."""
+    """A wrong task is ERROR_INVALID_TASK_DATA with the field in its text, and no task is made."""
     async with Sandbox(provider) as sandbox:
         reply = await call(sandbox, "/createTask", {"clientKey": KEY, "task": task})
         tasks_made = sandbox.stats.tasks_made
@@ -127,7 +127,7 @@ async def test_onecaptcha_wants_an_image_type_and_no_line_breaks(field: dict[str
     "url", ["ftp://example.com/", "/callback", "http://", "http://[", "http://a:99999/", 5, "x" * 3000]
 )
 async def test_a_callback_url_that_is_none(url: Any) -> None:
-    """An address that cannot be called is an error that names the field, and no task is made."""
+    """A wrong address is an error with the name of the field, and no task is made."""
     async with Sandbox("capsolver") as sandbox:
         reply = await create_task(sandbox, TOKEN, callback_url=url)
         tasks_made = sandbox.stats.tasks_made
@@ -139,7 +139,7 @@ async def test_a_callback_url_that_is_none(url: Any) -> None:
 @pytest.mark.parametrize("task_id", [None, "", 0, 5, True, [], "37223a89-06ed-442c-a0b8-22067b79c5b4"])
 @pytest.mark.parametrize("provider", ["capsolver", "onecaptcha"])
 async def test_an_id_that_is_not_known(provider: str, task_id: Any) -> None:
-    """An id that was never given out is ERROR_TASKID_INVALID."""
+    """An id never given out is ERROR_TASKID_INVALID."""
     async with Sandbox(provider) as sandbox:
         reply = await call(sandbox, "/getTaskResult", {"clientKey": KEY, "taskId": task_id})
 
@@ -147,7 +147,7 @@ async def test_an_id_that_is_not_known(provider: str, task_id: Any) -> None:
 
 
 async def test_a_task_of_another_key() -> None:
-    """A task is known only to the key that made it."""
+    """A task is known only to its own key."""
     async with Sandbox("capsolver", NOW) as sandbox:
         reply = await get_task_result(sandbox, await create_task(sandbox, TOKEN, key="one"), key="other")
 
@@ -164,8 +164,8 @@ async def test_the_field_sandbox_is_no_content() -> None:
 
 
 async def test_a_task_costs_and_no_balance_is_an_error() -> None:
-    """Each task takes its price; what is left over too little makes none."""
-    async with Sandbox("capsolver", Settings(balance=0.25, cost=0.1, latency_seconds=(0.0, 0.0))) as sandbox:
+    """Each task takes its price. A smaller rest makes no task."""
+    async with Sandbox("capsolver", SandboxSettings(balance=0.25, cost=0.1, latency_seconds=(0.0, 0.0))) as sandbox:
         replies = [await create_task(sandbox, TOKEN) for _ in range(3)]
         balance = await call(sandbox, "/getBalance", {"clientKey": KEY})
         other = await create_task(sandbox, TOKEN, key="another")
@@ -175,8 +175,8 @@ async def test_a_task_costs_and_no_balance_is_an_error() -> None:
 
 
 async def test_a_failed_task_costs_nothing() -> None:
-    """The price of a task that fails is given back."""
-    async with Sandbox("capsolver", Settings(balance=1.0, cost=0.1)) as sandbox:
+    """The price of a failed task is given back."""
+    async with Sandbox("capsolver", SandboxSettings(balance=1.0, cost=0.1)) as sandbox:
         await create_task(sandbox, {**TOKEN, "sandbox": {"fails": True}})
         balance = await call(sandbox, "/getBalance", {"clientKey": KEY})
 
@@ -185,7 +185,7 @@ async def test_a_failed_task_costs_nothing() -> None:
 
 async def test_no_balance_from_the_start() -> None:
     """An empty account makes no task, even where tasks are free."""
-    async with Sandbox("onecaptcha", Settings(balance=0.0, cost=0.0)) as sandbox:
+    async with Sandbox("onecaptcha", SandboxSettings(balance=0.0, cost=0.0)) as sandbox:
         reply = await create_task(sandbox, IMAGE)
 
     assert (reply.status, reply.json["errorCode"]) == (200, "ERROR_ZERO_BALANCE")

@@ -1,4 +1,4 @@
-"""Reports of answers (PROVIDERS.md 7), bans of EZ-Captcha, and the error that means processing."""
+"""Reports of answers (PROVIDERS.md 7), bans of EZ-Captcha, and the error for processing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RECAPTCHA = {"type": "RecaptchaV2TaskProxyless", "websiteURL": "https://example
     ],
 )
 async def test_a_report(dialect: str, name: str, task: dict[str, Any], answer: dict[str, Any]) -> None:
-    """A report of a task that has ended is taken and counted."""
+    """A report of an ended task is taken and counted."""
     async with Sandbox(dialect, NOW) as sandbox:
         created = await create_task(sandbox, task)
         reported = await call(sandbox, f"/{name}", {"clientKey": KEY, "taskId": created.json["taskId"]})
@@ -45,7 +45,7 @@ async def test_a_report(dialect: str, name: str, task: dict[str, Any], answer: d
 
 
 async def test_reports_that_are_refused() -> None:
-    """An unknown task, a task of another kind and one that ended more than 60 s ago cannot be reported."""
+    """An unknown task, a task of another kind and a task ended more than 60 s ago cannot be reported."""
     clock = SettableClock()
     async with Sandbox("anticaptcha", NOW, clock=clock) as sandbox:
         fields = {"clientKey": KEY, "taskId": (await create_task(sandbox, _IMAGE)).json["taskId"]}
@@ -55,7 +55,7 @@ async def test_reports_that_are_refused() -> None:
         late = await call(sandbox, "/reportIncorrectImageCaptcha", fields)
         counted = sandbox.stats.reports
 
-    assert [each.json["errorId"] for each in (unknown, other_kind, late)] == [16, 22, 16]
+    assert [reply.json["errorId"] for reply in (unknown, other_kind, late)] == [16, 22, 16]
     assert counted == {}
 
 
@@ -86,13 +86,13 @@ async def test_ezcaptcha_bans() -> None:
         clock.lead_seconds = 181.0
         submitted.append(await create_task(sandbox, TOKEN))
 
-    assert [each.status for each in submitted] == [429, 429, 200]
-    assert [each.status for each in polled] == [429, 200]
+    assert [reply.status for reply in submitted] == [429, 429, 200]
+    assert [reply.status for reply in polled] == [429, 200]
     assert submitted[0].json["errorCode"] == "ERROR_REQUEST_BANNED"
 
 
 async def test_an_error_that_means_processing() -> None:
-    """CapMonster: CAPTCHA_NOT_READY comes as an error, where that was ordered (PROVIDERS.md 3.5)."""
+    """CapMonster: CAPTCHA_NOT_READY comes as an error, if ordered (PROVIDERS.md 3.5)."""
     async with Sandbox("capmonster") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, latencySeconds=60, isNotReadyAnError=True))
         polled = await get_task_result(sandbox, created)

@@ -1,4 +1,4 @@
-"""A client library that others wrote works against the sandbox unchanged: the official `capsolver`."""
+"""The official client library `capsolver` against the sandbox, unchanged."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from client.sandbox import FaultRates, Limits, Sandbox, Settings, expected_solution
+from client.sandbox import FaultRates, Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from tests.client.sandbox.support import IMAGE, KEY, TOKEN
 
 _SCRIPT = """
 import json, sys
 import capsolver
 
-def said(call, *arguments):
+def result_of(call, *arguments):
     try:
         answer = call(*arguments)
     except capsolver.error.CapsolverError as error:
@@ -27,12 +27,12 @@ def said(call, *arguments):
     return answer
 
 tasks = json.load(sys.stdin)
-print(json.dumps([*[said(capsolver.solve, task) for task in tasks], said(capsolver.balance)]))
+print(json.dumps([*[result_of(capsolver.solve, task) for task in tasks], result_of(capsolver.balance)]))
 """
 
 
-async def _said(sandbox: Sandbox, tasks: list[dict[str, Any]], *, key: str = KEY) -> list[Any]:
-    """What the library gives for each task and for the balance; its errors as [class, HTTP status, code]."""
+async def _library_results(sandbox: Sandbox, tasks: list[dict[str, Any]], *, key: str = KEY) -> list[Any]:
+    """Return the library's answers for each task and for the balance. Errors are [class, HTTP status, code]."""
     environment = {**os.environ, "CAPSOLVER_API_BASE": sandbox.url, "CAPSOLVER_API_KEY": key, "NO_PROXY": "127.0.0.1"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -54,13 +54,13 @@ async def _said(sandbox: Sandbox, tasks: list[dict[str, Any]], *, key: str = KEY
 
 
 async def test_it_solves_and_asks_for_the_balance() -> None:
-    """A synchronous answer, one that needs polls, a task that fails, and the balance."""
+    """It gets a synchronous answer, a polled answer, a failure and the balance."""
     failing = {**TOKEN, "number": 1, "sandbox": {"fails": True, "latencySeconds": 0}}
-    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 1.5), balance=1.0, cost=0.1)) as sandbox:
-        said = await _said(sandbox, [IMAGE, TOKEN, failing])
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 1.5), balance=1.0, cost=0.1)) as sandbox:
+        results = await _library_results(sandbox, [IMAGE, TOKEN, failing])
         stats = sandbox.stats
 
-    assert said == [
+    assert results == [
         expected_solution("capsolver", IMAGE),
         expected_solution("capsolver", TOKEN),
         ["InvalidRequestError", 400, "ERROR_CAPTCHA_UNSOLVABLE"],
@@ -71,18 +71,18 @@ async def test_it_solves_and_asks_for_the_balance() -> None:
 
 async def test_it_sees_a_wrong_key() -> None:
     """A wrong key is the library's AuthenticationError."""
-    async with Sandbox("capsolver", Settings(client_keys=frozenset({KEY}))) as sandbox:
-        said = await _said(sandbox, [TOKEN], key="wrong")
+    async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({KEY}))) as sandbox:
+        results = await _library_results(sandbox, [TOKEN], key="wrong")
 
-    assert said[0] == ["AuthenticationError", 401, "ERROR_KEY_DOES_NOT_EXIST"]
+    assert results[0] == ["AuthenticationError", 401, "ERROR_KEY_DOES_NOT_EXIST"]
 
 
 async def test_it_sees_a_lost_result() -> None:
-    """An id that is not known any more is the library's InvalidRequestError."""
-    async with Sandbox("capsolver", Settings(limits=Limits(window_seconds=0.0))) as sandbox:
-        said = await _said(sandbox, [TOKEN])
+    """A forgotten id is the library's InvalidRequestError."""
+    async with Sandbox("capsolver", SandboxSettings(limits=SandboxLimits(window_seconds=0.0))) as sandbox:
+        results = await _library_results(sandbox, [TOKEN])
 
-    assert said[0] == ["InvalidRequestError", 400, "ERROR_TASKID_INVALID"]
+    assert results[0] == ["InvalidRequestError", 400, "ERROR_TASKID_INVALID"]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ async def test_it_sees_a_lost_result() -> None:
     ],
 )
 async def test_it_sees_http_faults(rates: FaultRates, error: list[Any]) -> None:
-    """What comes instead of an answer is the library's error for it."""
-    async with Sandbox("capsolver", Settings(rates=rates)) as sandbox:
-        said = await _said(sandbox, [TOKEN])
+    """A fault in place of an answer is the library's error for it."""
+    async with Sandbox("capsolver", SandboxSettings(rates=rates)) as sandbox:
+        results = await _library_results(sandbox, [TOKEN])
 
-    assert said[0] == error
+    assert results[0] == error

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from client.sandbox import Limits, Sandbox, Settings, expected_solution
+from client.sandbox import Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from tests.client.sandbox.support import Catcher, Reply, StoppedClock, ask
 
 _TASK: dict[str, Any] = {"type": "userrecaptcha", "googlekey": "6Le", "pageurl": "https://example.com"}
 _ALL = ["twocaptchav1", "rucaptchav1", "captchaai"]
-_NOW = Settings(latency_seconds=(0.0, 0.0))
+_NOW = SandboxSettings(latency_seconds=(0.0, 0.0))
 
 
 async def _submit(sandbox: Sandbox, *, faults: Any = None, **fields: str) -> Reply:
@@ -75,7 +75,7 @@ async def test_pingback(dialect: str, names: list[str]) -> None:
 
 
 async def test_pingback_by_get_keeps_one_parameter() -> None:
-    """Where in.php is asked by GET, only the first parameter of the address survives (PROVIDERS.md 2.2)."""
+    """If in.php is asked by GET, only the first parameter of the address survives (PROVIDERS.md 2.2)."""
     async with Catcher() as catcher, Sandbox("twocaptchav1", _NOW) as sandbox:
         await ask(sandbox, "/in.php", {"key": "k", "method": "hcaptcha", "pingback": catcher.url + "?a=1&b=2"})
         await sandbox.sent_callbacks(1)
@@ -85,7 +85,7 @@ async def test_pingback_by_get_keeps_one_parameter() -> None:
 
 async def test_only_registered_hosts_are_called_back() -> None:
     """2captcha refuses other hosts; they are registered from their own address, listed and dropped by res.php."""
-    settings = Settings(latency_seconds=(0.0, 0.0), registered_hosts=frozenset())
+    settings = SandboxSettings(latency_seconds=(0.0, 0.0), registered_hosts=frozenset())
     async with Catcher() as catcher, Sandbox("twocaptchav1", settings) as sandbox:
         refused = await _submit(sandbox, pingback=catcher.url)
         foreign = await ask(sandbox, "/res.php", {"key": "k", "action": "add_pingback", "addr": "example.com"})
@@ -101,7 +101,7 @@ async def test_only_registered_hosts_are_called_back() -> None:
 
 
 async def test_a_file() -> None:
-    """A picture that is sent as a file counts as its base64."""
+    """A picture sent as a file counts as its base64."""
     async with Sandbox("twocaptchav1", _NOW) as sandbox:
         submitted = await ask(
             sandbox, "/in.php", form={"key": "k", "method": "post", "json": "1", "file": io.BytesIO(b"\x89PNG")}
@@ -123,7 +123,7 @@ async def test_error_pages() -> None:
 
 
 async def test_too_many_submits() -> None:
-    """The 61st call of in.php within 3 s is refused, and those that follow (PROVIDERS.md 3.6)."""
+    """The 61st call of in.php within 3 s is refused, and so are the next ones (PROVIDERS.md 3.6)."""
     async with Sandbox("twocaptchav1", _NOW, clock=StoppedClock()) as sandbox:
         answers = [(await _submit(sandbox)).body for _ in range(62)]
         broken = sandbox.stats.limits_broken
@@ -134,8 +134,8 @@ async def test_too_many_submits() -> None:
 
 async def test_too_many_polls_of_all_tasks() -> None:
     """More polls than some for each task and some besides are refused with ERROR: 1005 (PROVIDERS.md 3.6)."""
-    limits = Limits(polls_for_each=1, polls_for_all=1, poll_interval_seconds=0.0)
-    async with Sandbox("twocaptchav1", Settings(latency_seconds=(60.0, 60.0), limits=limits)) as sandbox:
+    limits = SandboxLimits(polls_for_each=1, polls_for_all=1, poll_interval_seconds=0.0)
+    async with Sandbox("twocaptchav1", SandboxSettings(latency_seconds=(60.0, 60.0), limits=limits)) as sandbox:
         await _submit(sandbox)
         answers = [
             (await ask(sandbox, "/res.php", {"key": "k", "action": "get", "id": "2122988149"})).body for _ in range(4)

@@ -10,7 +10,7 @@ import pytest
 
 from client.providers import dialect_named
 from client.providers.readings import Failed, Pending, Ready, Submitted
-from client.sandbox import Faults, Sandbox, Settings, expected_solution
+from client.sandbox import Faults, Sandbox, SandboxSettings, expected_solution
 from tests.client.sandbox.support import (
     IMAGE,
     KEY,
@@ -23,11 +23,11 @@ from tests.client.sandbox.support import (
     ordered,
 )
 
-_SLOW = Settings(latency_seconds=(60.0, 60.0))
+_SLOW = SandboxSettings(latency_seconds=(60.0, 60.0))
 
 
 async def test_capsolver_async_answer() -> None:
-    """CapSolver: a token task gets "" for no error, an id that is a UUID, and `idle` (seed: CapSolver, line 45)."""
+    """CapSolver: a token task gets "" for no error, a UUID for an id, and `idle` (seed: CapSolver, line 45)."""
     async with Sandbox("capsolver", _SLOW) as sandbox:
         reply = await create_task(sandbox, TOKEN)
 
@@ -39,7 +39,7 @@ async def test_capsolver_async_answer() -> None:
 
 async def test_capsolver_async_answer_without_status() -> None:
     """CapSolver: the status can be left out, as the documentation has it (seed: CapSolver, line 45)."""
-    async with Sandbox("capsolver", Settings(is_status_sent=False)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(is_status_sent=False)) as sandbox:
         reply = await create_task(sandbox, TOKEN)
 
     assert reply.json == {"errorId": 0, "errorCode": "", "errorDescription": "", "taskId": ANY}
@@ -48,7 +48,7 @@ async def test_capsolver_async_answer_without_status() -> None:
 @pytest.mark.parametrize("task", [IMAGE, {"type": "ReCaptchaV2Classification", "image": "iVBORw0KGgo="}])
 async def test_capsolver_sync_answer(task: dict[str, Any]) -> None:
     """CapSolver: recognition types are answered at once, with `status` ready (seed: CapSolver, line 56)."""
-    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 0.0))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 0.0))) as sandbox:
         reply = await create_task(sandbox, task)
 
     assert reply.json == {
@@ -63,7 +63,7 @@ async def test_capsolver_sync_answer(task: dict[str, Any]) -> None:
 
 async def test_capsolver_sync_task_can_be_read_too() -> None:
     """CapSolver: an id given by a synchronous answer is known to getTaskResult."""
-    async with Sandbox("capsolver", Settings(latency_seconds=(0.0, 0.0))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 0.0))) as sandbox:
         reply = await get_task_result(sandbox, await create_task(sandbox, IMAGE))
 
     assert reply.json["solution"] == expected_solution("capsolver", IMAGE)
@@ -89,7 +89,7 @@ async def test_a_task_can_order_how_it_is_answered(task: dict[str, Any], status:
 
 
 async def test_capsolver_processing() -> None:
-    """CapSolver: a task that is not finished is `processing`."""
+    """CapSolver: an unfinished task is `processing`."""
     async with Sandbox("capsolver", _SLOW) as sandbox:
         created = await create_task(sandbox, TOKEN)
         reply = await get_task_result(sandbox, created)
@@ -113,7 +113,7 @@ async def test_capsolver_ready() -> None:
 
 
 async def test_capsolver_failed() -> None:
-    """CapSolver: a task that failed is an error under HTTP 400, with a JSON body (PROVIDERS.md 3.1)."""
+    """CapSolver: a failed task is an error under HTTP 400, with a JSON body (PROVIDERS.md 3.1)."""
     async with Sandbox("capsolver") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, fails=True))
         reply = await get_task_result(sandbox, created)
@@ -129,7 +129,7 @@ async def test_capsolver_failed() -> None:
 
 
 async def test_capsolver_failed_at_once() -> None:
-    """CapSolver: a synchronous task that fails is an error of createTask, and no task is there."""
+    """CapSolver: a failed synchronous task is an error of createTask, and no task is there."""
     async with Sandbox("capsolver") as sandbox:
         reply = await create_task(sandbox, ordered(IMAGE, fails=True, errorCode="ERROR_INVALID_IMAGE"))
         tasks_made = sandbox.stats.tasks_made
@@ -140,7 +140,7 @@ async def test_capsolver_failed_at_once() -> None:
 
 async def test_capsolver_wrong_key() -> None:
     """CapSolver: a wrong key is an error under HTTP 401, with a JSON body (PROVIDERS.md 3.1)."""
-    async with Sandbox("capsolver", Settings(client_keys=frozenset({KEY}))) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({KEY}))) as sandbox:
         reply = await create_task(sandbox, TOKEN, key="another")
 
     assert reply.status == 401
@@ -149,7 +149,7 @@ async def test_capsolver_wrong_key() -> None:
 
 async def test_capsolver_balance() -> None:
     """CapSolver: getBalance tells `balance` and `packages` (PROVIDERS.md 7)."""
-    async with Sandbox("capsolver", Settings(balance=2.5)) as sandbox:
+    async with Sandbox("capsolver", SandboxSettings(balance=2.5)) as sandbox:
         reply = await call(sandbox, "/getBalance", {"clientKey": KEY})
 
     assert reply.json == {"errorId": 0, "balance": 2.5, "packages": []}
@@ -197,8 +197,8 @@ async def test_onecaptcha_failed() -> None:
 
 
 async def test_onecaptcha_status_of_errors_can_be_chosen() -> None:
-    """1captcha.vip: the HTTP status of errors, which is unknown, is a setting."""
-    async with Sandbox("onecaptcha", Settings(error_status=403)) as sandbox:
+    """1captcha.vip: the unknown HTTP status of errors is a setting."""
+    async with Sandbox("onecaptcha", SandboxSettings(error_status=403)) as sandbox:
         reply = await create_task(sandbox, IMAGE, key="")
 
     assert (reply.status, reply.json["errorCode"]) == (403, "ERROR_KEY_DOES_NOT_EXIST")
@@ -206,7 +206,7 @@ async def test_onecaptcha_status_of_errors_can_be_chosen() -> None:
 
 async def test_onecaptcha_balance() -> None:
     """1captcha.vip: getBalance tells `balance`."""
-    async with Sandbox("onecaptcha", Settings(balance=2.5)) as sandbox:
+    async with Sandbox("onecaptcha", SandboxSettings(balance=2.5)) as sandbox:
         reply = await call(sandbox, "/getBalance", {"clientKey": KEY})
 
     assert reply.json == {"errorId": 0, "errorCode": None, "errorDescription": None, "balance": 2.5}
@@ -214,7 +214,7 @@ async def test_onecaptcha_balance() -> None:
 
 @pytest.mark.parametrize("provider", ["capsolver", "onecaptcha"])
 async def test_our_dialects_read_every_answer(provider: str) -> None:
-    """The dialect of the same name reads what the sandbox writes, from createTask to the end."""
+    """The dialect of the same name reads every answer of the sandbox, from createTask to the end."""
     dialect = dialect_named(provider)
     solution = expected_solution(provider, IMAGE)
     orders = iter([Faults(latency_seconds=60), Faults(latency_seconds=0), Faults(latency_seconds=0, fails=True)])

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from client.protocol.models import client_key_id
-from client.sandbox import FaultRates, Sandbox, Settings, expected_solution
+from client.sandbox import FaultRates, Sandbox, SandboxSettings, expected_solution
 from receiver.service import submissions
 from tests.client.support import Reply, fast, scripted_provider
 from tests.support import Answer, RunningReceiver, eventually, running_receiver
@@ -23,13 +23,13 @@ from tests.support import Answer, RunningReceiver, eventually, running_receiver
 KEY = "the-client-key-of-the-operator"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n one").decode()
 IMAGE: dict[str, Any] = {"type": "ImageToTextTask", "body": PNG}
-ASYNC = Settings(latency_seconds=(0.05, 0.1), async_images=True)
+ASYNC = SandboxSettings(latency_seconds=(0.05, 0.1), async_images=True)
 QUICK = fast(first_after_callback_seconds=0.5, first_after_seconds=0.1, interval_seconds=0.1)
 
 
 @asynccontextmanager
 async def submitting(
-    database: Path, settings: Settings = ASYNC, *, key: str = KEY, url: str | None = None
+    database: Path, settings: SandboxSettings = ASYNC, *, key: str = KEY, url: str | None = None
 ) -> AsyncIterator[tuple[RunningReceiver, Sandbox]]:
     """Yield a receiver with a key, and the provider that it submits to."""
     async with Sandbox("capsolver", settings) as sandbox:
@@ -56,7 +56,7 @@ async def ended(api: RunningReceiver, ref: str) -> Any:
 @pytest.mark.parametrize("lost", [0.0, 1.0], ids=["called back", "callback lost"])
 async def test_one_request_and_one_wait(tmp_path: Path, lost: float) -> None:
     """The answer has ref and taskId; the outcome comes by the callback, or by the receiver's own poll."""
-    settings = Settings(latency_seconds=(0.05, 0.1), async_images=True, rates=FaultRates(callback_lost=lost))
+    settings = SandboxSettings(latency_seconds=(0.05, 0.1), async_images=True, rates=FaultRates(callback_lost=lost))
     async with submitting(tmp_path / "receiver.db", settings) as (api, sandbox):
         answer = await submit(api, tags=["checkout"])
         task = await ended(api, answer.json["ref"])
@@ -70,7 +70,7 @@ async def test_one_request_and_one_wait(tmp_path: Path, lost: float) -> None:
 
 async def test_a_synchronous_answer_is_the_outcome(tmp_path: Path) -> None:
     """Of types that the provider answers at once."""
-    async with submitting(tmp_path / "receiver.db", Settings(latency_seconds=(0.0, 0.0))) as (api, _):
+    async with submitting(tmp_path / "receiver.db", SandboxSettings(latency_seconds=(0.0, 0.0))) as (api, _):
         answer = await submit(api)
         task = await api.task(answer.json["ref"])
 
@@ -97,7 +97,7 @@ async def test_the_same_idempotency_key_submits_once(tmp_path: Path) -> None:
 
 async def test_what_the_provider_refuses_is_told(tmp_path: Path) -> None:
     """With its code, and the ref of the record; a repetition is told the same and asks nobody."""
-    settings = Settings(client_keys=frozenset({"another"}))
+    settings = SandboxSettings(client_keys=frozenset({"another"}))
     async with submitting(tmp_path / "receiver.db", settings) as (api, sandbox):
         answer = await submit(api, key="order-7")
         again = await submit(api, key="order-7")

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from client.protocol.models import client_key_id
 from client.providers import Dialect, KeyLimits
-from client.sandbox import FaultRates, Sandbox, Settings
+from client.sandbox import FaultRates, Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 from receiver.errors import CannotStartError
 from receiver.settings import Settings as ReceiverSettings
@@ -436,7 +436,7 @@ async def test_an_error_about_the_key_ends_no_task_and_pauses(tmp_path: Path, pr
 
 async def test_the_client_stays_quiet_where_the_receiver_polls(tmp_path: Path, provider: Provider) -> None:
     """The task ends by the receiver's poll, and the client sends none."""
-    quick = Settings(latency_seconds=(0.2, 0.2), async_images=True, rates=FaultRates(callback_lost=1.0))
+    quick = SandboxSettings(latency_seconds=(0.2, 0.2), async_images=True, rates=FaultRates(callback_lost=1.0))
     async with Sandbox("capsolver", quick) as sandbox:
         keys = {"provider_keys": {"capsolver": "tests-only-client-key"}, "provider_urls": {"capsolver": sandbox.url}}
         async with (
