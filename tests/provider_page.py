@@ -29,7 +29,7 @@ callback-receiver providers
 
 The command lists the providers; with a name it shows the facts about one. Everything on this page
 comes from `catalog.toml`, and `make docs` renews it. Code cites a section of this page by its
-heading."""
+heading. [DECLARING.md](DECLARING.md) tells how to declare a provider of your own."""
 _CERTAINTY = """\
 ## Certainty
 

@@ -1,4 +1,4 @@
-"""The README says what the code does: its example runs, its table of settings is the settings."""
+"""The documents say what the code does: their examples run, their tables are generated, their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from client.commands.demo import draw_picture
+from client.protocol.models import Verdict
 from client.providers import DIALECTS, read_providers
 from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
@@ -25,16 +26,23 @@ from receiver.app import create_app
 from receiver.errors import PROBLEMS
 from receiver.settings import Settings as ReceiverSettings
 from receiver.settings import settings_table
-from tests.readme import providers_table
-from tests.support import ADMIN, running_receiver
+from tests.curl import curl_requests
+from tests.provider_page import PAGE
+from tests.readme import SETTINGS, providers_table
+from tests.support import ADMIN, eventually, running_receiver
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("", "client", "client/providers", "deploy", "receiver", "tests/benchmarks")
+DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
+README = (ROOT / "README.md").read_text()
+CLIENT = (ROOT / "client" / "README.md").read_text()
+DECLARING = (ROOT / "client" / "providers" / "DECLARING.md").read_text()
+RECEIVER = (ROOT / "receiver" / "README.md").read_text()
 
 
 async def test_the_example_runs(tmp_path: Path) -> None:
-    """The Python of the README, as it stands there, prints an answer for each image, by callback."""
-    (tmp_path / "example.py").write_text(EXAMPLES[0])
+    """The Python of the README prints an answer for each image, by callback."""
+    (tmp_path / "example.py").write_text(examples(README, "python")[0])
     (tmp_path / "images").mkdir()
     for number in range(3):
         draw_picture(tmp_path / "images" / f"{number}.png", number)
@@ -56,25 +64,52 @@ async def test_the_example_runs(tmp_path: Path) -> None:
     assert shown.count("came by callback") == 3
 
 
-def test_the_table_of_providers_is_what_is_known() -> None:
-    """Renewed by `make docs`."""
-    assert providers_table() in README
+@pytest.mark.parametrize("text", [README, RECEIVER], ids=["README.md", "receiver/README.md"])
+async def test_two_requests_submit_and_wait(tmp_path: Path, text: str) -> None:
+    """The curl commands of the documents submit a task and return its outcome."""
+    (block,) = [shell for shell in examples(text, "sh") if "/v1/tasks" in shell]
+    async with Sandbox("capsolver", SandboxSettings(async_images=True, latency_seconds=(0.1, 0.3))) as sandbox:
+        accounts: dict[str, Any] = {
+            "provider_keys": {"capsolver": "anything"},
+            "provider_urls": {"capsolver": sandbox.url},
+        }
+        async with running_receiver(tmp_path / "receiver.db", **accounts) as api:
+            variables = {"URL": api.url, "KEY": ADMIN}
+            submit = curl_requests(block, variables)[0]
+            made = await api.send(submit.method, submit.url, key=None, headers=submit.headers, data=submit.body)
+            wait = curl_requests(block, variables | {"REF": made.json["ref"]})[1]
+            ended = await api.send(wait.method, wait.url, key=None, headers=wait.headers)
+
+    assert (made.status, ended.status, ended.json["status"]) == (201, 200, "ready")
 
 
-def test_the_declaration_of_a_provider_is_read() -> None:
-    """The TOML of the README, as it stands there."""
-    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+async def test_the_example_that_only_reads_runs(tmp_path: Path) -> None:
+    """It prints a result that carries its tag."""
+    (example,) = [code for code in examples(CLIENT, "python") if "read_results" in code]
+    (tmp_path / "example.py").write_text(example)
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        variables = {"CALLBACK_RECEIVER_URL": api.url, "CALLBACK_RECEIVER_KEY": ADMIN, "PYTHONUNBUFFERED": "1"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "example.py", cwd=tmp_path, env=os.environ | variables, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert process.stdout is not None
+            await eventually(lambda: api.streams == 1, seconds=40)
+            task = await api.register(tags=["checkout"])
+            await api.call_back(task["callbackUrl"])
+            async with asyncio.timeout(40):
+                shown = (await process.stdout.readline()).decode()
+        finally:
+            process.kill()
+            await process.wait()
 
-    mine = read_providers(example.encode(), DIALECTS)["myprovider"]
-
-    assert mine.callback is not None
-    assert mine.callback.task_id == "missing"
-    assert mine.codes["ERROR_TEAPOT"].pause_seconds == 30
+    assert shown.split()[:2] == [task["ref"], "ready"]
 
 
 async def test_the_example_in_one_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The application that mounts the receiver, as it stands in the README, answers a request by a callback."""
-    (tmp_path / "example.py").write_text(EXAMPLES[1])
+    """The application that mounts the receiver answers a request by a callback."""
+    (example,) = [code for code in examples(CLIENT, "python") if "mount" in code]
+    (tmp_path / "example.py").write_text(example)
     settings = SandboxSettings(async_images=True, latency_seconds=(0.1, 0.3))
     draw_picture(tmp_path / "image.png", 1)
     async with Sandbox("capsolver", settings) as sandbox:
@@ -96,26 +131,75 @@ async def test_the_example_in_one_process_runs(tmp_path: Path, monkeypatch: pyte
     assert answer["text"]
 
 
-def test_the_table_of_settings_is_generated() -> None:
-    """What `receiver.settings` says is what the README shows; `make docs` renews it."""
-    (shown,) = re.findall(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README, re.DOTALL)
+def test_the_declaration_of_a_provider_is_read() -> None:
+    """The TOML of the document declares a provider."""
+    (example,) = examples(DECLARING, "toml")
 
-    assert shown == settings_table()
+    mine = read_providers(example.encode(), DIALECTS)["myprovider"]
+
+    assert mine.callback is not None
+    assert mine.callback.task_id == "missing"
+    assert mine.codes["ERROR_TEAPOT"].pause_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "table"),
+    [(PAGE, "providers", providers_table()), (SETTINGS, "settings", settings_table())],
+    ids=["providers", "settings"],
+)
+def test_tables_are_generated(path: Path, name: str, table: str) -> None:
+    """Run `make docs` to renew them."""
+    (shown,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", path.read_text(), re.DOTALL)
+
+    assert shown == table
 
 
 def test_every_route_is_told(tmp_path: Path) -> None:
-    """Each route of the application stands in the README's table."""
+    """Each route of the application stands in the receiver's table."""
     settings = ReceiverSettings(database=tmp_path / "receiver.db", _env_file=None)
     routes = {resource.canonical for resource in create_app(settings).router.resources()}
 
-    told = README.replace("/tasks/{ref}", "/tasks/{id}")
-    # Callback URLs with slashes too many are told in words.
+    told = RECEIVER.replace("/tasks/{ref}", "/tasks/{id}")
+    # Callback URLs with extra slashes are told in words.
     assert {route for route in routes if f"{route}`" not in told and not route.startswith("/{lead}")} == set()
 
 
 def test_every_problem_status_is_told() -> None:
-    """Each HTTP status that a problem can have is named somewhere in the README."""
-    assert {problem.status for problem in PROBLEMS.values() if str(problem.status) not in README} == set()
+    """Each HTTP status of a problem stands in the receiver's document."""
+    assert {problem.status for problem in PROBLEMS.values() if str(problem.status) not in RECEIVER} == set()
+
+
+def test_every_verdict_is_told() -> None:
+    """Each verdict stands in the receiver's document."""
+    assert {verdict for verdict in get_args(Verdict) if f"`{verdict}`" not in RECEIVER} == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path: Path) -> None:
+    """Files and headings that a document links to exist, and so do the tests that it names."""
+    text = path.read_text()
+    missing = set[str]()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, heading = target.partition("#")
+        linked = (path.parent / name) if name else path
+        if "://" not in target and not (linked.exists() and (not heading or heading in headings(linked))):
+            missing.add(target)
+    missing |= {
+        name for name in re.findall(r"`((?:client|receiver|tests)/[\w/]+\.py)`", text) if not (ROOT / name).exists()
+    }
+
+    assert missing == set()
+
+
+def examples(text: str, language: str) -> list[str]:
+    """Return the code blocks of a language in a document."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def headings(path: Path) -> set[str]:
+    """Return the anchors of the headings of a document."""
+    lines = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 @asynccontextmanager
