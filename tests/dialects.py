@@ -24,7 +24,10 @@ _POLLS = PollPlan(
 
 
 class _Signing(Dialect):
-    """Signs its callbacks and sends events of the account, as capsolution does (PROVIDERS.md 2.4)."""
+    """Signs its callbacks and sends events of the account, as capsolution does.
+
+    Source: providers/README.md, "Envelope callbacks".
+    """
 
     def read_callback(self, *, query: bytes, body: bytes) -> CallbackReading:
         if parse_object(body).get("event") == "balance.low":
@@ -33,7 +36,7 @@ class _Signing(Dialect):
 
 
 class _ByGet(Dialect):
-    """Calls back by GET, with all in the query, as uCaptcha does (PROVIDERS.md 2.3)."""
+    """Calls back by GET, with all in the query, as uCaptcha does (providers/README.md, "Query callbacks")."""
 
     def read_callback(self, *, query: bytes, body: bytes) -> CallbackReading:
         fields = {name: values[0] for name, values in parse_qs(query.decode("ascii", "replace")).items()}

@@ -23,7 +23,7 @@ class KeyBudget:
     """Requests of one key so far, and the earliest time of the next one. Pure.
 
     All times are seconds of one clock that only moves forward. These rules hold for any order of requests and answers
-    (PROVIDERS.md 3.1, 3.6, 3.7):
+    (providers/README.md, "CapSolver", "2captcha and ruCaptcha", "Both hosts of EZ-Captcha"):
 
     * createTask is sent at half of the allowed rate at most, evenly spaced.
     * Polls keep the key's own rate. A provider counts the polls of all tasks together. Each polled task adds its

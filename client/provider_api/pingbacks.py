@@ -1,6 +1,7 @@
 """The list of hosts that 2captcha and ruCaptcha may call back: requests and their answers. Pure.
 
-Both manage the list only in their older API (PROVIDERS.md 2.2, 3.6), on another host than createTask.
+Both manage the list only in their older API (providers/README.md, "Form callbacks", "2captcha and ruCaptcha"), on
+another host than createTask.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def hosts_of(ready: Ready) -> tuple[str, ...]:
 def refusal_of_pingback(provider: str, refusal: Refused | Failed | Unknown) -> ProviderRefusedError:
     """Return the error to raise for a refused request; `NotThisHostError` for a request from a wrong address.
 
-    The providers spell its code ERROR_IP_ADDRES (PROVIDERS.md 2.2). They may correct the spelling one day.
+    The providers spell its code ERROR_IP_ADDRES (providers/README.md, "Form callbacks"). They may correct the spelling
+    one day.
     """
     if refusal.error_code.startswith("ERROR_IP_ADDRES"):
         return NotThisHostError(provider, refusal.error_id, refusal.error_code, refusal.error_description)

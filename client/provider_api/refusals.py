@@ -2,9 +2,9 @@
 
 Providers ban keys and addresses that repeat refused requests:
 
-* 1000 errors in a minute (PROVIDERS.md 3.1),
-* the same faulty request again and again (PROVIDERS.md 3.4),
-* 30 errors about key or balance in a minute (PROVIDERS.md 3.7).
+* 1000 errors in a minute (providers/README.md, "CapSolver"),
+* the same faulty request again and again (providers/README.md, "anti-captcha"),
+* 30 errors about key or balance in a minute (providers/README.md, "Both hosts of EZ-Captcha").
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class RepeatedRefusals:
 def pause_after_poll(refused: Refused, retry_after_seconds: float | None, *, was_banned: bool) -> float | None:
     """Return the pause after a refused poll in seconds; 0 if only this poll came too early, None if no pause helps.
 
-    `was_banned`: the refusal before was a ban. A ban that still holds after its pause is final (PROVIDERS.md 6).
+    `was_banned`: the refusal before was a ban. A ban that still holds after its pause is final (providers/README.md,
+    "Error codes").
     """
     if refused.reaction is Reaction.WAIT:
         return 0.0

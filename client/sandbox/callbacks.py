@@ -194,7 +194,7 @@ class Callbacks:
                 return None
 
     async def _send_until_taken(self, task: SandboxTask, message: Message) -> None:
-        """Send a callback, with the retries of this provider (PROVIDERS.md 2.4)."""
+        """Send a callback, with the retries of this provider (providers/README.md, "Envelope callbacks")."""
         profile = self._service.profile
         for tries_left in range(profile.callback_retries, -1, -1):
             status = await self._send(task, message)

@@ -21,7 +21,7 @@ class Stats:
     by `errorCode`, under the names of CapSolver where it has one. `limits_broken` has `window`, `maxPolls`, `interval`
     (only advised, unless enforced), `submits`, `allPolls`, `ipBanned` and `keyBlocked`. `faults` has `callback.lost`
     and the like, `task.fails`, `createTask.429` and so on. `reports` is by the provider's
-    name for each (PROVIDERS.md 7).
+    name for each (providers/README.md, "Balance and reports").
     """
 
     create_task_calls: int

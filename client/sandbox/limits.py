@@ -1,7 +1,8 @@
 """The limits of a provider at work: polls, bans and balances. Pure: the time is an argument.
 
-CapSolver's limits are documented (PROVIDERS.md 3.1, 5). 1captcha.vip documents only the 3 s between two queries and
-the 300 s time-out (PROVIDERS.md 3.2). The rest are placeholders; the command's help calls them unknown.
+CapSolver's limits are documented (providers/README.md, "CapSolver"). 1captcha.vip documents only the 3 s between two
+queries and the 300 s time-out (providers/README.md, "1captcha.vip"). The rest are placeholders; the command's help
+calls them unknown.
 """
 
 from __future__ import annotations
@@ -109,7 +110,10 @@ class Bans:
             self._refuse("keyBlocked", "ERROR_KEY_TEMP_BLOCKED")
 
     def check_submit(self, key: str, now: float) -> None:
-        """Count a createTask call. Raise RefusalError if there were too many (PROVIDERS.md 3.6)."""
+        """Count a createTask call. Raise RefusalError if there were too many.
+
+        Source: providers/README.md, "2captcha and ruCaptcha".
+        """
         if not self._submits.is_blocked(key, now):
             self._submits.count_error(key, now)
         if self._submits.is_blocked(key, now):
@@ -121,7 +125,10 @@ class Bans:
         _keep_newest(self._polls_left, _MOST_KEYS)
 
     def check_all_polls(self, key: str, now: float) -> None:
-        """Count a poll. Raise RefusalError if there were too many for all tasks of the key (PROVIDERS.md 3.6)."""
+        """Count a poll. Raise RefusalError if there were too many for all tasks of the key.
+
+        Source: providers/README.md, "2captcha and ruCaptcha".
+        """
         if not self._limits.polls_for_each:
             return
         if not self._polls.is_blocked(key, now):

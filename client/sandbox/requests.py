@@ -83,7 +83,7 @@ def in_php_fields(form: Mapping[str, str | bytes], *, is_get: bool) -> dict[str,
         task.pop(FAULTS_FIELD, None)
     pingback = values.get("pingback")
     if is_get and pingback is not None:
-        # Asked by GET, only the first parameter of the address survives (PROVIDERS.md 2.2).
+        # Asked by GET, only the first parameter of the address survives (providers/README.md, "Form callbacks").
         pingback = pingback.partition("&")[0]
     return {"clientKey": values.get("key"), "task": task, "callbackUrl": pingback}
 

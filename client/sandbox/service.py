@@ -88,7 +88,10 @@ class Service:
             **{name: partial(self._report, name) for name in self.profile.reports},
             **(self._pingbacks() if self.profile.api == "v1" else {}),
         }
-        """Reports (PROVIDERS.md 7) and registered hosts (PROVIDERS.md 2.2), by the name of the call."""
+        """Reports and registered hosts (providers/README.md, "Form callbacks"), by the name of the call.
+
+        Source: providers/README.md, "Balance and reports".
+        """
         self._handlers: Mapping[str, _Handler] = {
             "createTask": self._create_task,
             "getTaskResult": self._get_task_result,
@@ -267,7 +270,8 @@ class Service:
         if types and not any(part in task.type.lower() for part in types):
             raise RefusalError("ERROR_INVALID_TASK_DATA", f"taskId: {name} is not for tasks of this type")
         is_v1 = self.profile.api == "v1"
-        # A report comes after the end of the task, and not too long after it (PROVIDERS.md 3.4, 3.6).
+        # A report comes after the end of the task, and not too long after it (providers/README.md, "anti-captcha",
+        # "2captcha and ruCaptcha").
         if not task.finished_at <= caller.now <= task.finished_at + self._limits.report_seconds:
             raise RefusalError("REPORT_NOT_RECORDED" if is_v1 else "ERROR_TASKID_INVALID")
         if is_v1 and task.id in self._reported:
@@ -285,8 +289,8 @@ class Service:
 
         def add(fields: Mapping[str, Any], caller: Caller) -> Reply:
             host = str(fields.get("addr") or "")
-            # A request from another address than the host's is refused (PROVIDERS.md 2.2). Names are not looked up
-            # here, but for that of this machine.
+            # A request from another address than the host's is refused (providers/README.md, "Form callbacks"). Names
+            # are not looked up here, but for that of this machine.
             if host not in (caller.address, "localhost"):
                 raise RefusalError("ERROR_IP_ADDRES")
             self._hosts.add(host)

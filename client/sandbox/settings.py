@@ -226,8 +226,8 @@ class SandboxSettings:
     None, `callback_has_task_id` and `callback_timeout_seconds` do as the provider is thought to.
 
     At capsolution the address of callbacks belongs to the account. It is `account_webhook_url`, and `webhook_secret`
-    signs them. 2captcha calls back only `registered_hosts` (PROVIDERS.md 2.2). A `reordered` callback waits
-    `reorder_seconds` at most.
+    signs them. 2captcha calls back only `registered_hosts` (providers/README.md, "Form callbacks"). A `reordered`
+    callback waits `reorder_seconds` at most.
 
     Raises:
         BadArgumentError: a value is out of its range; the text names it.

@@ -1,4 +1,6 @@
-"""`callback-receiver pingback`: the hosts that 2captcha and ruCaptcha may call back (PROVIDERS.md 2.2).
+"""`callback-receiver pingback`: the hosts that 2captcha and ruCaptcha may call back.
+
+Source: providers/README.md, "Form callbacks".
 
 The command belongs to the receiver because the providers add a host only on a request from that host's own address.
 """

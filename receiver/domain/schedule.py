@@ -8,8 +8,8 @@ Times are arguments, in seconds; `at` is on one axis that survives a restart. Th
   week (`tests/benchmarks/week.py`) chose these: fewer than one poll in ten tasks is needless;
 * that they come late: a callback after the poll that brought the answer is counted by its own latency, so that a few
   of those lengthen the wait;
-* that they do not come, since no provider promises delivery (PROVIDERS.md 2.5): then tasks are polled as if no
-  callback was expected, until callbacks come again.
+* that they do not come, since no provider promises delivery (providers/README.md, "Callbacks"): then tasks are polled
+  as if no callback was expected, until callbacks come again.
 
 The provider's limits are kept whatever was learned.
 """
@@ -47,7 +47,7 @@ _RELIEF = 3
 _PROBE_EVERY = 20
 
 # So each wait is about a tenth of all waiting since the first poll, up to the limit. Twenty polls, about what 2captcha
-# allows for each task (PROVIDERS.md 3.6), last four minutes so, and not two.
+# allows for each task (providers/README.md, "2captcha and ruCaptcha"), last four minutes so, and not two.
 _GROWTH = 1.1
 
 

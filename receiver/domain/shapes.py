@@ -1,7 +1,7 @@
 """The shape of a callback: its method, content type, and the names and JSON types of its fields, never a value. Pure.
 
-What providers document of their callbacks is thin (PROVIDERS.md 2.1, 2.5). Shapes tell what they really send, and can
-be shown to others: a name that looks like a value is left out, too.
+What providers document of their callbacks is thin (providers/README.md, "Result callbacks", "Callbacks"). Shapes tell
+what they really send, and can be shown to others: a name that looks like a value is left out, too.
 """
 
 from __future__ import annotations

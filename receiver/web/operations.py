@@ -85,7 +85,8 @@ def verification(text: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Return a handler that answers with this text, as it is: proof that the host is the account's own.
 
     2captcha asks for it at the root of the host before it calls back there (two independent implementations serve it;
-    PROVIDERS.md 2.2). Its name and its text are settings, because those of other services are not known.
+    providers/README.md, "Form callbacks"). Its name and its text are settings, because those of other services are not
+    known.
     """
 
     async def answer(_request: web.Request) -> web.Response:

@@ -1,6 +1,6 @@
 """Signatures, account events and reports of the sandbox, against our receiver and our dialects.
 
-Each side was written from PROVIDERS.md on its own.
+Each side was written from providers/README.md on its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Every provider with an API: client, receiver and sandbox together, within the limits of the sandbox.
 
-The sandbox was written from PROVIDERS.md without our dialects; here the two halves meet. All times are a twentieth.
+The sandbox was written from providers/README.md without our dialects; here the two halves meet. All times are a
+twentieth.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ CALLED_BACK = sorted(name for name in PROVIDERS if DIALECTS[name].callback is no
 HINTED = {"ucaptcha", "scrapeless"}
 # Half a form is a form: half an answer looks like a short one.
 BARE = {"twocaptcha", "rucaptcha", "twocaptchav1", "rucaptchav1", "captchaai"}
-# It has no error codes (PROVIDERS.md 3.7).
+# It has no error codes (providers/README.md, "Scrapeless").
 CODELESS = {"scrapeless"}
 
 
@@ -210,7 +211,7 @@ async def test_polls_that_go_wrong(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", ["capkill", "capmonster", "captcha69"])
 async def test_an_error_that_means_processing(provider: str, tmp_path: Path) -> None:
-    """CAPTCHA_NOT_READY is waited through (PROVIDERS.md 3.5)."""
+    """CAPTCHA_NOT_READY is waited through (providers/README.md, "CapMonster Cloud")."""
     task = _task(provider, 1, callback="lost", latencySeconds=40, isNotReadyAnError=True)
     clock = SettableClock()
     # By the clock of the sandbox, the task takes 40 s, and its answer is kept for 40 s.

@@ -1,4 +1,7 @@
-"""The allowed callback hosts at 2captcha: our requests and readings against the sandbox's list (PROVIDERS.md 2.2)."""
+"""The allowed callback hosts at 2captcha: our requests and readings against the sandbox's list.
+
+Source: providers/README.md, "Form callbacks".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers as each family of providers writes them (PROVIDERS.md 3, 4, 5, 8; both seeds). Pure.
+"""Answers as each family of providers writes them (providers/README.md, "JSON requests"; both seeds). Pure.
 
 An answer that no source shows is marked "inferred" or "unknown", here or in its row in `profiles`.
 """
@@ -155,7 +155,7 @@ class JsonWire:
         return json_answer({"errorId": 0, **self.ready_fields, **named, "status": "ready", "solution": solution})
 
     def failed(self, task_id: str, error_code: str) -> Answer:
-        """Return an error; most providers send no `status` with it (PROVIDERS.md 8)."""
+        """Return an error; most providers send no `status` with it (providers/README.md, "JSON requests")."""
         code = self.codes.get(error_code, error_code)
         fields = {"errorId": self.error_ids.get(code, self.failed_error_id), "errorCode": code}
         if self.is_failure_described:
@@ -188,7 +188,7 @@ class JsonWire:
 
 @dataclass(frozen=True, slots=True)
 class ScrapelessWire:
-    """Scrapeless (PROVIDERS.md 3.7): `success` instead of `errorId`.
+    """Scrapeless (providers/README.md, "Scrapeless"): `success` instead of `errorId`.
 
     The HTTP status of errors is unknown, so `refused_status` is a choice.
     """
@@ -244,7 +244,9 @@ _V1_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class V1Wire:
-    """in.php and res.php (PROVIDERS.md 3.6, 3.7): `{"status": …, "request": …}` for everything, under HTTP 200.
+    """in.php and res.php: `{"status": …, "request": …}` for everything, under HTTP 200.
+
+    Source: providers/README.md, "Older API", "CaptchaAI".
 
     Answers are made as JSON. `as_text` turns them into text for requests without `json=1`.
     """
@@ -258,7 +260,7 @@ class V1Wire:
         return _v1(1, task_id)
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
-        """Return the id as always: there is no such answer (PROVIDERS.md 4)."""
+        """Return the id as always: there is no such answer (providers/README.md, "JSON requests")."""
         del solution
         return self.created(task_id)
 

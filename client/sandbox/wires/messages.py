@@ -1,4 +1,7 @@
-"""Callbacks as each family writes them (PROVIDERS.md 2): their content in, one HTTP request out. Pure."""
+"""Callbacks as each family writes them: their content in, one HTTP request out. Pure.
+
+Source: providers/README.md, "Callbacks".
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ __all__ = [
 ]
 
 _JSON = (("Content-Type", "application/json"),)
-# What a capture showed (PROVIDERS.md 2.2); a User-Agent was not among it.
+# What a capture showed (providers/README.md, "Form callbacks"); a User-Agent was not among it.
 _FORM = (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "*/*"), ("Cache-Control", "no-cache"))
 _RATE = "0.00299"
 _TIMESTAMP = "2026-01-02T03:04:05Z"
@@ -85,18 +88,24 @@ def truncated(message: Message) -> Message:
 
 
 def json_result(content: CallbackContent) -> Message:
-    """Return the getTaskResult answer, with the id if the provider sends one (PROVIDERS.md 2.1)."""
+    """Return the getTaskResult answer, with the id if the provider sends one.
+
+    Source: providers/README.md, "Result callbacks".
+    """
     return _json({**content.answer, **content.named})
 
 
 def form_message(content: CallbackContent) -> Message:
-    """Return a form of id, code and rate, also for API v2; no User-Agent (PROVIDERS.md 2.2)."""
+    """Return a form of id, code and rate, also for API v2; no User-Agent (providers/README.md, "Form callbacks")."""
     fields = {"id": content.task_id or "", "code": content.code, "rate": _RATE}
     return Message(headers=_FORM, body=urlencode(fields).encode(), has_user_agent=False)
 
 
 def ucaptcha_query(content: CallbackContent) -> Message:
-    """Return a GET with `captcha_id`, `status`, and for a solved task `code` (PROVIDERS.md 2.3)."""
+    """Return a GET with `captcha_id`, `status`, and for a solved task `code`.
+
+    Source: providers/README.md, "Query callbacks".
+    """
     fields = {"captcha_id": content.task_id or "", "status": "0" if content.error_code else "1"}
     if content.error_code is None:
         fields["code"] = content.code
@@ -104,12 +113,15 @@ def ucaptcha_query(content: CallbackContent) -> Message:
 
 
 def captchaai_query(content: CallbackContent) -> Message:
-    """Return a GET with `id` and `code` (PROVIDERS.md 2.3). The error code of a failure there is inferred."""
+    """Return a GET with `id` and `code`. The error code of a failure there is inferred.
+
+    Source: providers/README.md, "Query callbacks".
+    """
     return Message(method="GET", query=urlencode({"id": content.task_id or "", "code": content.code}))
 
 
 def hardcaptcha_envelope(content: CallbackContent) -> Message:
-    """Return `{id, status, result}`, signed over the raw body (PROVIDERS.md 2.4)."""
+    """Return `{id, status, result}`, signed over the raw body (providers/README.md, "Envelope callbacks")."""
     fields = {
         "id": content.task_id,
         "status": "FAILED" if content.error_code else "SUCCESS",
@@ -119,7 +131,10 @@ def hardcaptcha_envelope(content: CallbackContent) -> Message:
 
 
 def capsolution_event(content: CallbackContent) -> Message:
-    """Return an event of a task, signed (PROVIDERS.md 2.4). Its time is invented, so that bodies repeat."""
+    """Return an event of a task, signed. Its time is invented, so that bodies repeat.
+
+    Source: providers/README.md, "Envelope callbacks".
+    """
     if content.error_code is not None:
         error = {"errorId": 1, "errorCode": content.error_code, "status": "failed"}
         fields = {"event": "task.failed", **content.named, **error}
@@ -129,12 +144,15 @@ def capsolution_event(content: CallbackContent) -> Message:
 
 
 def low_balance_event(secret: bytes | None) -> Message:
-    """Return an event about the account, without a task (PROVIDERS.md 2.4)."""
+    """Return an event about the account, without a task (providers/README.md, "Envelope callbacks")."""
     return _signed(_json({"event": "balance.low", "timestamp": _TIMESTAMP}), "X-Webhook-Signature", secret)
 
 
 def scrapeless_envelope(content: CallbackContent) -> Message:
-    """Return the envelope of the scraping product: none is documented for captcha tasks (PROVIDERS.md 2.4, 3.7)."""
+    """Return the envelope of the scraping product: none is documented for captcha tasks.
+
+    Source: providers/README.md, "Envelope callbacks", "Scrapeless".
+    """
     if content.error_code is not None:
         fields: dict[str, Any] = {"success": False, "status": {"code": 14500, "message": content.error_code}}
     else:

@@ -64,7 +64,10 @@ def _fixed(wire: Wire) -> _MakeWire:
 
 
 def _of_unknown_status(wire: JsonWire | ScrapelessWire) -> _MakeWire:
-    """Let the settings choose the HTTP status of errors, because it is unknown (PROVIDERS.md 4)."""
+    """Let the settings choose the HTTP status of errors, because it is unknown.
+
+    Source: providers/README.md, "JSON requests".
+    """
 
     def made(settings: SandboxSettings) -> Wire:
         return wire if settings.error_status is None else replace(wire, refused_status=settings.error_status)
@@ -114,12 +117,12 @@ class Profile:
 _NULLS: Mapping[str, Any] = {"errorCode": None, "errorDescription": None}
 _EMPTY_TEXTS: Mapping[str, Any] = {"errorCode": "", "errorDescription": ""}
 # Prices and times are invented and fixed, so that answers repeat. Which are text and which numbers is as the examples
-# have it (PROVIDERS.md 3.4, 3.6, 8).
+# have it (providers/README.md, "anti-captcha", "2captcha and ruCaptcha", "JSON requests").
 _PAID = {"cost": "0.00299", "ip": "127.0.0.1", "createTime": 1_472_205_564, "endTime": 1_472_205_570}
-# 11 digits, beyond 2^31 (PROVIDERS.md 3.4, 3.6).
+# 11 digits, beyond 2^31 (providers/README.md, "anti-captcha", "2captcha and ruCaptcha").
 _LONG_NUMBERS = _numbers(73_043_008_354)
 
-# PROVIDERS.md 6.2; that of the family is "ERROR_TASKID_INVALID" and the like.
+# providers/README.md, "Error codes"; that of the family is "ERROR_TASKID_INVALID" and the like.
 _OLD_CODES = {
     "ERROR_BAD_REQUEST": "ERROR_NO_SUCH_METHOD",
     "ERROR_INVALID_TASK_DATA": "ERROR_TASK_ABSENT",
@@ -139,11 +142,11 @@ _OLD_IDS = {
     "ERROR_ZERO_BALANCE": 10,
 }
 
-# Limits: PROVIDERS.md 3.1 to 3.7 and 5. If no count of errors that bans is known, there is none.
+# Limits: providers/README.md, the sections of the providers. If no count of errors that bans is known, there is none.
 
-# CapSolver: "" for no error at createTask, errors under HTTP 400, a wrong key under 401 (PROVIDERS.md 3.1, 4). The
-# state "idle" at createTask was observed since August 2025, the state "failed" in the vendor's own samples. That
-# processing answers have the fields of ready ones is inferred: no example is shown.
+# CapSolver: "" for no error at createTask, errors under HTTP 400, a wrong key under 401 (providers/README.md,
+# "CapSolver"). The state "idle" at createTask was observed since August 2025, the state "failed" in the vendor's own
+# samples. That processing answers have the fields of ready ones is inferred: no example is shown.
 _CAPSOLVER_WIRE = JsonWire(
     created_fields={**_EMPTY_TEXTS, "status": "idle"},
     balance_fields={"packages": []},
@@ -154,8 +157,9 @@ _CAPSOLVER_WIRE = JsonWire(
     has_id_in_result=True,
     statuses={"ERROR_KEY_DOES_NOT_EXIST": 401, "ERROR_KEY_DENIED_ACCESS": 401},
 )
-# 1captcha.vip: "" for no error at createTask, null at getTaskResult (PROVIDERS.md 3.2). Its codes are those of the
-# family, since none is listed; its answer to getBalance is unknown, and written like its getTaskResult.
+# 1captcha.vip: "" for no error at createTask, null at getTaskResult (providers/README.md, "1captcha.vip"). Its codes
+# are those of the family, since none is listed; its answer to getBalance is unknown, and written like its
+# getTaskResult.
 _ONECAPTCHA_WIRE = JsonWire(
     created_fields=_EMPTY_TEXTS,
     pending_fields=_NULLS,
@@ -164,8 +168,9 @@ _ONECAPTCHA_WIRE = JsonWire(
     is_failure_refused=True,
     has_integer_ids=False,
 )
-# CapMonster: an error has `taskId` 0, pending has nulls and ready neither (PROVIDERS.md 3.5, 8). Its callback is its
-# getTaskResult answer, without an id (PROVIDERS.md 2.1, read literally).
+# CapMonster: an error has `taskId` 0, pending has nulls and ready neither (providers/README.md, "CapMonster Cloud",
+# "JSON requests"). Its callback is its getTaskResult answer, without an id (providers/README.md, "Result callbacks",
+# read literally).
 _CAPMONSTER = Profile(
     wire=_fixed(
         JsonWire(
@@ -179,7 +184,7 @@ _CAPMONSTER = Profile(
     callback_seconds=2.0,
     not_ready_code="CAPTCHA_NOT_READY",
 )
-# As anti-captcha; HTTP 200 on errors too (PROVIDERS.md 3.6, 6.2).
+# As anti-captcha; HTTP 200 on errors too (providers/README.md, "2captcha and ruCaptcha", "Error codes").
 _TWOCAPTCHA = Profile(
     wire=_fixed(
         JsonWire(
@@ -209,7 +214,7 @@ _V1 = Profile(
     has_registered_hosts=True,
     reports={"reportgood": (), "reportbad": ()},
 )
-# HTTP 429 refuses the question only: the task goes on (PROVIDERS.md 3.7, 4).
+# HTTP 429 refuses the question only: the task goes on (providers/README.md, "EZ-Captcha", "JSON requests").
 _EZCAPTCHA_WIRE = JsonWire(
     has_integer_ids=False,
     codes={"ERROR_RATE_LIMIT": "ERROR_REQUEST_LIMIT", "ERROR_IP_BANNED": "ERROR_REQUEST_BANNED"},
@@ -236,7 +241,8 @@ def _capsolver_wire(settings: SandboxSettings) -> Wire:
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        # No `errorCode` without an error, numbers by code, and the cost beside a solution (PROVIDERS.md 3.4, 6).
+        # No `errorCode` without an error, numbers by code, and the cost beside a solution (providers/README.md,
+        # "anti-captcha", "Error codes").
         "anticaptcha": Profile(
             wire=_of_unknown_status(
                 JsonWire(ready_fields={**_PAID, "solveCount": "0"}, codes=_OLD_CODES, error_ids=_OLD_IDS)
@@ -255,8 +261,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "capmonster": replace(
             _CAPMONSTER, reports={"reportIncorrectImageCaptcha": ("imagetotext",), "reportIncorrectTokenCaptcha": ()}
         ),
-        # Its own numbers; waiting is error 21, and the spelling of its code is unknown (PROVIDERS.md 3.7, 6.1). The
-        # address of its callbacks is set for the account (PROVIDERS.md 2.4).
+        # Its own numbers; waiting is error 21, and the spelling of its code is unknown (providers/README.md,
+        # "capsolution", "Error codes"). The address of its callbacks is set for the account (providers/README.md,
+        # "Envelope callbacks").
         "capsolution": Profile(
             wire=_of_unknown_status(
                 JsonWire(
@@ -291,9 +298,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             reports={},
         ),
         "ezcaptcha": _EZCAPTCHA,
-        # The host that answers at once, without an id (PROVIDERS.md 3.7).
+        # The host that answers at once, without an id (providers/README.md, "EZ-Captcha, synchronous host").
         "ezcaptchasync": replace(_EZCAPTCHA, wire=_fixed(replace(_EZCAPTCHA_WIRE, has_id_at_once=False)), sync="all"),
-        # Its requests are unknown: the family's stand in for them. Its callback is tried four times (PROVIDERS.md 2.4).
+        # Its requests are unknown: the family's stand in for them. Its callback is tried four times
+        # (providers/README.md, "Envelope callbacks").
         "hardcaptcha": Profile(
             wire=_of_unknown_status(JsonWire(has_integer_ids=False)),
             limits=SandboxLimits(max_polls=0, ban_errors=0),
@@ -304,7 +312,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             callback_retries=3,
         ),
         # Failure is errorId 12, without status. Errors have another status than 200, which one is unknown (3.7, 4). Ids
-        # have 13 digits (PROVIDERS.md 3.7).
+        # have 13 digits (providers/README.md, "NextCaptcha").
         "nextcaptcha": Profile(
             wire=_of_unknown_status(JsonWire(pending_status="pending", failed_error_id=12, refused_status=400)),
             limits=SandboxLimits(max_polls=0, poll_interval_seconds=0.5, ban_errors=0),
@@ -329,7 +337,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         ),
         "twocaptcha": _TWOCAPTCHA,
         "twocaptchav1": _V1,
-        # createTask says processing already; a failure has errorId 0 (PROVIDERS.md 3.7, 8).
+        # createTask says processing already; a failure has errorId 0 (providers/README.md, "uCaptcha", "JSON
+        # requests").
         "ucaptcha": Profile(
             wire=_of_unknown_status(
                 JsonWire(
@@ -344,7 +353,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             write=ucaptcha_query,
             reports={"feedbackTask": ()},
         ),
-        # Empty texts at createTask, nulls at getTaskResult (PROVIDERS.md 3.3, 8); pending is inferred from ready.
+        # Empty texts at createTask, nulls at getTaskResult (providers/README.md, "YesCaptcha", "JSON requests");
+        # pending is inferred from ready.
         "yescaptcha": Profile(
             wire=_of_unknown_status(
                 JsonWire(created_fields=_EMPTY_TEXTS, pending_fields=_NULLS, ready_fields=_NULLS, has_integer_ids=False)

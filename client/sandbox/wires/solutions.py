@@ -1,7 +1,8 @@
 """The right solution of a task at each provider: a pure function of the task's type and content.
 
-The shapes are those of the documented examples (PROVIDERS.md 3.1, 3.2, 3.6, 8; both seeds). The texts are invented.
-They follow from the content, so that mixed-up answers show.
+The shapes are those of the documented examples (providers/README.md, "CapSolver", "1captcha.vip", "2captcha and
+ruCaptcha", "JSON requests"; both seeds). The texts are invented. They follow from the content, so that mixed-up answers
+show.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ def is_recognition(task_type: str) -> bool:
 
 
 def family_solution(task_type: str, digest: bytes) -> dict[str, Any]:
-    """Return `text` for an image, `gRecaptchaResponse` or `token` for a page, as CapSolver does (PROVIDERS.md 8)."""
+    """Return `text` for an image, `gRecaptchaResponse` or `token` for a page, as CapSolver does.
+
+    Source: providers/README.md, "JSON requests".
+    """
     if task_type.endswith("Classification"):
         return {"objects": sorted({byte % 9 for byte in digest[:4]})}
     if is_recognition(task_type):
@@ -87,12 +91,15 @@ def twocaptcha_solution(task_type: str, digest: bytes) -> dict[str, Any]:
 
 
 def bare_solution(task_type: str, digest: bytes) -> dict[str, Any]:
-    """Return the one text of in.php and res.php, under the name that a callback gives it (PROVIDERS.md 3.6)."""
+    """Return the one text of in.php and res.php, under the name that a callback gives it.
+
+    Source: providers/README.md, "Older API".
+    """
     return {"code": _text(digest) if task_type in _IMAGE_METHODS else _token(digest)}
 
 
 def token_solution(task_type: str, digest: bytes) -> dict[str, Any]:
-    """Return a token and nothing else (PROVIDERS.md 2.4, 3.7)."""
+    """Return a token and nothing else (providers/README.md, "Envelope callbacks", "Scrapeless")."""
     del task_type
     return {"token": _token(digest)}
 

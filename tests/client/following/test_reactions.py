@@ -1,4 +1,7 @@
-"""The client's reaction to each class of error code, at submit and while polling (PROVIDERS.md 6.2)."""
+"""The client's reaction to each class of error code, at submit and while polling.
+
+Source: providers/README.md, "Error codes".
+"""
 
 from __future__ import annotations
 

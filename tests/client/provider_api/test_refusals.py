@@ -48,7 +48,10 @@ def test_refusals_of_the_request_hold_for_every_task(code: str) -> None:
 
 
 def test_a_documented_pause_begins_with_the_first_refusal() -> None:
-    """2captcha asks for a pause of 60 seconds if there is no balance (PROVIDERS.md 3.6)."""
+    """2captcha asks for a pause of 60 seconds if there is no balance.
+
+    Source: providers/README.md, "2captcha and ruCaptcha".
+    """
     codes = DIALECTS["twocaptcha"].codes
     refusals = RepeatedRefusals(codes)
 

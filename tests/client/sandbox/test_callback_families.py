@@ -1,4 +1,4 @@
-"""The callback of each family, in its own shape, right and with every fault (PROVIDERS.md 2, 8)."""
+"""The callback of each family, in its own shape, right and with every fault (providers/README.md, "Callbacks")."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_faults_keep_the_shape(dialect: str) -> None:
 
 
 async def test_a_form_has_a_rate_and_no_user_agent() -> None:
-    """2captcha: id, code and rate, in this order, and no User-Agent (PROVIDERS.md 2.2)."""
+    """2captcha: id, code and rate, in this order, and no User-Agent (providers/README.md, "Form callbacks")."""
     async with Catcher() as catcher, Sandbox("twocaptcha") as sandbox:
         await create_task(sandbox, ordered(TASK), callback_url=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -113,7 +113,10 @@ async def test_a_form_has_a_rate_and_no_user_agent() -> None:
 
 
 async def test_a_query_is_added_to_that_of_the_address() -> None:
-    """uCaptcha: the query of the address stays, and a failure has status 0 and no code (PROVIDERS.md 2.3)."""
+    """uCaptcha: the query of the address stays, and a failure has status 0 and no code.
+
+    Source: providers/README.md, "Query callbacks".
+    """
     async with Catcher() as catcher, Sandbox("ucaptcha") as sandbox:
         await create_task(sandbox, ordered(TASK, fails=True), callback_url=catcher.url + "?mine=1")
         await sandbox.sent_callbacks(1)

@@ -19,7 +19,10 @@ _CAPSOLVER = dialect_named("capsolver")
 
 
 async def test_a_callback_is_the_result_with_its_id() -> None:
-    """CapSolver POSTs the getTaskResult answer as JSON, with the `taskId` (inferred: PROVIDERS.md 2.1)."""
+    """CapSolver POSTs the getTaskResult answer as JSON, with the `taskId`.
+
+    Inferred: providers/README.md, "Result callbacks".
+    """
     async with Catcher() as catcher, Sandbox("capsolver", NOW) as sandbox:
         created = await create_task(sandbox, TOKEN, callback_url=catcher.url)
         sent = await sandbox.sent_callbacks(1)

@@ -1,4 +1,7 @@
-"""Providers with an envelope of their own (PROVIDERS.md 2.4, 3.7): signatures, retries, events, other paths."""
+"""Providers with an envelope of their own: signatures, retries, events, other paths.
+
+Source: providers/README.md, "Envelope callbacks", "HardCaptcha", "capsolution", "Scrapeless".
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ async def test_twocaptcha_python(dialect: str) -> None:
 
 @pytest.mark.usefixtures("over_http")
 async def test_twocaptcha_python_is_called_back() -> None:
-    """A requested callback has the id of res.php (PROVIDERS.md 9.1)."""
+    """A requested callback has the id of res.php (providers/README.md, "Form callbacks")."""
     async with Catcher() as catcher, Sandbox("twocaptchav1", _NOW) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox))
         task_id = await asyncio.to_thread(_send, library, catcher.url)

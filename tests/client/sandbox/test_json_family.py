@@ -1,4 +1,4 @@
-"""The relatives of the family, field by field (PROVIDERS.md 3, 4, 8)."""
+"""The relatives of the family, field by field (providers/README.md, "JSON requests")."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_twocaptcha_answers(dialect: str) -> None:
 
 
 async def test_ezcaptcha_throttles() -> None:
-    """EZ-Captcha: 429 refuses the question, and the task goes on (PROVIDERS.md 3.7)."""
+    """EZ-Captcha: 429 refuses the question, and the task goes on (providers/README.md, "EZ-Captcha")."""
     async with Sandbox("ezcaptcha") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, getTaskResult="429"))
         throttled = await get_task_result(sandbox, created)
@@ -119,7 +119,10 @@ async def test_ezcaptcha_throttles() -> None:
 
 
 async def test_ezcaptchasync_answers_at_once() -> None:
-    """EZ-Captcha's other host: createTask brings the solution, and no id (PROVIDERS.md 3.7)."""
+    """EZ-Captcha's other host: createTask brings the solution, and no id.
+
+    Source: providers/README.md, "EZ-Captcha, synchronous host".
+    """
     async with Sandbox("ezcaptchasync", NOW) as sandbox:
         created = await create_task(sandbox, TOKEN)
 
@@ -131,7 +134,7 @@ async def test_ezcaptchasync_answers_at_once() -> None:
 
 
 async def test_ucaptcha_failure() -> None:
-    """uCaptcha: createTask says processing, and a failure has errorId 0 (PROVIDERS.md 3.7)."""
+    """uCaptcha: createTask says processing, and a failure has errorId 0 (providers/README.md, "uCaptcha")."""
     async with Sandbox("ucaptcha", NOW) as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, fails=True))
         failed = await get_task_result(sandbox, created)
@@ -142,7 +145,7 @@ async def test_ucaptcha_failure() -> None:
 
 @pytest.mark.parametrize("dialect", ["anticaptcha", "capsolution", "nextcaptcha", "ucaptcha", "yescaptcha"])
 async def test_an_unknown_status_of_errors_is_a_choice(dialect: str) -> None:
-    """The settings choose an unknown HTTP status of errors (PROVIDERS.md 4)."""
+    """The settings choose an unknown HTTP status of errors (providers/README.md, "JSON requests")."""
     async with Sandbox(dialect, SandboxSettings(error_status=418)) as sandbox:
         refused = await create_task(sandbox, TOKEN, key="")
 

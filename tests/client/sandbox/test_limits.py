@@ -15,7 +15,10 @@ def _poll(age_seconds: float = 10.0, number: int = 1, since_last_seconds: float 
 
 
 def test_documented_limits_of_capsolver() -> None:
-    """CapSolver: 120 queries, 5 minutes, 120 s, 1000 errors a minute for 30 minutes (PROVIDERS.md 3.1)."""
+    """CapSolver: 120 queries, 5 minutes, 120 s, 1000 errors a minute for 30 minutes.
+
+    Source: providers/README.md, "CapSolver".
+    """
     assert (
         SandboxLimits(
             max_polls=120,

@@ -7,7 +7,10 @@ from tests.client.sandbox.support import IMAGE, KEY, NOW, TOKEN, SettableClock, 
 
 
 async def test_the_121st_query_finds_no_task() -> None:
-    """CapSolver: a task can be asked for 120 times, then its id is not known any more (PROVIDERS.md 5)."""
+    """CapSolver: a task can be asked for 120 times, then its id is not known any more.
+
+    Source: providers/README.md, "CapSolver".
+    """
     async with Sandbox("capsolver", NOW) as sandbox:
         created = await create_task(sandbox, TOKEN)
         replies = [await get_task_result(sandbox, created) for _ in range(121)]
@@ -20,7 +23,7 @@ async def test_the_121st_query_finds_no_task() -> None:
 
 
 async def test_a_result_is_readable_for_five_minutes() -> None:
-    """CapSolver: 300 s after its creation the id of a task is not known any more (PROVIDERS.md 5)."""
+    """CapSolver: 300 s after its creation the id of a task is not known any more (providers/README.md, "CapSolver")."""
     clock = SettableClock()
     async with Sandbox("capsolver", NOW, clock=clock) as sandbox:
         created = await create_task(sandbox, IMAGE)

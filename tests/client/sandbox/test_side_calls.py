@@ -1,4 +1,4 @@
-"""Reports of answers (PROVIDERS.md 7), bans of EZ-Captcha, and the error for processing."""
+"""Reports of answers (providers/README.md, "Balance and reports"), bans of EZ-Captcha, and the error for processing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ async def test_reports_that_are_refused() -> None:
 
 
 async def test_reports_by_res_php() -> None:
-    """A good report is recorded once; a second one is a duplicate (PROVIDERS.md 6.2, 7)."""
+    """A good report is recorded once; a second one is a duplicate.
+
+    Source: providers/README.md, "Error codes", "Balance and reports".
+    """
     async with Sandbox("twocaptchav1", NOW) as sandbox:
         submitted = await ask(sandbox, "/in.php", {"key": KEY, "method": "hcaptcha"})
         asked = {"key": KEY, "id": submitted.body.decode().removeprefix("OK|")}
@@ -92,7 +95,7 @@ async def test_ezcaptcha_bans() -> None:
 
 
 async def test_an_error_that_means_processing() -> None:
-    """CapMonster: CAPTCHA_NOT_READY comes as an error, if ordered (PROVIDERS.md 3.5)."""
+    """CapMonster: CAPTCHA_NOT_READY comes as an error, if ordered (providers/README.md, "CapMonster Cloud")."""
     async with Sandbox("capmonster") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, latencySeconds=60, isNotReadyAnError=True))
         polled = await get_task_result(sandbox, created)

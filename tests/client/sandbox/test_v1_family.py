@@ -1,4 +1,7 @@
-"""in.php and res.php (PROVIDERS.md 3.6, 3.7): forms in, text or JSON out, pingbacks by form or by query."""
+"""in.php and res.php: forms in, text or JSON out, pingbacks by form or by query.
+
+Source: providers/README.md, "Older API", "CaptchaAI".
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ async def test_json(dialect: str) -> None:
     ("dialect", "names"), [("twocaptchav1", ["id", "code", "rate"]), ("captchaai", ["id", "code"])]
 )
 async def test_pingback(dialect: str, names: list[str]) -> None:
-    """A pingback is a form by POST at 2captcha and a query by GET at CaptchaAI (PROVIDERS.md 2.2, 2.3)."""
+    """A pingback is a form by POST at 2captcha and a query by GET at CaptchaAI.
+
+    Source: providers/README.md, "Form callbacks", "Query callbacks".
+    """
     async with Catcher() as catcher, Sandbox(dialect, _NOW) as sandbox:
         submitted = await _submit(sandbox, pingback=catcher.url)
         await sandbox.sent_callbacks(1)
@@ -75,7 +81,10 @@ async def test_pingback(dialect: str, names: list[str]) -> None:
 
 
 async def test_pingback_by_get_keeps_one_parameter() -> None:
-    """If in.php is asked by GET, only the first parameter of the address survives (PROVIDERS.md 2.2)."""
+    """If in.php is asked by GET, only the first parameter of the address survives.
+
+    Source: providers/README.md, "Form callbacks".
+    """
     async with Catcher() as catcher, Sandbox("twocaptchav1", _NOW) as sandbox:
         await ask(sandbox, "/in.php", {"key": "k", "method": "hcaptcha", "pingback": catcher.url + "?a=1&b=2"})
         await sandbox.sent_callbacks(1)
@@ -115,7 +124,7 @@ async def test_a_file() -> None:
 
 
 async def test_error_pages() -> None:
-    """CaptchaAI answers with HTML under 502 when it is down (PROVIDERS.md 3.7)."""
+    """CaptchaAI answers with HTML under 502 when it is down (providers/README.md, "CaptchaAI")."""
     async with Sandbox("captchaai") as sandbox:
         down = await _submit(sandbox, faults={"createTask": "500"})
 
@@ -123,7 +132,7 @@ async def test_error_pages() -> None:
 
 
 async def test_too_many_submits() -> None:
-    """The 61st call of in.php within 3 s is refused, and so are the next ones (PROVIDERS.md 3.6)."""
+    """The 61st call of in.php within 3 s is refused, and so are the next ones (providers/README.md, "Older API")."""
     async with Sandbox("twocaptchav1", _NOW, clock=StoppedClock()) as sandbox:
         answers = [(await _submit(sandbox)).body for _ in range(62)]
         broken = sandbox.stats.limits_broken
@@ -133,7 +142,10 @@ async def test_too_many_submits() -> None:
 
 
 async def test_too_many_polls_of_all_tasks() -> None:
-    """More polls than some for each task and some besides are refused with ERROR: 1005 (PROVIDERS.md 3.6)."""
+    """More polls than some for each task and some besides are refused with ERROR: 1005.
+
+    Source: providers/README.md, "Older API".
+    """
     limits = SandboxLimits(polls_for_each=1, polls_for_all=1, poll_interval_seconds=0.0)
     async with Sandbox("twocaptchav1", SandboxSettings(latency_seconds=(60.0, 60.0), limits=limits)) as sandbox:
         await _submit(sandbox)

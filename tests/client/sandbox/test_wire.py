@@ -98,7 +98,7 @@ async def test_capsolver_processing() -> None:
 
 
 async def test_capsolver_ready() -> None:
-    """CapSolver: a finished task comes with its solution and its id (PROVIDERS.md 3.1)."""
+    """CapSolver: a finished task comes with its solution and its id (providers/README.md, "CapSolver")."""
     async with Sandbox("capsolver", NOW) as sandbox:
         created = await create_task(sandbox, TOKEN)
         reply = await get_task_result(sandbox, created)
@@ -113,7 +113,7 @@ async def test_capsolver_ready() -> None:
 
 
 async def test_capsolver_failed() -> None:
-    """CapSolver: a failed task is an error under HTTP 400, with a JSON body (PROVIDERS.md 3.1)."""
+    """CapSolver: a failed task is an error under HTTP 400, with a JSON body (providers/README.md, "CapSolver")."""
     async with Sandbox("capsolver") as sandbox:
         created = await create_task(sandbox, ordered(TOKEN, fails=True))
         reply = await get_task_result(sandbox, created)
@@ -139,7 +139,7 @@ async def test_capsolver_failed_at_once() -> None:
 
 
 async def test_capsolver_wrong_key() -> None:
-    """CapSolver: a wrong key is an error under HTTP 401, with a JSON body (PROVIDERS.md 3.1)."""
+    """CapSolver: a wrong key is an error under HTTP 401, with a JSON body (providers/README.md, "CapSolver")."""
     async with Sandbox("capsolver", SandboxSettings(client_keys=frozenset({KEY}))) as sandbox:
         reply = await create_task(sandbox, TOKEN, key="another")
 
@@ -148,7 +148,7 @@ async def test_capsolver_wrong_key() -> None:
 
 
 async def test_capsolver_balance() -> None:
-    """CapSolver: getBalance tells `balance` and `packages` (PROVIDERS.md 7)."""
+    """CapSolver: getBalance tells `balance` and `packages` (providers/README.md, "Balance and reports")."""
     async with Sandbox("capsolver", SandboxSettings(balance=2.5)) as sandbox:
         reply = await call(sandbox, "/getBalance", {"clientKey": KEY})
 
@@ -235,7 +235,10 @@ async def test_our_dialects_read_every_answer(provider: str) -> None:
 
 @pytest.mark.parametrize(("provider", "seconds"), [("capsolver", 120.0), ("onecaptcha", 300.0)])
 async def test_a_task_that_takes_too_long_times_out(provider: str, seconds: float) -> None:
-    """A task ends with ERROR_TASK_TIMEOUT where it takes longer than its provider waits (PROVIDERS.md 5)."""
+    """A task ends with ERROR_TASK_TIMEOUT where it takes longer than its provider waits.
+
+    Source: providers/README.md, "JSON requests".
+    """
     clock = SettableClock()
     async with Sandbox(provider, clock=clock) as sandbox:
         created = await create_task(sandbox, ordered(IMAGE, sync=False, latencySeconds=seconds + 1))

@@ -216,7 +216,7 @@ async def test_a_bare_answer_on_a_standing_url(tmp_path: Path) -> None:
 
 
 async def test_a_form_without_content_type_and_user_agent(api: Api) -> None:
-    """As 2captcha was once seen to send it (PROVIDERS.md 2.2)."""
+    """As 2captcha was once seen to send it (providers/README.md, "Form callbacks")."""
     task = await registered(api, "twocaptcha")
     address = urlsplit(task["callbackUrl"])
     body = b"id=73043008354&code=44795sds&rate=0.00299"
