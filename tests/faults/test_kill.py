@@ -53,9 +53,14 @@ class Acknowledgements:
         await eventually(lambda: len(self.acknowledged) >= goal, seconds=60)
 
     async def send_again(self, api: Api) -> None:
-        """Deliver unacknowledged callbacks once more, as a retrying provider does."""
-        for ref, path in list(self.unanswered.items()):
-            await self.send(api, ref, path)
+        """Deliver unacknowledged callbacks until they are acknowledged, as a retrying provider does.
+
+        A commit that takes longer than 1.5 s is answered 503, and is stored all the same.
+        """
+        async with asyncio.timeout(60):
+            while self.unanswered:
+                for ref, path in list(self.unanswered.items()):
+                    await self.send(api, ref, path)
 
     async def missing(self, api: Api) -> list[str]:
         """Return the callbacks acknowledged since the last call without the right answer in the receiver."""
