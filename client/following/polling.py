@@ -12,13 +12,13 @@ from client.following.resources import ClientResources
 from client.following.state import TaskState
 from client.provider_api.errors import refusal_of, words_of
 from client.provider_api.http import ProviderAnswer, ProviderBusyError
+from client.provider_api.refusals import pause_after_poll
 from client.provider_api.timeline import Timeline
 from client.provider_api.timing import backoff_seconds
-from client.providers.readings import Pending, Reaction, Reading, Refused
+from client.providers.readings import Pending, Reading, Refused
 
 __all__ = ["Poller"]
 
-_PAUSE_SECONDS = 5.0
 _MOST_BACKOFF = 30.0
 
 
@@ -88,12 +88,12 @@ class Poller:
         Return the error that ends the task for its caller, if no callback can bring the answer either.
         """
         resources, state = self._resources, self._state
-        if refused.reaction is Reaction.WAIT:
+        seconds = pause_after_poll(refused, retry_after_seconds, was_banned=state.was_banned)
+        if seconds == 0:
             # This poll alone came too early; the next one is not before the interval anyway.
             return None
-        if refused.reaction is Reaction.SLOW and not (refused.is_ban and state.was_banned):
+        if seconds is not None:
             state.was_banned = refused.is_ban
-            seconds = retry_after_seconds or refused.pause_seconds or _PAUSE_SECONDS
             resources.limiter.pause(seconds)
             self._timeline.warning("provider.paused", errorCode=refused.error_code, seconds=seconds)
             return None
