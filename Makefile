@@ -46,7 +46,7 @@ attacks: $(INSTALLED)  ## honest callbacks beside attackers: latencies and memor
 fuzz: $(INSTALLED)  ## changed and made-up messages through every dialect, for two minutes
 	$(BIN)/python -m tests.fuzzing --seconds 120
 
-docs: $(INSTALLED)  ## renews the README's tables, asyncapi.json and openapi.json
+docs: $(INSTALLED)  ## renews the generated tables and pages, asyncapi.json and openapi.json
 	$(BIN)/python -m tests.readme
 
 picture: $(INSTALLED)  ## runs the demo and renews its picture, deploy/demo.svg

@@ -339,7 +339,7 @@ def load_settings(folder: Path, *, serves: bool = True) -> Settings:
 
 
 def settings_table() -> str:
-    """Return the settings as a Markdown table, for the README."""
+    """Return the settings as a Markdown table, for `deploy/SETTINGS.md`."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})

@@ -31,7 +31,7 @@ _SHUTDOWN_SECONDS = 10.0
 def serve() -> None:
     """Run the receiver until SIGTERM or SIGINT.
 
-    The README and deploy/environment.example list the settings.
+    deploy/SETTINGS.md lists the settings, deploy/environment.example the usual ones.
     """
     settings = load_settings(Path.cwd())
     configure_logs(settings.log_format)

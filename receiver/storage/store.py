@@ -125,7 +125,7 @@ class Store(Protocol):
         """Return the standing URL with this id, revoked or not."""
 
     async def waiting_tasks(self) -> Sequence[WaitingTasks]:
-        """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
+        """Return the waiting tasks by provider. Above 20,000 only those with the earliest deadlines count."""
 
     async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
         """Return the shapes of a provider's callbacks, those seen last first; at most 50."""

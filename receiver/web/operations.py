@@ -40,7 +40,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIterator[None]]:
-    """What serves the numbers at an address of their own while the application runs.
+    """Return a cleanup context that serves the metrics at an address of their own.
 
     Raises:
         CannotStartError: at startup, where the address cannot be listened on.

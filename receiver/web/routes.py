@@ -1,4 +1,4 @@
-"""What the receiver answers over HTTP, route by route, for the written contract of the API.
+"""The answers of the receiver over HTTP, route by route, for the written contract of the API.
 
 The tests hold each line of it against the application: its routes, scopes and parameters, and every answer they get.
 """

@@ -97,7 +97,7 @@ SELECT_LATENCIES = f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What the database tells of the whole: `providers` are those that have tasks lately, or a standing URL."""
+    """An overview of the database. `providers` have recent tasks or a standing URL."""
 
     newest_task: int | None
     waiting: tuple[WaitingTasks, ...]
@@ -157,7 +157,7 @@ def look_up_task(
 
 
 def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_polls: Mapping[str, int]) -> Look:
-    """What is judged of the whole database; of very many tasks, only of the newest.
+    """Return an overview of the database, limited to the newest tasks.
 
     `most_polls`: how often a task of a provider may be polled, where that is known.
     """

@@ -122,7 +122,7 @@ def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
 
 
 def read_waiting(connection: sqlite3.Connection) -> list[WaitingTasks]:
-    """What waits, by provider; of more than 20,000 tasks those whose deadlines come first."""
+    """Return the waiting tasks by provider. Above 20,000 only those with the earliest deadlines count."""
     return [WaitingTasks(*row) for row in connection.execute(sql.SELECT_WAITING)]
 
 
