@@ -24,7 +24,7 @@ _LEAD = """\
 # Providers
 
 ```sh
-callback-receiver providers
+.venv/bin/callback-receiver providers
 ```
 
 The command lists the providers; with a name it shows the facts about one. Everything on this page
