@@ -32,7 +32,7 @@ from receiver.dialects import known_dialects
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
 from receiver.settings import Settings, load_settings
-from receiver.web.server.connections import Site, make_runner, most_connections
+from receiver.web.server.runner import Site, make_runner, most_connections
 
 __all__ = ["main", "tune"]
 

@@ -38,10 +38,10 @@ from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
 from receiver.feed.filters import filter_of, names_of
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
-from receiver.service.inbox import IN_PROCESS, Inbox
+from receiver.service.waits import IN_PROCESS
 from receiver.settings import Settings
 from receiver.web.callbacks import LENIENT_PATH, callback
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.middleware import problem_fields, request_middleware
 from receiver.web.views import registered_view, task_view
 
@@ -69,12 +69,13 @@ def mount(
     """
     settings.check_exposure()
     mounted = create_app(settings, dialects)
+    receiver = MountedReceiver(mounted)
     app.add_subapp(prefix, mounted)
     # Below the prefix the receiver itself takes what has too many slashes; before it, only the application can.
-    answer = partial(request_middleware, handler=partial(callback, context=mounted[CONTEXT]))
+    answer = partial(request_middleware, handler=partial(callback, app=mounted))
     for method in ("GET", "POST"):
         app.router.add_route(method, f"/{{before:/+}}{prefix.strip('/')}/{LENIENT_PATH}", answer)
-    return MountedReceiver(mounted)
+    return receiver
 
 
 class MountedReceiver:
@@ -86,19 +87,29 @@ class MountedReceiver:
     """
 
     def __init__(self, app: web.Application) -> None:
-        self._context = app[CONTEXT]
+        self._running: Runtime | None = None
+        app.cleanup_ctx.append(self._while_running)
+
+    @asynccontextmanager
+    async def _while_running(self, app: web.Application) -> AsyncIterator[None]:
+        self._running = app[RUNTIME]
+        try:
+            yield
+        finally:
+            self._running = None
 
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
         """Return the new task, or the one that has this `taskId`."""
-        inbox = self._inbox
+        runtime = self._runtime
         with _as_client_errors():
-            take_on = inbox.register if registration.task is None else self._context.submissions.submit
+            take_on = runtime.tasks.register if registration.task is None else runtime.submissions.submit
             made = await take_on(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
         task = made.task
         if made.is_new:
-            return registered_view(task, self._context.dialects[task.provider].polls, inbox)
+            plan, url = runtime.dialects[task.provider].polls, runtime.tasks.urls.of(task)
+            return registered_view(task, plan, url, runtime.store.cursor_at)
         now = microseconds_now()
         age, left = (now - task.created_at) / SECOND, (task.deadline_at - now) / SECOND
         return Attached(self._view(task), max(0.0, age), max(0.0, left))
@@ -106,30 +117,30 @@ class MountedReceiver:
     async def bind(self, ref: str, task_id: TaskId) -> Task:
         """Return the task with this id."""
         with _as_client_errors():
-            return self._view(await self._inbox.bind(ref, task_id))
+            return self._view(await self._runtime.tasks.bind(ref, task_id))
 
     async def report(self, ref: str, report: OutcomeReport) -> Reported:
         """What became of a report, with the outcome that won."""
         with _as_client_errors():
-            reported = await self._inbox.report(ref, report)
+            reported = await self._runtime.tasks.report(ref, report)
         return Reported(verdict=reported.verdict, task=self._view(reported.task))
 
     async def task(self, ref: str) -> Task:
         """Return the task as it is now."""
         with _as_client_errors():
-            task = await self._inbox.find(ref, None)
+            task = await self._runtime.tasks.find(ref, None)
         if task is None:
             raise ReceiverRefusedError(status=404, slug="unknown-task", detail="no task has this ref or taskId")
         return self._view(task)
 
     async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
         """Return the next page of the log, once there is something in it or the wait is over."""
-        inbox = self._inbox
+        runtime = self._runtime
         try:
             with _as_client_errors():
-                after = await inbox.head() if only.cursor is None else only.cursor
+                after = await runtime.store.head() if only.cursor is None else only.cursor
                 cursor = None if after == "start" else after
-                page = await inbox.results(cursor, filter_of(only), limit=_PAGE, seconds=wait_seconds)
+                page = await runtime.results.page(cursor, filter_of(only), limit=_PAGE, seconds=wait_seconds)
         except CursorGoneError as error:
             return Gap(error.reason, error.resumes_at)
         entries = tuple(self._entry(entry) for entry in page.entries)
@@ -138,24 +149,25 @@ class MountedReceiver:
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[InProcessSubscription]:
         """Yield a subscription, as over a websocket."""
-        if self._inbox.is_closing:
+        runtime = self._runtime
+        if runtime.waits.is_closing:
             # It would answer, and tell nothing: whoever reads is to know that the receiver is gone.
             raise ReceiverUnavailableError("the receiver is shutting down")
-        opened = InProcessSubscription(self._inbox, self._view)
-        with _as_client_errors(), self._inbox.stream_admitted(IN_PROCESS):
+        opened = InProcessSubscription(runtime, self._view)
+        with _as_client_errors(), runtime.waits.stream_admitted(IN_PROCESS):
             try:
                 yield opened
             finally:
                 opened.close()
 
     @property
-    def _inbox(self) -> Inbox:
-        if not self._context.has_started or self._context.has_stopped:
+    def _runtime(self) -> Runtime:
+        if self._running is None:
             raise ReceiverUnavailableError("the application that the receiver is mounted in is not running")
-        return self._context.inbox
+        return self._running
 
     def _view(self, task: TaskRecord) -> Task:
-        return task_view(task, self._inbox.cursor_at)
+        return task_view(task, self._runtime.store.cursor_at)
 
     def _entry(self, entry: Entry) -> LogEntry:
         if entry.kind == "result" and entry.task is not None:
@@ -166,8 +178,8 @@ class MountedReceiver:
 class InProcessSubscription:
     """A `client.protocol.connection.OpenSubscription` on the feed itself, without JSON and without a socket."""
 
-    def __init__(self, inbox: Inbox, view: Callable[[TaskRecord], Task]) -> None:
-        self._inbox = inbox
+    def __init__(self, runtime: Runtime, view: Callable[[TaskRecord], Task]) -> None:
+        self._runtime = runtime
         self._view = view
         self._waiter = Waiter()
         self._subscription: Subscription | None = None
@@ -179,7 +191,7 @@ class InProcessSubscription:
             match frame:
                 case Subscribe():
                     wanted = filter_of(frame)
-                    self._subscription = await self._inbox.subscribe(wanted, frame.cursor, self._waiter.wake)
+                    self._subscription = await self._runtime.results.subscribe(wanted, frame.cursor, self._waiter.wake)
                     self._frames.append(Subscribed(id=frame.id, cursor=self._subscription.cursor))
                 case Add():
                     self._frames.append(self._add(frame))
@@ -193,7 +205,7 @@ class InProcessSubscription:
     async def receive(self) -> StreamFrame:
         """Return the next frame; a heartbeat where none came for a while. Cancelling it loses nothing."""
         while not self._frames:
-            if self._inbox.is_closing:
+            if self._runtime.waits.is_closing:
                 raise ReceiverUnavailableError("the receiver is shutting down")
             self._waiter.clear()
             await self._read()

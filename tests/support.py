@@ -22,8 +22,9 @@ from client.sandbox.serving import serving, stop_accepting
 from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
-from receiver.web.context import CONTEXT
-from receiver.web.server.connections import HEAD_SECONDS, make_runner
+from receiver.web.context import RUNTIME
+from receiver.web.server.connections import HEAD_SECONDS
+from receiver.web.server.runner import make_runner
 from receiver.web.streaming.streams import StreamRules, Streams
 from tests.contracts.check_answers import check_answer
 
@@ -119,17 +120,17 @@ class RunningReceiver(Api):
     @property
     def waiting(self) -> int:
         """How many of its requests wait."""
-        return self._runner.app[CONTEXT].inbox.waiting
+        return self._runner.app[RUNTIME].waits.waiting
 
     @property
     def streams(self) -> int:
         """How many streams are open."""
-        return self._runner.app[CONTEXT].inbox.streams
+        return self._runner.app[RUNTIME].waits.streams
 
     @property
     def unread_messages(self) -> int:
         """The bytes of messages of websockets that are not carried out yet."""
-        return len(self._runner.app[CONTEXT].streams.messages)
+        return len(self._runner.app[RUNTIME].streams.messages)
 
     def unsent(self) -> list[int]:
         """For each connection, how many bytes this process holds that the system would not take."""
@@ -140,12 +141,12 @@ class RunningReceiver(Api):
     @property
     def unsent_answers(self) -> int:
         """Return the number of bytes of plain answers that wait for their peers."""
-        return len(self._runner.app[CONTEXT].unsent)
+        return len(self._runner.app[RUNTIME].unsent)
 
     @property
     def ticker(self) -> Streams:
         """What lets its streams beat."""
-        return self._runner.app[CONTEXT].streams
+        return self._runner.app[RUNTIME].streams
 
     async def stop(self) -> None:
         """Shuts it down as a signal would."""

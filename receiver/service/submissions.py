@@ -7,7 +7,7 @@ there is a task, so it is never submitted again. It waits for its callback, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -22,7 +22,8 @@ from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask
 from receiver.errors import ReceiverError
-from receiver.service.inbox import Inbox
+from receiver.service.idempotency import KeysInFlight
+from receiver.service.tasks import Tasks
 from receiver.upstream.accounts import Account
 
 __all__ = ["Submissions", "refusal_of"]
@@ -36,15 +37,20 @@ _log = structlog.get_logger()
 
 
 class Submissions:
-    """Submits tasks with the keys of the receiver; `owner` runs what must end even if its caller hangs up."""
+    """Submits tasks with the receiver's own keys.
 
-    owner: asyncio.TaskGroup
+    `owner` runs submissions, so that they end even if their callers hang up. `now` returns microseconds since 1970.
+    """
 
-    def __init__(self, inbox: Inbox, accounts: Mapping[str, Account]) -> None:
-        self._inbox = inbox
+    def __init__(
+        self, tasks: Tasks, accounts: Mapping[str, Account], owner: asyncio.TaskGroup, now: Callable[[], int]
+    ) -> None:
+        self.keys_in_flight = KeysInFlight()
+        self._tasks = tasks
         self._accounts = accounts
-        # With the Idempotency-Key of each, and whose it is.
-        self._under_way: dict[asyncio.Task[RegisteredTask | ReceiverError], tuple[str, str | None]] = {}
+        self._owner = owner
+        self._now = now
+        self._under_way: set[asyncio.Task[RegisteredTask | ReceiverError]] = set()
         self._submitters = {
             provider: Submitter(account.api, account.dialect, account.gate, account.timing, app_id=None)
             for provider, account in accounts.items()
@@ -56,19 +62,17 @@ class Submissions:
         Cancelling it does not take anything back.
 
         Raises:
-            ReceiverError: as `Inbox.register`; `provider-refused` or `provider-unreachable` where no task was made;
+            ReceiverError: as `Tasks.register`; `provider-refused` or `provider-unreachable` where no task was made;
                 `idempotency-in-flight` also where the first caller has hung up.
         """
-        if idempotency_key is not None and (owner, idempotency_key) in self._under_way.values():
-            raise ReceiverError(
-                "idempotency-in-flight", "Idempotency-Key: the provider has not answered yet", retry_after_seconds=1
-            )
         account = self._account(registration)
-        submitting = self.owner.create_task(
+        self.keys_in_flight.take(owner, idempotency_key)
+        submitting = self._owner.create_task(
             self._submit(account, registration, owner, idempotency_key), name="submission"
         )
-        self._under_way[submitting] = (owner, idempotency_key)
-        submitting.add_done_callback(self._under_way.pop)
+        self._under_way.add(submitting)
+        submitting.add_done_callback(self._under_way.discard)
+        submitting.add_done_callback(lambda _: self.keys_in_flight.give_back(owner, idempotency_key))
         await asyncio.wait([submitting])
         if submitting.cancelled():
             raise ReceiverError("shutting-down", "the task may have been submitted; ask for it by its Idempotency-Key")
@@ -106,7 +110,7 @@ class Submissions:
     ) -> RegisteredTask | ReceiverError:
         """Never raises: an error in the owner's group would end the receiver."""
         try:
-            registered = await self._inbox.register(registration, owner=owner, idempotency_key=idempotency_key)
+            registered = await self._tasks.register(registration, owner=owner, idempotency_key=idempotency_key)
             if registered.is_replayed or not registered.is_new:
                 return refusal_of(registered.task) or registered
             task = await self._carry_out(account, registration, registered.task)
@@ -124,7 +128,7 @@ class Submissions:
         try:
             submission = await self._submitters[task.provider].submit(
                 registration.task or {},
-                self._inbox.callback_url(task),
+                self._tasks.urls.of(task),
                 deadline_at=clock() + left,
                 timeline=timeline,
                 app_id=registration.app_id,
@@ -143,18 +147,18 @@ class Submissions:
         task_id, said = answered.said.task_id, answered.said.reading
         _log.info("task.submitted", ref=task.ref, provider=task.provider, said=type(said).__name__)
         if isinstance(said, Pending):
-            return task if task_id is None else await self._inbox.bind(task.ref, task_id)
+            return task if task_id is None else await self._tasks.bind(task.ref, task_id)
         return await self._settle(account, task, task_id, said)
 
     async def _end_unmade(self, account: Account, task: TaskRecord, said: Failed) -> TaskRecord:
         """End a task provisionally: something on the way says that it was not made, and a callback would prove it."""
-        answered = _answered(account, said, self._inbox.now(), PROVISIONAL)
-        return (await self._inbox.settle(task.ref, None, answered)).task
+        answered = _answered(account, said, self._now(), PROVISIONAL)
+        return (await self._tasks.settle(task.ref, None, answered)).task
 
     async def _settle(
         self, account: Account, task: TaskRecord, task_id: TaskId | None, said: Ready | Failed | Refused | Unknown
     ) -> TaskRecord:
-        return (await self._inbox.settle(task.ref, task_id, _answered(account, said, self._inbox.now()))).task
+        return (await self._tasks.settle(task.ref, task_id, _answered(account, said, self._now()))).task
 
 
 def refusal_of(task: TaskRecord) -> ReceiverError | None:

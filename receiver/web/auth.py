@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from client.protocol.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
-from receiver.settings import is_loopback
-from receiver.web.context import CONTEXT
+from receiver.settings import Settings, is_loopback
+from receiver.web.context import RUNTIME
 from receiver.web.middleware import KEY_NAME, problem_response
-from receiver.web.origins import allowed_origin, origin_headers
+from receiver.web.request import check_query
 
-__all__ = ["key_in_subprotocol", "needs", "needs_for_stream"]
+__all__ = [
+    "Handler",
+    "allowed_origin",
+    "key_in_subprotocol",
+    "needs",
+    "needs_for_stream",
+    "origin_headers",
+    "origins_of",
+]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,9 +37,10 @@ _FORWARDING_HEADERS = re.compile(
 )
 _JSON = re.compile(r"application/json|[^/]+/[^/]+\+json")
 _ANONYMOUS = "anonymous"
+_FOREIGN = frozenset({"cross-site", "same-site"})
 
 
-def needs(scope: str, handler: Handler) -> Handler:
+def needs(scope: str, handler: Handler, *, query: Collection[str] | None) -> Handler:
     """Return the handler behind a key with `scope`.
 
     It answers 401 without a known key, 403 without the scope or to a page that may not, and 415 where there is a body
@@ -41,9 +50,11 @@ def needs(scope: str, handler: Handler) -> Handler:
     async def behind_key(request: web.Request) -> web.StreamResponse:
         allowed_origin(request)
         request[KEY_NAME] = name = _key_name(request, scope)
-        request.app[CONTEXT].unsent.check(name)
+        request.app[RUNTIME].unsent.check(name)
         if request.body_exists and not _JSON.fullmatch(request.content_type):
             raise ReceiverError("unsupported-media-type", "Content-Type: expected application/json")
+        if query is not None:
+            check_query(request, query)
         return await handler(request)
 
     return behind_key
@@ -80,7 +91,7 @@ def _stream_key_name(request: web.Request) -> str:
     # A websocket uses its ticket up; server-sent events reconnect by themselves, with the same address.
     where = "ticket" if named is None else "Sec-WebSocket-Protocol"
     text = ticket or "" if named is None else named[1]
-    owner = request.app[CONTEXT].tickets.owner_of(text, is_used_up=named is not None)
+    owner = request.app[RUNTIME].tickets.owner_of(text, is_used_up=named is not None)
     if owner is None:
         raise ReceiverError("no-key", f"{where}: the ticket is not good (any more); ask for another one")
     return owner
@@ -103,7 +114,7 @@ def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
 
 
 def _key_name(request: web.Request, scope: str) -> str:
-    if not request.app[CONTEXT].api_keys:
+    if not request.app[RUNTIME].api_keys:
         _check_is_local(request)
         return _ANONYMOUS
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
@@ -115,7 +126,7 @@ def _key_name(request: web.Request, scope: str) -> str:
 def _name_of(request: web.Request, secret: str, scope: str, where: str) -> str:
     # Digests are compared: the time this takes tells nothing about the secret.
     digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
-    key = next((key for key in request.app[CONTEXT].api_keys if key.digest == digest), None)
+    key = next((key for key in request.app[RUNTIME].api_keys if key.digest == digest), None)
     if key is None:
         raise ReceiverError("no-key", f"{where}: the key is not known here")
     if scope not in key.scopes:
@@ -132,3 +143,47 @@ def _check_is_local(request: web.Request) -> None:
         host = ""
     if is_forwarded or not is_loopback(host):
         raise ReceiverError("no-key", "without keys this receiver answers only direct requests from its own machine")
+
+
+def origins_of(settings: Settings) -> frozenset[str]:
+    """Return the origins that may: those of the settings, and the one under which the receiver itself is reached.
+
+    Not that of the Host header, which says what the page's name resolves to and not who wrote the page.
+    """
+    given = set(settings.origins)
+    if settings.public_url is not None:
+        parts = urlsplit(settings.public_url)
+        given.add(f"{parts.scheme}://{parts.netloc.lower()}")
+    return frozenset(map(_as_browsers_tell, given))
+
+
+def _as_browsers_tell(origin: str) -> str:
+    """Return the origin without the port that its scheme has anyway (RFC 6454, 6.2)."""
+    return origin.removesuffix({"https": ":443", "http": ":80"}[urlsplit(origin).scheme])
+
+
+def allowed_origin(request: web.Request) -> str | None:
+    """Return the origin of the page that asks; None where no page does, or one of the receiver's own origin.
+
+    Raises:
+        ReceiverError: `origin-refused`: the page may not, or several origins are told.
+    """
+    told = request.headers.getall("Origin", ())
+    if not told:
+        # Browsers leave Origin out of some requests (images, links), but tell this (Fetch Metadata, 2.3).
+        if _FOREIGN.isdisjoint(map(str.lower, request.headers.getall("Sec-Fetch-Site", ()))):
+            return None
+        raise _refused("Sec-Fetch-Site")
+    if len(told) > 1 or told[0] not in request.app[RUNTIME].origins:
+        raise _refused("Origin")
+    return told[0]
+
+
+def _refused(header: str) -> ReceiverError:
+    text = f"{header}: no page from there may use this receiver; see RECEIVER_ALLOWED_ORIGINS"
+    return ReceiverError("origin-refused", text)
+
+
+def origin_headers(origin: str | None) -> dict[str, str]:
+    """What lets a page of this origin read the response."""
+    return {"Vary": "Origin"} if origin is None else {"Vary": "Origin", "Access-Control-Allow-Origin": origin}

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from client.protocol.models import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME
 from receiver.web.server.inflating import is_inflated_below
 from receiver.web.server.unsent import send_answer
 from receiver.web.streaming.streams import PeerGoneError
@@ -103,19 +103,19 @@ def problem_response(error: ReceiverError) -> web.Response:
 
 async def _sent(request: web.Request, response: web.Response) -> web.Response:
     """Send the response, or a refusal where too many bytes wait already. What changed something is never refused."""
-    context = request.app.get(CONTEXT)
-    if context is None:
+    runtime = request.app.get(RUNTIME)
+    if runtime is None:
         # A callback by a route of another application: its answer is tiny.
         return response
     owner = request.get(KEY_NAME, "")
     if request.method == "GET":
         try:
-            context.unsent.check_answer(owner, _size_of(response))
+            runtime.unsent.check_answer(owner, _size_of(response))
         except ReceiverError as error:
             response = problem_response(error)
     try:
-        with context.unsent.counted(owner, _size_of(response)):
-            await send_answer(context.streams.rules.send_seconds, request, response)
+        with runtime.unsent.counted(owner, _size_of(response)):
+            await send_answer(runtime.streams.rules.send_seconds, request, response)
     except PeerGoneError as gone:
         _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(gone))
     return response

@@ -16,7 +16,7 @@ from client.errors import UnreadableError
 from client.protocol.models import MAX_REPORT_BYTES
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long, parse_json
 from receiver.errors import ReceiverError
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME
 from receiver.web.server.inflating import coding_of, inflated, is_inflated_below
 
 __all__ = [
@@ -87,7 +87,7 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
     Raises:
         ReceiverError: `not-json` (400), `wrong-field` (422) with the name of the field, `body-too-large`.
     """
-    body = await read_body(request, max(request.app[CONTEXT].max_body_bytes, MAX_REPORT_BYTES))
+    body = await read_body(request, max(request.app[RUNTIME].max_body_bytes, MAX_REPORT_BYTES))
     try:
         value = parse_json(body)
     except UnreadableError as error:
@@ -110,13 +110,13 @@ def first_wrong_field(error: ValidationError, *, hidden: Collection[object] = ("
     return f"{path or 'body'}: {detail['msg'].removeprefix('Value error, ')}"
 
 
-def check_query(request: web.Request, *known: str) -> None:
-    """Refuses parameters that nobody would read."""
+def check_query(request: web.Request, names: Collection[str]) -> None:
+    """Refuse parameters other than `names`: nothing would read them."""
     if "?" not in request.raw_path:
         # What aiohttp makes of a query, it keeps as long as the request, which may be a websocket's.
         return
     for name in request.query:
-        if name not in known:
+        if name not in names:
             raise ReceiverError("wrong-field", f"{name[:80]}: there is no such parameter here")
 
 

@@ -1,6 +1,6 @@
-"""What the receiver answers over HTTP, route by route, for the written contract of the API.
+"""Routes of the receiver, in one table: it feeds the router, and the tests write the OpenAPI document from it.
 
-The tests hold each line of it against the application: its routes, scopes and parameters, and every answer they get.
+A new route is one declaration here and its test.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aiohttp import web
 from pydantic import BaseModel
 
 from client.protocol.models import (
@@ -22,30 +23,65 @@ from client.protocol.models import (
     TaskTimeline,
     Ticket,
 )
+from receiver.web import callbacks, operations, results, tasks, tickets
+from receiver.web.auth import Handler, needs, needs_for_stream
 from receiver.web.request import MAX_WAIT_SECONDS
+from receiver.web.streaming import sse, websocket
 
-__all__ = ["OPERATIONS", "Answers", "Operation"]
+__all__ = ["ROUTES", "Answers", "Route", "add_routes"]
 
 Answers = Mapping[int, tuple[str, type[BaseModel] | str | None]]
-"""What an answer with a status says, and its body: a model, a content type that is no JSON, or nothing."""
+"""Meaning of each status, and the body: a model, a content type that is not JSON, or None for no body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method of one route. `scope` None: for anyone; `query` and `headers` name parameters, with their meaning."""
+class Route:
+    """One method of one path.
+
+    `scope` is the scope that an API key needs; None lets anyone in. `query` and `headers` name the parameters, with
+    their meaning. A JSON route refuses parameters outside `query`, unless that is None.
+    """
 
     method: str
     path: str
+    handler: Handler
     summary: str
     answers: Answers
     scope: str | None = None
     is_stream: bool = False
-    query: Mapping[str, str] = field(default_factory=dict)
+    takes_head: bool = False
+    spellings: tuple[str, ...] = ()
+    query: Mapping[str, str] | None = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: type[BaseModel] | None = None
     problems: tuple[str, ...] = ()
 
+    @property
+    def guarded(self) -> Handler:
+        """The handler behind the API key that the route needs."""
+        if self.scope is None:
+            return self.handler
+        if self.is_stream:
+            return needs_for_stream(self.handler)
+        return needs(self.scope, self.handler, query=self.query)
 
+
+def add_routes(router: web.UrlDispatcher, *, verification_name: str | None) -> None:
+    """Add every route. The file that proves the host is served under its name, or not at all for None."""
+    for route in ROUTES:
+        path = route.path
+        if path == _VERIFICATION_PATH:
+            if verification_name is None:
+                continue
+            path = f"/{verification_name}"
+        methods = (route.method, "HEAD") if route.takes_head else (route.method,)
+        for method in methods:
+            # Not add_get: it would take HEAD for every GET.
+            for spelling in (path, *route.spellings):
+                router.add_route(method, spelling, route.guarded)
+
+
+_VERIFICATION_PATH = "/2captcha.txt"
 _UNREAD = ("too-much-unsent", "receiver-full")
 _KEYED = (
     *("no-key", "scope-missing", "origin-refused", "unsupported-media-type"),
@@ -85,19 +121,23 @@ _CALLBACK: Answers = {
     503: ("It could not be stored in time; it may still be. To be repeated.", _PLAIN),
 }
 
-OPERATIONS: tuple[Operation, ...] = (
+ROUTES: tuple[Route, ...] = (
     *(
-        Operation(
+        Route(
             method=method,
             path="/callback/{provider}/{token}",
+            handler=callbacks.callback,
+            # The path above is found by its prefix, and these only where it is not.
+            spellings=(f"/{callbacks.LENIENT_PATH}",),
             summary="Where providers deliver; the URL is the proof.",
             answers=_CALLBACK,
         )
         for method in ("GET", "POST")
     ),
-    Operation(
+    Route(
         method="POST",
         path="/v1/tasks",
+        handler=tasks.register,
         summary="Registers a task, durable before it is answered.",
         scope="submit",
         headers={"Idempotency-Key": "1 to 200 visible ASCII characters; the same body again gets the same answer."},
@@ -108,9 +148,10 @@ OPERATIONS: tuple[Operation, ...] = (
             *("idempotency-in-flight", "idempotency-key-reused", "provider-refused", "provider-unreachable"),
         ),
     ),
-    Operation(
+    Route(
         method="GET",
         path="/v1/tasks",
+        handler=tasks.list_tasks,
         summary="Lists tasks, newest first.",
         scope="read",
         query={
@@ -123,9 +164,10 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: ("A page.", TaskList)},
         problems=_KEYED,
     ),
-    Operation(
+    Route(
         method="GET",
         path="/v1/tasks/{id}",
+        handler=tasks.fetch,
         summary="A task by `ref`, which wins, or by `taskId`.",
         scope="read",
         query={"wait": _WAIT, **_PROVIDER_OF_ID},
@@ -133,44 +175,49 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: ("It has an outcome.", Task), 202: ("It has none yet.", Task)},
         problems=(*_KEYED, *_WAITS, "unknown-task", "ambiguous-task-id"),
     ),
-    Operation(
+    Route(
         method="PATCH",
         path="/v1/tasks/{id}",
+        handler=tasks.bind,
         summary="Binds the `taskId` that createTask gave to a task, by `ref`.",
         scope="submit",
         body=Binding,
         answers={200: ("The task, with its outcome if there is one.", Task)},
         problems=(*_KEYED, *_BODY, *_WRITES, *_IDS, "unknown-task"),
     ),
-    Operation(
+    Route(
         method="DELETE",
         path="/v1/tasks/{id}",
+        handler=tasks.forget,
         summary="Forgets a task, by `ref`.",
         scope="admin",
         answers={204: ("It is forgotten.", None)},
         problems=(*_KEYED, *_WRITES, "unknown-task"),
     ),
-    Operation(
+    Route(
         method="GET",
         path="/v1/tasks/{id}/timeline",
+        handler=tasks.timeline,
         summary="What happened to a task and what it waits for.",
         scope="read",
         query=_PROVIDER_OF_ID,
         answers={200: ("Its steps, oldest first.", TaskTimeline)},
         problems=(*_KEYED, "unknown-task", "ambiguous-task-id"),
     ),
-    Operation(
+    Route(
         method="PUT",
         path="/v1/tasks/{id}/outcome",
+        handler=tasks.report,
         summary="Reports what the provider answered, verbatim, by `ref`.",
         scope="submit",
         body=OutcomeReport,
         answers={200: ("What became of it, and the task with the outcome that won.", Reported)},
         problems=(*_KEYED, *_BODY, *_WRITES, *_IDS, "unknown-task", "unreadable-answer"),
     ),
-    Operation(
+    Route(
         method="GET",
         path="/v1/results",
+        handler=results.results,
         summary="The log of results, oldest first.",
         scope="read",
         query={"after": _AFTER, "limit": "1 to 1000; 100 if not given.", "wait": _WAIT, **_FILTER},
@@ -178,9 +225,10 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: ("A page; `cursor` is how far it has looked.", ResultsPage)},
         problems=(*_KEYED, *_WAITS, *_NAMES, "cursor-gone"),
     ),
-    Operation(
+    Route(
         method="GET",
         path="/v1/results/stream",
+        handler=sse.stream,
         summary="The same as server-sent events; see `/asyncapi.json`.",
         scope="read",
         is_stream=True,
@@ -189,62 +237,73 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: ("Events until either side ends it.", "text/event-stream")},
         problems=(*_KEYED, *_NAMES, "too-many-streams"),
     ),
-    Operation(
+    Route(
         method="GET",
         path="/v1/subscribe",
+        handler=websocket.subscribe,
         summary="The same over a websocket; see `/asyncapi.json`.",
         scope="read",
         is_stream=True,
         answers={101: ("The connection is a websocket from now on.", None)},
         problems=(*_KEYED, "bad-request"),
     ),
-    Operation(
+    Route(
         method="POST",
         path="/v1/tickets",
+        handler=tickets.make_ticket,
         summary="Makes what a page in a browser opens a stream with.",
         scope="read",
         answers={201: ("The ticket.", Ticket)},
         problems=(*_KEYED, "bad-request", "body-too-large", "too-slow", "too-many-tickets"),
     ),
-    Operation(
+    Route(
         method="GET",
         path="/metrics",
+        handler=operations.metrics,
         summary="Numbers for Prometheus.",
         scope="admin",
+        # Prometheus may be configured to send parameters of its own.
+        query=None,
         answers={200: ("The numbers of this process since its start.", _PLAIN)},
         problems=tuple(slug for slug in _KEYED if slug != "wrong-field"),
     ),
-    Operation(
+    Route(
         method="GET",
-        path="/2captcha.txt",
+        path=_VERIFICATION_PATH,
+        handler=operations.verification,
         summary="The text by which a provider tells that the host is yours.",
         answers={200: ("The text of the settings.", _PLAIN)},
         problems=("not-found",),
     ),
     *(
-        Operation(
+        Route(
             method="GET",
             path=path,
+            handler=handler,
             summary=summary,
             answers={200: ("The document.", "application/json")},
             problems=_UNREAD,
         )
-        for path, summary in (
-            ("/asyncapi.json", "The contract of the streams (AsyncAPI 3.0)."),
-            ("/openapi.json", "This document."),
+        for path, handler, summary in (
+            ("/asyncapi.json", operations.asyncapi, "The contract of the streams (AsyncAPI 3.0)."),
+            ("/openapi.json", operations.openapi, "This document."),
         )
     ),
-    Operation(
+    Route(
         method="GET",
         path="/healthz",
+        handler=operations.healthz,
         summary="Whether the process answers.",
+        takes_head=True,
         answers={200: ("It does.", "application/json")},
     ),
-    Operation(
+    Route(
         method="GET",
         path="/readyz",
+        handler=operations.readyz,
         summary="Whether it can store.",
+        takes_head=True,
         answers={200: ("It can.", "application/json"), 503: ("It cannot, with the reason.", "application/json")},
     ),
 )
-"""Every operation of the receiver."""
+"""Every route of the receiver."""

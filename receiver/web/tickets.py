@@ -9,9 +9,9 @@ from aiohttp import web
 from client.protocol.models import Ticket
 from receiver.errors import ReceiverError
 from receiver.service.tickets import TICKET_SECONDS
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME
 from receiver.web.middleware import KEY_NAME
-from receiver.web.request import check_query, read_body
+from receiver.web.request import read_body
 from receiver.web.views import json_response
 
 __all__ = ["make_ticket"]
@@ -21,9 +21,8 @@ _MOST_BODY_BYTES = 1024
 
 async def make_ticket(request: web.Request) -> web.Response:
     """Return a ticket of the key that asks: once for a websocket, until its end for server-sent events."""
-    check_query(request)
     if (await read_body(request, _MOST_BODY_BYTES)).strip() not in (b"", b"{}"):
         raise ReceiverError("wrong-field", "body: expected none")
-    ticket = request.app[CONTEXT].tickets.make(request[KEY_NAME])
+    ticket = request.app[RUNTIME].tickets.make(request[KEY_NAME])
     view = Ticket(ticket=ticket, ends_at=datetime.now(UTC) + timedelta(seconds=TICKET_SECONDS))
     return json_response(view.model_dump_json(by_alias=True).encode(), 201)

@@ -11,7 +11,6 @@ from pydantic_core import from_json, to_json
 from client.protocol.models import LogEntry, PollPlanView, Registered, Task
 from client.providers import PollPlan
 from receiver.domain.records import SECOND, Entry, TaskRecord, time_view
-from receiver.service.inbox import Inbox
 
 __all__ = ["entry_view", "json_response", "registered_view", "task_view"]
 
@@ -56,13 +55,12 @@ def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
     return Task(**fields)
 
 
-def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registered:
-    """What a registration is answered with."""
-    url = inbox.callback_url(task)
+def registered_view(task: TaskRecord, plan: PollPlan, callback_url: str | None, cursor_at: CursorAt) -> Registered:
+    """Return the answer to a registration."""
     return Registered(
         ref=task.ref,
         task_id=task.task_id,
-        callback_url=url,
+        callback_url=callback_url,
         fallback="receiver" if task.is_polled_here else "client",
         poll=PollPlanView(
             first_after_seconds=(task.poll_after - task.created_at) / SECOND,
@@ -71,7 +69,7 @@ def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registere
             window_seconds=plan.window_seconds,
         ),
         deadline_at=time_view(task.deadline_at),
-        cursor=inbox.cursor_at(task.registered_at),
+        cursor=cursor_at(task.registered_at),
     )
 
 

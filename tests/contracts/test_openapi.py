@@ -11,25 +11,25 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from client.protocol.models import Registered
 from receiver.app import create_app
 from receiver.settings import Settings
-from receiver.web.routes import OPERATIONS, Operation
+from receiver.web.routes import ROUTES, Route
 from tests.contracts.check_answers import check_answer
 from tests.contracts.check_streams import ContractError
 from tests.contracts.openapi import document, rendered
 from tests.readme import OPENAPI
 from tests.support import READ_ONLY, SUBMIT_ONLY, running_receiver
 
-KEYED = [operation for operation in OPERATIONS if operation.scope is not None]
+KEYED = [route for route in ROUTES if route.scope is not None]
 PROBLEM = {"type": "urn:x", "title": "x", "status": 404, "detail": "x", "errorId": 1, "errorCode": "X"}
 
 
-def address(operation: Operation) -> str:
+def address(route: Route) -> str:
     """Return an address of the operation, of nothing that exists."""
-    return operation.path.replace("{id}", "nothing")
+    return route.path.replace("{id}", "nothing")
 
 
-def named(operation: Operation) -> str:
+def named(route: Route) -> str:
     """What a test of the operation is called."""
-    return f"{operation.method} {operation.path}"
+    return f"{route.method} {route.path}"
 
 
 def test_the_file_is_up_to_date() -> None:
@@ -53,7 +53,7 @@ async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
 def test_every_route_is_an_operation(tmp_path: Path) -> None:
     """Neither more nor less than what the application answers; HEAD comes with GET for probes.
 
-    Callback URLs with slashes too many are another spelling and no other operation.
+    Callback URLs with slashes too many are another spelling and no other route.
     """
     app = create_app(Settings(database=tmp_path / "receiver.db", verification_text="text", _env_file=None))
     routes = {
@@ -62,30 +62,30 @@ def test_every_route_is_an_operation(tmp_path: Path) -> None:
         if route.resource is not None and route.method != "HEAD" and not route.resource.canonical.startswith("/{lead}")
     }
 
-    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+    assert routes == {(route.method, route.path) for route in ROUTES}
 
 
-@pytest.mark.parametrize("operation", KEYED, ids=named)
-async def test_the_scope_is_the_one_that_is_asked_for(tmp_path: Path, operation: Operation) -> None:
+@pytest.mark.parametrize("route", KEYED, ids=named)
+async def test_the_scope_is_the_one_that_is_asked_for(tmp_path: Path, route: Route) -> None:
     """401 without a key, 403 with the keys that lack it, and something else with one that has it."""
     keys = {"submit": SUBMIT_ONLY, "read": READ_ONLY}
     async with running_receiver(tmp_path / "receiver.db") as api:
         answers = [
-            await api.send(operation.method, address(operation), key=key)
-            for key in (None, *(key for scope, key in keys.items() if scope != operation.scope))
+            await api.send(route.method, address(route), key=key)
+            for key in (None, *(key for scope, key in keys.items() if scope != route.scope))
         ]
 
     assert [answer.status for answer in answers] == [401, *[403] * (len(answers) - 1)]
 
 
-@pytest.mark.parametrize("operation", [one for one in KEYED if not one.is_stream and one.query], ids=named)
-async def test_the_parameters_are_those_that_are_read(tmp_path: Path, operation: Operation) -> None:
+@pytest.mark.parametrize("route", [route for route in KEYED if route.query and not route.is_stream], ids=named)
+async def test_the_parameters_are_those_that_are_read(tmp_path: Path, route: Route) -> None:
     """Each one given twice is refused by its name, which only happens to those that are read; another is not known."""
     async with running_receiver(tmp_path / "receiver.db") as api:
-        for name in operation.query:
-            twice = await api.send(operation.method, f"{address(operation)}?{name}=1&{name}=1")
+        for name in route.query or ():
+            twice = await api.send(route.method, f"{address(route)}?{name}=1&{name}=1")
             assert (twice.status, twice.json["detail"]) == (422, f"{name}: expected once")
-        other = await api.send(operation.method, f"{address(operation)}?other=1")
+        other = await api.send(route.method, f"{address(route)}?other=1")
 
     assert other.json["detail"] == "other: there is no such parameter here"
 

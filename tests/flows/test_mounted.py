@@ -125,7 +125,7 @@ async def test_a_subscription_tells_what_one_over_http_would(mounted: Mounted) -
 
 async def test_a_subscription_that_is_left_leaves_nothing(mounted: Mounted) -> None:
     """Its place is given back, also when it is cancelled in the middle of a wait."""
-    inbox = mounted.receiver._context.inbox
+    waits = mounted.receiver._runtime.waits
 
     async def wait() -> None:
         async with mounted.receiver.subscription() as opened:
@@ -135,10 +135,10 @@ async def test_a_subscription_that_is_left_leaves_nothing(mounted: Mounted) -> N
 
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(wait())
-        await eventually(lambda: inbox.streams == 1)
+        await eventually(lambda: waits.streams == 1)
         waiting.cancel()
 
-    assert inbox.streams == 0
+    assert waits.streams == 0
 
 
 async def test_pages_and_gaps(mounted: Mounted) -> None:

@@ -7,32 +7,23 @@ does: `read_body` inflates after the proof, and only up to the limit of a body.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
 
-from receiver.web.context import CONTEXT
 from receiver.web.streaming.pacing import Budget
 
-__all__ = ["HEAD_SECONDS", "Connections", "Runner", "Site", "make_runner", "most_connections"]
+__all__ = ["CONNECTIONS", "HEAD_SECONDS", "Connection", "Connections"]
 
 HEAD_SECONDS = 20.0
 """A new connection has so long to send the head of its first request; as Apache's mod_reqtimeout."""
 
-LINGER_SECONDS = 2.0
-"""So long the rest of a refused body is read and dropped, so that its sender sees the answer instead of a reset."""
-
 MAX_HEAD_BYTES = 32 * 1024
 """A head that is longer is cut off, as by nginx. aiohttp alone would keep 128 lines of 8 kB, each twice."""
 
-_ROOM = 4096
-# Files that are no connections: the database, the log, polls of its own.
-_MOST_OTHER_FILES = 256
 _LOG_SECONDS = 60.0
 # A plain body of this size is parsed in some 5 µs, one in chunks of one byte in 2 ms.
 _PART_BYTES = 4096
@@ -41,17 +32,8 @@ _CHEAP_SECONDS = 0.0005
 _MOST_LINES = 500
 _LINE_BYTES = 16
 _LATER_SECONDS = 1.0
-_RECEIVE_BYTES = 32 * 1024
 
 _log = structlog.get_logger()
-
-
-def most_connections(waiting: int, file_limit: int | None) -> int:
-    """Return how many connections there may be: room for `waiting` ones and those that come and go, and for files."""
-    wanted = waiting + _ROOM
-    if file_limit is None:
-        return wanted
-    return min(wanted, file_limit - min(_MOST_OTHER_FILES, file_limit // 4))
 
 
 class Connections:
@@ -295,73 +277,5 @@ class Connection(web.RequestHandler):
             self._head_handle = None
 
 
-class Runner(web.AppRunner):
-    """An `AppRunner` with the connections of this module."""
-
-    def __init__(self, app: web.Application, connections: Connections, **options: Any) -> None:
-        super().__init__(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            auto_decompress=False,
-            lingering_time=LINGER_SECONDS,
-            **options,
-        )
-        self._connections = connections
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(self._connections, made, self._kwargs)
-
-
-class Site(web.TCPSite):
-    """A `TCPSite` whose connections are read a little at a time.
-
-    By default the system keeps megabytes of what is not read yet, and uvloop gives 256 kB of it at once.
-    """
-
-    async def start(self) -> None:
-        """Listen."""
-        await super().start()
-        for listening in getattr(self._server, "sockets", ()):
-            # Connections have it from the socket that listens.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-
-
-def make_runner(
-    app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, **options: Any
-) -> web.AppRunner:
-    """Return what runs the receiver on sockets of its own, with at most `most` connections."""
-    context = app[CONTEXT]
-    context.connections = Connections(
-        most,
-        context.metrics.connection_closed,
-        context.streams.budget,
-        send_seconds=context.streams.rules.send_seconds,
-        head_seconds=head_seconds,
-    )
-    return Runner(app, context.connections, **options)
-
-
-class _Server(web.Server):
-    """A factory of `Connection`, one for each socket, with the options and the application of a server of aiohttp."""
-
-    def __init__(self, connections: Connections, made: web.Server, options: dict[str, Any]) -> None:
-        super().__init__(made.request_handler, request_factory=self._begin, **options)
-        self._connections_of = connections
-        self._request_of = made.request_factory
-
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self._connections_of, self, loop=self._loop, **self._kwargs)
-
-    def _begin(
-        self,
-        message: Any,
-        payload: Any,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        if isinstance(protocol, Connection):
-            protocol.request_began(payload, is_chunked=message.chunked)
-        return self._request_of(message, payload, protocol, writer, task)
+CONNECTIONS: web.AppKey[Connections] = web.AppKey("connections", Connections)
+"""Connections of the server that runs an application. Missing if the application is mounted in another one."""

@@ -18,7 +18,7 @@ from receiver.errors import ReceiverError
 from receiver.storage.store import PAGE_BYTES
 from receiver.web.streaming.streams import send_within
 
-__all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Pages", "Unsent", "send_answer"]
+__all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Unsent", "send_answer"]
 
 UNSENT_BYTES = 32 * 1024 * 1024
 """So much may wait in all: some thirty pages."""
@@ -30,31 +30,8 @@ UNSENT_BYTES_OF_KEY = 8 * 1024 * 1024
 _SMALL_BYTES = 4096
 _PART_BYTES = 64 * 1024
 _RETRY_SECONDS = 5
-
-
+# A page is read and rendered as a whole, so few may be in memory at once.
 _PAGES_AT_ONCE = 4
-
-
-class Pages:
-    """A queue for those that read pages. A page is read and rendered as a whole, so few may be in memory at once.
-
-    What is done for one does not pause between the end of its turn and the sending.
-    """
-
-    def __init__(self, unsent: Unsent) -> None:
-        self._unsent = unsent
-        self._gate = asyncio.Semaphore(_PAGES_AT_ONCE)
-
-    @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[None]:
-        """Wait for a turn to read one.
-
-        Raises:
-            ReceiverError: as `Unsent.check_answer`: a page could not be sent now, so it is not read either.
-        """
-        async with self._gate:
-            self._unsent.check_answer(owner, PAGE_BYTES)
-            yield
 
 
 class Unsent:
@@ -65,6 +42,7 @@ class Unsent:
         self._most_each = most_each
         self._by_owner: Counter[str] = Counter()
         self._size = 0
+        self._page_turns = asyncio.Semaphore(_PAGES_AT_ONCE)
 
     def __len__(self) -> int:
         return self._size
@@ -91,6 +69,17 @@ class Unsent:
         if self._size and self._size + size > self._most:
             detail = f"answers of {self._most} bytes wait for peers that do not read them"
             raise ReceiverError("receiver-full", detail, retry_after_seconds=_RETRY_SECONDS)
+
+    @asynccontextmanager
+    async def turn(self, owner: str) -> AsyncIterator[None]:
+        """Wait for a turn to read a page; nothing is awaited between the end of the turn and the sending.
+
+        Raises:
+            ReceiverError: as `check_answer`: a page that could not be sent now is not read either.
+        """
+        async with self._page_turns:
+            self.check_answer(owner, PAGE_BYTES)
+            yield
 
     @contextmanager
     def counted(self, owner: str, size: int) -> Iterator[None]:

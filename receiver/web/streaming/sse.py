@@ -15,10 +15,10 @@ from aiohttp import web
 
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
-from receiver.web.context import CONTEXT, Context
+from receiver.web.auth import allowed_origin, origin_headers
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.filtering import read_filter
 from receiver.web.middleware import KEY_NAME, STREAM_FACTS
-from receiver.web.origins import allowed_origin, origin_headers
 from receiver.web.request import check_query, read_text
 from receiver.web.streaming.frames import Frame
 from receiver.web.streaming.streams import (
@@ -43,13 +43,13 @@ _log = structlog.get_logger()
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Serve the stream until either side ends it."""
-    check_query(request, *_PARAMETERS, *filter(_is_last_event_id, request.query))
-    context = request.app[CONTEXT]
+    check_query(request, (*_PARAMETERS, *filter(_is_last_event_id, request.query)))
+    context = request.app[RUNTIME]
     only = read_filter(request)
     cursor = _last_event_id(request) or read_text(request, "after")
-    with context.inbox.stream_admitted(request[KEY_NAME]):
+    with context.waits.stream_admitted(request[KEY_NAME]):
         reader = _Reader(request, context)
-        subscription = await context.inbox.subscribe(only, cursor, reader.wake, owner=request[KEY_NAME])
+        subscription = await context.results.subscribe(only, cursor, reader.wake, owner=request[KEY_NAME])
         try:
             return await reader.serve(subscription)
         finally:
@@ -77,7 +77,7 @@ def _is_last_event_id(parameter: str) -> bool:
 class _Reader:
     """One reader of server-sent events."""
 
-    def __init__(self, request: web.Request, context: Context) -> None:
+    def __init__(self, request: web.Request, context: Runtime) -> None:
         self._request = request
         self._context = context
         self._waiter = Waiter()
@@ -131,7 +131,7 @@ class _Reader:
         return self._response
 
     def _is_closing(self) -> bool:
-        return self._context.inbox.is_closing
+        return self._context.waits.is_closing
 
     async def _send_what_there_is(self, subscription: Subscription) -> bool:
         frames = self._context.frames

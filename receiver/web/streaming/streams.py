@@ -85,12 +85,11 @@ class Streams:
     carried out at once, because one of a megabyte takes six while it is.
     """
 
-    owner: asyncio.TaskGroup
-
-    def __init__(self, rules: StreamRules) -> None:
+    def __init__(self, rules: StreamRules, owner: asyncio.TaskGroup) -> None:
         self._streams: dict[Stream, int] = {}
         self._added = 0
         self._end = Waiter()
+        self._owner = owner
         self.rules = rules
         self.budget = budget_of_all()
         self.messages = room_for_messages()
@@ -113,7 +112,7 @@ class Streams:
     def start(self, sending: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Run what sends; None where nothing is begun any more, because something else in the background failed."""
         try:
-            return self.owner.create_task(sending, name="sending")
+            return self._owner.create_task(sending, name="sending")
         except RuntimeError:
             sending.close()
             return None

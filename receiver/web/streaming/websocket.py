@@ -21,7 +21,7 @@ from receiver.domain.records import Entry, Gap, ResultFilter
 from receiver.errors import ReceiverError
 from receiver.feed.filters import Names, filter_of, names_of
 from receiver.feed.subscription import Subscription
-from receiver.web.context import CONTEXT, Context
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.middleware import KEY_NAME, STREAM_FACTS
 from receiver.web.request import check_query
 from receiver.web.streaming.frames import Frame
@@ -47,8 +47,8 @@ _log = structlog.get_logger()
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
     """Serve the socket until either side ends it."""
-    check_query(request)
-    context = request.app[CONTEXT]
+    check_query(request, ())
+    context = request.app[RUNTIME]
     ws = web.WebSocketResponse(
         timeout=CLOSE_SECONDS,
         heartbeat=context.streams.rules.ping_seconds,
@@ -59,7 +59,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         writer_limit=1,
     )
     try:
-        place = context.inbox.stream_admitted(request[KEY_NAME])
+        place = context.waits.stream_admitted(request[KEY_NAME])
     except ReceiverError as error:
         # A page sees nothing of an answer by HTTP, so it is told by the socket itself.
         request[STREAM_FACTS] = {"closeCode": int(WSCloseCode.TRY_AGAIN_LATER), "reason": error.slug}
@@ -100,7 +100,7 @@ class _Socket:
         "_ws",
     )
 
-    def __init__(self, request: web.Request, ws: web.WebSocketResponse, context: Context) -> None:
+    def __init__(self, request: web.Request, ws: web.WebSocketResponse, context: Runtime) -> None:
         self._request = request
         self._ws = ws
         self._context = context
@@ -259,7 +259,7 @@ class _Socket:
     async def _begun(self, only: ResultFilter, cursor: str | None) -> Subscription:
         """Return a subscription that names its tasks; until then nothing is told."""
         unnamed = replace(only, refs=None if only.refs is None else (), task_ids=())
-        subscription = await self._context.inbox.subscribe(unnamed, cursor, self.wake, owner=self._request[KEY_NAME])
+        subscription = await self._context.results.subscribe(unnamed, cursor, self.wake, owner=self._request[KEY_NAME])
         try:
             await self._add(subscription, (only.refs or (), only.task_ids))
         except BaseException:
@@ -303,7 +303,7 @@ class _Socket:
             self._sending = None
 
     def _is_closing(self) -> bool:
-        return self._context.inbox.is_closing
+        return self._context.waits.is_closing
 
     def _drop(self, reason: str) -> None:
         _log.info("stream.dropped", key=self._request[KEY_NAME], reason=reason)

@@ -9,7 +9,7 @@ import pytest
 
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.storage.store import PAGE_BYTES
-from receiver.web.server.unsent import Pages, Unsent
+from receiver.web.server.unsent import Unsent
 
 _SIZE = 10_000
 
@@ -49,12 +49,12 @@ def test_an_answer_that_is_alone_is_never_too_large() -> None:
 
 async def test_few_pages_are_in_memory_at_once() -> None:
     """A hundred that ask for one are read a few at a time, in the order in which they asked."""
-    pages, began, most = Pages(Unsent()), list[int](), 0
+    unsent, began, most = Unsent(), list[int](), 0
     inside: set[int] = set()
 
     async def read(number: int) -> None:
         nonlocal most
-        async with pages.turn("a"):
+        async with unsent.turn("a"):
             began.append(number)
             inside.add(number)
             most = max(most, len(inside))
@@ -71,14 +71,13 @@ async def test_few_pages_are_in_memory_at_once() -> None:
 async def test_a_page_that_could_not_be_sent_is_not_read() -> None:
     """The turn is given back, and the next key has it."""
     unsent = Unsent(most_each=2 * PAGE_BYTES)
-    pages = Pages(unsent)
     with unsent.counted("a", PAGE_BYTES + 1):
         for _ in range(10):
             with pytest.raises(ReceiverError) as refused:
-                async with pages.turn("a"):
+                async with unsent.turn("a"):
                     pytest.fail("it was read")
             assert refused.value.slug == "too-much-unsent"
-        async with pages.turn("b"):
+        async with unsent.turn("b"):
             pass
-    async with pages.turn("a"):
+    async with unsent.turn("a"):
         pass
