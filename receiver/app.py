@@ -57,8 +57,8 @@ def create_app(
 ) -> web.Application:
     """Return the receiver as an aiohttp application. Its store is open from startup to cleanup.
 
-        app = create_app(Settings(database=Path("receiver.db"), allow_anonymous=True))
-        web.run_app(app, host="127.0.0.1", port=8080, handler_cancellation=True)
+        settings = load_settings(Path.cwd())
+        web.run_app(create_app(settings), port=8080, handler_cancellation=True)
 
     With `handler_cancellation=True` a wait ends when its peer hangs up. A write that has begun is stored all the same.
 
@@ -67,11 +67,14 @@ def create_app(
     times of streams that the settings give.
 
     Raises:
-        CannotStartError: a secret is set for a provider that does not sign, or the file of providers is wrong.
+        CannotStartError: an API key is malformed, a secret is set for a provider that does not sign, or the file of
+            providers is wrong.
     """
     dialects = known_dialects(settings) if dialects is None else dialects
     _check_secrets(settings, dialects)
     check_accounts(settings, dialects)
+    # Read for its error: a malformed key is refused now, and not at startup.
+    _ = settings.keys
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The receiver inside another aiohttp application: callbacks come by HTTP, tasks are awaited without a hop."""
+"""The receiver inside another aiohttp application. Callbacks come by HTTP, tasks are awaited in the process."""
 
 from __future__ import annotations
 
@@ -61,17 +61,21 @@ def mount(
 ) -> MountedReceiver:
     """Serve the receiver below `prefix` of an application, from its startup to its cleanup.
 
-    What is given back is the `receiver` of a `TaskClient`. The public URL of the settings has to lead to `prefix`. Run
-    the application with `handler_cancellation=True`, so that waits over HTTP end when their peers hang up.
+        app = web.Application()
+        receiver = mount(app, load_settings(Path.cwd()))
+        web.run_app(app, port=8080, handler_cancellation=True)
+
+    Return a connection to it, for `TaskClient(..., receiver=receiver)`. The public URL of the settings must lead to
+    `prefix`. With `handler_cancellation=True`, waits over HTTP end when their peers hang up.
 
     Raises:
-        CannotStartError: the settings are wrong; where the database cannot be used, at the application's startup.
+        CannotStartError: the settings are wrong. A database that cannot be used raises it at the startup.
     """
     settings.check_exposure()
     mounted = create_app(settings, dialects)
     receiver = MountedReceiver(mounted)
     app.add_subapp(prefix, mounted)
-    # Below the prefix the receiver itself takes what has too many slashes; before it, only the application can.
+    # The receiver accepts too many slashes below the prefix. Before the prefix, only the application can.
     answer = partial(request_middleware, handler=partial(callback, app=mounted))
     for method in ("GET", "POST"):
         app.router.add_route(method, f"/{{before:/+}}{prefix.strip('/')}/{LENIENT_PATH}", answer)
@@ -79,11 +83,10 @@ def mount(
 
 
 class MountedReceiver:
-    """A `client.protocol.connection.ReceiverConnection` to a receiver of this process, without keys and without HTTP.
+    """A `client.protocol.connection.ReceiverConnection` to a receiver in this process, without keys and HTTP.
 
-    Every function raises `ReceiverUnavailableError` while the application is not running, or where the store cannot
-    write now, and `ReceiverRefusedError` where the same will be refused again. Cancelling one leaves open whether it
-    was carried out.
+    Every method raises `ReceiverUnavailableError` while the application is not running or the store cannot write. It
+    raises `ReceiverRefusedError` if a repetition would be refused as well. A cancelled call may have been carried out.
     """
 
     def __init__(self, app: web.Application) -> None:
@@ -101,7 +104,7 @@ class MountedReceiver:
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
-        """Return the new task, or the one that has this `taskId`."""
+        """Return the new task, or the one with this `taskId`."""
         runtime = self._runtime
         with _as_client_errors():
             take_on = runtime.tasks.register if registration.task is None else runtime.submissions.submit
@@ -115,12 +118,12 @@ class MountedReceiver:
         return Attached(self._view(task), max(0.0, age), max(0.0, left))
 
     async def bind(self, ref: str, task_id: TaskId) -> Task:
-        """Return the task with this id."""
+        """Return the task, bound to this id."""
         with _as_client_errors():
             return self._view(await self._runtime.tasks.bind(ref, task_id))
 
     async def report(self, ref: str, report: OutcomeReport) -> Reported:
-        """What became of a report, with the outcome that won."""
+        """Return the verdict on a report, with the outcome that won."""
         with _as_client_errors():
             reported = await self._runtime.tasks.report(ref, report)
         return Reported(verdict=reported.verdict, task=self._view(reported.task))
@@ -134,7 +137,7 @@ class MountedReceiver:
         return self._view(task)
 
     async def results(self, only: Subscribe, *, wait_seconds: float) -> ResultsPage | Gap:
-        """Return the next page of the log, once there is something in it or the wait is over."""
+        """Return the next page of the log, once it has an entry or the wait is over."""
         runtime = self._runtime
         try:
             with _as_client_errors():
@@ -151,7 +154,7 @@ class MountedReceiver:
         """Yield a subscription, as over a websocket."""
         runtime = self._runtime
         if runtime.waits.is_closing:
-            # It would answer, and tell nothing: whoever reads is to know that the receiver is gone.
+            # It would stay silent. The reader has to know that the receiver is gone.
             raise ReceiverUnavailableError("the receiver is shutting down")
         opened = InProcessSubscription(runtime, self._view)
         with _as_client_errors(), runtime.waits.stream_admitted(IN_PROCESS):
@@ -163,7 +166,7 @@ class MountedReceiver:
     @property
     def _runtime(self) -> Runtime:
         if self._running is None:
-            raise ReceiverUnavailableError("the application that the receiver is mounted in is not running")
+            raise ReceiverUnavailableError("the receiver's application is not running")
         return self._running
 
     def _view(self, task: TaskRecord) -> Task:
@@ -186,7 +189,7 @@ class InProcessSubscription:
         self._frames: deque[StreamFrame] = deque()
 
     async def send(self, frame: Subscribe | Add | Remove) -> None:
-        """Subscribe, once, or change what is named; the answer comes as a frame."""
+        """Subscribe, once, or change the named tasks. The answer comes as a frame."""
         with _as_client_errors():
             match frame:
                 case Subscribe():
@@ -203,7 +206,7 @@ class InProcessSubscription:
         self._waiter.wake()
 
     async def receive(self) -> StreamFrame:
-        """Return the next frame; a heartbeat where none came for a while. Cancelling it loses nothing."""
+        """Return the next frame, or a heartbeat after 15 s without one. Cancelling it is safe."""
         while not self._frames:
             if self._runtime.waits.is_closing:
                 raise ReceiverUnavailableError("the receiver is shutting down")
@@ -214,7 +217,7 @@ class InProcessSubscription:
         return self._frames.popleft()
 
     def close(self) -> None:
-        """End it; nothing of it is left."""
+        """End the subscription."""
         if self._subscription is not None:
             self._subscription.close()
 
@@ -225,7 +228,7 @@ class InProcessSubscription:
         except ReceiverError as error:
             if error.slug not in NO_ROOM:
                 raise
-            # As over a websocket: what was named before stays named.
+            # As over a websocket, tasks named before stay named.
             return ProblemFrame(id=frame.id, problem=problem_fields(error))
         return Added(id=frame.id, cursor=self._open.cursor)
 
@@ -239,21 +242,21 @@ class InProcessSubscription:
         if self._subscription is None:
             return
         with _as_client_errors():
-            told = await self._subscription.read()
-        self._frames.extend(map(self._frame, told))
+            items = await self._subscription.read()
+        self._frames.extend(map(self._frame, items))
 
-    def _frame(self, told: Entry | MissedPart) -> StreamFrame:
-        if isinstance(told, MissedPart):
-            return GapFrame(reason=told.reason, resumes_at=told.resumes_at)
-        if told.kind == "result" and told.task is not None:
-            return ResultFrame(cursor=told.cursor, task=self._view(told.task))
-        frame = Deleted if told.kind == "deleted" else Hint
-        return frame(cursor=told.cursor, ref=told.ref)
+    def _frame(self, item: Entry | MissedPart) -> StreamFrame:
+        if isinstance(item, MissedPart):
+            return GapFrame(reason=item.reason, resumes_at=item.resumes_at)
+        if item.kind == "result" and item.task is not None:
+            return ResultFrame(cursor=item.cursor, task=self._view(item.task))
+        frame = Deleted if item.kind == "deleted" else Hint
+        return frame(cursor=item.cursor, ref=item.ref)
 
 
 @contextmanager
 def _as_client_errors() -> Iterator[None]:
-    """What the receiver raises, as a client knows it over HTTP; a cursor that is gone stays as it is."""
+    """Turn errors of the receiver into those that a client raises over HTTP, except `CursorGoneError`."""
     try:
         yield
     except CursorGoneError:

@@ -36,10 +36,10 @@ class Results:
         owner: str = IN_PROCESS,
         turn: AbstractAsyncContextManager[None] | None = None,
     ) -> Page:
-        """Return the next page of the log behind `after` (None: from the oldest kept), once there is something in it.
+        """Return the next page of the log behind `after` (None: from the oldest kept), once it has an entry.
 
         Named tasks that are finished come at once, whatever the cursor. After `seconds`, or when the receiver shuts
-        down, the page is empty and its cursor says how far was looked. `turn` is held while the store is read.
+        down, the page is empty, and its cursor is where to go on. `turn` is held while the store is read.
 
         Raises:
             CursorGoneError: the cursor is of no use, or no longer.

@@ -1,7 +1,7 @@
-"""Tasks that the receiver submits itself, with its own key, so that a caller in any language needs one request.
+"""Tasks that the receiver submits with its own key, so that a caller in any language needs one request.
 
-The record is made before the provider is called, and says that it was: after a crash in between nobody knows whether
-there is a task, so it is never submitted again. It waits for its callback, and ends as RECEIVER_SUBMIT_UNKNOWN.
+The record is made before the provider is called. After a crash in between, the provider may or may not have the task,
+so it is never submitted again. It waits for its callback, and ends as RECEIVER_SUBMIT_UNKNOWN.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from receiver.upstream.accounts import Account
 __all__ = ["Submissions", "refusal_of"]
 
 _MOST_SECONDS = 60.0
-"""A caller is told after so long that the provider does not take the task now."""
+"""Time after which a caller is told that the provider does not take the task now."""
 _END_SECONDS = 4.0
-"""At shutdown, when callers have gone, the provider has so long to answer."""
+"""Time that providers have to answer at shutdown, after the callers have gone."""
 
 _log = structlog.get_logger()
 
@@ -57,13 +57,13 @@ class Submissions:
         }
 
     async def submit(self, registration: Registration, *, owner: str, idempotency_key: str | None) -> RegisteredTask:
-        """Return the task, registered and submitted; one that this Idempotency-Key made before is not submitted again.
+        """Return the task, registered and submitted. A task of the same Idempotency-Key is not submitted again.
 
-        Cancelling it does not take anything back.
+        Cancelling the wait takes nothing back: the submission goes on.
 
         Raises:
-            ReceiverError: as `Tasks.register`; `provider-refused` or `provider-unreachable` where no task was made;
-                `idempotency-in-flight` also where the first caller has hung up.
+            ReceiverError: as `Tasks.register`. `provider-refused` or `provider-unreachable` if no task was made.
+                `idempotency-in-flight` also after the first caller has hung up.
         """
         account = self._account(registration)
         self.keys_in_flight.take(owner, idempotency_key)
@@ -75,16 +75,19 @@ class Submissions:
         submitting.add_done_callback(lambda _: self.keys_in_flight.give_back(owner, idempotency_key))
         await asyncio.wait([submitting])
         if submitting.cancelled():
-            raise ReceiverError("shutting-down", "the task may have been submitted; ask for it by its Idempotency-Key")
+            raise ReceiverError(
+                "shutting-down",
+                "the task may have been submitted; send the request again with the same Idempotency-Key",
+            )
         result = submitting.result()
         if isinstance(result, ReceiverError):
             raise result
         return result
 
     async def end(self) -> None:
-        """Lets what is under way be answered and stored, for some seconds; what is not is given up.
+        """Give submissions under way 4 s to be answered and stored, and cancel the rest.
 
-        To be awaited while the store still takes commands: a task that the provider has made would be unknown else.
+        Call it while the store still takes commands. Otherwise tasks that the provider has made would stay unknown.
         """
         under_way = tuple(self._under_way)
         if under_way:
@@ -95,10 +98,12 @@ class Submissions:
     def _account(self, registration: Registration) -> Account:
         account = self._accounts.get(registration.provider)
         if account is None:
-            known = ", ".join(sorted(self._accounts)) or "none"
-            raise ReceiverError("wrong-field", f"task: the receiver has keys of {known} only, and submits with those")
+            names = ", ".join(sorted(self._accounts)) or "no provider"
+            raise ReceiverError("wrong-field", f"task: the receiver submits with its own keys, and has keys of {names}")
         if not account.is_of(registration.client_key_id):
-            raise ReceiverError("wrong-field", "clientKeyId: the receiver submits with its own key, which is another")
+            raise ReceiverError(
+                "wrong-field", "clientKeyId: expected that of the receiver's own key, which submits the task, or none"
+            )
         try:
             account.dialect.create_task("", registration.task or {})
         except BadArgumentError as error:
@@ -108,7 +113,7 @@ class Submissions:
     async def _submit(
         self, account: Account, registration: Registration, owner: str, idempotency_key: str | None
     ) -> RegisteredTask | ReceiverError:
-        """Never raises: an error in the owner's group would end the receiver."""
+        """Return an error instead of raising it: in the owner's group it would end the receiver."""
         try:
             registered = await self._tasks.register(registration, owner=owner, idempotency_key=idempotency_key)
             if registered.is_replayed or not registered.is_new:
@@ -118,7 +123,7 @@ class Submissions:
             return error
         except Exception:
             _log.exception("submission.failed", provider=registration.provider)
-            return ReceiverError("server-error", "the receiver failed; its log says why")
+            return ReceiverError("server-error", "the receiver failed; the reason is in its log")
         return refusal_of(task) or RegisteredTask(task=task, is_new=True)
 
     async def _carry_out(self, account: Account, registration: Registration, task: TaskRecord) -> TaskRecord:
@@ -140,29 +145,29 @@ class Submissions:
         return await self._submitted(account, task, submission)
 
     async def _submitted(self, account: Account, task: TaskRecord, submission: Submission) -> TaskRecord:
-        answered = submission.answered
-        if isinstance(answered, UnclearError):
-            _log.warning("task.submit_unclear", ref=task.ref, provider=task.provider, reason=str(answered))
+        answer = submission.answered
+        if isinstance(answer, UnclearError):
+            _log.warning("task.submit_unclear", ref=task.ref, provider=task.provider, reason=str(answer))
             return task
-        task_id, said = answered.said.task_id, answered.said.reading
-        _log.info("task.submitted", ref=task.ref, provider=task.provider, said=type(said).__name__)
-        if isinstance(said, Pending):
+        task_id, reading = answer.said.task_id, answer.said.reading
+        _log.info("task.submitted", ref=task.ref, provider=task.provider, said=type(reading).__name__)
+        if isinstance(reading, Pending):
             return task if task_id is None else await self._tasks.bind(task.ref, task_id)
-        return await self._settle(account, task, task_id, said)
+        return await self._settle(account, task, task_id, reading)
 
-    async def _end_unmade(self, account: Account, task: TaskRecord, said: Failed) -> TaskRecord:
-        """End a task provisionally: something on the way says that it was not made, and a callback would prove it."""
-        answered = _answered(account, said, self._now(), PROVISIONAL)
+    async def _end_unmade(self, account: Account, task: TaskRecord, failure: Failed) -> TaskRecord:
+        """End a task that was not made, provisionally: a callback would prove the opposite."""
+        answered = _answered(account, failure, self._now(), PROVISIONAL)
         return (await self._tasks.settle(task.ref, None, answered)).task
 
     async def _settle(
-        self, account: Account, task: TaskRecord, task_id: TaskId | None, said: Ready | Failed | Refused | Unknown
+        self, account: Account, task: TaskRecord, task_id: TaskId | None, reading: Ready | Failed | Refused | Unknown
     ) -> TaskRecord:
-        return (await self._tasks.settle(task.ref, task_id, _answered(account, said, self._now()))).task
+        return (await self._tasks.settle(task.ref, task_id, _answered(account, reading, self._now()))).task
 
 
 def refusal_of(task: TaskRecord) -> ReceiverError | None:
-    """What the caller of a task is told that failed as it was submitted; None for all others."""
+    """Return the error for the caller if the task failed at its submission, else None."""
     outcome = task.outcome
     if outcome is None or outcome.source != "submit" or outcome.status != "failed":
         return None
@@ -173,9 +178,9 @@ def refusal_of(task: TaskRecord) -> ReceiverError | None:
     return ReceiverError("provider-refused", f"{task.provider}: {outcome.error_code}{text}", extra=extra)
 
 
-def _answered(account: Account, said: Reading, now: int, trust: Trust = "polled") -> Answered:
+def _answered(account: Account, reading: Reading, now: int, trust: Trust = "polled") -> Answered:
     return Answered(
-        reading=said,
+        reading=reading,
         origin=Origin("submit", trust, now, account.dialect.answer_life_seconds),
         polls=None,
         reported_at=now,

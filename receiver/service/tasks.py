@@ -101,7 +101,7 @@ class Tasks:
             names = ", ".join(sorted(self._providers.dialects))
             raise ReceiverError("wrong-field", f"provider: expected one of {names}")
         if registration.outcome is not None and registration.task_id is None:
-            raise ReceiverError("wrong-field", "taskId: a report after the fact needs it")
+            raise ReceiverError("wrong-field", "taskId: expected one, because an outcome is reported")
         return dialect
 
     async def bind(self, ref: str, task_id: TaskId) -> TaskRecord:
@@ -123,7 +123,9 @@ class Tasks:
             raise ReceiverError("unknown-task", "no task has this ref")
         dialect = self._providers.dialects.get(task.provider)
         if dialect is None:
-            raise ReceiverError("unreadable-answer", f"answer: the receiver does not know {task.provider} any more")
+            raise ReceiverError(
+                "unreadable-answer", f"answer: the receiver no longer knows the provider {task.provider}"
+            )
         now = self._now()
         given_id, answered = read_answer(dialect, report, now)
         self._providers.unlisted.note(dialect, answered.reading)
@@ -153,7 +155,9 @@ class Tasks:
             return task
         found = await self._store.tasks_by_id(task_or_ref, provider)
         if len(found) > 1:
-            raise ReceiverError("ambiguous-task-id", "provider: several have a task with this id; name one")
+            raise ReceiverError(
+                "ambiguous-task-id", "provider: several providers have a task with this id; name one of them"
+            )
         return found[0] if found else None
 
     async def timeline(self, task_or_ref: str, provider: str | None) -> TaskTimeline | None:

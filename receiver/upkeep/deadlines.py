@@ -1,4 +1,4 @@
-"""Ends every task at its `deadlineAt`, so that nothing waits forever; releases callbacks that were held back."""
+"""Deadlines: every task ends at its `deadlineAt`, so that nothing waits forever. Callbacks held back are released."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _log = structlog.get_logger()
 
 
 async def end_overdue_tasks(store: Store, read: Read, now: Callable[[], int]) -> None:
-    """Run until it is cancelled. A task is ended within about a second of its deadline.
+    """End tasks within about a second of their deadlines, until cancelled.
 
-    The outcome is provisional: an answer of the provider that still comes replaces it. While the store cannot write,
-    the tasks wait for the next round. `read` returns the outcome in a callback that was held back.
+    The outcome is provisional: a later answer of the provider replaces it. While the store cannot write, the tasks wait
+    for the next round. `read` returns the outcome in a callback that was held back.
     """
     failing_as: str | None = None
     while True:
@@ -41,7 +41,7 @@ async def end_overdue_tasks(store: Store, read: Read, now: Callable[[], int]) ->
                 continue
             failing_as = None
         except ReceiverError as error:
-            # Once for each reason: it may last until a restart.
+            # Logged once for each reason, because it may last until a restart.
             if error.detail != failing_as:
                 failing_as = error.detail
                 _log.warning("tasks.not_expired", reason=failing_as)

@@ -1,7 +1,7 @@
-"""`GET or POST /callback/{provider}/{token}`: where providers deliver.
+"""`GET or POST /callback/{provider}/{token}`: callbacks of providers.
 
-Answers are tiny, never redirects, never cached, and tell nothing about the task. A bad token costs one HMAC for each
-key and touches no storage.
+Responses are tiny, never redirects, never cached, and say nothing about the task. A bad token costs one HMAC for each
+signing key and touches no storage.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from receiver.domain.reading import Incoming
 from receiver.domain.tokens import CallbackToken, check_token
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME, Runtime
-from receiver.web.request import read_body
-from receiver.web.server.prebuilt import ReadyAnswer
+from receiver.web.server.bodies import read_body
+from receiver.web.server.prebuilt import PrebuiltResponse
 
 __all__ = ["LENIENT_PATH", "callback"]
 
 LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}"
-"""Forms that proxies and senders make of `callback/{provider}/{token}`: more slashes before, between and behind.
+"""Spellings that proxies and senders make of `callback/{provider}/{token}`: more slashes before, between and behind.
 
-`%2F` is not among it: it is no separator (RFC 3986, 2.2). Proxies make slashes of it, but never it of slashes.
+`%2F` is not one of them, because it is no separator (RFC 3986, 2.2). Proxies turn it into slashes, never the reverse.
 """
 
 _STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
 _UNREAD = ("unreadable", "badSignature")
 _LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
-_ACKNOWLEDGED = ReadyAnswer("ok")
+_ACKNOWLEDGED = PrebuiltResponse("ok")
 
 _log = structlog.get_logger()
 
 
 async def callback(request: web.Request, app: web.Application | None = None) -> web.StreamResponse:
-    """Return the verdict as an HTTP status, after the delivery is durable.
+    """Return the verdict as an HTTP status, once the delivery is durable.
 
-    `app` is the receiver's, if the route is one of another application.
+    `app` is the receiver's application, if the route belongs to another one.
     """
     started = time.perf_counter()
     runtime = (request.app if app is None else app)[RUNTIME]
@@ -68,7 +68,7 @@ async def callback(request: web.Request, app: web.Application | None = None) -> 
         runtime.metrics.delivered(dialect.provider, delivered.verdict, delivered.task)
         _stored(dialect, delivered, started)
     status = _STATUS.get(delivered.verdict, 200)
-    return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)
+    return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 
 async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, token: CallbackToken) -> Delivered:
@@ -89,7 +89,7 @@ def _incoming(request: web.Request, body: bytes) -> Incoming:
 
 
 def _without_waiting(request: web.Request) -> Incoming | None:
-    """Return the request, if its body is all there; for one that is refused, it is not waited for."""
+    """Return the request if its body has arrived completely. A request that is refused is not waited for."""
     if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
     with suppress(Exception):
@@ -98,14 +98,14 @@ def _without_waiting(request: web.Request) -> Incoming | None:
 
 
 def _note(runtime: Runtime, dialect: Dialect, incoming: Incoming | None, *, is_readable: bool) -> None:
-    """Record the shape; whatever comes of that, the answer stands."""
+    """Record the shape of the callback. Errors in that do not change the response."""
     with suppress(Exception):
         if incoming is not None:
             runtime.observer.note(dialect.provider, incoming, is_readable=is_readable)
 
 
 def _check(request: web.Request, runtime: Runtime) -> tuple[Dialect | None, CallbackToken | None]:
-    """Return an unknown provider costs the same work as a wrong token."""
+    """Return the dialect and the token, if they are known. An unknown provider costs as much work as a bad token."""
     provider = request.match_info["provider"]
     token = check_token(request.match_info["token"], provider, runtime.signing_keys)
     return runtime.dialects.get(provider), token

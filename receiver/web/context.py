@@ -1,4 +1,4 @@
-"""What handlers find in the application, under typed keys."""
+"""The running receiver as handlers find it in the application, under a typed key."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ _MOST_CONNECTIONS = 64
 
 
 async def healthz(_request: web.Request) -> web.Response:
-    """200 while the process lives."""
+    """`GET /healthz`: 200 while the process lives."""
     return json_response({"status": "alive"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 while the last commit, or the probe that is made every 5 s, succeeded; 503 with the reason otherwise."""
+    """`GET /readyz`: 200 if the last commit or probe (every 5 s) succeeded, else 503 with the reason."""
     failure = request.app[RUNTIME].store.failure
     if failure is not None:
         return json_response({"status": "not ready", "reason": failure}, 503)
@@ -36,15 +36,15 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Return the numbers as Prometheus takes them; 503 while the store cannot be read."""
+    """Return the metrics for Prometheus; 503 while the store cannot be read."""
     return await _rendered(request.app)
 
 
 def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIterator[None]]:
-    """What serves the numbers at an address of their own while the application runs.
+    """Return a cleanup context that serves the metrics at their own address while the application runs.
 
     Raises:
-        CannotStartError: at startup, where the address cannot be listened on.
+        CannotStartError: at startup, if it cannot listen at the address.
     """
 
     async def listening(app: web.Application) -> AsyncIterator[None]:
@@ -82,7 +82,7 @@ async def asyncapi(_request: web.Request) -> web.Response:
 
 
 async def openapi(_request: web.Request) -> web.Response:
-    """Return the contract of everything else, for anyone."""
+    """Return the contract of the HTTP API, for anyone."""
     return json_response(_written("openapi.json"))
 
 

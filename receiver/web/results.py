@@ -14,9 +14,9 @@ __all__ = ["results"]
 
 
 async def results(request: web.Request) -> web.Response:
-    """Return a page of the log; waits for the next result for as long as is asked and allowed.
+    """Return a page of the log. Wait for the next result as `wait` says, at most 50 s.
 
-    Without `after`: from now; `after=start`: from the oldest kept.
+    Without `after` the page begins now, with `after=start` at the oldest entry kept.
     """
     runtime, owner = request.app[RUNTIME], request[KEY_NAME]
     only = read_filter(request)

@@ -1,4 +1,4 @@
-"""`/v1/tasks`: register, bind, report, fetch (with a long poll), list, delete."""
+"""`/v1/tasks`: register, bind, report, fetch (with a long poll), list and delete tasks; read a timeline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATUSES = ("processing", "ready", "failed")
 
 
 async def register(request: web.Request) -> web.Response:
-    """`POST /v1/tasks`."""
+    """`POST /v1/tasks`: 201 with a new task, 200 with the one that has this `taskId`."""
     runtime = request.app[RUNTIME]
     owner = request[KEY_NAME]
     key = request.headers.get("Idempotency-Key")
@@ -43,14 +43,14 @@ async def register(request: web.Request) -> web.Response:
 
 
 async def bind(request: web.Request) -> web.Response:
-    """`PATCH /v1/tasks/{ref}`."""
+    """`PATCH /v1/tasks/{ref}`: 200 with the task."""
     runtime = request.app[RUNTIME]
     binding = await read_model(request, Binding)
     return _task_response(runtime, await runtime.tasks.bind(read_id(request), binding.task_id))
 
 
 async def report(request: web.Request) -> web.Response:
-    """`PUT /v1/tasks/{ref}/outcome`."""
+    """`PUT /v1/tasks/{ref}/outcome`: 200 with the verdict and the task."""
     runtime = request.app[RUNTIME]
     body = await read_model(request, OutcomeReport)
     reported = await runtime.tasks.report(read_id(request), body)
@@ -59,7 +59,7 @@ async def report(request: web.Request) -> web.Response:
 
 
 async def fetch(request: web.Request) -> web.Response:
-    """`GET /v1/tasks/{id}`: 200 finished, 202 processing, 404 unknown; waits for as long as is asked and allowed."""
+    """`GET /v1/tasks/{id}`: 200 finished, 202 processing, 404 unknown. Waits as `wait` says, at most 50 s."""
     runtime = request.app[RUNTIME]
     task_or_ref, provider, seconds = read_id(request), read_text(request, "provider"), read_wait(request)
     if seconds:
@@ -76,7 +76,7 @@ async def fetch(request: web.Request) -> web.Response:
 
 
 async def timeline(request: web.Request) -> web.Response:
-    """`GET /v1/tasks/{id}/timeline`: 200 with the timeline, 404 for a task that is not known."""
+    """`GET /v1/tasks/{id}/timeline`: 200 with the timeline, 404 for an unknown task."""
     found = await request.app[RUNTIME].tasks.timeline(read_id(request), read_text(request, "provider"))
     if found is None:
         raise ReceiverError("unknown-task", "no task has this ref or taskId")
@@ -87,8 +87,8 @@ async def list_tasks(request: web.Request) -> web.Response:
     """`GET /v1/tasks`: newest first."""
     runtime = request.app[RUNTIME]
     status = read_text(request, "status")
-    if status not in (None, *_STATUSES):
-        raise ReceiverError("wrong-field", f"status: expected one of {', '.join(_STATUSES)}")
+    if status is not None and status not in _STATUSES:
+        raise ReceiverError("wrong-field", f"status: expected one of {', '.join(_STATUSES)}, got {status[:80]!r}")
     query = (status, read_text(request, "provider"), read_text(request, "tag"))
     limit = read_int(request, "limit", default=100, most=1000)
     async with runtime.unsent.turn(request[KEY_NAME]):

@@ -1,4 +1,4 @@
-"""Records as the JSON of the contract."""
+"""JSON of the contract, made from records."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CursorAt = Callable[[int], str]
 def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
     """Return the task as a superset of a getTaskResult answer.
 
-    `cursor` is the place of its outcome in the log; while it has none, the head of the log when it was registered, from
-    which a reader cannot miss it.
+    `cursor` is the position of its outcome in the log. A task without an outcome gets the head of the log at its
+    registration: a reader from there cannot miss the outcome.
     """
     outcome = task.outcome
     fields: dict[str, Any] = {
@@ -74,7 +74,7 @@ def registered_view(task: TaskRecord, plan: PollPlan, callback_url: str | None, 
 
 
 def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
-    """One place in the log: a result has a task, a deletion or a hint only a ref."""
+    """Return one entry of the log. A result has a task, a deletion or a hint only a ref."""
     if entry.kind == "result" and entry.task is not None:
         return LogEntry(cursor=entry.cursor, task=task_view(entry.task, cursor_at)).model_dump(
             mode="json", by_alias=True, include={"cursor", "task"}
@@ -83,7 +83,7 @@ def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
 
 
 def json_response(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> web.Response:
-    """JSON that nobody may cache."""
+    """Return a response with JSON, not to be cached."""
     raw = body if isinstance(body, bytes) else to_json(body)
     return web.Response(
         status=status, body=raw, content_type="application/json", headers={"Cache-Control": "no-store", **headers}

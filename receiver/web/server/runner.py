@@ -1,4 +1,4 @@
-"""aiohttp's server with connections of this package: what runs the receiver on sockets of its own."""
+"""aiohttp's server, with the connections of this package: it runs the receiver on its own sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RECEIVE_BYTES = 32 * 1024
 
 
 def most_connections(waiting: int, file_limit: int | None) -> int:
-    """Return how many connections there may be: room for `waiting` ones and those that come and go, and for files."""
+    """Return the limit on connections: `waiting` ones and 4,096 more, as far as the limit on open files allows."""
     wanted = waiting + _ROOM
     if file_limit is None:
         return wanted
@@ -52,23 +52,26 @@ class Runner(web.AppRunner):
 
 
 class Site(web.TCPSite):
-    """A `TCPSite` whose connections are read a little at a time.
+    """A `TCPSite` with a small receive buffer for each connection.
 
-    By default the system keeps megabytes of what is not read yet, and uvloop gives 256 kB of it at once.
+    By default the system keeps megabytes of unread bytes, and uvloop hands over 256 kB of them at once.
     """
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen, with a receive buffer of 32 kB for each connection."""
         await super().start()
-        for listening in getattr(self._server, "sockets", ()):
-            # Connections have it from the socket that listens.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        for listener in getattr(self._server, "sockets", ()):
+            # Connections inherit it from the listening socket.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
 
 
 def make_runner(
     app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, **options: Any
 ) -> web.AppRunner:
-    """Return what runs the receiver on sockets of its own, with at most `most` connections."""
+    """Return a runner of the receiver on its own sockets, with at most `most` connections.
+
+    `options` are those of `aiohttp.web.AppRunner`.
+    """
 
     @asynccontextmanager
     async def counted(_app: web.Application) -> AsyncIterator[None]:
@@ -87,7 +90,7 @@ def make_runner(
 
 
 class _Server(web.Server):
-    """A factory of `Connection`, one for each socket, with the options and the application of a server of aiohttp."""
+    """A factory of one `Connection` for each socket, with the options and the application of aiohttp's server."""
 
     def __init__(self, connections: Connections, made: web.Server, options: dict[str, Any]) -> None:
         super().__init__(made.request_handler, request_factory=self._begin, **options)

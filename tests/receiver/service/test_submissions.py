@@ -204,7 +204,7 @@ async def test_a_shutdown_does_not_wait_for_a_provider_that_hangs(
         ({"task": {"body": PNG}}, "task"),
         ({"task": []}, "task"),
         ({"taskId": "a1"}, "task"),
-        ({"provider": "onecaptcha"}, "task: the receiver has keys of capsolver only"),
+        ({"provider": "onecaptcha"}, "task: the receiver submits with its own keys, and has keys of capsolver"),
         ({"clientKeyId": "01234567"}, "clientKeyId"),
     ],
 )

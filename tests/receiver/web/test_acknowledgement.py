@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from client.sandbox.serving import serving
-from receiver.web.server.prebuilt import ReadyAnswer
+from receiver.web.server.prebuilt import PrebuiltResponse
 from tests.support import running_receiver
 
 BODY = b'{"errorId":0,"status":"ready","solution":{"text":"44795sds"}}'
@@ -105,10 +105,10 @@ async def test_an_old_client_that_stays_is_told_so(tmp_path: Path) -> None:
 async def answering(times: Iterable[float]) -> AsyncIterator[str]:
     """Yield the URL of a server whose answers are all the same, and whose clock shows these times."""
     clock = iter(times)
-    answer = ReadyAnswer("fine", lambda: next(clock))
+    answer = PrebuiltResponse("fine", lambda: next(clock))
 
     async def answered(request: web.BaseRequest) -> web.StreamResponse:
-        return answer if ReadyAnswer.fits(request) else web.Response(text="made for it")
+        return answer if PrebuiltResponse.fits(request) else web.Response(text="made for it")
 
     runner = web.ServerRunner(web.Server(answered))
     async with serving(runner) as url:
