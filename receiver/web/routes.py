@@ -271,6 +271,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=_VERIFICATION_PATH,
         handler=operations.verification,
+        takes_head=True,
         summary="Returns the text that proves to a provider that the host is yours.",
         answers={200: ("The text of the settings.", _PLAIN)},
         problems=("not-found",),

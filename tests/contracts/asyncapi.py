@@ -1,7 +1,7 @@
-"""The contract of the streams, written down as AsyncAPI 3.0 for people and for tools of any language.
+"""The contract of the streams as an AsyncAPI 3.0 document, for people and for tools of any language.
 
-Schemas come from the models that are used on the wire, limits from the constants that are enforced, so that the
-document cannot tell anything else. `make docs` writes it to `asyncapi.json`; the server only serves that file.
+Schemas come from the models of the wire, and limits from the constants in force, so the document cannot differ from
+them. `make docs` writes it to `asyncapi.json`, and the server serves that file.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _message(frame: Frame) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    """A schema for each model, by name; what leaves the receiver is described as it is written, not as it is read."""
+    """Return a schema for each model, by name. Models that leave the receiver are described as written, not as read."""
     schemas = schemas_of(map(type, REQUESTS), map(type, (*ANSWERS, *TOLD)))
     for frame in REQUESTS:
         require(schemas[type(frame).__name__], ["type"])

@@ -1,4 +1,4 @@
-"""One example of each frame, for the contract of the streams; the tests check that each is what the contract says."""
+"""One example of each frame, for the contract of the streams. Tests check each against the contract."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ TASK = Task(
     deadline_at=_CREATED + timedelta(minutes=5),
     cursor=_CURSOR,
 )
-"""A task that has ended."""
+"""A finished task."""
 
 REQUESTS: tuple[Subscribe | Add | Remove, ...] = (
     Subscribe(type="subscribe", id=1, cursor=_BEFORE, provider="capsolver", tags=("checkout",)),
     Add(type="add", id=2, tasks=(_REF, NamedTask(provider="onecaptcha", task_id=90210))),
     Remove(type="remove", id=3, tasks=(_REF,)),
 )
-"""What a subscriber sends."""
+"""Frames of a subscriber."""
 
 PROBLEM = problem_fields(ReceiverError("wrong-field", "type: expected subscribe, add or remove"))
-"""The problem of a frame that is none."""
+"""The problem for a frame of an unknown type."""
 
 ANSWERS: tuple[StreamFrame, ...] = (
     Subscribed(id=1, cursor=_BEFORE),
@@ -65,7 +65,7 @@ ANSWERS: tuple[StreamFrame, ...] = (
     Removed(id=3, cursor=_BEFORE),
     ProblemFrame(id=4, problem=PROBLEM),
 )
-"""What it is answered."""
+"""Answers to these frames."""
 
 TOLD: tuple[StreamFrame, ...] = (
     ResultFrame(cursor=_CURSOR, task=TASK),
@@ -75,4 +75,4 @@ TOLD: tuple[StreamFrame, ...] = (
     Heartbeat(cursor=_CURSOR),
     Goodbye(cursor=_CURSOR),
 )
-"""What comes by itself."""
+"""Frames that the receiver sends by itself."""

@@ -1,7 +1,7 @@
-"""The contract of the API over HTTP, written down as OpenAPI 3.1 for people and for tools of any language.
+"""The contract of the HTTP API as an OpenAPI 3.1 document, for people and for tools of any language.
 
-Schemas come from the models that the handlers use, problems from the table that they become on the wire. `make docs`
-writes it to `openapi.json`; the server only serves that file.
+Operations come from the table of routes, schemas from the models of the handlers, and problems from the table of
+problems. `make docs` writes the document to `openapi.json`, and the server serves that file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ fields of bodies are refused; in answers, ignore fields that you do not know. St
 `/asyncapi.json`."""
 
 _PARTIAL = ("Task", "Problem", "LogEntry")
-"""Models of which not every field is always written."""
+"""Models with fields that are not always written."""
 
 _SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <secret>`"},
@@ -48,7 +48,7 @@ def rendered() -> str:
 
 
 def document() -> dict[str, Any]:
-    """Return the document, made anew from the models and the table of operations."""
+    """Return the document, made anew from the models and the table of routes."""
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for route in ROUTES:
         paths[route.path][route.method.lower()] = _operation(route)
@@ -118,7 +118,7 @@ def _parameter(place: str, name: str, about: str, *, is_required: bool = False) 
 
 
 def _name(route: Route) -> str:
-    """`GET /v1/tasks/{id}/timeline` is `getTasksIdTimeline`."""
+    """Return a name for the operation, such as `getTasksIdTimeline` for `GET /v1/tasks/{id}/timeline`."""
     parts = re.findall(r"\w+", route.path.removeprefix("/v1"))
     return route.method.lower() + "".join(part[0].upper() + part[1:] for part in parts)
 

@@ -1,4 +1,4 @@
-"""The receiver inside another application: tasks are awaited without a hop, callbacks come by HTTP."""
+"""The receiver inside another application: tasks are awaited in the process, callbacks come by HTTP."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Mounted:
         return registered
 
     async def call_back(self, registered: Registered) -> None:
-        """Delivers an answer over HTTP."""
+        """Deliver an answer over HTTP."""
         assert registered.callback_url is not None
         async with aiohttp.ClientSession() as session, session.post(registered.callback_url, json=READY) as response:
             assert response.status == 200
@@ -76,7 +76,7 @@ async def mounted(tmp_path: Path) -> AsyncIterator[Mounted]:
 
 
 async def test_tasks_are_awaited_in_the_same_process(mounted: Mounted) -> None:
-    """Through the `TaskClient`, with callbacks over HTTP and not one poll."""
+    """A `TaskClient` gets all outcomes by callbacks over HTTP, without a poll."""
     async with (
         Sandbox("capsolver", QUICK) as sandbox,
         TaskClient(
@@ -92,7 +92,7 @@ async def test_tasks_are_awaited_in_the_same_process(mounted: Mounted) -> None:
 
 
 async def test_the_application_goes_on_serving_its_own(mounted: Mounted) -> None:
-    """The receiver's routes lie below the prefix, with keys; the application's are its own."""
+    """The receiver's routes are below the prefix and need keys. The application keeps its own."""
     async with aiohttp.ClientSession() as session:
         async with session.get(mounted.url) as response:
             own = await response.text()
@@ -104,7 +104,7 @@ async def test_the_application_goes_on_serving_its_own(mounted: Mounted) -> None
 
 
 async def test_a_subscription_tells_what_one_over_http_would(mounted: Mounted) -> None:
-    """Answers, results, names that come and go, gaps."""
+    """A subscription gives answers, results and gaps, and its named tasks can change."""
     first, second = await mounted.register(), await mounted.register()
     async with mounted.receiver.subscription() as opened:
         await opened.send(Subscribe(id=1, cursor="0123456789ab-7", tasks=(first.ref,)))
@@ -124,7 +124,7 @@ async def test_a_subscription_tells_what_one_over_http_would(mounted: Mounted) -
 
 
 async def test_a_subscription_that_is_left_leaves_nothing(mounted: Mounted) -> None:
-    """Its place is given back, also when it is cancelled in the middle of a wait."""
+    """A cancelled subscription gives its place back, even in the middle of a wait."""
     waits = mounted.receiver._runtime.waits
 
     async def wait() -> None:
@@ -142,7 +142,7 @@ async def test_a_subscription_that_is_left_leaves_nothing(mounted: Mounted) -> N
 
 
 async def test_pages_and_gaps(mounted: Mounted) -> None:
-    """The stand-in for a subscription has the same cursor."""
+    """Pages have the same cursors and gaps as a subscription."""
     registered = await mounted.register()
     await mounted.call_back(registered)
 
@@ -155,7 +155,7 @@ async def test_pages_and_gaps(mounted: Mounted) -> None:
 
 
 async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:
-    """Bind, report, look, attach; what is refused is refused as over HTTP."""
+    """Binding, reporting, reading and attaching give the same results and errors as over HTTP."""
     registered = await mounted.register()
     await mounted.receiver.bind(registered.ref, "abc")
     reported = await mounted.receiver.report(registered.ref, OutcomeReport(source="poll", answer=READY))
@@ -173,7 +173,7 @@ async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:
 
 
 async def test_without_a_running_application_it_is_unavailable(tmp_path: Path) -> None:
-    """Before its startup nothing can be stored; the client would poll."""
+    """Before the startup every call is unavailable, so that a client polls."""
     settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, _env_file=None)
     receiver = mount(web.Application(), settings)
 
@@ -182,7 +182,7 @@ async def test_without_a_running_application_it_is_unavailable(tmp_path: Path) -
 
 
 async def test_after_the_application_has_ended_it_is_unavailable(mounted: Mounted) -> None:
-    """The store is closed then: a client that lives on is told so, and polls, rather than fail or wait for nothing."""
+    """After the cleanup every call is unavailable, so that a client polls instead of waiting."""
     registered = await mounted.register()
     await mounted.runner.cleanup()
 
@@ -196,7 +196,7 @@ async def test_after_the_application_has_ended_it_is_unavailable(mounted: Mounte
 
 
 async def test_shutdown_ends_the_subscription(mounted: Mounted) -> None:
-    """Whoever reads is told that the receiver is unavailable, and may go on with another one."""
+    """A reader learns that the receiver is unavailable, and may go on with another one."""
     async with mounted.receiver.subscription() as opened, asyncio.TaskGroup() as group:
         await opened.send(Subscribe(id=1))
         await opened.receive()
@@ -207,7 +207,7 @@ async def test_shutdown_ends_the_subscription(mounted: Mounted) -> None:
 
 
 async def test_no_subscription_begins_during_the_shutdown(mounted: Mounted) -> None:
-    """Requests that are under way may take longer than the receiver: to their clients it is gone, so that they poll."""
+    """A new subscription during the shutdown is unavailable, so that its client polls."""
     await mounted.runner.shutdown()
 
     with pytest.raises(ReceiverUnavailableError, match="shutting down"):

@@ -1,4 +1,4 @@
-"""Bytes of answers that are not read: in all, for each key, and never a refusal of what is small or alone."""
+"""Limits on unread bytes of responses, in all and for each key. Small responses and single ones are never refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIZE = 10_000
 
 
 def test_a_key_has_its_part_and_all_have_theirs() -> None:
-    """429 beyond the one, 503 beyond the other, each with Retry-After; what was read makes room."""
+    """The limit of a key gives 429 and the limit in all 503, each with Retry-After. Reading makes room again."""
     unsent = Unsent(most=5 * _SIZE, most_each=2 * _SIZE)
     with ExitStack() as held:
         for owner in ("a", "a", "b", "b", "c"):
@@ -39,7 +39,7 @@ def test_a_key_has_its_part_and_all_have_theirs() -> None:
 
 
 def test_an_answer_that_is_alone_is_never_too_large() -> None:
-    """Otherwise a task with a large solution could never be read."""
+    """A single response is never refused. Otherwise a task with a large solution could never be read."""
     unsent = Unsent(most=_SIZE, most_each=_SIZE)
 
     unsent.check_answer("a", 100 * _SIZE)
@@ -48,7 +48,7 @@ def test_an_answer_that_is_alone_is_never_too_large() -> None:
 
 
 async def test_few_pages_are_in_memory_at_once() -> None:
-    """A hundred that ask for one are read a few at a time, in the order in which they asked."""
+    """A hundred pages are read four at a time, in the order of the requests."""
     unsent, began, most = Unsent(), list[int](), 0
     inside: set[int] = set()
 
