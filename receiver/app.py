@@ -260,5 +260,5 @@ def _check_secrets(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
         rule = dialects[provider].callback if provider in dialects else None
         if rule is None or rule.signature is None:
             raise CannotStartError(
-                f"RECEIVER_CALLBACK_SECRETS: no provider {provider} that signs its callbacks is known"
+                f"RECEIVER_CALLBACK_SECRETS: {provider}: expected a provider that signs its callbacks"
             )

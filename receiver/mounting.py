@@ -107,10 +107,10 @@ class MountedReceiver:
         """Return the new task, or the one with this `taskId`."""
         runtime = self._runtime
         with _as_client_errors():
-            take_on = runtime.tasks.register if registration.task is None else runtime.submissions.submit
-            made = await take_on(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
-        task = made.task
-        if made.is_new:
+            register = runtime.tasks.register if registration.task is None else runtime.submissions.submit
+            registered = await register(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
+        task = registered.task
+        if registered.is_new:
             plan, url = runtime.dialects[task.provider].polls, runtime.tasks.urls.of(task)
             return registered_view(task, plan, url, runtime.store.cursor_at)
         now = microseconds_now()

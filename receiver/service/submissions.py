@@ -157,8 +157,8 @@ class Submissions:
 
     async def _end_unmade(self, account: Account, task: TaskRecord, failure: Failed) -> TaskRecord:
         """End a task that was not made, provisionally: a callback would prove the opposite."""
-        answered = _answered(account, failure, self._now(), PROVISIONAL)
-        return (await self._tasks.settle(task.ref, None, answered)).task
+        answer = _answered(account, failure, self._now(), PROVISIONAL)
+        return (await self._tasks.settle(task.ref, None, answer)).task
 
     async def _settle(
         self, account: Account, task: TaskRecord, task_id: TaskId | None, reading: Ready | Failed | Refused | Unknown

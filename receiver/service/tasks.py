@@ -88,12 +88,12 @@ class Tasks:
                 dialect.provider, task_type, expects_callback=expects_callback
             ),
         )
-        answered = None
+        answer = None
         if registration.outcome is not None:
-            _, answered = read_answer(dialect, registration.outcome, now)
-            self._providers.unlisted.note(dialect, answered.reading)
+            _, answer = read_answer(dialect, registration.outcome, now)
+            self._providers.unlisted.note(dialect, answer.reading)
         idempotency = None if idempotency_key is None else (idempotency_key, _digest(registration))
-        return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
+        return await self._store.write(Register(task=task, answered=answer, idempotency=idempotency))
 
     def _dialect(self, registration: Registration) -> Dialect:
         dialect = self._providers.dialects.get(registration.provider)
@@ -127,14 +127,14 @@ class Tasks:
                 "unreadable-answer", f"answer: the receiver no longer knows the provider {task.provider}"
             )
         now = self._now()
-        given_id, answered = read_answer(dialect, report, now)
-        self._providers.unlisted.note(dialect, answered.reading)
+        given_id, answer = read_answer(dialect, report, now)
+        self._providers.unlisted.note(dialect, answer.reading)
         task_id = given_id if report.task_id is None else report.task_id
-        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
+        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answer, now=now))
 
-    async def settle(self, ref: str, task_id: TaskId | None, answered: Answered) -> ReportedTask:
+    async def settle(self, ref: str, task_id: TaskId | None, answer: Answered) -> ReportedTask:
         """Return the verdict on an answer that the receiver got itself, and the task; raises as `bind`."""
-        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=answered.reported_at))
+        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answer, now=answer.reported_at))
 
     async def forget(self, ref: str) -> None:
         """Delete the task.
@@ -189,17 +189,17 @@ class Tasks:
             was_found = False
             # In the tail a task stands as its outcome came: what was bound or pruned since, only the store tells. So it
             # is asked of what came during the wait alone.
-            came = None
+            in_tail = None
             while True:
                 waiter.clear()
-                task = came or await self.find(task_or_ref, provider)
+                task = in_tail or await self.find(task_or_ref, provider)
                 is_gone = was_found and task is None
                 was_found = task is not None
                 if is_gone or (task is not None and task.outcome is not None):
                     return task
                 if not await self._waits.until_woken(waiter, deadline):
                     return await self.find(task_or_ref, provider)
-                came = self._waits.feed.tail.result(task_or_ref)
+                in_tail = self._waits.feed.tail.result(task_or_ref)
 
 
 def _digest(registration: Registration) -> bytes:

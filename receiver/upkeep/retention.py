@@ -69,8 +69,8 @@ class Prune:
         return ledger.prune(self.horizon, self.until, self.limit)
 
 
-async def prune(store: Store, horizon: Horizon, tell: Callable[[Removed], None]) -> None:
-    """Remove everything beyond the horizon. `tell` is called after each step with the sum so far.
+async def prune(store: Store, horizon: Horizon, notify: Callable[[Removed], None]) -> None:
+    """Remove everything beyond the horizon. `notify` is called after each step with the sum so far.
 
     If it is cancelled between two steps, the steps before are done. Without anything to do, it writes nothing.
 
@@ -81,14 +81,14 @@ async def prune(store: Store, horizon: Horizon, tell: Callable[[Removed], None])
     if until is None:
         return
     limit = _MOST_ROWS
-    gone = Removed()
+    total = Removed()
     while True:
         began = time.monotonic()
         removed = await store.write(Prune(horizon=horizon, until=until, limit=limit))
         if removed is None:
             return
-        gone = gone.plus(removed)
-        tell(gone)
+        total = total.plus(removed)
+        notify(total)
         # Rows differ in size by a thousand times, so after a slow step the next one is smaller.
         is_slow = time.monotonic() - began > _SLOW_SECONDS
         limit = max(limit // 2, _FEWEST_ROWS) if is_slow else min(limit * 2, _MOST_ROWS)
@@ -105,17 +105,17 @@ async def prune_old(
     """
     while True:
         horizon = lives.horizon(now())
-        gone = Removed()
+        total = Removed()
 
         def note(removed: Removed) -> None:
-            nonlocal gone
-            gone = removed
+            nonlocal total
+            total = removed
 
         forget_solutions(horizon.solutions)
         try:
             await prune(store, horizon, note)
         except ReceiverError as error:
             _log.warning("retention.failed", reason=error.detail)
-        if any(gone):
-            _log.info("retention.done", **gone._asdict())
+        if any(total):
+            _log.info("retention.done", **total._asdict())
         await asyncio.sleep(_ROUND_SECONDS)

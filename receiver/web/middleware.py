@@ -116,8 +116,8 @@ async def _sent(request: web.Request, response: web.Response) -> web.Response:
     try:
         with runtime.unsent.counted(owner, _size_of(response)):
             await send_answer(runtime.streams.rules.send_seconds, request, response)
-    except PeerGoneError as gone:
-        _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(gone))
+    except PeerGoneError as error:
+        _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(error))
     return response
 
 

@@ -27,6 +27,7 @@ from client.protocol.frames import (
 from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.service.tickets import TICKET_SECONDS
 from receiver.settings import Settings
+from receiver.web.routes import ROUTES
 from receiver.web.streaming.streams import StreamRules
 from tests.contracts.examples import ANSWERS, REQUESTS, TOLD
 from tests.contracts.schemas import ref_to, require, schemas_of, unwrapped
@@ -46,49 +47,49 @@ _CLOSE_CODES = {
 }
 
 _ABOUT = """\
-Whoever waits for results reads one log. Every frame that moves on has a `cursor`, an opaque place in that log; whoever
-goes on from the last one it got misses nothing. Pages (`GET /v1/results`), long polls, the websocket and server-sent
-events take and give the same cursors, so that a reader may change from one to another in the middle.
+All readers of results read one log. Every frame that moves on has a `cursor`, an opaque position in that log. A reader
+that goes on from its last cursor misses nothing. Pages (`GET /v1/results`), long polls, the websocket and server-sent
+events share these cursors, so a reader may change from one to another at any time.
 
-Receivers and subscribers may be of different ages: ignore fields and types that you do not know."""
+Receivers and subscribers may have different versions: ignore unknown fields and types."""
 
 _SUBSCRIBE = f"""\
 JSON text frames, one subscription for each socket. The subprotocol is `{SUBPROTOCOL}`.
 
 **Order and repetition.** Results come in the order of the log, and only after they were stored. `subscribed` comes
-before anything that the subscription brings. Each request gets one answer, in the order of the requests; what is told
-meanwhile may stand before or behind it. Going on from the last `cursor` brings everything behind it, once. Only tasks
-that are named come whenever they are named and have ended, whatever the cursor.
+before any result. Each request gets one answer, in the order of the requests. Results may stand between them. Going on
+from the last `cursor` brings everything behind it, once. A finished task that is named comes at once, whatever the
+cursor.
 
-**Alive.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds when nothing else is sent, the first at
-most {2 * _RULES.heartbeat_seconds:g} seconds behind it, and a websocket ping every {_RULES.ping_seconds:g} seconds. A
-peer that answers no ping within {_RULES.ping_seconds / 2:g} seconds, or takes nothing for
-{_RULES.send_seconds:g} seconds (a setting), is cut off.
+**Heartbeats.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds if nothing else is sent, the first
+at most {2 * _RULES.heartbeat_seconds:g} seconds behind it, and a websocket ping every {_RULES.ping_seconds:g} seconds.
+A peer is cut off if it answers no ping within {_RULES.ping_seconds / 2:g} seconds, or reads nothing for
+{_RULES.send_seconds:g} seconds (a setting).
 
 **Limits.** {NAMES_AT_ONCE} tasks named in one frame, {MAX_NAMED} in one subscription; {MAX_FRAME_BYTES} bytes for a
-frame that is sent to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`.
+frame to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`.
 
-Each named task counts with {NAME_BYTES} bytes and those of its text, four for a character outside ASCII.
-{MAX_NAME_BYTES_EACH} bytes of each key are taken, and {MAX_NAME_BYTES} in all. An `add` over that names nothing and is
-answered by `problem` `too-many-names` or `receiver-full`: send it again later.
+Each named task counts with {NAME_BYTES} bytes and those of its text, four for a character outside ASCII. The limits are
+{MAX_NAME_BYTES_EACH} bytes for each key, and {MAX_NAME_BYTES} in all. An `add` beyond them names nothing and gets the
+`problem` `too-many-names` or `receiver-full`: send it again later.
 
-A socket that sends more frames, names or bytes than the receiver has time for is read later: nothing is refused or
-lost, and TCP holds the sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second,
-and fewer while many sockets send.
+A socket with more frames, names or bytes than the receiver has time for is read later. Nothing is refused or lost, and
+TCP holds the sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a second, and fewer
+while many sockets send.
 
-**Refusals.** Before the upgrade by HTTP: 401 without a known key or ticket, 403 where the key lacks the scope `read`
-(`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). What cannot be read
-is answered by `problem`, and the socket stays open. Otherwise it is closed with one of these codes:
+**Refusals.** Before the upgrade, HTTP answers 401 without a valid key or ticket, and 403 if the key lacks the scope
+`read` (`scope-missing`) or the page's origin is not in `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). An unreadable
+frame gets a `problem`, and the socket stays open. Otherwise the socket is closed with one of these codes:
 
 """
 
 _STREAM = """\
 Server-sent events with the frames of the websocket: `event` is the frame's `type`, `id` its cursor (for a gap
-`resumesAt`), `data` its JSON. The stream begins with `retry`, and with a heartbeat that tells where it begins unless
-something else does. The header `Last-Event-ID`, which browsers send by themselves when they reconnect, is a cursor and
-wins over `after`. Polyfills that cannot send it say the same by the parameter `lastEventId` (`lastEventID`,
-`Last-Event-ID`); the header wins over it, and of several the last one counts. Refusals are as for the websocket,
-before the stream begins; over a limit it is 429 `too-many-streams` or 503 `receiver-full`."""
+`resumesAt`), `data` its JSON. The stream begins with `retry`, and with a heartbeat at its first cursor, unless there is
+another frame. The header `Last-Event-ID` is a cursor and wins over `after`; browsers send it by themselves when they
+reconnect. Polyfills may send the parameter `lastEventId` (`lastEventID`, `Last-Event-ID`) instead. The header wins over
+it, and of several parameters the last one counts. Refusals come before the stream begins, as for the websocket. Over a
+limit the answer is 429 `too-many-streams` or 503 `receiver-full`."""
 
 _SECURITY = {
     "key": {
@@ -101,25 +102,15 @@ _SECURITY = {
         "in": "header",
         "name": "Sec-WebSocket-Protocol",
         "description": f"Beside `{SUBPROTOCOL}`, which alone is echoed: `bearer.<key>`, or for pages in a browser "
-        f"`ticket.<ticket>`. `POST /v1/tickets` gives a ticket to who has a key; it lives {TICKET_SECONDS:g} seconds "
-        "and opens one websocket.",
+        f"`ticket.<ticket>`. `POST /v1/tickets` with a key makes a ticket. It is valid for {TICKET_SECONDS:g} "
+        "seconds and opens one websocket.",
     },
     "ticket": {
         "type": "httpApiKey",
         "in": "query",
         "name": "ticket",
-        "description": "For pages in a browser, server-sent events only: a ticket, which lets reconnect until its end.",
+        "description": "A ticket for pages in a browser, for server-sent events only. It is valid for reconnects, too.",
     },
-}
-
-_QUERY = {
-    "after": "A cursor, or `start` for the oldest kept; from now if not given.",
-    "lastEventId": "The header `Last-Event-ID` for polyfills that cannot send it; it wins over `after`.",
-    "provider": "Only of this provider,",
-    "tags": "and with all of these, with commas;",
-    "tasks": "or one of these, with commas: `REF` or `PROVIDER:TASKID`.",
-    "hints": "`true`: hints, too.",
-    "ticket": "Instead of a key.",
 }
 
 
@@ -130,7 +121,7 @@ def rendered() -> str:
 
 def document() -> dict[str, Any]:
     """Return the document, made anew from the models."""
-    requests, answers, told = (tuple(frame.type for frame in group) for group in (REQUESTS, ANSWERS, TOLD))
+    requests, answers, notices = (tuple(frame.type for frame in group) for group in (REQUESTS, ANSWERS, TOLD))
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Callback receiver: streams of results", "version": "1.0.0", "description": _ABOUT},
@@ -142,7 +133,7 @@ def document() -> dict[str, Any]:
                 "title": "Websocket",
                 "description": _SUBSCRIBE + "\n".join(f"* {code:d}: {text}" for code, text in _CLOSE_CODES.items()),
                 "servers": [ref_to("servers", "websocket")],
-                "messages": {name: ref_to("components", "messages", name) for name in (*requests, *answers, *told)},
+                "messages": {name: ref_to("components", "messages", name) for name in (*requests, *answers, *notices)},
                 "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
                 "x-close-codes": {f"{code:d}": text for code, text in _CLOSE_CODES.items()},
             },
@@ -151,25 +142,25 @@ def document() -> dict[str, Any]:
                 "title": "Server-sent events",
                 "description": _STREAM,
                 "servers": [ref_to("servers", "events")],
-                "messages": {name: ref_to("components", "messages", name) for name in told},
+                "messages": {name: ref_to("components", "messages", name) for name in notices},
             },
         },
         "operations": {
             "ask": {
                 "action": "receive",
-                "summary": "What a subscriber sends, and what it is answered.",
+                "summary": "Requests of a subscriber, and their answers.",
                 **_over("subscribe", requests),
                 "reply": _over("subscribe", answers),
             },
             "tell": {
                 "action": "send",
-                "summary": "What a subscriber gets as it comes.",
-                **_over("subscribe", told),
+                "summary": "Frames that the receiver sends by itself.",
+                **_over("subscribe", notices),
             },
             "stream": {
                 "action": "send",
-                "summary": "The same, for those who only read.",
-                **_over("stream", told),
+                "summary": "The same frames, for readers without requests.",
+                **_over("stream", notices),
                 "bindings": {"http": {"method": "GET", "query": _query(), "bindingVersion": "0.3.0"}},
             },
         },
@@ -185,7 +176,7 @@ def _server(protocol: str, *security: str) -> dict[str, Any]:
     return {
         "host": "{host}",
         "protocol": protocol,
-        "description": "Where the receiver is reached; below its path, if its public URL has one.",
+        "description": "The receiver's host, with the path of its public URL, if it has one.",
         "variables": {"host": {"default": "callbacks.example.org"}},
         "security": [ref_to("components", "securitySchemes", name) for name in security],
     }
@@ -199,7 +190,8 @@ def _over(channel: str, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _query() -> dict[str, Any]:
-    described = {name: {"type": "string", "description": text} for name, text in _QUERY.items()}
+    query = next(route.query for route in ROUTES if route.path == "/v1/results/stream") or {}
+    described = {name: {"type": "string", "description": text} for name, text in query.items()}
     return {"type": "object", "properties": described, "additionalProperties": False}
 
 

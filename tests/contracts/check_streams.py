@@ -54,11 +54,11 @@ def check_event(name: str, event_id: str, text: str) -> Any:
 
 def _check(text: str, operations: tuple[str, ...]) -> Any:
     frame = json.loads(text, parse_constant=_refuse)
-    known = _validators(operations)
+    validators = _validators(operations)
     frame_type = frame.get("type") if isinstance(frame, dict) else None
-    if not isinstance(frame_type, str) or frame_type not in known:
-        raise ContractError(f"type: expected one of {', '.join(known)}: {text[:500]}")
-    for error in known[frame_type].iter_errors(frame):
+    if not isinstance(frame_type, str) or frame_type not in validators:
+        raise ContractError(f"type: expected one of {', '.join(validators)}: {text[:500]}")
+    for error in validators[frame_type].iter_errors(frame):
         raise ContractError(f"{error.json_path}: {error.message}")
     return frame
 

@@ -23,10 +23,9 @@ from tests.contracts.schemas import ref_to, require, schemas_of
 __all__ = ["document", "rendered"]
 
 _ABOUT = """\
-The scopes of API keys are `submit`, `read` and `admin`; each operation names the one that it needs. Errors are
-`application/problem+json` (RFC 9457), readable as errors of the createTask family too. Unknown parameters and unknown
-fields of bodies are refused; in answers, ignore fields that you do not know. Streams are described by
-`/asyncapi.json`."""
+The scopes of API keys are `submit`, `read` and `admin`; each operation names its scope. Errors are
+`application/problem+json` (RFC 9457), and errors of the createTask family as well. Unknown parameters and unknown
+fields of bodies are refused. Ignore unknown fields in answers. `/asyncapi.json` describes the streams."""
 
 _PARTIAL = ("Task", "Problem", "LogEntry")
 """Models with fields that are not always written."""
@@ -37,7 +36,7 @@ _SECURITY = {
         "type": "apiKey",
         "in": "query",
         "name": "ticket",
-        "description": "For pages in a browser, server-sent events only; `POST /v1/tickets` makes it.",
+        "description": "For pages in a browser, and server-sent events only; `POST /v1/tickets` makes one.",
     },
 }
 

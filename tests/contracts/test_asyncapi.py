@@ -86,7 +86,7 @@ def test_every_frame_is_told() -> None:
     """Each operation has its messages, as the websocket and the server-sent events carry them."""
     operations = DOCUMENT["operations"]
     found = {
-        name: tuple(each["$ref"].rpartition("/")[2] for each in part["messages"])
+        name: tuple(message["$ref"].rpartition("/")[2] for message in part["messages"])
         for name, part in (*operations.items(), ("reply", operations["ask"]["reply"]))
     }
 
@@ -189,8 +189,8 @@ async def test_every_parameter_of_the_stream_is_told(tmp_path: Path) -> None:
     query = dict.fromkeys(DOCUMENT["operations"]["stream"]["bindings"]["http"]["query"]["properties"], "")
     assert query.pop("ticket") == ""
     async with running_receiver(tmp_path / "receiver.db") as api:
-        known = await api.send("GET", "/v1/results/stream", params=query | {"hints": "?"})
+        wrong = await api.send("GET", "/v1/results/stream", params=query | {"hints": "?"})
         other = await api.send("GET", "/v1/results/stream", params=query | {"limit": "1"})
 
-    assert known.json["detail"] == "hints: expected true or false"
+    assert wrong.json["detail"] == "hints: expected true or false"
     assert other.json["detail"] == "limit: there is no such parameter here"

@@ -86,7 +86,7 @@ async def test_tasks_are_awaited_in_the_same_process(mounted: Mounted) -> None:
     ):
         solving = [group.create_task(tasks.solve(image_task(number))) for number in range(20)]
 
-    results = [each.result() for each in solving]
+    results = [task.result() for task in solving]
     assert [result.solution for result in results] == [solution_of(image_task(number)) for number in range(20)]
     assert {result.source for result in results} == {"callback"}
 
@@ -118,7 +118,7 @@ async def test_a_subscription_tells_what_one_over_http_would(mounted: Mounted) -
 
     assert isinstance(begun, Subscribed)
     assert isinstance(gap, GapFrame)
-    assert [type(each) for each in changed] == [Added, Removed]
+    assert [type(frame) for frame in changed] == [Added, Removed]
     assert isinstance(result, ResultFrame)
     assert result.task.ref == second.ref
 

@@ -47,8 +47,8 @@ class Runner(web.AppRunner):
         )
 
     async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(self._app[CONNECTIONS], made, self._kwargs)
+        server = await super()._make_server()
+        return _Server(self._app[CONNECTIONS], server, self._kwargs)
 
 
 class Site(web.TCPSite):
@@ -92,10 +92,10 @@ def make_runner(
 class _Server(web.Server):
     """A factory of one `Connection` for each socket, with the options and the application of aiohttp's server."""
 
-    def __init__(self, connections: Connections, made: web.Server, options: dict[str, Any]) -> None:
-        super().__init__(made.request_handler, request_factory=self._begin, **options)
+    def __init__(self, connections: Connections, server: web.Server, options: dict[str, Any]) -> None:
+        super().__init__(server.request_handler, request_factory=self._begin, **options)
         self._connections_of = connections
-        self._request_of = made.request_factory
+        self._request_of = server.request_factory
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self._connections_of, self, loop=self._loop, **self._kwargs)

@@ -199,7 +199,7 @@ async def test_a_shutdown_does_not_wait_for_a_provider_that_hangs(
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "detail"),
     [
         ({"task": {"body": PNG}}, "task"),
         ({"task": []}, "task"),
@@ -208,14 +208,14 @@ async def test_a_shutdown_does_not_wait_for_a_provider_that_hangs(
         ({"clientKeyId": "01234567"}, "clientKeyId"),
     ],
 )
-async def test_what_cannot_be_submitted_is_named(tmp_path: Path, fields: Any, said: str) -> None:
+async def test_what_cannot_be_submitted_is_named(tmp_path: Path, fields: Any, detail: str) -> None:
     """A wrong field gets 422 with its name, and nothing is registered."""
     async with submitting(tmp_path / "receiver.db") as (api, _):
         answer = await submit(api, **fields)
         listed = (await api.send("GET", "/v1/tasks")).json["tasks"]
 
     assert (answer.status, listed) == (422, [])
-    assert said in answer.json["detail"]
+    assert detail in answer.json["detail"]
 
 
 async def test_the_key_may_be_named(tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ async def test_a_key_that_the_provider_quotes_is_not_told(tmp_path: Path) -> Non
     assert (answer.status, provider.calls["createTask"][0]["clientKey"]) == (502, key)
     assert "(the client key) and (the client key)" in answer.json["detail"]
     with sqlite3.connect(database) as connection:
-        told = [answer.body.decode(), repr(lines), *connection.iterdump()]
-    assert not [text for text in told if key[1:] in text]
+        texts = [answer.body.decode(), repr(lines), *connection.iterdump()]
+    assert not [text for text in texts if key[1:] in text]
 
 
 async def test_long_texts_of_the_provider_are_cut(tmp_path: Path) -> None:

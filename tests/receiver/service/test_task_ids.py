@@ -67,9 +67,9 @@ async def test_the_longest_is_taken_on_every_way_in(api: RunningReceiver) -> Non
     ):
         await events.next()
         assert (await api.call_back(registered["callbackUrl"], taskId=LONGEST)).status == 200
-        told = [await socket.next(), (await events.next())[2]]
+        frames = [await socket.next(), (await events.next())[2]]
 
-    assert [frame["task"]["taskId"] for frame in told] == [LONGEST] * 2
+    assert [frame["task"]["taskId"] for frame in frames] == [LONGEST] * 2
     assert (await api.task(LONGEST))["ref"] == registered["ref"]
 
 

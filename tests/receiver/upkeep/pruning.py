@@ -36,9 +36,9 @@ def horizon(**fields: Any) -> Horizon:
 
 async def pruned(store: SqliteStore, **fields: Any) -> Removed:
     """Prune by this horizon, and return the removed counts."""
-    told = [Removed()]
-    await prune(store, horizon(**fields), told.append)
-    return told[-1]
+    counts = [Removed()]
+    await prune(store, horizon(**fields), counts.append)
+    return counts[-1]
 
 
 async def finished(store: SqliteStore, *numbers: int, at: int = NOW) -> None:

@@ -200,13 +200,13 @@ async def test_a_round_takes_what_is_old(store: SqliteStore) -> None:
     """A round removes old tasks, and passes on the time up to which solutions must be gone from memory."""
     await finished(store, 1, at=NOW - 61 * SECOND)
     lives = Lives(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
-    told: list[int] = []
+    forgotten_until: list[int] = []
 
     async with asyncio.TaskGroup() as group:
-        rounds = group.create_task(prune_old(store, lives, lambda: NOW, told.append))
+        rounds = group.create_task(prune_old(store, lives, lambda: NOW, forgotten_until.append))
         async with asyncio.timeout(30):
             while await store.task(a_ref(1)) is not None:
                 await asyncio.sleep(0.01)
         rounds.cancel()
 
-    assert told == [NOW - 30 * SECOND]
+    assert forgotten_until == [NOW - 30 * SECOND]

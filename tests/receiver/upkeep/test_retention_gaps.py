@@ -78,9 +78,9 @@ async def test_events_behind_a_pruned_cursor_begin_with_a_gap(api: RunningReceiv
 
     async with open_events(api, headers={"Last-Event-ID": before}) as events:
         name, event_id, frame = await events.next()
-        told = (await events.next())[2]
+        result = (await events.next())[2]
     assert (name, event_id, frame["reason"], frame["resumesAt"]) == ("gap", oldest, "pruned", oldest)
-    assert told["task"]["ref"] == refs[2]
+    assert result["task"]["ref"] == refs[2]
     for after in (oldest, "start"):
         async with open_events(api, after=after) as events:
             assert (await events.next())[2]["task"]["ref"] == refs[2]
@@ -93,9 +93,9 @@ async def test_a_websocket_behind_a_pruned_cursor_begins_with_a_gap(api: Running
     before, oldest = cursors(store, 1, 2)
 
     async with subscribed(api, cursor=before) as socket:
-        gap, told = await socket.next(), await socket.next()
+        gap, result = await socket.next(), await socket.next()
     assert (gap["type"], gap["reason"], gap["resumesAt"]) == ("gap", "pruned", oldest)
-    assert told["task"]["ref"] == refs[2]
+    assert result["task"]["ref"] == refs[2]
     for cursor in (oldest, "start"):
         async with subscribed(api, cursor=cursor) as socket:
             assert (await socket.next())["task"]["ref"] == refs[2]
@@ -110,14 +110,14 @@ async def test_a_removed_solution_is_told_as_such(api: RunningReceiver, store: S
     await store.write(Prune(horizon=taken, until=0))
     late = await api.call_back(registered["callbackUrl"], solution={"text": "another"})
 
-    told = [await api.task(registered["ref"]), (await api.log())["results"][0]["task"]]
+    tasks = [await api.task(registered["ref"]), (await api.log())["results"][0]["task"]]
     async with open_events(api, after="start") as events, subscribed(api, tasks=[registered["ref"]]) as socket:
-        told.append((await events.next())[2]["task"])
-        told.append((await socket.next())["task"])
+        tasks.append((await events.next())[2]["task"])
+        tasks.append((await socket.next())["task"])
 
     assert late.status == 200
-    assert [task["status"] for task in told] == ["ready"] * 4
-    assert [(task["solution"], task.get("solutionRemoved")) for task in told] == [(None, True)] * 4
+    assert [task["status"] for task in tasks] == ["ready"] * 4
+    assert [(task["solution"], task.get("solutionRemoved")) for task in tasks] == [(None, True)] * 4
 
 
 async def test_who_follows_the_tail_gets_no_gap(store: SqliteStore) -> None:

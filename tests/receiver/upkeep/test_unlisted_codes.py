@@ -167,11 +167,11 @@ async def test_why_own_polls_bring_nothing_is_told_once_for_each_reason(tmp_path
                 await api.send("PATCH", f"/v1/tasks/{ref}", json={"taskId": "t-1"})
                 task = (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "20"})).json
 
-    told = [(line["event"], line.get("reason", "")) for line in lines if line["event"].startswith("polls.")]
-    assert (task["status"], [event for event, _ in told]) == (
+    logged = [(line["event"], line.get("reason", "")) for line in lines if line["event"].startswith("polls.")]
+    assert (task["status"], [event for event, _ in logged]) == (
         "ready",
         ["polls.failed", "polls.failed", "polls.answered"],
     )
-    for (_, reason), status in zip(told, (403, 502), strict=False):
+    for (_, reason), status in zip(logged, (403, 502), strict=False):
         assert f"HTTP {status} without an answer of this provider, from {provider.url}/getTaskResult" in reason
     assert [line["errorCode"] for line in lines if line["event"] == "code.unlisted"] == [CODE]

@@ -107,10 +107,10 @@ async def answering(times: Iterable[float]) -> AsyncIterator[str]:
     clock = iter(times)
     answer = PrebuiltResponse("fine", lambda: next(clock))
 
-    async def answered(request: web.BaseRequest) -> web.StreamResponse:
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
         return answer if PrebuiltResponse.fits(request) else web.Response(text="made for it")
 
-    runner = web.ServerRunner(web.Server(answered))
+    runner = web.ServerRunner(web.Server(respond))
     async with serving(runner) as url:
         yield f"{url}/"
 

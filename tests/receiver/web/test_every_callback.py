@@ -26,7 +26,7 @@ _SECRETS = {"hardcaptcha": "the key of the account", "capsolution": "the signing
 _TYPES = {"twocaptcha": "ImageToTextTask", "rucaptcha": "ImageToTextTask"}
 _SOLUTIONS = {"twocaptcha": "text", "rucaptcha": "text"}
 _CALLING = sorted(name for name, dialect in DIALECTS.items() if dialect.callback is not None)
-_OUTCOMES = [each for each in CALLBACKS if isinstance(each.means.reading, Ready | Bare | Failed)]
+_OUTCOMES = [message for message in CALLBACKS if isinstance(message.means.reading, Ready | Bare | Failed)]
 _TYPES_OF_CONTENT = ("application/json", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
 
 
@@ -56,7 +56,7 @@ async def registered(api: Api, provider: str) -> Any:
     return await api.register(provider=provider, type=_TYPES.get(provider))
 
 
-@pytest.mark.parametrize("sent", _OUTCOMES, ids=lambda each: f"{each.provider} {each.kind} {each.source}")
+@pytest.mark.parametrize("sent", _OUTCOMES, ids=lambda message: f"{message.provider} {message.kind} {message.source}")
 async def test_a_callback_becomes_the_outcome_once(api: RunningReceiver, sent: Delivered) -> None:
     """The first callback is the outcome and the second a duplicate. Both get 200, and the log has one result."""
     if sent.provider == "ucaptcha" and isinstance(sent.means.reading, Bare):
@@ -67,8 +67,10 @@ async def test_a_callback_becomes_the_outcome_once(api: RunningReceiver, sent: D
     content_types = _TYPES_OF_CONTENT if sent.body else (None,)
 
     answers = [
-        await deliver(api, task["callbackUrl"], sent.provider, query=sent.query, body=sent.body, content_type=each)
-        for each in content_types
+        await deliver(
+            api, task["callbackUrl"], sent.provider, query=sent.query, body=sent.body, content_type=content_type
+        )
+        for content_type in content_types
     ]
 
     assert {answer.status for answer in answers} == {200}
@@ -97,7 +99,7 @@ async def test_a_callback_becomes_the_outcome_once(api: RunningReceiver, sent: D
 )
 async def test_a_bare_answer_of_which_a_poll_tells_more_is_a_hint(api: Api, provider: str, type_: str) -> None:
     """A bare answer that a poll completes is acknowledged and kept. The task goes on, with a hint to poll now."""
-    sent = next(each for each in CALLBACKS if (each.provider, each.kind) == (provider, "success"))
+    sent = next(message for message in CALLBACKS if (message.provider, message.kind) == (provider, "success"))
     task = await api.register(provider=provider, type=type_)
 
     answer = await deliver(api, task["callbackUrl"], provider, query=sent.query, body=sent.body)
@@ -109,7 +111,9 @@ async def test_a_bare_answer_of_which_a_poll_tells_more_is_a_hint(api: Api, prov
 
 
 @pytest.mark.parametrize(
-    "sent", [each for each in CALLBACKS if isinstance(each.means.reading, Pending)], ids=lambda each: each.provider
+    "sent",
+    [message for message in CALLBACKS if isinstance(message.means.reading, Pending)],
+    ids=lambda message: message.provider,
 )
 async def test_what_is_not_final_ends_nothing(api: Api, sent: Delivered) -> None:
     """An error with the meaning "still working" is acknowledged, and the task goes on."""
@@ -144,7 +148,7 @@ async def test_garbage_is_refused_and_is_a_hint(api: Api, provider: str) -> None
 @pytest.mark.parametrize("provider", sorted(_SECRETS))
 async def test_what_is_not_signed_is_refused(api: Api, provider: str) -> None:
     """With a secret, an outcome without its signature is 401 and a hint."""
-    sent = next(each for each in CALLBACKS if (each.provider, each.kind) == (provider, "success"))
+    sent = next(message for message in CALLBACKS if (message.provider, message.kind) == (provider, "success"))
     task = await registered(api, provider)
 
     answer = await api.send("POST", task["callbackUrl"], key=None, data=sent.body)
@@ -208,10 +212,10 @@ async def test_a_bare_answer_on_a_standing_url(tmp_path: Path) -> None:
             (await deliver(api, url, "twocaptcha", body=body)).status
             for body in (b"id=7&code=44795sds", b"id=8&code=44795sds&rate=0.00299")
         ]
-        known, unknown = await api.task("7"), await api.task("8")
+        attached, unknown = await api.task("7"), await api.task("8")
 
     assert statuses == [200, 200]
-    assert (known["solution"], known["taskId"]) == ({"text": "44795sds"}, 7)
+    assert (attached["solution"], attached["taskId"]) == ({"text": "44795sds"}, 7)
     assert (unknown["solution"], unknown["taskId"]) == ({"code": "44795sds"}, 8)
 
 

@@ -12,7 +12,7 @@ import pytest
 from client.providers import DIALECTS
 from tests.support import Api, running_receiver
 
-_CODED = sorted(name for name, each in DIALECTS.items() if each.callback and each.callback.shape == "code")
+_CODED = sorted(name for name, dialect in DIALECTS.items() if dialect.callback and dialect.callback.shape == "code")
 _ASKED = ("captchaai", "ucaptcha")
 _TYPES = {"twocaptcha": "ImageToTextTask", "rucaptcha": "ImageToTextTask"}
 _ODD = [

@@ -71,7 +71,7 @@ async def test_they_are_refused_on_every_route(
     answer = await api.send(method, path.format(ref=task["ref"]), data=body, headers=given)
 
     assert (answer.status, answer.json["type"]) == (403, "urn:callback-receiver:problem:origin-refused")
-    assert [each["ref"] for each in (await api.send("GET", "/v1/tasks")).json["tasks"]] == [task["ref"]]
+    assert [listed["ref"] for listed in (await api.send("GET", "/v1/tasks")).json["tasks"]] == [task["ref"]]
 
 
 @pytest.mark.parametrize("origins", [(PAGE, "https://evil.example"), ("https://evil.example", PAGE), (PAGE, PAGE)])
@@ -98,7 +98,7 @@ async def test_others_are_let_in(api: RunningReceiver, headers: dict[str, str]) 
     own = {"Origin": api.url, "Sec-Fetch-Site": "same-origin"}
 
     statuses = [
-        (await api.send("POST", "/v1/tasks", data=TASK, headers={**each, **JSON})).status for each in (headers, own)
+        (await api.send("POST", "/v1/tasks", data=TASK, headers={**origin, **JSON})).status for origin in (headers, own)
     ]
 
     assert statuses == [201, 201]
