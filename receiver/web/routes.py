@@ -68,7 +68,8 @@ class Route:
 
 def add_routes(router: web.UrlDispatcher, *, verification_name: str | None) -> None:
     """Add every route. The file that proves the host is served under its name, or not at all for None."""
-    for route in ROUTES:
+    # That file comes last, so that its name shadows no other route.
+    for route in sorted(ROUTES, key=lambda route: route.path == _VERIFICATION_PATH):
         path = route.path
         if path == _VERIFICATION_PATH:
             if verification_name is None:

@@ -29,6 +29,13 @@ async def test_its_name_is_a_setting(tmp_path: Path) -> None:
     assert found == [200, 404]
 
 
+async def test_its_name_hides_no_other_route(tmp_path: Path) -> None:
+    """A file with the name of another route is not served."""
+    settings: dict[str, Any] = {"verification_text": "token", "verification_name": "healthz"}
+    async with running_receiver(tmp_path / "receiver.db", **settings) as api:
+        assert (await api.send("GET", "/healthz", key=None)).json == {"status": "alive"}
+
+
 async def test_unless_it_is_set_there_is_nothing(tmp_path: Path) -> None:
     """Without a text the path is 404, like any other."""
     async with running_receiver(tmp_path / "receiver.db") as api:
