@@ -19,6 +19,9 @@ from tests.receiver.web.sockets import open_events, subscribed
 from tests.support import RunningReceiver, eventually, running_receiver
 
 
+pytestmark = pytest.mark.usefixtures("patient")
+
+
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
     """Yield a running receiver."""
