@@ -18,7 +18,6 @@ from tests.receiver.upkeep.pruning import horizon
 from tests.receiver.web.sockets import open_events, subscribed
 from tests.support import RunningReceiver, eventually, running_receiver
 
-
 pytestmark = pytest.mark.usefixtures("patient")
 
 
