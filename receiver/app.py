@@ -1,11 +1,11 @@
-"""Puts the receiver together: settings in, an aiohttp application out."""
+"""Composition root of the receiver: settings in, an aiohttp application out."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from uuid import UUID
 
@@ -17,144 +17,192 @@ from client.providers import Dialect
 from receiver.dialects import known_dialects
 from receiver.domain.admission import Limits
 from receiver.domain.deliveries import Quotas
+from receiver.domain.reading import read_kept
 from receiver.errors import CannotStartError
+from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.metrics import Metrics
-from receiver.service.inbox import Inbox, InboxRules
+from receiver.service.callbacks import CallbackRules, Callbacks
+from receiver.service.providers import Providers
+from receiver.service.results import Results
 from receiver.service.submissions import Submissions
+from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.tickets import Tickets
+from receiver.service.waits import Waits
 from receiver.settings import Settings
-from receiver.storage.sqlite.store import open_sqlite_store
+from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.upkeep.deadlines import end_overdue_tasks
+from receiver.upkeep.relay import relay_commits
 from receiver.upkeep.retention import Lives, prune_old
 from receiver.upkeep.shapes import Observer
 from receiver.upstream.accounts import check_accounts, open_accounts
 from receiver.upstream.reconciler import Reconciler
 from receiver.upstream.schedules import Schedules
-from receiver.web import callbacks, operations, results, tasks, tickets, timeline
-from receiver.web.auth import needs, needs_for_stream
-from receiver.web.context import CONTEXT, Context
+from receiver.web.auth import origins_of
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.middleware import mark_as_declared, request_middleware
-from receiver.web.origins import origins_of
-from receiver.web.streaming import sse, websocket
+from receiver.web.operations import at_own_address
+from receiver.web.routes import add_routes
 from receiver.web.streaming.frames import Frames
 from receiver.web.streaming.streams import StreamRules, Streams
 
-__all__ = ["create_app", "lives_of", "microseconds_now", "new_ref"]
+__all__ = ["create_app", "lives_of", "microseconds_now", "new_ref", "open_runtime"]
 
 _STOPPING_SECONDS = 2.0
-"""So long is what runs in the background given to store that it was cut off."""
+"""Time that background loops have at the end to store that they were cut off."""
 
 
 def create_app(
     settings: Settings, dialects: Mapping[str, Dialect] | None = None, *, rules: StreamRules | None = None
 ) -> web.Application:
-    """Return the receiver as an application; its store is open from startup to cleanup.
+    """Return the receiver as an aiohttp application. Its store is open from startup to cleanup.
 
-    Startup and cleanup must run in the same task. When something that runs in the background ends by an error, that
-    task is cancelled, so that the process ends instead of serving without it. Run it with `handler_cancellation=True`:
-    a wait ends when its peer hangs up, and what is being stored is stored all the same. `rules` are the times of
-    streams, where they are not to be those of the settings; `dialects` the providers, likewise.
+        settings = load_settings(Path.cwd())
+        web.run_app(create_app(settings), port=8080, handler_cancellation=True)
+
+    With `handler_cancellation=True` a wait ends when its peer hangs up. A write that has begun is stored all the same.
+
+    Startup and cleanup must run in the same task. An error in the background cancels that task, so that the process
+    ends instead of serving without the part that failed. `dialects` replaces the known providers, and `rules` the
+    times of streams that the settings give.
 
     Raises:
-        CannotStartError: a secret is set for a provider that does not sign, or the file of providers is wrong.
+        CannotStartError: an API key is malformed, a secret is set for a provider that does not sign, or the file of
+            providers is wrong.
     """
     dialects = known_dialects(settings) if dialects is None else dialects
     _check_secrets(settings, dialects)
     check_accounts(settings, dialects)
+    # Read for its error: a malformed key is refused now, and not at startup.
+    _ = settings.keys
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
-    streams = Streams(rules or StreamRules(send_seconds=settings.send_timeout_seconds))
-    app[CONTEXT] = context = Context(
-        dialects=dialects,
-        api_keys=settings.keys,
-        max_body_bytes=settings.max_body_bytes,
-        origins=origins_of(settings),
-        tickets=Tickets(time.monotonic),
-        streams=streams,
-        metrics=Metrics(dialects),
-    )
-    hub = Hub()
 
-    async def storage(_app: web.Application) -> AsyncIterator[None]:
-        async with (
-            open_sqlite_store(
-                settings.database, now=microseconds_now(), clock=time.monotonic, tally=context.metrics.committed
-            ) as store,
-            AsyncExitStack() as stack,
-            asyncio.TaskGroup() as owner,
-        ):
-            context.observer = observer = Observer(store, microseconds_now)
-            unlisted = UnlistedCodes(partial(_count_code, context.metrics, observer))
-            accounts = await open_accounts(settings, dialects, stack, unlisted)
-            signing_keys = [*settings.more_signing_keys, *store.signing_keys]
-            inbox = Inbox(
-                store,
-                hub,
-                dialects,
-                _rules(settings, signing_keys[0], streams.rules),
-                now=microseconds_now,
-                new_ref=new_ref,
-                accounts=accounts,
-                unlisted=unlisted,
-            )
-            await inbox.open()
-            context.inbox, context.signing_keys = inbox, signing_keys
-            context.frames = Frames(inbox.cursor_at)
-            owner.create_task(store.run(), name="writer")
-            owner.create_task(inbox.relay(), name="relay")
-            deadlines = owner.create_task(end_overdue_tasks(inbox, microseconds_now), name="deadlines")
-            context.submissions = Submissions(inbox, accounts)
-            streams.owner = context.submissions.owner = owner
-            retention = owner.create_task(
-                prune_old(store, lives_of(settings), microseconds_now, inbox.forget_solutions), name="retention"
-            )
-            beats = owner.create_task(streams.beat(), name="beats")
-            inbox.learning = learning = Schedules(
-                store, {provider: account.dialect for provider, account in accounts.items()}, microseconds_now
-            )
-            await learning.open()
-            reconcilers = [
-                Reconciler(account, store, learning, microseconds_now, inbox.read_kept, context.metrics.polled)
-                for account in accounts.values()
-            ]
-            inbox.hinted = partial(_nudge, reconcilers)
-            keeping = owner.create_task(learning.run(), name="learning")
-            observing = owner.create_task(observer.run(), name="shapes")
-            running = [
-                deadlines,
-                beats,
-                keeping,
-                retention,
-                observing,
-                *(owner.create_task(each.run(), name="reconcile") for each in reconcilers),
-            ]
-            try:
-                yield
-            finally:
-                context.has_stopped = True
-                for each in running:
-                    each.cancel()
-                await asyncio.wait(running, timeout=_STOPPING_SECONDS)
-                await context.submissions.end()
-                await learning.save()
-                await observer.save()
-                store.stop()
+    @asynccontextmanager
+    async def running(_app: web.Application) -> AsyncIterator[None]:
+        async with open_runtime(settings, dialects, rules=rules) as runtime:
+            app[RUNTIME] = runtime
+            yield
 
-    async def release_waiters(_app: web.Application) -> None:
-        if context.has_started:
-            context.inbox.close()
-            await streams.end()
-
-    app.cleanup_ctx.append(storage)
+    app.cleanup_ctx.append(running)
     if settings.metrics_address:
-        app.cleanup_ctx.append(operations.at_own_address(*settings.metrics_host_port))
-    app.on_shutdown.append(release_waiters)
+        app.cleanup_ctx.append(at_own_address(*settings.metrics_host_port))
+    app.on_shutdown.append(_end_waits)
     app.on_response_prepare.append(mark_as_declared)
-    tasks.prepare(app)
-    _add_routes(app)
-    if settings.verification_text:
-        app.router.add_get(f"/{settings.verification_name}", operations.verification(settings.verification_text))
+    add_routes(app.router, verification_name=settings.verification_name if settings.verification_text else None)
     return app
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings, dialects: Mapping[str, Dialect], *, rules: StreamRules | None = None
+) -> AsyncIterator[Runtime]:
+    """Yield the parts of a receiver, built from the store upwards, with all background loops running.
+
+    At the end, background loops have 2 s to store what was cut off, and submissions 4 s to be answered. If a loop
+    fails, the task that entered the block is cancelled.
+
+    Raises:
+        CannotStartError: the database cannot be used.
+    """
+    rules = rules or StreamRules(send_seconds=settings.send_timeout_seconds)
+    limits = _limits(settings, rules)
+    metrics = Metrics(dialects)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic, tally=metrics.committed)
+        )
+        observer = Observer(store, microseconds_now)
+        unlisted = UnlistedCodes(partial(_count_code, metrics, observer))
+        providers = await _open_providers(settings, dialects, store, stack, unlisted)
+        feed = Feed(store, limits=limits)
+        await feed.open()
+        waits = Waits(Hub(), feed, limits)
+        signing_keys = [*settings.more_signing_keys, *store.signing_keys]
+        urls = CallbackUrls(settings.public_url, signing_keys[0])
+        tasks = Tasks(store, providers, waits, urls=urls, now=microseconds_now, new_ref=new_ref)
+        owner = await stack.enter_async_context(asyncio.TaskGroup())
+        runtime = Runtime(
+            dialects=dialects,
+            api_keys=settings.keys,
+            signing_keys=signing_keys,
+            max_body_bytes=settings.max_body_bytes,
+            origins=origins_of(settings),
+            verification_text=settings.verification_text,
+            store=store,
+            waits=waits,
+            callbacks=Callbacks(store, providers, _callback_rules(settings), now=microseconds_now, new_ref=new_ref),
+            tasks=tasks,
+            results=Results(store, waits),
+            submissions=Submissions(tasks, providers.accounts, owner, microseconds_now),
+            tickets=Tickets(time.monotonic),
+            streams=Streams(rules, owner),
+            frames=Frames(store.cursor_at),
+            metrics=metrics,
+            observer=observer,
+        )
+        running = _start_loops(runtime, providers, lives_of(settings), owner)
+        owner.create_task(store.run(), name="writer")
+        try:
+            yield runtime
+        finally:
+            for loop in running:
+                loop.cancel()
+            await asyncio.wait(running, timeout=_STOPPING_SECONDS)
+            await runtime.submissions.end()
+            await providers.schedules.save()
+            await observer.save()
+            store.stop()
+
+
+async def _open_providers(
+    settings: Settings,
+    dialects: Mapping[str, Dialect],
+    store: SqliteStore,
+    stack: AsyncExitStack,
+    unlisted: UnlistedCodes,
+) -> Providers:
+    accounts = await open_accounts(settings, dialects, stack, unlisted)
+    polled = {provider: account.dialect for provider, account in accounts.items()}
+    schedules = Schedules(store, polled, microseconds_now)
+    await schedules.open()
+    return Providers(dialects, accounts, schedules, unlisted)
+
+
+def _start_loops(
+    runtime: Runtime, providers: Providers, lives: Lives, owner: asyncio.TaskGroup
+) -> Sequence[asyncio.Task[None]]:
+    """Start the background loops. Return those that have to be cancelled at the end."""
+    store, waits = runtime.store, runtime.waits
+    read = partial(read_kept, runtime.dialects)
+    reconcilers = [
+        Reconciler(account, store, providers.schedules, microseconds_now, read, runtime.metrics.polled)
+        for account in providers.accounts.values()
+    ]
+
+    def nudge() -> None:
+        for reconciler in reconcilers:
+            reconciler.nudge()
+
+    # It ends by itself, with the store.
+    owner.create_task(relay_commits(store, waits.feed, waits.hub, nudge), name="relay")
+    forget_solutions = waits.feed.tail.drop_older
+    loops = [
+        ("deadlines", end_overdue_tasks(store, read, microseconds_now)),
+        ("beats", runtime.streams.beat()),
+        ("learning", providers.schedules.run()),
+        ("retention", prune_old(store, lives, microseconds_now, forget_solutions)),
+        ("shapes", runtime.observer.run()),
+        *(("reconcile", reconciler.run()) for reconciler in reconcilers),
+    ]
+    return [owner.create_task(loop, name=name) for name, loop in loops]
+
+
+async def _end_waits(app: web.Application) -> None:
+    runtime = app.get(RUNTIME)
+    # None if the startup failed.
+    if runtime is not None:
+        runtime.waits.close()
+        await runtime.streams.end()
 
 
 def microseconds_now() -> int:
@@ -162,8 +210,13 @@ def microseconds_now() -> int:
     return time.time_ns() // 1000
 
 
+def new_ref() -> UUID:
+    """Return a fresh UUIDv7. Its order is that of creation, so that indexes grow at one end."""
+    return UUID(bytes=uuid_utils.uuid7().bytes)
+
+
 def lives_of(settings: Settings) -> Lives:
-    """How long what is kept, as the settings say."""
+    """Return how long tasks, solutions and deliveries are kept, by the settings."""
     return Lives(
         results_seconds=settings.retention_results_seconds,
         solutions_seconds=settings.retention_solutions_seconds,
@@ -172,42 +225,33 @@ def lives_of(settings: Settings) -> Lives:
     )
 
 
-def new_ref() -> UUID:
-    """Return a fresh UUIDv7: its order is that of creation, so that indexes grow at one end."""
-    return UUID(bytes=uuid_utils.uuid7().bytes)
-
-
 def _count_code(metrics: Metrics, observer: Observer, provider: str, code: str) -> None:
     metrics.unlisted(provider, code)
     observer.note_code(provider, code)
 
 
-def _nudge(reconcilers: Iterable[Reconciler]) -> None:
-    for each in reconcilers:
-        each.nudge()
-
-
-def _rules(settings: Settings, signing_key: bytes, streams: StreamRules) -> InboxRules:
-    return InboxRules(
-        public_url=settings.public_url,
-        signing_key=signing_key,
-        callback_secrets={
+def _callback_rules(settings: Settings) -> CallbackRules:
+    return CallbackRules(
+        secrets={
             provider: secret.get_secret_value().encode() for provider, secret in settings.callback_secrets.items()
         },
-        confirm_callbacks=settings.confirm_callbacks,
         quotas=Quotas(
             standing_rows=settings.standing_max_tasks,
             standing_bytes=settings.standing_max_bytes,
             unreadable_bytes=settings.unreadable_max_bytes,
         ),
-        limits=Limits(
-            waiters=settings.max_waiters,
-            waiters_per_key=settings.max_waiters_per_key,
-            streams=settings.max_streams,
-            streams_per_key=settings.max_streams_per_key,
-            name_bytes=streams.name_bytes,
-            name_bytes_per_key=streams.name_bytes_per_key,
-        ),
+        confirm=settings.confirm_callbacks,
+    )
+
+
+def _limits(settings: Settings, rules: StreamRules) -> Limits:
+    return Limits(
+        waiters=settings.max_waiters,
+        waiters_per_key=settings.max_waiters_per_key,
+        streams=settings.max_streams,
+        streams_per_key=settings.max_streams_per_key,
+        name_bytes=rules.name_bytes,
+        name_bytes_per_key=rules.name_bytes_per_key,
     )
 
 
@@ -216,30 +260,5 @@ def _check_secrets(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
         rule = dialects[provider].callback if provider in dialects else None
         if rule is None or rule.signature is None:
             raise CannotStartError(
-                f"RECEIVER_CALLBACK_SECRETS: no provider {provider} that signs its callbacks is known"
+                f"RECEIVER_CALLBACK_SECRETS: {provider}: expected a provider that signs its callbacks"
             )
-
-
-def _add_routes(app: web.Application) -> None:
-    route = app.router.add_route
-    for method in ("GET", "POST"):
-        # Not add_get: that would take HEAD too. The first one is found by its prefix, the other only where none is.
-        route(method, "/callback/{provider}/{token}", callbacks.callback)
-        route(method, f"/{callbacks.LENIENT_PATH}", callbacks.callback)
-    route("POST", "/v1/tasks", needs("submit", tasks.register))
-    route("GET", "/v1/tasks", needs("read", tasks.list_tasks))
-    route("GET", "/v1/tasks/{id}", needs("read", tasks.fetch))
-    route("PATCH", "/v1/tasks/{id}", needs("submit", tasks.bind))
-    route("DELETE", "/v1/tasks/{id}", needs("admin", tasks.forget))
-    route("GET", "/v1/tasks/{id}/timeline", needs("read", timeline.timeline))
-    route("PUT", "/v1/tasks/{id}/outcome", needs("submit", tasks.report))
-    route("GET", "/v1/results", needs("read", results.results))
-    route("GET", "/v1/results/stream", needs_for_stream(sse.stream))
-    route("GET", "/v1/subscribe", needs_for_stream(websocket.subscribe))
-    route("POST", "/v1/tickets", needs("read", tickets.make_ticket))
-    route("GET", "/metrics", needs("admin", operations.metrics))
-    route("GET", "/asyncapi.json", operations.asyncapi)
-    route("GET", "/openapi.json", operations.openapi)
-    # Monitors ask by HEAD, too.
-    app.router.add_get("/healthz", operations.healthz)
-    app.router.add_get("/readyz", operations.readyz)

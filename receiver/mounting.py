@@ -1,4 +1,4 @@
-"""The receiver inside another aiohttp application: callbacks come by HTTP, tasks are awaited without a hop."""
+"""The receiver inside another aiohttp application. Callbacks come by HTTP, tasks are awaited in the process."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from receiver.domain.records import SECOND, Entry, TaskRecord
 from receiver.errors import PROBLEMS, CursorGoneError, ReceiverError
 from receiver.feed.hub import Waiter
 from receiver.feed.subscription import Subscription
-from receiver.service.inbox import IN_PROCESS, Inbox
+from receiver.service.waits import IN_PROCESS
 from receiver.settings import Settings
 from receiver.web.callbacks import LENIENT_PATH, callback
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.filtering import exact, filter_of, tasks_of
 from receiver.web.middleware import problem_fields, request_middleware
 from receiver.web.views import log_entry, registered_view, task_view
@@ -59,119 +59,134 @@ def mount(
 ) -> MountedReceiver:
     """Serve the receiver below `prefix` of an application, from its startup to its cleanup.
 
-    What is given back is the `receiver` of a `TaskClient`. The public URL of the settings has to lead to `prefix`. Run
-    the application with `handler_cancellation=True`, so that waits over HTTP end when their peers hang up.
+        app = web.Application()
+        receiver = mount(app, load_settings(Path.cwd()))
+        web.run_app(app, port=8080, handler_cancellation=True)
+
+    Return a connection to it, for `TaskClient(..., receiver=receiver)`. The public URL of the settings must lead to
+    `prefix`. With `handler_cancellation=True`, waits over HTTP end when their peers hang up.
 
     Raises:
-        CannotStartError: the settings are wrong; where the database cannot be used, at the application's startup.
+        CannotStartError: the settings are wrong. A database that cannot be used raises it at the startup.
     """
     settings.check_exposure()
     mounted = create_app(settings, dialects)
+    receiver = MountedReceiver(mounted)
     app.add_subapp(prefix, mounted)
-    # Below the prefix the receiver itself takes what has too many slashes; before it, only the application can.
-    answer = partial(request_middleware, handler=partial(callback, context=mounted[CONTEXT]))
+    # The receiver accepts too many slashes below the prefix. Before the prefix, only the application can.
+    answer = partial(request_middleware, handler=partial(callback, app=mounted))
     for method in ("GET", "POST"):
         app.router.add_route(method, f"/{{before:/+}}{prefix.strip('/')}/{LENIENT_PATH}", answer)
-    return MountedReceiver(mounted)
+    return receiver
 
 
 class MountedReceiver:
-    """A `client.protocol.connection.ReceiverConnection` to a receiver of this process, without keys and without HTTP.
+    """A `client.protocol.connection.ReceiverConnection` to a receiver in this process, without keys and HTTP.
 
-    Every function raises `ReceiverUnavailableError` while the application is not running, or where the store cannot
-    write now, and `ReceiverRefusedError` where the same will be refused again. Cancelling one leaves open whether it
-    was carried out.
+    Every method raises `ReceiverUnavailableError` while the application is not running or the store cannot write. It
+    raises `ReceiverRefusedError` if a repetition would be refused as well. A cancelled call may have been carried out.
     """
 
     def __init__(self, app: web.Application) -> None:
-        self._context = app[CONTEXT]
+        self._running: Runtime | None = None
+        app.cleanup_ctx.append(self._while_running)
+
+    @asynccontextmanager
+    async def _while_running(self, app: web.Application) -> AsyncIterator[None]:
+        self._running = app[RUNTIME]
+        try:
+            yield
+        finally:
+            self._running = None
 
     async def register(
         self, registration: Registration, *, idempotency_key: str | None = None
     ) -> Registered | Attached:
-        """Return the new task, or the one that has this `taskId`."""
-        inbox = self._inbox
+        """Return the new task, or the one with this `taskId`."""
+        runtime = self._runtime
         with _as_client_errors():
-            take_on = inbox.register if registration.task is None else self._context.submissions.submit
-            made = await take_on(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
-        task = made.task
-        if made.is_new:
-            return registered_view(task, self._context.dialects[task.provider].polls, inbox)
+            register = runtime.tasks.register if registration.task is None else runtime.submissions.submit
+            registered = await register(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
+        task = registered.task
+        if registered.is_new:
+            plan, url = runtime.dialects[task.provider].polls, runtime.tasks.urls.of(task)
+            return registered_view(task, plan, url, runtime.store.cursor_at)
         now = microseconds_now()
         age, left = (now - task.created_at) / SECOND, (task.deadline_at - now) / SECOND
         return Attached(self._view(task), max(0.0, age), max(0.0, left))
 
     async def bind(self, ref: str, task_id: TaskId) -> Task:
-        """Return the task with this id."""
+        """Return the task, bound to this id."""
         with _as_client_errors():
-            return self._view(await self._inbox.bind(ref, task_id))
+            return self._view(await self._runtime.tasks.bind(ref, task_id))
 
     async def report(self, ref: str, report: OutcomeReport) -> Reported:
-        """What became of a report, with the outcome that won."""
+        """Return the verdict on a report, with the outcome that won."""
         with _as_client_errors():
-            reported = await self._inbox.report(ref, report)
+            reported = await self._runtime.tasks.report(ref, report)
         return Reported(verdict=reported.verdict, task=self._view(reported.task))
 
     async def task(self, ref: str) -> Task:
         """Return the task as it is now."""
         with _as_client_errors():
-            task = await self._inbox.find(ref, None)
+            task = await self._runtime.tasks.find(ref, None)
         if task is None:
             raise ReceiverRefusedError(status=404, slug="unknown-task", detail="no task has this ref or taskId")
         return self._view(task)
 
     async def results(self, after: str | None, only: ResultFilter, *, wait_seconds: float) -> ResultsPage | GapFrame:
-        """Return the next page of the log, once there is something in it or the wait is over."""
-        inbox = self._inbox
+        """Return the next page of the log, once it has an entry or the wait is over."""
+        runtime = self._runtime
         try:
             with _as_client_errors():
-                after = await inbox.head() if after is None else after
+                after = await runtime.store.head() if after is None else after
                 cursor = None if after == "start" else after
-                page = await inbox.results(cursor, exact(only), limit=_PAGE, seconds=wait_seconds)
+                page = await runtime.results.page(cursor, exact(only), limit=_PAGE, seconds=wait_seconds)
         except CursorGoneError as error:
             return GapFrame(reason=error.reason, resumes_at=error.resumes_at)
-        entries = tuple(log_entry(entry, inbox.cursor_at) for entry in page.entries)
+        entries = tuple(log_entry(entry, runtime.store.cursor_at) for entry in page.entries)
         return ResultsPage(results=entries, cursor=page.cursor, more=page.more)
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[InProcessSubscription]:
         """Yield a subscription, as over a websocket."""
-        if self._inbox.is_closing:
-            # It would answer, and tell nothing: whoever reads is to know that the receiver is gone.
+        runtime = self._runtime
+        if runtime.waits.is_closing:
+            # It would stay silent. The reader has to know that the receiver is gone.
             raise ReceiverUnavailableError("the receiver is shutting down")
-        opened = InProcessSubscription(self._inbox)
-        with _as_client_errors(), self._inbox.stream_admitted(IN_PROCESS):
+        opened = InProcessSubscription(runtime)
+        with _as_client_errors(), runtime.waits.stream_admitted(IN_PROCESS):
             try:
                 yield opened
             finally:
                 opened.close()
 
     @property
-    def _inbox(self) -> Inbox:
-        if not self._context.has_started or self._context.has_stopped:
-            raise ReceiverUnavailableError("the application that the receiver is mounted in is not running")
-        return self._context.inbox
+    def _runtime(self) -> Runtime:
+        if self._running is None:
+            raise ReceiverUnavailableError("the receiver's application is not running")
+        return self._running
 
     def _view(self, task: TaskRecord) -> Task:
-        return task_view(task, self._inbox.cursor_at)
+        return task_view(task, self._runtime.store.cursor_at)
 
 
 class InProcessSubscription:
     """A `client.protocol.connection.OpenSubscription` on the feed itself, without JSON and without a socket."""
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._waiter = Waiter()
         self._subscription: Subscription | None = None
         self._frames: deque[StreamFrame] = deque()
 
     async def send(self, frame: Request) -> None:
-        """Subscribe, once, or change what is named; the answer comes as a frame."""
+        """Subscribe, once, or change the named tasks. The answer comes as a frame."""
         with _as_client_errors():
             match frame:
                 case Subscribe():
                     wanted = filter_of(frame)
-                    self._subscription = await self._inbox.subscribe(wanted, frame.cursor, self._waiter.wake)
+                    self._subscription = await self._runtime.results.subscribe(wanted, frame.cursor, self._waiter.wake)
                     self._frames.append(Subscribed(id=frame.id, cursor=self._subscription.cursor))
                 case Add():
                     self._frames.append(self._add(frame))
@@ -183,9 +198,9 @@ class InProcessSubscription:
         self._waiter.wake()
 
     async def receive(self) -> StreamFrame:
-        """Return the next frame; a heartbeat where none came for a while. Cancelling it loses nothing."""
+        """Return the next frame, or a heartbeat after 15 s without one. Cancelling it is safe."""
         while not self._frames:
-            if self._inbox.is_closing:
+            if self._runtime.waits.is_closing:
                 raise ReceiverUnavailableError("the receiver is shutting down")
             self._waiter.clear()
             await self._read()
@@ -194,7 +209,7 @@ class InProcessSubscription:
         return self._frames.popleft()
 
     def close(self) -> None:
-        """End it; nothing of it is left."""
+        """End the subscription."""
         if self._subscription is not None:
             self._subscription.close()
 
@@ -205,7 +220,7 @@ class InProcessSubscription:
         except ReceiverError as error:
             if error.slug not in NO_ROOM:
                 raise
-            # As over a websocket: what was named before stays named.
+            # As over a websocket, tasks named before stay named.
             return ProblemFrame(id=frame.id, problem=problem_fields(error))
         return Added(id=frame.id, cursor=self._open.cursor)
 
@@ -219,16 +234,16 @@ class InProcessSubscription:
         if self._subscription is None:
             return
         with _as_client_errors():
-            told = await self._subscription.read()
-        self._frames.extend(map(self._frame, told))
+            items = await self._subscription.read()
+        self._frames.extend(map(self._frame, items))
 
-    def _frame(self, told: Entry | GapFrame) -> StreamFrame:
-        return told if isinstance(told, GapFrame) else frame_of(log_entry(told, self._inbox.cursor_at))
+    def _frame(self, item: Entry | GapFrame) -> StreamFrame:
+        return item if isinstance(item, GapFrame) else frame_of(log_entry(item, self._runtime.store.cursor_at))
 
 
 @contextmanager
 def _as_client_errors() -> Iterator[None]:
-    """What the receiver raises, as a client knows it over HTTP; a cursor that is gone stays as it is."""
+    """Turn errors of the receiver into those that a client raises over HTTP, except `CursorGoneError`."""
     try:
         yield
     except CursorGoneError:

@@ -22,8 +22,9 @@ from client.sandbox.serving import serving, stop_accepting
 from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
-from receiver.web.context import CONTEXT
-from receiver.web.server.connections import HEAD_SECONDS, make_runner
+from receiver.web.context import RUNTIME
+from receiver.web.server.connections import HEAD_SECONDS
+from receiver.web.server.runner import make_runner
 from receiver.web.streaming.streams import StreamRules, Streams
 from tests.contracts.check_answers import check_answer
 
@@ -119,17 +120,17 @@ class RunningReceiver(Api):
     @property
     def waiting(self) -> int:
         """The number of its waiting requests."""
-        return self._runner.app[CONTEXT].inbox.waiting
+        return self._runner.app[RUNTIME].waits.waiting
 
     @property
     def streams(self) -> int:
         """The number of open streams."""
-        return self._runner.app[CONTEXT].inbox.streams
+        return self._runner.app[RUNTIME].waits.streams
 
     @property
     def unread_messages(self) -> int:
         """The bytes of websocket messages not carried out yet."""
-        return len(self._runner.app[CONTEXT].streams.messages)
+        return len(self._runner.app[RUNTIME].streams.messages)
 
     def unsent(self) -> list[int]:
         """Return for each connection the bytes that the system did not take yet."""
@@ -140,12 +141,12 @@ class RunningReceiver(Api):
     @property
     def unsent_answers(self) -> int:
         """The bytes of plain answers waiting for their peers."""
-        return len(self._runner.app[CONTEXT].unsent)
+        return len(self._runner.app[RUNTIME].unsent)
 
     @property
     def ticker(self) -> Streams:
         """The source of the heartbeats of its streams."""
-        return self._runner.app[CONTEXT].streams
+        return self._runner.app[RUNTIME].streams
 
     async def stop(self) -> None:
         """Shut it down as a signal would."""

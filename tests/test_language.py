@@ -43,7 +43,6 @@ NOT_YET = frozenset(
         "class Ledger",
         "class Look",
         "class Place",
-        "class ReadyAnswer",
         "class Rehearsal",
         "class Road",
         "function _keep",
@@ -73,8 +72,8 @@ class Limits:
 
 LIMITS = {
     "client": Limits(long_sentences=4),
-    "receiver": Limits(relatives_per_1000=33, openers=113, long_sentences=32),
-    "tests": Limits(openers=115, long_sentences=5),
+    "receiver": Limits(relatives_per_1000=27, openers=75, long_sentences=26),
+    "tests": Limits(openers=78, long_sentences=3),
 }
 """Limits of docstrings, with the numbers of today as long as a goal is not reached."""
 

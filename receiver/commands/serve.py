@@ -20,7 +20,7 @@ from receiver.app import create_app
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
 from receiver.settings import Settings, load_settings
-from receiver.web.server.connections import Site, make_runner, most_connections
+from receiver.web.server.runner import Site, make_runner, most_connections
 
 __all__ = ["raise_file_limit", "serve", "tune"]
 

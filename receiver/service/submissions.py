@@ -1,13 +1,13 @@
-"""Tasks that the receiver submits itself, with its own key, so that a caller in any language needs one request.
+"""Tasks that the receiver submits with its own key, so that a caller in any language needs one request.
 
-The record is made before the provider is called, and says that it was: after a crash in between nobody knows whether
-there is a task, so it is never submitted again. It waits for its callback, and ends as RECEIVER_SUBMIT_UNKNOWN.
+The record is made before the provider is called. After a crash in between, the provider may or may not have the task,
+so it is never submitted again. It waits for its callback, and ends as RECEIVER_SUBMIT_UNKNOWN.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -22,65 +22,72 @@ from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask
 from receiver.errors import ReceiverError
-from receiver.service.inbox import Inbox
+from receiver.service.idempotency import KeysInFlight
+from receiver.service.tasks import Tasks
 from receiver.upstream.accounts import Account
 
 __all__ = ["Submissions", "refusal_of"]
 
 _MOST_SECONDS = 60.0
-"""A caller is told after so long that the provider does not take the task now."""
+"""Time after which a caller is told that the provider does not take the task now."""
 _END_SECONDS = 4.0
-"""At shutdown, when callers have gone, the provider has so long to answer."""
+"""Time that providers have to answer at shutdown, after the callers have gone."""
 
 _log = structlog.get_logger()
 
 
 class Submissions:
-    """Submits tasks with the keys of the receiver; `owner` runs what must end even if its caller hangs up."""
+    """Submits tasks with the receiver's own keys.
 
-    owner: asyncio.TaskGroup
+    `owner` runs submissions, so that they end even if their callers hang up. `now` returns microseconds since 1970.
+    """
 
-    def __init__(self, inbox: Inbox, accounts: Mapping[str, Account]) -> None:
-        self._inbox = inbox
+    def __init__(
+        self, tasks: Tasks, accounts: Mapping[str, Account], owner: asyncio.TaskGroup, now: Callable[[], int]
+    ) -> None:
+        self.keys_in_flight = KeysInFlight()
+        self._tasks = tasks
         self._accounts = accounts
-        # With the Idempotency-Key of each, and whose it is.
-        self._under_way: dict[asyncio.Task[RegisteredTask | ReceiverError], tuple[str, str | None]] = {}
+        self._owner = owner
+        self._now = now
+        self._under_way: set[asyncio.Task[RegisteredTask | ReceiverError]] = set()
         self._submitters = {
             provider: Submitter(account.api, account.dialect, account.limiter, account.timing, app_id=None)
             for provider, account in accounts.items()
         }
 
     async def submit(self, registration: Registration, *, owner: str, idempotency_key: str | None) -> RegisteredTask:
-        """Return the task, registered and submitted; one that this Idempotency-Key made before is not submitted again.
+        """Return the task, registered and submitted. A task of the same Idempotency-Key is not submitted again.
 
-        Cancelling it does not take anything back.
+        Cancelling the wait takes nothing back: the submission goes on.
 
         Raises:
-            ReceiverError: as `Inbox.register`; `provider-refused` or `provider-unreachable` where no task was made;
-                `idempotency-in-flight` also where the first caller has hung up.
+            ReceiverError: as `Tasks.register`. `provider-refused` or `provider-unreachable` if no task was made.
+                `idempotency-in-flight` also after the first caller has hung up.
         """
-        if idempotency_key is not None and (owner, idempotency_key) in self._under_way.values():
-            raise ReceiverError(
-                "idempotency-in-flight", "Idempotency-Key: the provider has not answered yet", retry_after_seconds=1
-            )
         account = self._account(registration)
-        submitting = self.owner.create_task(
+        self.keys_in_flight.take(owner, idempotency_key)
+        submitting = self._owner.create_task(
             self._submit(account, registration, owner, idempotency_key), name="submission"
         )
-        self._under_way[submitting] = (owner, idempotency_key)
-        submitting.add_done_callback(self._under_way.pop)
+        self._under_way.add(submitting)
+        submitting.add_done_callback(self._under_way.discard)
+        submitting.add_done_callback(lambda _: self.keys_in_flight.give_back(owner, idempotency_key))
         await asyncio.wait([submitting])
         if submitting.cancelled():
-            raise ReceiverError("shutting-down", "the task may have been submitted; ask for it by its Idempotency-Key")
+            raise ReceiverError(
+                "shutting-down",
+                "the task may have been submitted; send the request again with the same Idempotency-Key",
+            )
         result = submitting.result()
         if isinstance(result, ReceiverError):
             raise result
         return result
 
     async def end(self) -> None:
-        """Lets what is under way be answered and stored, for some seconds; what is not is given up.
+        """Give submissions under way 4 s to be answered and stored, and cancel the rest.
 
-        To be awaited while the store still takes commands: a task that the provider has made would be unknown else.
+        Call it while the store still takes commands. Otherwise tasks that the provider has made would stay unknown.
         """
         under_way = tuple(self._under_way)
         if under_way:
@@ -91,10 +98,12 @@ class Submissions:
     def _account(self, registration: Registration) -> Account:
         account = self._accounts.get(registration.provider)
         if account is None:
-            known = ", ".join(sorted(self._accounts)) or "none"
-            raise ReceiverError("wrong-field", f"task: the receiver has keys of {known} only, and submits with those")
+            names = ", ".join(sorted(self._accounts)) or "no provider"
+            raise ReceiverError("wrong-field", f"task: the receiver submits with its own keys, and has keys of {names}")
         if not account.is_of(registration.client_key_id):
-            raise ReceiverError("wrong-field", "clientKeyId: the receiver submits with its own key, which is another")
+            raise ReceiverError(
+                "wrong-field", "clientKeyId: expected that of the receiver's own key, which submits the task, or none"
+            )
         try:
             account.dialect.create_task("", registration.task or {})
         except BadArgumentError as error:
@@ -104,9 +113,9 @@ class Submissions:
     async def _submit(
         self, account: Account, registration: Registration, owner: str, idempotency_key: str | None
     ) -> RegisteredTask | ReceiverError:
-        """Never raises: an error in the owner's group would end the receiver."""
+        """Return an error instead of raising it: in the owner's group it would end the receiver."""
         try:
-            registered = await self._inbox.register(registration, owner=owner, idempotency_key=idempotency_key)
+            registered = await self._tasks.register(registration, owner=owner, idempotency_key=idempotency_key)
             if registered.is_replayed or not registered.is_new:
                 return refusal_of(registered.task) or registered
             task = await self._carry_out(account, registration, registered.task)
@@ -114,7 +123,7 @@ class Submissions:
             return error
         except Exception:
             _log.exception("submission.failed", provider=registration.provider)
-            return ReceiverError("server-error", "the receiver failed; its log says why")
+            return ReceiverError("server-error", "the receiver failed; the reason is in its log")
         return refusal_of(task) or RegisteredTask(task=task, is_new=True)
 
     async def _carry_out(self, account: Account, registration: Registration, task: TaskRecord) -> TaskRecord:
@@ -124,7 +133,7 @@ class Submissions:
         try:
             submission = await self._submitters[task.provider].submit(
                 registration.task or {},
-                self._inbox.callback_url(task),
+                self._tasks.urls.of(task),
                 deadline_at=clock() + left,
                 timeline=timeline,
                 app_id=registration.app_id,
@@ -136,29 +145,29 @@ class Submissions:
         return await self._submitted(account, task, submission)
 
     async def _submitted(self, account: Account, task: TaskRecord, submission: Submission) -> TaskRecord:
-        answered = submission.answered
-        if isinstance(answered, UnclearError):
-            _log.warning("task.submit_unclear", ref=task.ref, provider=task.provider, reason=str(answered))
+        answer = submission.answered
+        if isinstance(answer, UnclearError):
+            _log.warning("task.submit_unclear", ref=task.ref, provider=task.provider, reason=str(answer))
             return task
-        task_id, said = answered.reading.task_id, answered.reading.reading
-        _log.info("task.submitted", ref=task.ref, provider=task.provider, said=type(said).__name__)
-        if isinstance(said, Pending):
-            return task if task_id is None else await self._inbox.bind(task.ref, task_id)
-        return await self._settle(account, task, task_id, said)
+        task_id, reading = answer.reading.task_id, answer.reading.reading
+        _log.info("task.submitted", ref=task.ref, provider=task.provider, said=type(reading).__name__)
+        if isinstance(reading, Pending):
+            return task if task_id is None else await self._tasks.bind(task.ref, task_id)
+        return await self._settle(account, task, task_id, reading)
 
-    async def _end_unmade(self, account: Account, task: TaskRecord, said: Failed) -> TaskRecord:
-        """End a task provisionally: something on the way says that it was not made, and a callback would prove it."""
-        answered = _answered(account, said, self._inbox.now(), PROVISIONAL)
-        return (await self._inbox.settle(task.ref, None, answered)).task
+    async def _end_unmade(self, account: Account, task: TaskRecord, failure: Failed) -> TaskRecord:
+        """End a task that was not made, provisionally: a callback would prove the opposite."""
+        answer = _answered(account, failure, self._now(), PROVISIONAL)
+        return (await self._tasks.settle(task.ref, None, answer)).task
 
     async def _settle(
-        self, account: Account, task: TaskRecord, task_id: TaskId | None, said: Ready | Failed | Refused | Unknown
+        self, account: Account, task: TaskRecord, task_id: TaskId | None, reading: Ready | Failed | Refused | Unknown
     ) -> TaskRecord:
-        return (await self._inbox.settle(task.ref, task_id, _answered(account, said, self._inbox.now()))).task
+        return (await self._tasks.settle(task.ref, task_id, _answered(account, reading, self._now()))).task
 
 
 def refusal_of(task: TaskRecord) -> ReceiverError | None:
-    """What the caller of a task is told that failed as it was submitted; None for all others."""
+    """Return the error for the caller if the task failed at its submission, else None."""
     outcome = task.outcome
     if outcome is None or outcome.source != "submit" or outcome.status != "failed":
         return None
@@ -169,9 +178,9 @@ def refusal_of(task: TaskRecord) -> ReceiverError | None:
     return ReceiverError("provider-refused", f"{task.provider}: {outcome.error_code}{text}", extra=extra)
 
 
-def _answered(account: Account, said: Reading, now: int, trust: Trust = "polled") -> Answered:
+def _answered(account: Account, reading: Reading, now: int, trust: Trust = "polled") -> Answered:
     return Answered(
-        reading=said,
+        reading=reading,
         origin=Origin("submit", trust, now, account.dialect.answer_life_seconds),
         polls=None,
         reported_at=now,

@@ -1,7 +1,7 @@
-"""Tickets: what a page in a browser opens a stream with, because it must not have a key.
+"""Tickets, with which a page in a browser opens a stream, because it must not have an API key.
 
-A page's own backend asks for one with its key and gives it to the page. They live in memory: after a restart a page
-asks for another one, as it does when one has ended.
+The page's own backend asks for a ticket with its key and gives it to the page. Tickets live in memory. After a restart,
+a page needs a new one, as after the end of its ticket.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class _Ticket:
 
 
 class Tickets:
-    """All that are good now, by digest. `clock` gives seconds that only grow."""
+    """All valid tickets, by digest. `clock` returns seconds from a clock without steps."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # In the order in which they end, because all live equally long.
+        # In the order of their ends, because all live equally long.
         self._tickets: dict[bytes, _Ticket] = {}
         self._by_owner: Counter[str] = Counter()
 
@@ -40,27 +40,34 @@ class Tickets:
         return len(self._tickets)
 
     def make(self, owner: str) -> str:
-        """Return a new ticket of this key's.
+        """Return a new ticket for the key `owner`.
 
         Raises:
             ReceiverError: `too-many-tickets`.
         """
         self._drop_ended()
         if len(self._tickets) >= _MOST or self._by_owner[owner] >= _MOST_EACH:
-            raise ReceiverError("too-many-tickets", "so many tickets are good at once", retry_after_seconds=10)
+            raise ReceiverError(
+                "too-many-tickets",
+                f"the limit on valid tickets is reached; each expires after {TICKET_SECONDS:g} s",
+                retry_after_seconds=10,
+            )
         ticket = secrets.token_urlsafe(24)
         self._tickets[_digest(ticket)] = _Ticket(owner, self._clock() + TICKET_SECONDS)
         self._by_owner[owner] += 1
         return ticket
 
     def owner_of(self, ticket: str, *, is_used_up: bool) -> str | None:
-        """Return the name of the key that it was made with, while it is good; `is_used_up`: from now on it is not."""
+        """Return the name of the key that made the ticket, or None if it is not valid.
+
+        With `is_used_up` the ticket is not valid from now on.
+        """
         self._drop_ended()
         digest = _digest(ticket)
-        known = self._tickets.get(digest)
-        if known is not None and is_used_up:
+        found = self._tickets.get(digest)
+        if found is not None and is_used_up:
             self._drop(digest)
-        return None if known is None else known.owner
+        return None if found is None else found.owner
 
     def _drop_ended(self) -> None:
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Ends every task at its `deadlineAt`, so that nothing waits forever; releases callbacks that were held back."""
+"""Deadlines: every task ends at its `deadlineAt`, so that nothing waits forever. Callbacks held back are released."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import structlog
 
+from receiver.domain.polls import Read, ReleaseHeld
+from receiver.domain.registrations import Expire
 from receiver.errors import ReceiverError
-from receiver.service.inbox import Inbox
+from receiver.storage.store import Store
 
 __all__ = ["end_overdue_tasks"]
 
@@ -18,27 +20,28 @@ _BATCH = 200
 _log = structlog.get_logger()
 
 
-async def end_overdue_tasks(inbox: Inbox, now: Callable[[], int]) -> None:
-    """Run until it is cancelled. A task is ended within about a second of its deadline.
+async def end_overdue_tasks(store: Store, read: Read, now: Callable[[], int]) -> None:
+    """End tasks within about a second of their deadlines, until cancelled.
 
-    The outcome is provisional: an answer of the provider that still comes replaces it. While the store cannot write,
-    the tasks wait for the next round.
+    The outcome is provisional: a later answer of the provider replaces it. While the store cannot write, the tasks wait
+    for the next round. `read` returns the outcome in a callback that was held back.
     """
     failing_as: str | None = None
     while True:
         try:
-            held_until = await inbox.next_held()
+            held_until = await store.next_held()
             if held_until is not None and held_until <= now():
-                _log.info("callbacks.released", tasks=await inbox.release_held(_BATCH))
+                released = await store.write(ReleaseHeld(now=now(), limit=_BATCH, read=read))
+                _log.info("callbacks.released", tasks=released)
                 continue
-            deadline = await inbox.next_deadline()
+            deadline = await store.next_deadline()
             if deadline is not None and deadline <= now():
-                ended = await inbox.give_up_overdue(_BATCH)
+                ended = await store.write(Expire(now=now(), limit=_BATCH))
                 _log.info("tasks.expired", tasks=ended)
                 continue
             failing_as = None
         except ReceiverError as error:
-            # Once for each reason: it may last until a restart.
+            # Logged once for each reason, because it may last until a restart.
             if error.detail != failing_as:
                 failing_as = error.detail
                 _log.warning("tasks.not_expired", reason=failing_as)

@@ -1,8 +1,8 @@
-"""Retention: finished tasks, solutions and the bytes of deliveries go when they are old, in small steps.
+"""Retention: old finished tasks, solutions and bytes of deliveries are removed in small steps.
 
-A step is a command like any other, with a bound on its rows and their bytes; between two there is a pause. A callback
-waits for the step that is being done as it comes, and at most for one more that is stored together with it. Unfinished
-tasks stay, however old they are.
+A step is a command like any other, with a limit on its rows and their bytes. There is a pause between two steps. A
+callback waits for the step under way, and at most for one more in the same transaction. Unfinished tasks stay, however
+old they are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lives:
-    """How long what is kept, in seconds from when the task ended or the delivery came, and how many finished tasks."""
+    """Times to keep things, in seconds since the task ended or the delivery came, and the most finished tasks."""
 
     results_seconds: int
     solutions_seconds: int
@@ -42,7 +42,7 @@ class Lives:
     most_finished: int
 
     def horizon(self, now: int) -> Horizon:
-        """What they take at this time."""
+        """Return the limits of age that apply at this time."""
         return Horizon(
             now=now,
             results=now - self.results_seconds * SECOND,
@@ -56,7 +56,7 @@ class Lives:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prune:
-    """One step of at most `limit` rows of one kind, and of a few megabytes; `until` as `Store.prunable` gave it."""
+    """A step of at most `limit` rows of one kind, and a few megabytes. `until` comes from `Store.prunable`."""
 
     horizon: Horizon
     until: int
@@ -65,31 +65,31 @@ class Prune:
     weight: int = 0
 
     def decide(self, ledger: Ledger) -> Removed | None:
-        """What went; None: nothing is left to do."""
+        """Return the number of removed rows, or None if nothing is left to do."""
         return ledger.prune(self.horizon, self.until, self.limit)
 
 
-async def prune(store: Store, horizon: Horizon, tell: Callable[[Removed], None]) -> None:
-    """Remove all that the horizon takes; `tell` is called after each step with what went in all.
+async def prune(store: Store, horizon: Horizon, notify: Callable[[Removed], None]) -> None:
+    """Remove everything beyond the horizon. `notify` is called after each step with the sum so far.
 
-    Cancelled between two steps, it has done those before. Nothing is written where there is nothing to do.
+    If it is cancelled between two steps, the steps before are done. Without anything to do, it writes nothing.
 
     Raises:
-        StoreFailedError, StoreBusyError: the store cannot do it now; the steps before are done.
+        StoreFailedError, StoreBusyError: the store cannot write now; the steps before are done.
     """
     until = await store.prunable(horizon)
     if until is None:
         return
     limit = _MOST_ROWS
-    gone = Removed()
+    total = Removed()
     while True:
         began = time.monotonic()
         removed = await store.write(Prune(horizon=horizon, until=until, limit=limit))
         if removed is None:
             return
-        gone = gone.plus(removed)
-        tell(gone)
-        # Rows differ in size by a thousand times: what took long is asked for in smaller pieces.
+        total = total.plus(removed)
+        notify(total)
+        # Rows differ in size by a thousand times, so after a slow step the next one is smaller.
         is_slow = time.monotonic() - began > _SLOW_SECONDS
         limit = max(limit // 2, _FEWEST_ROWS) if is_slow else min(limit * 2, _MOST_ROWS)
         await asyncio.sleep(_PAUSE_SECONDS)
@@ -98,24 +98,24 @@ async def prune(store: Store, horizon: Horizon, tell: Callable[[Removed], None])
 async def prune_old(
     store: Store, lives: Lives, now: Callable[[], int], forget_solutions: Callable[[int], None]
 ) -> None:
-    """Run until it is cancelled. What is too old is gone within some 15 s, where there is not much of it.
+    """Remove old data every 15 s, until cancelled.
 
-    `forget_solutions` is called with the time up to which tasks must have lost theirs, for what is kept in memory.
-    While the store cannot write, all stays as it is until the next round.
+    `forget_solutions` removes solutions from memory. It is called with a time: tasks that ended by then have lost
+    theirs. While the store cannot write, everything stays as it is until the next round.
     """
     while True:
         horizon = lives.horizon(now())
-        gone = Removed()
+        total = Removed()
 
         def note(removed: Removed) -> None:
-            nonlocal gone
-            gone = removed
+            nonlocal total
+            total = removed
 
         forget_solutions(horizon.solutions)
         try:
             await prune(store, horizon, note)
         except ReceiverError as error:
             _log.warning("retention.failed", reason=error.detail)
-        if any(gone):
-            _log.info("retention.done", **gone._asdict())
+        if any(total):
+            _log.info("retention.done", **total._asdict())
         await asyncio.sleep(_ROUND_SECONDS)

@@ -1,4 +1,4 @@
-"""Records what is learned of providers beside the way of their messages: no answer waits for it or depends on it."""
+"""Statistics about providers: shapes of callbacks and unlisted error codes. No response waits for them."""
 
 from __future__ import annotations
 
@@ -27,44 +27,43 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddShapes:
-    """Adds what was seen of the shapes of callbacks to what is known of them."""
+    """Adds shapes of callbacks to those in the store."""
 
     records: Sequence[ShapeRecord]
     refs: Sequence[str] = ()
 
     @property
     def weight(self) -> int:
-        """About the size of the shapes."""
+        """Approximate size of the shapes."""
         return sum(len(record.shape.fields) for record in self.records)
 
     def decide(self, ledger: Ledger) -> None:
-        """Nothing."""
+        """Add the shapes."""
         ledger.add_shapes(self.records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddUnlisted:
-    """Adds how often unlisted codes came to what is known of that."""
+    """Adds counts of unlisted error codes to those in the store."""
 
     records: Sequence[UnlistedCode]
     refs: Sequence[str] = ()
 
     @property
     def weight(self) -> int:
-        """About the size of the codes."""
+        """Approximate size of the codes."""
         return sum(len(record.code) for record in self.records)
 
     def decide(self, ledger: Ledger) -> None:
-        """Nothing."""
+        """Add the counts."""
         ledger.add_unlisted(self.records)
 
 
 class Observer:
-    """Counts shapes of callbacks and unlisted error codes, and stores them: new ones within about a second.
+    """Counts shapes of callbacks and unlisted error codes, and stores the counts.
 
-    Others are stored every 30 s.
-
-    `now` gives microseconds since 1970. What was counted since the last time is lost with a process that is killed.
+    New shapes and codes are stored within about a second, others every 30 s. `now` returns microseconds since 1970.
+    Counts since the last time are lost if the process is killed.
     """
 
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
@@ -76,13 +75,13 @@ class Observer:
         self._found = asyncio.Event()
 
     def note(self, provider: str, incoming: Incoming, *, is_readable: bool) -> None:
-        """Count a callback; if it has to be looked at for that, then once its answer is on its way."""
+        """Count a callback. Its shape is computed, if necessary, after the response is on its way."""
         now = self._now()
         if self._counts.must_look(provider, is_readable=is_readable, now=now):
             asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
 
     def note_code(self, provider: str, code: str) -> None:
-        """Count an unlisted code; `code` is one of few names (see `client.provider_api.unlisted`)."""
+        """Count an unlisted code. `code` is one of few names; see `client.provider_api.unlisted`."""
         now, name = self._now(), (provider, code)
         before = self._codes.get(name, UnlistedCode(provider, code, 0, now, now))
         self._codes[name] = before._replace(times=before.times + 1, last_seen=max(before.last_seen, now))
@@ -91,19 +90,19 @@ class Observer:
             self._found.set()
 
     async def run(self) -> None:
-        """Store what was counted until it is cancelled."""
+        """Store the counts again and again, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SAVE_SECONDS):
                     await self._found.wait()
-            # New ones come together, and a stream of them is not a stream of writes.
+            # New ones are gathered, so that a stream of them is not a stream of writes.
             await asyncio.sleep(_GATHER_SECONDS)
             self._found.clear()
             await self.save()
 
     async def save(self) -> None:
-        """Store what was counted; what cannot be stored now is stored the next time."""
-        # Those that were noted and not yet looked at come first.
+        """Store the counts. If the store cannot write now, they are stored the next time."""
+        # Let callbacks be counted that were noted and not looked at yet.
         await asyncio.sleep(0)
         await self._save_codes()
         records = self._counts.take()

@@ -1,1 +1,1 @@
-"""The only package that knows HTTP: routes, bodies, keys, problems."""
+"""HTTP: routes, bodies, API keys, problems. No other package of the receiver knows it."""

@@ -1,26 +1,39 @@
-"""Who may do what: API keys and their scopes."""
+"""Access: API keys with scopes, tickets, and the origins of pages in a browser.
+
+A browser sends the origin of a request; other programs do not. Without keys, any page could otherwise use a receiver on
+its reader's machine. A browser sends a POST of `text/plain` without asking the server first (Fetch standard, 2.2.2,
+"CORS-safelisted").
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from client.protocol.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
-from receiver.settings import is_loopback
-from receiver.web.context import CONTEXT
+from receiver.settings import Settings, is_loopback
+from receiver.web.context import RUNTIME
 from receiver.web.middleware import KEY_NAME, problem_response
-from receiver.web.origins import allowed_origin, origin_headers
+from receiver.web.request import check_query
 
-__all__ = ["key_in_subprotocol", "needs", "needs_for_stream"]
+__all__ = [
+    "Handler",
+    "allowed_origin",
+    "key_in_subprotocol",
+    "needs",
+    "needs_for_stream",
+    "origin_headers",
+    "origins_of",
+]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# What proxies and content networks add: their own names, and those that many share.
+# Headers that proxies and content networks add: their own names, and those that many share.
 _FORWARDING_HEADERS = re.compile(
     r"forwarded|via|cdn-loop|(x-)?(real|client|cluster-client|true-client|connecting)-ip"
     r"|(x-forwarded|x-original|x-envoy|x-azure|x-appengine|x-amz|x-amzn|x-arr|cf|fly|fastly|true|do-connecting)-.+"
@@ -29,31 +42,37 @@ _FORWARDING_HEADERS = re.compile(
 )
 _JSON = re.compile(r"application/json|[^/]+/[^/]+\+json")
 _ANONYMOUS = "anonymous"
+_FOREIGN = frozenset({"cross-site", "same-site"})
 
 
-def needs(scope: str, handler: Handler) -> Handler:
+def needs(scope: str, handler: Handler, *, query: Collection[str] | None) -> Handler:
     """Return the handler behind a key with `scope`.
 
-    It answers 401 without a known key, 403 without the scope or to a page that may not, and 415 where there is a body
-    that isn't said to be JSON. A browser sends JSON to another origin only if that agrees; this one doesn't.
+    It answers 401 without a known key, 403 without the scope or to a page of another origin, and 415 to a body without
+    a JSON type. A browser sends JSON to another origin only if that one agrees, and the receiver does not.
+
+    Parameters other than `query` get 422, unless `query` is None.
     """
 
     async def behind_key(request: web.Request) -> web.StreamResponse:
         allowed_origin(request)
         request[KEY_NAME] = name = _key_name(request, scope)
-        request.app[CONTEXT].unsent.check(name)
+        request.app[RUNTIME].unsent.check(name)
         if request.body_exists and not _JSON.fullmatch(request.content_type):
-            raise ReceiverError("unsupported-media-type", "Content-Type: expected application/json")
+            text = f"Content-Type: expected application/json, got {request.content_type[:80]}"
+            raise ReceiverError("unsupported-media-type", text)
+        if query is not None:
+            check_query(request, query)
         return await handler(request)
 
     return behind_key
 
 
 def needs_for_stream(handler: Handler) -> Handler:
-    """Return the handler, behind a key with `read` or a ticket that was made with one, and only for pages that may.
+    """Return the handler behind a key with `read`, or a ticket made with one; pages need an allowed origin, too.
 
-    A browser cannot send headers of its own when it opens a stream. So a websocket may bring them as subprotocols,
-    `bearer.<key>` or `ticket.<ticket>`, and a stream of server-sent events brings a ticket as `?ticket=`.
+    A page cannot add headers when it opens a stream. So a websocket may bring its key or ticket as a subprotocol,
+    `bearer.<key>` or `ticket.<ticket>`, and server-sent events bring a ticket as `?ticket=`.
     """
 
     async def behind_key_or_ticket(request: web.Request) -> web.StreamResponse:
@@ -62,7 +81,7 @@ def needs_for_stream(handler: Handler) -> Handler:
             request[KEY_NAME] = _stream_key_name(request)
             return await handler(request)
         except ReceiverError as error:
-            # The page may read why, too.
+            # The page may read the reason, too.
             response = problem_response(error)
             response.headers.update(origin_headers(origin))
             return response
@@ -77,24 +96,26 @@ def _stream_key_name(request: web.Request) -> str:
         return _key_name(request, "read")
     if named is not None and named[0] == "bearer":
         return _name_of(request, named[1], "read", "Sec-WebSocket-Protocol")
-    # A websocket uses its ticket up; server-sent events reconnect by themselves, with the same address.
-    where = "ticket" if named is None else "Sec-WebSocket-Protocol"
+    # A websocket uses its ticket up. Server-sent events reconnect by themselves, with the same address.
+    field = "ticket" if named is None else "Sec-WebSocket-Protocol"
     text = ticket or "" if named is None else named[1]
-    owner = request.app[CONTEXT].tickets.owner_of(text, is_used_up=named is not None)
+    owner = request.app[RUNTIME].tickets.owner_of(text, is_used_up=named is not None)
     if owner is None:
-        raise ReceiverError("no-key", f"{where}: the ticket is not good (any more); ask for another one")
+        raise ReceiverError(
+            "no-key", f"{field}: the ticket is unknown, used or expired; get a new one by POST /v1/tickets"
+        )
     return owner
 
 
 def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
-    """Whether a key or a ticket came as a subprotocol ("bearer" or "ticket"), and which.
+    """Return the kind ("bearer" or "ticket") and the secret of a subprotocol, or None if there is neither.
 
     Raises:
-        ReceiverError: `bad-request`: the subprotocol of the frames does not stand beside it.
+        ReceiverError: `bad-request`: the subprotocol of the frames is not in the list.
     """
     given = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if part.strip()]
     if given and SUBPROTOCOL not in given:
-        raise ReceiverError("bad-request", f"Sec-WebSocket-Protocol: expected {SUBPROTOCOL} among them")
+        raise ReceiverError("bad-request", f"Sec-WebSocket-Protocol: expected {SUBPROTOCOL} in the list")
     for name in given:
         kind, dot, secret = name.partition(".")
         if dot and kind in ("bearer", "ticket"):
@@ -103,7 +124,7 @@ def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
 
 
 def _key_name(request: web.Request, scope: str) -> str:
-    if not request.app[CONTEXT].api_keys:
+    if not request.app[RUNTIME].api_keys:
         _check_is_local(request)
         return _ANONYMOUS
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
@@ -112,23 +133,72 @@ def _key_name(request: web.Request, scope: str) -> str:
     return _name_of(request, secret, scope, "Authorization")
 
 
-def _name_of(request: web.Request, secret: str, scope: str, where: str) -> str:
-    # Digests are compared: the time this takes tells nothing about the secret.
+def _name_of(request: web.Request, secret: str, scope: str, field: str) -> str:
+    # Digests are compared, so that the time this takes tells nothing about the secret.
     digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
-    key = next((key for key in request.app[CONTEXT].api_keys if key.digest == digest), None)
+    key = next((key for key in request.app[RUNTIME].api_keys if key.digest == digest), None)
     if key is None:
-        raise ReceiverError("no-key", f"{where}: the key is not known here")
+        raise ReceiverError("no-key", f"{field}: this receiver does not know the API key")
     if scope not in key.scopes:
-        raise ReceiverError("scope-missing", f"the key {key.name} lacks the scope {scope}")
+        raise ReceiverError("scope-missing", f"{field}: the API key {key.name} lacks the scope {scope}")
     return key.name
 
 
 def _check_is_local(request: web.Request) -> None:
-    """Without keys, only this machine may ask: no proxy in front, and no page of another site by DNS rebinding."""
+    """Refuse requests that come through a proxy, or under another host name, as a page does by DNS rebinding.
+
+    Without keys, only this machine may use the receiver.
+    """
     is_forwarded = any(map(_FORWARDING_HEADERS.fullmatch, request.headers))
     try:
         host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
     except ValueError:
         host = ""
     if is_forwarded or not is_loopback(host):
-        raise ReceiverError("no-key", "without keys this receiver answers only direct requests from its own machine")
+        raise ReceiverError(
+            "no-key", "this receiver has no API keys, so it answers only direct requests from its own machine"
+        )
+
+
+def origins_of(settings: Settings) -> frozenset[str]:
+    """Return the allowed origins: those of the settings, and that of the public URL.
+
+    The Host header is not used. It shows what the page's name resolves to, not who wrote the page.
+    """
+    given = set(settings.origins)
+    if settings.public_url is not None:
+        parts = urlsplit(settings.public_url)
+        given.add(f"{parts.scheme}://{parts.netloc.lower()}")
+    return frozenset(map(_as_browsers_write, given))
+
+
+def _as_browsers_write(origin: str) -> str:
+    """Return the origin without the default port of its scheme (RFC 6454, 6.2)."""
+    return origin.removesuffix({"https": ":443", "http": ":80"}[urlsplit(origin).scheme])
+
+
+def allowed_origin(request: web.Request) -> str | None:
+    """Return the origin of the page behind the request. None if there is no page, or it is of the receiver's origin.
+
+    Raises:
+        ReceiverError: `origin-refused`: the origin is not allowed, or there are several.
+    """
+    origins = request.headers.getall("Origin", ())
+    if not origins:
+        # Browsers leave Origin out of some requests (images, links), but send this header (Fetch Metadata, 2.3).
+        if _FOREIGN.isdisjoint(map(str.lower, request.headers.getall("Sec-Fetch-Site", ()))):
+            return None
+        raise _refused("Sec-Fetch-Site")
+    if len(origins) > 1 or origins[0] not in request.app[RUNTIME].origins:
+        raise _refused("Origin")
+    return origins[0]
+
+
+def _refused(header: str) -> ReceiverError:
+    text = f"{header}: pages of this origin may not use this receiver; RECEIVER_ALLOWED_ORIGINS can allow it"
+    return ReceiverError("origin-refused", text)
+
+
+def origin_headers(origin: str | None) -> dict[str, str]:
+    """Return the headers that let a page of this origin read the response."""
+    return {"Vary": "Origin"} if origin is None else {"Vary": "Origin", "Access-Control-Allow-Origin": origin}

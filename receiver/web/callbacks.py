@@ -1,7 +1,7 @@
-"""`GET or POST /callback/{provider}/{token}`: where providers deliver.
+"""`GET or POST /callback/{provider}/{token}`: callbacks of providers.
 
-Answers are tiny, never redirects, never cached, and tell nothing about the task. A bad token costs one HMAC for each
-key and touches no storage.
+Responses are tiny, never redirects, never cached, and say nothing about the task. A bad token costs one HMAC for each
+signing key and touches no storage.
 """
 
 from __future__ import annotations
@@ -17,70 +17,69 @@ from receiver.domain.deliveries import Delivered
 from receiver.domain.reading import Incoming
 from receiver.domain.tokens import CallbackToken, check_token
 from receiver.errors import PROBLEMS, ReceiverError
-from receiver.web.context import CONTEXT, Context
-from receiver.web.request import read_body
-from receiver.web.server.prebuilt import ReadyAnswer
+from receiver.web.context import RUNTIME, Runtime
+from receiver.web.server.bodies import read_body
+from receiver.web.server.prebuilt import PrebuiltResponse
 
 __all__ = ["LENIENT_PATH", "callback"]
 
 LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}"
-"""Forms that proxies and senders make of `callback/{provider}/{token}`: more slashes before, between and behind.
+"""Spellings that proxies and senders make of `callback/{provider}/{token}`: more slashes before, between and behind.
 
-`%2F` is not among it: it is no separator (RFC 3986, 2.2). Proxies make slashes of it, but never it of slashes.
+`%2F` is not one of them, because it is no separator (RFC 3986, 2.2). Proxies turn it into slashes, never the reverse.
 """
 
 _STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
 _UNREAD = ("unreadable", "badSignature")
 _LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
-_ACKNOWLEDGED = ReadyAnswer("ok")
+_ACKNOWLEDGED = PrebuiltResponse("ok")
 
 _log = structlog.get_logger()
 
 
-async def callback(request: web.Request, context: Context | None = None) -> web.StreamResponse:
-    """Return the verdict as an HTTP status, after the delivery is durable.
+async def callback(request: web.Request, app: web.Application | None = None) -> web.StreamResponse:
+    """Return the verdict as an HTTP status, once the delivery is durable.
 
-    `context` is that of the receiver, where the route is one of another application.
+    `app` is the receiver's application, if the route belongs to another one.
     """
     started = time.perf_counter()
-    if context is None:
-        context = request.app[CONTEXT]
-    dialect, token = _check(request, context)
+    runtime = (request.app if app is None else app)[RUNTIME]
+    dialect, token = _check(request, runtime)
     if token is None or dialect is None or dialect.callback is None:
         _log.warning("callback.refused", status=404, reason="no such callback URL")
-        context.metrics.refused(request.match_info["provider"], 404)
+        runtime.metrics.refused(request.match_info["provider"], 404)
         return _answer(404)
     if request.method == "GET" and not request.rel_url.raw_query_string:
-        return _answer(404 if await context.inbox.is_revoked(token) else 204)
+        return _answer(404 if await runtime.callbacks.is_revoked(token) else 204)
     if request.method not in dialect.callback.methods:
-        context.metrics.refused(dialect.provider, 405)
-        _note(context, dialect, _without_waiting(request), is_readable=False)
+        runtime.metrics.refused(dialect.provider, 405)
+        _note(runtime, dialect, _without_waiting(request), is_readable=False)
         return _answer(405, Allow=", ".join(sorted(dialect.callback.methods)))
     try:
-        delivered = await _deliver(request, context, dialect, token)
+        delivered = await _deliver(request, runtime, dialect, token)
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
         _log.warning("callback.refused", provider=dialect.provider, status=status, reason=error.detail)
-        context.metrics.refused(dialect.provider, status)
+        runtime.metrics.refused(dialect.provider, status)
         return _answer(status, **_retry_after(error))
     # Nothing that happens after the commit may change the answer, not even a log that cannot be written.
     with suppress(Exception):
-        context.metrics.delivered(dialect.provider, delivered.verdict, delivered.task)
+        runtime.metrics.delivered(dialect.provider, delivered.verdict, delivered.task)
         _stored(dialect, delivered, started)
     status = _STATUS.get(delivered.verdict, 200)
-    return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)
+    return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 
-async def _deliver(request: web.Request, context: Context, dialect: Dialect, token: CallbackToken) -> Delivered:
+async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, token: CallbackToken) -> Delivered:
     try:
-        body = await read_body(request, context.max_body_bytes)
+        body = await read_body(request, runtime.max_body_bytes)
     except ReceiverError:
-        await context.inbox.hint(token)
+        await runtime.callbacks.hint(token)
         raise
     incoming = _incoming(request, body)
-    delivered = await context.inbox.deliver(dialect, token, incoming)
-    _note(context, dialect, incoming, is_readable=delivered.verdict not in _UNREAD)
+    delivered = await runtime.callbacks.deliver(dialect, token, incoming)
+    _note(runtime, dialect, incoming, is_readable=delivered.verdict not in _UNREAD)
     return delivered
 
 
@@ -90,7 +89,7 @@ def _incoming(request: web.Request, body: bytes) -> Incoming:
 
 
 def _without_waiting(request: web.Request) -> Incoming | None:
-    """Return the request, if its body is all there; for one that is refused, it is not waited for."""
+    """Return the request if its body has arrived completely. A request that is refused is not waited for."""
     if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
     with suppress(Exception):
@@ -98,18 +97,18 @@ def _without_waiting(request: web.Request) -> Incoming | None:
     return None
 
 
-def _note(context: Context, dialect: Dialect, incoming: Incoming | None, *, is_readable: bool) -> None:
-    """Record the shape; whatever comes of that, the answer stands."""
+def _note(runtime: Runtime, dialect: Dialect, incoming: Incoming | None, *, is_readable: bool) -> None:
+    """Record the shape of the callback. Errors in that do not change the response."""
     with suppress(Exception):
         if incoming is not None:
-            context.observer.note(dialect.provider, incoming, is_readable=is_readable)
+            runtime.observer.note(dialect.provider, incoming, is_readable=is_readable)
 
 
-def _check(request: web.Request, context: Context) -> tuple[Dialect | None, CallbackToken | None]:
-    """Return an unknown provider costs the same work as a wrong token."""
+def _check(request: web.Request, runtime: Runtime) -> tuple[Dialect | None, CallbackToken | None]:
+    """Return the dialect and the token, if they are known. An unknown provider costs as much work as a bad token."""
     provider = request.match_info["provider"]
-    token = check_token(request.match_info["token"], provider, context.signing_keys)
-    return context.dialects.get(provider), token
+    token = check_token(request.match_info["token"], provider, runtime.signing_keys)
+    return runtime.dialects.get(provider), token
 
 
 def _stored(dialect: Dialect, delivered: Delivered, started: float) -> None:

@@ -12,8 +12,8 @@ from pydantic_core import to_json
 
 from client.protocol.models import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
-from receiver.web.context import CONTEXT
-from receiver.web.server.inflating import is_inflated_below
+from receiver.web.context import RUNTIME
+from receiver.web.server.bodies import is_inflated_below
 from receiver.web.server.unsent import send_answer
 from receiver.web.streaming.streams import PeerGoneError
 
@@ -29,20 +29,20 @@ __all__ = [
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 KEY_NAME: web.RequestKey[str] = web.RequestKey("key_name", str)
-"""The name of the API key of a request, for its log line."""
+"""Name of the API key of a request, for its log line."""
 
 STREAM_FACTS: web.RequestKey[dict[str, Any]] = web.RequestKey("stream_facts", dict)
-"""What the log line of a stream tells beside the rest."""
+"""Further fields of a stream's log line."""
 
 _log = structlog.get_logger()
 
 
 @web.middleware
 async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn errors into problems, and write one line for each request at its end.
+    """Turn errors into problems, and write one log line for each request at its end.
 
-    The line names the route, never the path: paths of callbacks hold tokens, and queries hold tickets. Its status is
-    null where the peer hung up before there was one.
+    The line names the route, never the path: paths of callbacks hold tokens, and queries hold tickets. The status is
+    null if the peer hung up before there was one.
     """
     started = time.perf_counter()
     status = None
@@ -55,7 +55,7 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
             status = response.status
         return response
     finally:
-        # Also for those that are cancelled: that is how a stream ends whose peer hangs up.
+        # Also for a cancelled request: so ends a stream whose peer hangs up.
         if _route(request) not in _QUIET_ROUTES:
             facts = {
                 "method": request.method,
@@ -68,12 +68,12 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
 
 
 async def mark_as_declared(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Say of each response that it is of the type that it declares, so that no browser takes it for a page."""
+    """Add `nosniff` to each response, so that no browser takes it for a page."""
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def problem_fields(error: ReceiverError) -> dict[str, Any]:
-    """Return the members of the problem that `error` is."""
+    """Return the members of the problem for `error`."""
     problem = PROBLEMS[error.slug]
     return {
         "type": f"{PROBLEM_PREFIX}{error.slug}",
@@ -88,7 +88,7 @@ def problem_fields(error: ReceiverError) -> dict[str, Any]:
 
 
 def problem_response(error: ReceiverError) -> web.Response:
-    """Return the response that tells of `error`."""
+    """Return the problem for `error` as a response."""
     problem = PROBLEMS[error.slug]
     body = problem_fields(error)
     headers = {"Cache-Control": "no-store"}
@@ -102,22 +102,22 @@ def problem_response(error: ReceiverError) -> web.Response:
 
 
 async def _sent(request: web.Request, response: web.Response) -> web.Response:
-    """Send the response, or a refusal where too many bytes wait already. What changed something is never refused."""
-    context = request.app.get(CONTEXT)
-    if context is None:
-        # A callback by a route of another application: its answer is tiny.
+    """Send the response, or a refusal if too many bytes wait already. Only a GET is refused: it changed nothing."""
+    runtime = request.app.get(RUNTIME)
+    if runtime is None:
+        # A callback through a route of another application: its response is tiny.
         return response
     owner = request.get(KEY_NAME, "")
     if request.method == "GET":
         try:
-            context.unsent.check_answer(owner, _size_of(response))
+            runtime.unsent.check_answer(owner, _size_of(response))
         except ReceiverError as error:
             response = problem_response(error)
     try:
-        with context.unsent.counted(owner, _size_of(response)):
-            await send_answer(context.streams.rules.send_seconds, request, response)
-    except PeerGoneError as gone:
-        _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(gone))
+        with runtime.unsent.counted(owner, _size_of(response)):
+            await send_answer(runtime.streams.rules.send_seconds, request, response)
+    except PeerGoneError as error:
+        _log.info("answer.dropped", route=_route(request), key=owner or None, reason=str(error))
     return response
 
 
@@ -126,7 +126,7 @@ def _size_of(response: web.Response) -> int:
 
 
 def _stop_inflating(request: web.Request, response: web.StreamResponse) -> None:
-    """Keep the server of another application from inflating a body after its answer, which it does to drop it."""
+    """Close the connection if the server of another application would inflate the rest of the body to drop it."""
     if not request.content.is_eof() and is_inflated_below(request):
         response.force_close()
         # From now on the connection parses nothing.
@@ -142,10 +142,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _from_http(error)
     except Exception:
         _log.exception("request.failed", method=request.method, route=_route(request))
-        return problem_response(ReceiverError("server-error", "the receiver failed; its log says why"))
+        return problem_response(ReceiverError("server-error", "the receiver failed; the reason is in its log"))
 
 
-# Callbacks write a line of their own, with the verdict; probes would only fill the log.
+# Callbacks write their own line, with the verdict; probes would only fill the log.
 _CALLBACK = "/callback/{provider}/{token}"
 _QUIET_ROUTES = (_CALLBACK, "/healthz", "/readyz")
 
@@ -161,12 +161,14 @@ def _from_http(error: web.HTTPException) -> web.Response:
     match error:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            response = problem_response(ReceiverError("method-not-allowed", f"expected one of {allowed}"))
+            response = problem_response(ReceiverError("method-not-allowed", f"expected {allowed}, got {error.method}"))
             response.headers["Allow"] = allowed
         case web.HTTPNotFound():
-            response = problem_response(ReceiverError("not-found", "there is nothing at this address"))
+            response = problem_response(ReceiverError("not-found", "this receiver has nothing at this address"))
         case web.HTTPRequestEntityTooLarge():
-            response = problem_response(ReceiverError("body-too-large", "the body is larger than this receiver takes"))
+            response = problem_response(
+                ReceiverError("body-too-large", "body: it is larger than this receiver accepts")
+            )
         case _:
             response = problem_response(ReceiverError("bad-request", error.reason))
     return response

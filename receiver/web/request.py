@@ -1,8 +1,7 @@
-"""What requests say: bodies, query parameters, headers, each with an error that names the field."""
+"""Parameters and models in requests, read with an error that names the wrong field."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Collection
@@ -16,15 +15,13 @@ from client.errors import UnreadableError
 from client.protocol.models import MAX_REPORT_BYTES
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long, parse_json
 from receiver.errors import ReceiverError
-from receiver.web.context import CONTEXT
-from receiver.web.server.inflating import coding_of, inflated, is_inflated_below
+from receiver.web.context import RUNTIME
+from receiver.web.server.bodies import read_body
 
 __all__ = [
     "MAX_WAIT_SECONDS",
     "check_query",
-    "coding_of_body",
     "first_wrong_field",
-    "read_body",
     "read_id",
     "read_int",
     "read_model",
@@ -35,50 +32,8 @@ __all__ = [
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_WAIT_SECONDS = 50.0
-_READ_SECONDS = 10.0
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE | re.ASCII)
-
-
-async def read_body(request: web.Request, limit: int) -> bytes:
-    """Return the body, counted while it is read.
-
-    A compressed one is inflated when it is all there, at most up to the limit.
-
-    Raises:
-        ReceiverError: `body-too-large`, `too-slow` where it was not all there within 10 s, `bad-request` where its
-            Content-Encoding does not fit it, or `unsupported-media-type` where that is not gzip or deflate.
-    """
-    coding = coding_of_body(request)
-    if (request.content_length or 0) > limit:
-        raise _too_large(limit)
-    try:
-        if request.content.is_eof():
-            # It is all there already: no need to wait for it.
-            body = request.content.read_nowait()
-        else:
-            async with asyncio.timeout(_READ_SECONDS):
-                body = await _read_chunks(request, limit)
-    except TimeoutError:
-        raise ReceiverError("too-slow", f"the body was not all there within {_READ_SECONDS:g} s") from None
-    except web.RequestPayloadError:
-        raise ReceiverError("bad-request", "the body cannot be decoded") from None
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body if coding is None else inflated(body, coding, limit)
-
-
-def coding_of_body(request: web.Request) -> str | None:
-    """Return how the body is compressed, before a byte of it is read; None where it is not.
-
-    Raises:
-        ReceiverError: `unsupported-media-type`: not by gzip or deflate, or the server below inflates by itself.
-    """
-    if "Content-Encoding" not in request.headers or not request.body_exists:
-        return None
-    coding = coding_of(request.headers.getall("Content-Encoding"))
-    if coding is not None and is_inflated_below(request):
-        raise ReceiverError("unsupported-media-type", "Content-Encoding: a mounted receiver takes plain bodies only")
-    return coding
+_SHOWN_CHARS = 80
 
 
 async def read_model(request: web.Request, model: type[Model]) -> Model:
@@ -87,7 +42,7 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
     Raises:
         ReceiverError: `not-json` (400), `wrong-field` (422) with the name of the field, `body-too-large`.
     """
-    body = await read_body(request, max(request.app[CONTEXT].max_body_bytes, MAX_REPORT_BYTES))
+    body = await read_body(request, max(request.app[RUNTIME].max_body_bytes, MAX_REPORT_BYTES))
     try:
         value = parse_json(body)
     except UnreadableError as error:
@@ -99,32 +54,39 @@ async def read_model(request: web.Request, model: type[Model]) -> Model:
 
 
 def first_wrong_field(error: ValidationError, *, hidden: Collection[object] = ("int", "str")) -> str:
-    """Return the first field that is wrong, and what was expected; parts of its path that nobody wrote are hidden."""
+    """Return the first wrong field, and the expected value. Parts of its path in `hidden` are left out.
+
+    These parts are pydantic's names for the members of a union, so no sender wrote them.
+    """
     errors = error.errors(include_url=False, include_input=False)
     detail = errors[0]
     if detail["loc"] and detail["loc"][-1] in hidden:
         # Of a value that may be one of several things: what it comes closest to, which has the longest path.
-        same = detail["loc"][:-1]
-        detail = max((other for other in errors if other["loc"][: len(same)] == same), key=_depth)
-    path = ".".join(str(part)[:80] for part in detail["loc"] if part not in hidden)
+        parent = detail["loc"][:-1]
+        detail = max((other for other in errors if other["loc"][: len(parent)] == parent), key=_depth)
+    path = ".".join(str(part)[:_SHOWN_CHARS] for part in detail["loc"] if part not in hidden)
     return f"{path or 'body'}: {detail['msg'].removeprefix('Value error, ')}"
 
 
-def check_query(request: web.Request, *known: str) -> None:
-    """Refuses parameters that nobody would read."""
+def check_query(request: web.Request, names: Collection[str]) -> None:
+    """Refuse parameters other than `names`, because nothing would read them.
+
+    Raises:
+        ReceiverError: `wrong-field`.
+    """
     if "?" not in request.raw_path:
         # What aiohttp makes of a query, it keeps as long as the request, which may be a websocket's.
         return
     for name in request.query:
-        if name not in known:
-            raise ReceiverError("wrong-field", f"{name[:80]}: there is no such parameter here")
+        if name not in names:
+            raise ReceiverError("wrong-field", f"{name[:_SHOWN_CHARS]}: there is no such parameter here")
 
 
 def read_text(request: web.Request, name: str) -> str | None:
-    """Return a query parameter; None where it is not given.
+    """Return a query parameter, or None if it is not given.
 
     Raises:
-        ReceiverError: `wrong-field`, also for one given twice.
+        ReceiverError: `wrong-field`, also if it is given twice.
     """
     values = request.query.getall(name, [])
     if len(values) > 1:
@@ -139,7 +101,7 @@ def read_id(request: web.Request) -> str:
     """Return the ref or taskId in the path.
 
     Raises:
-        ReceiverError: `unknown-task`: no task has an id as long as this.
+        ReceiverError: `unknown-task`, because no task has an id of this length.
     """
     task_or_ref = request.match_info["id"]
     if is_too_long(task_or_ref):
@@ -148,17 +110,25 @@ def read_id(request: web.Request) -> str:
 
 
 def read_int(request: web.Request, name: str, *, default: int, most: int) -> int:
-    """Return a query parameter from 1 to `most`."""
+    """Return a query parameter from 1 to `most`.
+
+    Raises:
+        ReceiverError: `wrong-field`.
+    """
     value = read_text(request, name)
     if value is None:
         return default
     if not re.fullmatch(r"[0-9]{1,9}", value, re.ASCII) or not 1 <= int(value) <= most:
-        raise ReceiverError("wrong-field", f"{name}: expected a number from 1 to {most}")
+        raise ReceiverError("wrong-field", f"{name}: expected a number from 1 to {most}, got {value[:_SHOWN_CHARS]!r}")
     return int(value)
 
 
 def read_wait(request: web.Request) -> float:
-    """How long the caller would wait: `?wait=` wins over `Prefer: wait=`; at most the ceiling, 0 for not at all."""
+    """Return the seconds to hold the request: `?wait=`, or else `Prefer: wait=`, at most 50. 0 means no wait.
+
+    Raises:
+        ReceiverError: `wrong-field`.
+    """
     value = read_text(request, "wait")
     if value is None:
         preferred = _PREFER_WAIT.search(request.headers.get("Prefer", ""))
@@ -168,23 +138,8 @@ def read_wait(request: web.Request) -> float:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
-        raise ReceiverError("wrong-field", "wait: expected seconds, 0 or more")
+        raise ReceiverError("wrong-field", f"wait: expected seconds, 0 or more, got {value[:_SHOWN_CHARS]!r}")
     return min(seconds, MAX_WAIT_SECONDS)
-
-
-async def _read_chunks(request: web.Request, limit: int) -> bytes:
-    chunks = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _too_large(limit: int) -> ReceiverError:
-    return ReceiverError("body-too-large", f"the body has more than {limit} bytes")
 
 
 def _depth(error: ErrorDetails) -> int:

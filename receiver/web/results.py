@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME
 from receiver.web.filtering import read_filter
 from receiver.web.middleware import KEY_NAME
-from receiver.web.request import check_query, read_int, read_text, read_wait
+from receiver.web.request import read_int, read_text, read_wait
 from receiver.web.views import entry_view, json_response
 
 __all__ = ["results"]
 
 
 async def results(request: web.Request) -> web.Response:
-    """Return a page of the log. Wait for the next result as long as is asked and allowed.
+    """Return a page of the log. Wait for the next result as `wait` says, at most 50 s.
 
-    Without `after`: from now; `after=start`: from the oldest kept.
+    Without `after` the page begins now, with `after=start` at the oldest entry kept.
     """
-    check_query(request, "after", "limit", "wait", "provider", "tags", "tasks", "hints")
-    context = request.app[CONTEXT]
-    inbox, owner = context.inbox, request[KEY_NAME]
+    runtime, owner = request.app[RUNTIME], request[KEY_NAME]
     only = read_filter(request)
-    after = read_text(request, "after") or await inbox.head()
+    after = read_text(request, "after") or await runtime.store.head()
     limit = read_int(request, "limit", default=100, most=1000)
-    page = await inbox.results(
+    page = await runtime.results.page(
         None if after == "start" else after,
         only,
         limit=limit,
         seconds=read_wait(request),
         owner=owner,
-        turn=context.pages.turn(owner),
+        turn=runtime.unsent.turn(owner),
     )
-    entries = [entry_view(entry, inbox.cursor_at) for entry in page.entries]
+    entries = [entry_view(entry, runtime.store.cursor_at) for entry in page.entries]
     return json_response({"results": entries, "cursor": page.cursor, "more": page.more})

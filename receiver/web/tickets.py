@@ -1,4 +1,4 @@
-"""`POST /v1/tickets`: what a page in a browser opens a stream with."""
+"""`POST /v1/tickets`: tickets with which pages in a browser open streams."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from aiohttp import web
 from client.protocol.models import Ticket
 from receiver.errors import ReceiverError
 from receiver.service.tickets import TICKET_SECONDS
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME
 from receiver.web.middleware import KEY_NAME
-from receiver.web.request import check_query, read_body
+from receiver.web.server.bodies import read_body
 from receiver.web.views import json_response
 
 __all__ = ["make_ticket"]
@@ -20,10 +20,9 @@ _MOST_BODY_BYTES = 1024
 
 
 async def make_ticket(request: web.Request) -> web.Response:
-    """Return a ticket of the key that asks: once for a websocket, until its end for server-sent events."""
-    check_query(request)
+    """Return a ticket for the API key of the request. A websocket uses it up, server-sent events until it expires."""
     if (await read_body(request, _MOST_BODY_BYTES)).strip() not in (b"", b"{}"):
-        raise ReceiverError("wrong-field", "body: expected none")
-    ticket = request.app[CONTEXT].tickets.make(request[KEY_NAME])
+        raise ReceiverError("wrong-field", "body: expected none, or an empty JSON object")
+    ticket = request.app[RUNTIME].tickets.make(request[KEY_NAME])
     view = Ticket(ticket=ticket, ends_at=datetime.now(UTC) + timedelta(seconds=TICKET_SECONDS))
     return json_response(view.model_dump_json(by_alias=True).encode(), 201)

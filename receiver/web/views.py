@@ -1,4 +1,4 @@
-"""Records as the JSON of the contract."""
+"""JSON of the contract, made from records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pydantic_core import from_json, to_json
 from client.protocol.models import LogEntry, PollPlanView, Registered, Task
 from client.providers import PollPlan
 from receiver.domain.records import SECOND, Entry, TaskRecord, time_view
-from receiver.service.inbox import Inbox
 
 __all__ = ["entry_view", "json_response", "log_entry", "registered_view", "task_view"]
 
@@ -21,8 +20,8 @@ CursorAt = Callable[[int], str]
 def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
     """Return the task as a superset of a getTaskResult answer.
 
-    `cursor` is the place of its outcome in the log; while it has none, the head of the log when it was registered, from
-    which a reader cannot miss it.
+    `cursor` is the position of its outcome in the log. A task without an outcome gets the head of the log at its
+    registration: a reader from there cannot miss the outcome.
     """
     outcome = task.outcome
     fields: dict[str, Any] = {
@@ -56,13 +55,12 @@ def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
     return Task(**fields)
 
 
-def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registered:
-    """What a registration is answered with."""
-    url = inbox.callback_url(task)
+def registered_view(task: TaskRecord, plan: PollPlan, callback_url: str | None, cursor_at: CursorAt) -> Registered:
+    """Return the answer to a registration."""
     return Registered(
         ref=task.ref,
         task_id=task.task_id,
-        callback_url=url,
+        callback_url=callback_url,
         fallback="receiver" if task.is_polled_here else "client",
         poll=PollPlanView(
             first_after_seconds=(task.poll_after - task.created_at) / SECOND,
@@ -71,25 +69,25 @@ def registered_view(task: TaskRecord, plan: PollPlan, inbox: Inbox) -> Registere
             window_seconds=plan.window_seconds,
         ),
         deadline_at=time_view(task.deadline_at),
-        cursor=inbox.cursor_at(task.registered_at),
+        cursor=cursor_at(task.registered_at),
     )
 
 
 def log_entry(entry: Entry, cursor_at: CursorAt) -> LogEntry:
-    """Return one place in the log: a result has a task, a deletion or a hint only a ref."""
+    """Return one entry of the log. A result has a task, a deletion or a hint only a ref."""
     if entry.kind == "result" and entry.task is not None:
         return LogEntry(cursor=entry.cursor, task=task_view(entry.task, cursor_at))
     return LogEntry(cursor=entry.cursor, ref=entry.ref, deleted=entry.kind == "deleted", hint=entry.kind == "hint")
 
 
 def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
-    """Return one place in the log as the JSON of a page."""
+    """Return one entry of the log as the JSON of a page."""
     fields = {"cursor", "task"} if entry.kind == "result" else {"cursor", "ref", entry.kind}
     return log_entry(entry, cursor_at).model_dump(mode="json", by_alias=True, include=fields)
 
 
 def json_response(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> web.Response:
-    """JSON that nobody may cache."""
+    """Return a response with JSON, not to be cached."""
     raw = body if isinstance(body, bytes) else to_json(body)
     return web.Response(
         status=status, body=raw, content_type="application/json", headers={"Cache-Control": "no-store", **headers}

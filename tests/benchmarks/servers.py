@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,19 +17,21 @@ import aiosqlite
 import uvloop
 from aiohttp import web
 
+from client.provider_api.unlisted import UnlistedCodes
 from client.providers import DIALECTS
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.commands.serve import raise_file_limit, tune
 from receiver.domain.deliveries import Delivered, Quotas
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Command
-from receiver.feed.hub import Hub
 from receiver.logs import configure_logs
-from receiver.service.inbox import Inbox, InboxRules
+from receiver.service.callbacks import CallbackRules, Callbacks
+from receiver.service.providers import Providers
 from receiver.settings import load_settings
 from receiver.storage.sqlite.writer import Writer
 from receiver.storage.store import Store
-from receiver.web.context import CONTEXT
+from receiver.upstream.schedules import Schedules
+from receiver.web.context import RUNTIME
 from tests.benchmarks.tasks import READ_KEY, task_record, task_view_example
 from tests.support import free_port
 
@@ -193,16 +195,12 @@ def _no_store(_database: Path) -> web.Application:
     app = create_app(settings)
 
     async def without_store(_app: web.Application) -> AsyncIterator[None]:
-        context = app[CONTEXT]
-        rules = InboxRules(
-            public_url=settings.public_url,
-            signing_key=context.signing_keys[0],
-            callback_secrets={},
-            quotas=Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0),
-        )
+        rules = CallbackRules(secrets={}, quotas=Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0))
         store = cast("Store", _NoStore(task_record(0)))
         tune()
-        context.inbox = Inbox(store, Hub(), DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
+        providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
+        callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
+        app[RUNTIME] = replace(app[RUNTIME], callbacks=callbacks)
         yield
 
     app.cleanup_ctx.append(without_store)

@@ -46,7 +46,7 @@ class Waiting:
         """Against what is wanted."""
         name = "commit to wake, p99 ms: "
         return [
-            Goal(f"{name}in process", self.in_process["inbox"].p99_ms, most=0.5),
+            Goal(f"{name}in process", self.in_process["tasks"].p99_ms, most=0.5),
             *(Goal(f"{name}{road}", measured.p99_ms, most=2) for road, measured in self.roads.items()),
             Goal("waiting connections in one process", self.crowd.connections, least=15_000),
             Goal("kB for each of them", self.crowd.kilobytes_each, most=16),

@@ -1,7 +1,7 @@
 """Commit to wake inside one process: how long after its COMMIT a waiter knows.
 
 From the moment in which `COMMIT` returned on the thread that writes, to the moment in which the waiter goes on: either
-`Inbox.wait_for`, which looks at the task again before it returns, or a bare waiter of the hub.
+`Tasks.wait_for`, which looks at the task again before it returns, or a bare waiter of the hub.
 """
 
 from __future__ import annotations
@@ -18,20 +18,28 @@ from uuid import UUID
 
 import aiosqlite
 
+from client.provider_api.unlisted import UnlistedCodes
 from client.providers import DIALECTS
 from receiver.app import microseconds_now, new_ref
 from receiver.commands.serve import tune
+from receiver.domain.admission import Limits
 from receiver.domain.deliveries import Quotas
 from receiver.domain.reading import Incoming
 from receiver.domain.records import TaskRecord
 from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.transaction import Command, Ledger
+from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
-from receiver.service.inbox import Inbox, InboxRules
+from receiver.service.callbacks import CallbackRules, Callbacks
+from receiver.service.providers import Providers
+from receiver.service.tasks import CallbackUrls, Tasks
+from receiver.service.waits import Waits
 from receiver.storage.sqlite.database import connect_reader, on_thread, prepare
 from receiver.storage.sqlite.files import FileWatch
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.store import WRITE_SECONDS
+from receiver.upkeep.relay import relay_commits
+from receiver.upstream.schedules import Schedules
 from tests.benchmarks.load import percentile
 from tests.benchmarks.tasks import callback_body, register, running, task_record
 
@@ -56,16 +64,21 @@ class Wakes:
 
 
 async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
-    """By what they wait with: "inbox" or "hub"; each with 1,000 waiters at 1,000 callbacks a second."""
+    """By what they wait with: "tasks" or "hub"; each with 1,000 waiters at 1,000 callbacks a second."""
     hub = Hub()
     async with _noting_store(database) as store, asyncio.TaskGroup() as owner:
-        rules = InboxRules(public_url=None, signing_key=store.signing_keys[0], callback_secrets={}, quotas=_NO_QUOTAS)
-        inbox = Inbox(store, hub, DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
-        await inbox.open()
-        relay = owner.create_task(inbox.relay())
+        feed = Feed(store)
+        await feed.open()
+        relay = owner.create_task(relay_commits(store, feed, hub, _ignore_hint))
+        providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
+        rules = CallbackRules(secrets={}, quotas=_NO_QUOTAS)
+        callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
+        urls = CallbackUrls(None, store.signing_keys[0])
+        waits = Waits(hub, feed, Limits())
+        services = Tasks(store, providers, waits, urls=urls, now=microseconds_now, new_ref=new_ref)
 
-        async def by_inbox(ref: str) -> None:
-            await inbox.wait_for(ref, None, _LIMIT_SECONDS)
+        async def by_tasks(ref: str) -> None:
+            await services.wait_for(ref, None, _LIMIT_SECONDS)
 
         async def by_hub(ref: str) -> None:
             with hub.waiting(ref) as waiter:
@@ -73,10 +86,10 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
 
         measured: dict[str, Wakes] = {}
         tune()
-        for name, wait in (("inbox", by_inbox), ("hub", by_hub)):
+        for name, wait in (("tasks", by_tasks), ("hub", by_hub)):
             tasks = [task_record(len(measured) * (wakes + WAITERS) + number) for number in range(wakes + WAITERS)]
             await register(store, tasks)
-            measured[name] = await _Course(store, inbox, tasks, wait).run(wakes)
+            measured[name] = await _Course(store, callbacks, tasks, wait).run(wakes)
         relay.cancel()
     return measured
 
@@ -87,12 +100,12 @@ class _Course:
     def __init__(
         self,
         store: _NotingStore,
-        inbox: Inbox,
+        callbacks: Callbacks,
         tasks: Sequence[TaskRecord],
         wait: Callable[[str], Awaitable[None]],
     ) -> None:
         self._store = store
-        self._inbox = inbox
+        self._callbacks = callbacks
         self._tasks = tasks
         self._wait = wait
         self._latencies: list[float] = []
@@ -125,7 +138,11 @@ class _Course:
         self._latencies.append(time.perf_counter() - self._store.commits_at.pop(ref))
 
     async def _deliver(self, number: int) -> None:
-        await self._inbox.deliver(DIALECTS[_PROVIDER], *self._deliveries[number])
+        await self._callbacks.deliver(DIALECTS[_PROVIDER], *self._deliveries[number])
+
+
+def _ignore_hint() -> None:
+    pass
 
 
 def _token(task: TaskRecord) -> CallbackToken:

@@ -30,6 +30,7 @@ from client.providers.values import MAX_TASK_ID_LENGTH
 from client.version import VERSION
 from receiver.service.tickets import TICKET_SECONDS
 from receiver.settings import Settings
+from receiver.web.routes import ROUTES
 from receiver.web.streaming.streams import StreamRules
 from tests.contracts.examples import EXAMPLES
 from tests.contracts.schemas import ref_to, require, schemas_of, unwrapped
@@ -61,17 +62,17 @@ before anything that the subscription brings. Each request gets one answer, in t
 log may stand before or behind it. Going on from the last `cursor` brings everything behind it, once. Only named tasks
 that have ended come each time they are named, whatever the cursor.
 
-**Alive.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds when nothing else is sent, the first at
-most {2 * _RULES.heartbeat_seconds:g} seconds behind it, and a websocket ping every {_RULES.ping_seconds:g} seconds. A
-peer that answers no ping within {_RULES.ping_seconds / 2:g} seconds, or takes nothing for
-{_RULES.send_seconds:g} seconds (a setting), is cut off.
+**Heartbeats.** A `heartbeat` frame comes every {_RULES.heartbeat_seconds:g} seconds if nothing else is sent, the first
+at most {2 * _RULES.heartbeat_seconds:g} seconds behind it, and a websocket ping every {_RULES.ping_seconds:g} seconds.
+A peer is cut off if it answers no ping within {_RULES.ping_seconds / 2:g} seconds, or reads nothing for
+{_RULES.send_seconds:g} seconds (a setting).
 
 **Limits.** {NAMES_AT_ONCE} tasks named in one frame, {MAX_NAMED} in one subscription; {MAX_FRAME_BYTES} bytes for a
-frame that is sent to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`.
+frame to the receiver; {MAX_TASK_ID_LENGTH} characters or digits for a `taskId`.
 
-Each named task counts with {NAME_BYTES} bytes and those of its text, four for a character outside ASCII.
-{MAX_NAME_BYTES_EACH} bytes of each key are taken, and {MAX_NAME_BYTES} in all. An `add` over that names nothing and is
-answered by `problem` `too-many-names` or `receiver-full`: send it again later.
+Each named task counts with {NAME_BYTES} bytes and those of its text, four for a character outside ASCII. The limits are
+{MAX_NAME_BYTES_EACH} bytes for each key, and {MAX_NAME_BYTES} in all. An `add` beyond them names nothing and gets the
+`problem` `too-many-names` or `receiver-full`: send it again later.
 
 If a socket sends more frames, names or bytes than the receiver has time for, then it is read later. Nothing is refused
 or lost, and TCP holds the sender back. About 60,000 names pass at once, then 10,000 names, 4,000 frames or 2 MB a
@@ -109,18 +110,8 @@ _SECURITY = {
         "type": "httpApiKey",
         "in": "query",
         "name": "ticket",
-        "description": "For pages in a browser, server-sent events only: a ticket, which lets reconnect until its end.",
+        "description": "A ticket for pages in a browser, for server-sent events only. It is valid for reconnects, too.",
     },
-}
-
-_QUERY = {
-    "after": "A cursor, or `start` for the oldest kept; from now if not given.",
-    "lastEventId": "The header `Last-Event-ID` for polyfills that cannot send it; it wins over `after`.",
-    "provider": "Only of this provider,",
-    "tags": "and with all of these, with commas;",
-    "tasks": "or one of these, with commas: `REF` or `PROVIDER:TASKID`.",
-    "hints": "`true`: hints, too.",
-    "ticket": "Instead of a key.",
 }
 
 
@@ -131,7 +122,7 @@ def rendered() -> str:
 
 def document() -> dict[str, Any]:
     """Return the document, made anew from the models."""
-    requests, answers, told = (tuple(map(type_of, group)) for group in (REQUESTS, ANSWERS, EVENTS))
+    requests, answers, notices = (tuple(map(type_of, group)) for group in (REQUESTS, ANSWERS, EVENTS))
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Callback receiver: streams of results", "version": VERSION, "description": _ABOUT},
@@ -143,7 +134,7 @@ def document() -> dict[str, Any]:
                 "title": "Websocket",
                 "description": _SUBSCRIBE + "\n".join(f"* {code:d}: {text}" for code, text in _CLOSE_CODES.items()),
                 "servers": [ref_to("servers", "websocket")],
-                "messages": {name: ref_to("components", "messages", name) for name in (*requests, *answers, *told)},
+                "messages": {name: ref_to("components", "messages", name) for name in (*requests, *answers, *notices)},
                 "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
                 "x-close-codes": {f"{code:d}": text for code, text in _CLOSE_CODES.items()},
             },
@@ -152,7 +143,7 @@ def document() -> dict[str, Any]:
                 "title": "Server-sent events",
                 "description": _STREAM,
                 "servers": [ref_to("servers", "events")],
-                "messages": {name: ref_to("components", "messages", name) for name in told},
+                "messages": {name: ref_to("components", "messages", name) for name in notices},
             },
         },
         "operations": {
@@ -165,12 +156,12 @@ def document() -> dict[str, Any]:
             "tell": {
                 "action": "send",
                 "summary": "Frames of the log, as they come.",
-                **_over("subscribe", told),
+                **_over("subscribe", notices),
             },
             "stream": {
                 "action": "send",
                 "summary": "The same frames, for readers that send nothing.",
-                **_over("stream", told),
+                **_over("stream", notices),
                 "bindings": {"http": {"method": "GET", "query": _query(), "bindingVersion": "0.3.0"}},
             },
         },
@@ -186,7 +177,7 @@ def _server(protocol: str, *security: str) -> dict[str, Any]:
     return {
         "host": "{host}",
         "protocol": protocol,
-        "description": "Where the receiver is reached; below its path, if its public URL has one.",
+        "description": "The receiver's host, with the path of its public URL, if it has one.",
         "variables": {"host": {"default": "callbacks.example.org"}},
         "security": [ref_to("components", "securitySchemes", name) for name in security],
     }
@@ -200,7 +191,8 @@ def _over(channel: str, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _query() -> dict[str, Any]:
-    described = {name: {"type": "string", "description": text} for name, text in _QUERY.items()}
+    query = next(route.query for route in ROUTES if route.path == "/v1/results/stream") or {}
+    described = {name: {"type": "string", "description": text} for name, text in query.items()}
     return {"type": "object", "properties": described, "additionalProperties": False}
 
 

@@ -1,6 +1,6 @@
-"""Answers of the API checked against its written contract, more strictly than any reader has to be.
+"""A check of the API's responses against its written contract, stricter than any reader has to be.
 
-A field, a status or a content type that the contract does not name is an error, and so is a date that is none.
+A field, a status or a content type outside the contract is an error, and so is a malformed date.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FORMATS = FormatChecker(formats=["date-time"])
 
 
 def check_answer(method: str, path: str, status: int, content_type: str, body: bytes) -> None:
-    """Pass what the contract allows, and what is about no operation of it.
+    """Accept responses that the contract allows, and those of other paths.
 
     Raises:
-        ContractError: the operation has no such answer; the text says where and why.
+        ContractError: the operation has no such response; the text says where and why.
     """
     operation = _operation(method, path.partition("?")[0])
     if operation is None:
@@ -52,7 +52,7 @@ def _contract() -> Any:
 
 @cache
 def _paths() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
-    """Paths without parameters first, as the router has it."""
+    """Return the paths as patterns with their operations. Those without parameters come first, as in the router."""
     paths = sorted(_contract()["paths"].items(), key=lambda path: path[0].count("{"))
     return [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), operations) for path, operations in paths]
 

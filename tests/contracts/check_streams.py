@@ -1,7 +1,6 @@
-"""Frames checked against the written contract of the streams, more strictly than any reader has to be.
+"""A check of frames against the written contract of the streams, stricter than any reader has to be.
 
-Readers ignore fields that they do not know; here one that the contract does not name is an error, and so is a date that
-is none.
+Readers ignore unknown fields. Here a field outside the contract is an error, and so is a malformed date.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ _FORMATS = FormatChecker(formats=["date-time"])
 
 
 class ContractError(AssertionError):
-    """The frame is not what the contract says; the text says where and why."""
+    """A message breaks the contract; the text says where and why."""
 
 
 def check_sent(text: str) -> Any:
-    """Return the frame that a subscriber sends.
+    """Return the frame of a subscriber.
 
     Raises:
         ContractError: the contract has no such frame.
@@ -33,7 +32,7 @@ def check_sent(text: str) -> Any:
 
 
 def check_received(text: str) -> Any:
-    """Return the frame that a websocket brought.
+    """Return the frame from a websocket.
 
     Raises:
         ContractError: the contract has no such frame.
@@ -42,10 +41,10 @@ def check_received(text: str) -> Any:
 
 
 def check_event(name: str, event_id: str, text: str) -> Any:
-    """Return the frame of a server-sent event: `text` is its data.
+    """Return the frame of a server-sent event. `text` is its data.
 
     Raises:
-        ContractError: the contract has no such frame, or its name or id is not that of the frame.
+        ContractError: the contract has no such frame, or the event has another name or id than its frame.
     """
     frame = _check(text, ("stream",))
     if (name, event_id) != (frame["type"], frame.get("cursor") or frame["resumesAt"]):
@@ -55,18 +54,18 @@ def check_event(name: str, event_id: str, text: str) -> Any:
 
 def _check(text: str, operations: tuple[str, ...]) -> Any:
     frame = json.loads(text, parse_constant=_refuse)
-    known = _validators(operations)
+    validators = _validators(operations)
     frame_type = frame.get("type") if isinstance(frame, dict) else None
-    if not isinstance(frame_type, str) or frame_type not in known:
-        raise ContractError(f"type: expected one of {', '.join(known)}: {text[:500]}")
-    for error in known[frame_type].iter_errors(frame):
+    if not isinstance(frame_type, str) or frame_type not in validators:
+        raise ContractError(f"type: expected one of {', '.join(validators)}: {text[:500]}")
+    for error in validators[frame_type].iter_errors(frame):
         raise ContractError(f"{error.json_path}: {error.message}")
     return frame
 
 
 @cache
 def _validators(operations: tuple[str, ...]) -> dict[str, Draft7Validator]:
-    """One for each type of frame that belongs to the operations."""
+    """Return a validator for each type of frame in the operations."""
     contract = json.loads(ASYNCAPI.read_text("utf-8"))
     schemas = {name: {"additionalProperties": False, **it} for name, it in contract["components"]["schemas"].items()}
     found = {}

@@ -1,4 +1,4 @@
-"""One example of each frame, for the contract of the streams; the tests check that each is what the contract says."""
+"""One example of each frame, for the contract of the streams. Tests check each against the contract."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ TASK = Task(
     deadline_at=_CREATED + timedelta(minutes=5),
     cursor=_CURSOR,
 )
-"""A task that has ended."""
+"""A finished task."""
 
 PROBLEM = problem_fields(ReceiverError("wrong-field", "type: expected subscribe, add or remove"))
-"""The problem of a frame that is none."""
+"""The problem for a frame of an unknown type."""
 
 _EXAMPLES: tuple[Request | StreamFrame, ...] = (
     Subscribe(type="subscribe", id=1, cursor=_BEFORE, provider="capsolver", tags=("checkout",)),

@@ -1,7 +1,7 @@
-"""The contract of the API over HTTP, written down as OpenAPI 3.1 for people and for tools of any language.
+"""The contract of the HTTP API as an OpenAPI 3.1 document, for people and for tools of any language.
 
-Schemas come from the models that the handlers use, problems from the table that they become on the wire. `make docs`
-writes it to `openapi.json`; the server only serves that file.
+Operations come from the table of routes, schemas from the models of the handlers, and problems from the table of
+problems. `make docs` writes the document to `openapi.json`, and the server serves that file.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from client.protocol.models import LogEntry
 from client.providers.values import MAX_TASK_ID_LENGTH
 from client.version import VERSION
 from receiver.errors import PROBLEMS
-from receiver.web.routes import OPERATIONS, Operation
+from receiver.web.routes import ROUTES, Route
 from tests.contracts.schemas import ref_to, require, schemas_of
 
 __all__ = ["document", "rendered"]
 
 _ABOUT = """\
-The scopes of API keys are `submit`, `read` and `admin`; each operation names the one that it needs. Errors are
-`application/problem+json` (RFC 9457), readable as errors of the createTask family too. Unknown parameters and unknown
-fields of bodies are refused; in answers, ignore fields that you do not know. Streams are described by
-`/asyncapi.json`."""
+The scopes of API keys are `submit`, `read` and `admin`; each operation names its scope. Errors are
+`application/problem+json` (RFC 9457), and errors of the createTask family as well. Unknown parameters and unknown
+fields of bodies are refused. Ignore unknown fields in answers. `/asyncapi.json` describes the streams."""
 
 _PARTIAL = ("Task", "Problem", "LogEntry")
-"""Models of which not every field is always written."""
+"""Models with fields that are not always written."""
 
 _SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <secret>`"},
@@ -38,7 +37,7 @@ _SECURITY = {
         "type": "apiKey",
         "in": "query",
         "name": "ticket",
-        "description": "For pages in a browser, server-sent events only; `POST /v1/tickets` makes it.",
+        "description": "For pages in a browser, and server-sent events only; `POST /v1/tickets` makes one.",
     },
 }
 
@@ -49,10 +48,10 @@ def rendered() -> str:
 
 
 def document() -> dict[str, Any]:
-    """Return the document, made anew from the models and the table of operations."""
+    """Return the document, made anew from the models and the table of routes."""
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for operation in OPERATIONS:
-        paths[operation.path][operation.method.lower()] = _operation(operation)
+    for route in ROUTES:
+        paths[route.path][route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Callback receiver", "version": VERSION, "description": _ABOUT},
@@ -63,31 +62,32 @@ def document() -> dict[str, Any]:
     }
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
-    scheme = [{"key": [operation.scope]}] if operation.scope is not None else []
-    if "ticket" in operation.query:
+def _operation(route: Route) -> dict[str, Any]:
+    query = route.query or {}
+    scheme = [{"key": [route.scope]}] if route.scope is not None else []
+    if "ticket" in query:
         scheme.append({"ticket": []})
-    body = {} if operation.body is None else {"requestBody": {"required": True, "content": _json(operation.body)}}
+    body = {} if route.body is None else {"requestBody": {"required": True, "content": _json(route.body)}}
     return {
-        "summary": operation.summary,
-        "operationId": _name(operation),
+        "summary": route.summary,
+        "operationId": _name(route),
         "security": scheme,
         "parameters": [
-            *(_parameter("path", name, "", is_required=True) for name in re.findall(r"\{(\w+)\}", operation.path)),
-            *(_parameter("query", name, about) for name, about in operation.query.items() if name != "ticket"),
-            *(_parameter("header", name, about) for name, about in operation.headers.items()),
+            *(_parameter("path", name, "", is_required=True) for name in re.findall(r"\{(\w+)\}", route.path)),
+            *(_parameter("query", name, about) for name, about in query.items() if name != "ticket"),
+            *(_parameter("header", name, about) for name, about in route.headers.items()),
         ],
         **body,
-        "responses": _answers(operation),
+        "responses": _answers(route),
     }
 
 
-def _answers(operation: Operation) -> dict[str, Any]:
+def _answers(route: Route) -> dict[str, Any]:
     answers: dict[str, Any] = {}
-    for status, (about, content) in sorted(operation.answers.items()):
+    for status, (about, content) in sorted(route.answers.items()):
         answers[f"{status}"] = {"description": about, **_content(content)}
     by_status: defaultdict[int, list[str]] = defaultdict(list)
-    for slug in operation.problems:
+    for slug in route.problems:
         by_status[PROBLEMS[slug].status].append(slug)
     for status, slugs in sorted(by_status.items()):
         described = "; ".join(f"`{slug}`: {PROBLEMS[slug].title}" for slug in slugs)
@@ -117,14 +117,14 @@ def _parameter(place: str, name: str, about: str, *, is_required: bool = False) 
     return {"name": name, "in": place, "required": is_required, **described, "schema": {"type": "string", **bounded}}
 
 
-def _name(operation: Operation) -> str:
-    """`GET /v1/tasks/{id}/timeline` is `getTasksIdTimeline`."""
-    parts = re.findall(r"\w+", operation.path.removeprefix("/v1"))
-    return operation.method.lower() + "".join(part[0].upper() + part[1:] for part in parts)
+def _name(route: Route) -> str:
+    """Return a name for the operation, such as `getTasksIdTimeline` for `GET /v1/tasks/{id}/timeline`."""
+    parts = re.findall(r"\w+", route.path.removeprefix("/v1"))
+    return route.method.lower() + "".join(part[0].upper() + part[1:] for part in parts)
 
 
 def _schemas() -> dict[str, Any]:
-    read = [operation.body for operation in OPERATIONS if operation.body is not None]
+    read = [route.body for route in ROUTES if route.body is not None]
     schemas = schemas_of(read, _written())
     sent = {model.__name__ for model in read} | {"FirstOutcome"}
     for name, schema in schemas.items():
@@ -134,5 +134,5 @@ def _schemas() -> dict[str, Any]:
 
 
 def _written() -> Iterable[type[BaseModel]]:
-    models = [content for operation in OPERATIONS for _, content in operation.answers.values()]
+    models = [content for route in ROUTES for _, content in route.answers.values()]
     return [*(model for model in models if isinstance(model, type)), LogEntry]

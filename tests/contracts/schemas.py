@@ -1,4 +1,4 @@
-"""JSON Schema of the models that are used on the wire, for the written contracts."""
+"""JSON Schema of the models of the wire, for the written contracts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["ref_to", "require", "schemas_of", "unwrapped"]
 
 
 def schemas_of(read: Iterable[type[BaseModel]], written: Iterable[type[BaseModel]]) -> dict[str, Any]:
-    """Return a schema for each model, by name, and for those inside them; tasks and problems are always among them.
+    """Return a schema for each model, by name, and for the models inside them. Tasks and problems are always included.
 
-    What leaves the receiver is described as it is written, not as it is read.
+    Models that leave the receiver are described as written, not as read.
     """
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in read]
     models += [(model, "serialization") for model in written]
@@ -34,7 +34,7 @@ def schemas_of(read: Iterable[type[BaseModel]], written: Iterable[type[BaseModel
 
 
 def require(schema: dict[str, Any], written: Collection[str]) -> None:
-    """What is always written is required, whatever the model could do without."""
+    """Require the fields in `written`, even if they are optional in the model."""
     needed = {*schema.get("required", ()), *written}
     schema["required"] = [name for name in schema["properties"] if name in needed]
     for name in schema["required"]:
@@ -47,23 +47,23 @@ def unwrapped(text: str) -> str:
 
 
 def ref_to(*path: str) -> dict[str, str]:
-    """Return a reference to what stands at this path of the same document."""
+    """Return a reference to the part of the document at this path."""
     return {"$ref": "/".join(("#", *path))}
 
 
 class _Schemas(GenerateJsonSchema):
-    """JSON Schema as AsyncAPI takes it, without titles that only repeat the names."""
+    """JSON Schema as AsyncAPI takes it, without titles, because they would only repeat the names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """No field has a title of its own."""
+        """Return False: no field has a title."""
         return False
 
     def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
-        """Return a model that leaves out what does not hold writes the rest as its fields say."""
+        """Return None for models with a serializer of their own, so that their fields are described."""
         return None if schema["type"] == "function-wrap" else super().ser_schema(schema)
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """Return the name stands at the definition; the description is Markdown."""
+        """Return the schema without a title, and with its description as Markdown."""
         made = super().model_schema(schema)
         del made["title"]
         return {**made, "description": unwrapped(made["description"])}

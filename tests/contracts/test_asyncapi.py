@@ -1,4 +1,4 @@
-"""The written contract of the streams: that it is valid, up to date and served, and that its examples keep to it."""
+"""The written contract of the streams is valid, up to date and served, and its examples keep to it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def references(part: Any) -> set[str]:
 
 
 def test_the_file_is_up_to_date() -> None:
-    """What the models say is what is served; `make docs` renews it."""
+    """The file matches the models; `make docs` renews it."""
     assert ASYNCAPI.read_text("utf-8") == rendered()
 
 
 async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
-    """Without a key, as JSON."""
+    """It is JSON, and needs no key."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         answer = await api.send("GET", "/asyncapi.json", key=None)
 
@@ -56,12 +56,12 @@ async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
 
 
 def test_it_is_an_asyncapi_document() -> None:
-    """Models of AsyncAPI 3.0 that others wrote read it, and know each of its fields."""
+    """Independent models of AsyncAPI 3.0 read it, and have each of its fields."""
     assert AsyncAPI3.model_validate(DOCUMENT).asyncapi == "3.0.0"
 
 
 def test_every_reference_leads_somewhere() -> None:
-    """Inside the document."""
+    """Every reference leads to a part of the document."""
     for reference in references(DOCUMENT):
         part: Any = DOCUMENT
         for step in reference.removeprefix("#/").split("/"):
@@ -78,7 +78,7 @@ def test_nothing_is_left_over() -> None:
 
 @pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
 def test_every_schema_is_one(name: str) -> None:
-    """In the dialect that AsyncAPI builds on."""
+    """Each schema is valid in the dialect of AsyncAPI."""
     Draft7Validator.check_schema(DOCUMENT["components"]["schemas"][name])
 
 
@@ -86,7 +86,7 @@ def test_every_frame_is_told() -> None:
     """Each operation has its messages, as the websocket and the server-sent events carry them."""
     operations = DOCUMENT["operations"]
     found = {
-        name: tuple(each["$ref"].rpartition("/")[2] for each in part["messages"])
+        name: tuple(message["$ref"].rpartition("/")[2] for message in part["messages"])
         for name, part in (*operations.items(), ("reply", operations["ask"]["reply"]))
     }
 
@@ -96,13 +96,13 @@ def test_every_frame_is_told() -> None:
 
 @pytest.mark.parametrize("name", SENT)
 def test_examples_of_what_is_sent(name: str) -> None:
-    """Each keeps to its schema."""
+    """Each example keeps to its schema."""
     assert check_sent(json.dumps(example(name)))["type"] == name
 
 
 @pytest.mark.parametrize("name", [*ANSWERED, *TOLD])
 def test_examples_of_what_is_received(name: str) -> None:
-    """Each keeps to its schema, and our client reads it."""
+    """Each example keeps to its schema, and the client reads it."""
     text = json.dumps(example(name))
 
     assert check_received(text)["type"] == name
@@ -111,7 +111,7 @@ def test_examples_of_what_is_received(name: str) -> None:
 
 @pytest.mark.parametrize("name", TOLD)
 def test_examples_as_events(name: str) -> None:
-    """Their id is where to go on."""
+    """Each event has the cursor to go on from as its id."""
     frame = example(name)
 
     assert check_event(name, frame.get("cursor") or frame["resumesAt"], json.dumps(frame)) == frame
@@ -137,7 +137,7 @@ def test_examples_as_events(name: str) -> None:
     ],
 )
 def test_what_may_not_be_sent_is_no_frame(change: dict[str, Any]) -> None:
-    """The contract refuses what the receiver would."""
+    """The contract refuses the same frames as the receiver."""
     with pytest.raises(ContractError):
         check_sent(json.dumps(example("subscribe") | change))
 
@@ -157,27 +157,27 @@ def test_what_may_not_be_sent_is_no_frame(change: dict[str, Any]) -> None:
     ],
 )
 def test_what_the_receiver_would_not_say_is_no_frame(name: str, change: dict[str, Any]) -> None:
-    """A field too many, one missing, or of another kind."""
+    """A field too many, one missing, or one of another type breaks the contract."""
     with pytest.raises(ContractError):
         check_received(json.dumps(example(name) | change))
 
 
 @pytest.mark.parametrize("text", ["1", "[]", "{}", '{"type": ["heartbeat"]}', '{"type": "heartbeat", "cursor": NaN}'])
 def test_what_is_no_frame_at_all(text: str) -> None:
-    """Neither sent nor received."""
+    """These texts break the contract in both directions."""
     with pytest.raises(ContractError):
         check_received(text)
 
 
 @pytest.mark.parametrize(("name", "event_id"), [("result", CURSOR), ("heartbeat", "other"), ("heartbeat", "")])
 def test_events_are_called_like_their_frames(name: str, event_id: str) -> None:
-    """Name and id have to be those of the frame."""
+    """An event needs the name and the id of its frame."""
     with pytest.raises(ContractError):
         check_event(name, event_id, json.dumps(example("heartbeat")))
 
 
 def test_problems_may_tell_more() -> None:
-    """Further members of a problem are no error (RFC 9457, 3.2)."""
+    """A problem may have further members (RFC 9457, 3.2)."""
     problem = example("problem")
     problem["problem"]["retryAfterSeconds"] = 5
 
@@ -185,12 +185,12 @@ def test_problems_may_tell_more() -> None:
 
 
 async def test_every_parameter_of_the_stream_is_told(tmp_path: Path) -> None:
-    """Those of the pages, and the ticket that stands for a key; any other is refused."""
+    """The stream takes the parameters of pages, and a ticket instead of a key. It refuses any other."""
     query = dict.fromkeys(DOCUMENT["operations"]["stream"]["bindings"]["http"]["query"]["properties"], "")
     assert query.pop("ticket") == ""
     async with running_receiver(tmp_path / "receiver.db") as api:
-        known = await api.send("GET", "/v1/results/stream", params=query | {"hints": "?"})
+        wrong = await api.send("GET", "/v1/results/stream", params=query | {"hints": "?"})
         other = await api.send("GET", "/v1/results/stream", params=query | {"limit": "1"})
 
-    assert known.json["detail"] == "hints: expected true or false"
+    assert wrong.json["detail"] == "hints: expected true or false"
     assert other.json["detail"] == "limit: there is no such parameter here"

@@ -1,4 +1,4 @@
-"""The written contract of the API: that it is valid, up to date and served, and that the application keeps to it."""
+"""The written contract of the API is valid, up to date and served, and the application keeps to it."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from client.protocol.models import Registered
 from receiver.app import create_app
 from receiver.settings import Settings
-from receiver.web.routes import OPERATIONS, Operation
+from receiver.web.routes import ROUTES, Route
 from tests.contracts.check_answers import check_answer
 from tests.contracts.check_streams import ContractError
 from tests.contracts.openapi import document, rendered
 from tests.readme import OPENAPI
 from tests.support import READ_ONLY, SUBMIT_ONLY, running_receiver
 
-KEYED = [operation for operation in OPERATIONS if operation.scope is not None]
+KEYED = [route for route in ROUTES if route.scope is not None]
 PROBLEM = {"type": "urn:x", "title": "x", "status": 404, "detail": "x", "errorId": 1, "errorCode": "X"}
 
 
-def address(operation: Operation) -> str:
-    """Return an address of the operation, of nothing that exists."""
-    return operation.path.replace("{id}", "nothing")
+def address(route: Route) -> str:
+    """Return a path of the route, with an id that does not exist."""
+    return route.path.replace("{id}", "nothing")
 
 
-def named(operation: Operation) -> str:
-    """What a test of the operation is called."""
-    return f"{operation.method} {operation.path}"
+def named(route: Route) -> str:
+    """Return the name of the route in test ids."""
+    return f"{route.method} {route.path}"
 
 
 def test_the_file_is_up_to_date() -> None:
-    """What the models say is what is served; `make docs` renews it."""
+    """The file matches the routes and models; `make docs` renews it."""
     assert OPENAPI.read_text("utf-8") == rendered()
 
 
 def test_it_is_an_openapi_document() -> None:
-    """A validator that others wrote finds nothing wrong with it."""
+    """An independent validator finds no error in it."""
     validate(document(), cls=OpenAPIV31SpecValidator)
 
 
 async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
-    """Without a key, as JSON."""
+    """It is JSON, and needs no key."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         answer = await api.send("GET", "/openapi.json", key=None)
 
@@ -51,9 +51,9 @@ async def test_it_is_served_to_anyone(tmp_path: Path) -> None:
 
 
 def test_every_route_is_an_operation(tmp_path: Path) -> None:
-    """Neither more nor less than what the application answers; HEAD comes with GET for probes.
+    """The document has exactly the routes of the application. HEAD comes with GET for probes.
 
-    Callback URLs with slashes too many are another spelling and no other operation.
+    Callback URLs with too many slashes are another spelling, not another operation.
     """
     app = create_app(Settings(database=tmp_path / "receiver.db", verification_text="text", _env_file=None))
     routes = {
@@ -62,36 +62,36 @@ def test_every_route_is_an_operation(tmp_path: Path) -> None:
         if route.resource is not None and route.method != "HEAD" and not route.resource.canonical.startswith("/{lead}")
     }
 
-    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+    assert routes == {(route.method, route.path) for route in ROUTES}
 
 
-@pytest.mark.parametrize("operation", KEYED, ids=named)
-async def test_the_scope_is_the_one_that_is_asked_for(tmp_path: Path, operation: Operation) -> None:
-    """401 without a key, 403 with the keys that lack it, and something else with one that has it."""
+@pytest.mark.parametrize("route", KEYED, ids=named)
+async def test_the_scope_is_the_one_that_is_asked_for(tmp_path: Path, route: Route) -> None:
+    """A request without a key gets 401, and with a key without the scope 403."""
     keys = {"submit": SUBMIT_ONLY, "read": READ_ONLY}
     async with running_receiver(tmp_path / "receiver.db") as api:
         answers = [
-            await api.send(operation.method, address(operation), key=key)
-            for key in (None, *(key for scope, key in keys.items() if scope != operation.scope))
+            await api.send(route.method, address(route), key=key)
+            for key in (None, *(key for scope, key in keys.items() if scope != route.scope))
         ]
 
     assert [answer.status for answer in answers] == [401, *[403] * (len(answers) - 1)]
 
 
-@pytest.mark.parametrize("operation", [one for one in KEYED if not one.is_stream and one.query], ids=named)
-async def test_the_parameters_are_those_that_are_read(tmp_path: Path, operation: Operation) -> None:
-    """Each one given twice is refused by its name, which only happens to those that are read; another is not known."""
+@pytest.mark.parametrize("route", [route for route in KEYED if route.query and not route.is_stream], ids=named)
+async def test_the_parameters_are_those_that_are_read(tmp_path: Path, route: Route) -> None:
+    """Each parameter is read: given twice, it is refused by its name. Any other is unknown."""
     async with running_receiver(tmp_path / "receiver.db") as api:
-        for name in operation.query:
-            twice = await api.send(operation.method, f"{address(operation)}?{name}=1&{name}=1")
+        for name in route.query or ():
+            twice = await api.send(route.method, f"{address(route)}?{name}=1&{name}=1")
             assert (twice.status, twice.json["detail"]) == (422, f"{name}: expected once")
-        other = await api.send(operation.method, f"{address(operation)}?other=1")
+        other = await api.send(route.method, f"{address(route)}?other=1")
 
     assert other.json["detail"] == "other: there is no such parameter here"
 
 
 def test_what_is_always_written_is_required() -> None:
-    """A reader in a typed language need not ask whether it is there."""
+    """Fields that are always written are required, so that typed readers need not check for them."""
     schemas = document()["components"]["schemas"]
 
     assert set(schemas["Registered"]["required"]) == {
@@ -113,6 +113,6 @@ def test_what_is_always_written_is_required() -> None:
     ],
 )
 def test_an_answer_that_is_not_in_it_is_noticed(status: int, kind: str, body: object, text: str) -> None:
-    """What all tests check their answers by does find what is wrong."""
+    """The check that all tests use finds wrong responses."""
     with pytest.raises(ContractError, match=text):
         check_answer("GET", "/v1/tasks", status, kind, json.dumps(body).encode())

@@ -21,7 +21,7 @@ from client.provider_api.timing import Timing
 from client.receiver_api.http import ReceiverApi, open_receiver_session
 from client.receiver_api.reader import TaskReader
 from client.results import LogReader
-from receiver.web.context import CONTEXT
+from receiver.web.context import RUNTIME
 from receiver.web.streaming.streams import StreamRules
 from tests.benchmarks.tasks import prepare_tasks
 from tests.client.support import reserved_port
@@ -127,12 +127,12 @@ def has_come_to(reader: LogReader, cursor: str) -> bool:
 
 async def end_tasks(receiver: RunningReceiver, refs: Sequence[str], *, at_once: int = 50) -> None:
     """End the tasks, some at once, as their clients would by reports."""
-    inbox = receiver._runner.app[CONTEXT].inbox
+    tasks = receiver._runner.app[RUNTIME].tasks
     report = OutcomeReport(source="poll", answer={"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}})
     for start in range(0, len(refs), at_once):
         async with asyncio.TaskGroup() as group:
             for ref in refs[start : start + at_once]:
-                group.create_task(inbox.report(ref, report))
+                group.create_task(tasks.report(ref, report))
 
 
 async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The receiver inside another application: tasks are awaited without a hop, callbacks come by HTTP."""
+"""The receiver inside another application: tasks are awaited in the process, callbacks come by HTTP."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Mounted:
         return registered
 
     async def call_back(self, registered: Registered) -> None:
-        """Delivers an answer over HTTP."""
+        """Deliver an answer over HTTP."""
         assert registered.callback_url is not None
         async with aiohttp.ClientSession() as session, session.post(registered.callback_url, json=READY) as response:
             assert response.status == 200
@@ -77,7 +77,7 @@ async def mounted(tmp_path: Path) -> AsyncIterator[Mounted]:
 
 
 async def test_tasks_are_awaited_in_the_same_process(mounted: Mounted) -> None:
-    """Through the `TaskClient`, with callbacks over HTTP and not one poll."""
+    """A `TaskClient` gets all outcomes by callbacks over HTTP, without a poll."""
     async with (
         Sandbox("capsolver", QUICK) as sandbox,
         TaskClient(
@@ -87,13 +87,13 @@ async def test_tasks_are_awaited_in_the_same_process(mounted: Mounted) -> None:
     ):
         solving = [group.create_task(tasks.solve(image_task(number))) for number in range(20)]
 
-    results = [each.result() for each in solving]
+    results = [task.result() for task in solving]
     assert [result.solution for result in results] == [solution_of(image_task(number)) for number in range(20)]
     assert {result.source for result in results} == {"callback"}
 
 
 async def test_the_application_goes_on_serving_its_own(mounted: Mounted) -> None:
-    """The receiver's routes lie below the prefix, with keys; the application's are its own."""
+    """The receiver's routes are below the prefix and need keys. The application keeps its own."""
     async with aiohttp.ClientSession() as session:
         async with session.get(mounted.url) as response:
             own = await response.text()
@@ -105,7 +105,7 @@ async def test_the_application_goes_on_serving_its_own(mounted: Mounted) -> None
 
 
 async def test_a_subscription_tells_what_one_over_http_would(mounted: Mounted) -> None:
-    """Answers, results, names that come and go, gaps."""
+    """A subscription gives answers, results and gaps, and its named tasks can change."""
     first, second = await mounted.register(), await mounted.register()
     async with mounted.receiver.subscription() as opened:
         await opened.send(Subscribe(id=1, cursor="0123456789ab-7", tasks=(first.ref,)))
@@ -119,14 +119,14 @@ async def test_a_subscription_tells_what_one_over_http_would(mounted: Mounted) -
 
     assert isinstance(begun, Subscribed)
     assert isinstance(gap, GapFrame)
-    assert [type(each) for each in changed] == [Added, Removed]
+    assert [type(frame) for frame in changed] == [Added, Removed]
     assert isinstance(result, ResultFrame)
     assert result.task.ref == second.ref
 
 
 async def test_a_subscription_that_is_left_leaves_nothing(mounted: Mounted) -> None:
-    """Its place is given back, also when it is cancelled in the middle of a wait."""
-    inbox = mounted.receiver._context.inbox
+    """A cancelled subscription gives its place back, even in the middle of a wait."""
+    waits = mounted.receiver._runtime.waits
 
     async def wait() -> None:
         async with mounted.receiver.subscription() as opened:
@@ -136,14 +136,14 @@ async def test_a_subscription_that_is_left_leaves_nothing(mounted: Mounted) -> N
 
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(wait())
-        await eventually(lambda: inbox.streams == 1)
+        await eventually(lambda: waits.streams == 1)
         waiting.cancel()
 
-    assert inbox.streams == 0
+    assert waits.streams == 0
 
 
 async def test_pages_and_gaps(mounted: Mounted) -> None:
-    """The stand-in for a subscription has the same cursor."""
+    """Pages have the same cursors and gaps as a subscription."""
     registered = await mounted.register()
     await mounted.call_back(registered)
 
@@ -156,7 +156,7 @@ async def test_pages_and_gaps(mounted: Mounted) -> None:
 
 
 async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:
-    """Bind, report, look, attach; what is refused is refused as over HTTP."""
+    """Binding, reporting, reading and attaching give the same results and errors as over HTTP."""
     registered = await mounted.register()
     await mounted.receiver.bind(registered.ref, "abc")
     reported = await mounted.receiver.report(registered.ref, OutcomeReport(source="poll", answer=READY))
@@ -174,7 +174,7 @@ async def test_reports_and_bindings_are_those_of_http(mounted: Mounted) -> None:
 
 
 async def test_without_a_running_application_it_is_unavailable(tmp_path: Path) -> None:
-    """Before its startup nothing can be stored; the client would poll."""
+    """Before the startup every call is unavailable, so that a client polls."""
     settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, _env_file=None)
     receiver = mount(web.Application(), settings)
 
@@ -183,7 +183,7 @@ async def test_without_a_running_application_it_is_unavailable(tmp_path: Path) -
 
 
 async def test_after_the_application_has_ended_it_is_unavailable(mounted: Mounted) -> None:
-    """The store is closed then: a client that lives on is told so, and polls, rather than fail or wait for nothing."""
+    """After the cleanup every call is unavailable, so that a client polls instead of waiting."""
     registered = await mounted.register()
     await mounted.runner.cleanup()
 
@@ -197,7 +197,7 @@ async def test_after_the_application_has_ended_it_is_unavailable(mounted: Mounte
 
 
 async def test_shutdown_ends_the_subscription(mounted: Mounted) -> None:
-    """Whoever reads is told that the receiver is unavailable, and may go on with another one."""
+    """A reader learns that the receiver is unavailable, and may go on with another one."""
     async with mounted.receiver.subscription() as opened, asyncio.TaskGroup() as group:
         await opened.send(Subscribe(id=1))
         await opened.receive()
@@ -208,7 +208,7 @@ async def test_shutdown_ends_the_subscription(mounted: Mounted) -> None:
 
 
 async def test_no_subscription_begins_during_the_shutdown(mounted: Mounted) -> None:
-    """Requests that are under way may take longer than the receiver: to their clients it is gone, so that they poll."""
+    """A new subscription during the shutdown is unavailable, so that its client polls."""
     await mounted.runner.shutdown()
 
     with pytest.raises(ReceiverUnavailableError, match="shutting down"):

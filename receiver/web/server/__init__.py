@@ -1,1 +1,1 @@
-"""The HTTP server below the application: connections, bodies, unsent answers."""
+"""The HTTP server below the application: connections, bodies, and responses on their way."""

@@ -1,38 +1,29 @@
-"""The HTTP server below the application: what a connection may hold, how long, and how many there may be.
+"""HTTP connections below the application: limits on their number, their memory and their time.
 
-aiohttp inflates compressed bodies as it parses them, before any handler runs and after one has answered. Here it never
-does: `read_body` inflates after the proof, and only up to the limit of a body.
+By default aiohttp inflates compressed bodies while it parses them, before any handler runs and after one has answered.
+Here it never does: `read_body` inflates once the sender has proved itself, and only up to the limit of a body.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
 
-from receiver.web.context import CONTEXT
 from receiver.web.streaming.pacing import Budget
 
-__all__ = ["HEAD_SECONDS", "Connections", "Runner", "Site", "make_runner", "most_connections"]
+__all__ = ["CONNECTIONS", "HEAD_SECONDS", "Connection", "Connections"]
 
 HEAD_SECONDS = 20.0
-"""A new connection has so long to send the head of its first request; as Apache's mod_reqtimeout."""
-
-LINGER_SECONDS = 2.0
-"""So long the rest of a refused body is read and dropped, so that its sender sees the answer instead of a reset."""
+"""Time in which a new connection must send the head of its first request, as in Apache's mod_reqtimeout."""
 
 MAX_HEAD_BYTES = 32 * 1024
-"""A head that is longer is cut off, as by nginx. aiohttp alone would keep 128 lines of 8 kB, each twice."""
+"""Longest head of a request, as in nginx; a longer one is cut off. aiohttp would keep 128 lines of 8 kB, each twice."""
 
-_ROOM = 4096
-# Files that are no connections: the database, the log, polls of its own.
-_MOST_OTHER_FILES = 256
 _LOG_SECONDS = 60.0
 # A plain body of this size is parsed in some 5 µs, one in chunks of one byte in 2 ms.
 _PART_BYTES = 4096
@@ -41,25 +32,17 @@ _CHEAP_SECONDS = 0.0005
 _MOST_LINES = 500
 _LINE_BYTES = 16
 _LATER_SECONDS = 1.0
-_RECEIVE_BYTES = 32 * 1024
 
 _log = structlog.get_logger()
 
 
-def most_connections(waiting: int, file_limit: int | None) -> int:
-    """Return how many connections there may be: room for `waiting` ones and those that come and go, and for files."""
-    wanted = waiting + _ROOM
-    if file_limit is None:
-        return wanted
-    return min(wanted, file_limit - min(_MOST_OTHER_FILES, file_limit // 4))
-
-
 class Connections:
-    """All connections of a server. Where there are too many, the one that was idle longest is closed.
+    """All connections of a server. If there are too many, the one that was idle longest is closed.
 
-    Idle is a connection without a request: HTTP lets a server close it at any moment, and a client open another one.
-    `closed` is told of each that is closed: for want of room ("full"), for want of a request ("silent"), or because its
-    head has no end ("head"), or its body comes in chunks of a few bytes ("chunks").
+    An idle connection has no request. HTTP lets a server close it at any moment, and a client open another one.
+
+    `closed` is called with the reason of each close. "full": there are too many. "silent": no request came. "head": the
+    head has no end. "chunks": the body comes in chunks of a few bytes.
     """
 
     def __init__(
@@ -85,11 +68,11 @@ class Connections:
 
     @property
     def idle(self) -> int:
-        """The number of those that have no request now."""
+        """Number of connections without a request."""
         return len(self._idle)
 
     def opened(self, connection: web.RequestHandler) -> None:
-        """Take one in. At the limit another one is closed, or this one where all have requests."""
+        """Count a new connection. At the limit, close the one idle longest, or this one if all others have requests."""
         self._count += 1
         self._idle[connection] = None
         if self._count > self._most:
@@ -97,21 +80,21 @@ class Connections:
             self._warn()
 
     def began(self, connection: web.RequestHandler) -> None:
-        """Note that a request has come on it."""
+        """Count the connection as busy: a request has come."""
         self._idle.pop(connection, None)
 
     def ended(self, connection: web.RequestHandler) -> None:
-        """Note that its request was answered."""
+        """Count the connection as idle: its request was answered."""
         if connection.transport is not None:
             self._idle[connection] = None
 
     def lost(self, connection: web.RequestHandler) -> None:
-        """Forget one."""
+        """Stop counting a connection."""
         self._count -= 1
         self._idle.pop(connection, None)
 
     def close(self, connection: web.RequestHandler, reason: str) -> None:
-        """Close one that has no request."""
+        """Close a connection, and say why."""
         self._idle.pop(connection, None)
         self._closed(reason)
         connection.force_close()
@@ -120,12 +103,14 @@ class Connections:
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + _LOG_SECONDS
             _log.warning(
-                "connections.full", most=self._most, consequence="those without a request are closed, the oldest first"
+                "connections.full",
+                most=self._most,
+                consequence="connections without a request are closed, the oldest first",
             )
 
 
 class Connection(web.RequestHandler):
-    """A connection that is counted."""
+    """One connection, counted in `Connections`. It paces the parsing of its bytes, and cuts off peers that stall."""
 
     __slots__ = (
         "_backlog",
@@ -172,12 +157,12 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`; bytes that take long to parse are parsed in parts, at the pace of a budget.
+        """Parse the bytes; see `asyncio.Protocol`. If that takes long, parse them in parts at the pace of a budget.
 
-        A body in chunks of one byte costs 300 times as much as a plain one. Whoever sends it waits, and nobody else.
+        A body in chunks of one byte costs 300 times as much as a plain one. Only its sender waits for that.
         """
         if self._upgraded or not data:
-            # A websocket has a pace of its own. Nothing at all: aiohttp goes on with what it has kept.
+            # A websocket has a pace of its own. Without data, aiohttp goes on with the bytes it has kept.
             super().data_received(data)
         elif self._parse_handle is not None:
             self._backlog += data
@@ -204,12 +189,12 @@ class Connection(web.RequestHandler):
             self._resume_transport_reading()
 
     def _resume_transport_reading(self) -> None:
-        """Go on reading, unless what was read is not parsed yet."""
+        """Go on reading, unless there are bytes left to parse."""
         if self._parse_handle is None:
             super()._resume_transport_reading()
 
     def _take(self, data: bytes) -> None:
-        """Parse a part; whoever sends a head without an end is cut off."""
+        """Parse a part. Cut off a peer that sends a head without an end, or a body in tiny chunks."""
         if self._force_close:
             return
         is_body = self._body is not None and not self._body.is_eof()
@@ -224,7 +209,7 @@ class Connection(web.RequestHandler):
             self._connections.close(self, "head")
 
     def _is_shredded(self, data: bytes) -> bool:
-        """Return whether the body comes in chunks of a few bytes, each of which costs as much as a kilobyte."""
+        """Return True if the body comes in chunks of a few bytes. Each of them costs as much as a kilobyte."""
         if not self._is_chunked:
             return False
         self._body_bytes += len(data)
@@ -232,7 +217,7 @@ class Connection(web.RequestHandler):
         return self._body_lines > _MOST_LINES + self._body_bytes // _LINE_BYTES
 
     def pause_writing(self) -> None:
-        """See `asyncio.Protocol`: from now on the peer has to take something, or is cut off."""
+        """Start watching the peer, see `asyncio.Protocol`: it must take some bytes now, or is cut off."""
         super().pause_writing()
         if self.transport is not None:
             self._watch_sending(self.transport)
@@ -243,7 +228,7 @@ class Connection(web.RequestHandler):
         super().resume_writing()
 
     def request_began(self, body: StreamReader, *, is_chunked: bool) -> None:
-        """Note that the head of a request has come, and that `body` follows."""
+        """Record that the head of a request has come, and that `body` follows."""
         self._body = body
         self._is_chunked = is_chunked
         self._body_bytes = self._body_lines = 0
@@ -254,7 +239,7 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the rest of the response, and be idle from then on."""
+        """Send the rest of the response; then the connection is idle."""
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -267,15 +252,15 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return aiohttp's own answer to what is no HTTP."""
+        """Return aiohttp's answer to bytes that are not HTTP, with `nosniff`."""
         response = super().handle_error(request, status, exc, message)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
     def _watch_sending(self, transport: asyncio.Transport, unsent_before: int | None = None) -> None:
-        """Cut the peer off if it has taken nothing since; what sends has a limit of its own, a moment earlier.
+        """Cut the peer off if it has taken nothing since the last look. The sender's own limit ends a moment earlier.
 
-        Also where the connection was closed meanwhile: the transport would wait for such a peer without a limit.
+        This also holds for a closed connection: its transport would wait for such a peer without a limit.
         """
         unsent = transport.get_write_buffer_size()
         if unsent == unsent_before:
@@ -295,73 +280,5 @@ class Connection(web.RequestHandler):
             self._head_handle = None
 
 
-class Runner(web.AppRunner):
-    """An `AppRunner` with the connections of this module."""
-
-    def __init__(self, app: web.Application, connections: Connections, **options: Any) -> None:
-        super().__init__(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            auto_decompress=False,
-            lingering_time=LINGER_SECONDS,
-            **options,
-        )
-        self._connections = connections
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(self._connections, made, self._kwargs)
-
-
-class Site(web.TCPSite):
-    """A `TCPSite` whose connections are read a little at a time.
-
-    By default the system keeps megabytes of what is not read yet, and uvloop gives 256 kB of it at once.
-    """
-
-    async def start(self) -> None:
-        """Listen."""
-        await super().start()
-        for listening in getattr(self._server, "sockets", ()):
-            # Connections have it from the socket that listens.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-
-
-def make_runner(
-    app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, **options: Any
-) -> web.AppRunner:
-    """Return what runs the receiver on sockets of its own, with at most `most` connections."""
-    context = app[CONTEXT]
-    context.connections = Connections(
-        most,
-        context.metrics.connection_closed,
-        context.streams.budget,
-        send_seconds=context.streams.rules.send_seconds,
-        head_seconds=head_seconds,
-    )
-    return Runner(app, context.connections, **options)
-
-
-class _Server(web.Server):
-    """A factory of `Connection`, one for each socket, with the options and the application of a server of aiohttp."""
-
-    def __init__(self, connections: Connections, made: web.Server, options: dict[str, Any]) -> None:
-        super().__init__(made.request_handler, request_factory=self._begin, **options)
-        self._connections_of = connections
-        self._request_of = made.request_factory
-
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self._connections_of, self, loop=self._loop, **self._kwargs)
-
-    def _begin(
-        self,
-        message: Any,
-        payload: Any,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        if isinstance(protocol, Connection):
-            protocol.request_began(payload, is_chunked=message.chunked)
-        return self._request_of(message, payload, protocol, writer, task)
+CONNECTIONS: web.AppKey[Connections] = web.AppKey("connections", Connections)
+"""Connections of the server that runs an application. Missing if the application is mounted in another one."""

@@ -1,4 +1,4 @@
-"""An answer whose bytes are made before it is asked for: the acknowledgement, most frequent of all answers."""
+"""A response whose bytes are made in advance: the acknowledgement of a callback, the most frequent of all."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from email.utils import formatdate
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-__all__ = ["ReadyAnswer"]
+__all__ = ["PrebuiltResponse"]
 
 
-class ReadyAnswer(web.StreamResponse):
-    """The same 200 with the same small text for every request; one object serves them all.
+class PrebuiltResponse(web.StreamResponse):
+    """A 200 with the same short text for every request, from one object.
 
-    aiohttp makes the headers of each response anew, which is a tenth of all the work for a callback; here only the
-    date changes, once a second. Not for requests that `fits` refuses: their answer has to speak of the connection.
+    aiohttp makes the headers of each response anew, a tenth of all the work for a callback. Here only the date changes,
+    once a second. Requests that `fits` refuses need headers about the connection, so they get a response of their own.
     """
 
     def __init__(self, text: str, clock: Callable[[], float] = time.time) -> None:
@@ -28,16 +28,16 @@ class ReadyAnswer(web.StreamResponse):
 
     @staticmethod
     def fits(request: web.BaseRequest) -> bool:
-        """Whether the connection stays open without a word about it, and a body may be sent."""
+        """Return True if the connection stays open without a header that says so, and a body may be sent."""
         return request.keep_alive and request.version == HttpVersion11 and request.method != "HEAD"
 
     @property
     def keep_alive(self) -> bool:
-        """True: see `fits`."""
+        """Always True; see `fits`."""
         return True
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Send the whole answer; waits where the peer does not read."""
+        """Send all of the response. Wait if the peer does not read."""
         second = int(self._clock())
         if second != self._second:
             self._second = second
@@ -48,7 +48,7 @@ class ReadyAnswer(web.StreamResponse):
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing: all was sent."""
+        """Do nothing: `prepare` has sent everything."""
 
     def _made_at(self, second: int) -> bytes:
         lines = (

@@ -12,10 +12,10 @@ from functools import partial
 from aiohttp import web
 
 from receiver.feed.hub import Waiter
-from receiver.web.context import CONTEXT, Context
+from receiver.web.auth import allowed_origin, origin_headers
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.filtering import read_filter
 from receiver.web.middleware import KEY_NAME, STREAM_FACTS
-from receiver.web.origins import allowed_origin, origin_headers
 from receiver.web.request import check_query, read_text
 from receiver.web.streaming.frames import RenderedFrame
 from receiver.web.streaming.streams import PeerGoneError, bound_buffer, cut_off_later
@@ -32,15 +32,15 @@ _RECONNECT_MS = (1000, 3000)
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Serve the stream until either side ends it."""
-    check_query(request, *_PARAMETERS, *filter(_is_last_event_id, request.query))
-    context = request.app[CONTEXT]
+    check_query(request, (*_PARAMETERS, *filter(_is_last_event_id, request.query)))
+    runtime = request.app[RUNTIME]
     only = read_filter(request)
     cursor = _last_event_id(request) or read_text(request, "after")
-    with context.inbox.stream_admitted(request[KEY_NAME]):
+    with runtime.waits.stream_admitted(request[KEY_NAME]):
         waiter = Waiter()
-        subscription = await context.inbox.subscribe(only, cursor, waiter.wake, owner=request[KEY_NAME])
+        subscription = await runtime.results.subscribe(only, cursor, waiter.wake, owner=request[KEY_NAME])
         try:
-            events = _Events(request, context, waiter)
+            events = _Events(request, runtime, waiter)
             events.writer.subscription = subscription
             return await events.serve()
         finally:
@@ -68,9 +68,9 @@ def _is_last_event_id(parameter: str) -> bool:
 class _Events:
     """One stream of server-sent events. Its handler sends, and waits while there is nothing to send."""
 
-    def __init__(self, request: web.Request, context: Context, waiter: Waiter) -> None:
+    def __init__(self, request: web.Request, runtime: Runtime, waiter: Waiter) -> None:
         self._request = request
-        self._context = context
+        self._runtime = runtime
         self._waiter = waiter
         self._response = web.StreamResponse(
             headers={
@@ -81,14 +81,14 @@ class _Events:
                 **origin_headers(allowed_origin(request)),
             }
         )
-        self.writer = FrameWriter(request, context, encode=_parts_of, write=self._response.write, wake=waiter.wake)
+        self.writer = FrameWriter(request, runtime, encode=_parts_of, write=self._response.write, wake=waiter.wake)
 
     async def serve(self) -> web.StreamResponse:
         """Send what comes until the peer hangs up or the receiver shuts down."""
         writer = self.writer
         await self._response.prepare(self._request)
         bound_buffer(self._request)
-        self._context.streams.add(writer)
+        self._runtime.streams.add(writer)
         # The first event tells the place at which the stream begins, unless a result does.
         writer.is_heartbeat_due = True
         try:
@@ -97,12 +97,12 @@ class _Events:
             while not writer.is_closing:
                 self._waiter.clear()
                 await writer.send_news()
-                await self._waiter.wait(self._context.streams.rules.heartbeat_seconds)
+                await self._waiter.wait(self._runtime.streams.rules.heartbeat_seconds)
             await writer.send_goodbye()
         except PeerGoneError as gone:
             writer.drop(str(gone))
         finally:
-            self._context.streams.discard(writer)
+            self._runtime.streams.discard(writer)
             # Most peers hang up themselves. Then the handler is cancelled and gives no response.
             self._request[STREAM_FACTS] = {"status": self._response.status, "frames": writer.sent}
             cut_off_later(self._request)

@@ -82,12 +82,11 @@ class Streams:
     admits only a few of these at once: carrying out a frame of one megabyte takes six.
     """
 
-    owner: asyncio.TaskGroup
-
-    def __init__(self, rules: StreamRules) -> None:
+    def __init__(self, rules: StreamRules, owner: asyncio.TaskGroup) -> None:
         self._streams: dict[Stream, int] = {}
         self._added = 0
         self._end = Waiter()
+        self._owner = owner
         self.rules = rules
         self.budget = budget_of_all()
         self.messages = room_for_messages()
@@ -110,7 +109,7 @@ class Streams:
     def start(self, sending: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Run a task that sends. Return None if `owner` takes no more tasks, because another background task failed."""
         try:
-            return self.owner.create_task(sending, name="sending")
+            return self._owner.create_task(sending, name="sending")
         except RuntimeError:
             sending.close()
             return None

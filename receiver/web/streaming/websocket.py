@@ -28,7 +28,7 @@ from client.protocol.frames import (
 )
 from receiver.errors import ReceiverError
 from receiver.feed.subscription import Subscription
-from receiver.web.context import CONTEXT, Context
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.filtering import filter_of, tasks_of
 from receiver.web.middleware import KEY_NAME, STREAM_FACTS
 from receiver.web.request import check_query
@@ -48,11 +48,11 @@ _log = structlog.get_logger()
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
     """Serve the socket until either side ends it."""
-    check_query(request)
-    context = request.app[CONTEXT]
+    check_query(request, ())
+    runtime = request.app[RUNTIME]
     ws = web.WebSocketResponse(
         timeout=CLOSE_SECONDS,
-        heartbeat=context.streams.rules.ping_seconds,
+        heartbeat=runtime.streams.rules.ping_seconds,
         autoping=False,
         protocols=(SUBPROTOCOL,),
         compress=False,
@@ -60,7 +60,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         writer_limit=1,
     )
     try:
-        slot = context.inbox.stream_admitted(request[KEY_NAME])
+        slot = runtime.waits.stream_admitted(request[KEY_NAME])
     except ReceiverError as error:
         # A page in a browser sees nothing of a refusal by HTTP. The socket itself gives it the reason.
         request[STREAM_FACTS] = {"closeCode": int(WSCloseCode.TRY_AGAIN_LATER), "reason": error.slug}
@@ -70,7 +70,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     with slot:
         await _shake_hands(request, ws)
         bound_buffer(request)
-        await _Socket(request, ws, context).serve()
+        await _Socket(request, ws, runtime).serve()
     return ws
 
 
@@ -87,17 +87,17 @@ class _Socket:
     Its sending has no TaskGroup of its own, which would cost each idle socket half a kilobyte: `serve` awaits it.
     """
 
-    __slots__ = ("_context", "_is_over", "_pacer", "_request", "_sending", "_writer", "_ws")
+    __slots__ = ("_is_over", "_pacer", "_request", "_runtime", "_sending", "_writer", "_ws")
 
-    def __init__(self, request: web.Request, ws: web.WebSocketResponse, context: Context) -> None:
+    def __init__(self, request: web.Request, ws: web.WebSocketResponse, runtime: Runtime) -> None:
         self._request = request
         self._ws = ws
-        self._context = context
+        self._runtime = runtime
         self._writer = FrameWriter(
-            request, context, encode=_parts_of, write=partial(ws.send_frame, opcode=WSMsgType.TEXT), wake=self._wake
+            request, runtime, encode=_parts_of, write=partial(ws.send_frame, opcode=WSMsgType.TEXT), wake=self._wake
         )
         # Without a transport the peer has hung up already, and nothing will be read.
-        streams = context.streams
+        streams = runtime.streams
         self._pacer = (
             None
             if request.transport is None
@@ -108,7 +108,7 @@ class _Socket:
 
     async def serve(self) -> None:
         """Answer the peer and send it the log, until one of the two ends it. Nothing is left of the socket then."""
-        self._context.streams.add(self._writer)
+        self._runtime.streams.add(self._writer)
         if self._writer.is_closing:
             self._wake()
         try:
@@ -120,7 +120,7 @@ class _Socket:
             self._writer.drop(str(gone))
         finally:
             self._is_over = True
-            self._context.streams.discard(self._writer)
+            self._runtime.streams.discard(self._writer)
             ended = {
                 "status": self._ws.status,
                 "frames": self._writer.sent,
@@ -148,7 +148,7 @@ class _Socket:
     # Receiving
 
     async def _receive(self) -> None:
-        until = asyncio.get_running_loop().time() + self._context.streams.rules.subscribe_seconds
+        until = asyncio.get_running_loop().time() + self._runtime.streams.rules.subscribe_seconds
         while not self._ws.closed:
             try:
                 message = await self._ws.receive(self._patience(until))
@@ -191,7 +191,7 @@ class _Socket:
         if len(text) <= _LARGE_CHARS or self._pacer is None:
             answer = await self._answer_to(text)
         else:
-            async with self._pacer.held(), self._context.streams.large_frames:
+            async with self._pacer.held(), self._runtime.streams.large_frames:
                 answer = await self._answer_to(text)
         await self._writer.send(answer)
         if self._writer.subscription is not None:
@@ -228,7 +228,7 @@ class _Socket:
     async def _begin(self, only: ResultFilter, cursor: str | None) -> Subscription:
         """Return a subscription that names its tasks. Nothing is sent before it is returned."""
         unnamed = only if only.tasks is None else only.or_tasks(TaskSet())
-        subscription = await self._context.inbox.subscribe(unnamed, cursor, self._wake, owner=self._request[KEY_NAME])
+        subscription = await self._runtime.results.subscribe(unnamed, cursor, self._wake, owner=self._request[KEY_NAME])
         try:
             await self._add(subscription, only.tasks or TaskSet())
         except BaseException:
@@ -254,7 +254,7 @@ class _Socket:
     def _wake(self) -> None:
         """Start the task that sends, unless it runs already."""
         if self._sending is None and not self._is_over:
-            self._sending = self._context.streams.start(self._send_news())
+            self._sending = self._runtime.streams.start(self._send_news())
             if self._sending is None:
                 self._writer.abort()
 

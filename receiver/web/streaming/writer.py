@@ -14,7 +14,7 @@ from client.protocol.frames import GapFrame, Goodbye, Heartbeat, StreamFrame
 from receiver.domain.records import Entry
 from receiver.errors import StoreFailedError
 from receiver.feed.subscription import Subscription
-from receiver.web.context import Context
+from receiver.web.context import Runtime
 from receiver.web.middleware import KEY_NAME
 from receiver.web.streaming.frames import RenderedFrame
 from receiver.web.streaming.streams import cut_off, send_within
@@ -35,9 +35,9 @@ class FrameWriter:
     """
 
     __slots__ = (
-        "_context",
         "_encode",
         "_request",
+        "_runtime",
         "_sent_at_beat",
         "_sent_until",
         "_write",
@@ -50,14 +50,14 @@ class FrameWriter:
     def __init__(
         self,
         request: web.Request,
-        context: Context,
+        runtime: Runtime,
         *,
         encode: Callable[[RenderedFrame], Iterable[bytes]],
         write: Callable[[bytes], Awaitable[object]],
         wake: Callable[[], None],
     ) -> None:
         self._request = request
-        self._context = context
+        self._runtime = runtime
         self._encode = encode
         self._write = write
         self.wake = wake
@@ -77,7 +77,7 @@ class FrameWriter:
     @property
     def is_closing(self) -> bool:
         """True once the receiver shuts down."""
-        return self._context.inbox.is_closing
+        return self._runtime.waits.is_closing
 
     async def send(self, frame: Entry | StreamFrame) -> None:
         """Send a frame, or the frame for an entry of the log.
@@ -85,10 +85,10 @@ class FrameWriter:
         Raises:
             PeerGoneError: the peer hung up, or took nothing for too long.
         """
-        parts = self._encode(self._context.frames.render(frame))
+        parts = self._encode(self._runtime.frames.render(frame))
         # See `_send_page`.
         del frame
-        seconds = self._context.streams.rules.send_seconds
+        seconds = self._runtime.streams.rules.send_seconds
         for part in parts:
             await send_within(seconds, self._request, partial(self._write, part))
 
@@ -119,7 +119,7 @@ class FrameWriter:
 
     async def within_limit(self, send: Callable[[], Awaitable[object]]) -> None:
         """Let `send` write to the peer within the limit of time; raises `PeerGoneError`, too."""
-        await send_within(self._context.streams.rules.send_seconds, self._request, send)
+        await send_within(self._runtime.streams.rules.send_seconds, self._request, send)
 
     def beat(self) -> None:
         """Send a heartbeat, if nothing was sent since the last beat."""

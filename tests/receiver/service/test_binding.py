@@ -1,4 +1,4 @@
-"""Which id belongs to which task: what createTask says, what callbacks say, and what happens when they differ."""
+"""Binding of ids to tasks: by createTask, by callbacks, and by both if they differ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 def standing_path() -> str:
-    """Return a standing URL for CapSolver that the receiver signed, in a life that its backup does not remember."""
+    """Return a standing URL for CapSolver, signed by the receiver, but unknown to its database."""
     return f"/callback/capsolver/{make_token(Kind.STANDING, new_ref(), 'capsolver', SIGNING_KEY.encode())}"
 
 
@@ -49,7 +49,7 @@ async def test_create_task_cannot_name_two_ids(api: Api) -> None:
 
 
 async def test_an_id_that_is_taken_is_refused(api: Api) -> None:
-    """PATCH with the id of another task of this provider is 409 `task-id-taken`, which names that task."""
+    """PATCH with the id of another task of this provider is 409 `task-id-taken` with the ref of that task."""
     first, second = await api.register(), await api.register()
     await api.send("PATCH", f"/v1/tasks/{first['ref']}", json={"taskId": "T"})
 
@@ -60,7 +60,7 @@ async def test_an_id_that_is_taken_is_refused(api: Api) -> None:
 
 
 async def test_two_providers_may_use_one_id(api: Api) -> None:
-    """An id is unique within its provider; where two have it, the caller has to say which."""
+    """An id is unique within its provider. If two providers have it, the caller has to name one."""
     await api.register(taskId="T")
     other = await api.register(provider="onecaptcha", taskId="T")
 
@@ -99,7 +99,7 @@ async def test_a_poll_that_agrees_ends_the_dispute(api: Api) -> None:
 
 
 async def test_a_poll_that_disagrees_leaves_the_dispute(api: Api) -> None:
-    """The published outcome stays; that it is disputed stays too."""
+    """The published outcome stays, and so does the dispute."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"], taskId="wrong")
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "right"})
@@ -134,7 +134,7 @@ async def test_a_standing_url_cannot_end_a_task_with_a_url_of_its_own(api: Api) 
 
 
 async def test_a_standing_url_ends_a_task_that_was_attached(api: Api) -> None:
-    """A task that was registered by its id has no URL of its own, and a standing one ends it."""
+    """A task registered by its id has no URL of its own, and a callback on a standing URL ends it."""
     attached = await api.register(taskId="T")
 
     answer = await api.call_back(standing_path(), taskId="T")
@@ -151,14 +151,14 @@ async def test_a_standing_url_that_nobody_revoked_can_be_checked(api: Api) -> No
 
 
 async def test_a_standing_delivery_without_an_id_is_unreadable(api: Api) -> None:
-    """Only the id could tell the task."""
+    """The callback is refused, because only an id could name its task."""
     answer = await api.call_back(standing_path())
 
     assert answer.status == 422
 
 
 async def test_a_standing_delivery_that_is_not_final_makes_nothing(api: Api) -> None:
-    """Still processing is 200, and no task comes of it."""
+    """A callback of an unfinished task gets 200, and makes no task."""
     answer = await api.call_back(standing_path(), taskId="T", status="processing", solution=None)
 
     assert answer.status == 200
@@ -194,7 +194,7 @@ async def test_binding_an_id_that_a_standing_url_had_made_joins_the_two(api: Api
 
 
 async def test_a_joined_task_is_listed_once(api: Api) -> None:
-    """The list shows the ref that was registered."""
+    """The list shows the registered ref."""
     await api.call_back(standing_path(), taskId="T")
     registered = await api.register()
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "T"})
@@ -205,7 +205,7 @@ async def test_a_joined_task_is_listed_once(api: Api) -> None:
 
 
 async def test_deleting_a_joined_task_forgets_both(api: Api) -> None:
-    """Nothing of the answer stays, by whatever ref it came, and the quota of the standing URL is given back."""
+    """Nothing of the answer stays under either ref, and the quota of the standing URL is given back."""
     path = standing_path()
     await api.call_back(path, taskId="T")
     made = await api.task("T")

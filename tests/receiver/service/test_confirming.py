@@ -1,4 +1,4 @@
-"""Callbacks that the provider is asked about before they count: what it says wins, and nobody waits for it in vain."""
+"""Callbacks to be confirmed by a poll: the provider's answer wins, and no task waits for it forever."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def short_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def confirming(database: Path, provider: Provider, **settings: Any) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that asks about every callback which is not signed."""
+    """Yield a receiver that confirms every unsigned callback."""
     async with reconciling(database, provider, SLOW, **{"confirm_callbacks": "always", **settings}) as api:
         yield api
 
@@ -72,7 +72,7 @@ async def test_what_the_provider_says_is_the_outcome(tmp_path: Path, provider: P
 
 
 async def test_callbacks_that_were_confirmed_are_not_counted_as_lost(tmp_path: Path, provider: Provider) -> None:
-    """They came, once or twice, and a poll brought the answer because of them; the doctor finds none lost or late."""
+    """Callbacks came, once or twice, and led to polls. The doctor counts none of them as lost or late."""
     names = [f"a{number}" for number in range(12)]
     provider.answers |= dict.fromkeys(names, READY)
     async with confirming(tmp_path / "receiver.db", provider) as api:
@@ -93,7 +93,7 @@ async def test_callbacks_that_were_confirmed_are_not_counted_as_lost(tmp_path: P
 
 
 async def test_callbacks_that_are_confirmed_teach_when_they_come(tmp_path: Path, provider: Provider) -> None:
-    """A schedule that saw only the lost ones would take callbacks for failing, for ever."""
+    """The schedule learns from confirmed callbacks, too. Otherwise it would expect all callbacks to fail."""
     names = [f"a{number}" for number in range(ENOUGH)]
     provider.answers |= dict.fromkeys(names, READY)
     async with confirming(tmp_path / "receiver.db", provider) as api:
@@ -107,7 +107,7 @@ async def test_callbacks_that_are_confirmed_teach_when_they_come(tmp_path: Path,
 
 
 async def test_where_they_differ_the_poll_wins(tmp_path: Path, provider: Provider) -> None:
-    """A forged callback changes nothing, and is told of in the log."""
+    """A forged callback changes nothing, and the log names it."""
     provider.answers["a1"] = OTHER
     with capture_logs() as lines:
         async with confirming(tmp_path / "receiver.db", provider) as api:
@@ -122,7 +122,7 @@ async def test_where_they_differ_the_poll_wins(tmp_path: Path, provider: Provide
 
 
 async def test_where_the_provider_cannot_be_asked_the_callback_counts(tmp_path: Path, provider: Provider) -> None:
-    """After the hold it is the outcome, with the trust of its URL; nobody waits for ever."""
+    """After the hold the callback is the outcome, with the trust of its URL."""
     provider.gate.clear()
     async with confirming(tmp_path / "receiver.db", provider) as api:
         registered = await submitted(api, "a1")
@@ -136,7 +136,7 @@ async def test_where_the_provider_cannot_be_asked_the_callback_counts(tmp_path: 
 
 
 async def test_a_callback_that_is_early_is_held_while_the_provider_says_so(tmp_path: Path, provider: Provider) -> None:
-    """A provider that is asked and still works on the task has not confirmed it: what it says in the end wins."""
+    """A provider that still works on the task has not confirmed the callback. Its final answer wins."""
     async with confirming(tmp_path / "receiver.db", provider) as api:
         registered = await submitted(api, "a1")
         await api.call_back(registered["callbackUrl"], taskId="a1")
@@ -150,7 +150,7 @@ async def test_a_callback_that_is_early_is_held_while_the_provider_says_so(tmp_p
 
 
 async def test_where_no_more_polls_are_allowed_the_callback_counts(tmp_path: Path, provider: Provider) -> None:
-    """The provider cannot be asked any more, so a callback that it did not confirm is the outcome after the hold."""
+    """The provider can no longer be asked, so an unconfirmed callback is the outcome after the hold."""
     few = {name: with_plan(max_polls=2)(dialect) for name, dialect in SLOW.items()}
     async with reconciling(tmp_path / "receiver.db", provider, few, confirm_callbacks="always") as api:
         registered = await submitted(api, "a1")
@@ -161,7 +161,7 @@ async def test_where_no_more_polls_are_allowed_the_callback_counts(tmp_path: Pat
 
 
 async def test_a_restart_while_a_callback_is_held_loses_nothing(tmp_path: Path, provider: Provider) -> None:
-    """The hold stands in the store; a receiver that has lost the key still releases it."""
+    """The hold is in the store, so a receiver without the key still releases it."""
     provider.gate.clear()
     database = tmp_path / "receiver.db"
     async with confirming(database, provider) as api:
@@ -174,7 +174,7 @@ async def test_a_restart_while_a_callback_is_held_loses_nothing(tmp_path: Path, 
 
 
 async def test_an_unknown_id_on_a_standing_url_is_asked_about_too(tmp_path: Path, provider: Provider) -> None:
-    """The task is made, and ends by what the provider says of it."""
+    """The task is made, and ends with the provider's answer to a poll."""
     provider.answers["b1"] = OTHER
     token = make_token(Kind.STANDING, new_ref(), "capsolver", SIGNING_KEY.encode())
     async with confirming(tmp_path / "receiver.db", provider, signing_keys=SIGNING_KEY) as api:
@@ -187,7 +187,7 @@ async def test_an_unknown_id_on_a_standing_url_is_asked_about_too(tmp_path: Path
 
 
 async def test_what_is_signed_needs_no_second_word(tmp_path: Path, provider: Provider) -> None:
-    """A signature is proof enough."""
+    """A signed callback needs no poll."""
     secrets = {"capsolution": "the signing secret"}
     accounts = {
         "provider_keys": {"capsolution": KEY},

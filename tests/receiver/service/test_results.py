@@ -14,7 +14,7 @@ from tests.support import RunningReceiver, eventually, running_receiver
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that holds few waits."""
+    """Yield a receiver with a low limit on waits."""
     async with running_receiver(tmp_path / "receiver.db", max_waiters=3) as running:
         yield running
 
@@ -52,7 +52,7 @@ async def test_pages_follow_each_other(api: RunningReceiver) -> None:
 
 
 async def test_without_a_cursor_the_log_is_read_from_now(api: RunningReceiver) -> None:
-    """What was there before is not told."""
+    """Earlier results are not on the page."""
     await finish(api, "T")
 
     page = await read(api)
@@ -61,7 +61,7 @@ async def test_without_a_cursor_the_log_is_read_from_now(api: RunningReceiver) -
 
 
 async def test_reading_from_a_registration_cannot_miss_its_task(api: RunningReceiver) -> None:
-    """The cursor of a registration stands before the task's result and behind those that came earlier."""
+    """The cursor of a registration stands before the task's result, and behind all earlier results."""
     await finish(api, "before")
     registered = await finish(api, "T")
 
@@ -71,7 +71,7 @@ async def test_reading_from_a_registration_cannot_miss_its_task(api: RunningRece
 
 
 async def test_provider_and_all_tags_or_named_tasks(api: RunningReceiver) -> None:
-    """What is read is (provider AND all tags) OR tasks."""
+    """The filter is (provider AND all tags) OR tasks."""
     await finish(api, "both", tags=["a", "b"])
     await finish(api, "one", tags=["a"])
     named = await finish(api, "named")
@@ -83,7 +83,7 @@ async def test_provider_and_all_tags_or_named_tasks(api: RunningReceiver) -> Non
 
 
 async def test_the_cursor_goes_past_what_does_not_match(api: RunningReceiver) -> None:
-    """`cursor` is how far it has looked, not the last match."""
+    """`cursor` is the end of the search, not the last match."""
     await finish(api, "T")
 
     page = await read(api, after="start", tags="rare")
@@ -93,7 +93,7 @@ async def test_the_cursor_goes_past_what_does_not_match(api: RunningReceiver) ->
 
 
 async def test_named_tasks_that_are_finished_come_whatever_the_cursor(api: RunningReceiver) -> None:
-    """A reader that names a task learns of its end even when its cursor is behind it."""
+    """A named task comes even if the cursor is behind its result."""
     registered = await finish(api, "T")
     end = (await read(api, after="start"))["cursor"]
 
@@ -113,7 +113,7 @@ async def test_no_named_tasks_means_none_yet(api: RunningReceiver) -> None:
 
 @pytest.mark.parametrize("after", ["000000000000-0", "000000000000-99"])
 async def test_a_cursor_of_another_log_is_a_gap(api: RunningReceiver, after: str) -> None:
-    """410 with the reason and a cursor from which all that is kept can be read."""
+    """A useless cursor gets 410 with the reason, and with a cursor of the oldest entry kept."""
     await finish(api, "T")
 
     answer = await api.send("GET", "/v1/results", params={"after": after})
@@ -125,14 +125,14 @@ async def test_a_cursor_of_another_log_is_a_gap(api: RunningReceiver, after: str
 
 @pytest.mark.parametrize("after", ["x", "999999999999-99999999999999999999", "-1", "start-0"])
 async def test_what_is_no_cursor_is_refused(api: RunningReceiver, after: str) -> None:
-    """422 names `after`."""
+    """A malformed cursor gets 422 that names `after`."""
     answer = await api.send("GET", "/v1/results", params={"after": after})
 
     assert (answer.status, answer.json["detail"].split(",")[0]) == (422, "after")
 
 
 async def test_a_cursor_beyond_the_end_is_a_gap(api: RunningReceiver) -> None:
-    """A database that went back in time does not leave its readers waiting: they go on from the oldest kept."""
+    """Readers of a restored database do not wait forever: they go on from the oldest entry kept."""
     await finish(api, "T")
     end = (await read(api, after="start"))["cursor"]
     beyond = f"{end.rpartition('-')[0]}-99"
@@ -156,7 +156,7 @@ async def test_a_wait_on_the_log_ends_with_the_next_result(api: RunningReceiver)
 
 @pytest.mark.parametrize("by", ["ref", "taskId", "taskId that is not known yet"])
 async def test_a_wait_for_one_task_ends_with_its_outcome(api: RunningReceiver, by: str) -> None:
-    """By ref or by taskId, also by one that nobody has told yet: 200 at the commit."""
+    """A wait by ref or by taskId ends at the commit, even for an id that is not bound yet."""
     registered = await api.register()
     if by == "taskId":
         await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "T"})
@@ -175,7 +175,7 @@ async def test_a_wait_for_one_task_ends_with_its_outcome(api: RunningReceiver, b
 async def test_a_wait_for_an_id_ends_when_the_id_is_bound(
     api: RunningReceiver, solution: dict[str, str] | None, status: int
 ) -> None:
-    """Who waits under a taskId is told of a task whose outcome came before its id, and of one without an outcome."""
+    """A wait by taskId ends when the id is bound to a finished task, and goes on for an unfinished one."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"], solution=solution, status="ready" if solution else "processing")
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
@@ -187,7 +187,7 @@ async def test_a_wait_for_an_id_ends_when_the_id_is_bound(
 
 
 async def test_a_wait_tells_what_became_of_a_task_since_its_outcome(api: RunningReceiver) -> None:
-    """The id that createTask gave after the callback had come, and that they differ, as without a wait."""
+    """The wait returns the id of createTask, bound after the callback, and the dispute, as a plain read does."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"], taskId="of the callback")
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "of createTask"})
@@ -199,7 +199,7 @@ async def test_a_wait_tells_what_became_of_a_task_since_its_outcome(api: Running
 
 
 async def test_a_wait_for_a_task_that_is_deleted_ends(api: RunningReceiver) -> None:
-    """404 at the deletion, not at the end of the wait."""
+    """A deletion ends the wait with 404 at once."""
     registered = await api.register()
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         waiting = group.create_task(api.send("GET", f"/v1/tasks/{registered['ref']}?wait=40"))
@@ -227,7 +227,7 @@ async def test_large_answers_make_short_pages(api: RunningReceiver) -> None:
 
 
 async def test_a_wait_that_ends_in_vain_says_so(api: RunningReceiver) -> None:
-    """202 with the task as it is, 404 where there is none."""
+    """After the wait the answer is 202 with the task, or 404 if there is none."""
     registered = await api.register()
 
     processing = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=0.1")
@@ -238,14 +238,14 @@ async def test_a_wait_that_ends_in_vain_says_so(api: RunningReceiver) -> None:
 
 @pytest.mark.parametrize("wait", ["-1", "nan", "inf", "soon"])
 async def test_a_wait_that_is_no_time_is_refused(api: RunningReceiver, wait: str) -> None:
-    """422 names `wait`."""
+    """A malformed wait gets 422 that names `wait`."""
     answer = await api.send("GET", f"/v1/results?wait={wait}")
 
     assert (answer.status, answer.json["detail"][:5]) == (422, "wait:")
 
 
 async def test_more_waits_than_the_limit_are_refused(api: RunningReceiver) -> None:
-    """503 with Retry-After; neither the waits that are held nor reads that don't wait are disturbed."""
+    """A wait beyond the limit gets 503 with Retry-After. Other waits and plain reads go on."""
     registered = await api.register()
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         held = [group.create_task(api.send("GET", f"/v1/tasks/{registered['ref']}?wait=40")) for _ in range(3)]
@@ -272,7 +272,7 @@ async def test_shutdown_releases_who_waits(tmp_path: Path) -> None:
 
 
 async def until_waiting(api: RunningReceiver) -> None:
-    """Return once somebody waits."""
+    """Return once a request waits."""
     await eventually(lambda: api.waiting == 1)
 
 

@@ -1,4 +1,4 @@
-"""Tasks that the receiver submits: one request and one wait for a caller in any language, and never twice."""
+"""Tasks that the receiver submits: one request and one wait for its caller, and never a second submission."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUICK = fast(first_after_callback_seconds=0.5, first_after_seconds=0.1, interval
 async def submitting(
     database: Path, settings: SandboxSettings = ASYNC, *, key: str = KEY, url: str | None = None
 ) -> AsyncIterator[tuple[RunningReceiver, Sandbox]]:
-    """Yield a receiver with a key, and the provider that it submits to."""
+    """Yield a receiver with a key, and the provider of that key."""
     async with Sandbox("capsolver", settings) as sandbox:
         accounts: dict[str, Any] = {
             "provider_keys": {"capsolver": key},
@@ -69,7 +69,7 @@ async def test_one_request_and_one_wait(tmp_path: Path, lost: float) -> None:
 
 
 async def test_a_synchronous_answer_is_the_outcome(tmp_path: Path) -> None:
-    """Of types that the provider answers at once."""
+    """The provider may answer in createTask: then the task is finished at once."""
     async with submitting(tmp_path / "receiver.db", SandboxSettings(latency_seconds=(0.0, 0.0))) as (api, _):
         answer = await submit(api)
         task = await api.task(answer.json["ref"])
@@ -78,7 +78,7 @@ async def test_a_synchronous_answer_is_the_outcome(tmp_path: Path) -> None:
 
 
 async def test_the_same_idempotency_key_submits_once(tmp_path: Path) -> None:
-    """The same body gets the same answer, another one is refused; also after a restart."""
+    """The same body gets the same answer, and another one is refused, also after a restart."""
     database = tmp_path / "receiver.db"
     async with submitting(database) as (api, sandbox):
         first = await submit(api, key="order-7")
@@ -96,7 +96,7 @@ async def test_the_same_idempotency_key_submits_once(tmp_path: Path) -> None:
 
 
 async def test_what_the_provider_refuses_is_told(tmp_path: Path) -> None:
-    """With its code, and the ref of the record; a repetition is told the same and asks nobody."""
+    """A refusal has the provider's code and the ref of the record. A repetition gets the same without a request."""
     settings = SandboxSettings(client_keys=frozenset({"another"}))
     async with submitting(tmp_path / "receiver.db", settings) as (api, sandbox):
         answer = await submit(api, key="order-7")
@@ -123,7 +123,7 @@ async def test_a_provider_that_is_not_there_made_no_task(tmp_path: Path) -> None
 
 
 async def test_where_nobody_knows_a_callback_still_saves_the_task(tmp_path: Path) -> None:
-    """CreateTask was cut: a task may have been made, so it is not made again, and waits for its callback."""
+    """After a cut createTask the task may exist. So it is not submitted again, and waits for its callback."""
     async with submitting(tmp_path / "receiver.db") as (api, sandbox):
         answer = await submit(api, task={**IMAGE, "sandbox": {"createTask": "cut"}})
         task = await ended(api, answer.json["ref"])
@@ -134,7 +134,7 @@ async def test_where_nobody_knows_a_callback_still_saves_the_task(tmp_path: Path
 
 
 async def test_after_a_crash_it_is_not_submitted_again(tmp_path: Path) -> None:
-    """The record says that it may have been: it ends as RECEIVER_SUBMIT_UNKNOWN unless a callback comes."""
+    """After a crash the task ends as RECEIVER_SUBMIT_UNKNOWN, unless a callback comes."""
     database = tmp_path / "receiver.db"
     gone, done = asyncio.Event(), asyncio.Event()
 
@@ -187,7 +187,7 @@ async def test_a_shutdown_keeps_what_the_provider_still_answers(tmp_path: Path) 
 async def test_a_shutdown_does_not_wait_for_a_provider_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some seconds it is given up, and its task waits for a callback."""
+    """A createTask without an answer is cancelled after some seconds, and its task waits for a callback."""
     monkeypatch.setattr(submissions, "_END_SECONDS", 0.2)
     async with submitting(tmp_path / "receiver.db") as (api, sandbox), asyncio.timeout(30):
         async with asyncio.TaskGroup() as group:
@@ -199,33 +199,33 @@ async def test_a_shutdown_does_not_wait_for_a_provider_that_hangs(
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "detail"),
     [
         ({"task": {"body": PNG}}, "task"),
         ({"task": []}, "task"),
         ({"taskId": "a1"}, "task"),
-        ({"provider": "onecaptcha"}, "task: the receiver has keys of capsolver only"),
+        ({"provider": "onecaptcha"}, "task: the receiver submits with its own keys, and has keys of capsolver"),
         ({"clientKeyId": "01234567"}, "clientKeyId"),
     ],
 )
-async def test_what_cannot_be_submitted_is_named(tmp_path: Path, fields: Any, said: str) -> None:
-    """422 with the field; nothing is registered."""
+async def test_what_cannot_be_submitted_is_named(tmp_path: Path, fields: Any, detail: str) -> None:
+    """A wrong field gets 422 with its name, and nothing is registered."""
     async with submitting(tmp_path / "receiver.db") as (api, _):
         answer = await submit(api, **fields)
         listed = (await api.send("GET", "/v1/tasks")).json["tasks"]
 
     assert (answer.status, listed) == (422, [])
-    assert said in answer.json["detail"]
+    assert detail in answer.json["detail"]
 
 
 async def test_the_key_may_be_named(tmp_path: Path) -> None:
-    """By its first digits, as a client of its own would."""
+    """The log names the key by its first digits, as a client does."""
     async with submitting(tmp_path / "receiver.db") as (api, _):
         assert (await submit(api, clientKeyId=client_key_id(KEY))).status == 201
 
 
 async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:
-    """What was begun is carried out, and can be asked for by its Idempotency-Key; until then it is in flight."""
+    """A submission goes on without its caller. Until then its Idempotency-Key is in flight, then it finds the task."""
     slow = {**IMAGE, "sandbox": {"sync": True, "latencySeconds": 1.0}}
     async with submitting(tmp_path / "receiver.db") as (api, sandbox):
         async with asyncio.TaskGroup() as group:
@@ -245,7 +245,7 @@ async def test_a_caller_that_hangs_up_leaves_a_task(tmp_path: Path) -> None:
 
 
 async def test_a_key_that_the_provider_quotes_is_not_told(tmp_path: Path) -> None:
-    """Neither to the caller nor in the log nor in the store, also where JSON or a URL writes it otherwise."""
+    """The key reaches neither the caller nor the log nor the store, not even encoded in JSON or a URL."""
     key = "CAP-0123456789ABCDEF"
     quoted = rf"\u0043{key[1:]} and %43{key[1:]}"
     refusal = b'{"errorId":1,"errorCode":"ERROR_KEY_DOES_NOT_EXIST","errorDescription":"%s"}' % quoted.encode()
@@ -260,12 +260,12 @@ async def test_a_key_that_the_provider_quotes_is_not_told(tmp_path: Path) -> Non
     assert (answer.status, provider.calls["createTask"][0]["clientKey"]) == (502, key)
     assert "(the client key) and (the client key)" in answer.json["detail"]
     with sqlite3.connect(database) as connection:
-        told = [answer.body.decode(), repr(lines), *connection.iterdump()]
-    assert not [text for text in told if key[1:] in text]
+        texts = [answer.body.decode(), repr(lines), *connection.iterdump()]
+    assert not [text for text in texts if key[1:] in text]
 
 
 async def test_long_texts_of_the_provider_are_cut(tmp_path: Path) -> None:
-    """A refusal with texts of 500 kB is told, stored and logged in a few kB, its code as far as it goes."""
+    """A refusal with texts of 500 kB is answered, stored and logged in a few kB, with its code cut off."""
     refusal = {"errorId": 1, "errorCode": "E" * 500_000, "errorDescription": "D" * 500_000}
     async with (
         scripted_provider(createTask=refusal) as provider,
@@ -282,7 +282,7 @@ async def test_long_texts_of_the_provider_are_cut(tmp_path: Path) -> None:
 
 
 async def test_long_texts_of_a_callback_are_cut(tmp_path: Path) -> None:
-    """The failure is the outcome, in a few kB."""
+    """The failure is the outcome, cut to a few kB."""
     failure = {"errorId": 1, "errorCode": "E" * 100_000, "errorDescription": "D" * 100_000, "status": "failed"}
     async with running_receiver(tmp_path / "receiver.db") as api:
         task = await api.register()
@@ -294,7 +294,7 @@ async def test_long_texts_of_a_callback_are_cut(tmp_path: Path) -> None:
 
 
 async def test_an_id_that_is_taken_names_the_task_that_has_it(tmp_path: Path) -> None:
-    """The provider gives an id a second time: the caller learns where the answer to what was paid for will be."""
+    """If the provider gives an id a second time, the caller gets the ref of the task with that id."""
     created = {"errorId": 0, "taskId": "task-1"}
     async with (
         scripted_provider(createTask=created) as provider,

@@ -42,7 +42,7 @@ def _requests(task_id: str | int, ref: str) -> list[tuple[str, str, dict[str, An
 
 @pytest.mark.parametrize("task_id", [TOO_LONG, 10**256], ids=["text", "integer"])
 async def test_requests_that_name_a_longer_one_are_refused(api: RunningReceiver, task_id: str | int) -> None:
-    """The problem names the limit, does not repeat the id, and nothing is changed; at such an address is no task."""
+    """The problem names the limit and not the id, and nothing is changed."""
     registered = await api.register()
 
     answers = [
@@ -57,7 +57,7 @@ async def test_requests_that_name_a_longer_one_are_refused(api: RunningReceiver,
 
 
 async def test_the_longest_is_taken_on_every_way_in(api: RunningReceiver) -> None:
-    """The limit itself is within it: by request, by callback, in a query and in a frame."""
+    """The longest id is accepted by request, by callback, in a query and in a frame."""
     registered = await api.register()
     assert (await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": LONGEST})).status == 200
 
@@ -67,15 +67,15 @@ async def test_the_longest_is_taken_on_every_way_in(api: RunningReceiver) -> Non
     ):
         await events.next()
         assert (await api.call_back(registered["callbackUrl"], taskId=LONGEST)).status == 200
-        told = [await socket.next(), (await events.next())[2]]
+        frames = [await socket.next(), (await events.next())[2]]
 
-    assert [frame["task"]["taskId"] for frame in told] == [LONGEST] * 2
+    assert [frame["task"]["taskId"] for frame in frames] == [LONGEST] * 2
     assert (await api.task(LONGEST))["ref"] == registered["ref"]
 
 
 @pytest.mark.parametrize("frame", ["add", "remove"])
 async def test_a_frame_that_names_a_longer_one_is_a_problem(api: RunningReceiver, frame: str) -> None:
-    """The socket goes on."""
+    """The frame gets a problem, and the socket goes on."""
     async with subscribed(api, tasks=[]) as socket:
         await socket.ws.send_json({"type": frame, "id": 1, "tasks": [{"provider": "capsolver", "taskId": TOO_LONG}]})
 
@@ -98,7 +98,7 @@ async def test_a_frame_that_names_a_longer_one_is_a_problem(api: RunningReceiver
 async def test_a_callback_with_a_longer_one_is_unreadable(
     api: RunningReceiver, provider: str, options: dict[str, Any]
 ) -> None:
-    """422 and a hint: the task goes on, and the next poll tells."""
+    """The callback gets 422 and is a hint: the task goes on, and the next poll brings its outcome."""
     registered = await api.register(provider=provider)
 
     answer = await api.send("POST", registered["callbackUrl"], key=None, **options)
@@ -109,7 +109,7 @@ async def test_a_callback_with_a_longer_one_is_unreadable(
 
 
 async def test_many_wrong_fields_leave_the_loop_free(api: RunningReceiver) -> None:
-    """A megabyte of errors is answered by the first of them, beside a request that is answered meanwhile."""
+    """A megabyte of errors gets one problem with the first of them, and does not hold up another request."""
     async with subscribed(api, tasks=[]) as socket:
         async with asyncio.TaskGroup() as group:
             group.create_task(socket.ws.send_json({"type": "add", "id": 1, "tasks": [7] * 300_000}))

@@ -1,4 +1,4 @@
-"""Tickets and origins: how pages in a browser open streams, and which pages may."""
+"""Tickets and origins, with which pages in a browser may open streams."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PAGE = "https://app.example"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that lets the pages of one origin read."""
+    """Yield a receiver with one allowed origin."""
     async with running_receiver(tmp_path / "receiver.db", allowed_origins=f"{PAGE}, https://other.example") as running:
         yield running
 
 
 async def new_ticket(api: RunningReceiver) -> str:
-    """Return a ticket that was made with a key that may read."""
+    """Return a ticket, made with a key with the scope read."""
     answer = await api.send("POST", "/v1/tickets", key=READ_ONLY)
     assert answer.status == 201, answer.body
     return str(answer.json["ticket"])
 
 
 async def test_a_ticket_lives_for_a_minute(api: RunningReceiver) -> None:
-    """Its answer says until when."""
+    """The response says until when a ticket is valid."""
     answer = await api.send("POST", "/v1/tickets", key=READ_ONLY, json={})
 
     left = datetime.fromisoformat(answer.json["endsAt"]) - datetime.now(UTC)
@@ -48,12 +48,12 @@ async def test_a_ticket_lives_for_a_minute(api: RunningReceiver) -> None:
 async def test_who_may_not_read_gets_no_ticket(
     api: RunningReceiver, key: str | None, body: object, status: int
 ) -> None:
-    """Nor does anyone get another kind of ticket."""
+    """A ticket needs a key with the scope read, and an empty body."""
     assert (await api.send("POST", "/v1/tickets", key=key, json=body)).status == status
 
 
 async def test_a_ticket_opens_one_websocket(api: RunningReceiver) -> None:
-    """The second time it is not good any more."""
+    """A websocket uses its ticket up."""
     ticket = await new_ticket(api)
     async with open_socket(api, key=None, protocols=(f"ticket.{ticket}",), headers={"Origin": PAGE}) as socket:
         answer = await socket.ask(type="subscribe", id=1)
@@ -65,7 +65,7 @@ async def test_a_ticket_opens_one_websocket(api: RunningReceiver) -> None:
 
 
 async def test_a_ticket_opens_server_sent_events_until_its_end(api: RunningReceiver) -> None:
-    """A browser that reconnects by itself repeats its address."""
+    """A ticket of server-sent events stays valid, because browsers reconnect with the same URL."""
     ticket = await new_ticket(api)
 
     for _ in range(2):
@@ -76,14 +76,14 @@ async def test_a_ticket_opens_server_sent_events_until_its_end(api: RunningRecei
 
 
 async def test_a_wrong_ticket_is_refused(api: RunningReceiver) -> None:
-    """401, also beside a query that is right."""
+    """A wrong ticket gets 401, also beside a valid one in the query."""
     async with open_events(api, key=None, ticket="nothing") as events:
         assert events.response.status == 401
 
 
 @pytest.mark.parametrize("origin", ["https://app.example.evil", "http://app.example", "null", ""])
 async def test_pages_of_other_origins_are_refused(api: RunningReceiver, origin: str) -> None:
-    """403 both ways, whatever else they have."""
+    """A page of another origin gets 403 from both streams, even with a key."""
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         async with open_socket(api, headers={"Origin": origin}):
             pass
@@ -93,7 +93,7 @@ async def test_pages_of_other_origins_are_refused(api: RunningReceiver, origin: 
 
 
 async def test_a_page_that_may_read_is_told_why_not_now(api: RunningReceiver) -> None:
-    """The browser hides a problem from the page, unless it says that the page may read it."""
+    """A problem has the headers without which a browser would hide it from the page."""
     async with open_events(api, key=None, ticket="nothing", headers={"Origin": PAGE}) as events:
         status, allowed = events.response.status, events.response.headers["Access-Control-Allow-Origin"]
 
@@ -101,7 +101,7 @@ async def test_a_page_that_may_read_is_told_why_not_now(api: RunningReceiver) ->
 
 
 async def test_the_receivers_own_origin_may(api: RunningReceiver) -> None:
-    """The one of its public URL; that a page calls itself by the Host it asked is no proof."""
+    """The origin of the public URL is allowed. An origin equal to the Host header is not."""
     async with open_socket(api, headers={"Origin": api.url}) as socket:
         assert (await socket.ask(type="subscribe", id=1))["type"] == "subscribed"
     async with open_events(api, headers={"Origin": "http://evil.example", "Host": "evil.example"}) as events:
@@ -109,7 +109,7 @@ async def test_the_receivers_own_origin_may(api: RunningReceiver) -> None:
 
 
 async def test_without_keys_pages_are_refused_as_well(tmp_path: Path) -> None:
-    """A receiver for a trial on this machine is not open to every page of the machine's browser."""
+    """A receiver without keys is closed to pages of other origins, even on its own machine."""
     async with running_receiver(tmp_path / "receiver.db", api_keys="", allow_anonymous=True) as api:
         async with open_events(api, key=None) as events:
             local = events.response.status
@@ -118,7 +118,7 @@ async def test_without_keys_pages_are_refused_as_well(tmp_path: Path) -> None:
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock for tests, set by hand."""
 
     seconds = 0.0
 
@@ -128,7 +128,7 @@ class Clock:
 
 
 def test_a_ticket_ends() -> None:
-    """After a minute nobody is let in by it, and nothing of it is kept."""
+    """After a minute a ticket is refused, and nothing of it is kept."""
     clock = Clock()
     tickets = Tickets(clock)
     ticket = tickets.make("reader")
@@ -141,7 +141,7 @@ def test_a_ticket_ends() -> None:
 
 
 def test_a_key_has_so_many_tickets() -> None:
-    """More are refused until some have ended or were used up; other keys are not disturbed."""
+    """Further tickets are refused until some expire or are used up. Other keys are not affected."""
     clock = Clock()
     tickets = Tickets(clock)
     first, *_ = [tickets.make("reader") for _ in range(1000)]
@@ -165,7 +165,7 @@ def test_a_key_has_so_many_tickets() -> None:
     ],
 )
 async def test_a_port_that_goes_without_saying(tmp_path: Path, settings: dict[str, Any], origin: str) -> None:
-    """Browsers leave it out of an origin, so settings that name it mean the same."""
+    """Browsers leave the default port out of an origin, so a setting with it means the same origin."""
     async with (
         running_receiver(tmp_path / "receiver.db", **settings) as api,
         open_events(api, headers={"Origin": origin}) as events,
@@ -177,7 +177,7 @@ async def test_a_port_that_goes_without_saying(tmp_path: Path, settings: dict[st
 def test_origins_that_are_none_are_refused_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origins: str
 ) -> None:
-    """One line names the variable and what was expected."""
+    """The error names the variable and the expected value in one line."""
     monkeypatch.setenv("RECEIVER_ALLOWED_ORIGINS", origins)
 
     with pytest.raises(CannotStartError, match="RECEIVER_ALLOWED_ORIGINS: expected scheme://host"):

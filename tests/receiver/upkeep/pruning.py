@@ -1,4 +1,4 @@
-"""Retention as its tests call it: horizons, what ended when, and what is left."""
+"""Helpers for tests of retention: horizons, finished tasks, and counts of rows."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tests.receiver.storage.stores import (
 __all__ = ["a_late_delivery", "finished", "found", "horizon", "pruned", "quota", "refs", "rows", "solutions"]
 
 GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tag", "idempotency")
-"""Tables of which retention leaves nothing, if all is old."""
+"""Tables that retention empties, if everything is old."""
 
 
 def horizon(**fields: Any) -> Horizon:
-    """One that takes nothing but what is said."""
+    """Return a horizon beyond which there is nothing, but for the given fields."""
     times = dict.fromkeys(("results", "solutions", "deliveries", "tombstones"), 0)
     return Horizon(**{"now": NOW, **times, "most_finished": 1000, "most_tombstones": 1000} | fields)
 
 
 async def pruned(store: SqliteStore, **fields: Any) -> Removed:
-    """What went by this horizon."""
-    told = [Removed()]
-    await prune(store, horizon(**fields), told.append)
-    return told[-1]
+    """Prune by this horizon, and return the removed counts."""
+    counts = [Removed()]
+    await prune(store, horizon(**fields), counts.append)
+    return counts[-1]
 
 
 async def finished(store: SqliteStore, *numbers: int, at: int = NOW) -> None:
@@ -49,7 +49,7 @@ async def finished(store: SqliteStore, *numbers: int, at: int = NOW) -> None:
 
 
 def a_late_delivery(number: int, at: int, reading: Any = None) -> DeliverToTask:
-    """Return a delivery that comes at this time: a ready answer, if nothing else is said."""
+    """Return a delivery at this time, by default with a ready answer."""
     ref = a_ref(number)
     arrival = Arrival(
         provider="capsolver",
@@ -66,7 +66,7 @@ def a_late_delivery(number: int, at: int, reading: Any = None) -> DeliverToTask:
 
 
 def rows(path: Path) -> dict[str, int]:
-    """How many rows each table that grows has."""
+    """Return the number of rows in each growing table."""
     connection = sqlite3.connect(path / "receiver.db")
     counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in GROWING}  # noqa: S608  (names of ours)
     connection.close()
@@ -74,7 +74,7 @@ def rows(path: Path) -> dict[str, int]:
 
 
 async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
-    """What is used of a quota."""
+    """Return the used part of a quota, in rows and bytes."""
 
     class Look:
         refs = ()
@@ -87,14 +87,14 @@ async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
 
 
 async def found(store: SqliteStore, number: int) -> TaskRecord:
-    """Return the task of this number, which is there."""
+    """Return the existing task of this number."""
     task = await store.task(a_ref(number))
     assert task is not None
     return task
 
 
 def solutions(log: Sequence[Entry]) -> list[bool]:
-    """Of each ready result in the log, whether its solution is there."""
+    """Return, for each ready result in the log, True if its solution is there."""
     outcomes = [entry.task.outcome for entry in log if entry.task is not None and entry.kind == "result"]
     return [outcome.solution is not None for outcome in outcomes if outcome is not None and outcome.status == "ready"]
 

@@ -1,4 +1,4 @@
-"""The receiver records the shapes of the callbacks that it gets, beside their way."""
+"""The receiver records the shapes of its callbacks, without delaying them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stored(database: Path, provider: str = "capsolver") -> Sequence[ShapeRecord]
 
 
 def counted(database: Path, provider: str = "capsolver") -> dict[str, tuple[int, int]]:
-    """How many callbacks there were of each shape, and how many of them could be read."""
+    """Return the number of callbacks of each shape, and the number of readable ones."""
     return {record.shape.fields: (record.callbacks, record.readable) for record in stored(database, provider)}
 
 
@@ -46,7 +46,7 @@ async def test_a_new_shape_is_soon_known(tmp_path: Path) -> None:
 
 
 async def test_known_shapes_are_stored_at_the_end(tmp_path: Path) -> None:
-    """Whatever their verdicts: answers, duplicates, and those that cannot be read."""
+    """Every verdict counts: answers, duplicates, and unreadable callbacks."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         registered = await api.register()
         for _ in range(3):
@@ -60,7 +60,7 @@ async def test_known_shapes_are_stored_at_the_end(tmp_path: Path) -> None:
 
 
 async def test_a_wrong_signature_is_unreadable(tmp_path: Path) -> None:
-    """Where a secret is set, what is not signed with it counts as not read."""
+    """With a secret, a callback that is not signed with it counts as unreadable."""
     settings = {"capsolution": "what the provider signs with"}
     async with running_receiver(tmp_path / "receiver.db", dialects=ALL_DIALECTS, callback_secrets=settings) as api:
         registered = await api.register(provider="capsolution")
@@ -71,7 +71,7 @@ async def test_a_wrong_signature_is_unreadable(tmp_path: Path) -> None:
 
 
 async def test_another_method_than_expected_is_told(tmp_path: Path) -> None:
-    """A provider that calls back by GET, against what is known of it, is refused, and its shape shows why."""
+    """A callback by an unexpected method is refused, and its shape shows the method."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         registered = await api.register()
         refused = await api.send("GET", f"{registered['callbackUrl']}?id=7&code=abc", key=None)
@@ -83,7 +83,7 @@ async def test_another_method_than_expected_is_told(tmp_path: Path) -> None:
 
 
 async def test_strangers_leave_no_shape(tmp_path: Path) -> None:
-    """What comes without a right token is not looked at."""
+    """A callback without a valid token is not counted."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         registered = await api.register()
         refused = await api.send("POST", f"{registered['callbackUrl'][:-1]}!", key=None, json=READY)
@@ -93,7 +93,7 @@ async def test_strangers_leave_no_shape(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_stored_is_stored_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """While the store fails, shapes are counted on; nothing is raised."""
+    """While the store fails, counting goes on, and nothing is raised."""
     database = tmp_path / "receiver.db"
     incoming = Incoming(method="POST", headers={}, query=b"", body=b"id=7&code=x")
     async with running_store(database) as store:

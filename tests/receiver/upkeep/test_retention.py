@@ -1,4 +1,4 @@
-"""What retention takes of finished tasks, and that it leaves no trace where it has been."""
+"""Retention of finished tasks: old ones are removed with everything that belongs to them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def test_old_tasks_go_and_young_ones_stay(store: SqliteStore) -> None:
-    """A finished task goes when its outcome is as old as the horizon says."""
+    """A finished task is removed when its outcome is as old as the horizon."""
     await finished(store, 1, at=NOW - 10)
     await finished(store, 2, at=NOW)
 
@@ -58,7 +58,7 @@ async def test_old_tasks_go_and_young_ones_stay(store: SqliteStore) -> None:
 
 
 async def test_the_oldest_go_where_there_are_too_many(store: SqliteStore) -> None:
-    """Of finished tasks the newest stay, however young the others are; unfinished ones are not counted."""
+    """If there are too many finished tasks, the newest stay. Unfinished tasks are not counted."""
     await store.write(a_registration(9))
     await finished(store, 1, 2, 3)
 
@@ -68,7 +68,7 @@ async def test_the_oldest_go_where_there_are_too_many(store: SqliteStore) -> Non
 
 
 async def test_unfinished_tasks_never_go(store: SqliteStore) -> None:
-    """However old it is, a task without an outcome stays, and what came for it keeps its bytes."""
+    """A task without an outcome stays, however old it is, and its deliveries keep their bytes."""
     await store.write(a_registration(1))
     await store.write(a_late_delivery(1, NOW - 10, "unreadable"))
 
@@ -124,7 +124,7 @@ async def test_an_outcome_that_was_replaced_goes_alone(store: SqliteStore) -> No
 
 
 async def test_a_joined_task_stays_as_long_as_the_one_that_has_its_id(store: SqliteStore, tmp_path: Path) -> None:
-    """It is found under that one until both go."""
+    """A joined task is found under the other ref until both are removed."""
     await store.write(a_standing_delivery(1, 7))
     await store.write(a_registration(2))
     await store.write(Bind(ref=a_ref(2), task_id=7, now=NOW))
@@ -138,7 +138,7 @@ async def test_a_joined_task_stays_as_long_as_the_one_that_has_its_id(store: Sql
 
 
 async def test_a_joined_task_that_ended_later_goes_later(store: SqliteStore, tmp_path: Path) -> None:
-    """Its place in the log is not taken out of the middle."""
+    """The entry of a joined task is not removed from the middle of the log."""
     await finished(store, 2, at=NOW - 10)
     await store.write(a_standing_delivery(1, 7))
     await store.write(Bind(ref=a_ref(2), task_id=7, now=NOW))
@@ -150,7 +150,7 @@ async def test_a_joined_task_that_ended_later_goes_later(store: SqliteStore, tmp
 
 
 async def test_a_step_is_bounded(store: SqliteStore) -> None:
-    """However much there is to do, one step takes no more rows than it was told."""
+    """One step removes at most `limit` rows, however many there are."""
     await finished(store, *range(1, 8))
 
     removed = await store.write(Prune(horizon=horizon(results=NOW), until=0, limit=3))
@@ -159,7 +159,7 @@ async def test_a_step_is_bounded(store: SqliteStore) -> None:
 
 
 async def test_nothing_is_written_where_nothing_is_old(store: SqliteStore, tmp_path: Path) -> None:
-    """A round that finds nothing leaves the file as it is."""
+    """A round without anything to do leaves the file unchanged."""
     await finished(store, 1)
     watcher = sqlite3.connect(tmp_path / "receiver.db")
     before = watcher.execute("PRAGMA data_version").fetchone()
@@ -172,7 +172,7 @@ async def test_nothing_is_written_where_nothing_is_old(store: SqliteStore, tmp_p
 
 
 async def test_two_processes_prune_one_log(store: SqliteStore, tmp_path: Path) -> None:
-    """What one took the other does not take again, and each sees the other's gap."""
+    """Two processes remove each row once, and each sees the gap that the other made."""
     await finished(store, 1, 2, 3, 4)
     async with running_store(tmp_path / "receiver.db") as other:
         first = await store.write(Prune(horizon=horizon(results=NOW), until=0, limit=1))
@@ -185,7 +185,7 @@ async def test_two_processes_prune_one_log(store: SqliteStore, tmp_path: Path) -
 
 
 def test_lives_are_seconds_before_now() -> None:
-    """What lives for a minute is taken when it is a minute old."""
+    """A lifetime of a minute removes things that are a minute old."""
     lives = Lives(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
 
     taken = lives.horizon(NOW)
@@ -197,16 +197,16 @@ def test_lives_are_seconds_before_now() -> None:
 
 
 async def test_a_round_takes_what_is_old(store: SqliteStore) -> None:
-    """It runs beside everything else; what is kept in memory is told up to when solutions must be gone."""
+    """A round removes old tasks, and passes on the time up to which solutions must be gone from memory."""
     await finished(store, 1, at=NOW - 61 * SECOND)
     lives = Lives(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
-    told: list[int] = []
+    forgotten_until: list[int] = []
 
     async with asyncio.TaskGroup() as group:
-        rounds = group.create_task(prune_old(store, lives, lambda: NOW, told.append))
+        rounds = group.create_task(prune_old(store, lives, lambda: NOW, forgotten_until.append))
         async with asyncio.timeout(30):
             while await store.task(a_ref(1)) is not None:
                 await asyncio.sleep(0.01)
         rounds.cancel()
 
-    assert told == [NOW - 30 * SECOND]
+    assert forgotten_until == [NOW - 30 * SECOND]

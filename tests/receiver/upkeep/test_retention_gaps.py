@@ -1,4 +1,4 @@
-"""Readers whose place in the log was pruned are told so, on every road, and no other reader is."""
+"""Readers with a pruned cursor get a gap, over every transport, and no other reader does."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    """Yield the store of that receiver, as another process has it."""
+    """Yield the store of the receiver, opened by another process."""
     async with running_store(tmp_path / "receiver.db") as store:
         yield store
 
 
 async def prune_until(store: SqliteStore, position: int) -> None:
-    """Prunes the log up to this place."""
+    """Prune the log up to this position."""
     taken = horizon()
     await store.write(Prune(horizon=taken, until=position))
 
 
 async def finish(api: RunningReceiver, number: int) -> list[str]:
-    """End so many new tasks; their refs."""
+    """End new tasks, and return their refs."""
     refs = []
     for _ in range(number):
         task = await api.register()
@@ -57,7 +57,7 @@ def cursors(store: SqliteStore, *positions: int) -> list[str]:
 
 
 async def test_a_page_behind_a_pruned_cursor_is_refused(api: RunningReceiver, store: SqliteStore) -> None:
-    """410 with the reason and the oldest cursor that is kept; from there on it reads as ever."""
+    """A pruned cursor gets 410 with the reason and the oldest cursor kept, from which reading goes on."""
     refs = await finish(api, 3)
     await prune_until(store, 2)
     before, oldest = cursors(store, 1, 2)
@@ -73,38 +73,38 @@ async def test_a_page_behind_a_pruned_cursor_is_refused(api: RunningReceiver, st
 
 
 async def test_events_behind_a_pruned_cursor_begin_with_a_gap(api: RunningReceiver, store: SqliteStore) -> None:
-    """An event of its own; a cursor at the oldest kept, and the start, have none."""
+    """A pruned cursor gets a gap event first. The oldest cursor kept and the start get none."""
     refs = await finish(api, 3)
     await prune_until(store, 2)
     before, oldest = cursors(store, 1, 2)
 
     async with open_events(api, headers={"Last-Event-ID": before}) as events:
         name, event_id, frame = await events.next()
-        told = (await events.next())[2]
+        result = (await events.next())[2]
     assert (name, event_id, frame["reason"], frame["resumesAt"]) == ("gap", oldest, "pruned", oldest)
-    assert told["task"]["ref"] == refs[2]
+    assert result["task"]["ref"] == refs[2]
     for after in (oldest, "start"):
         async with open_events(api, after=after) as events:
             assert (await events.next())[2]["task"]["ref"] == refs[2]
 
 
 async def test_a_websocket_behind_a_pruned_cursor_begins_with_a_gap(api: RunningReceiver, store: SqliteStore) -> None:
-    """A frame of its own; a cursor at the oldest kept, and the start, have none."""
+    """A pruned cursor gets a gap frame first. The oldest cursor kept and the start get none."""
     refs = await finish(api, 3)
     await prune_until(store, 2)
     before, oldest = cursors(store, 1, 2)
 
     async with subscribed(api, cursor=before) as socket:
-        gap, told = await socket.next(), await socket.next()
+        gap, result = await socket.next(), await socket.next()
     assert (gap["type"], gap["reason"], gap["resumesAt"]) == ("gap", "pruned", oldest)
-    assert told["task"]["ref"] == refs[2]
+    assert result["task"]["ref"] == refs[2]
     for cursor in (oldest, "start"):
         async with subscribed(api, cursor=cursor) as socket:
             assert (await socket.next())["task"]["ref"] == refs[2]
 
 
 async def test_a_removed_solution_is_told_as_such(api: RunningReceiver, store: SqliteStore) -> None:
-    """On every road the task is ready, its solution null, and `solutionRemoved` true; a late callback is fine."""
+    """By every transport the task is ready, without solution, and `solutionRemoved`. Late callbacks change nothing."""
     registered = await api.register()
     await api.call_back(registered["callbackUrl"])
     far = 2 * NOW
@@ -112,18 +112,18 @@ async def test_a_removed_solution_is_told_as_such(api: RunningReceiver, store: S
     await store.write(Prune(horizon=taken, until=0))
     late = await api.call_back(registered["callbackUrl"], solution={"text": "another"})
 
-    told = [await api.task(registered["ref"]), (await api.log())["results"][0]["task"]]
+    tasks = [await api.task(registered["ref"]), (await api.log())["results"][0]["task"]]
     async with open_events(api, after="start") as events, subscribed(api, tasks=[registered["ref"]]) as socket:
-        told.append((await events.next())[2]["task"])
-        told.append((await socket.next())["task"])
+        tasks.append((await events.next())[2]["task"])
+        tasks.append((await socket.next())["task"])
 
     assert late.status == 200
-    assert [task["status"] for task in told] == ["ready"] * 4
-    assert [(task["solution"], task.get("solutionRemoved")) for task in told] == [(None, True)] * 4
+    assert [task["status"] for task in tasks] == ["ready"] * 4
+    assert [(task["solution"], task.get("solutionRemoved")) for task in tasks] == [(None, True)] * 4
 
 
 async def test_who_follows_the_tail_gets_no_gap(store: SqliteStore) -> None:
-    """A reader that has fallen behind by less than the tail holds is told all, though the store has it no more."""
+    """A slow reader gets pruned entries from the tail, as long as the tail has them."""
     async with following(store) as feed:
         reader = await reader_of(feed)
         await end(store, 1, 2, 3)
@@ -148,7 +148,7 @@ async def test_who_has_read_all_gets_no_gap(store: SqliteStore) -> None:
 
 
 async def test_who_falls_behind_both_gets_a_gap(store: SqliteStore) -> None:
-    """Where neither the tail nor the store has what came, that is said, and the rest is told."""
+    """A reader gets a gap for entries that neither the tail nor the store has, and then the rest."""
     async with following(store, Tail(most_entries=1)) as feed:
         reader = await reader_of(feed)
         await end(store, 1, 2, 3)
@@ -159,7 +159,7 @@ async def test_who_falls_behind_both_gets_a_gap(store: SqliteStore) -> None:
 
 
 async def test_old_answers_leave_the_memory(store: SqliteStore) -> None:
-    """From when solutions must be gone, the tail holds none that old; who was there reads the store, without a gap."""
+    """Old solutions leave the tail in time. Its readers read the store instead, without a gap."""
     async with following(store) as feed:
         reader = await reader_of(feed)
         await end(store, 1, 2)
@@ -174,7 +174,7 @@ async def test_old_answers_leave_the_memory(store: SqliteStore) -> None:
 
 
 async def test_a_cursor_that_was_good_may_go(store: SqliteStore) -> None:
-    """What a reader does not come back for in time is gone; the floor never goes back."""
+    """A valid cursor may be pruned later, and the oldest position kept never moves back."""
     await end(store, 1, 2, 3)
     await prune_until(store, 2)
     await prune_until(store, 1)

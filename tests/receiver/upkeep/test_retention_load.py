@@ -1,4 +1,4 @@
-"""Retention beside work: callbacks are stored between its steps while thousands of old tasks go."""
+"""Retention under load: callbacks are stored between its steps, while thousands of old tasks are removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEW = 300
 
 
 async def end_together(store: SqliteStore, first: int, number: int) -> None:
-    """End so many new tasks, in large batches."""
+    """End new tasks, in large batches."""
     async with asyncio.TaskGroup() as group:
         for task in range(first, first + number):
             group.create_task(store.write(a_registration(task, tags=("old",)), within_seconds=60))
@@ -25,9 +25,9 @@ async def end_together(store: SqliteStore, first: int, number: int) -> None:
 
 
 async def test_callbacks_do_not_wait_for_retention(tmp_path: Path) -> None:
-    """Each waits for two steps at most, one under way and one stored with it; and of the young none is lost.
+    """A callback waits for at most two steps: one under way, and one in its own transaction. No young task is lost.
 
-    Steps are counted, because how long the disk takes for one says nothing about retention.
+    Steps are counted, because the time of one depends on the disk.
     """
     taken = horizon(most_finished=1)
     steps: list[Removed] = []

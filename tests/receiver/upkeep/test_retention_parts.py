@@ -1,4 +1,4 @@
-"""What retention takes besides whole tasks: solutions, bytes, tombstones; and what those see who come later."""
+"""Retention of solutions, bytes and tombstones, and its effect on late callbacks and readers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def test_a_late_callback_to_a_pruned_task_is_harmless(store: SqliteStore) -> None:
-    """On its own URL or a standing one it is `forgotten`."""
+    """A late callback to a removed task is `forgotten`, on its own URL and on a standing one."""
     await store.write(a_standing_delivery(1, 7))
     await finished(store, 2)
     await pruned(store, results=NOW)
@@ -58,7 +58,7 @@ async def test_a_late_callback_to_a_pruned_task_is_harmless(store: SqliteStore) 
 
 
 async def test_a_late_callback_in_the_batch_that_prunes_is_harmless(store: SqliteStore) -> None:
-    """What the batch had read of the task before does not bring it back."""
+    """A callback in the batch that removes its task does not bring the task back."""
     await finished(store, 1)
 
     async with asyncio.TaskGroup() as group:
@@ -70,7 +70,7 @@ async def test_a_late_callback_in_the_batch_that_prunes_is_harmless(store: Sqlit
 
 
 async def test_quotas_are_given_back(store: SqliteStore) -> None:
-    """What a standing URL made, and unreadable bodies, are no longer counted when they are gone."""
+    """Removed tasks of a standing URL and removed unreadable bodies no longer count in the quotas."""
     await store.write(a_standing_delivery(1, 7))
     await finished(store, 2)
     await store.write(a_late_delivery(2, NOW, "unreadable"))
@@ -84,7 +84,7 @@ async def test_quotas_are_given_back(store: SqliteStore) -> None:
 
 
 async def test_a_solution_may_go_before_its_record(store: SqliteStore) -> None:
-    """The task stays ready, without its solution and the bodies that brought it; another callback changes nothing."""
+    """The task stays ready, without its solution and the bodies with it. Another callback changes nothing."""
     await finished(store, 1, at=NOW - 10)
     await finished(store, 2)
 
@@ -102,7 +102,7 @@ async def test_a_solution_may_go_before_its_record(store: SqliteStore) -> None:
 
 
 async def test_bytes_of_deliveries_may_go_before_their_record(store: SqliteStore) -> None:
-    """The fact of a delivery stays; what it took of the quota of unreadable bytes is free again."""
+    """The record of a delivery stays, and its bytes no longer count in the quota of unreadable bytes."""
     await finished(store, 1)
     await store.write(a_late_delivery(1, NOW - 10, "unreadable"))
 
@@ -115,7 +115,7 @@ async def test_bytes_of_deliveries_may_go_before_their_record(store: SqliteStore
 
 
 async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path: Path) -> None:
-    """They go whole when they are old, and the quota gets its bytes back."""
+    """Old unreadable deliveries of no task are removed, and the quota gets their bytes back."""
     arrival = a_late_delivery(1, NOW - 10, "unreadable").arrival
     new_task = NewTask(ref=a_ref(1), poll_after=NOW, deadline_at=NOW)
     await store.write(DeliverToStanding(url_id=a_ref(0), arrival=arrival, new_task=new_task, quotas=QUOTAS))
@@ -137,7 +137,7 @@ async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path:
     ids=["results", "solutions", "deliveries"],
 )
 async def test_a_step_is_bounded_in_bytes(store: SqliteStore, horizons: dict[str, int], steps: list[Removed]) -> None:
-    """Large answers go in small steps, so that no callback waits for megabytes; the largest goes alone."""
+    """Large answers are removed in small steps, and the largest in a step of its own."""
     for number in range(1, 8):
         await store.write(a_delivery(number, "x" * ((1 if number < 7 else 5) << 20)))
 
@@ -147,7 +147,7 @@ async def test_a_step_is_bounded_in_bytes(store: SqliteStore, horizons: dict[str
 
 
 async def test_a_step_of_unreadable_deliveries_is_bounded_in_bytes(store: SqliteStore) -> None:
-    """The same for deliveries of no task."""
+    """Large deliveries of no task are removed in small steps, too."""
     arrival = replace(a_late_delivery(1, NOW, "unreadable").arrival, body=b"x" * 2**20)
     new_task = NewTask(ref=a_ref(1), poll_after=NOW, deadline_at=NOW)
     for _ in range(5):
@@ -159,7 +159,7 @@ async def test_a_step_of_unreadable_deliveries_is_bounded_in_bytes(store: Sqlite
 
 
 async def test_deletions_and_their_tombstones_go(store: SqliteStore) -> None:
-    """The log forgets old deletions as it does old results; later the tombstone goes, too."""
+    """Old deletions leave the log as old results do. Later their tombstones are removed as well."""
     await finished(store, 1)
     await store.write(Forget(ref=a_ref(1), now=NOW - 10))
 
@@ -170,7 +170,7 @@ async def test_deletions_and_their_tombstones_go(store: SqliteStore) -> None:
 
 
 async def test_there_are_only_so_many_tombstones(store: SqliteStore) -> None:
-    """Of tombstones, too, the newest stay."""
+    """If there are too many tombstones, the newest stay."""
     await finished(store, 1, 2, 3)
     for number in (1, 2, 3):
         await store.write(Forget(ref=a_ref(number), now=NOW))
@@ -179,7 +179,7 @@ async def test_there_are_only_so_many_tombstones(store: SqliteStore) -> None:
 
 
 async def test_a_cursor_before_what_is_kept_gets_a_gap(store: SqliteStore) -> None:
-    """It goes on from the oldest kept; a cursor right there, and no cursor at all, get none."""
+    """A pruned cursor goes on from the oldest entry kept. That entry's cursor, and no cursor, get no gap."""
     await finished(store, 1, 2, 3)
     await pruned(store, most_finished=1)
 
@@ -192,7 +192,7 @@ async def test_a_cursor_before_what_is_kept_gets_a_gap(store: SqliteStore) -> No
 
 
 async def test_an_emptied_log_goes_on(store: SqliteStore) -> None:
-    """Who reads it from the start is given a cursor that stays good, and misses nothing that comes."""
+    """A reader of an emptied log gets a valid cursor, and later misses nothing."""
     await finished(store, 1, 2)
     await pruned(store, results=NOW)
 
@@ -203,7 +203,7 @@ async def test_an_emptied_log_goes_on(store: SqliteStore) -> None:
 
 
 async def test_a_log_of_the_wrong_times_is_pruned_in_its_order(store: SqliteStore) -> None:
-    """An old outcome behind a young one waits for it, so that cursors before the young one stay good."""
+    """An old outcome behind a young one stays as long as that one, so that cursors before both stay valid."""
     await finished(store, 1, at=NOW)
     await finished(store, 2, at=NOW - 10)
 

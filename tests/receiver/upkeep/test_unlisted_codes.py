@@ -1,4 +1,4 @@
-"""Error codes that no list has, at a running receiver: callbacks, reports, clients that poll, and what is counted."""
+"""Unlisted error codes at a running receiver: in callbacks, reports and polls of clients, and their counts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kept(database: Path) -> dict[tuple[str, str], int]:
 
 
 async def test_a_callback_with_an_unlisted_code_is_final(tmp_path: Path) -> None:
-    """The provider says it of the task; it is counted, and kept for the operator."""
+    """A callback with an unlisted code ends the task. The code is counted, and kept for the operator."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         registered = await api.register()
         answer = await api.send("POST", registered["callbackUrl"], key=None, json=ODD)
@@ -54,7 +54,7 @@ async def test_a_callback_with_an_unlisted_code_is_final(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["PUT", "POST after the fact"])
 async def test_a_reported_one_is_provisional(tmp_path: Path, *, is_late: bool) -> None:
-    """A client says that the provider says so again and again; a callback or another report replaces it."""
+    """A reported unlisted code is provisional: a callback or another report replaces it."""
     outcome = {"source": "poll", "answer": ODD}
     polled = 'callback_receiver_polled_answers_total{provider="capsolver"} '
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -79,7 +79,7 @@ async def test_a_reported_one_is_provisional(tmp_path: Path, *, is_late: bool) -
 
 
 async def test_at_create_task_a_reported_one_is_a_refusal(tmp_path: Path) -> None:
-    """No task was made; nothing is provisional about it."""
+    """At createTask an unlisted code is a refusal, and so it is final."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         ref = (await api.register())["ref"]
         outcome = {"source": "submit", "answer": ODD}
@@ -89,7 +89,7 @@ async def test_at_create_task_a_reported_one_is_a_refusal(tmp_path: Path) -> Non
 
 
 async def test_a_client_that_polls_ends_it_for_everyone_provisionally(tmp_path: Path) -> None:
-    """The callback that comes afterwards is the outcome, and readers of the log learn of it."""
+    """A later callback is the outcome, and readers of the log get it."""
     clock = JumpingClock()
 
     async def jump(_: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ async def test_a_client_that_polls_ends_it_for_everyone_provisionally(tmp_path: 
 
 
 async def test_codes_are_kept_by_name_and_bounded(tmp_path: Path) -> None:
-    """Of each provider those that came last; counts add up over writes and processes."""
+    """The latest codes of each provider are kept. Counts add up over writes and processes."""
     database, now = tmp_path / "receiver.db", [NOW]
     async with running_store(database) as store:
         observers = [Observer(store, lambda: now[0]) for _ in range(2)]
@@ -139,7 +139,7 @@ async def test_codes_are_kept_by_name_and_bounded(tmp_path: Path) -> None:
 
 
 async def test_codes_that_cannot_be_stored_are_stored_later(tmp_path: Path) -> None:
-    """A database that is locked for a moment loses none of them."""
+    """A database locked for a moment loses no counts."""
     database = tmp_path / "receiver.db"
     async with running_store(database) as store:
         observer = Observer(store, lambda: NOW)
@@ -156,7 +156,7 @@ async def test_codes_that_cannot_be_stored_are_stored_later(tmp_path: Path) -> N
 
 
 async def test_why_own_polls_bring_nothing_is_told_once_for_each_reason(tmp_path: Path) -> None:
-    """With status and URL; and again that answers come."""
+    """Each reason for failing polls is logged once, with status and URL, and so is their recovery."""
     refused, broken, odd = Reply(b"<html>", 403), Reply(b"<html>", 502), Reply(ODD)
     quick = fast(first_after_seconds=0.05, first_after_callback_seconds=0.05, interval_seconds=0.02)
     async with scripted_provider(getTaskResult=[refused, refused, broken, broken, odd, Reply(READY)]) as provider:
@@ -167,11 +167,11 @@ async def test_why_own_polls_bring_nothing_is_told_once_for_each_reason(tmp_path
                 await api.send("PATCH", f"/v1/tasks/{ref}", json={"taskId": "t-1"})
                 task = (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "20"})).json
 
-    told = [(line["event"], line.get("reason", "")) for line in lines if line["event"].startswith("polls.")]
-    assert (task["status"], [event for event, _ in told]) == (
+    logged = [(line["event"], line.get("reason", "")) for line in lines if line["event"].startswith("polls.")]
+    assert (task["status"], [event for event, _ in logged]) == (
         "ready",
         ["polls.failed", "polls.failed", "polls.answered"],
     )
-    for (_, reason), status in zip(told, (403, 502), strict=False):
+    for (_, reason), status in zip(logged, (403, 502), strict=False):
         assert f"HTTP {status} without an answer of this provider, from {provider.url}/getTaskResult" in reason
     assert [line["errorCode"] for line in lines if line["event"] == "code.unlisted"] == [CODE]

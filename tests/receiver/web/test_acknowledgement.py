@@ -1,4 +1,4 @@
-"""The acknowledgement on the wire: made beforehand, and still what HTTP asks for."""
+"""The prebuilt acknowledgement on the wire, as HTTP requires it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from client.sandbox.serving import serving
-from receiver.web.server.prebuilt import ReadyAnswer
+from receiver.web.server.prebuilt import PrebuiltResponse
 from tests.support import running_receiver
 
 BODY = b'{"errorId":0,"status":"ready","solution":{"text":"44795sds"}}'
@@ -77,7 +77,7 @@ async def test_its_date_is_now(tmp_path: Path) -> None:
     ("lines", "version"), [(("Connection: close",), "1.1"), ((), "1.0")], ids=["asked-to-close", "old-http"]
 )
 async def test_a_connection_that_does_not_last_is_closed(tmp_path: Path, lines: tuple[str, ...], version: str) -> None:
-    """Who asks for the end of the connection, or knows nothing else, gets the answer and the end."""
+    """If the request asks for the end of the connection, or is HTTP/1.0, the connection ends after the response."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         url = (await api.register())["callbackUrl"]
         async with connected(url) as (reader, writer):
@@ -103,14 +103,14 @@ async def test_an_old_client_that_stays_is_told_so(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def answering(times: Iterable[float]) -> AsyncIterator[str]:
-    """Yield the URL of a server whose answers are all the same, and whose clock shows these times."""
+    """Yield the URL of a server with one prebuilt response, and with a clock that shows these times."""
     clock = iter(times)
-    answer = ReadyAnswer("fine", lambda: next(clock))
+    answer = PrebuiltResponse("fine", lambda: next(clock))
 
-    async def answered(request: web.BaseRequest) -> web.StreamResponse:
-        return answer if ReadyAnswer.fits(request) else web.Response(text="made for it")
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
+        return answer if PrebuiltResponse.fits(request) else web.Response(text="made for it")
 
-    runner = web.ServerRunner(web.Server(answered))
+    runner = web.ServerRunner(web.Server(respond))
     async with serving(runner) as url:
         yield f"{url}/"
 
@@ -127,7 +127,7 @@ async def test_the_date_goes_on() -> None:
 
 
 async def test_it_does_not_fit_every_request() -> None:
-    """An answer that has to speak of the connection is made for its request."""
+    """A request that needs headers about the connection gets a response of its own."""
     async with answering([]) as url, connected(url) as (reader, writer):
         writer.write(get("Connection: close"))
         _, headers, body = await read_answer(reader)

@@ -1,4 +1,4 @@
-"""The routes for tasks: what they take, refuse and answer."""
+"""The routes for tasks: requests, refusals and answers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ READY = {"errorId": 0, "errorCode": "", "status": "ready", "solution": {"text": 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """Yield a receiver whose public URL has a path."""
+    """Yield a receiver with a path in its public URL."""
     async with running_receiver(tmp_path / "receiver.db", public_url="https://hooks.example/in/") as running:
         yield running
 
 
 async def test_a_registration_tells_how_to_go_on(api: Api) -> None:
-    """201 with a callback URL, who polls, the provider's limits, the deadline and a cursor."""
+    """A registration gets 201 with callback URL, fallback, the provider's limits, deadline and cursor."""
     answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "timeoutSeconds": 60})
 
     fields = answer.json
@@ -56,7 +56,7 @@ async def test_a_provider_without_callbacks_gets_no_url(api: Api) -> None:
 
 
 async def test_without_a_public_url_there_are_no_callback_urls(tmp_path: Path) -> None:
-    """A receiver that nobody can reach gives out no URL."""
+    """Without a public URL the callback URL is null."""
     async with running_receiver(tmp_path / "receiver.db", public_url=None) as api:
         registered = await api.register()
 
@@ -89,7 +89,7 @@ async def test_without_a_public_url_there_are_no_callback_urls(tmp_path: Path) -
     ],
 )
 async def test_a_wrong_field_is_named(api: Api, body: Any, field: str) -> None:
-    """422 with the name of the field, as problem+json that reads as an error of the family too."""
+    """A wrong field gets 422 with its name, as problem+json that is also an error of the family."""
     answer = await api.send("POST", "/v1/tasks", json=body)
 
     assert (answer.status, answer.headers["Content-Type"]) == (422, "application/problem+json")
@@ -100,7 +100,7 @@ async def test_a_wrong_field_is_named(api: Api, body: Any, field: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"provider": "\\ud800"}', b"[" * 1000, b"\xff", b'{"provider": NaN}'])
 async def test_what_is_not_json_is_a_bad_request(api: Api, body: bytes) -> None:
-    """400 where there is no JSON to find a field in."""
+    """A body that is not JSON gets 400."""
     answer = await api.send("POST", "/v1/tasks", data=body, headers=JSON)
 
     assert (answer.status, answer.json["type"]) == (400, "urn:callback-receiver:problem:not-json")
@@ -114,7 +114,7 @@ async def test_a_byte_order_mark_is_skipped(api: Api) -> None:
 
 
 async def test_an_api_body_over_the_limit_is_413(api: Api) -> None:
-    """A body that nobody needs is not read to its end."""
+    """A body beyond the limit gets 413 before its end is read."""
     answer = await api.send("POST", "/v1/tasks", data=io.BytesIO(b"x" * 3_000_000), headers=JSON)
 
     assert (answer.status, answer.json["type"]) == (413, "urn:callback-receiver:problem:body-too-large")
@@ -131,7 +131,7 @@ async def test_an_api_body_over_the_limit_is_413(api: Api) -> None:
     ],
 )
 async def test_a_wrong_address_or_method_is_told(api: Api, method: str, path: str, status: int) -> None:
-    """404 for what is not there, 405 with Allow for a method that is not."""
+    """An unknown path gets 404, and an unknown method 405 with Allow."""
     answer = await api.send(method, path)
 
     assert answer.status == status
@@ -177,7 +177,7 @@ async def test_an_idempotency_key_registers_once(api: Api) -> None:
 
 
 async def test_an_idempotency_key_with_another_body_is_refused(api: Api) -> None:
-    """422: the caller has mixed something up."""
+    """The same Idempotency-Key with another body gets 422."""
     await api.send("POST", "/v1/tasks", json={"provider": "capsolver"}, headers={"Idempotency-Key": "k1"})
 
     answer = await api.send("POST", "/v1/tasks", json={"provider": "onecaptcha"}, headers={"Idempotency-Key": "k1"})
@@ -197,7 +197,7 @@ async def test_an_idempotency_key_belongs_to_its_api_key(api: Api) -> None:
 
 
 async def test_concurrent_requests_with_one_idempotency_key_make_one_task(api: Api) -> None:
-    """Each of them gets the task, or is told that the first is in flight."""
+    """Each request gets the task, or 409 because the first is in flight."""
     async with asyncio.TaskGroup() as group:
         sent = [
             group.create_task(
@@ -294,7 +294,7 @@ async def test_an_answer_that_is_none_of_the_providers_is_refused(api: Api) -> N
 
 
 async def test_a_report_of_a_provider_that_is_not_declared_any_more_is_refused(tmp_path: Path) -> None:
-    """422 `unreadable-answer`: nothing can read it; the task stays, and can be asked for."""
+    """The report gets 422 `unreadable-answer`, because no dialect can read it. The task stays."""
     database = tmp_path / "receiver.db"
     async with running_receiver(database) as api:
         registered = await api.register()
@@ -313,7 +313,7 @@ async def test_a_report_of_a_provider_that_is_not_declared_any_more_is_refused(t
 @pytest.mark.parametrize("ref", ["nothing", "%00", "%FF", "a" * 3000, "0199%2F..", "%F0%9F%92%A9"])
 @pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("PATCH", ""), ("PUT", "/outcome"), ("DELETE", "")])
 async def test_an_unknown_task_is_404(api: Api, ref: str, method: str, suffix: str) -> None:
-    """Whatever stands in the path."""
+    """An unknown task gets 404, whatever the path contains."""
     body = {"PATCH": {"taskId": "T"}, "PUT": {"source": "poll", "answer": READY}}.get(method)
 
     answer = await api.send(method, f"/v1/tasks/{ref}{suffix}", json=body)
@@ -355,7 +355,7 @@ async def test_tasks_are_listed_by_status(api: Api) -> None:
     "query", ["status=done", "page=x", "limit=0", "limit=1001", "limit=x", "nonsense=1", "tag=a&tag=b", "tag=%00"]
 )
 async def test_a_wrong_parameter_is_named(api: Api, query: str) -> None:
-    """422 with the name of the parameter."""
+    """A wrong parameter gets 422 with its name."""
     answer = await api.send("GET", f"/v1/tasks?{query}")
 
     assert answer.status == 422
@@ -363,7 +363,7 @@ async def test_a_wrong_parameter_is_named(api: Api, query: str) -> None:
 
 
 async def test_health_needs_no_key(api: Api) -> None:
-    """`/healthz` and `/readyz` are for whoever keeps the receiver running."""
+    """`/healthz` and `/readyz` need no key."""
     alive = await api.send("GET", "/healthz", key=None)
     ready = await api.send("GET", "/readyz", key=None)
 
@@ -404,7 +404,7 @@ async def test_without_keys_only_this_machine_may_ask(tmp_path: Path, headers: d
 
 
 async def test_a_database_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """503 with Retry-After, for one task and for pages alike; the process lives on."""
+    """Reads get 503 with Retry-After, for one task and for pages alike. The process lives on."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         registered = await api.register()
         # Another program destroys the tables under the running receiver.

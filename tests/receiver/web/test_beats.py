@@ -65,11 +65,11 @@ async def test_an_idle_stream_of_events_beats_in_each_interval(api: RunningRecei
 
 async def test_a_stream_beats_at_the_same_moment_of_each_interval() -> None:
     """Other streams that come and go do not move it. Else two of its beats would be two intervals apart."""
-    streams = Streams(StreamRules(send_seconds=5, heartbeat_seconds=0.5))
     metronomes = [Metronome() for _ in range(51)]
-    for metronome in metronomes:
-        streams.add(metronome)
     async with asyncio.TaskGroup() as group:
+        streams = Streams(StreamRules(send_seconds=5, heartbeat_seconds=0.5), group)
+        for metronome in metronomes:
+            streams.add(metronome)
         beating = group.create_task(streams.beat())
         # The first and the last beat at the beginning, the others one after the other.
         await eventually(lambda: metronomes[0].beats == 1)

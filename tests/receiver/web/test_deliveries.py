@@ -1,4 +1,4 @@
-"""What is kept of deliveries: which bytes, under which quotas, and what a failing log cannot change."""
+"""Stored deliveries: their bytes, their quotas, and no effect of a log that fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READY = b'{"errorId": 0, "status": "ready", "solution": {"text": "%d"}}'
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where the receiver stores."""
+    """Return the path of the database."""
     return tmp_path / "receiver.db"
 
 
@@ -30,12 +30,12 @@ def log_settings() -> Iterator[None]:
 
 
 def no_space(*_: object) -> NoReturn:
-    """A log processor on a full disk."""
+    """Fail as a log does on a full disk."""
     raise OSError("no space left on device")
 
 
 def stored(database: Path, statement: str) -> list[Any]:
-    """What another connection reads in the file."""
+    """Return the rows that another connection reads."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     rows = connection.execute(statement).fetchall()
     connection.close()
@@ -43,7 +43,7 @@ def stored(database: Path, statement: str) -> list[Any]:
 
 
 async def test_the_first_eight_deliveries_and_the_newest_keep_their_bytes(database: Path) -> None:
-    """The rest are counted."""
+    """The first eight deliveries and the newest keep their bytes, and the rest are counted."""
     async with running_receiver(database) as api:
         registered = await api.register()
         for number in range(12):
@@ -73,7 +73,7 @@ async def test_verdicts_are_written_down(database: Path) -> None:
 
 
 async def test_a_delivery_that_named_the_wrong_id_becomes_mismatched(database: Path) -> None:
-    """Once createTask names another id, the delivery that had bound the first one is marked."""
+    """If createTask names another id, the delivery with the first id becomes `mismatched`."""
     async with running_receiver(database) as api:
         registered = await api.register()
         await api.call_back(registered["callbackUrl"], taskId="wrong")
@@ -102,7 +102,7 @@ async def test_unreadable_bytes_are_kept_under_a_quota(database: Path) -> None:
 
 @pytest.mark.usefixtures("log_settings")
 async def test_a_log_that_cannot_be_written_changes_no_answer(database: Path) -> None:
-    """Nothing that happens after the commit can change the answer."""
+    """Errors after the commit, as in the log, do not change the response."""
     async with running_receiver(database) as api:
         registered = await api.register()
         structlog.configure(processors=[no_space])

@@ -1,6 +1,6 @@
-"""Every callback that is known of every provider, over the real server: the outcome, the duplicate, and garbage.
+"""Every known callback of every provider, over the real server: the outcome, the duplicate, and garbage.
 
-The messages, and what must come of them, are those of `tests.client.providers.wire_facts`, where each has its source.
+The messages and their meanings come from `tests.client.providers.wire_facts`, each with its source.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _SECRETS = {"hardcaptcha": "the key of the account", "capsolution": "the signing
 _TYPES = {"twocaptcha": "ImageToTextTask", "rucaptcha": "ImageToTextTask"}
 _SOLUTIONS = {"twocaptcha": "text", "rucaptcha": "text"}
 _CALLING = sorted(name for name, dialect in DIALECTS.items() if dialect.callback is not None)
-_OUTCOMES = [each for each in CALLBACKS if isinstance(each.means.reading, Ready | Bare | Failed)]
+_OUTCOMES = [message for message in CALLBACKS if isinstance(message.means.reading, Ready | Bare | Failed)]
 _TYPES_OF_CONTENT = ("application/json", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """Yield a receiver of the shipped providers, which knows what two of them sign with."""
+    """Yield a receiver of the shipped providers, with the secrets of two of them."""
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=_SECRETS) as running:
         yield running
 
@@ -40,7 +40,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 async def deliver(
     api: Api, url: str, provider: str, *, query: bytes = b"", body: bytes = b"", content_type: str | None = None
 ) -> Answer:
-    """Delivers as the provider does: its method, its signature, and the given content type or its own."""
+    """Deliver as the provider does: with its method, its signature, and its content type or the given one."""
     rule = DIALECTS[provider].callback
     assert rule is not None
     headers = {} if content_type is None else {"Content-Type": content_type}
@@ -56,9 +56,9 @@ async def registered(api: Api, provider: str) -> Any:
     return await api.register(provider=provider, type=_TYPES.get(provider))
 
 
-@pytest.mark.parametrize("sent", _OUTCOMES, ids=lambda each: f"{each.provider} {each.kind} {each.source}")
+@pytest.mark.parametrize("sent", _OUTCOMES, ids=lambda message: f"{message.provider} {message.kind} {message.source}")
 async def test_a_callback_becomes_the_outcome_once(api: RunningReceiver, sent: Delivered) -> None:
-    """The first one is the outcome, the second a duplicate, both are answered 200; the log has one result."""
+    """The first callback is the outcome and the second a duplicate. Both get 200, and the log has one result."""
     if sent.provider == "ucaptcha" and isinstance(sent.means.reading, Bare):
         # Of a task whose type is known nobody knows the solution by the code alone: see the next test.
         task = await api.register(provider=sent.provider)
@@ -67,8 +67,10 @@ async def test_a_callback_becomes_the_outcome_once(api: RunningReceiver, sent: D
     content_types = _TYPES_OF_CONTENT if sent.body else (None,)
 
     answers = [
-        await deliver(api, task["callbackUrl"], sent.provider, query=sent.query, body=sent.body, content_type=each)
-        for each in content_types
+        await deliver(
+            api, task["callbackUrl"], sent.provider, query=sent.query, body=sent.body, content_type=content_type
+        )
+        for content_type in content_types
     ]
 
     assert {answer.status for answer in answers} == {200}
@@ -96,8 +98,8 @@ async def test_a_callback_becomes_the_outcome_once(api: RunningReceiver, sent: D
     [("ucaptcha", "ImageToTextTask"), ("twocaptcha", "TurnstileTask"), ("scrapeless", "captcha.recaptcha")],
 )
 async def test_a_bare_answer_of_which_a_poll_tells_more_is_a_hint(api: Api, provider: str, type_: str) -> None:
-    """It is acknowledged and kept, the task goes on, and whoever polls it is told to do so now."""
-    sent = next(each for each in CALLBACKS if (each.provider, each.kind) == (provider, "success"))
+    """A bare answer that a poll completes is acknowledged and kept. The task goes on, with a hint to poll now."""
+    sent = next(message for message in CALLBACKS if (message.provider, message.kind) == (provider, "success"))
     task = await api.register(provider=provider, type=type_)
 
     answer = await deliver(api, task["callbackUrl"], provider, query=sent.query, body=sent.body)
@@ -109,10 +111,12 @@ async def test_a_bare_answer_of_which_a_poll_tells_more_is_a_hint(api: Api, prov
 
 
 @pytest.mark.parametrize(
-    "sent", [each for each in CALLBACKS if isinstance(each.means.reading, Pending)], ids=lambda each: each.provider
+    "sent",
+    [message for message in CALLBACKS if isinstance(message.means.reading, Pending)],
+    ids=lambda message: message.provider,
 )
 async def test_what_is_not_final_ends_nothing(api: Api, sent: Delivered) -> None:
-    """An error that means "still working" is acknowledged, and the task goes on."""
+    """An error with the meaning "still working" is acknowledged, and the task goes on."""
     task = await registered(api, sent.provider)
 
     answer = await deliver(api, task["callbackUrl"], sent.provider, body=sent.body)
@@ -131,7 +135,7 @@ async def test_an_event_without_a_task_is_acknowledged(api: Api) -> None:
 
 @pytest.mark.parametrize("provider", _CALLING)
 async def test_garbage_is_refused_and_is_a_hint(api: Api, provider: str) -> None:
-    """What the provider is not known to send is 422; the task goes on, and is to be polled now."""
+    """An unknown message gets 422. The task goes on, and its next poll is due now."""
     task = await registered(api, provider)
 
     answer = await deliver(api, task["callbackUrl"], provider, query=b"garbage=1", body=b"garbage=1")
@@ -144,7 +148,7 @@ async def test_garbage_is_refused_and_is_a_hint(api: Api, provider: str) -> None
 @pytest.mark.parametrize("provider", sorted(_SECRETS))
 async def test_what_is_not_signed_is_refused(api: Api, provider: str) -> None:
     """With a secret, an outcome without its signature is 401 and a hint."""
-    sent = next(each for each in CALLBACKS if (each.provider, each.kind) == (provider, "success"))
+    sent = next(message for message in CALLBACKS if (message.provider, message.kind) == (provider, "success"))
     task = await registered(api, provider)
 
     answer = await api.send("POST", task["callbackUrl"], key=None, data=sent.body)
@@ -166,7 +170,7 @@ async def test_other_methods_are_refused(api: Api, provider: str) -> None:
 
 
 async def test_a_bare_answer_to_a_task_of_no_type_is_what_was_said(api: Api) -> None:
-    """Nobody knows what a poll would bring, so the answer is kept as it is."""
+    """For a task without a type, a bare answer is the solution as it is."""
     task = await api.register(provider="twocaptcha")
 
     await deliver(api, task["callbackUrl"], "twocaptcha", body=b"id=73043008354&code=44795sds")
@@ -175,7 +179,7 @@ async def test_a_bare_answer_to_a_task_of_no_type_is_what_was_said(api: Api) -> 
 
 
 async def test_another_bare_answer_disagrees_and_one_behind_a_poll_is_late(api: Api) -> None:
-    """Both are acknowledged and change nothing."""
+    """Another bare answer `disagreed`, and one behind a poll is `late`. Both are acknowledged and change nothing."""
     called, polled = [await registered(api, "twocaptcha") for _ in range(2)]
     answer = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
     report = {"source": "poll", "taskId": 2, "answer": answer}
@@ -198,7 +202,7 @@ async def test_another_bare_answer_disagrees_and_one_behind_a_poll_is_late(api: 
 
 
 async def test_a_bare_answer_on_a_standing_url(tmp_path: Path) -> None:
-    """An unknown id makes the task with what was said; an attached one has its type."""
+    """An unknown id makes a task with the bare answer. An attached task has its type."""
     key = "a key that signs the tokens of these tests"
     token = make_token(Kind.STANDING, new_ref(), "twocaptcha", key.encode())
     async with running_receiver(tmp_path / "receiver.db", signing_keys=key) as api:
@@ -208,10 +212,10 @@ async def test_a_bare_answer_on_a_standing_url(tmp_path: Path) -> None:
             (await deliver(api, url, "twocaptcha", body=body)).status
             for body in (b"id=7&code=44795sds", b"id=8&code=44795sds&rate=0.00299")
         ]
-        known, unknown = await api.task("7"), await api.task("8")
+        attached, unknown = await api.task("7"), await api.task("8")
 
     assert statuses == [200, 200]
-    assert (known["solution"], known["taskId"]) == ({"text": "44795sds"}, 7)
+    assert (attached["solution"], attached["taskId"]) == ({"text": "44795sds"}, 7)
     assert (unknown["solution"], unknown["taskId"]) == ({"code": "44795sds"}, 8)
 
 

@@ -85,7 +85,7 @@ async def test_the_names_of_all_keys_have_a_bound(api: RunningReceiver) -> None:
 
 @pytest.mark.parametrize("is_cut_off", [False, True])
 async def test_a_socket_gives_its_room_back_at_its_end(api: RunningReceiver, *, is_cut_off: bool) -> None:
-    """This holds for each way to end, even after a refusal of names."""
+    """Each way to end gives it back, even after a refusal of names."""
     for _ in range(3):
         async with subscribed(api, tasks=refs(0, 10)) as socket:
             await socket.send(type="add", id=1, tasks=refs(10, 11))

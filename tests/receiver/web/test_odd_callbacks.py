@@ -1,4 +1,4 @@
-"""Callbacks that are written otherwise than documented, sent as bytes to a real receiver."""
+"""Callbacks in undocumented forms, sent as bytes to a real receiver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from client.providers import DIALECTS
 from tests.support import Api, running_receiver
 
-_CODED = sorted(name for name, each in DIALECTS.items() if each.callback and each.callback.shape == "code")
+_CODED = sorted(name for name, dialect in DIALECTS.items() if dialect.callback and dialect.callback.shape == "code")
 _ASKED = ("captchaai", "ucaptcha")
 _TYPES = {"twocaptcha": "ImageToTextTask", "rucaptcha": "ImageToTextTask"}
 _ODD = [
@@ -35,7 +35,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 async def send_fields(url: str, provider: str, fields: bytes) -> int:
-    """Send the fields as they are, by the provider's method; return the HTTP status."""
+    """Send the fields as they are, by the provider's method. Return the HTTP status."""
     rule = DIALECTS[provider].callback
     assert rule is not None
     fields = fields.replace(b"id=", rule.id_field.encode() + b"=")
@@ -84,7 +84,7 @@ async def test_an_odd_field_does_not_cost_the_answer(api: Api, provider: str, fi
 
 @pytest.mark.parametrize("provider", _CODED)
 async def test_two_ids_stay_refused(api: Api, provider: str) -> None:
-    """Nobody knows which task is meant: 422, the task goes on, and its next poll is due now."""
+    """Two ids are ambiguous, so the callback gets 422. The task goes on, and its next poll is due now."""
     task = await api.register(provider=provider, type=_TYPES.get(provider))
 
     status = await send_fields(task["callbackUrl"], provider, b"id=70000000010&code=abc&id=70000000011")
@@ -120,7 +120,7 @@ _STATE_ALONE = [
 
 
 async def deliver(api: Api, url: str, provider: str, fields: bytes) -> int:
-    """Deliver the fields as they are, by the provider's method; return the HTTP status."""
+    """Deliver the fields as they are, by the provider's method. Return the HTTP status."""
     rule = DIALECTS[provider].callback
     assert rule is not None
     if "GET" in rule.methods:
@@ -147,7 +147,7 @@ async def test_an_unknown_state_beside_a_solution_is_a_hint(api: Api, provider: 
 
 @pytest.mark.parametrize("word", [b'"status":"SOLVED"', b'"state":"SUCCESS"'])
 async def test_an_unknown_state_is_kept_where_nobody_can_poll(api: Api, word: bytes) -> None:
-    """Nobody knows how to poll HardCaptcha: the refusal makes it call again, and the body is kept."""
+    """HardCaptcha cannot be polled, so the refusal makes it call again, and the body is kept."""
     task = await api.register(provider="hardcaptcha")
 
     status = await deliver(api, task["callbackUrl"], "hardcaptcha", b'{"id":"h1",' + word + b',"result":{"token":"t"}}')
@@ -159,7 +159,7 @@ async def test_an_unknown_state_is_kept_where_nobody_can_poll(api: Api, word: by
 
 @pytest.mark.parametrize(("provider", "fields"), _STATE_ALONE)
 async def test_an_unknown_state_alone_is_no_hint(api: Api, provider: str, fields: bytes) -> None:
-    """No poll is spent, because nothing says that there is an answer."""
+    """An unknown state alone is no hint, because it is no sign of an answer."""
     task = await api.register(provider=provider)
 
     status = await deliver(api, task["callbackUrl"], provider, fields)
@@ -169,7 +169,7 @@ async def test_an_unknown_state_alone_is_no_hint(api: Api, provider: str, fields
 
 
 async def test_an_unknown_state_behind_the_answer_is_late(api: Api) -> None:
-    """A poll brought the answer already: nothing is due any more."""
+    """Behind the answer of a poll, an unknown state is late, and no poll is due."""
     report = {"source": "poll", "answer": {"errorId": 0, "status": "ready", "solution": {"text": "t"}}}
     called = await api.register()
     await api.send("PUT", f"/v1/tasks/{called['ref']}/outcome", json={**report, "taskId": "a2"})

@@ -1,7 +1,7 @@
-"""Pages of strangers in the operator's browser: they can neither submit nor read, with keys and without.
+"""Pages of other origins in the operator's browser can neither submit nor read, with keys and without.
 
-A page may send a POST of `text/plain` or a form to any address without asking, and a browser tells of it by `Origin`
-and `Sec-Fetch-Site`.
+A page may send a POST of `text/plain` or a form to any address without asking. The browser marks such a request by
+`Origin` and `Sec-Fetch-Site`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROUTES = [
 
 @pytest.fixture(params=["with keys", "without keys"])
 async def api(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[RunningReceiver]:
-    """Yield a receiver that lets the pages of one origin in."""
+    """Yield a receiver with one allowed origin."""
     anonymous: dict[str, Any] = {"api_keys": "", "allow_anonymous": True} if request.param == "without keys" else {}
     async with running_receiver(tmp_path / "receiver.db", allowed_origins=PAGE, **anonymous) as running:
         yield running
@@ -63,7 +63,7 @@ async def api(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[R
 async def test_they_are_refused_on_every_route(
     api: RunningReceiver, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    """403, though the request would be carried out otherwise, and though it may bring a key."""
+    """A page of another origin gets 403 on every route, even with a key."""
     task = await api.register()
     body = TASK if method in ("POST", "PUT", "PATCH") else None
     given = headers | (JSON if body else {})
@@ -71,12 +71,12 @@ async def test_they_are_refused_on_every_route(
     answer = await api.send(method, path.format(ref=task["ref"]), data=body, headers=given)
 
     assert (answer.status, answer.json["type"]) == (403, "urn:callback-receiver:problem:origin-refused")
-    assert [each["ref"] for each in (await api.send("GET", "/v1/tasks")).json["tasks"]] == [task["ref"]]
+    assert [listed["ref"] for listed in (await api.send("GET", "/v1/tasks")).json["tasks"]] == [task["ref"]]
 
 
 @pytest.mark.parametrize("origins", [(PAGE, "https://evil.example"), ("https://evil.example", PAGE), (PAGE, PAGE)])
 async def test_two_origins_are_refused(api: RunningReceiver, origins: tuple[str, str]) -> None:
-    """No browser sends two: it doesn't matter which one would be counted."""
+    """Two origins are refused, because no browser sends two."""
     two = "\r\nOrigin: ".join(origins)
     async with wired(api.url) as wire:
         for path in ("/v1/tasks", "/v1/results/stream", "/v1/subscribe"):
@@ -94,11 +94,11 @@ async def test_two_origins_are_refused(api: RunningReceiver, origins: tuple[str,
     ],
 )
 async def test_others_are_let_in(api: RunningReceiver, headers: dict[str, str]) -> None:
-    """Programs, pages of an origin that may, those of the receiver's own, and an address that a person types."""
+    """Programs, pages of allowed origins and of the receiver's own, and typed addresses are let in."""
     own = {"Origin": api.url, "Sec-Fetch-Site": "same-origin"}
 
     statuses = [
-        (await api.send("POST", "/v1/tasks", data=TASK, headers={**each, **JSON})).status for each in (headers, own)
+        (await api.send("POST", "/v1/tasks", data=TASK, headers={**origin, **JSON})).status for origin in (headers, own)
     ]
 
     assert statuses == [201, 201]
@@ -118,7 +118,7 @@ async def test_others_are_let_in(api: RunningReceiver, headers: dict[str, str]) 
 async def test_a_body_has_to_be_said_to_be_json(
     api: RunningReceiver, method: str, path: str, fields: dict[str, Any]
 ) -> None:
-    """A request that a form or a script may send anywhere is 415 and changes nothing; the same as JSON is taken."""
+    """A body without a JSON type, as of a form, gets 415 and changes nothing. The same body as JSON is accepted."""
     task = await api.register()
     target, body = path.format(ref=task["ref"]), json.dumps(fields).encode()
     kinds = (
@@ -144,7 +144,7 @@ async def test_a_body_has_to_be_said_to_be_json(
 
 
 async def test_a_request_without_a_body_needs_no_type(api: RunningReceiver) -> None:
-    """As `curl -X POST` sends it."""
+    """A request without a body needs no type, as `curl -X POST` sends it."""
     assert (await api.send("POST", "/v1/tickets")).status == 201
 
 
@@ -153,7 +153,7 @@ async def test_a_request_without_a_body_needs_no_type(api: RunningReceiver) -> N
 async def test_callbacks_are_taken_from_anywhere(
     api: RunningReceiver, headers: dict[str, str], content_type: str
 ) -> None:
-    """Their URL is the proof, whatever they are said to be."""
+    """Callbacks are accepted from any origin and with any type, because their URL is the proof."""
     task = await api.register()
 
     answer = await api.send(
@@ -164,7 +164,7 @@ async def test_callbacks_are_taken_from_anywhere(
 
 
 async def test_every_answer_is_of_the_type_it_declares(tmp_path: Path) -> None:
-    """`X-Content-Type-Options: nosniff` stands on results, refusals, acknowledgements, streams and broken HTTP."""
+    """Results, refusals, acknowledgements, streams and broken HTTP have `X-Content-Type-Options: nosniff`."""
     async with (
         running_receiver(tmp_path / "receiver.db", verification_text="mine", metrics_address="127.0.0.1:0") as api,
         aiohttp.ClientSession() as session,

@@ -19,12 +19,12 @@ READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where the receiver stores."""
+    """Return the path of the database."""
     return tmp_path / "receiver.db"
 
 
 def stored(database: Path, statement: str) -> list[Any]:
-    """What another connection reads in the file."""
+    """Return the rows that another connection reads."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         rows = connection.execute(statement).fetchall()
     connection.close()
@@ -62,7 +62,7 @@ async def test_every_commit_is_synced(database: Path) -> None:
 
 
 async def test_stored_before_woken(database: Path) -> None:
-    """2: whoever is woken finds the result in the store, every time."""
+    """2: a woken waiter finds the result in the store, every time."""
     async with running_receiver(database) as api:
         registered = [await api.register() for _ in range(20)]
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
@@ -75,7 +75,7 @@ async def test_stored_before_woken(database: Path) -> None:
 
 
 async def test_poll_and_callback_at_the_same_instant(database: Path) -> None:
-    """4: of two different answers that race, one wins; both are answered, and the log has one entry."""
+    """4: of two different answers in a race, one wins. Both get a response, and the log has one entry."""
     async with running_receiver(database) as api:
         registered = [await api.register() for _ in range(30)]
         async with asyncio.TaskGroup() as group:
@@ -91,7 +91,7 @@ async def test_poll_and_callback_at_the_same_instant(database: Path) -> None:
 
 
 async def test_our_deadline_just_before_the_real_answer(database: Path) -> None:
-    """4: an outcome of ours is provisional; the provider's replaces it once, in an entry that says so."""
+    """4: our own outcome is provisional. The provider's replaces it once, in an entry with `supersedes`."""
     async with running_receiver(database) as api:
         registered = await api.register(timeoutSeconds=0.05)
         given_up = await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50")
@@ -118,7 +118,7 @@ async def test_a_bound_task_without_an_answer_says_so_at_its_deadline(database: 
 
 
 async def test_deadlines_pass_while_the_receiver_is_down(database: Path) -> None:
-    """9: a task whose deadline came during an outage ends after the start."""
+    """9: a task with a deadline during an outage ends after the start."""
     async with running_receiver(database) as api:
         registered = await api.register(timeoutSeconds=0.5)
     async with running_receiver(database) as api:
@@ -182,6 +182,6 @@ async def test_secrets_stay_out_of_the_log(database: Path, capfd: pytest.Capture
 
 
 async def hang_up(api: RunningReceiver, path: str) -> None:
-    """Send a request and cut the connection once it waits; raises TimeoutError."""
+    """Send a request, cut the connection once it waits, and raise TimeoutError."""
     async with aiohttp.ClientSession() as session, asyncio.timeout(0.3):
         await session.get(api.url + path, headers=api.authorization)

@@ -181,7 +181,7 @@ async def _serve_until_it_fails(database: Path) -> None:
     # The socket outlives the receiver: only so does it have to be ended.
     async with AsyncExitStack() as stack, running_receiver(database) as api:
         socket = await stack.enter_async_context(subscribed(api))
-        api.ticker.owner.create_task(_fail())
+        api.ticker.start(_fail())
         await socket.close_code()
 
 

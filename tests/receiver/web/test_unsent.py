@@ -1,4 +1,4 @@
-"""Bytes of answers that are not read: in all, for each key, and never a refusal of what is small or alone."""
+"""Limits on unread bytes of responses, in all and for each key. Small responses and single ones are never refused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.storage.store import PAGE_BYTES
-from receiver.web.server.unsent import Pages, Unsent
+from receiver.web.server.unsent import Unsent
 
 _SIZE = 10_000
 
 
 def test_a_key_has_its_part_and_all_have_theirs() -> None:
-    """429 beyond the one, 503 beyond the other, each with Retry-After; what was read makes room."""
+    """The limit of a key gives 429 and the limit in all 503, each with Retry-After. Reading makes room again."""
     unsent = Unsent(most=5 * _SIZE, most_each=2 * _SIZE)
     with ExitStack() as held:
         for owner in ("a", "a", "b", "b", "c"):
@@ -39,7 +39,7 @@ def test_a_key_has_its_part_and_all_have_theirs() -> None:
 
 
 def test_an_answer_that_is_alone_is_never_too_large() -> None:
-    """Otherwise a task with a large solution could never be read."""
+    """A single response is never refused. Otherwise a task with a large solution could never be read."""
     unsent = Unsent(most=_SIZE, most_each=_SIZE)
 
     unsent.check_answer("a", 100 * _SIZE)
@@ -48,13 +48,13 @@ def test_an_answer_that_is_alone_is_never_too_large() -> None:
 
 
 async def test_few_pages_are_in_memory_at_once() -> None:
-    """A hundred that ask for one are read a few at a time, in the order in which they asked."""
-    pages, began, most = Pages(Unsent()), list[int](), 0
+    """A hundred pages are read four at a time, in the order of the requests."""
+    unsent, began, most = Unsent(), list[int](), 0
     inside: set[int] = set()
 
     async def read(number: int) -> None:
         nonlocal most
-        async with pages.turn("a"):
+        async with unsent.turn("a"):
             began.append(number)
             inside.add(number)
             most = max(most, len(inside))
@@ -71,14 +71,13 @@ async def test_few_pages_are_in_memory_at_once() -> None:
 async def test_a_page_that_could_not_be_sent_is_not_read() -> None:
     """The turn is given back, and the next key has it."""
     unsent = Unsent(most_each=2 * PAGE_BYTES)
-    pages = Pages(unsent)
     with unsent.counted("a", PAGE_BYTES + 1):
         for _ in range(10):
             with pytest.raises(ReceiverError) as refused:
-                async with pages.turn("a"):
+                async with unsent.turn("a"):
                     pytest.fail("it was read")
             assert refused.value.slug == "too-much-unsent"
-        async with pages.turn("b"):
+        async with unsent.turn("b"):
             pass
-    async with pages.turn("a"):
+    async with unsent.turn("a"):
         pass

@@ -1,4 +1,4 @@
-"""Every verdict of a delivery, its HTTP answer, and what it leaves behind."""
+"""Every verdict of a delivery, its HTTP status, and its effects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAILED = {"errorId": 1, "errorCode": "ERROR_CAPTCHA_UNSOLVABLE", "errorDescripti
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """Yield a receiver that knows the providers of the tests too."""
+    """Yield a receiver with the providers of the tests as well."""
     async with running_receiver(
         tmp_path / "receiver.db",
         dialects=ALL_DIALECTS,
@@ -39,7 +39,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 def is_hinted(log: Any) -> bool:
-    """Whether the log holds a hint."""
+    """Return True if the log holds a hint."""
     return any(entry.get("hint") for entry in log["results"])
 
 
@@ -81,7 +81,7 @@ async def test_a_failure_is_accepted_with_its_code(api: Api) -> None:
 
 
 async def test_a_failure_without_a_code_gets_one(api: Api) -> None:
-    """Where the provider is silent, errorCode says so and is never empty."""
+    """A failure without a code gets an errorCode that says so."""
     registered = await api.register()
 
     await api.send("POST", registered["callbackUrl"], key=None, json={"errorId": 0, "status": "failed"})
@@ -115,7 +115,7 @@ async def test_a_second_callback_changes_nothing(api: Api, second: dict[str, Any
 
 
 async def test_an_answer_that_was_polled_before_makes_the_callback_late(api: Api) -> None:
-    """The same outcome by another road is late: 200, and the first road stays written down."""
+    """The same outcome by a callback after a poll is late. It gets 200, and the source stays `poll`."""
     registered = await api.register()
     report = {"source": "poll", "taskId": "T", "answer": READY, "polls": 3}
     first = await api.send("PUT", f"/v1/tasks/{registered['ref']}/outcome", json=report)
@@ -128,7 +128,7 @@ async def test_an_answer_that_was_polled_before_makes_the_callback_late(api: Api
 
 
 async def test_still_processing_is_not_final(api: Api) -> None:
-    """A delivery that says idle or processing is 200, binds the id, and leaves the task waiting."""
+    """A delivery with idle or processing gets 200, binds the id, and leaves the task waiting."""
     registered = await api.register()
 
     answer = await api.send(
@@ -166,7 +166,7 @@ async def test_an_id_that_another_task_has_is_mismatched(api: Api) -> None:
 
 
 async def test_ids_are_compared_as_text_and_keep_their_type(api: Api) -> None:
-    """A number and the same digits in text are one id; the type that createTask gave is what is shown."""
+    """A number and the same digits as text are one id, shown with the type from createTask."""
     registered = await api.register()
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": 73141234567890})
 
@@ -204,7 +204,7 @@ async def test_an_id_of_none_is_no_id(api: Api, none: object) -> None:
     ],
 )
 async def test_what_is_not_the_dialect_is_unreadable(api: Api, body: bytes) -> None:
-    """Other bytes are 422 and a hint; the task goes on waiting for its answer."""
+    """Unreadable bytes get 422 and are a hint. The task goes on waiting."""
     registered = await api.register()
 
     answer = await api.send("POST", registered["callbackUrl"], key=None, data=body)
@@ -239,7 +239,7 @@ async def test_a_hint_is_given_once(api: Api) -> None:
 
 
 async def test_hints_show_only_to_those_who_ask(api: Api) -> None:
-    """A reader of results that does not ask for hints gets past them."""
+    """A reader that asks for no hints gets none, and moves past them."""
     registered = await api.register()
     await api.send("POST", registered["callbackUrl"], key=None, data=b"x")
 
@@ -250,7 +250,7 @@ async def test_hints_show_only_to_those_who_ask(api: Api) -> None:
 
 
 async def test_a_bad_signature_is_refused(api: Api) -> None:
-    """Where a secret is set, an unsigned or wrongly signed body is 401 and a hint."""
+    """With a secret, an unsigned or wrongly signed body gets 401 and is a hint."""
     registered = await api.register(provider="capsolution")
 
     unsigned = await api.send("POST", registered["callbackUrl"], key=None, json=READY)
@@ -264,7 +264,7 @@ async def test_a_bad_signature_is_refused(api: Api) -> None:
 
 
 async def test_a_signed_body_is_trusted_as_signed(api: Api) -> None:
-    """A body whose HMAC over the raw bytes verifies becomes the outcome with trust `signed`."""
+    """A body with a valid HMAC over its raw bytes becomes the outcome with trust `signed`."""
     registered = await api.register(provider="capsolution")
     body = json.dumps({**READY, "taskId": "task_1"}, indent=3).encode()
     signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
@@ -303,7 +303,7 @@ async def test_a_callback_by_get_counts_where_the_dialect_calls_so(api: Api) -> 
 
 
 async def test_a_get_with_a_query_is_refused_elsewhere(api: Api) -> None:
-    """GET counts only for dialects that call back so."""
+    """A GET with a query is refused if the dialect does not call back by GET."""
     registered = await api.register()
 
     answer = await api.send("GET", registered["callbackUrl"] + "?id=1&code=x", key=None)
@@ -324,7 +324,7 @@ async def test_a_bare_get_checks_that_the_url_is_reachable(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "PATCH"])
 async def test_other_methods_are_refused(api: Api, method: str) -> None:
-    """HEAD is always 405, and so is what nobody calls back with."""
+    """HEAD gets 405 always, and so do methods that no provider uses."""
     registered = await api.register()
 
     answer = await api.send(method, registered["callbackUrl"], key=None)
@@ -344,7 +344,7 @@ async def test_other_methods_are_refused(api: Api, method: str) -> None:
     ],
 )
 async def test_a_bad_token_and_an_unknown_provider_get_the_same_answer(api: Api, path: str) -> None:
-    """They are 404 with the same headers and body, so that nothing can be told apart."""
+    """Both get 404 with the same headers and body, so that a stranger cannot tell them apart."""
     reference = await api.send("POST", "/callback/capsolver/" + "B" * 64, key=None, json=READY)
 
     answer = await api.send("POST", path, key=None, json=READY)
@@ -371,7 +371,7 @@ async def test_a_path_with_a_slash_behind_it_is_no_redirect(api: Api) -> None:
 
 
 async def test_a_body_over_the_limit_is_a_hint(api: Api) -> None:
-    """413; nothing of the body is kept, and the next poll is brought to now."""
+    """A body over the limit gets 413. Nothing of it is kept, and the next poll is due now."""
     registered = await api.register()
 
     answer = await api.send("POST", registered["callbackUrl"], key=None, data=b"x" * 5000)
@@ -381,7 +381,7 @@ async def test_a_body_over_the_limit_is_a_hint(api: Api) -> None:
 
 
 async def test_a_body_that_cannot_be_decoded_is_a_hint(api: Api) -> None:
-    """A Content-Encoding that does not fit is the sender's fault, and a sign that an answer may be there."""
+    """A body that does not fit its Content-Encoding gets 400, and is a hint."""
     registered = await api.register()
 
     answer = await api.send(
@@ -393,7 +393,7 @@ async def test_a_body_that_cannot_be_decoded_is_a_hint(api: Api) -> None:
 
 
 async def test_a_compressed_body_is_read(api: Api) -> None:
-    """Compression is undone, and what comes of it counts against the limit."""
+    """A compressed body is inflated, and its inflated size counts against the limit."""
     registered = await api.register()
     headers = {"Content-Encoding": "gzip"}
 
@@ -421,7 +421,7 @@ async def test_a_deleted_task_is_forgotten(api: Api) -> None:
 
 
 async def test_a_task_that_a_backup_lost_is_made_again(api: Api) -> None:
-    """A valid token whose task was never seen makes the task with its outcome, under its ref."""
+    """A valid token of an unknown task makes the task with its outcome, under its ref."""
     lost = new_ref()
     token = make_token(Kind.TASK, lost, "capsolver", SIGNING_KEY.encode())
 

@@ -1,0 +1,113 @@
+"""aiohttp's server, with the connections of this package: it runs the receiver on its own sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from receiver.web.context import RUNTIME
+from receiver.web.server.connections import CONNECTIONS, HEAD_SECONDS, Connection, Connections
+
+__all__ = ["Runner", "Site", "make_runner", "most_connections"]
+
+LINGER_SECONDS = 2.0
+"""Time in which the rest of a refused body is read and dropped, so that its sender sees the answer, and no reset."""
+
+_ROOM = 4096
+# Files that are no connections: the database, the log, polls of its own.
+_MOST_OTHER_FILES = 256
+_RECEIVE_BYTES = 32 * 1024
+
+
+def most_connections(waiting: int, file_limit: int | None) -> int:
+    """Return the limit on connections: `waiting` ones and 4,096 more, as far as the limit on open files allows."""
+    wanted = waiting + _ROOM
+    if file_limit is None:
+        return wanted
+    return min(wanted, file_limit - min(_MOST_OTHER_FILES, file_limit // 4))
+
+
+class Runner(web.AppRunner):
+    """An `AppRunner` of an application that has its `CONNECTIONS` once it has started."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            auto_decompress=False,
+            lingering_time=LINGER_SECONDS,
+            **options,
+        )
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(self._app[CONNECTIONS], server, self._kwargs)
+
+
+class Site(web.TCPSite):
+    """A `TCPSite` with a small receive buffer for each connection.
+
+    By default the system keeps megabytes of unread bytes, and uvloop hands over 256 kB of them at once.
+    """
+
+    async def start(self) -> None:
+        """Listen, with a receive buffer of 32 kB for each connection."""
+        await super().start()
+        for listener in getattr(self._server, "sockets", ()):
+            # Connections inherit it from the listening socket.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+
+
+def make_runner(
+    app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, **options: Any
+) -> web.AppRunner:
+    """Return a runner of the receiver on its own sockets, with at most `most` connections.
+
+    `options` are those of `aiohttp.web.AppRunner`.
+    """
+
+    @asynccontextmanager
+    async def counted(_app: web.Application) -> AsyncIterator[None]:
+        runtime = app[RUNTIME]
+        app[CONNECTIONS] = Connections(
+            most,
+            runtime.metrics.connection_closed,
+            runtime.streams.budget,
+            send_seconds=runtime.streams.rules.send_seconds,
+            head_seconds=head_seconds,
+        )
+        yield
+
+    app.cleanup_ctx.append(counted)
+    return Runner(app, **options)
+
+
+class _Server(web.Server):
+    """A factory of one `Connection` for each socket, with the options and the application of aiohttp's server."""
+
+    def __init__(self, connections: Connections, server: web.Server, options: dict[str, Any]) -> None:
+        super().__init__(server.request_handler, request_factory=self._begin, **options)
+        self._connections_of = connections
+        self._request_of = server.request_factory
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self._connections_of, self, loop=self._loop, **self._kwargs)
+
+    def _begin(
+        self,
+        message: Any,
+        payload: Any,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if isinstance(protocol, Connection):
+            protocol.request_began(payload, is_chunked=message.chunked)
+        return self._request_of(message, payload, protocol, writer, task)
