@@ -7,8 +7,6 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from receiver.domain.records import (
-    DELIVERIES_KEPT,
-    POLLS_KEPT,
     SECOND,
     Delivery,
     Outcome,
@@ -16,18 +14,20 @@ from receiver.domain.records import (
     StandingUrl,
     TaskRecord,
 )
+from receiver.domain.shapes import ShapeRecord
 from receiver.storage.sqlite.statements import OUTCOME_COLUMNS, TASK_COLUMNS
 
 __all__ = [
     "SLOTS",
     "bare_values",
     "delivery_from",
-    "delivery_id",
-    "delivery_range",
     "delivery_values",
     "outcome_values",
     "poll_values",
+    "shape_values",
+    "slots_of",
     "standing_url_from",
+    "standing_url_values",
     "task_from",
     "task_state",
     "task_values",
@@ -139,6 +139,7 @@ def task_state(task: TaskRecord) -> tuple[Any, ...]:
         task.held_until,
         task.bound_at,
         task.poll_after,
+        task.joined_ref,
         task.row,
     )
 
@@ -164,22 +165,16 @@ def bare_values(came_at: int | None) -> tuple[Any, ...]:
     return (*[None] * _FINISHED_AT, came_at, *[None] * (_OUTCOME_WIDTH - _FINISHED_AT - 1))
 
 
-def delivery_id(task: TaskRecord) -> int:
-    """The id of the task's latest delivery: its slot is its number, or the last one for all that are not kept."""
-    return task.row * SLOTS + min(task.deliveries, DELIVERIES_KEPT + 1)
-
-
-def poll_values(task: TaskRecord, poll: PollRecord) -> tuple[Any, ...]:
-    """Return all columns of the task's latest poll; slots are as those of deliveries."""
-    slot = task.row * SLOTS + min(task.polls, POLLS_KEPT + 1)
+def poll_values(poll: PollRecord) -> tuple[Any, ...]:
+    """Return the columns of a poll but its id."""
     row = poll.unlisted
     unlisted = (None, None, None) if row is None else (row.code, row.times, round(row.since * SECOND))
-    return slot, poll.started_at, poll.ended_at, poll.lease, poll.said, *unlisted
+    return poll.started_at, poll.ended_at, poll.lease, poll.said, *unlisted
 
 
-def delivery_range(task: TaskRecord) -> tuple[int, int]:
-    """Return the ids of all deliveries of the task, and of all its polls."""
-    return task.row * SLOTS, task.row * SLOTS + SLOTS - 1
+def slots_of(row: int) -> tuple[int, int]:
+    """Return the first and the last id of the deliveries of the task in this row, and of its polls."""
+    return row * SLOTS, row * SLOTS + SLOTS - 1
 
 
 def delivery_values(delivery: Delivery) -> tuple[Any, ...]:
@@ -196,7 +191,7 @@ def delivery_values(delivery: Delivery) -> tuple[Any, ...]:
     )
 
 
-def delivery_from(row: tuple[Any, ...]) -> Delivery:
+def delivery_from(row: tuple[Any, ...], slot: int | None = None) -> Delivery:
     """Return the record in a row of SELECT_DELIVERIES."""
     received_at, verdict, method, content_type, body, size, id_text, standing_id = row
     return Delivery(
@@ -208,7 +203,20 @@ def delivery_from(row: tuple[Any, ...]) -> Delivery:
         size=size,
         id_text=id_text,
         standing_id=standing_id,
+        slot=slot,
     )
+
+
+def standing_url_values(url: StandingUrl) -> tuple[Any, ...]:
+    """Return all columns of a standing URL."""
+    return url.id, url.provider, url.label, url.created_at, url.revoked_at
+
+
+def shape_values(record: ShapeRecord) -> tuple[Any, ...]:
+    """Return the columns of ADD_SHAPE; the content type is "" where there was none."""
+    shape = record.shape
+    counts = (record.callbacks, record.readable, record.first_seen, record.last_seen)
+    return record.provider, shape.method, shape.content_type or "", shape.fields, *counts
 
 
 def standing_url_from(row: tuple[Any, ...]) -> StandingUrl:
@@ -217,4 +225,6 @@ def standing_url_from(row: tuple[Any, ...]) -> StandingUrl:
 
 
 def _status(task: TaskRecord) -> str:
+    if task.joined_ref is not None:
+        return "joined"
     return "processing" if task.outcome is None else task.outcome.status

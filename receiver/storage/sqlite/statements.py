@@ -228,6 +228,12 @@ SELECT_BOUNDS = (
 SELECT_TASKS_BY_REFS = (
     f"SELECT json_group_array(json_array({_TASK})) {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
 )
+# The same by the provider's ids; the parameter is a JSON array of [provider, id].
+SELECT_TASKS_BY_IDS = (
+    f"SELECT json_group_array(json_array({_TASK})) FROM json_each(?) AS wanted "
+    "CROSS JOIN task ON task.task_id = json_extract(wanted.value, '$[1]') "
+    "AND task.provider = json_extract(wanted.value, '$[0]') LEFT JOIN log ON log.position = task.position"
+)
 # One task by our id.
 SELECT_TASK_BY_REF = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref = ?"
 # The task that has the provider's id.
@@ -265,11 +271,11 @@ UPDATE_TASK = (
     "UPDATE task SET open_to_standing = column1, task_id = column2, task_id_is_integer = column3, bound_by = column4, "
     "next_poll_at = column5, hinted_at = column6, is_disputed = column7, deliveries = column8, polls = column9, "
     "position = column10, status = column11, is_polled_here = column12, lease = column13, leased_until = column14, "
-    "polled_at = column15, held_until = column16, bound_at = column17, poll_after = column18 "
-    "FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column19"
+    "polled_at = column15, held_until = column16, bound_at = column17, poll_after = column18, joined_ref = column19 "
+    "FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column20"
 )
-# The id goes to another task, under which this one is found from now on.
-RELEASE_TASK_ID = "UPDATE task SET task_id = NULL, joined_ref = ?, status = 'joined' WHERE id = ?"
+# The ids of tasks that get another one, or none; before it is given to any. The parameter is a JSON array of rows.
+RELEASE_TASK_IDS = "UPDATE task SET task_id = NULL WHERE id IN (SELECT value FROM json_each(?))"
 # One entry of the log, at the place that the batch gave it.
 INSERT_LOG = (
     f"INSERT INTO log (position, kind, task, ref, {OUTCOME_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -301,20 +307,21 @@ SELECT_UNREADABLE_STRAYS = (
     "WHERE stray.id > ? AND stray.verdict = 'unreadable' AND stray.body IS NOT NULL "
     "ORDER BY stray.id LIMIT ?"
 )
-# Whether one of them is still what it was; slots are used again, so its time is asked for, too.
-SELECT_IS_UNREADABLE = (
-    "SELECT 1 FROM delivery WHERE id = ? AND received_at = ? AND verdict = 'unreadable' AND body IS NOT NULL"
-)
-# The same of a stray one.
-SELECT_IS_UNREADABLE_STRAY = (
-    "SELECT 1 FROM stray_delivery WHERE id = ? AND received_at = ? AND verdict = 'unreadable' AND body IS NOT NULL"
+# One of a standing URL.
+SELECT_STRAY = (
+    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM stray_delivery "
+    "WHERE id = ?"
 )
 # It became a delivery of a task.
 DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
 # It became nothing of which bytes are kept.
-JUDGE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = NULL WHERE id = ?"
-# createTask named another id than these deliveries did.
-MARK_MISMATCHED = "UPDATE delivery SET verdict = 'mismatched' WHERE id BETWEEN ? AND ? AND task_id = ?"
+UPDATE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = ? WHERE id = ?"
+# The deliveries of one task by its ref, with their slots.
+SELECT_DELIVERIES_BY_REF = (
+    "SELECT delivery.id % 16, received_at, verdict, method, content_type, body, size, delivery.task_id, "
+    "delivery.standing_id FROM task CROSS JOIN delivery ON delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15 "
+    "WHERE task.ref = ? ORDER BY delivery.id LIMIT 16"
+)
 # The deliveries of one task, in order.
 SELECT_DELIVERIES = (
     "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
@@ -360,27 +367,15 @@ SELECT_NEXT_DUE = """
 """
 # A stretch of the unfinished tasks, in the order of their deadlines; the parameters: deadline, deadline, row, limit.
 SELECT_UNFINISHED = (
-    "SELECT deadline_at, id, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
+    "SELECT deadline_at, id, ref, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
     "AND deadline_at >= ? AND (deadline_at, id) > (?, ?) ORDER BY deadline_at, id LIMIT ?"
 )
 # The outcome at a place in the log.
 SELECT_OUTCOME = f"SELECT {OUTCOME_COLUMNS} FROM log WHERE position = ? AND kind = 'result'"
-# The receiver polls these from now on; the parameter is a JSON array of rows.
-ADOPT = (
-    "UPDATE task SET is_polled_here = 1, next_poll_at = coalesce(next_poll_at, poll_after) "
-    "WHERE id IN (SELECT value FROM json_each(?)) AND status = 'processing'"
-)
 # Whose callback has been held back for long enough.
 SELECT_HELD = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.held_until <= ? ORDER BY task.held_until LIMIT ?"
 # When the next of them is.
 SELECT_NEXT_HELD = "SELECT min(held_until) FROM task WHERE held_until IS NOT NULL"
-# The first delivery of a task that was held back.
-SELECT_HELD_DELIVERY = (
-    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
-    "WHERE id BETWEEN ? AND ? AND verdict = 'held' AND body IS NOT NULL ORDER BY id LIMIT 1"
-)
-# What became of the deliveries that were held back.
-JUDGE_HELD = "UPDATE delivery SET verdict = ? WHERE id BETWEEN ? AND ? AND verdict = 'held'"
 # A poll in its slot, like a delivery.
 INSERT_POLL = (
     "INSERT OR REPLACE INTO poll "
@@ -389,10 +384,11 @@ INSERT_POLL = (
 )
 # The row of answers with one unlisted code that the last kept poll of a task left.
 SELECT_UNLISTED_ROW = (
-    "SELECT unlisted_code, unlisted_times, unlisted_since FROM poll WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+    "SELECT unlisted_code, unlisted_times, unlisted_since FROM task CROSS JOIN poll "
+    "ON poll.id BETWEEN task.id * 16 AND task.id * 16 + 15 WHERE task.ref = ? ORDER BY poll.id DESC LIMIT 1"
 )
 # What came, after all, of the poll with this lease; the parameters: what it says, the range of slots, the lease.
-AMEND_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
+COMPLETE_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
 # The polls of one task, in order.
 SELECT_POLLS = "SELECT started_at, ended_at, lease, said FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
 
@@ -415,7 +411,7 @@ PRUNE_TOMBSTONES = (
 # Whether a ref was forgotten.
 SELECT_TOMBSTONE_BY_REF = "SELECT 1 FROM tombstone WHERE ref = ?"
 # Whether a provider's id was forgotten.
-SELECT_TOMBSTONE_BY_TASK_ID = "SELECT 1 FROM tombstone WHERE task_id = ? AND provider = ? LIMIT 1"
+SELECT_TOMBSTONE_BY_TASK_ID = "SELECT 1 FROM tombstone WHERE provider = ? AND task_id = ? LIMIT 1"
 
 # The first use of an Idempotency-Key.
 SELECT_IDEMPOTENCY = "SELECT body_digest, ref, is_new FROM idempotency WHERE owner = ? AND key = ?"
@@ -434,6 +430,10 @@ SELECT_QUOTA = "SELECT used_rows, used_bytes FROM quota WHERE name = ?"
 SAVE_QUOTA = (
     "INSERT INTO quota (name, used_rows, used_bytes) VALUES (?, ?, ?) "
     "ON CONFLICT (name) DO UPDATE SET used_rows = excluded.used_rows, used_bytes = excluded.used_bytes"
+)
+# A part of it is free again.
+GIVE_BACK_QUOTA = (
+    "UPDATE quota SET used_rows = max(used_rows - ?, 0), used_bytes = max(used_bytes - ?, 0) WHERE name = ?"
 )
 
 # Facts about the database itself.

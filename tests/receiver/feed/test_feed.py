@@ -13,7 +13,8 @@ import pytest
 from client.protocol.frames import MAX_NAMED
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import Entry, Gap, Growth, ResultFilter
-from receiver.domain.registrations import Bind, Forget
+from receiver.domain.registrations import Bind
+from receiver.domain.transaction import Forget
 from receiver.errors import ReceiverError
 from receiver.feed.feed import Feed
 from receiver.feed.subscription import Subscription
