@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from client.protocol.models import NO_ANSWER, SUBMIT_UNKNOWN
 from client.providers.readings import TaskId
-from receiver.domain.records import DELIVERIES_KEPT, SECOND, Removed
+from receiver.domain.records import DELIVERIES_KEPT, SECOND, SUBMITTING, Removed
 from tests.properties.steps import (
     UNKNOWN_FINAL_AFTER,
     Bind,
@@ -69,6 +69,7 @@ class Known:
     created: int
     id: TaskId | None = None
     bound_by: str | None = None
+    bound: int | None = None
     is_open: bool = False
     is_standing: bool = False
     is_disputed: bool = False
@@ -84,6 +85,13 @@ class Known:
     def id_text(self) -> str | None:
         """The id as it is compared."""
         return None if self.id is None else str(self.id)
+
+    @property
+    def counts_from(self) -> int:
+        """The time from which the provider counts: createTask's answer, unless it became known late."""
+        if self.bound_by != "create" or self.bound is None or self.bound - self.created > SUBMITTING:
+            return self.created
+        return self.bound
 
     @property
     def kept(self) -> list[str]:
@@ -316,7 +324,7 @@ class Model:
     def _make(self, step: Deliver, *, is_standing: bool) -> tuple[str, Known]:
         task = self.tasks[step.ref] = Known(step.ref, step.provider, (), 0, None, self.now)
         if step.id is not None:
-            task.id, task.bound_by = step.id, "callback"
+            task.id, task.bound_by, task.bound = step.id, "callback", self.now
         task.is_open = task.is_standing = is_standing
         return self._deliver_to(task, step)
 
@@ -340,7 +348,7 @@ class Model:
         self._give_id(task, owner, task_id, "create")
 
     def _give_id(self, task: Known, owner: Known | None, task_id: TaskId, bound_by: str) -> None:
-        task.id, task.bound_by = task_id, bound_by
+        task.id, task.bound_by, task.bound = task_id, bound_by, self.now
         if owner is None:
             return
         owner.id, owner.joined = None, task.ref
@@ -349,7 +357,7 @@ class Model:
             self._publish(task, owner.outcome, owner.ended)
 
     def _settle_report(self, task: Known, source: str, says: Says, *, unknown_final_after: int) -> str:
-        is_final = source == "submit" or (says[0] == "unknown" and self.now >= task.created + unknown_final_after)
+        is_final = source == "submit" or (says[0] == "unknown" and self.now >= task.counts_from + unknown_final_after)
         if says[0] in ("refused", "unknown") and is_final:
             says = ("failed", says[1])
         if says[0] not in ("ready", "failed"):
