@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 import aiosqlite
 from pydantic_core import from_json, to_json
 
-from receiver.domain.records import History, Outcome, PollRecord, TaskRecord, WaitingTasks
+from receiver.domain.records import History, Outcome, TaskRecord, WaitingTasks
 from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
 from receiver.errors import StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import on_thread
-from receiver.storage.sqlite.rows import delivery_from, slots_of, task_from
+from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, task_from
 
 __all__ = ["Reader", "read_history", "read_shapes", "read_task", "read_waiting"]
 
@@ -117,7 +117,7 @@ def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
     slots = slots_of(task.row)
     return History(
         deliveries=tuple(delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, slots)),
-        polls=tuple(PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, slots)),
+        polls=tuple(poll_from(row) for row in connection.execute(sql.SELECT_POLLS, slots)),
         outcomes=_read_outcomes(connection, task),
     )
 

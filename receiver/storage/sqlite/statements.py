@@ -6,20 +6,21 @@ Parameters are bound, never written into the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
+from receiver.storage.sqlite.rows import (
+    DELIVERY_COLUMNS,
+    OUTCOME_COLUMNS,
+    POLL_COLUMNS,
+    SLOTS,
+    SLOTS_OF_TASK,
+    STANDING_URL_COLUMNS,
+    TASK_COLUMNS,
+    TASK_STATE_COLUMNS,
+)
+
 __all__ = ["MIGRATIONS", "of_many_rows"]
-
-TASK_COLUMNS = (
-    "id, ref, provider, type, tags, metadata, created_by, client_key_id, has_url, open_to_standing, standing_id, "
-    "task_id, task_id_is_integer, bound_by, registered_at, created_at, poll_after, next_poll_at, deadline_at, "
-    "hinted_at, is_disputed, deliveries, polls, quota, kept_bytes, joined_ref, position, status, is_polled_here, "
-    "lease, leased_until, polled_at, held_until, bound_at"
-)
-OUTCOME_COLUMNS = (
-    "status, solution, error_id, error_code, error_description, source, trust, finished_at, valid_until, supersedes"
-)
-
 
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 
@@ -30,11 +31,19 @@ def of_many_rows(statement: str, rows: int) -> str:
     return _VALUES.sub(lambda values: f"VALUES {', '.join([values[1]] * rows)}", statement, count=1)
 
 
-def _of(table: str, columns: str) -> str:
-    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
+def _of(table: str, columns: Sequence[str]) -> str:
+    return ", ".join(f"{table}.{column}" for column in columns)
+
+
+def _values(count: int) -> str:
+    return f"VALUES ({', '.join('?' * count)})"
 
 
 _TASK = f"{_of('task', TASK_COLUMNS)}, {_of('log', OUTCOME_COLUMNS)}"
+_OUTCOME = ", ".join(OUTCOME_COLUMNS)
+_DELIVERY = ", ".join(DELIVERY_COLUMNS)
+_POLL = ", ".join(POLL_COLUMNS)
+_STANDING_URL = ", ".join(STANDING_URL_COLUMNS)
 _WITH_OUTCOME = "FROM task LEFT JOIN log ON log.position = task.position"
 
 MIGRATIONS = (
@@ -263,70 +272,48 @@ SELECT_WAITING = (
 # When the newest task was made.
 SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM task)"
 
-_TASK_VALUES = ", ".join("?" * len(TASK_COLUMNS.split(", ")))
 # A new task, with the id that the batch gave it.
-INSERT_TASK = f"INSERT INTO task ({TASK_COLUMNS}) VALUES ({_TASK_VALUES})"
+INSERT_TASK = f"INSERT INTO task ({', '.join(TASK_COLUMNS)}) {_values(len(TASK_COLUMNS))}"
 # The state of a task; what never changes is left out. `columnN` is SQLite's name for the Nth of the values.
 UPDATE_TASK = (
-    "UPDATE task SET open_to_standing = column1, task_id = column2, task_id_is_integer = column3, bound_by = column4, "
-    "next_poll_at = column5, hinted_at = column6, is_disputed = column7, deliveries = column8, polls = column9, "
-    "position = column10, status = column11, is_polled_here = column12, lease = column13, leased_until = column14, "
-    "polled_at = column15, held_until = column16, bound_at = column17, poll_after = column18, joined_ref = column19 "
-    "FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column20"
+    f"UPDATE task SET {', '.join(f'{name} = column{number}' for number, name in enumerate(TASK_STATE_COLUMNS, 1))} "
+    f"FROM ({_values(len(TASK_STATE_COLUMNS) + 1)}) WHERE id = column{len(TASK_STATE_COLUMNS) + 1}"
 )
 # The ids of tasks that get another one, or none; before it is given to any. The parameter is a JSON array of rows.
 RELEASE_TASK_IDS = "UPDATE task SET task_id = NULL WHERE id IN (SELECT value FROM json_each(?))"
 # One entry of the log, at the place that the batch gave it.
-INSERT_LOG = (
-    f"INSERT INTO log (position, kind, task, ref, {OUTCOME_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+INSERT_LOG = f"INSERT INTO log (position, kind, task, ref, {_OUTCOME}) {_values(4 + len(OUTCOME_COLUMNS))}"
 # A delivery in its slot; the newest one takes the place of the newest one before.
-INSERT_DELIVERY = (
-    "INSERT OR REPLACE INTO delivery "
-    "(id, received_at, verdict, method, content_type, body, size, task_id, standing_id) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+INSERT_DELIVERY = f"INSERT OR REPLACE INTO delivery (id, {_DELIVERY}) {_values(1 + len(DELIVERY_COLUMNS))}"
 # A delivery of which no task is known.
-INSERT_STRAY = (
-    "INSERT INTO stray_delivery (received_at, verdict, method, content_type, body, size, task_id, standing_id) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
-# Bodies of tasks that no dialect could read, behind an id; 16 ids are one task's.
+INSERT_STRAY = f"INSERT INTO stray_delivery ({_DELIVERY}) {_values(len(DELIVERY_COLUMNS))}"
+# Bodies of tasks that no dialect could read, behind an id.
 SELECT_UNREADABLE_BODIES = (
-    "SELECT delivery.id, task.provider, task.ref, delivery.received_at, delivery.verdict, delivery.method, "
-    "delivery.content_type, delivery.body, delivery.size, delivery.task_id, delivery.standing_id "
-    "FROM delivery CROSS JOIN task ON task.id = delivery.id / 16 "
+    f"SELECT delivery.id, task.provider, task.ref, {_of('delivery', DELIVERY_COLUMNS)} "
+    f"FROM delivery CROSS JOIN task ON task.id = delivery.id / {SLOTS} "
     "WHERE delivery.id > ? AND delivery.verdict = 'unreadable' AND delivery.body IS NOT NULL "
     "ORDER BY delivery.id LIMIT ?"
 )
 # The same of standing URLs.
 SELECT_UNREADABLE_STRAYS = (
-    "SELECT stray.id, standing_url.provider, NULL, stray.received_at, stray.verdict, stray.method, "
-    "stray.content_type, stray.body, stray.size, stray.task_id, stray.standing_id "
+    f"SELECT stray.id, standing_url.provider, NULL, {_of('stray', DELIVERY_COLUMNS)} "
     "FROM stray_delivery AS stray LEFT JOIN standing_url ON standing_url.id = stray.standing_id "
     "WHERE stray.id > ? AND stray.verdict = 'unreadable' AND stray.body IS NOT NULL "
     "ORDER BY stray.id LIMIT ?"
 )
 # One of a standing URL.
-SELECT_STRAY = (
-    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM stray_delivery "
-    "WHERE id = ?"
-)
+SELECT_STRAY = f"SELECT {_DELIVERY} FROM stray_delivery WHERE id = ?"
 # It became a delivery of a task.
 DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
 # It became nothing of which bytes are kept.
 UPDATE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = ? WHERE id = ?"
 # The deliveries of one task by its ref, with their slots.
 SELECT_DELIVERIES_BY_REF = (
-    "SELECT delivery.id % 16, received_at, verdict, method, content_type, body, size, delivery.task_id, "
-    "delivery.standing_id FROM task CROSS JOIN delivery ON delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15 "
-    "WHERE task.ref = ? ORDER BY delivery.id LIMIT 16"
+    f"SELECT delivery.id % {SLOTS}, {_of('delivery', DELIVERY_COLUMNS)} FROM task "
+    f"CROSS JOIN delivery ON delivery.id {SLOTS_OF_TASK} WHERE task.ref = ? ORDER BY delivery.id LIMIT {SLOTS}"
 )
 # The deliveries of one task, in order.
-SELECT_DELIVERIES = (
-    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
-    "WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
-)
+SELECT_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
 # Tasks of a provider that the receiver polls and whose time has come, oldest first; the parameters: provider, now, the
 # earliest and latest end of a lease that holds, limit.
 SELECT_DUE = (
@@ -371,26 +358,22 @@ SELECT_UNFINISHED = (
     "AND deadline_at >= ? AND (deadline_at, id) > (?, ?) ORDER BY deadline_at, id LIMIT ?"
 )
 # The outcome at a place in the log.
-SELECT_OUTCOME = f"SELECT {OUTCOME_COLUMNS} FROM log WHERE position = ? AND kind = 'result'"
+SELECT_OUTCOME = f"SELECT {_OUTCOME} FROM log WHERE position = ? AND kind = 'result'"
 # Whose callback has been held back for long enough.
 SELECT_HELD = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.held_until <= ? ORDER BY task.held_until LIMIT ?"
 # When the next of them is.
 SELECT_NEXT_HELD = "SELECT min(held_until) FROM task WHERE held_until IS NOT NULL"
 # A poll in its slot, like a delivery.
-INSERT_POLL = (
-    "INSERT OR REPLACE INTO poll "
-    "(id, started_at, ended_at, lease, said, unlisted_code, unlisted_times, unlisted_since) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+INSERT_POLL = f"INSERT OR REPLACE INTO poll (id, {_POLL}) {_values(1 + len(POLL_COLUMNS))}"
 # The row of answers with one unlisted code that the last kept poll of a task left.
 SELECT_UNLISTED_ROW = (
     "SELECT unlisted_code, unlisted_times, unlisted_since FROM task CROSS JOIN poll "
-    "ON poll.id BETWEEN task.id * 16 AND task.id * 16 + 15 WHERE task.ref = ? ORDER BY poll.id DESC LIMIT 1"
+    f"ON poll.id {SLOTS_OF_TASK} WHERE task.ref = ? ORDER BY poll.id DESC LIMIT 1"
 )
 # What came, after all, of the poll with this lease; the parameters: what it says, the range of slots, the lease.
 COMPLETE_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
 # The polls of one task, in order.
-SELECT_POLLS = "SELECT started_at, ended_at, lease, said FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+SELECT_POLLS = f"SELECT {_POLL} FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
 
 # A tag of a task, to list by.
 INSERT_TAG = "INSERT INTO tag (tag, task) VALUES (?, ?)"
@@ -418,10 +401,10 @@ SELECT_IDEMPOTENCY = "SELECT body_digest, ref, is_new FROM idempotency WHERE own
 INSERT_IDEMPOTENCY = "INSERT INTO idempotency (owner, key, body_digest, ref, is_new) VALUES (?, ?, ?, ?, ?)"
 
 # Standing URLs.
-SELECT_STANDING_URL = "SELECT id, provider, label, created_at, revoked_at FROM standing_url WHERE id = ?"
-SELECT_STANDING_URLS = "SELECT id, provider, label, created_at, revoked_at FROM standing_url ORDER BY id LIMIT 1000"
+SELECT_STANDING_URL = f"SELECT {_STANDING_URL} FROM standing_url WHERE id = ?"
+SELECT_STANDING_URLS = f"SELECT {_STANDING_URL} FROM standing_url ORDER BY id LIMIT 1000"
 SAVE_STANDING_URL = (
-    "INSERT INTO standing_url (id, provider, label, created_at, revoked_at) VALUES (?, ?, ?, ?, ?) "
+    f"INSERT INTO standing_url ({_STANDING_URL}) {_values(len(STANDING_URL_COLUMNS))} "
     "ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at"
 )
 

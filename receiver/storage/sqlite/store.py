@@ -38,7 +38,7 @@ from receiver.storage.sqlite.files import FileWatch, lacks_log, require_database
 from receiver.storage.sqlite.reader import Reader, read_history, read_shapes, read_task, read_waiting
 from receiver.storage.sqlite.restore_check import forget_head, note_head
 from receiver.storage.sqlite.retention import prunable
-from receiver.storage.sqlite.rows import delivery_from, slots_of, standing_url_from, task_from
+from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, standing_url_from, task_from
 from receiver.storage.sqlite.unreadable import read_unreadable
 from receiver.storage.sqlite.writer import Tally, Writer
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
@@ -219,7 +219,7 @@ class SqliteStore:
         """See `Store`."""
 
         def read(connection: sqlite3.Connection) -> Sequence[PollRecord]:
-            return [PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, slots_of(task.row))]
+            return [poll_from(row) for row in connection.execute(sql.SELECT_POLLS, slots_of(task.row))]
 
         return await _read(self._scan, read)
 

@@ -223,7 +223,7 @@ class Batch:
         for provider in {code.provider for code in done.unlisted_codes}:
             run(sql.PRUNE_UNLISTED_CODES, (provider, provider, MOST_CODES + 1))
 
-    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Write the rows by as few statements as there are bits in their number.
 
         Not executemany: that gives the GIL away for each row, and gets it back from a busy event loop late. The sizes
