@@ -28,3 +28,9 @@ def free_ports() -> Iterator[None]:
     """Free the ports that a test kept."""
     yield
     release_ports()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let two stores on one file wait for each other as long as a busy machine needs."""
+    monkeypatch.setattr("receiver.storage.opening._BUSY_TIMEOUT_SECONDS", 60.0)

@@ -220,6 +220,7 @@ async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, 
     assert store.failure is None
 
 
+@pytest.mark.usefixtures("patient")
 async def test_commits_of_another_process_are_told(path: Path) -> None:
     """A result that came through another store on the same file is told, by whatever is written there."""
     async with running_store(path) as one, running_store(path) as other:
@@ -232,6 +233,7 @@ async def test_commits_of_another_process_are_told(path: Path) -> None:
         assert (one.cursor_at(growth.until), growth.entries) == (await one.head(), None)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_commits_of_another_process_are_told_beside_ones_own(path: Path) -> None:
     """What another process wrote just before a write of ours is told with it: no wake-up falls in between."""
     async with running_store(path) as one, running_store(path) as other:
@@ -245,6 +247,7 @@ async def test_commits_of_another_process_are_told_beside_ones_own(path: Path) -
         assert told == [a_ref(1), a_ref(2)]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_more_growth_than_can_be_named_wakes_everyone(path: Path) -> None:
     """When another process ends more tasks at once than are named one by one, nobody is left asleep."""
     async with running_store(path) as one, running_store(path) as other:

@@ -18,6 +18,8 @@ from tests.receiver.upkeep.pruning import horizon
 from tests.receiver.web.sockets import open_events, subscribed
 from tests.support import RunningReceiver, eventually, running_receiver
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[RunningReceiver]:
