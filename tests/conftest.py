@@ -33,4 +33,4 @@ def free_ports() -> Iterator[None]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let two stores on one file wait for each other as long as a busy machine needs."""
-    monkeypatch.setattr("receiver.storage.opening._BUSY_TIMEOUT_SECONDS", 60.0)
+    monkeypatch.setattr("receiver.storage.sqlite.database._BUSY_TIMEOUT_SECONDS", 60.0)
