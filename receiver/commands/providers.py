@@ -17,7 +17,7 @@ from receiver.domain.records import time_view
 from receiver.domain.shapes import ShapeRecord, shape_text
 from receiver.settings import load_settings
 from receiver.storage.sqlite.diagnostics import opened_to_look
-from receiver.storage.sqlite.shapes import read_shapes
+from receiver.storage.sqlite.reader import read_shapes
 
 __all__ = ["called_back", "providers", "submitted_through"]
 

@@ -32,10 +32,10 @@ from receiver.domain.reading import (
     times_of_new_task,
 )
 from receiver.domain.records import Delivery, Entry, Outcome, Page, TaskRecord, WaitingTasks
-from receiver.domain.registrations import Answered, Bind, Expire, Forget, Register, RegisteredTask, Report, ReportedTask
+from receiver.domain.registrations import Answered, Bind, Expire, Register, RegisteredTask, Report, ReportedTask
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import CallbackToken, Kind, make_token
-from receiver.domain.transaction import Command
+from receiver.domain.transaction import Command, Forget
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub, Waiter

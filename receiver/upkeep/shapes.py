@@ -12,7 +12,7 @@ import structlog
 from receiver.domain.reading import Incoming
 from receiver.domain.records import UnlistedCode
 from receiver.domain.shapes import ShapeCounts, ShapeRecord, shape_of
-from receiver.domain.transaction import Ledger
+from receiver.domain.transaction import Transaction
 from receiver.errors import ReceiverError
 from receiver.storage.store import Store
 
@@ -37,9 +37,9 @@ class AddShapes:
         """About the size of the shapes."""
         return sum(len(record.shape.fields) for record in self.records)
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Nothing."""
-        ledger.add_shapes(self.records)
+        transaction.add_shapes(self.records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,9 @@ class AddUnlisted:
         """About the size of the codes."""
         return sum(len(record.code) for record in self.records)
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Nothing."""
-        ledger.add_unlisted(self.records)
+        transaction.add_unlisted(self.records)
 
 
 class Observer:

@@ -25,7 +25,7 @@ from receiver.domain.deliveries import Quotas
 from receiver.domain.reading import Incoming
 from receiver.domain.records import TaskRecord
 from receiver.domain.tokens import CallbackToken, Kind
-from receiver.domain.transaction import Command, Ledger
+from receiver.domain.transaction import Command, Operation, Transaction
 from receiver.feed.hub import Hub
 from receiver.service.inbox import Inbox, InboxRules
 from receiver.storage.sqlite.database import connect_reader, on_thread, prepare
@@ -162,9 +162,9 @@ class _Noted:
         self._command = command
         self._decided = decided
 
-    def decide(self, ledger: Ledger) -> Any:
+    def decide(self, transaction: Transaction) -> Any:
         self._decided.extend(self.refs)
-        return self._command.decide(ledger)
+        return self._command.decide(transaction)
 
 
 class _NotingStore(SqliteStore):
@@ -173,9 +173,11 @@ class _NotingStore(SqliteStore):
     commits_at: dict[str, float]
     decided: list[str]
 
-    async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
+    async def write(
+        self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
+    ) -> Answer:
         """See `Store.write`."""
-        noted: Command[Answer] = _Noted(command, self.decided)
+        noted = command if isinstance(command, Operation) else _Noted(command, self.decided)
         return await super().write(noted, within_seconds=within_seconds)
 
 

@@ -14,11 +14,11 @@ from receiver.domain.records import SECOND, Outcome, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask, ReportedTask
 from receiver.domain.registrations import Bind as BindCommand
 from receiver.domain.registrations import Expire as ExpireCommand
-from receiver.domain.registrations import Forget as ForgetCommand
 from receiver.domain.registrations import Register as RegisterCommand
 from receiver.domain.registrations import Report as ReportCommand
-from receiver.domain.transaction import Command
-from receiver.upkeep.retention import Prune as PruneCommand
+from receiver.domain.transaction import Command, Operation
+from receiver.domain.transaction import Forget as ForgetCommand
+from receiver.domain.transaction import Prune as PruneCommand
 from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
 from tests.receiver.upkeep.pruning import horizon
 
@@ -125,7 +125,7 @@ class Prune:
 Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | Hint | Prune
 
 
-def command_of(step: Step, now: int) -> Command[Any]:
+def command_of(step: Step, now: int) -> Command[Any] | Operation[Any]:
     """Return the store's command that this step is."""
     match step:
         case Register():

@@ -27,7 +27,7 @@ from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import connect_to_look, schema_version
 from receiver.storage.sqlite.files import require_database
 from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
-from receiver.storage.sqlite.rows import standing_url_from, task_from
+from receiver.storage.sqlite.rows import SLOTS_OF_TASK, standing_url_from, task_from
 
 __all__ = [
     "SELECT_LATENCIES",
@@ -58,7 +58,7 @@ SELECT_RECENT = f"""
                 AND (most >= 10 OR {_SOURCE} NOT IN ('callback', 'poll')), 0) AS nearly_out,
             coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
             CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
-                EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+                EXISTS (SELECT 1 FROM delivery WHERE delivery.id {SLOTS_OF_TASK}
                     AND delivery.verdict IN ('late', 'disagreed'))
             ELSE 0 END AS late
         FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
@@ -70,7 +70,7 @@ SELECT_RECENT = f"""
 SELECT_VERDICTS = f"""
     SELECT provider, verdict, count(*) FROM (
         SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
-        CROSS JOIN delivery ON delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+        CROSS JOIN delivery ON delivery.id {SLOTS_OF_TASK}
         WHERE {_NEWEST} AND task.deliveries > 0
         UNION ALL
         SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray

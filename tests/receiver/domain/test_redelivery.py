@@ -18,8 +18,8 @@ from receiver.domain.deliveries import ROW_BYTES, Arrival, DeliverToStanding, De
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl
 from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
-from receiver.domain.registrations import Answered, CreateStandingUrl, Forget, Report, RevokeStandingUrl
-from receiver.domain.transaction import Command
+from receiver.domain.registrations import Answered, CreateStandingUrl, Report, RevokeStandingUrl
+from receiver.domain.transaction import Command, Forget, Operation
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.sqlite.unreadable import Rehearsal, open_rehearsal
 from receiver.storage.store import PAGE_BYTES
@@ -119,7 +119,7 @@ TASK = a_registration(1)
 BOUND = a_registration(1, task_id="t-1", bound_by="create")
 URL = CreateStandingUrl(url=StandingUrl(STANDING, "capsolver", None, NOW, None))
 
-VERDICTS: dict[str, tuple[list[Command[Any]], str, str]] = {
+VERDICTS: dict[str, tuple[list[Command[Any] | Operation[Any]], str, str]] = {
     "first": ([TASK, kept_for_task(1, body())], "ready", "accepted"),
     "failure": ([TASK, kept_for_task(1, body(errorId=1, status="failed", errorCode="E"))], "failed", "accepted"),
     "again": ([TASK, kept_for_task(1, body()), a_delivery(1)], "ready", "duplicate"),

@@ -11,7 +11,7 @@ from client.providers.readings import CallbackReading, Ready
 from receiver.domain.deliveries import Arrival, DeliverToTask, NewTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
-from receiver.domain.transaction import Ledger
+from receiver.domain.transaction import Transaction
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.upkeep.retention import prune
 from tests.receiver.storage.stores import (
@@ -80,8 +80,8 @@ async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
         refs = ()
         weight = 0
 
-        def decide(self, ledger: Ledger) -> tuple[int, int]:
-            return ledger.quota(name)
+        def decide(self, transaction: Transaction) -> tuple[int, int]:
+            return transaction.quota(name)
 
     return await store.write(Look())
 

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.domain.reading import Incoming
 from receiver.domain.shapes import Shape, ShapeRecord
-from receiver.storage.sqlite.shapes import read_shapes
+from receiver.storage.sqlite.reader import read_shapes
 from receiver.upkeep.shapes import Observer
 from tests.dialects import ALL_DIALECTS
 from tests.receiver.storage.stores import NOW, running_store
