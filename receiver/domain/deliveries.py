@@ -10,7 +10,15 @@ from client.protocol.models import Verdict
 from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
 from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
-from receiver.domain.records import DELIVERIES_KEPT, SECOND, AboutTask, Delivery, KeptBody, StandingUrl, TaskRecord
+from receiver.domain.records import (
+    DELIVERIES_KEPT,
+    SECOND,
+    AboutTask,
+    StandingUrl,
+    StoredDelivery,
+    TaskRecord,
+    UnreadableDelivery,
+)
 from receiver.domain.transaction import Key, TaskIdKey, Transaction
 from receiver.errors import ReceiverError
 
@@ -21,7 +29,7 @@ __all__ = [
     "Arrival",
     "DeliverToStanding",
     "DeliverToTask",
-    "Delivered",
+    "DeliveryResult",
     "HintTask",
     "NewTask",
     "Quotas",
@@ -80,7 +88,7 @@ class Arrival:
     solution_of: Callable[[str, str | None], Any | None] | None = None
     confirm: str = "mismatched"
     can_poll: bool = False
-    again: KeptBody | None = None
+    again: UnreadableDelivery | None = None
 
     def must_be_confirmed(self, task: TaskRecord) -> bool:
         """Whether it is the outcome of this task only once the provider was asked, or could not be."""
@@ -108,10 +116,10 @@ class Arrival:
         """The id in the delivery."""
         return self.reading.task_id if isinstance(self.reading, CallbackReading) else None
 
-    def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> Delivery:
+    def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> StoredDelivery:
         """What is kept of it."""
         again = self.again
-        return Delivery(
+        return StoredDelivery(
             received_at=self.received_at if again is None else again.delivery.received_at,
             verdict=verdict,
             method=self.method,
@@ -125,7 +133,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered(AboutTask):
+class DeliveryResult(AboutTask):
     """What became of a delivery, and of which task."""
 
     verdict: Verdict
@@ -151,28 +159,28 @@ class DeliverToTask:
         """The size of the body."""
         return len(self.arrival.body)
 
-    def decide(self, transaction: Transaction) -> Delivered:
+    def decide(self, transaction: Transaction) -> DeliveryResult:
         """Return the verdict of design 5."""
         task = transaction.task(self.ref)
         if task is None:
             return self._to_unseen_task(transaction)
         return _deliver(transaction, task, self.arrival, self.quotas)
 
-    def _to_unseen_task(self, transaction: Transaction) -> Delivered:
+    def _to_unseen_task(self, transaction: Transaction) -> DeliveryResult:
         """The token is ours, so the task was registered here once: deleted since, or lost with a restored backup."""
         arrival = self.arrival
         if transaction.is_forgotten(self.ref, None):
-            return Delivered("forgotten", None)
+            return DeliveryResult("forgotten", None)
         if isinstance(arrival.reading, str):
-            return Delivered(_unusable_verdict(arrival.reading), None)
+            return DeliveryResult(_unusable_verdict(arrival.reading), None)
         outcome = arrival.says(None)
         if not isinstance(outcome, Ready | Failed):
-            return Delivered("notice" if isinstance(outcome, Notice) else "notFinal", None)
+            return DeliveryResult("notice" if isinstance(outcome, Notice) else "notFinal", None)
         if (
             arrival.id_text is not None
             and transaction.task_by_id(TaskIdKey(arrival.provider, arrival.id_text)) is not None
         ):
-            return Delivered("mismatched", None)
+            return DeliveryResult("mismatched", None)
         return _create(transaction, arrival, outcome, self.new_task, self.quotas)
 
 
@@ -197,7 +205,7 @@ class DeliverToStanding:
         url: Key = ("standing_url", self.url_id)
         return (url,) if id_text is None else (url, ("task_id", self.arrival.provider, id_text))
 
-    def decide(self, transaction: Transaction) -> Delivered:
+    def decide(self, transaction: Transaction) -> DeliveryResult:
         """Return the verdict of design 5.
 
         Raises:
@@ -215,10 +223,10 @@ class DeliverToStanding:
             )
         return delivered
 
-    def _deliver(self, transaction: Transaction) -> Delivered:
+    def _deliver(self, transaction: Transaction) -> DeliveryResult:
         arrival = self.arrival
         if isinstance(arrival.reading, CallbackReading) and isinstance(arrival.reading.reading, Notice):
-            return Delivered("notice", None)
+            return DeliveryResult("notice", None)
         if isinstance(arrival.reading, str) or arrival.id_text is None:
             verdict = _unusable_verdict(arrival.reading) if isinstance(arrival.reading, str) else "unreadable"
             return self._keep_stray(transaction, verdict)
@@ -228,28 +236,28 @@ class DeliverToStanding:
             return self._to_known_task(transaction, task)
         transaction.require(("forgotten_id", *key), ("quota", self.url_id))
         if transaction.is_forgotten(None, key):
-            return Delivered("forgotten", None)
+            return DeliveryResult("forgotten", None)
         outcome = arrival.says(None)
         if isinstance(outcome, Pending) and outcome.has_solution:
             # There is no task that could be polled. It is kept until a newer dialect may know the state.
             return self._keep_stray(transaction, "unreadable")
         if not isinstance(outcome, Ready | Failed):
-            return Delivered("notFinal", None)
+            return DeliveryResult("notFinal", None)
         return _create(transaction, arrival, outcome, self.new_task, self.quotas)
 
-    def _keep_stray(self, transaction: Transaction, verdict: Verdict) -> Delivered:
+    def _keep_stray(self, transaction: Transaction, verdict: Verdict) -> DeliveryResult:
         if self.arrival.again is None:
             delivery = _within_quota(transaction, self.arrival, verdict, self.quotas)
             if delivery.body is not None:
                 transaction.store_stray(delivery)
-        return Delivered(verdict, None)
+        return DeliveryResult(verdict, None)
 
-    def _to_known_task(self, transaction: Transaction, task: TaskRecord) -> Delivered:
+    def _to_known_task(self, transaction: Transaction, task: TaskRecord) -> DeliveryResult:
         if task.open_to_standing:
             return _deliver(transaction, task, self.arrival, self.quotas)
         # A task with a URL of its own: ids can be guessed, so this is only a hint.
         task = hint(transaction, task, self.arrival.received_at)
-        return Delivered("mismatched", _keep(transaction, task, self.arrival.delivery("mismatched"), self.quotas))
+        return DeliveryResult("mismatched", _store(transaction, task, self.arrival.delivery("mismatched"), self.quotas))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,41 +289,41 @@ def held_from(task: TaskRecord, asked_at: int) -> TaskRecord:
     return task.evolve(held_until=min(asked_at + HOLD, task.deadline_at))
 
 
-def _deliver(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> Delivered:
+def _deliver(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> DeliveryResult:
     now = arrival.received_at
     says = arrival.says(task.type)
     if isinstance(says, str):
         verdict = _unusable_verdict(says)
         task = hint(transaction, task, now)
-        return Delivered(
-            verdict, _keep(transaction, task, _within_quota(transaction, arrival, verdict, quotas), quotas)
+        return DeliveryResult(
+            verdict, _store(transaction, task, _within_quota(transaction, arrival, verdict, quotas), quotas)
         )
     if isinstance(says, Notice):
-        return Delivered("notice", _keep(transaction, task, arrival.delivery("notice"), quotas))
+        return DeliveryResult("notice", _store(transaction, task, arrival.delivery("notice"), quotas))
     bound = bind_from_callback(transaction, task, arrival.task_id, now)
     if bound is None:
         task = task if arrival.confirm == "never" else hint(transaction, task, now)
-        return Delivered("mismatched", _keep(transaction, task, arrival.delivery("mismatched"), quotas))
+        return DeliveryResult("mismatched", _store(transaction, task, arrival.delivery("mismatched"), quotas))
     if isinstance(says, Pending) and not says.has_solution:
-        return Delivered("notFinal", _keep(transaction, bound, arrival.delivery("notFinal"), quotas))
+        return DeliveryResult("notFinal", _store(transaction, bound, arrival.delivery("notFinal"), quotas))
     if isinstance(says, Pending | Bare):
         if task.outcome is not None and not task.outcome.is_provisional:
-            return Delivered("late", _keep(transaction, bound, arrival.delivery("late"), quotas))
+            return DeliveryResult("late", _store(transaction, bound, arrival.delivery("late"), quotas))
         # Only a poll tells the answer, or all of it: it is due now.
-        return Delivered(
-            "notFinal", _keep(transaction, hint(transaction, bound, now), arrival.delivery("notFinal"), quotas)
+        return DeliveryResult(
+            "notFinal", _store(transaction, hint(transaction, bound, now), arrival.delivery("notFinal"), quotas)
         )
     if arrival.must_be_confirmed(bound):
-        return Delivered("held", _hold(transaction, bound, arrival, quotas))
+        return DeliveryResult("held", _hold(transaction, bound, arrival, quotas))
     new = make_outcome(says, arrival.origin)
     verdict = weigh(bound.outcome, new)
-    task = _keep(transaction, bound, arrival.delivery(verdict), quotas)
-    return Delivered(verdict, settle(transaction, task, new)[1])
+    task = _store(transaction, bound, arrival.delivery(verdict), quotas)
+    return DeliveryResult(verdict, settle(transaction, task, new)[1])
 
 
 def _create(
     transaction: Transaction, arrival: Arrival, outcome: Ready | Failed, new_task: NewTask, quotas: Quotas
-) -> Delivered:
+) -> DeliveryResult:
     """Return the task, its outcome and its log entry, in this one transaction."""
     size = max(len(arrival.body), ROW_BYTES)
     quota = arrival.standing_id or RESTORED_QUOTA
@@ -351,14 +359,14 @@ def _create(
         )
     )
     if arrival.must_be_confirmed(task):
-        return Delivered("held", _hold(transaction, task, arrival, quotas))
-    task = _keep(transaction, task, arrival.delivery("accepted"), quotas)
-    return Delivered("accepted", settle(transaction, task, make_outcome(outcome, arrival.origin))[1])
+        return DeliveryResult("held", _hold(transaction, task, arrival, quotas))
+    task = _store(transaction, task, arrival.delivery("accepted"), quotas)
+    return DeliveryResult("accepted", settle(transaction, task, make_outcome(outcome, arrival.origin))[1])
 
 
 def _hold(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> TaskRecord:
     """Asks the provider first; after a while the callback is the outcome all the same."""
-    task = _keep(transaction, task, arrival.delivery("held"), quotas)
+    task = _store(transaction, task, arrival.delivery("held"), quotas)
     if task.held_until is None:
         now = arrival.received_at
         task = task.evolve(held_until=now + HOLD, hinted_at=now, next_poll_at=now)
@@ -372,7 +380,7 @@ def bodies_quota(name: str) -> str:
     return f"{name}/bodies"
 
 
-def _keep(transaction: Transaction, task: TaskRecord, delivery: Delivery, quotas: Quotas) -> TaskRecord:
+def _store(transaction: Transaction, task: TaskRecord, delivery: StoredDelivery, quotas: Quotas) -> TaskRecord:
     slot = delivery.slot
     if slot is None:
         task = task.evolve(deliveries=task.deliveries + 1)
@@ -385,7 +393,7 @@ def _keep(transaction: Transaction, task: TaskRecord, delivery: Delivery, quotas
     return task
 
 
-def _give_back(transaction: Transaction, task: TaskRecord, replaced: Delivery | None) -> None:
+def _give_back(transaction: Transaction, task: TaskRecord, replaced: StoredDelivery | None) -> None:
     """Return what the bytes of a delivery that makes room for a newer one take of a quota."""
     if replaced is None or replaced.body is None:
         return
@@ -395,7 +403,7 @@ def _give_back(transaction: Transaction, task: TaskRecord, replaced: Delivery | 
         transaction.add_to_quota(quota, -1, -max(replaced.size, ROW_BYTES))
 
 
-def _counted(transaction: Transaction, task: TaskRecord, delivery: Delivery, quotas: Quotas) -> Delivery:
+def _counted(transaction: Transaction, task: TaskRecord, delivery: StoredDelivery, quotas: Quotas) -> StoredDelivery:
     """Return the delivery with its bytes, counted for the URL that it came on; without them where they are used up.
 
     On a task URL that is only so for tasks that a delivery made: of others few bodies are kept. What makes a task is
@@ -416,7 +424,7 @@ def _counted(transaction: Transaction, task: TaskRecord, delivery: Delivery, quo
     return delivery
 
 
-def _within_quota(transaction: Transaction, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> Delivery:
+def _within_quota(transaction: Transaction, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> StoredDelivery:
     """Return the delivery with its bytes, or without them where the quota of unreadable bytes is used up."""
     size = max(len(arrival.body), ROW_BYTES)
     fits = transaction.quota(UNREADABLE_QUOTA)[1] + size <= quotas.unreadable_bytes

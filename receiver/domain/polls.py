@@ -17,7 +17,16 @@ from client.providers import PollPlan
 from client.providers.readings import Failed, Pending, Ready, Unknown
 from receiver.domain.deliveries import held_from
 from receiver.domain.outcomes import is_open, make_outcome, settle, weigh
-from receiver.domain.records import CUT_OFF, SECOND, AboutTask, Delivery, Numbered, Outcome, PollRecord, TaskRecord
+from receiver.domain.records import (
+    CUT_OFF,
+    SECOND,
+    AboutTask,
+    Numbered,
+    Outcome,
+    PollRecord,
+    StoredDelivery,
+    TaskRecord,
+)
 from receiver.domain.registrations import Answered
 from receiver.domain.transaction import Transaction
 
@@ -36,7 +45,7 @@ __all__ = [
     "rules_of",
 ]
 
-Read = Callable[[TaskRecord, Delivery], Outcome | None]
+Read = Callable[[TaskRecord, StoredDelivery], Outcome | None]
 """What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
 
 # A command's time is taken before it waits for the database, so what another one took or planned meanwhile lies further
@@ -296,7 +305,7 @@ class ReleaseHeld:
 
     def decide(self, transaction: Transaction) -> int:
         """How many were released."""
-        tasks = transaction.held(self.now, self.limit)
+        tasks = transaction.overdue_held(self.now, self.limit)
         transaction.require(*(("deliveries", task.ref) for task in tasks))
         for task in tasks:
             held = _held_outcome(transaction, task, self.read) if is_open(task) else None

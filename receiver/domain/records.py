@@ -19,12 +19,10 @@ __all__ = [
     "SECOND",
     "SUBMITTING",
     "AboutTask",
-    "Delivery",
     "Entry",
     "Growth",
     "History",
     "Horizon",
-    "KeptBody",
     "Latency",
     "Numbered",
     "Outcome",
@@ -33,10 +31,12 @@ __all__ = [
     "RecentTasks",
     "Removed",
     "StandingUrl",
+    "StoredDelivery",
     "Survey",
     "TaskKey",
     "TaskRecord",
     "UnlistedCode",
+    "UnreadableDelivery",
     "WaitingTasks",
     "time_view",
 ]
@@ -193,7 +193,7 @@ class TaskRecord(Numbered):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class StoredDelivery:
     """One attempt of a callback, as it is kept. `body` is None where only the fact is; `size` is what came.
 
     `slot`: its place among the deliveries of its task, where it is judged again.
@@ -211,7 +211,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptBody:
+class UnreadableDelivery:
     """An unreadable delivery whose bytes are kept: of the task `ref`, or stray, of its standing URL.
 
     `id` orders those of tasks, and those that are stray. `provider` is that of the task or of the standing URL; None if
@@ -221,7 +221,7 @@ class KeptBody:
     id: int
     provider: str | None
     ref: str | None
-    delivery: Delivery
+    delivery: StoredDelivery
 
     @property
     def slot(self) -> int | None:
@@ -262,7 +262,7 @@ class UnlistedCode(NamedTuple):
 class History:
     """What is kept of a task beside its record, each oldest first; the last of `outcomes` is the one that stands."""
 
-    deliveries: tuple[Delivery, ...] = ()
+    deliveries: tuple[StoredDelivery, ...] = ()
     polls: tuple[PollRecord, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
 

@@ -14,14 +14,14 @@ from receiver.domain.deliveries import (
     ROW_BYTES,
     UNREADABLE_QUOTA,
     Arrival,
-    Delivered,
     DeliverToStanding,
     DeliverToTask,
+    DeliveryResult,
     Quotas,
     bodies_quota,
 )
 from receiver.domain.reading import read_again, times_of_new_task
-from receiver.domain.records import KeptBody
+from receiver.domain.records import UnreadableDelivery
 from receiver.domain.transaction import Key, Transaction
 from receiver.errors import ReceiverError
 
@@ -43,7 +43,7 @@ class RedeliveryRules:
 class Redelivery:
     """A kept body, what is read in it in a word, and the delivery that it would be; without one, `why` it is none."""
 
-    kept: KeptBody
+    kept: UnreadableDelivery
     reading: str
     delivery: DeliverToTask | DeliverToStanding | None
     why: str | None = None
@@ -53,14 +53,16 @@ class Redelivery:
 class Redelivered:
     """What became of a kept body, and of which task; one that is still `unreadable` is kept as it was."""
 
-    kept: KeptBody
+    kept: UnreadableDelivery
     reading: str
     verdict: Verdict
     ref: str | None
     why: str | None = None
 
 
-def read_redelivery(rules: RedeliveryRules, kept: KeptBody, *, now: int, new_ref: Callable[[], str]) -> Redelivery:
+def read_redelivery(
+    rules: RedeliveryRules, kept: UnreadableDelivery, *, now: int, new_ref: Callable[[], str]
+) -> Redelivery:
     """Return the kept body as its provider's dialect reads it now.
 
     Where a signature would be asked for, none is read: whether these bytes were signed is not known any more.
@@ -149,7 +151,7 @@ def _rows_read(redelivery: Redelivery) -> Iterator[Key]:
         yield ("task_id", arrival.provider, arrival.id_text)
 
 
-def _is_still_unreadable(transaction: Transaction, kept: KeptBody) -> bool:
+def _is_still_unreadable(transaction: Transaction, kept: UnreadableDelivery) -> bool:
     """Return True if nobody else took it meanwhile: slots are used again, so its time has to be the same, too."""
     if kept.is_stray:
         delivery = transaction.stray(kept.id)
@@ -164,7 +166,7 @@ def _is_still_unreadable(transaction: Transaction, kept: KeptBody) -> bool:
     )
 
 
-def _ref_of(kept: KeptBody, delivered: Delivered) -> str | None:
+def _ref_of(kept: UnreadableDelivery, delivered: DeliveryResult) -> str | None:
     return kept.ref if delivered.task is None else delivered.task.ref
 
 

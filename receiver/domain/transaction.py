@@ -24,12 +24,12 @@ from client.provider_api.unlisted import UnlistedRow
 from receiver.domain.records import (
     DELIVERIES_KEPT,
     POLLS_KEPT,
-    Delivery,
     Horizon,
     Outcome,
     PollRecord,
     Removed,
     StandingUrl,
+    StoredDelivery,
     TaskKey,
     TaskRecord,
     UnlistedCode,
@@ -187,7 +187,7 @@ class Transaction:
         self.added: list[str] = []
         self.log: list[LogAppend] = []
         self.grown: list[TaskKey] = []
-        self.strays: list[Delivery] = []
+        self.strays: list[StoredDelivery] = []
         self.late_polls: list[tuple[str, PollRecord]] = []
         self.shapes: list[ShapeRecord] = []
         self.unlisted_codes: list[UnlistedCode] = []
@@ -282,16 +282,16 @@ class Transaction:
             return True
         return key is not None and bool(self._read(("forgotten_id", *key)))
 
-    def deliveries(self, task: TaskRecord) -> Mapping[int, Delivery]:
+    def deliveries(self, task: TaskRecord) -> Mapping[int, StoredDelivery]:
         """Return the kept deliveries of a task by slot, in order."""
         self._read(("deliveries", task.ref))
         slots = range(DELIVERIES_KEPT + 2)
         found = ((slot, self._rows.get(("delivery", task.ref, slot))) for slot in slots)
         return {slot: delivery for slot, delivery in found if delivery is not None}
 
-    def stray(self, stray_id: int) -> Delivery | None:
+    def stray(self, stray_id: int) -> StoredDelivery | None:
         """Return a kept delivery of which no task is known."""
-        found: Delivery | None = self._read(("stray", stray_id))
+        found: StoredDelivery | None = self._read(("stray", stray_id))
         return found
 
     def unlisted_row(self, task: TaskRecord) -> UnlistedRow | None:
@@ -326,7 +326,7 @@ class Transaction:
         """
         return self._query(("due", provider, now, limit, reach, lease))
 
-    def held(self, now: int, limit: int) -> Sequence[TaskRecord]:
+    def overdue_held(self, now: int, limit: int) -> Sequence[TaskRecord]:
         """Return tasks whose callback has been held back for long enough, oldest first."""
         return self._query(("held", now, limit))
 
@@ -374,15 +374,15 @@ class Transaction:
         self._append(self.log, LogAppend("hint", task))
         self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))
 
-    def store_delivery(self, task: TaskRecord, slot: int, delivery: Delivery) -> None:
+    def store_delivery(self, task: TaskRecord, slot: int, delivery: StoredDelivery) -> None:
         """Keep a delivery of a task in this slot, in place of the one before."""
         self._put(("delivery", task.ref, slot), delivery)
 
-    def store_stray(self, delivery: Delivery) -> None:
+    def store_stray(self, delivery: StoredDelivery) -> None:
         """Keep a delivery of which no task is known."""
         self._append(self.strays, delivery)
 
-    def change_stray(self, stray_id: int, delivery: Delivery | None) -> None:
+    def change_stray(self, stray_id: int, delivery: StoredDelivery | None) -> None:
         """Replace a delivery of which no task is known; None: remove it, because a task has it now."""
         self._put(("stray", stray_id), delivery)
 

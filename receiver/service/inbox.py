@@ -21,17 +21,17 @@ from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
 from client.providers.readings import CallbackReading, Failed, TaskId
 from receiver.domain.admission import ConcurrencyLimit, Limits, Slot
-from receiver.domain.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
+from receiver.domain.deliveries import DeliverToStanding, DeliverToTask, DeliveryResult, HintTask, Quotas
 from receiver.domain.polls import ReleaseHeld
 from receiver.domain.reading import (
-    Incoming,
+    CallbackRequest,
     read_answer,
     read_arrival,
     read_kept,
     task_of_registration,
     times_of_new_task,
 )
-from receiver.domain.records import Delivery, Entry, Outcome, Page, TaskRecord, WaitingTasks
+from receiver.domain.records import Entry, Outcome, Page, StoredDelivery, TaskRecord, WaitingTasks
 from receiver.domain.registrations import Answered, Bind, Expire, Register, RegisteredTask, Report, ReportedTask
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import CallbackToken, Kind, make_token
@@ -126,7 +126,7 @@ class Inbox:
 
     # Callbacks
 
-    async def deliver(self, dialect: Dialect, token: CallbackToken, incoming: Incoming) -> Delivered:
+    async def deliver(self, dialect: Dialect, token: CallbackToken, incoming: CallbackRequest) -> DeliveryResult:
         """Return the verdict, once the delivery is durable.
 
         Raises:
@@ -144,7 +144,7 @@ class Inbox:
             confirm=self._rules.confirm_callbacks,
             can_poll=dialect.provider in self._accounts,
         )
-        command: Command[Delivered]
+        command: Command[DeliveryResult]
         if token.kind is Kind.TASK:
             times = times_of_new_task(dialect, str(token.id), now)
             command = DeliverToTask(ref=times.ref, arrival=arrival, new_task=times, quotas=self._rules.quotas)
@@ -270,7 +270,7 @@ class Inbox:
         """When the next of them is to be released."""
         return await self._store.next_held()
 
-    def read_kept(self, task: TaskRecord, delivery: Delivery) -> Outcome | None:
+    def read_kept(self, task: TaskRecord, delivery: StoredDelivery) -> Outcome | None:
         """What a kept callback says, as the outcome that it would be."""
         return read_kept(self._dialects, task, delivery)
 

@@ -7,13 +7,13 @@ from typing import Protocol, TypeVar
 
 from client.protocol.filters import ResultFilter, TaskName
 from receiver.domain.records import (
-    Delivery,
     Growth,
     History,
     Horizon,
     Page,
     PollRecord,
     StandingUrl,
+    StoredDelivery,
     TaskRecord,
     WaitingTasks,
 )
@@ -68,7 +68,7 @@ class Store(Protocol):
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
         """Tasks, newest first, and the next page, if any. A page may hold fewer than there are left."""
 
-    async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
+    async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
         """Return the kept deliveries of a task, in the order in which they came."""
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:

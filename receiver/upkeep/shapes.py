@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from receiver.domain.reading import Incoming
+from receiver.domain.reading import CallbackRequest
 from receiver.domain.records import UnlistedCode
 from receiver.domain.shapes import ShapeCounts, ShapeRecord, shape_of
 from receiver.domain.transaction import Transaction
@@ -75,7 +75,7 @@ class Observer:
         self._known_codes: set[tuple[str, str]] = set()
         self._found = asyncio.Event()
 
-    def note(self, provider: str, incoming: Incoming, *, is_readable: bool) -> None:
+    def note(self, provider: str, incoming: CallbackRequest, *, is_readable: bool) -> None:
         """Count a callback; if it has to be looked at for that, then once its answer is on its way."""
         now = self._now()
         if self._counts.must_look(provider, is_readable=is_readable, now=now):
@@ -127,7 +127,7 @@ class Observer:
                 self._codes[name] = lost._replace(times=lost.times + since.times, last_seen=since.last_seen)
             _log.warning("codes.not_kept", reason=error.detail)
 
-    def _look(self, provider: str, incoming: Incoming, is_readable: bool, now: int) -> None:
+    def _look(self, provider: str, incoming: CallbackRequest, is_readable: bool, now: int) -> None:
         shape = shape_of(incoming.method, incoming.headers.get("Content-Type"), incoming.query, incoming.body)
         if self._counts.add(provider, shape, is_readable=is_readable, now=now):
             self._found.set()

@@ -13,8 +13,8 @@ import structlog
 from aiohttp import web
 
 from client.providers import Dialect
-from receiver.domain.deliveries import Delivered
-from receiver.domain.reading import Incoming
+from receiver.domain.deliveries import DeliveryResult
+from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, check_token
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import CONTEXT, Context
@@ -72,7 +72,7 @@ async def callback(request: web.Request, context: Context | None = None) -> web.
     return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)
 
 
-async def _deliver(request: web.Request, context: Context, dialect: Dialect, token: CallbackToken) -> Delivered:
+async def _deliver(request: web.Request, context: Context, dialect: Dialect, token: CallbackToken) -> DeliveryResult:
     try:
         body = await read_body(request, context.max_body_bytes)
     except ReceiverError:
@@ -84,12 +84,12 @@ async def _deliver(request: web.Request, context: Context, dialect: Dialect, tok
     return delivered
 
 
-def _incoming(request: web.Request, body: bytes) -> Incoming:
+def _incoming(request: web.Request, body: bytes) -> CallbackRequest:
     query = request.rel_url.raw_query_string.encode("utf-8", "surrogateescape")
-    return Incoming(method=request.method, headers=request.headers, query=query, body=body)
+    return CallbackRequest(method=request.method, headers=request.headers, query=query, body=body)
 
 
-def _without_waiting(request: web.Request) -> Incoming | None:
+def _without_waiting(request: web.Request) -> CallbackRequest | None:
     """Return the request, if its body is all there; for one that is refused, it is not waited for."""
     if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
@@ -98,7 +98,7 @@ def _without_waiting(request: web.Request) -> Incoming | None:
     return None
 
 
-def _note(context: Context, dialect: Dialect, incoming: Incoming | None, *, is_readable: bool) -> None:
+def _note(context: Context, dialect: Dialect, incoming: CallbackRequest | None, *, is_readable: bool) -> None:
     """Record the shape; whatever comes of that, the answer stands."""
     with suppress(Exception):
         if incoming is not None:
@@ -112,7 +112,7 @@ def _check(request: web.Request, context: Context) -> tuple[Dialect | None, Call
     return context.dialects.get(provider), token
 
 
-def _stored(dialect: Dialect, delivered: Delivered, started: float) -> None:
+def _stored(dialect: Dialect, delivered: DeliveryResult, started: float) -> None:
     task = delivered.task
     _log.info(
         "callback.stored",

@@ -20,7 +20,7 @@ from aiohttp import web
 from client.providers import DIALECTS
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.commands.serve import raise_file_limit, tune
-from receiver.domain.deliveries import Delivered, Quotas
+from receiver.domain.deliveries import DeliveryResult, Quotas
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Command
 from receiver.feed.hub import Hub
@@ -213,9 +213,9 @@ class _NoStore:
     """As much of a `Store` as the callback path asks of it."""
 
     def __init__(self, task: TaskRecord) -> None:
-        self._delivered = Delivered("accepted", task)
+        self._delivered = DeliveryResult("accepted", task)
 
-    async def write(self, _command: Command[Any], *, within_seconds: float) -> Delivered:
+    async def write(self, _command: Command[Any], *, within_seconds: float) -> DeliveryResult:
         """That the delivery was accepted."""
         del within_seconds
         return self._delivered

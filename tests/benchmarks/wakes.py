@@ -22,7 +22,7 @@ from client.providers import DIALECTS
 from receiver.app import microseconds_now, new_ref
 from receiver.commands.serve import tune
 from receiver.domain.deliveries import Quotas
-from receiver.domain.reading import Incoming
+from receiver.domain.reading import CallbackRequest
 from receiver.domain.records import TaskRecord
 from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.transaction import Command, Operation, Transaction
@@ -132,9 +132,9 @@ def _token(task: TaskRecord) -> CallbackToken:
     return CallbackToken(Kind.TASK, UUID(task.ref))
 
 
-def _incoming(task: TaskRecord) -> Incoming:
+def _incoming(task: TaskRecord) -> CallbackRequest:
     headers = {"Content-Type": "application/json"}
-    return Incoming(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
+    return CallbackRequest(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
 
 
 class _NotingConnection(sqlite3.Connection):

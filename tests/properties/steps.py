@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from client.providers.readings import CallbackReading, Failed, Notice, Pending, Reading, Ready, Refused, TaskId, Unknown
-from receiver.domain.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
+from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, DeliveryResult, HintTask, NewTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, Outcome, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask, ReportedTask
@@ -161,7 +161,7 @@ def answer_view(answer: object) -> tuple[Any, ...]:
             return answer.is_new, task_view(answer.task)
         case TaskRecord():
             return "bound", task_view(answer)
-        case Delivered() | ReportedTask():
+        case DeliveryResult() | ReportedTask():
             return answer.verdict, None if answer.task is None else task_view(answer.task)
         case _:
             return (answer, None)

@@ -24,7 +24,7 @@ from receiver.domain.records import (
 )
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import connect_to_look, schema_version
+from receiver.storage.sqlite.database import connect_read_only, schema_version
 from receiver.storage.sqlite.files import require_database
 from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
 from receiver.storage.sqlite.rows import SLOTS_OF_TASK, standing_url_from, task_from
@@ -33,10 +33,10 @@ __all__ = [
     "SELECT_LATENCIES",
     "SELECT_RECENT",
     "SELECT_VERDICTS",
-    "Look",
-    "look",
+    "Overview",
     "look_up_task",
-    "opened_to_look",
+    "open_read_only",
+    "read_overview",
     "read_recent",
 ]
 
@@ -96,7 +96,7 @@ SELECT_LATENCIES = f"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Overview:
     """An overview of the database. `providers` have recent tasks or a standing URL."""
 
     newest_task: int | None
@@ -109,14 +109,14 @@ class Look:
 
 
 @contextmanager
-def opened_to_look(path: Path) -> Iterator[sqlite3.Connection]:
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection that can only read, to a database of this program with its current schema.
 
     Raises:
         CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
     """
     require_database(path)
-    connection = connect_to_look(path)
+    connection = connect_read_only(path)
     try:
         version = schema_version(connection, path)
         if version < len(sql.MIGRATIONS):
@@ -156,7 +156,9 @@ def look_up_task(
         connection.execute("ROLLBACK")
 
 
-def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_polls: Mapping[str, int]) -> Look:
+def read_overview(
+    connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_polls: Mapping[str, int]
+) -> Overview:
     """Return an overview of the database, limited to the newest tasks.
 
     `most_polls`: how often a task of a provider may be polled, where that is known.
@@ -167,7 +169,7 @@ def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_po
     hour, day = (read_recent(connection, since, most_polls) for since in (hour_ago, day_ago))
     standing = {url.provider for url in map(standing_url_from, run(sql.SELECT_STANDING_URLS)) if url.revoked_at is None}
     used = {tasks.provider for tasks in waiting} | {tasks.provider for tasks in day if tasks.with_url} | standing
-    return Look(
+    return Overview(
         newest_task=None if newest is None else newest[0],
         waiting=waiting,
         hour=hour,

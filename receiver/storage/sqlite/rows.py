@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from receiver.domain.records import SECOND, Delivery, Outcome, PollRecord, StandingUrl, TaskRecord
+from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord
 from receiver.domain.shapes import ShapeRecord
 
 __all__ = [
@@ -67,7 +67,7 @@ def _columns(field_names: tuple[str, ...]) -> tuple[str, ...]:
 _TASK_FIELDS = _fields(TaskRecord, without="outcome")
 _TASK_FLAGS = tuple(field.name for field in fields(TaskRecord) if field.type == "bool")
 _OUTCOME_FIELDS = _fields(Outcome)
-_DELIVERY_FIELDS = _fields(Delivery, without="slot")
+_DELIVERY_FIELDS = _fields(StoredDelivery, without="slot")
 _POLL_FIELDS = _fields(PollRecord, without="unlisted")
 _STANDING_URL_FIELDS = _fields(StandingUrl)
 
@@ -157,9 +157,9 @@ def slots_of(row: int) -> tuple[int, int]:
     return row * SLOTS, row * SLOTS + SLOTS - 1
 
 
-def delivery_from(row: tuple[Any, ...], slot: int | None = None) -> Delivery:
+def delivery_from(row: tuple[Any, ...], slot: int | None = None) -> StoredDelivery:
     """Return the record in a row of DELIVERY_COLUMNS."""
-    return Delivery(**dict(zip(_DELIVERY_FIELDS, row, strict=True)), slot=slot)
+    return StoredDelivery(**dict(zip(_DELIVERY_FIELDS, row, strict=True)), slot=slot)
 
 
 def shape_values(record: ShapeRecord) -> tuple[Any, ...]:

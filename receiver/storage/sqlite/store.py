@@ -16,16 +16,16 @@ from pydantic_core import to_json
 
 from client.protocol.filters import ResultFilter, TaskName, TaskSet
 from receiver.domain.records import (
-    Delivery,
     Entry,
     Growth,
     History,
     Horizon,
-    KeptBody,
     Page,
     PollRecord,
     StandingUrl,
+    StoredDelivery,
     TaskRecord,
+    UnreadableDelivery,
     WaitingTasks,
 )
 from receiver.domain.shapes import ShapeRecord
@@ -202,15 +202,15 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
-    async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
+    async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
         """See `Store`."""
 
-        def read(connection: sqlite3.Connection) -> Sequence[Delivery]:
+        def read(connection: sqlite3.Connection) -> Sequence[StoredDelivery]:
             return [delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, slots_of(task.row))]
 
         return await _read(self._scan, read)
 
-    async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
+    async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
         """Some of the deliveries that no dialect could read, behind one of them; None: from the start."""
         return await _read(self._scan, lambda connection: read_unreadable(connection, after, limit))
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from client.provider_api.unlisted import MOST_CODES
-from receiver.domain.records import Delivery, Numbered, TaskKey, TaskRecord
+from receiver.domain.records import Numbered, StoredDelivery, TaskKey, TaskRecord
 from receiver.domain.shapes import SHAPES_KEPT
 from receiver.domain.transaction import (
     QUERIES,
@@ -205,7 +205,7 @@ class Batch:
             self._connection.execute(sql.COMPLETE_POLL, values)
         self._write_counts(done)
 
-    def _change_stray(self, stray_id: int, delivery: Delivery | None) -> None:
+    def _change_stray(self, stray_id: int, delivery: StoredDelivery | None) -> None:
         if delivery is None:
             self._connection.execute(sql.DELETE_STRAY, (stray_id,))
         else:

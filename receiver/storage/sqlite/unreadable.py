@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import aiosqlite
 
-from receiver.domain.records import KeptBody
+from receiver.domain.records import UnreadableDelivery
 from receiver.domain.transaction import Command, Transaction
 from receiver.errors import CannotStartError
 from receiver.storage.sqlite import statements as sql
@@ -20,19 +20,21 @@ from receiver.storage.sqlite.rows import SLOTS, delivery_from
 from receiver.storage.sqlite.transaction import decide
 from receiver.storage.store import PAGE_BYTES
 
-__all__ = ["Rehearsal", "open_rehearsal", "read_unreadable"]
+__all__ = ["DryRun", "open_dry_run", "read_unreadable"]
 
 Answer = TypeVar("Answer")
 
 
-def read_unreadable(connection: sqlite3.Connection, after: KeptBody | None, limit: int) -> Sequence[KeptBody]:
+def read_unreadable(
+    connection: sqlite3.Connection, after: UnreadableDelivery | None, limit: int
+) -> Sequence[UnreadableDelivery]:
     """Return the next of them behind one (None: from the start): first those of tasks, then those of standing URLs.
 
     They end at `limit`, or with the one with which their bytes are more than a page's.
     """
     is_behind_tasks = after is not None and after.is_stray
     place = 0 if after is None else after.id
-    kept: list[KeptBody] = []
+    kept: list[UnreadableDelivery] = []
     if not is_behind_tasks:
         kept += _page(connection.execute(sql.SELECT_UNREADABLE_BODIES, (place, limit)))
     if not kept:
@@ -40,12 +42,12 @@ def read_unreadable(connection: sqlite3.Connection, after: KeptBody | None, limi
     return kept
 
 
-def _page(rows: sqlite3.Cursor) -> Iterator[KeptBody]:
+def _page(rows: sqlite3.Cursor) -> Iterator[UnreadableDelivery]:
     size = 0
     for row in rows:
         kept_id, provider, ref, *columns = row
         delivery = delivery_from(tuple(columns), slot=None if ref is None else kept_id % SLOTS)
-        kept = KeptBody(id=kept_id, provider=provider, ref=ref, delivery=delivery)
+        kept = UnreadableDelivery(id=kept_id, provider=provider, ref=ref, delivery=delivery)
         yield kept
         size += kept.delivery.size
         if size > PAGE_BYTES:
@@ -54,7 +56,7 @@ def _page(rows: sqlite3.Cursor) -> Iterator[KeptBody]:
 
 
 @asynccontextmanager
-async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
+async def open_dry_run(path: Path) -> AsyncIterator[DryRun]:
     """Yield the database, opened so that nothing can be written to it.
 
     Raises:
@@ -63,15 +65,15 @@ async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
     require_database(path)
     async with connect_reader(path) as connection:
 
-        def look() -> Transaction:
+        def new_transaction() -> Transaction:
             if schema_version(connection._conn, path) < len(sql.MIGRATIONS):  # noqa: SLF001  (see on_thread)
                 raise CannotStartError(f"{path}: the database is of an older version; start this receiver once")
             return Transaction(head=0)
 
-        yield Rehearsal(path, connection, await _read(connection, path, look))
+        yield DryRun(path, connection, await _read(connection, path, new_transaction))
 
 
-class Rehearsal:
+class DryRun:
     """Decides commands as a store would, each after those before it, and writes nothing."""
 
     def __init__(self, path: Path, connection: aiosqlite.Connection, transaction: Transaction) -> None:
@@ -79,7 +81,7 @@ class Rehearsal:
         self._connection = connection
         self._transaction = transaction
 
-    async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
+    async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
         """See `SqliteStore.unreadable`."""
         connection = self._connection
         return await _read(

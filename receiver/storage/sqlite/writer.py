@@ -292,7 +292,7 @@ class Writer:
                     await self._save()
                 return
             try:
-                self._grow(*await on_thread(self._connection, self._look))
+                self._grow(*await on_thread(self._connection, self._read_foreign_commits))
                 if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
                     await on_thread(self._connection, self._probe)
                     self._last_write = self._clock()
@@ -325,7 +325,7 @@ class Writer:
         self._check_files(looks_for_others=self._clock() - self._looked >= _TICK_SECONDS)
         return _Committed(answers, batch.position, [*foreign, *batch.grown], entries, ended)
 
-    def _look(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
+    def _read_foreign_commits(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)
         self._check_files(looks_for_others=True)
         (version,) = connection.execute(sql.DATA_VERSION).fetchone()

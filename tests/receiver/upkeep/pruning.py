@@ -76,14 +76,14 @@ def rows(path: Path) -> dict[str, int]:
 async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
     """What is used of a quota."""
 
-    class Look:
+    class Overview:
         refs = ()
         weight = 0
 
         def decide(self, transaction: Transaction) -> tuple[int, int]:
             return transaction.quota(name)
 
-    return await store.write(Look())
+    return await store.write(Overview())
 
 
 async def found(store: SqliteStore, number: int) -> TaskRecord:
