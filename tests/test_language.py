@@ -38,23 +38,8 @@ RETIRED_IN_DECISIONS = "adopt held keep look spend"
 NOT_YET = frozenset(
     {
         "class Arrival",
-        "class Incoming",
-        "class KeptBody",
-        "class Ledger",
-        "class Look",
         "class Place",
-        "class Rehearsal",
         "class Road",
-        "function _keep",
-        "function _look",
-        "function adopt",
-        "function held",
-        "function judge_stray",
-        "function keep",
-        "function look",
-        "function open_rehearsal",
-        "function opened_to_look",
-        "function spend",
         "module roads",
     }
 )

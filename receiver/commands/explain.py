@@ -17,7 +17,7 @@ from receiver.dialects import known_dialects
 from receiver.domain.timeline import timeline_of
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
-from receiver.storage.sqlite.diagnostics import look_up_task, opened_to_look
+from receiver.storage.sqlite.diagnostics import look_up_task, open_read_only
 
 __all__ = ["explain"]
 
@@ -50,7 +50,7 @@ def _read_timeline(settings: Settings, task_id: str, provider: str | None, *, no
     """
     if is_too_long(task_id):
         raise CannotStartError(f"ID: expected at most {MAX_TASK_ID_LENGTH} characters")
-    with opened_to_look(settings.database) as connection:
+    with open_read_only(settings.database) as connection:
         try:
             found = look_up_task(connection, task_id, provider)
         except ReceiverError as error:

@@ -16,8 +16,8 @@ from receiver.dialects import known_dialects
 from receiver.domain.records import time_view
 from receiver.domain.shapes import ShapeRecord, shape_text
 from receiver.settings import load_settings
-from receiver.storage.sqlite.diagnostics import opened_to_look
-from receiver.storage.sqlite.shapes import read_shapes
+from receiver.storage.sqlite.diagnostics import open_read_only
+from receiver.storage.sqlite.reader import read_shapes
 
 __all__ = ["called_back", "providers", "submitted_through"]
 
@@ -73,7 +73,7 @@ def called_back(rule: CallbackRule | None) -> str:
 
 
 def _observed(database: Path, providers: Iterable[str]) -> Mapping[str, Sequence[ShapeRecord]]:
-    with opened_to_look(database) as connection:
+    with open_read_only(database) as connection:
         return {provider: read_shapes(connection, provider) for provider in providers}
 
 

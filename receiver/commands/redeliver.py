@@ -26,7 +26,7 @@ from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, 
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.sqlite.unreadable import Rehearsal, open_rehearsal
+from receiver.storage.sqlite.unreadable import DryRun, open_dry_run
 
 __all__ = ["redeliver"]
 
@@ -78,14 +78,14 @@ def _rules(settings: Settings) -> RedeliveryRules:
     )
 
 
-def _opened(settings: Settings, *, is_applied: bool) -> AbstractAsyncContextManager[SqliteStore | Rehearsal]:
+def _opened(settings: Settings, *, is_applied: bool) -> AbstractAsyncContextManager[SqliteStore | DryRun]:
     if is_applied:
         return open_store(settings, microseconds_now())
-    return open_rehearsal(settings.database)
+    return open_dry_run(settings.database)
 
 
 async def _redeliver(
-    opened: AbstractAsyncContextManager[SqliteStore | Rehearsal],
+    opened: AbstractAsyncContextManager[SqliteStore | DryRun],
     rules: RedeliveryRules,
     provider: str | None,
     show_one: Callable[[Redelivered], None],

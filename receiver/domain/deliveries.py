@@ -10,8 +10,16 @@ from client.protocol.models import Verdict
 from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
 from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
-from receiver.domain.records import SECOND, Delivery, KeptBody, StandingUrl, TaskRecord
-from receiver.domain.transaction import Ledger, TaskIdKey
+from receiver.domain.records import (
+    DELIVERIES_KEPT,
+    SECOND,
+    AboutTask,
+    StandingUrl,
+    StoredDelivery,
+    TaskRecord,
+    UnreadableDelivery,
+)
+from receiver.domain.transaction import Key, TaskIdKey, Transaction
 from receiver.errors import ReceiverError
 
 __all__ = [
@@ -21,7 +29,7 @@ __all__ = [
     "Arrival",
     "DeliverToStanding",
     "DeliverToTask",
-    "Delivered",
+    "DeliveryResult",
     "HintTask",
     "NewTask",
     "Quotas",
@@ -80,7 +88,7 @@ class Arrival:
     solution_of: Callable[[str, str | None], Any | None] | None = None
     confirm: str = "mismatched"
     can_poll: bool = False
-    again: KeptBody | None = None
+    again: UnreadableDelivery | None = None
 
     def must_be_confirmed(self, task: TaskRecord) -> bool:
         """Whether it is the outcome of this task only once the provider was asked, or could not be."""
@@ -108,10 +116,10 @@ class Arrival:
         """The id in the delivery."""
         return self.reading.task_id if isinstance(self.reading, CallbackReading) else None
 
-    def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> Delivery:
+    def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> StoredDelivery:
         """What is kept of it."""
         again = self.again
-        return Delivery(
+        return StoredDelivery(
             received_at=self.received_at if again is None else again.delivery.received_at,
             verdict=verdict,
             method=self.method,
@@ -120,12 +128,12 @@ class Arrival:
             size=len(self.body),
             id_text=self.id_text,
             standing_id=self.standing_id,
-            kept_id=None if again is None or again.is_stray else again.id,
+            slot=None if again is None else again.slot,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class DeliveryResult(AboutTask):
     """What became of a delivery, and of which task."""
 
     verdict: Verdict
@@ -151,26 +159,29 @@ class DeliverToTask:
         """The size of the body."""
         return len(self.arrival.body)
 
-    def decide(self, ledger: Ledger) -> Delivered:
+    def decide(self, transaction: Transaction) -> DeliveryResult:
         """Return the verdict of design 5."""
-        task = ledger.task(self.ref)
+        task = transaction.task(self.ref)
         if task is None:
-            return self._to_unseen_task(ledger)
-        return _deliver(ledger, task, self.arrival, self.quotas)
+            return self._to_unseen_task(transaction)
+        return _deliver(transaction, task, self.arrival, self.quotas)
 
-    def _to_unseen_task(self, ledger: Ledger) -> Delivered:
+    def _to_unseen_task(self, transaction: Transaction) -> DeliveryResult:
         """The token is ours, so the task was registered here once: deleted since, or lost with a restored backup."""
         arrival = self.arrival
-        if ledger.is_forgotten(self.ref, None):
-            return Delivered("forgotten", None)
+        if transaction.is_forgotten(self.ref, None):
+            return DeliveryResult("forgotten", None)
         if isinstance(arrival.reading, str):
-            return Delivered(_unusable_verdict(arrival.reading), None)
+            return DeliveryResult(_unusable_verdict(arrival.reading), None)
         outcome = arrival.says(None)
         if not isinstance(outcome, Ready | Failed):
-            return Delivered("notice" if isinstance(outcome, Notice) else "notFinal", None)
-        if arrival.id_text is not None and ledger.task_by_id(TaskIdKey(arrival.provider, arrival.id_text)) is not None:
-            return Delivered("mismatched", None)
-        return _create(ledger, arrival, outcome, self.new_task, self.quotas)
+            return DeliveryResult("notice" if isinstance(outcome, Notice) else "notFinal", None)
+        if (
+            arrival.id_text is not None
+            and transaction.task_by_id(TaskIdKey(arrival.provider, arrival.id_text)) is not None
+        ):
+            return DeliveryResult("mismatched", None)
+        return _create(transaction, arrival, outcome, self.new_task, self.quotas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,57 +199,65 @@ class DeliverToStanding:
         """The size of the body."""
         return len(self.arrival.body)
 
-    def decide(self, ledger: Ledger) -> Delivered:
+    def rows_read(self) -> Sequence[Key]:
+        """Return the keys of what it reads first."""
+        id_text = self.arrival.id_text
+        url: Key = ("standing_url", self.url_id)
+        return (url,) if id_text is None else (url, ("task_id", self.arrival.provider, id_text))
+
+    def decide(self, transaction: Transaction) -> DeliveryResult:
         """Return the verdict of design 5.
 
         Raises:
             ReceiverError: `not-found` for a revoked URL, `quota-full`.
         """
-        url = ledger.standing_url(self.url_id)
+        transaction.require(*self.rows_read())
+        url = transaction.standing_url(self.url_id)
         if url is not None and url.revoked_at is not None:
             raise ReceiverError("not-found", "no such callback URL")
-        delivered = self._deliver(ledger)
+        delivered = self._deliver(transaction)
         if url is None:
             # Made after the backup that this database was restored from: its signature says that it is ours.
-            ledger.save_standing_url(
+            transaction.save_standing_url(
                 StandingUrl(self.url_id, self.arrival.provider, "restored", self.arrival.received_at, None)
             )
         return delivered
 
-    def _deliver(self, ledger: Ledger) -> Delivered:
+    def _deliver(self, transaction: Transaction) -> DeliveryResult:
         arrival = self.arrival
         if isinstance(arrival.reading, CallbackReading) and isinstance(arrival.reading.reading, Notice):
-            return Delivered("notice", None)
+            return DeliveryResult("notice", None)
         if isinstance(arrival.reading, str) or arrival.id_text is None:
             verdict = _unusable_verdict(arrival.reading) if isinstance(arrival.reading, str) else "unreadable"
-            return self._keep_stray(ledger, verdict)
+            return self._keep_stray(transaction, verdict)
         key = TaskIdKey(arrival.provider, arrival.id_text)
-        task = ledger.task_by_id(key)
+        task = transaction.task_by_id(key)
         if task is not None:
-            return self._to_known_task(ledger, task)
-        if ledger.is_forgotten(None, key):
-            return Delivered("forgotten", None)
+            return self._to_known_task(transaction, task)
+        transaction.require(("forgotten_id", *key), ("quota", self.url_id))
+        if transaction.is_forgotten(None, key):
+            return DeliveryResult("forgotten", None)
         outcome = arrival.says(None)
         if isinstance(outcome, Pending) and outcome.has_solution:
             # There is no task that could be polled. It is kept until a newer dialect may know the state.
-            return self._keep_stray(ledger, "unreadable")
+            return self._keep_stray(transaction, "unreadable")
         if not isinstance(outcome, Ready | Failed):
-            return Delivered("notFinal", None)
-        return _create(ledger, arrival, outcome, self.new_task, self.quotas)
+            return DeliveryResult("notFinal", None)
+        return _create(transaction, arrival, outcome, self.new_task, self.quotas)
 
-    def _keep_stray(self, ledger: Ledger, verdict: Verdict) -> Delivered:
+    def _keep_stray(self, transaction: Transaction, verdict: Verdict) -> DeliveryResult:
         if self.arrival.again is None:
-            delivery = _within_quota(ledger, self.arrival, verdict, self.quotas)
+            delivery = _within_quota(transaction, self.arrival, verdict, self.quotas)
             if delivery.body is not None:
-                ledger.keep(None, delivery)
-        return Delivered(verdict, None)
+                transaction.store_stray(delivery)
+        return DeliveryResult(verdict, None)
 
-    def _to_known_task(self, ledger: Ledger, task: TaskRecord) -> Delivered:
+    def _to_known_task(self, transaction: Transaction, task: TaskRecord) -> DeliveryResult:
         if task.open_to_standing:
-            return _deliver(ledger, task, self.arrival, self.quotas)
+            return _deliver(transaction, task, self.arrival, self.quotas)
         # A task with a URL of its own: ids can be guessed, so this is only a hint.
-        task = hint(ledger, task, self.arrival.received_at)
-        return Delivered("mismatched", _keep(ledger, task, self.arrival.delivery("mismatched"), self.quotas))
+        task = hint(transaction, task, self.arrival.received_at)
+        return DeliveryResult("mismatched", _store(transaction, task, self.arrival.delivery("mismatched"), self.quotas))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,11 +277,11 @@ class HintTask:
         """Nothing to speak of."""
         return 0
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Nothing; an unknown task is no error."""
-        task = ledger.task(self.ref)
+        task = transaction.task(self.ref)
         if task is not None:
-            hint(ledger, task, self.now)
+            hint(transaction, task, self.now)
 
 
 def held_from(task: TaskRecord, asked_at: int) -> TaskRecord:
@@ -270,43 +289,49 @@ def held_from(task: TaskRecord, asked_at: int) -> TaskRecord:
     return task.evolve(held_until=min(asked_at + HOLD, task.deadline_at))
 
 
-def _deliver(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> Delivered:
+def _deliver(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> DeliveryResult:
     now = arrival.received_at
     says = arrival.says(task.type)
     if isinstance(says, str):
         verdict = _unusable_verdict(says)
-        task = hint(ledger, task, now)
-        return Delivered(verdict, _keep(ledger, task, _within_quota(ledger, arrival, verdict, quotas), quotas))
+        task = hint(transaction, task, now)
+        return DeliveryResult(
+            verdict, _store(transaction, task, _within_quota(transaction, arrival, verdict, quotas), quotas)
+        )
     if isinstance(says, Notice):
-        return Delivered("notice", _keep(ledger, task, arrival.delivery("notice"), quotas))
-    bound = bind_from_callback(ledger, task, arrival.task_id, now)
+        return DeliveryResult("notice", _store(transaction, task, arrival.delivery("notice"), quotas))
+    bound = bind_from_callback(transaction, task, arrival.task_id, now)
     if bound is None:
-        task = task if arrival.confirm == "never" else hint(ledger, task, now)
-        return Delivered("mismatched", _keep(ledger, task, arrival.delivery("mismatched"), quotas))
+        task = task if arrival.confirm == "never" else hint(transaction, task, now)
+        return DeliveryResult("mismatched", _store(transaction, task, arrival.delivery("mismatched"), quotas))
     if isinstance(says, Pending) and not says.has_solution:
-        return Delivered("notFinal", _keep(ledger, bound, arrival.delivery("notFinal"), quotas))
+        return DeliveryResult("notFinal", _store(transaction, bound, arrival.delivery("notFinal"), quotas))
     if isinstance(says, Pending | Bare):
         if task.outcome is not None and not task.outcome.is_provisional:
-            return Delivered("late", _keep(ledger, bound, arrival.delivery("late"), quotas))
+            return DeliveryResult("late", _store(transaction, bound, arrival.delivery("late"), quotas))
         # Only a poll tells the answer, or all of it: it is due now.
-        return Delivered("notFinal", _keep(ledger, hint(ledger, bound, now), arrival.delivery("notFinal"), quotas))
+        return DeliveryResult(
+            "notFinal", _store(transaction, hint(transaction, bound, now), arrival.delivery("notFinal"), quotas)
+        )
     if arrival.must_be_confirmed(bound):
-        return Delivered("held", _hold(ledger, bound, arrival, quotas))
+        return DeliveryResult("held", _hold(transaction, bound, arrival, quotas))
     new = make_outcome(says, arrival.origin)
     verdict = weigh(bound.outcome, new)
-    task = _keep(ledger, bound, arrival.delivery(verdict), quotas)
-    return Delivered(verdict, settle(ledger, task, new)[1])
+    task = _store(transaction, bound, arrival.delivery(verdict), quotas)
+    return DeliveryResult(verdict, settle(transaction, task, new)[1])
 
 
-def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task: NewTask, quotas: Quotas) -> Delivered:
+def _create(
+    transaction: Transaction, arrival: Arrival, outcome: Ready | Failed, new_task: NewTask, quotas: Quotas
+) -> DeliveryResult:
     """Return the task, its outcome and its log entry, in this one transaction."""
     size = max(len(arrival.body), ROW_BYTES)
     quota = arrival.standing_id or RESTORED_QUOTA
-    rows_used, bytes_used = ledger.quota(quota)
+    rows_used, bytes_used = transaction.quota(quota)
     if rows_used >= quotas.standing_rows or bytes_used + size > quotas.standing_bytes:
         raise ReceiverError("quota-full", "this callback URL has made all the tasks it may", retry_after_seconds=60)
-    ledger.spend(quota, 1, size)
-    task = ledger.add(
+    transaction.add_to_quota(quota, 1, size)
+    task = transaction.add(
         TaskRecord(
             row=0,
             ref=new_task.ref,
@@ -322,7 +347,7 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
             task_id=arrival.task_id,
             bound_by="callback" if arrival.task_id is not None else None,
             bound_at=arrival.origin.finished_at if arrival.task_id is not None else None,
-            registered_at=ledger.head(),
+            registered_at=0,
             # Of what is delivered again, when it came.
             created_at=arrival.origin.finished_at,
             poll_after=new_task.poll_after,
@@ -334,19 +359,19 @@ def _create(ledger: Ledger, arrival: Arrival, outcome: Ready | Failed, new_task:
         )
     )
     if arrival.must_be_confirmed(task):
-        return Delivered("held", _hold(ledger, task, arrival, quotas))
-    task = _keep(ledger, task, arrival.delivery("accepted"), quotas)
-    return Delivered("accepted", settle(ledger, task, make_outcome(outcome, arrival.origin))[1])
+        return DeliveryResult("held", _hold(transaction, task, arrival, quotas))
+    task = _store(transaction, task, arrival.delivery("accepted"), quotas)
+    return DeliveryResult("accepted", settle(transaction, task, make_outcome(outcome, arrival.origin))[1])
 
 
-def _hold(ledger: Ledger, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> TaskRecord:
+def _hold(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> TaskRecord:
     """Asks the provider first; after a while the callback is the outcome all the same."""
-    task = _keep(ledger, task, arrival.delivery("held"), quotas)
+    task = _store(transaction, task, arrival.delivery("held"), quotas)
     if task.held_until is None:
         now = arrival.received_at
         task = task.evolve(held_until=now + HOLD, hinted_at=now, next_poll_at=now)
-        ledger.change(task)
-        ledger.append_hint(task)
+        transaction.change(task)
+        transaction.append_hint(task)
     return task
 
 
@@ -355,15 +380,30 @@ def bodies_quota(name: str) -> str:
     return f"{name}/bodies"
 
 
-def _keep(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quotas) -> TaskRecord:
-    if delivery.kept_id is None:
+def _store(transaction: Transaction, task: TaskRecord, delivery: StoredDelivery, quotas: Quotas) -> TaskRecord:
+    slot = delivery.slot
+    if slot is None:
         task = task.evolve(deliveries=task.deliveries + 1)
-    ledger.keep(task, _counted(ledger, task, delivery, quotas))
-    ledger.change(task)
+        slot = min(task.deliveries, DELIVERIES_KEPT + 1)
+    counted = _counted(transaction, task, delivery, quotas)
+    if delivery.slot is None and task.deliveries > DELIVERIES_KEPT + 1:
+        _give_back(transaction, task, transaction.deliveries(task).get(slot))
+    transaction.store_delivery(task, slot, counted)
+    transaction.change(task)
     return task
 
 
-def _counted(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quotas) -> Delivery:
+def _give_back(transaction: Transaction, task: TaskRecord, replaced: StoredDelivery | None) -> None:
+    """Return what the bytes of a delivery that makes room for a newer one take of a quota."""
+    if replaced is None or replaced.body is None:
+        return
+    name = replaced.standing_id or task.quota
+    quota = UNREADABLE_QUOTA if replaced.verdict in _UNUSABLE else None if name is None else bodies_quota(name)
+    if quota is not None:
+        transaction.add_to_quota(quota, -1, -max(replaced.size, ROW_BYTES))
+
+
+def _counted(transaction: Transaction, task: TaskRecord, delivery: StoredDelivery, quotas: Quotas) -> StoredDelivery:
     """Return the delivery with its bytes, counted for the URL that it came on; without them where they are used up.
 
     On a task URL that is only so for tasks that a delivery made: of others few bodies are kept. What makes a task is
@@ -374,22 +414,22 @@ def _counted(ledger: Ledger, task: TaskRecord, delivery: Delivery, quotas: Quota
         return delivery
     makes_task = task.quota is not None and task.deliveries == 1
     size = 0 if makes_task else max(delivery.size, ROW_BYTES)
-    used = ledger.quota(name)[1] + ledger.quota(bodies_quota(name))[1]
+    used = transaction.quota(name)[1] + transaction.quota(bodies_quota(name))[1]
     # The outcome of a task whose callback is held back is read from these bytes.
     is_needed = delivery.verdict == "held" and task.held_until is None
     if used + size > quotas.standing_bytes and not is_needed:
         return replace(delivery, body=None)
     if not makes_task:
-        ledger.spend(bodies_quota(name), 1, size)
+        transaction.add_to_quota(bodies_quota(name), 1, size)
     return delivery
 
 
-def _within_quota(ledger: Ledger, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> Delivery:
+def _within_quota(transaction: Transaction, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> StoredDelivery:
     """Return the delivery with its bytes, or without them where the quota of unreadable bytes is used up."""
     size = max(len(arrival.body), ROW_BYTES)
-    fits = ledger.quota(UNREADABLE_QUOTA)[1] + size <= quotas.unreadable_bytes
+    fits = transaction.quota(UNREADABLE_QUOTA)[1] + size <= quotas.unreadable_bytes
     if fits:
-        ledger.spend(UNREADABLE_QUOTA, 1, size)
+        transaction.add_to_quota(UNREADABLE_QUOTA, 1, size)
     return arrival.delivery(verdict, keep_body=fits)
 
 

@@ -1,4 +1,4 @@
-"""How an outcome is decided: which of two wins, what a delivery is worth, what binds an id. Pure, on a `Ledger`.
+"""How an outcome is decided: which of two wins, what a delivery is worth, what binds an id. Pure, on a `Transaction`.
 
 Kept here: the first outcome of the provider wins, by whatever road it came, and ours are provisional; what createTask
 said about the id beats what a callback said.
@@ -16,7 +16,7 @@ from client.provider_api.unlisted import is_provisional
 from client.providers.readings import Failed, Ready, TaskId
 from client.providers.values import same_value, task_id_text
 from receiver.domain.records import SECOND, Outcome, TaskRecord
-from receiver.domain.transaction import Ledger, TaskIdKey
+from receiver.domain.transaction import TaskIdKey, Transaction
 from receiver.errors import ReceiverError
 
 __all__ = ["Origin", "bind", "bind_from_callback", "give_up", "hint", "is_open", "make_outcome", "settle", "weigh"]
@@ -64,7 +64,7 @@ def is_open(task: TaskRecord) -> bool:
     return task.outcome is None or task.outcome.is_provisional
 
 
-def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:
+def settle(transaction: Transaction, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:
     """Lets the first outcome of the provider win, and gives the task as it now is.
 
     A poll or report that says the same as a disputed outcome ends the dispute. A provisional outcome is one only where
@@ -74,20 +74,20 @@ def settle(ledger: Ledger, task: TaskRecord, new: Outcome) -> tuple[Verdict, Tas
         return "notFinal", task
     verdict = weigh(task.outcome, new)
     if verdict == "accepted":
-        return verdict, ledger.append_outcome(task.evolve(next_poll_at=None, held_until=None), new)
+        return verdict, transaction.append_outcome(task, new, next_poll_at=None, held_until=None)
     if task.is_disputed and new.source == "poll":
         task = task.evolve(is_disputed=verdict == "disagreed", next_poll_at=None)
-        ledger.change(task)
+        transaction.change(task)
     return verdict, task
 
 
-def give_up(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
+def give_up(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
     """End a task at its deadline with a provisional outcome of ours."""
     outcome = make_outcome(failure_at_deadline(task.task_id), Origin("deadline", "reported", now))
-    return ledger.append_outcome(task.evolve(next_poll_at=None), outcome)
+    return transaction.append_outcome(task, outcome, next_poll_at=None)
 
 
-def hint(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
+def hint(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
     """Bring the next poll to now, unless the task has an outcome that nobody disputes.
 
     That is done once before the task has an outcome, and once more behind an outcome of ours.
@@ -100,12 +100,12 @@ def hint(ledger: Ledger, task: TaskRecord, now: int) -> TaskRecord:
     if is_used_up or is_settled:
         return task
     task = task.evolve(hinted_at=now, next_poll_at=now)
-    ledger.change(task)
-    ledger.append_hint(task)
+    transaction.change(task)
+    transaction.append_hint(task)
     return task
 
 
-def bind(ledger: Ledger, task: TaskRecord, task_id: TaskId, now: int) -> TaskRecord:
+def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) -> TaskRecord:
     """Binds the id that createTask gave.
 
     The bound id again changes nothing. Where only a callback had bound another one, createTask is right: an outcome
@@ -119,23 +119,23 @@ def bind(ledger: Ledger, task: TaskRecord, task_id: TaskId, now: int) -> TaskRec
     if task.id_text == id_text:
         if task.bound_by == "callback":
             task = task.evolve(task_id=task_id, bound_by="create")
-            ledger.change(task)
+            transaction.change(task)
         return task
     if task.task_id is not None and task.bound_by == "create":
         raise ReceiverError("task-id-mismatch", f"taskId: the task is bound to another id than {id_text[:80]!r}")
-    owner = ledger.task_by_id(TaskIdKey(task.provider, id_text))
+    owner = transaction.task_by_id(TaskIdKey(task.provider, id_text))
     if owner is not None and owner.standing_id is None:
         text = f"taskId: {id_text[:80]!r} belongs to the task {owner.ref}"
         raise ReceiverError("task-id-taken", text, extra={"ref": owner.ref})
     if task.id_text is not None:
-        ledger.mark_mismatched(task, task.id_text)
+        transaction.set_verdict(task, "mismatched", id_text=task.id_text)
         is_disputed = task.outcome is not None and task.outcome.source == "callback"
         # A hint that was given before told of something else: this one is always given.
-        task = hint(ledger, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
+        task = hint(transaction, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
     if owner is not None:
-        return _join(ledger, task.evolve(task_id=task_id, bound_by="create", bound_at=now), owner)
+        return _join(transaction, task.evolve(task_id=task_id, bound_by="create", bound_at=now), owner)
     task = _postpone(task.evolve(task_id=task_id, bound_by="create", bound_at=now))
-    ledger.change(task)
+    transaction.change(task)
     return task
 
 
@@ -148,26 +148,28 @@ def _postpone(task: TaskRecord) -> TaskRecord:
     return task.evolve(poll_after=at, next_poll_at=at)
 
 
-def bind_from_callback(ledger: Ledger, task: TaskRecord, task_id: TaskId | None, now: int) -> TaskRecord | None:
+def bind_from_callback(
+    transaction: Transaction, task: TaskRecord, task_id: TaskId | None, now: int
+) -> TaskRecord | None:
     """Binds the id of a delivery on the task's own URL; None where the id is another task's."""
     if task_id is None or task.id_text == task_id_text(task_id):
         return task
     if task.task_id is not None:
         return None
     bound = task.evolve(task_id=task_id, bound_by="callback", bound_at=now)
-    owner = ledger.task_by_id(TaskIdKey(task.provider, task_id_text(task_id)))
+    owner = transaction.task_by_id(TaskIdKey(task.provider, task_id_text(task_id)))
     if owner is not None:
-        return _join(ledger, bound, owner) if owner.standing_id is not None else None
+        return _join(transaction, bound, owner) if owner.standing_id is not None else None
     return bound
 
 
-def _join(ledger: Ledger, task: TaskRecord, owner: TaskRecord) -> TaskRecord:
+def _join(transaction: Transaction, task: TaskRecord, owner: TaskRecord) -> TaskRecord:
     """Make one of a task and of what a standing URL had created for its id; the outcome is copied, with an entry."""
-    ledger.release_id(owner, task.ref)
+    transaction.change(owner.evolve(task_id=None, joined_ref=task.ref))
     task = task.evolve(open_to_standing=True)
     if owner.outcome is not None and weigh(task.outcome, owner.outcome) == "accepted":
-        return ledger.append_outcome(task.evolve(next_poll_at=None), owner.outcome)
-    ledger.change(task)
+        return transaction.append_outcome(task, owner.outcome, next_poll_at=None)
+    transaction.change(task)
     return task
 
 

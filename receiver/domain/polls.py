@@ -17,9 +17,18 @@ from client.providers import PollPlan
 from client.providers.readings import Failed, Pending, Ready, Unknown
 from receiver.domain.deliveries import held_from
 from receiver.domain.outcomes import is_open, make_outcome, settle, weigh
-from receiver.domain.records import CUT_OFF, SECOND, Delivery, Outcome, PollRecord, TaskRecord
+from receiver.domain.records import (
+    CUT_OFF,
+    SECOND,
+    AboutTask,
+    Numbered,
+    Outcome,
+    PollRecord,
+    StoredDelivery,
+    TaskRecord,
+)
 from receiver.domain.registrations import Answered
-from receiver.domain.transaction import Ledger
+from receiver.domain.transaction import Transaction
 
 __all__ = [
     "LEASE_SECONDS",
@@ -36,7 +45,7 @@ __all__ = [
     "rules_of",
 ]
 
-Read = Callable[[TaskRecord, Delivery], Outcome | None]
+Read = Callable[[TaskRecord, StoredDelivery], Outcome | None]
 """What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
 
 # A command's time is taken before it waits for the database, so what another one took or planned meanwhile lies further
@@ -77,11 +86,16 @@ def rules_of(plan: PollPlan) -> PollRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Numbered):
     """Tasks to be polled, oldest first. `doubled`: of so many the poll before was cut off, sent or not."""
 
     tasks: Sequence[TaskRecord]
     doubled: int
+
+    def number(self, head: int, last_row: int) -> None:
+        """See `Numbered`."""
+        for task in self.tasks:
+            task.number(head, last_row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,30 +109,32 @@ class TakeDue:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> Taken:
+    def decide(self, transaction: Transaction) -> Taken:
         """Return the tasks."""
         taken, doubled = [], 0
         longest_lease = _LEASE + round(_LATE_SECONDS * SECOND)
-        for due in ledger.due(self.provider, self.now, self.limit, reach=self.rules.reach, lease=longest_lease):
+        found = transaction.due(self.provider, self.now, self.limit, reach=self.rules.reach, lease=longest_lease)
+        transaction.require(*(("unlisted_row", due.ref) for due in found if due.leased_until is not None))
+        for due in found:
             was_cut_off = due.leased_until is not None
-            counted = _count_cut_off(ledger, due) if was_cut_off else due
+            counted = _count_cut_off(transaction, due) if was_cut_off else due
             if self.rules.max_polls is not None and counted.polls >= self.rules.max_polls:
                 # With a lease of its own, so that whoever comes back with the one before does not count twice.
-                ledger.change(counted.evolve(next_poll_at=None, lease=due.lease + 1))
+                transaction.change(counted.evolve(next_poll_at=None, lease=due.lease + 1))
                 continue
             doubled += was_cut_off
             task = counted.evolve(lease=due.lease + 1, leased_until=self.now + _LEASE)
-            ledger.change(task)
+            transaction.change(task)
             taken.append(task)
         return Taken(taken, doubled)
 
 
-def _count_cut_off(ledger: Ledger, task: TaskRecord) -> TaskRecord:
+def _count_cut_off(transaction: Transaction, task: TaskRecord) -> TaskRecord:
     """Count the poll of a lease that ran out: its process was killed, or sleeps, and the poll may have been sent."""
     ran_out_at = task.leased_until or 0
     counted = task.evolve(polls=task.polls + 1, leased_until=None)
-    poll = PollRecord(ran_out_at - _LEASE, ran_out_at, task.lease, CUT_OFF, ledger.unlisted_row(task))
-    ledger.keep_poll(counted, poll)
+    poll = PollRecord(ran_out_at - _LEASE, ran_out_at, task.lease, CUT_OFF, transaction.unlisted_row(task))
+    transaction.store_poll(counted, poll)
     return counted
 
 
@@ -136,16 +152,16 @@ class GiveBack:
         """The task."""
         return (self.ref,)
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Nothing."""
-        task = ledger.task(self.ref)
+        task = transaction.task(self.ref)
         if task is not None and task.lease == self.lease:
             next_poll_at = None if task.next_poll_at is None else self.next_poll_at
-            ledger.change(task.evolve(leased_until=None, next_poll_at=next_poll_at))
+            transaction.change(task.evolve(leased_until=None, next_poll_at=next_poll_at))
 
 
 @dataclass(frozen=True, slots=True)
-class PolledTask:
+class PolledTask(AboutTask):
     """What became of a poll. `is_doubled`: somebody else had taken the task meanwhile.
 
     `is_contradicted`: a callback that had been held back said something else than the provider.
@@ -183,39 +199,41 @@ class FinishPoll:
         """The size of the answer."""
         return 0 if self.answered is None else self.answered.size
 
-    def decide(self, ledger: Ledger) -> PolledTask | None:
+    def decide(self, transaction: Transaction) -> PolledTask | None:
         """What became of it; None where the task was deleted meanwhile."""
-        task = ledger.task(self.ref)
+        task = transaction.task(self.ref)
         while task is not None and task.joined_ref is not None:
-            task = ledger.task(task.joined_ref)
+            task = transaction.task(task.joined_ref)
         if task is None:
             return None
         is_doubled = task.lease != self.poll.lease
-        row = None if is_doubled else self._row(ledger, task)
+        row = None if is_doubled else self._row(transaction, task)
         task = task.evolve(polled_at=max(self.poll.ended_at, task.polled_at or 0))
         if is_doubled:
             # It was counted when the task was taken anew.
-            ledger.amend_poll(task, self.poll)
+            transaction.complete_poll(task, self.poll)
         else:
             counted = task.evolve(polls=task.polls + 1, leased_until=None)
-            ledger.keep_poll(counted, replace(self.poll, unlisted=row))
+            transaction.store_poll(counted, replace(self.poll, unlisted=row))
             task = counted if self.is_sent else counted.evolve(polls=task.polls)
             task = task.evolve(next_poll_at=self._next(task, row))
             if task.held_until is not None and task.next_poll_at is not None and self._is_unfinished:
                 # It was asked and does not bear the callback out: whoever forged one must not win by being early.
                 task = held_from(task, task.next_poll_at)
-        ledger.change(task)
+        transaction.change(task)
         outcome = self._outcome(task, row)
         if self.answered is None or outcome is None:
             return PolledTask("notFinal", task, is_doubled)
         if task.held_until is not None:
-            return self._confirm(ledger, task, make_outcome(outcome, replace(self.answered.origin, trust="confirmed")))
-        verdict, task = settle(ledger, task, make_outcome(outcome, self.answered.origin))
+            return self._confirm(
+                transaction, task, make_outcome(outcome, replace(self.answered.origin, trust="confirmed"))
+            )
+        verdict, task = settle(transaction, task, make_outcome(outcome, self.answered.origin))
         return PolledTask(verdict, task, is_doubled)
 
-    def _row(self, ledger: Ledger, task: TaskRecord) -> UnlistedRow | None:
+    def _row(self, transaction: Transaction, task: TaskRecord) -> UnlistedRow | None:
         """Return the row of answers with one unlisted code; what says nothing about the task leaves it as it was."""
-        before = ledger.unlisted_row(task)
+        before = transaction.unlisted_row(task)
         if self.answered is None:
             return before
         return row_after(before, self.answered.reading, self.poll.ended_at / SECOND)
@@ -232,12 +250,13 @@ class FinishPoll:
     def _is_unfinished(self) -> bool:
         return self.answered is not None and isinstance(self.answered.reading, Pending)
 
-    def _confirm(self, ledger: Ledger, task: TaskRecord, polled: Outcome) -> PolledTask:
+    def _confirm(self, transaction: Transaction, task: TaskRecord, polled: Outcome) -> PolledTask:
         """What the provider says wins over a callback that was held back; whether they say the same is kept."""
-        held = _held_outcome(ledger, task, self.read)
-        ledger.judge_held(task, "late" if held is None or weigh(polled, held) != "disagreed" else "disagreed")
+        held = _held_outcome(transaction, task, self.read)
+        verdict_of_held = "late" if held is None or weigh(polled, held) != "disagreed" else "disagreed"
+        transaction.set_verdict(task, verdict_of_held, was="held")
         is_contradicted = held is not None and weigh(polled, held) == "disagreed"
-        verdict, settled = settle(ledger, task, polled)
+        verdict, settled = settle(transaction, task, polled)
         return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
 
     def _next(self, task: TaskRecord, row: UnlistedRow | None) -> int | None:
@@ -284,21 +303,23 @@ class ReleaseHeld:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> int:
+    def decide(self, transaction: Transaction) -> int:
         """How many were released."""
-        tasks = ledger.held(self.now, self.limit)
+        tasks = transaction.overdue_held(self.now, self.limit)
+        transaction.require(*(("deliveries", task.ref) for task in tasks))
         for task in tasks:
-            held = _held_outcome(ledger, task, self.read) if is_open(task) else None
-            ledger.judge_held(task, "accepted" if held is not None else "notFinal")
+            held = _held_outcome(transaction, task, self.read) if is_open(task) else None
+            transaction.set_verdict(task, "accepted" if held is not None else "notFinal", was="held")
             if held is None:
-                ledger.change(task.evolve(held_until=None))
+                transaction.change(task.evolve(held_until=None))
             else:
-                settle(ledger, task, held)
+                settle(transaction, task, held)
         return len(tasks)
 
 
-def _held_outcome(ledger: Ledger, task: TaskRecord, read: Read) -> Outcome | None:
-    delivery = ledger.held_delivery(task)
+def _held_outcome(transaction: Transaction, task: TaskRecord, read: Read) -> Outcome | None:
+    kept = transaction.deliveries(task).values()
+    delivery = next((delivery for delivery in kept if delivery.verdict == "held" and delivery.body is not None), None)
     return None if delivery is None else read(task, delivery)
 
 
@@ -315,19 +336,22 @@ class Remember:
         """The size of the text."""
         return len(self.text)
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Nothing."""
-        ledger.remember(self.name, self.text)
+        transaction.save_text(self.name, self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt:
     """From now on the receiver polls these tasks, unless they have ended: it was given the key of their provider."""
 
-    rows: Sequence[int]
-    refs: Sequence[str] = ()
+    refs: Sequence[str]
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Nothing."""
-        ledger.adopt(self.rows)
+        for ref in self.refs:
+            task = transaction.task(ref)
+            if task is not None and task.outcome is None and task.joined_ref is None:
+                next_poll_at = task.poll_after if task.next_poll_at is None else task.next_poll_at
+                transaction.change(task.evolve(is_polled_here=True, next_poll_at=next_poll_at))

@@ -13,13 +13,13 @@ from client.providers import Dialect
 from client.providers.readings import Bare, CallbackReading, Failed, Ready, TaskId
 from receiver.domain.deliveries import Arrival, NewTask
 from receiver.domain.outcomes import Origin, make_outcome
-from receiver.domain.records import SECOND, Delivery, KeptBody, Outcome, TaskRecord
+from receiver.domain.records import SECOND, Outcome, StoredDelivery, TaskRecord, UnreadableDelivery
 from receiver.domain.registrations import Answered
 from receiver.domain.tokens import CallbackToken, Kind
 from receiver.errors import ReceiverError
 
 __all__ = [
-    "Incoming",
+    "CallbackRequest",
     "read_again",
     "read_answer",
     "read_arrival",
@@ -34,7 +34,7 @@ FirstPoll = Callable[[str | None, bool], float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
+class CallbackRequest:
     """A callback as it came over HTTP; `query` is raw."""
 
     method: str
@@ -45,7 +45,7 @@ class Incoming:
 
 def read_arrival(
     dialect: Dialect,
-    incoming: Incoming,
+    incoming: CallbackRequest,
     token: CallbackToken,
     secret: bytes | None,
     now: int,
@@ -72,7 +72,7 @@ def read_arrival(
     )
 
 
-def read_again(dialect: Dialect, kept: KeptBody, now: int, *, confirm: str, can_poll: bool) -> Arrival:
+def read_again(dialect: Dialect, kept: UnreadableDelivery, now: int, *, confirm: str, can_poll: bool) -> Arrival:
     """Return a kept delivery as the dialect reads it now, as if it came now; its signature is not known any more.
 
     Its answer was finished when it came, and not now, so that nobody takes it for fresher than it is.
@@ -180,7 +180,7 @@ def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
     )
 
 
-def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Delivery) -> Outcome | None:
+def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: StoredDelivery) -> Outcome | None:
     """Return the outcome in a kept delivery, whose signature, if it had one, was not asked for."""
     dialect = dialects.get(task.provider)
     if dialect is None or delivery.body is None:
@@ -198,7 +198,7 @@ def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Deliv
     return make_outcome(said, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
 
 
-def _read_body(dialect: Dialect, delivery: Delivery) -> CallbackReading | str:
+def _read_body(dialect: Dialect, delivery: StoredDelivery) -> CallbackReading | str:
     """Return the reading of kept bytes, or `unreadable`."""
     kept = delivery.body or b""
     query, body = (kept, b"") if delivery.method == "GET" else (b"", kept)
@@ -213,7 +213,9 @@ def _storable(header: str) -> str:
     return header.encode("utf-8", "replace").decode()
 
 
-def _read_callback(dialect: Dialect, incoming: Incoming, secret: bytes | None) -> tuple[CallbackReading | str, bool]:
+def _read_callback(
+    dialect: Dialect, incoming: CallbackRequest, secret: bytes | None
+) -> tuple[CallbackReading | str, bool]:
     """Return the reading, or the verdict that says why there is none; and whether a signature was verified."""
     rule = dialect.callback
     is_signed = False

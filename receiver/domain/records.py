@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -18,23 +18,25 @@ __all__ = [
     "POLLS_KEPT",
     "SECOND",
     "SUBMITTING",
-    "Delivery",
+    "AboutTask",
     "Entry",
     "Growth",
     "History",
     "Horizon",
-    "KeptBody",
     "Latency",
+    "Numbered",
     "Outcome",
     "Page",
     "PollRecord",
     "RecentTasks",
     "Removed",
     "StandingUrl",
+    "StoredDelivery",
     "Survey",
     "TaskKey",
     "TaskRecord",
     "UnlistedCode",
+    "UnreadableDelivery",
     "WaitingTasks",
     "time_view",
 ]
@@ -85,9 +87,31 @@ class Outcome:
         return is_given_up or self.trust == PROVISIONAL
 
 
+class Numbered:
+    """An answer with rows or positions that are numbers of its batch until the batch is written."""
+
+    __slots__ = ()
+
+    def number(self, head: int, last_row: int) -> None:
+        """Put in the numbers of the database, which ended at this position and this row before the batch."""
+        raise NotImplementedError
+
+
+class AboutTask(Numbered):
+    """An answer about one task."""
+
+    __slots__ = ()
+    task: Any
+
+    def number(self, head: int, last_row: int) -> None:
+        """See `Numbered`."""
+        if self.task is not None:
+            self.task.number(head, last_row)
+
+
 # Without slots: `evolve` runs several times for each callback, and copying a dictionary takes a seventh of replace().
 @dataclass(frozen=True, kw_only=True)
-class TaskRecord:
+class TaskRecord(Numbered):
     """One task. `position` is its outcome's place in the log, `registered_at` the head of the log when it was made.
 
     `has_url`: it was given a URL of its own; `open_to_standing`: a standing URL may end it; `standing_id`: the standing
@@ -156,12 +180,23 @@ class TaskRecord:
         copy.__dict__.update(self.__dict__, **changes)
         return copy
 
+    def number(self, head: int, last_row: int) -> None:
+        """See `Numbered`; once it has its numbers, nothing is changed any more."""
+        # In place, because copies would be a fifth of the work on a callback: nobody has seen the record so far.
+        if self.row < 0:
+            self.__dict__["row"] = last_row - self.row
+        if self.position is not None and self.position < 0:
+            self.__dict__["position"] = head - self.position
+            outcome = self.outcome
+            if outcome is not None and outcome.supersedes is not None and outcome.supersedes < 0:
+                self.__dict__["outcome"] = replace(outcome, supersedes=head - outcome.supersedes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class StoredDelivery:
     """One attempt of a callback, as it is kept. `body` is None where only the fact is; `size` is what came.
 
-    `kept_id`: the row that it has already, where it is judged again.
+    `slot`: its place among the deliveries of its task, where it is judged again.
     """
 
     received_at: int
@@ -172,20 +207,26 @@ class Delivery:
     size: int
     id_text: str | None
     standing_id: str | None = None
-    kept_id: int | None = None
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptBody:
-    """An unreadable delivery whose bytes are kept, in row `id`: of the task `ref`, or stray, of its standing URL.
+class UnreadableDelivery:
+    """An unreadable delivery whose bytes are kept: of the task `ref`, or stray, of its standing URL.
 
-    `provider` is that of the task or of the standing URL; None where that is gone.
+    `id` orders those of tasks, and those that are stray. `provider` is that of the task or of the standing URL; None if
+    that is gone.
     """
 
     id: int
     provider: str | None
     ref: str | None
-    delivery: Delivery
+    delivery: StoredDelivery
+
+    @property
+    def slot(self) -> int | None:
+        """Its place among the deliveries of its task."""
+        return self.delivery.slot
 
     @property
     def is_stray(self) -> bool:
@@ -221,7 +262,7 @@ class UnlistedCode(NamedTuple):
 class History:
     """What is kept of a task beside its record, each oldest first; the last of `outcomes` is the one that stands."""
 
-    deliveries: tuple[Delivery, ...] = ()
+    deliveries: tuple[StoredDelivery, ...] = ()
     polls: tuple[PollRecord, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from client.protocol.models import Verdict
 from client.providers import Dialect
@@ -13,14 +14,15 @@ from receiver.domain.deliveries import (
     ROW_BYTES,
     UNREADABLE_QUOTA,
     Arrival,
-    Delivered,
     DeliverToStanding,
     DeliverToTask,
+    DeliveryResult,
     Quotas,
+    bodies_quota,
 )
 from receiver.domain.reading import read_again, times_of_new_task
-from receiver.domain.records import KeptBody
-from receiver.domain.transaction import Ledger
+from receiver.domain.records import UnreadableDelivery
+from receiver.domain.transaction import Key, Transaction
 from receiver.errors import ReceiverError
 
 __all__ = ["Redeliver", "Redelivered", "Redelivery", "RedeliveryRules", "read_redelivery"]
@@ -41,7 +43,7 @@ class RedeliveryRules:
 class Redelivery:
     """A kept body, what is read in it in a word, and the delivery that it would be; without one, `why` it is none."""
 
-    kept: KeptBody
+    kept: UnreadableDelivery
     reading: str
     delivery: DeliverToTask | DeliverToStanding | None
     why: str | None = None
@@ -51,14 +53,16 @@ class Redelivery:
 class Redelivered:
     """What became of a kept body, and of which task; one that is still `unreadable` is kept as it was."""
 
-    kept: KeptBody
+    kept: UnreadableDelivery
     reading: str
     verdict: Verdict
     ref: str | None
     why: str | None = None
 
 
-def read_redelivery(rules: RedeliveryRules, kept: KeptBody, *, now: int, new_ref: Callable[[], str]) -> Redelivery:
+def read_redelivery(
+    rules: RedeliveryRules, kept: UnreadableDelivery, *, now: int, new_ref: Callable[[], str]
+) -> Redelivery:
     """Return the kept body as its provider's dialect reads it now.
 
     Where a signature would be asked for, none is read: whether these bytes were signed is not known any more.
@@ -104,32 +108,65 @@ class Redeliver:
         """The size of the bodies."""
         return sum(each.kept.delivery.size for each in self.redeliveries)
 
-    def decide(self, ledger: Ledger) -> Sequence[Redelivered]:
+    def decide(self, transaction: Transaction) -> Sequence[Redelivered]:
         """What became of each, but for those that somebody else took meanwhile."""
-        decided = [_redeliver(ledger, each) for each in self.redeliveries]
+        transaction.require(*chain.from_iterable(map(_rows_read, self.redeliveries)))
+        decided = [_redeliver(transaction, each) for each in self.redeliveries]
         return [each for each in decided if each is not None]
 
 
-def _redeliver(ledger: Ledger, redelivery: Redelivery) -> Redelivered | None:
+def _redeliver(transaction: Transaction, redelivery: Redelivery) -> Redelivered | None:
     kept, reading = redelivery.kept, redelivery.reading
     if redelivery.delivery is None:
         return Redelivered(kept, reading, "unreadable", kept.ref, redelivery.why)
-    if not ledger.is_unreadable(kept):
+    if not _is_still_unreadable(transaction, kept):
         return None
     try:
-        delivered = redelivery.delivery.decide(ledger)
+        delivered = transaction.attempt(redelivery.delivery)
     except ReceiverError as error:
         # A revoked URL, a full quota: it would be refused now, so it stays what it is.
         return Redelivered(kept, reading, "unreadable", kept.ref, error.detail)
     if delivered.verdict == "unreadable":
         return Redelivered(kept, reading, "unreadable", kept.ref, "its state is not known, and it has no task to poll")
-    ledger.spend(UNREADABLE_QUOTA, -1, -max(kept.delivery.size, ROW_BYTES))
+    transaction.add_to_quota(UNREADABLE_QUOTA, -1, -max(kept.delivery.size, ROW_BYTES))
     if kept.is_stray:
-        ledger.judge_stray(kept, delivered.verdict if delivered.task is None else None)
+        judged = replace(kept.delivery, verdict=delivered.verdict, body=None) if delivered.task is None else None
+        transaction.change_stray(kept.id, judged)
     return Redelivered(kept, reading, delivered.verdict, _ref_of(kept, delivered))
 
 
-def _ref_of(kept: KeptBody, delivered: Delivered) -> str | None:
+def _rows_read(redelivery: Redelivery) -> Iterator[Key]:
+    """Yield the keys of what it reads, as far as that can be told: many are read together."""
+    kept, delivery = redelivery.kept, redelivery.delivery
+    if delivery is None:
+        return
+    yield ("quota", UNREADABLE_QUOTA)
+    yield ("stray", kept.id) if kept.is_stray else ("deliveries", kept.ref)
+    arrival = delivery.arrival
+    if isinstance(delivery, DeliverToStanding):
+        yield from delivery.rows_read()
+        yield from (("quota", delivery.url_id), ("quota", bodies_quota(delivery.url_id)))
+        yield ("forgotten_id", arrival.provider, arrival.id_text)
+    elif arrival.id_text is not None:
+        yield ("task_id", arrival.provider, arrival.id_text)
+
+
+def _is_still_unreadable(transaction: Transaction, kept: UnreadableDelivery) -> bool:
+    """Return True if nobody else took it meanwhile: slots are used again, so its time has to be the same, too."""
+    if kept.is_stray:
+        delivery = transaction.stray(kept.id)
+    else:
+        task = transaction.task(kept.ref or "")
+        delivery = None if task is None else transaction.deliveries(task).get(kept.slot or 0)
+    return (
+        delivery is not None
+        and delivery.verdict == "unreadable"
+        and delivery.body is not None
+        and delivery.received_at == kept.delivery.received_at
+    )
+
+
+def _ref_of(kept: UnreadableDelivery, delivered: DeliveryResult) -> str | None:
     return kept.ref if delivered.task is None else delivered.task.ref
 
 

@@ -9,8 +9,8 @@ from client.protocol.models import Verdict
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
 from client.providers.values import task_id_text
 from receiver.domain.outcomes import Origin, bind, give_up, make_outcome, settle
-from receiver.domain.records import StandingUrl, TaskRecord
-from receiver.domain.transaction import IdempotencyRecord, Ledger, TaskIdKey
+from receiver.domain.records import AboutTask, StandingUrl, TaskRecord
+from receiver.domain.transaction import IdempotencyRecord, TaskIdKey, Transaction
 from receiver.errors import ReceiverError
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Bind",
     "CreateStandingUrl",
     "Expire",
-    "Forget",
     "Register",
     "RegisteredTask",
     "Report",
@@ -59,7 +58,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredTask:
+class RegisteredTask(AboutTask):
     """A registration; a repetition of it is told the same, `is_replayed`. `is_new`: the taskId was not known."""
 
     task: TaskRecord
@@ -81,38 +80,40 @@ class Register:
         """The size of the metadata and of a reported answer."""
         return len(self.task.metadata) + (0 if self.answered is None else self.answered.size)
 
-    def decide(self, ledger: Ledger) -> RegisteredTask:
+    def decide(self, transaction: Transaction) -> RegisteredTask:
         """Return the task that was there, or is there now.
 
         Raises:
             ReceiverError: `idempotency-key-reused`, or `unknown-task` where the first task of the key was deleted.
         """
-        replayed = self._replayed(ledger)
+        replayed = self._replayed(transaction)
         if replayed is not None:
             return replayed
         known = None
         if self.task.id_text is not None:
-            known = ledger.task_by_id(TaskIdKey(self.task.provider, self.task.id_text))
-        task = known or ledger.add(self.task.evolve(registered_at=ledger.head()))
+            known = transaction.task_by_id(TaskIdKey(self.task.provider, self.task.id_text))
+        task = known or transaction.add(self.task)
         if self.idempotency is not None:
             key, digest = self.idempotency
-            ledger.add_idempotency(self.task.created_by or "", key, IdempotencyRecord(digest, task.ref, known is None))
+            transaction.add_idempotency(
+                self.task.created_by or "", key, IdempotencyRecord(digest, task.ref, known is None)
+            )
         if self.answered is not None:
             # Of a task that nobody here knew, the reporter saw the whole life: its "unknown id" is the last word.
             answered = self.answered if known is not None else replace(self.answered, unknown_final_after=0)
-            _, task = _settle_answer(ledger, task, answered)
+            _, task = _settle_answer(transaction, task, answered)
         return RegisteredTask(task=task, is_new=known is None)
 
-    def _replayed(self, ledger: Ledger) -> RegisteredTask | None:
+    def _replayed(self, transaction: Transaction) -> RegisteredTask | None:
         if self.idempotency is None:
             return None
         key, digest = self.idempotency
-        record = ledger.idempotency(self.task.created_by or "", key)
+        record = transaction.idempotency(self.task.created_by or "", key)
         if record is None:
             return None
         if record.body_digest != digest:
             raise ReceiverError("idempotency-key-reused", "Idempotency-Key: it came with another body before")
-        return RegisteredTask(task=_existing(ledger, record.ref), is_new=record.is_new, is_replayed=True)
+        return RegisteredTask(task=_existing(transaction, record.ref), is_new=record.is_new, is_replayed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +134,13 @@ class Bind:
         """The size of the id."""
         return len(task_id_text(self.task_id))
 
-    def decide(self, ledger: Ledger) -> TaskRecord:
+    def decide(self, transaction: Transaction) -> TaskRecord:
         """Return the task with its id; raises as `bind` does, and `unknown-task`."""
-        return bind(ledger, _existing(ledger, self.ref), self.task_id, self.now)
+        return bind(transaction, _existing(transaction, self.ref), self.task_id, self.now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedTask:
+class ReportedTask(AboutTask):
     """What became of a report, and the task with the outcome that won."""
 
     verdict: Verdict
@@ -165,12 +166,12 @@ class Report:
         """The size of the answer."""
         return self.answered.size
 
-    def decide(self, ledger: Ledger) -> ReportedTask:
+    def decide(self, transaction: Transaction) -> ReportedTask:
         """Return the verdict; raises as `bind` does where an id is given, and `unknown-task`."""
-        task = _existing(ledger, self.ref)
+        task = _existing(transaction, self.ref)
         if self.task_id is not None:
-            task = bind(ledger, task, self.task_id, self.now)
-        verdict, task = _settle_answer(ledger, task, self.answered)
+            task = bind(transaction, task, self.task_id, self.now)
+        verdict, task = _settle_answer(transaction, task, self.answered)
         return ReportedTask(verdict=verdict, task=task)
 
 
@@ -183,30 +184,12 @@ class Expire:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> int:
+    def decide(self, transaction: Transaction) -> int:
         """How many were ended."""
-        overdue = ledger.overdue(self.now, self.limit)
+        overdue = transaction.overdue(self.now, self.limit)
         for task in overdue:
-            give_up(ledger, task, self.now)
+            give_up(transaction, task, self.now)
         return len(overdue)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forget:
-    """Deletes a task."""
-
-    ref: str
-    now: int
-    weight: int = 0
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task."""
-        return (self.ref,)
-
-    def decide(self, ledger: Ledger) -> None:
-        """Nothing; raises `unknown-task`."""
-        ledger.forget(_existing(ledger, self.ref), self.now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +200,9 @@ class CreateStandingUrl:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Nothing."""
-        ledger.save_standing_url(self.url)
+        transaction.save_standing_url(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,30 +214,30 @@ class RevokeStandingUrl:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> StandingUrl | None:
+    def decide(self, transaction: Transaction) -> StandingUrl | None:
         """Return the URL, revoked; None where there is none with this id."""
-        url = ledger.standing_url(self.url_id)
+        url = transaction.standing_url(self.url_id)
         if url is None or url.revoked_at is not None:
             return url
         url = StandingUrl(url.id, url.provider, url.label, url.created_at, self.now)
-        ledger.save_standing_url(url)
+        transaction.save_standing_url(url)
         return url
 
 
-def _existing(ledger: Ledger, ref: str) -> TaskRecord:
-    task = ledger.task(ref)
+def _existing(transaction: Transaction, ref: str) -> TaskRecord:
+    task = transaction.task(ref)
     while task is not None and task.joined_ref is not None:
-        task = ledger.task(task.joined_ref)
+        task = transaction.task(task.joined_ref)
     if task is None:
         raise ReceiverError("unknown-task", "no task has this ref")
     return task
 
 
-def _settle_answer(ledger: Ledger, task: TaskRecord, answered: Answered) -> tuple[Verdict, TaskRecord]:
+def _settle_answer(transaction: Transaction, task: TaskRecord, answered: Answered) -> tuple[Verdict, TaskRecord]:
     if answered.polls is not None and answered.polls > task.polls:
         task = task.evolve(polls=answered.polls)
-        ledger.change(task)
+        transaction.change(task)
     reading = answered.outcome_of(task)
     if reading is None:
         return "notFinal", task
-    return settle(ledger, task, make_outcome(reading, answered.origin))
+    return settle(transaction, task, make_outcome(reading, answered.origin))

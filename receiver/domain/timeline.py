@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from client.protocol.models import PROVISIONAL, Step, TaskTimeline, Waiting
 from client.providers import PollPlan
-from receiver.domain.records import CUT_OFF, SECOND, Delivery, History, Outcome, PollRecord, TaskRecord, time_view
+from receiver.domain.records import CUT_OFF, SECOND, History, Outcome, PollRecord, StoredDelivery, TaskRecord, time_view
 
 __all__ = ["timeline_of"]
 
@@ -102,7 +102,7 @@ def _reported_polls(task: TaskRecord, history: History) -> list[Step]:
     return [Step(at=None, happened="polls.counted", origin="client", text=f"{others} polls {whose}")]
 
 
-def _delivery_step(task: TaskRecord, delivery: Delivery) -> Step:
+def _delivery_step(task: TaskRecord, delivery: StoredDelivery) -> Step:
     where = "task URL" if delivery.standing_id is None else "standing URL"
     text = _SAID.get(delivery.verdict)
     if delivery.verdict == "mismatched":
@@ -121,7 +121,7 @@ def _delivery_step(task: TaskRecord, delivery: Delivery) -> Step:
     )
 
 
-def _mismatch(task: TaskRecord, delivery: Delivery) -> str:
+def _mismatch(task: TaskRecord, delivery: StoredDelivery) -> str:
     if delivery.standing_id is not None and not task.open_to_standing:
         return "refused (409): the task has a URL of its own, and ids can be guessed; it was taken as a hint"
     named = "no taskId" if delivery.id_text is None else f"the taskId {_quoted(delivery.id_text)}"

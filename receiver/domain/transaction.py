@@ -1,35 +1,89 @@
-"""What a decision sees of the store inside one transaction: the records it may read and the changes it may make.
+"""The rows that the decisions of a batch read and change, in memory only.
 
-A `Ledger` lives as long as its transaction. Reads see the changes made before them in the same transaction.
+A store runs a batch of commands on one `Transaction`. It decides them in order, fetches the rows that a decision
+misses, decides again, and writes all changes at the end. So a decision runs any number of times and does no I/O.
+
+States of a command and its races:
+
+* *deciding*: every read is answered by what was fetched or changed before. A read of anything else raises `RowsNeeded`.
+* *dropped*: the decision raised. The changes that it made are undone, those of earlier commands stay.
+* *decided*: its changes are visible to later commands of the batch.
+* *written*: after all decisions. Only then a new task has its row and a new log entry has its position.
+
+A row that is fetched late may be older than a change of the batch. What is in memory therefore always wins over what is
+fetched. A query by another condition than a key sees the database alone, so all changes are written before one runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from client.provider_api.unlisted import UnlistedRow
 from receiver.domain.records import (
-    Delivery,
+    DELIVERIES_KEPT,
+    POLLS_KEPT,
     Horizon,
-    KeptBody,
     Outcome,
     PollRecord,
     Removed,
     StandingUrl,
+    StoredDelivery,
+    TaskKey,
     TaskRecord,
     UnlistedCode,
 )
 from receiver.domain.shapes import ShapeRecord
 
-__all__ = ["Command", "IdempotencyRecord", "Ledger", "TaskIdKey"]
+__all__ = [
+    "QUERIES",
+    "Command",
+    "Forget",
+    "IdempotencyRecord",
+    "Key",
+    "Kind",
+    "LogAppend",
+    "Operation",
+    "Prune",
+    "RowsNeeded",
+    "TaskIdKey",
+    "Transaction",
+]
 
-Answer = TypeVar("Answer", covariant=True)
+Answer = TypeVar("Answer")
+Decided = TypeVar("Decided", covariant=True)
+
+Kind = Literal[
+    "task",
+    "task_id",
+    "forgotten_ref",
+    "forgotten_id",
+    "deliveries",
+    "delivery",
+    "stray",
+    "poll",
+    "unlisted_row",
+    "quota",
+    "standing_url",
+    "idempotency",
+    "released_id",
+    "meta",
+    "due",
+    "overdue",
+    "held",
+]
+Key = tuple[Any, ...]
+"""The kind of a row, and its own key: `("task", ref)`, `("task_id", provider, id_text)`, `("quota", name)`, …"""
+
+QUERIES: frozenset[Kind] = frozenset({"due", "overdue", "held"})
+"""Kinds whose key is a query with a limit. Its answer is several tasks, as the database has them."""
+
+_UNREAD = object()
 
 
 class TaskIdKey(NamedTuple):
-    """A provider's id; unique among the tasks of that provider."""
+    """A provider's id. It is unique among the tasks of that provider."""
 
     provider: str
     id_text: str
@@ -44,124 +98,26 @@ class IdempotencyRecord:
     is_new: bool
 
 
-class Ledger(Protocol):
-    """One transaction's view of the store."""
+class LogAppend(NamedTuple):
+    """A new entry of the log: a result or a hint, with the task as the command left it."""
 
-    def task(self, ref: str) -> TaskRecord | None:
-        """Return the task with this ref, with its current outcome."""
-
-    def task_by_id(self, key: TaskIdKey) -> TaskRecord | None:
-        """Return the task to which the provider's id belongs."""
-
-    def is_forgotten(self, ref: str | None, key: TaskIdKey | None) -> bool:
-        """Whether a task with this ref or id was deleted, as long as its tombstone stands."""
-
-    def head(self) -> int:
-        """Return the last position of the log, the changes of this transaction included."""
-
-    def add(self, task: TaskRecord) -> TaskRecord:
-        """Insert a task; gives it back with its row."""
-
-    def change(self, task: TaskRecord) -> None:
-        """Write the state of a task that is already there."""
-
-    def release_id(self, task: TaskRecord, joined_ref: str) -> None:
-        """Take the id from `task`, which from now on is found under `joined_ref`."""
-
-    def append_outcome(self, task: TaskRecord, outcome: Outcome) -> TaskRecord:
-        """Append the outcome to the log and make it the task's; give the task back. Use in place of `change`."""
-
-    def append_hint(self, task: TaskRecord) -> None:
-        """Append a hint to the log."""
-
-    def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
-        """Keep a delivery: for a task in the slot that its count says, otherwise for its standing URL.
-
-        One that has a row already is judged again there.
-        """
-
-    def is_unreadable(self, kept: KeptBody) -> bool:
-        """Whether the row still holds these bytes with the verdict `unreadable`."""
-
-    def judge_stray(self, kept: KeptBody, verdict: str | None) -> None:
-        """Give a stray delivery its verdict and drop its bytes; None: remove it, because a task has it now."""
-
-    def mark_mismatched(self, task: TaskRecord, id_text: str) -> None:
-        """Give the kept deliveries of the task with this id the verdict `mismatched`."""
-
-    def forget(self, task: TaskRecord, now: int) -> None:
-        """Delete the task, those joined to it, their deliveries and outcomes; leave tombstones and log entries."""
-
-    def prune(self, horizon: Horizon, until: int, limit: int) -> Removed | None:
-        """Remove at most `limit` rows of one kind that the horizon takes; None: nothing was left.
-
-        `until` is how far the log goes by the number of finished tasks, see `Store.prunable`. Tasks leave tombstones.
-        """
-
-    def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
-        """Tasks without an outcome whose `deadline_at` has come, oldest first."""
-
-    def due(self, provider: str, now: int, limit: int, *, reach: int, lease: int) -> Sequence[TaskRecord]:
-        """Tasks of this provider that are to be polled here now and that nobody polls, oldest first.
-
-        No poll is planned for longer than `reach` ahead, and no lease lasts longer than `lease`: where one seems to,
-        the clock was set back meanwhile, and it says nothing any more.
-        """
-
-    def held(self, now: int, limit: int) -> Sequence[TaskRecord]:
-        """Tasks whose callback has been held back for long enough, oldest first."""
-
-    def held_delivery(self, task: TaskRecord) -> Delivery | None:
-        """Return the first delivery of the task that was held back; None where its bytes are not kept any more."""
-
-    def judge_held(self, task: TaskRecord, verdict: str) -> None:
-        """Give the deliveries of the task that were held back their verdict."""
-
-    def remember(self, name: str, text: str) -> None:
-        """Keep a text under a name, in place of the one before."""
-
-    def add_shapes(self, records: Sequence[ShapeRecord]) -> None:
-        """Add what was seen of the shapes of callbacks; of each provider's only those seen last are kept."""
-
-    def adopt(self, rows: Sequence[int]) -> None:
-        """Lets the receiver poll the tasks in these rows, but for those that have ended."""
-
-    def keep_poll(self, task: TaskRecord, poll: PollRecord) -> None:
-        """Keep a poll in the slot that the task's count of polls says."""
-
-    def unlisted_row(self, task: TaskRecord) -> UnlistedRow | None:
-        """Return the row of answers with one unlisted code that the last kept poll of the task left."""
-
-    def add_unlisted(self, records: Sequence[UnlistedCode]) -> None:
-        """Add how often unlisted codes came; of each provider's only those seen last are kept."""
-
-    def amend_poll(self, task: TaskRecord, poll: PollRecord) -> None:
-        """Replace what is kept of the poll with this lease, if anything is."""
-
-    def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
-        """Return the record of an Idempotency-Key of one API key."""
-
-    def add_idempotency(self, owner: str, key: str, record: IdempotencyRecord) -> None:
-        """Remembers an Idempotency-Key as long as its task."""
-
-    def standing_url(self, url_id: str) -> StandingUrl | None:
-        """Return the standing URL with this id, revoked or not."""
-
-    def save_standing_url(self, url: StandingUrl) -> None:
-        """Insert a standing URL, or write its revocation."""
-
-    def quota(self, name: str) -> tuple[int, int]:
-        """Rows and bytes used of a quota."""
-
-    def spend(self, name: str, rows: int, size: int) -> None:
-        """Add to what is used of a quota; negative to give back."""
+    kind: Literal["result", "hint"]
+    task: TaskRecord
 
 
-class Command(Protocol[Answer]):
-    """One use case: decides inside the transaction, and changes the ledger only through it.
+class RowsNeeded(Exception):  # noqa: N818  (a request to the store, not an error)
+    """A decision read rows that were not fetched yet. The store fetches them and decides again."""
 
-    `refs` are the tasks it will look up, so that a store can read them for a whole batch at once. `weight` is about how
-    many bytes it holds. `decide` checks before it changes: when it raises a `ReceiverError`, it has changed nothing.
+    def __init__(self, keys: Sequence[Key]) -> None:
+        super().__init__(keys)
+        self.keys = keys
+
+
+class Command(Protocol[Decided]):
+    """A use case that decides on the rows of a transaction and changes them only through it.
+
+    `refs` are tasks that it will read, so that a store can fetch them for a whole batch at once. `weight` is roughly
+    its size in bytes.
     """
 
     @property
@@ -172,5 +128,346 @@ class Command(Protocol[Answer]):
     def weight(self) -> int:
         """Bytes."""
 
-    def decide(self, ledger: Ledger) -> Answer:
-        """Return the answer; raises `ReceiverError` for what the caller is to be told."""
+    def decide(self, transaction: Transaction) -> Decided:
+        """Return the answer.
+
+        It may be called several times, so it changes nothing but the transaction.
+
+        Raises:
+            ReceiverError: the reason that the caller is told. All changes of the command are dropped.
+            RowsNeeded: rows have to be fetched first.
+        """
+
+
+class Operation(Generic[Answer]):
+    """Work that a store does itself between decisions, because it touches any number of rows."""
+
+    __slots__ = ()
+
+    @property
+    def weight(self) -> int:
+        """The size in bytes: nothing to speak of."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget(Operation[None]):
+    """Delete a task, those joined to it, their deliveries and outcomes; leave tombstones and log entries.
+
+    The store raises `unknown-task` for a ref that no task has.
+    """
+
+    ref: str
+    now: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prune(Operation[Removed | None]):
+    """Remove at most `limit` rows of one kind that the horizon takes, of a few megabytes. Tasks leave tombstones.
+
+    `until` is the position up to which the number of finished tasks is too large, see `Store.prunable`. The answer is
+    None if nothing was left to remove.
+    """
+
+    horizon: Horizon
+    until: int
+    limit: int = 200
+
+
+class Transaction:
+    """Rows that were fetched, with the changes of all commands that were decided on it.
+
+    `head` is the last position of the log before all changes. The other attributes are changes to be written. New tasks
+    have the rows -1, -2, … and new log entries the positions -1, -2, … until they are written, see `Numbered`.
+    """
+
+    def __init__(self, head: int) -> None:
+        self.head = head
+        self.changed: dict[Key, None] = {}
+        self.added: list[str] = []
+        self.log: list[LogAppend] = []
+        self.grown: list[TaskKey] = []
+        self.strays: list[StoredDelivery] = []
+        self.late_polls: list[tuple[str, PollRecord]] = []
+        self.shapes: list[ShapeRecord] = []
+        self.unlisted_codes: list[UnlistedCode] = []
+        self._rows: dict[Key, Any] = {}
+        self._queries: dict[Key, Sequence[str]] = {}
+        # Either a list to shorten by one, or a key with its row before and whether that was a change already.
+        self._undo: list[tuple[list[Any]] | tuple[Key, Any, bool]] = []
+
+    # For the store.
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything has to be written."""
+        return bool(self.changed or self.log or self.strays or self.late_polls or self.shapes or self.unlisted_codes)
+
+    def decide(self, command: Command[Answer]) -> Answer:
+        """Return the command's answer and keep its changes; raises as the command, and then keeps none."""
+        answer = self.attempt(command)
+        self._undo.clear()
+        # The changes may alter what a query would find.
+        self._queries.clear()
+        return answer
+
+    def attempt(self, command: Command[Answer]) -> Answer:
+        """Decide a command as a part of another one. If it raises, only its own changes are dropped."""
+        start = len(self._undo)
+        try:
+            return command.decide(self)
+        except BaseException:
+            self._drop_changes(start)
+            raise
+
+    def rows_missing(self, command: Command[Any]) -> Sequence[Key]:
+        """Return the rows that stop the command now, none if it could be decided. Keep no change of it."""
+        try:
+            command.decide(self)
+        except RowsNeeded as needed:
+            return [key for key in needed.keys if key[0] not in QUERIES]
+        except Exception:
+            return ()
+        finally:
+            self._drop_changes(0)
+        return ()
+
+    def supply(self, keys: Iterable[Key], rows: Iterable[tuple[Key, Any]]) -> None:
+        """Add rows that were fetched for `keys`. A key without a row is known to have none from now on.
+
+        Tasks come as `("task", ref)`, and the answer to a query is a sequence of them.
+        """
+        for key, row in rows:
+            if key[0] == "task":
+                self._supply_task(row)
+            elif key[0] in QUERIES:
+                for task in row:
+                    self._supply_task(task)
+                self._queries[key] = [task.ref for task in row]
+            else:
+                self._rows.setdefault(key, row)
+        for key in keys:
+            if key[0] not in QUERIES:
+                self._rows.setdefault(key, None)
+
+    def row(self, key: Key) -> Any:
+        """Return a row that was changed."""
+        return self._rows[key]
+
+    # Reading.
+
+    def require(self, *keys: Key) -> None:
+        """Ask for several rows at once, so that they are fetched together.
+
+        Raises:
+            RowsNeeded: one of them was not fetched yet.
+        """
+        missing = [key for key in keys if key not in self._rows]
+        if missing:
+            raise RowsNeeded(missing)
+
+    def task(self, ref: str) -> TaskRecord | None:
+        """Return the task with this ref, with its current outcome."""
+        found: TaskRecord | None = self._read(("task", ref))
+        return found
+
+    def task_by_id(self, key: TaskIdKey) -> TaskRecord | None:
+        """Return the task to which the provider's id belongs."""
+        ref = self._read(("task_id", *key))
+        return None if ref is None else self.task(ref)
+
+    def is_forgotten(self, ref: str | None, key: TaskIdKey | None) -> bool:
+        """Return True if a task with this ref or id was deleted and its tombstone still stands."""
+        if ref is not None and self._read(("forgotten_ref", ref)):
+            return True
+        return key is not None and bool(self._read(("forgotten_id", *key)))
+
+    def deliveries(self, task: TaskRecord) -> Mapping[int, StoredDelivery]:
+        """Return the kept deliveries of a task by slot, in order."""
+        self._read(("deliveries", task.ref))
+        slots = range(DELIVERIES_KEPT + 2)
+        found = ((slot, self._rows.get(("delivery", task.ref, slot))) for slot in slots)
+        return {slot: delivery for slot, delivery in found if delivery is not None}
+
+    def stray(self, stray_id: int) -> StoredDelivery | None:
+        """Return a kept delivery of which no task is known."""
+        found: StoredDelivery | None = self._read(("stray", stray_id))
+        return found
+
+    def unlisted_row(self, task: TaskRecord) -> UnlistedRow | None:
+        """Return the row of answers with one unlisted code that the last kept poll of the task left."""
+        found: UnlistedRow | None = self._read(("unlisted_row", task.ref))
+        return found
+
+    def idempotency(self, owner: str, key: str) -> IdempotencyRecord | None:
+        """Return the record of an Idempotency-Key of one API key."""
+        found: IdempotencyRecord | None = self._read(("idempotency", owner, key))
+        return found
+
+    def standing_url(self, url_id: str) -> StandingUrl | None:
+        """Return the standing URL with this id, revoked or not."""
+        found: StandingUrl | None = self._read(("standing_url", url_id))
+        return found
+
+    def quota(self, name: str) -> tuple[int, int]:
+        """Return the rows and bytes used of a quota."""
+        used: tuple[int, int] = self._read(("quota", name)) or (0, 0)
+        return used
+
+    def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
+        """Return tasks without an outcome whose `deadline_at` has come, oldest first."""
+        return self._query(("overdue", now, limit))
+
+    def due(self, provider: str, now: int, limit: int, *, reach: int, lease: int) -> Sequence[TaskRecord]:
+        """Return tasks of this provider that have to be polled here now and that nobody polls, oldest first.
+
+        No poll is planned for longer than `reach` ahead, and no lease lasts longer than `lease`. One that seems to was
+        made before the clock was set back, and is ignored.
+        """
+        return self._query(("due", provider, now, limit, reach, lease))
+
+    def overdue_held(self, now: int, limit: int) -> Sequence[TaskRecord]:
+        """Return tasks whose callback has been held back for long enough, oldest first."""
+        return self._query(("held", now, limit))
+
+    # Changing.
+
+    def add(self, task: TaskRecord) -> TaskRecord:
+        """Insert a task. Return it with its row and with the head of the log."""
+        self._append(self.added, task.ref)
+        task = task.evolve(row=-len(self.added), registered_at=self.head)
+        for key in (("deliveries", task.ref), ("unlisted_row", task.ref)):
+            self._put(key, None, is_change=False)
+        self.change(task)
+        return task
+
+    def change(self, task: TaskRecord) -> None:
+        """Write the state of a task, that was read or added before."""
+        before: TaskRecord | None = self._rows.get(("task", task.ref))
+        self._put(("task", task.ref), task)
+        if before is not None and before.task_id is task.task_id:
+            return
+        id_before, id_text = None if before is None else before.id_text, task.id_text
+        if id_before == id_text:
+            return
+        if id_before is not None:
+            # Taken away in the database first of all: another task may have the id before this one is written.
+            self._put(("released_id", task.ref), None)
+            self._put(("task_id", task.provider, id_before), None, is_change=False)
+        if id_text is not None:
+            self._put(("task_id", task.provider, id_text), task.ref, is_change=False)
+            # Who waits under the id has to look: there may be an outcome already.
+            self._append(self.grown, TaskKey(task.ref, task.provider, id_text))
+
+    def append_outcome(self, task: TaskRecord, outcome: Outcome, **changes: Any) -> TaskRecord:
+        """Append the outcome to the log, make it the task's, with other changes. Return the task."""
+        if outcome.supersedes != task.position:
+            outcome = replace(outcome, supersedes=task.position)
+        task = task.evolve(position=-len(self.log) - 1, outcome=outcome, **changes)
+        self.change(task)
+        self._append(self.log, LogAppend("result", task))
+        self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))
+        return task
+
+    def append_hint(self, task: TaskRecord) -> None:
+        """Append a hint to the log."""
+        self._append(self.log, LogAppend("hint", task))
+        self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))
+
+    def store_delivery(self, task: TaskRecord, slot: int, delivery: StoredDelivery) -> None:
+        """Keep a delivery of a task in this slot, in place of the one before."""
+        self._put(("delivery", task.ref, slot), delivery)
+
+    def store_stray(self, delivery: StoredDelivery) -> None:
+        """Keep a delivery of which no task is known."""
+        self._append(self.strays, delivery)
+
+    def change_stray(self, stray_id: int, delivery: StoredDelivery | None) -> None:
+        """Replace a delivery of which no task is known; None: remove it, because a task has it now."""
+        self._put(("stray", stray_id), delivery)
+
+    def set_verdict(
+        self, task: TaskRecord, verdict: str, *, was: str | None = None, id_text: str | None = None
+    ) -> None:
+        """Give the kept deliveries of the task with the verdict `was`, or with this id, another verdict."""
+        for slot, delivery in self.deliveries(task).items():
+            if was in (None, delivery.verdict) and id_text in (None, delivery.id_text):
+                self.store_delivery(task, slot, replace(delivery, verdict=verdict))
+
+    def store_poll(self, task: TaskRecord, poll: PollRecord) -> None:
+        """Keep a poll in the slot that the task's count of polls says."""
+        self._put(("poll", task.ref, min(task.polls, POLLS_KEPT + 1)), poll)
+        self._put(("unlisted_row", task.ref), poll.unlisted, is_change=False)
+
+    def complete_poll(self, task: TaskRecord, poll: PollRecord) -> None:
+        """Replace what is kept of the poll with this lease, if anything is."""
+        self._append(self.late_polls, (task.ref, poll))
+
+    def add_idempotency(self, owner: str, key: str, record: IdempotencyRecord) -> None:
+        """Remember an Idempotency-Key as long as its task."""
+        self._put(("idempotency", owner, key), record)
+
+    def save_standing_url(self, url: StandingUrl) -> None:
+        """Insert a standing URL, or write its revocation."""
+        self._put(("standing_url", url.id), url)
+
+    def add_to_quota(self, name: str, rows: int, size: int) -> None:
+        """Add to the used part of a quota; negative to give back."""
+        used_rows, used_bytes = self.quota(name)
+        self._put(("quota", name), (max(used_rows + rows, 0), max(used_bytes + size, 0)))
+
+    def save_text(self, name: str, text: str) -> None:
+        """Keep a text under a name, in place of the one before."""
+        self._put(("meta", name), text)
+
+    def add_shapes(self, records: Iterable[ShapeRecord]) -> None:
+        """Add counts of the shapes of callbacks. Of each provider only the last seen are kept."""
+        for record in records:
+            self._append(self.shapes, record)
+
+    def add_unlisted(self, records: Iterable[UnlistedCode]) -> None:
+        """Add how often unlisted codes came. Of each provider only the last seen are kept."""
+        for record in records:
+            self._append(self.unlisted_codes, record)
+
+    def _read(self, key: Key) -> Any:
+        row = self._rows.get(key, _UNREAD)
+        if row is _UNREAD:
+            raise RowsNeeded([key])
+        return row
+
+    def _query(self, key: Key) -> Sequence[TaskRecord]:
+        refs = self._queries.get(key)
+        if refs is None:
+            raise RowsNeeded([key])
+        return [self._rows["task", ref] for ref in refs]
+
+    def _supply_task(self, task: TaskRecord) -> None:
+        if ("task", task.ref) in self._rows:
+            return
+        self._rows["task", task.ref] = task
+        if task.id_text is not None:
+            self._rows.setdefault(("task_id", task.provider, task.id_text), task.ref)
+
+    def _put(self, key: Key, row: Any, *, is_change: bool = True) -> None:
+        self._undo.append((key, self._rows.get(key, _UNREAD), key in self.changed))
+        self._rows[key] = row
+        if is_change:
+            self.changed[key] = None
+
+    def _append(self, items: list[Any], item: Any) -> None:
+        items.append(item)
+        self._undo.append((items,))
+
+    def _drop_changes(self, start: int) -> None:
+        while len(self._undo) > start:
+            match self._undo.pop():
+                case (items,):
+                    items.pop()
+                case (key, row, was_changed):
+                    if row is _UNREAD:
+                        del self._rows[key]
+                    else:
+                        self._rows[key] = row
+                    if not was_changed:
+                        self.changed.pop(key, None)

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from client.providers import Dialect
 from client.providers.readings import CallbackReading, Failed
-from receiver.domain.deliveries import Delivered, DeliverToStanding, DeliverToTask, HintTask, Quotas
-from receiver.domain.reading import Incoming, read_arrival, times_of_new_task
+from receiver.domain.deliveries import DeliverToStanding, DeliverToTask, DeliveryResult, HintTask, Quotas
+from receiver.domain.reading import CallbackRequest, read_arrival, times_of_new_task
 from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.transaction import Command
 from receiver.service.providers import Providers
@@ -48,7 +48,7 @@ class Callbacks:
         self._now = now
         self._new_ref = new_ref
 
-    async def deliver(self, dialect: Dialect, token: CallbackToken, incoming: Incoming) -> Delivered:
+    async def deliver(self, dialect: Dialect, token: CallbackToken, incoming: CallbackRequest) -> DeliveryResult:
         """Return the verdict, once the delivery is durable.
 
         Raises:
@@ -66,7 +66,7 @@ class Callbacks:
             confirm=self._rules.confirm,
             can_poll=dialect.provider in self._providers.accounts,
         )
-        command: Command[Delivered]
+        command: Command[DeliveryResult]
         if token.kind is Kind.TASK:
             times = times_of_new_task(dialect, str(token.id), now)
             command = DeliverToTask(ref=times.ref, arrival=arrival, new_task=times, quotas=self._rules.quotas)

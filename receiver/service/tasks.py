@@ -17,9 +17,10 @@ from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.domain.reading import read_answer, task_of_registration
 from receiver.domain.records import TaskRecord
-from receiver.domain.registrations import Answered, Bind, Forget, Register, RegisteredTask, Report, ReportedTask
+from receiver.domain.registrations import Answered, Bind, Register, RegisteredTask, Report, ReportedTask
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import Kind, make_token
+from receiver.domain.transaction import Forget
 from receiver.errors import ReceiverError
 from receiver.service.providers import Providers
 from receiver.service.waits import IN_PROCESS, Waits

@@ -7,18 +7,18 @@ from typing import Protocol, TypeVar
 
 from client.protocol.filters import ResultFilter, TaskName
 from receiver.domain.records import (
-    Delivery,
     Growth,
     History,
     Horizon,
     Page,
     PollRecord,
     StandingUrl,
+    StoredDelivery,
     TaskRecord,
     WaitingTasks,
 )
 from receiver.domain.shapes import ShapeRecord
-from receiver.domain.transaction import Command
+from receiver.domain.transaction import Command, Operation
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 
@@ -40,10 +40,13 @@ class Store(Protocol):
     Store law: after a read has given cursor c, no result ever appears at or before c.
     """
 
-    async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
-        """What the command decided, once it is durable.
+    async def write(
+        self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
+    ) -> Answer:
+        """Return what the command decided, once it is durable.
 
-        Commands are decided in the order in which they were written. Cancelling the wait does not cancel the command.
+        Commands and operations are carried out in the order in which they were written. Cancelling the wait cancels
+        nothing.
 
         Raises:
             ReceiverError: what the command told its caller; then it changed nothing.
@@ -65,7 +68,7 @@ class Store(Protocol):
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
         """Tasks, newest first, and the next page, if any. A page may hold fewer than there are left."""
 
-    async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
+    async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
         """Return the kept deliveries of a task, in the order in which they came."""
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
@@ -85,8 +88,8 @@ class Store(Protocol):
 
     async def unpolled(
         self, provider: str, key_id: str, place: tuple[int, int], *, limit: int
-    ) -> tuple[Sequence[int], tuple[int, int] | None]:
-        """Return the rows of those tasks that could be polled here with this key and are not, and where to go on.
+    ) -> tuple[Sequence[str], tuple[int, int] | None]:
+        """Return the refs of those tasks that could be polled here with this key and are not, and where to go on.
 
         Looked at are the next `limit` unfinished tasks behind `place`; there is nowhere to go on at their end.
         """

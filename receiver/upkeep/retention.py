@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from receiver.domain.records import SECOND, Horizon, Removed
-from receiver.domain.transaction import Ledger
+from receiver.domain.transaction import Prune
 from receiver.errors import ReceiverError
 from receiver.storage.store import Store
 
-__all__ = ["Lives", "Prune", "prune", "prune_old"]
+__all__ = ["Lives", "prune", "prune_old"]
 
 _ROUND_SECONDS = 15.0
 _PAUSE_SECONDS = 0.05
@@ -52,21 +52,6 @@ class Lives:
             most_finished=self.most_finished,
             most_tombstones=_MOST_TOMBSTONES,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prune:
-    """A step of at most `limit` rows of one kind, and a few megabytes. `until` comes from `Store.prunable`."""
-
-    horizon: Horizon
-    until: int
-    limit: int = _MOST_ROWS
-    refs: Sequence[str] = ()
-    weight: int = 0
-
-    def decide(self, ledger: Ledger) -> Removed | None:
-        """Return the number of removed rows, or None if nothing is left to do."""
-        return ledger.prune(self.horizon, self.until, self.limit)
 
 
 async def prune(store: Store, horizon: Horizon, notify: Callable[[Removed], None]) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from receiver.domain.reading import Incoming
+from receiver.domain.reading import CallbackRequest
 from receiver.domain.records import UnlistedCode
 from receiver.domain.shapes import ShapeCounts, ShapeRecord, shape_of
-from receiver.domain.transaction import Ledger
+from receiver.domain.transaction import Transaction
 from receiver.errors import ReceiverError
 from receiver.storage.store import Store
 
@@ -37,9 +37,9 @@ class AddShapes:
         """Approximate size of the shapes."""
         return sum(len(record.shape.fields) for record in self.records)
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Add the shapes."""
-        ledger.add_shapes(self.records)
+        transaction.add_shapes(self.records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,9 @@ class AddUnlisted:
         """Approximate size of the codes."""
         return sum(len(record.code) for record in self.records)
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Add the counts."""
-        ledger.add_unlisted(self.records)
+        transaction.add_unlisted(self.records)
 
 
 class Observer:
@@ -74,7 +74,7 @@ class Observer:
         self._known_codes: set[tuple[str, str]] = set()
         self._found = asyncio.Event()
 
-    def note(self, provider: str, incoming: Incoming, *, is_readable: bool) -> None:
+    def note(self, provider: str, incoming: CallbackRequest, *, is_readable: bool) -> None:
         """Count a callback. Its shape is computed, if necessary, after the response is on its way."""
         now = self._now()
         if self._counts.must_look(provider, is_readable=is_readable, now=now):
@@ -126,7 +126,7 @@ class Observer:
                 self._codes[name] = lost._replace(times=lost.times + since.times, last_seen=since.last_seen)
             _log.warning("codes.not_kept", reason=error.detail)
 
-    def _look(self, provider: str, incoming: Incoming, is_readable: bool, now: int) -> None:
+    def _look(self, provider: str, incoming: CallbackRequest, is_readable: bool, now: int) -> None:
         shape = shape_of(incoming.method, incoming.headers.get("Content-Type"), incoming.query, incoming.body)
         if self._counts.add(provider, shape, is_readable=is_readable, now=now):
             self._found.set()

@@ -104,12 +104,12 @@ class Reconciler:
         place = (0, 0)
         while True:
             try:
-                rows, following = await self._store.unpolled(
+                refs, following = await self._store.unpolled(
                     self.provider, self._account.key_id, place, limit=_ADOPT_AT_ONCE
                 )
-                if rows:
-                    await self._store.write(Adopt(rows=rows))
-                    _log.info("tasks.adopted", provider=self.provider, tasks=len(rows))
+                if refs:
+                    await self._store.write(Adopt(refs=refs))
+                    _log.info("tasks.adopted", provider=self.provider, tasks=len(refs))
             except ReceiverError as error:
                 _log.warning("tasks.not_adopted", provider=self.provider, reason=error.detail)
                 await asyncio.sleep(_RETRY_SECONDS)

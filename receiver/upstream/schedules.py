@@ -9,7 +9,7 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from client.providers import Dialect
-from receiver.domain.deliveries import Delivered
+from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.polls import PolledTask, Remember
 from receiver.domain.records import SECOND, TaskRecord
 from receiver.domain.schedule import Change, Schedule
@@ -69,7 +69,7 @@ class Schedules:
         elapsed = (self._now() - task.counts_from) / SECOND
         return self._schedules[task.provider].next_poll_after(polls, elapsed_seconds=elapsed)
 
-    def delivered(self, delivered: Delivered) -> None:
+    def delivered(self, delivered: DeliveryResult) -> None:
         """Learn from a callback: one that was the outcome, hinted at it, or came after a poll had brought it."""
         task = delivered.task
         if task is None or not task.is_polled_here or not _is_awaited(delivered.verdict, task):

@@ -13,8 +13,8 @@ import structlog
 from aiohttp import web
 
 from client.providers import Dialect
-from receiver.domain.deliveries import Delivered
-from receiver.domain.reading import Incoming
+from receiver.domain.deliveries import DeliveryResult
+from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, check_token
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME, Runtime
@@ -71,7 +71,7 @@ async def callback(request: web.Request, app: web.Application | None = None) -> 
     return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 
-async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, token: CallbackToken) -> Delivered:
+async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, token: CallbackToken) -> DeliveryResult:
     try:
         body = await read_body(request, runtime.max_body_bytes)
     except ReceiverError:
@@ -83,12 +83,12 @@ async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, tok
     return delivered
 
 
-def _incoming(request: web.Request, body: bytes) -> Incoming:
+def _incoming(request: web.Request, body: bytes) -> CallbackRequest:
     query = request.rel_url.raw_query_string.encode("utf-8", "surrogateescape")
-    return Incoming(method=request.method, headers=request.headers, query=query, body=body)
+    return CallbackRequest(method=request.method, headers=request.headers, query=query, body=body)
 
 
-def _without_waiting(request: web.Request) -> Incoming | None:
+def _without_waiting(request: web.Request) -> CallbackRequest | None:
     """Return the request if its body has arrived completely. A request that is refused is not waited for."""
     if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
@@ -97,7 +97,7 @@ def _without_waiting(request: web.Request) -> Incoming | None:
     return None
 
 
-def _note(runtime: Runtime, dialect: Dialect, incoming: Incoming | None, *, is_readable: bool) -> None:
+def _note(runtime: Runtime, dialect: Dialect, incoming: CallbackRequest | None, *, is_readable: bool) -> None:
     """Record the shape of the callback. Errors in that do not change the response."""
     with suppress(Exception):
         if incoming is not None:
@@ -111,7 +111,7 @@ def _check(request: web.Request, runtime: Runtime) -> tuple[Dialect | None, Call
     return runtime.dialects.get(provider), token
 
 
-def _stored(dialect: Dialect, delivered: Delivered, started: float) -> None:
+def _stored(dialect: Dialect, delivered: DeliveryResult, started: float) -> None:
     task = delivered.task
     _log.info(
         "callback.stored",

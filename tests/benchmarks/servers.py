@@ -21,7 +21,7 @@ from client.provider_api.unlisted import UnlistedCodes
 from client.providers import DIALECTS
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.commands.serve import raise_file_limit, tune
-from receiver.domain.deliveries import Delivered, Quotas
+from receiver.domain.deliveries import DeliveryResult, Quotas
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Command
 from receiver.logs import configure_logs
@@ -211,9 +211,9 @@ class _NoStore:
     """As much of a `Store` as the callback path asks of it."""
 
     def __init__(self, task: TaskRecord) -> None:
-        self._delivered = Delivered("accepted", task)
+        self._delivered = DeliveryResult("accepted", task)
 
-    async def write(self, _command: Command[Any], *, within_seconds: float) -> Delivered:
+    async def write(self, _command: Command[Any], *, within_seconds: float) -> DeliveryResult:
         """That the delivery was accepted."""
         del within_seconds
         return self._delivered

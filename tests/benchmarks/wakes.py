@@ -24,10 +24,10 @@ from receiver.app import microseconds_now, new_ref
 from receiver.commands.serve import tune
 from receiver.domain.admission import Limits
 from receiver.domain.deliveries import Quotas
-from receiver.domain.reading import Incoming
+from receiver.domain.reading import CallbackRequest
 from receiver.domain.records import TaskRecord
 from receiver.domain.tokens import CallbackToken, Kind
-from receiver.domain.transaction import Command, Ledger
+from receiver.domain.transaction import Command, Operation, Transaction
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.service.callbacks import CallbackRules, Callbacks
@@ -149,9 +149,9 @@ def _token(task: TaskRecord) -> CallbackToken:
     return CallbackToken(Kind.TASK, UUID(task.ref))
 
 
-def _incoming(task: TaskRecord) -> Incoming:
+def _incoming(task: TaskRecord) -> CallbackRequest:
     headers = {"Content-Type": "application/json"}
-    return Incoming(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
+    return CallbackRequest(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
 
 
 class _NotingConnection(sqlite3.Connection):
@@ -179,9 +179,9 @@ class _Noted:
         self._command = command
         self._decided = decided
 
-    def decide(self, ledger: Ledger) -> Any:
+    def decide(self, transaction: Transaction) -> Any:
         self._decided.extend(self.refs)
-        return self._command.decide(ledger)
+        return self._command.decide(transaction)
 
 
 class _NotingStore(SqliteStore):
@@ -190,9 +190,11 @@ class _NotingStore(SqliteStore):
     commits_at: dict[str, float]
     decided: list[str]
 
-    async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
+    async def write(
+        self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
+    ) -> Answer:
         """See `Store.write`."""
-        noted: Command[Answer] = _Noted(command, self.decided)
+        noted = command if isinstance(command, Operation) else _Noted(command, self.decided)
         return await super().write(noted, within_seconds=within_seconds)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from receiver.domain.deliveries import HintTask
-from receiver.domain.registrations import Forget
+from receiver.domain.transaction import Forget
 from tests.faults.commands import KEY, Finished, run_command
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 from tests.support import running_receiver

@@ -22,7 +22,7 @@ import aiohttp
 from client.sandbox import FaultRates, Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from client.sandbox.counts import Stats
 from receiver.domain.records import CUT_OFF
-from receiver.storage.sqlite.diagnostics import opened_to_look, read_recent
+from receiver.storage.sqlite.diagnostics import open_read_only, read_recent
 from tests.client.support import PNG
 from tests.support import ADMIN, free_port, receiver_process
 
@@ -175,7 +175,7 @@ def _check_callbacks(database: Path, stats: Stats, *, unknown: int) -> None:
 
     A callback stored at the moment of the kill was not answered. A task without an id cannot be polled.
     """
-    with opened_to_look(database) as connection:
+    with open_read_only(database) as connection:
         (counted,) = read_recent(connection, 0, {})
     taken = stats.callback_answers.get(200, 0)
     lost = stats.faults["callback.lost"]

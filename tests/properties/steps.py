@@ -8,17 +8,17 @@ from typing import Any
 from pydantic_core import from_json
 
 from client.providers.readings import CallbackReading, Failed, Notice, Pending, Reading, Ready, Refused, TaskId, Unknown
-from receiver.domain.deliveries import Arrival, Delivered, DeliverToStanding, DeliverToTask, HintTask, NewTask
+from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, DeliveryResult, HintTask, NewTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, Outcome, TaskRecord
 from receiver.domain.registrations import Answered, RegisteredTask, ReportedTask
 from receiver.domain.registrations import Bind as BindCommand
 from receiver.domain.registrations import Expire as ExpireCommand
-from receiver.domain.registrations import Forget as ForgetCommand
 from receiver.domain.registrations import Register as RegisterCommand
 from receiver.domain.registrations import Report as ReportCommand
-from receiver.domain.transaction import Command
-from receiver.upkeep.retention import Prune as PruneCommand
+from receiver.domain.transaction import Command, Operation
+from receiver.domain.transaction import Forget as ForgetCommand
+from receiver.domain.transaction import Prune as PruneCommand
 from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
 from tests.receiver.upkeep.pruning import horizon
 
@@ -125,7 +125,7 @@ class Prune:
 Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | Hint | Prune
 
 
-def command_of(step: Step, now: int) -> Command[Any]:
+def command_of(step: Step, now: int) -> Command[Any] | Operation[Any]:
     """Return the store's command that this step is."""
     match step:
         case Register():
@@ -161,7 +161,7 @@ def answer_view(answer: object) -> tuple[Any, ...]:
             return answer.is_new, task_view(answer.task)
         case TaskRecord():
             return "bound", task_view(answer)
-        case Delivered() | ReportedTask():
+        case DeliveryResult() | ReportedTask():
             return answer.verdict, None if answer.task is None else task_view(answer.task)
         case _:
             return (answer, None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from client.errors import UnreadableError
 from client.providers import DIALECTS
 from client.providers.readings import Bare, Failed, Notice, Pending, Ready, Refused, Submitted, Unknown
-from receiver.domain.reading import Incoming, read_arrival
+from receiver.domain.reading import CallbackRequest, read_arrival
 from receiver.domain.tokens import CallbackToken, Kind
 from tests.client.providers.deliveries import CALLING, changed
 from tests.client.providers.strategies import MANY, answers, as_json
@@ -56,7 +56,7 @@ def test_any_delivery_arrives(
 
     arrival = read_arrival(
         dialect,
-        Incoming(method=method, headers=headers, query=query, body=body),
+        CallbackRequest(method=method, headers=headers, query=query, body=body),
         CallbackToken(kind, UUID(int=1)),
         secret,
         1,

@@ -14,7 +14,7 @@ from client.errors import BadArgumentError
 from client.protocol.filters import QUERY_FIELDS, ResultFilter, TaskName, TaskSet
 from client.providers.values import MAX_TASK_ID_LENGTH
 from receiver.domain.deliveries import HintTask
-from receiver.domain.registrations import Forget
+from receiver.domain.transaction import Forget
 from receiver.web.views import task_view
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from client.protocol.filters import ResultFilter, TaskSet
 from receiver.domain.records import SECOND, Page
-from receiver.domain.transaction import Command
+from receiver.domain.transaction import Command, Operation
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.storage.sqlite.store import SqliteStore
 from tests.properties.model import Model, Place
@@ -36,7 +36,7 @@ from tests.properties.steps import (
     outcome_view,
     task_view,
 )
-from tests.receiver.storage.stores import a_ref, running_store, whole_log
+from tests.receiver.storage.stores import a_ref, restarted, running_store, whole_log
 
 Answer = TypeVar("Answer")
 
@@ -150,15 +150,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         batch=st.lists(steps, min_size=3, max_size=8),
+        restarts=st.sets(st.integers(0, 7)),
         reads=st.lists(st.integers(1, 4), max_size=2),
         seconds=st.sampled_from([1, 1, 10, 60]),
     )
-    def write_together(self, batch: list[Step], reads: list[int], seconds: int) -> None:
-        """Several writes in one batch, and reads beside them, are answered as if they had come one by one."""
+    def write_together(self, batch: list[Step], restarts: set[int], reads: list[int], seconds: int) -> None:
+        """Several writes in one batch, restarted or not, are answered as if they had come one by one, beside reads."""
         self.model.now += seconds * SECOND
         resolved = [self._resolve(step) for step in batch]
         expected = [self.model.take(step) for step in resolved]
-        commands = [command_of(step, self.model.now) for step in resolved]
+        given = [command_of(step, self.model.now) for step in resolved]
+        commands = [restarted(command) if index in restarts else command for index, command in enumerate(given)]
 
         self.is_in_step = False
         answers = self.life.call(self._write_and_read(commands, reads))
@@ -230,7 +232,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.life.end()
             self.folder.cleanup()
 
-    async def _write_and_read(self, commands: Sequence[Command[Any]], reads: Sequence[int]) -> list[tuple[Any, ...]]:
+    async def _write_and_read(
+        self, commands: Sequence[Command[Any] | Operation[Any]], reads: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
         async with asyncio.TaskGroup() as group:
             writes = [group.create_task(self._write(command)) for command in commands]
             for limit in reads:
@@ -238,7 +242,7 @@ class StoreMachine(RuleBasedStateMachine):
                     group.create_task(self._read(reader, limit))
         return [write.result() for write in writes]
 
-    async def _write(self, command: Command[Any]) -> tuple[Any, ...]:
+    async def _write(self, command: Command[Any] | Operation[Any]) -> tuple[Any, ...]:
         try:
             return answer_view(await self.life.store.write(command))
         except ReceiverError as error:

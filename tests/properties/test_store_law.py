@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from client.protocol.filters import ResultFilter, TaskSet
-from receiver.domain.registrations import Forget
-from receiver.domain.transaction import Command
+from receiver.domain.transaction import Command, Forget, Operation, Prune
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.upkeep.retention import Prune
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 from tests.receiver.upkeep.pruning import horizon
 
@@ -84,7 +82,7 @@ async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Rando
             await asyncio.sleep(0)
 
 
-async def stored(store: SqliteStore, command: Command[Any]) -> None:
+async def stored(store: SqliteStore, command: Command[Any] | Operation[Any]) -> None:
     """Write the command, again where the other store held the file for too long; then nothing of it was stored."""
     for _ in range(10):
         try:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from client.protocol.filters import ResultFilter, TaskSet
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import Entry, Growth
-from receiver.domain.registrations import Forget
+from receiver.domain.transaction import Forget
 from receiver.feed.feed import Feed
 from receiver.feed.subscription import Subscription
 from receiver.feed.tail import Tail

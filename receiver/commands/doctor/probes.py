@@ -19,7 +19,7 @@ from receiver.dialects import known_dialects
 from receiver.domain.records import SECOND, UnlistedCode
 from receiver.domain.tokens import Kind, make_token
 from receiver.settings import Settings, is_loopback
-from receiver.storage.sqlite.diagnostics import Look, look, opened_to_look
+from receiver.storage.sqlite.diagnostics import Overview, open_read_only, read_overview
 
 __all__ = ["read_facts"]
 
@@ -39,8 +39,8 @@ async def read_facts(settings: Settings, *, now: int) -> Facts:
     dialects = known_dialects(settings)
     most_polls = {name: most for name, dialect in dialects.items() if (most := dialect.polls.max_polls) is not None}
     path = settings.database
-    with opened_to_look(path) as connection:
-        seen = look(connection, hour_ago=now - _HOUR, day_ago=now - 24 * _HOUR, most_polls=most_polls)
+    with open_read_only(path) as connection:
+        seen = read_overview(connection, hour_ago=now - _HOUR, day_ago=now - 24 * _HOUR, most_polls=most_polls)
     keys = settings.keys
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_PROBE_SECONDS)) as session:
         ready = await _probe(session, f"http://{_own_address(settings)}/readyz")
@@ -67,7 +67,7 @@ async def read_facts(settings: Settings, *, now: int) -> Facts:
 
 
 async def _probe_callback_url(
-    session: aiohttp.ClientSession, settings: Settings, dialects: Mapping[str, Dialect], seen: Look
+    session: aiohttp.ClientSession, settings: Settings, dialects: Mapping[str, Dialect], seen: Overview
 ) -> ProbeResult | None:
     """Send a GET to the callback URL of a task that does not exist. Without a query it stores nothing."""
     url = settings.public_url

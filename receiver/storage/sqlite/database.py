@@ -20,8 +20,8 @@ from receiver.storage.sqlite.restore_check import has_gone_back, note_head
 
 __all__ = [
     "Identity",
+    "connect_read_only",
     "connect_reader",
-    "connect_to_look",
     "connect_writer",
     "make_file",
     "on_thread",
@@ -80,7 +80,7 @@ def connect_reader(path: Path) -> aiosqlite.Connection:
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
 
 
-def connect_to_look(path: Path) -> sqlite3.Connection:
+def connect_read_only(path: Path) -> sqlite3.Connection:
     """Return the same for a program without an event loop, on the caller's thread.
 
     Raises:

@@ -24,19 +24,19 @@ from receiver.domain.records import (
 )
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import connect_to_look, schema_version
+from receiver.storage.sqlite.database import connect_read_only, schema_version
 from receiver.storage.sqlite.files import require_database
 from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
-from receiver.storage.sqlite.rows import standing_url_from, task_from
+from receiver.storage.sqlite.rows import SLOTS_OF_TASK, standing_url_from, task_from
 
 __all__ = [
     "SELECT_LATENCIES",
     "SELECT_RECENT",
     "SELECT_VERDICTS",
-    "Look",
-    "look",
+    "Overview",
     "look_up_task",
-    "opened_to_look",
+    "open_read_only",
+    "read_overview",
     "read_recent",
 ]
 
@@ -58,7 +58,7 @@ SELECT_RECENT = f"""
                 AND (most >= 10 OR {_SOURCE} NOT IN ('callback', 'poll')), 0) AS nearly_out,
             coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
             CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
-                EXISTS (SELECT 1 FROM delivery WHERE delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+                EXISTS (SELECT 1 FROM delivery WHERE delivery.id {SLOTS_OF_TASK}
                     AND delivery.verdict IN ('late', 'disagreed'))
             ELSE 0 END AS late
         FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
@@ -70,7 +70,7 @@ SELECT_RECENT = f"""
 SELECT_VERDICTS = f"""
     SELECT provider, verdict, count(*) FROM (
         SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
-        CROSS JOIN delivery ON delivery.id BETWEEN task.id * 16 AND task.id * 16 + 15
+        CROSS JOIN delivery ON delivery.id {SLOTS_OF_TASK}
         WHERE {_NEWEST} AND task.deliveries > 0
         UNION ALL
         SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
@@ -96,7 +96,7 @@ SELECT_LATENCIES = f"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Overview:
     """An overview of the database. `providers` have recent tasks or a standing URL."""
 
     newest_task: int | None
@@ -109,14 +109,14 @@ class Look:
 
 
 @contextmanager
-def opened_to_look(path: Path) -> Iterator[sqlite3.Connection]:
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection that can only read, to a database of this program with its current schema.
 
     Raises:
         CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
     """
     require_database(path)
-    connection = connect_to_look(path)
+    connection = connect_read_only(path)
     try:
         version = schema_version(connection, path)
         if version < len(sql.MIGRATIONS):
@@ -156,7 +156,9 @@ def look_up_task(
         connection.execute("ROLLBACK")
 
 
-def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_polls: Mapping[str, int]) -> Look:
+def read_overview(
+    connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_polls: Mapping[str, int]
+) -> Overview:
     """Return an overview of the database, limited to the newest tasks.
 
     `most_polls`: how often a task of a provider may be polled, where that is known.
@@ -167,7 +169,7 @@ def look(connection: sqlite3.Connection, *, hour_ago: int, day_ago: int, most_po
     hour, day = (read_recent(connection, since, most_polls) for since in (hour_ago, day_ago))
     standing = {url.provider for url in map(standing_url_from, run(sql.SELECT_STANDING_URLS)) if url.revoked_at is None}
     used = {tasks.provider for tasks in waiting} | {tasks.provider for tasks in day if tasks.with_url} | standing
-    return Look(
+    return Overview(
         newest_task=None if newest is None else newest[0],
         waiting=waiting,
         hour=hour,

@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 import aiosqlite
 from pydantic_core import from_json, to_json
 
-from receiver.domain.records import History, Outcome, PollRecord, TaskRecord, WaitingTasks
+from receiver.domain.records import History, Outcome, TaskRecord, WaitingTasks
+from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
 from receiver.errors import StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import on_thread
-from receiver.storage.sqlite.rows import delivery_from, delivery_range, task_from
+from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, task_from
 
-__all__ = ["Reader", "read_history", "read_task", "read_waiting"]
+__all__ = ["Reader", "read_history", "read_shapes", "read_task", "read_waiting"]
 
 _MAX_BATCH = 256
 _MOST_OUTCOMES = 16
@@ -113,10 +114,10 @@ def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
 
 def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
     """Return the kept deliveries, polls and outcomes of a task."""
-    slots = delivery_range(task)
+    slots = slots_of(task.row)
     return History(
         deliveries=tuple(delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, slots)),
-        polls=tuple(PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, slots)),
+        polls=tuple(poll_from(row) for row in connection.execute(sql.SELECT_POLLS, slots)),
         outcomes=_read_outcomes(connection, task),
     )
 
@@ -124,6 +125,15 @@ def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
 def read_waiting(connection: sqlite3.Connection) -> list[WaitingTasks]:
     """Return the waiting tasks by provider. Above 20,000 only those with the earliest deadlines count."""
     return [WaitingTasks(*row) for row in connection.execute(sql.SELECT_WAITING)]
+
+
+def read_shapes(connection: sqlite3.Connection, provider: str) -> Sequence[ShapeRecord]:
+    """See `Store.shapes`; a connection that can only read will do."""
+    rows = connection.execute(sql.SELECT_SHAPES, (provider, SHAPES_KEPT))
+    return [
+        ShapeRecord(provider, Shape(method, content_type or None, fields), *counts)
+        for provider, method, content_type, fields, *counts in rows
+    ]
 
 
 def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Outcome, ...]:

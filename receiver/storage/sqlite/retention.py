@@ -15,11 +15,14 @@ from typing import Any
 from pydantic_core import to_json
 
 from receiver.domain.deliveries import ROW_BYTES, UNREADABLE_QUOTA, bodies_quota
-from receiver.domain.records import Horizon, Removed, TaskKey
+from receiver.domain.records import SECOND, Horizon, Removed, TaskRecord
+from receiver.errors import ReceiverError
 from receiver.storage.sqlite import retention_statements as pruning
 from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.reader import read_task
+from receiver.storage.sqlite.rows import slots_of, task_from
 
-__all__ = ["FLOOR", "SOLUTIONS_FLOOR", "Removal", "counted_among", "prunable", "prune", "read_mark"]
+__all__ = ["FLOOR", "SOLUTIONS_FLOOR", "Removal", "counted_among", "forget", "prunable", "prune", "read_mark"]
 
 FLOOR = "floor"
 """Where it is noted behind which position everything is kept."""
@@ -31,14 +34,15 @@ SOLUTIONS_FLOOR = "solutions_floor"
 # megabyte: 200 answers of 200 kB, which are kept twice, held up every callback for 350 ms.
 _STEP_BYTES = 4 * 1024 * 1024
 
+_TOMBSTONE_LIFE = 90 * 24 * 3600 * SECOND
+
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a step removed, what of quotas (name, rows, bytes) is free again, and the tasks that are no more."""
+    """What a step removed, and what of quotas (name, rows, bytes) is free again."""
 
     removed: Removed
     given_back: Sequence[tuple[str, int, int]] = ()
-    forgotten: Sequence[TaskKey] = ()
 
 
 def prunable(connection: sqlite3.Connection, horizon: Horizon) -> int | None:
@@ -55,8 +59,62 @@ def prunable(connection: sqlite3.Connection, horizon: Horizon) -> int | None:
     return until if is_needed else None
 
 
-def prune(connection: sqlite3.Connection, horizon: Horizon, until: int, limit: int) -> Removal | None:
-    """See `Ledger.prune`."""
+def prune(connection: sqlite3.Connection, horizon: Horizon, until: int, limit: int) -> Removed | None:
+    """Carry out `receiver.domain.transaction.Prune`."""
+    removal = _prune(connection, horizon, until, limit)
+    if removal is None:
+        return None
+    _give_back(connection, removal.given_back)
+    return removal.removed
+
+
+def forget(connection: sqlite3.Connection, ref: str, now: int) -> Sequence[TaskRecord]:
+    """Delete a task and those joined to it, which come first, and leave tombstones. Return them.
+
+    Raises:
+        ReceiverError: `unknown-task`.
+    """
+    task = read_task(connection, ref)
+    if task is None:
+        raise ReceiverError("unknown-task", "no task has this ref")
+    forgotten = [*_joined_to(connection, task), task]
+    for doomed in forgotten:
+        _forget(connection, doomed, now)
+    return forgotten
+
+
+def _joined_to(connection: sqlite3.Connection, task: TaskRecord) -> Iterable[TaskRecord]:
+    for row in connection.execute(sql.SELECT_JOINED_TASKS, (task.ref,)).fetchall():
+        joined = task_from(row)
+        yield from _joined_to(connection, joined)
+        yield joined
+
+
+def _forget(connection: sqlite3.Connection, task: TaskRecord, now: int) -> None:
+    run = connection.execute
+    first, last = slots = slots_of(task.row)
+    _give_back(connection, counted_among(connection, range(first, last + 1)))
+    if task.quota is not None:
+        _give_back(connection, [(task.quota, 1, task.kept_bytes)])
+    position = task.position
+    while position is not None:
+        row = run(sql.DELETE_LOG, (position,)).fetchone()
+        position = row[0] if row else None
+    run(sql.DELETE_DELIVERIES, slots)
+    run(sql.DELETE_POLLS, slots)
+    run(sql.DELETE_TAGS, (task.row,))
+    run(sql.DELETE_IDEMPOTENCY, (task.ref,))
+    run(sql.DELETE_TASK, (task.row,))
+    run(sql.PRUNE_TOMBSTONES, (now - _TOMBSTONE_LIFE,))
+    run(sql.INSERT_TOMBSTONE, (task.ref, task.provider, task.id_text, now))
+
+
+def _give_back(connection: sqlite3.Connection, parts: Iterable[tuple[str, int, int]]) -> None:
+    for name, rows, size in parts:
+        connection.execute(sql.GIVE_BACK_QUOTA, (rows, size, name))
+
+
+def _prune(connection: sqlite3.Connection, horizon: Horizon, until: int, limit: int) -> Removal | None:
     position = _old_entries(connection, FLOOR, horizon.results, until, limit)
     if position is not None:
         return _remove_entries(connection, position, horizon.now)
@@ -113,7 +171,7 @@ def _remove_entries(connection: sqlite3.Connection, position: int, now: int) -> 
         run(statement, (rows,))
     entries = run(pruning.DELETE_ENTRIES, (after, position)).rowcount
     run(sql.SAVE_META, (FLOOR, position))
-    return Removal(Removed(tasks=len(doomed), entries=entries), given_back, [TaskKey(*row[1:]) for row in doomed])
+    return Removal(Removed(tasks=len(doomed), entries=entries), given_back)
 
 
 def _remove_solutions(connection: sqlite3.Connection, position: int) -> Removal:

@@ -6,20 +6,21 @@ Parameters are bound, never written into the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
+from receiver.storage.sqlite.rows import (
+    DELIVERY_COLUMNS,
+    OUTCOME_COLUMNS,
+    POLL_COLUMNS,
+    SLOTS,
+    SLOTS_OF_TASK,
+    STANDING_URL_COLUMNS,
+    TASK_COLUMNS,
+    TASK_STATE_COLUMNS,
+)
+
 __all__ = ["MIGRATIONS", "of_many_rows"]
-
-TASK_COLUMNS = (
-    "id, ref, provider, type, tags, metadata, created_by, client_key_id, has_url, open_to_standing, standing_id, "
-    "task_id, task_id_is_integer, bound_by, registered_at, created_at, poll_after, next_poll_at, deadline_at, "
-    "hinted_at, is_disputed, deliveries, polls, quota, kept_bytes, joined_ref, position, status, is_polled_here, "
-    "lease, leased_until, polled_at, held_until, bound_at"
-)
-OUTCOME_COLUMNS = (
-    "status, solution, error_id, error_code, error_description, source, trust, finished_at, valid_until, supersedes"
-)
-
 
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 
@@ -30,11 +31,19 @@ def of_many_rows(statement: str, rows: int) -> str:
     return _VALUES.sub(lambda values: f"VALUES {', '.join([values[1]] * rows)}", statement, count=1)
 
 
-def _of(table: str, columns: str) -> str:
-    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
+def _of(table: str, columns: Sequence[str]) -> str:
+    return ", ".join(f"{table}.{column}" for column in columns)
+
+
+def _values(count: int) -> str:
+    return f"VALUES ({', '.join('?' * count)})"
 
 
 _TASK = f"{_of('task', TASK_COLUMNS)}, {_of('log', OUTCOME_COLUMNS)}"
+_OUTCOME = ", ".join(OUTCOME_COLUMNS)
+_DELIVERY = ", ".join(DELIVERY_COLUMNS)
+_POLL = ", ".join(POLL_COLUMNS)
+_STANDING_URL = ", ".join(STANDING_URL_COLUMNS)
 _WITH_OUTCOME = "FROM task LEFT JOIN log ON log.position = task.position"
 
 MIGRATIONS = (
@@ -228,6 +237,12 @@ SELECT_BOUNDS = (
 SELECT_TASKS_BY_REFS = (
     f"SELECT json_group_array(json_array({_TASK})) {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
 )
+# The same by the provider's ids; the parameter is a JSON array of [provider, id].
+SELECT_TASKS_BY_IDS = (
+    f"SELECT json_group_array(json_array({_TASK})) FROM json_each(?) AS wanted "
+    "CROSS JOIN task ON task.task_id = json_extract(wanted.value, '$[1]') "
+    "AND task.provider = json_extract(wanted.value, '$[0]') LEFT JOIN log ON log.position = task.position"
+)
 # One task by our id.
 SELECT_TASK_BY_REF = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref = ?"
 # The task that has the provider's id.
@@ -257,69 +272,48 @@ SELECT_WAITING = (
 # When the newest task was made.
 SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM task)"
 
-_TASK_VALUES = ", ".join("?" * len(TASK_COLUMNS.split(", ")))
 # A new task, with the id that the batch gave it.
-INSERT_TASK = f"INSERT INTO task ({TASK_COLUMNS}) VALUES ({_TASK_VALUES})"
+INSERT_TASK = f"INSERT INTO task ({', '.join(TASK_COLUMNS)}) {_values(len(TASK_COLUMNS))}"
 # The state of a task; what never changes is left out. `columnN` is SQLite's name for the Nth of the values.
 UPDATE_TASK = (
-    "UPDATE task SET open_to_standing = column1, task_id = column2, task_id_is_integer = column3, bound_by = column4, "
-    "next_poll_at = column5, hinted_at = column6, is_disputed = column7, deliveries = column8, polls = column9, "
-    "position = column10, status = column11, is_polled_here = column12, lease = column13, leased_until = column14, "
-    "polled_at = column15, held_until = column16, bound_at = column17, poll_after = column18 "
-    "FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE id = column19"
+    f"UPDATE task SET {', '.join(f'{name} = column{number}' for number, name in enumerate(TASK_STATE_COLUMNS, 1))} "
+    f"FROM ({_values(len(TASK_STATE_COLUMNS) + 1)}) WHERE id = column{len(TASK_STATE_COLUMNS) + 1}"
 )
-# The id goes to another task, under which this one is found from now on.
-RELEASE_TASK_ID = "UPDATE task SET task_id = NULL, joined_ref = ?, status = 'joined' WHERE id = ?"
+# The ids of tasks that get another one, or none; before it is given to any. The parameter is a JSON array of rows.
+RELEASE_TASK_IDS = "UPDATE task SET task_id = NULL WHERE id IN (SELECT value FROM json_each(?))"
 # One entry of the log, at the place that the batch gave it.
-INSERT_LOG = (
-    f"INSERT INTO log (position, kind, task, ref, {OUTCOME_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+INSERT_LOG = f"INSERT INTO log (position, kind, task, ref, {_OUTCOME}) {_values(4 + len(OUTCOME_COLUMNS))}"
 # A delivery in its slot; the newest one takes the place of the newest one before.
-INSERT_DELIVERY = (
-    "INSERT OR REPLACE INTO delivery "
-    "(id, received_at, verdict, method, content_type, body, size, task_id, standing_id) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+INSERT_DELIVERY = f"INSERT OR REPLACE INTO delivery (id, {_DELIVERY}) {_values(1 + len(DELIVERY_COLUMNS))}"
 # A delivery of which no task is known.
-INSERT_STRAY = (
-    "INSERT INTO stray_delivery (received_at, verdict, method, content_type, body, size, task_id, standing_id) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
-# Bodies of tasks that no dialect could read, behind an id; 16 ids are one task's.
+INSERT_STRAY = f"INSERT INTO stray_delivery ({_DELIVERY}) {_values(len(DELIVERY_COLUMNS))}"
+# Bodies of tasks that no dialect could read, behind an id.
 SELECT_UNREADABLE_BODIES = (
-    "SELECT delivery.id, task.provider, task.ref, delivery.received_at, delivery.verdict, delivery.method, "
-    "delivery.content_type, delivery.body, delivery.size, delivery.task_id, delivery.standing_id "
-    "FROM delivery CROSS JOIN task ON task.id = delivery.id / 16 "
+    f"SELECT delivery.id, task.provider, task.ref, {_of('delivery', DELIVERY_COLUMNS)} "
+    f"FROM delivery CROSS JOIN task ON task.id = delivery.id / {SLOTS} "
     "WHERE delivery.id > ? AND delivery.verdict = 'unreadable' AND delivery.body IS NOT NULL "
     "ORDER BY delivery.id LIMIT ?"
 )
 # The same of standing URLs.
 SELECT_UNREADABLE_STRAYS = (
-    "SELECT stray.id, standing_url.provider, NULL, stray.received_at, stray.verdict, stray.method, "
-    "stray.content_type, stray.body, stray.size, stray.task_id, stray.standing_id "
+    f"SELECT stray.id, standing_url.provider, NULL, {_of('stray', DELIVERY_COLUMNS)} "
     "FROM stray_delivery AS stray LEFT JOIN standing_url ON standing_url.id = stray.standing_id "
     "WHERE stray.id > ? AND stray.verdict = 'unreadable' AND stray.body IS NOT NULL "
     "ORDER BY stray.id LIMIT ?"
 )
-# Whether one of them is still what it was; slots are used again, so its time is asked for, too.
-SELECT_IS_UNREADABLE = (
-    "SELECT 1 FROM delivery WHERE id = ? AND received_at = ? AND verdict = 'unreadable' AND body IS NOT NULL"
-)
-# The same of a stray one.
-SELECT_IS_UNREADABLE_STRAY = (
-    "SELECT 1 FROM stray_delivery WHERE id = ? AND received_at = ? AND verdict = 'unreadable' AND body IS NOT NULL"
-)
+# One of a standing URL.
+SELECT_STRAY = f"SELECT {_DELIVERY} FROM stray_delivery WHERE id = ?"
 # It became a delivery of a task.
 DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
 # It became nothing of which bytes are kept.
-JUDGE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = NULL WHERE id = ?"
-# createTask named another id than these deliveries did.
-MARK_MISMATCHED = "UPDATE delivery SET verdict = 'mismatched' WHERE id BETWEEN ? AND ? AND task_id = ?"
-# The deliveries of one task, in order.
-SELECT_DELIVERIES = (
-    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
-    "WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+UPDATE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = ? WHERE id = ?"
+# The deliveries of one task by its ref, with their slots.
+SELECT_DELIVERIES_BY_REF = (
+    f"SELECT delivery.id % {SLOTS}, {_of('delivery', DELIVERY_COLUMNS)} FROM task "
+    f"CROSS JOIN delivery ON delivery.id {SLOTS_OF_TASK} WHERE task.ref = ? ORDER BY delivery.id LIMIT {SLOTS}"
 )
+# The deliveries of one task, in order.
+SELECT_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
 # Tasks of a provider that the receiver polls and whose time has come, oldest first; the parameters: provider, now, the
 # earliest and latest end of a lease that holds, limit.
 SELECT_DUE = (
@@ -360,41 +354,26 @@ SELECT_NEXT_DUE = """
 """
 # A stretch of the unfinished tasks, in the order of their deadlines; the parameters: deadline, deadline, row, limit.
 SELECT_UNFINISHED = (
-    "SELECT deadline_at, id, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
+    "SELECT deadline_at, id, ref, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
     "AND deadline_at >= ? AND (deadline_at, id) > (?, ?) ORDER BY deadline_at, id LIMIT ?"
 )
 # The outcome at a place in the log.
-SELECT_OUTCOME = f"SELECT {OUTCOME_COLUMNS} FROM log WHERE position = ? AND kind = 'result'"
-# The receiver polls these from now on; the parameter is a JSON array of rows.
-ADOPT = (
-    "UPDATE task SET is_polled_here = 1, next_poll_at = coalesce(next_poll_at, poll_after) "
-    "WHERE id IN (SELECT value FROM json_each(?)) AND status = 'processing'"
-)
+SELECT_OUTCOME = f"SELECT {_OUTCOME} FROM log WHERE position = ? AND kind = 'result'"
 # Whose callback has been held back for long enough.
 SELECT_HELD = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.held_until <= ? ORDER BY task.held_until LIMIT ?"
 # When the next of them is.
 SELECT_NEXT_HELD = "SELECT min(held_until) FROM task WHERE held_until IS NOT NULL"
-# The first delivery of a task that was held back.
-SELECT_HELD_DELIVERY = (
-    "SELECT received_at, verdict, method, content_type, body, size, task_id, standing_id FROM delivery "
-    "WHERE id BETWEEN ? AND ? AND verdict = 'held' AND body IS NOT NULL ORDER BY id LIMIT 1"
-)
-# What became of the deliveries that were held back.
-JUDGE_HELD = "UPDATE delivery SET verdict = ? WHERE id BETWEEN ? AND ? AND verdict = 'held'"
 # A poll in its slot, like a delivery.
-INSERT_POLL = (
-    "INSERT OR REPLACE INTO poll "
-    "(id, started_at, ended_at, lease, said, unlisted_code, unlisted_times, unlisted_since) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+INSERT_POLL = f"INSERT OR REPLACE INTO poll (id, {_POLL}) {_values(1 + len(POLL_COLUMNS))}"
 # The row of answers with one unlisted code that the last kept poll of a task left.
 SELECT_UNLISTED_ROW = (
-    "SELECT unlisted_code, unlisted_times, unlisted_since FROM poll WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+    "SELECT unlisted_code, unlisted_times, unlisted_since FROM task CROSS JOIN poll "
+    f"ON poll.id {SLOTS_OF_TASK} WHERE task.ref = ? ORDER BY poll.id DESC LIMIT 1"
 )
 # What came, after all, of the poll with this lease; the parameters: what it says, the range of slots, the lease.
-AMEND_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
+COMPLETE_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
 # The polls of one task, in order.
-SELECT_POLLS = "SELECT started_at, ended_at, lease, said FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+SELECT_POLLS = f"SELECT {_POLL} FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
 
 # A tag of a task, to list by.
 INSERT_TAG = "INSERT INTO tag (tag, task) VALUES (?, ?)"
@@ -415,17 +394,17 @@ PRUNE_TOMBSTONES = (
 # Whether a ref was forgotten.
 SELECT_TOMBSTONE_BY_REF = "SELECT 1 FROM tombstone WHERE ref = ?"
 # Whether a provider's id was forgotten.
-SELECT_TOMBSTONE_BY_TASK_ID = "SELECT 1 FROM tombstone WHERE task_id = ? AND provider = ? LIMIT 1"
+SELECT_TOMBSTONE_BY_TASK_ID = "SELECT 1 FROM tombstone WHERE provider = ? AND task_id = ? LIMIT 1"
 
 # The first use of an Idempotency-Key.
 SELECT_IDEMPOTENCY = "SELECT body_digest, ref, is_new FROM idempotency WHERE owner = ? AND key = ?"
 INSERT_IDEMPOTENCY = "INSERT INTO idempotency (owner, key, body_digest, ref, is_new) VALUES (?, ?, ?, ?, ?)"
 
 # Standing URLs.
-SELECT_STANDING_URL = "SELECT id, provider, label, created_at, revoked_at FROM standing_url WHERE id = ?"
-SELECT_STANDING_URLS = "SELECT id, provider, label, created_at, revoked_at FROM standing_url ORDER BY id LIMIT 1000"
+SELECT_STANDING_URL = f"SELECT {_STANDING_URL} FROM standing_url WHERE id = ?"
+SELECT_STANDING_URLS = f"SELECT {_STANDING_URL} FROM standing_url ORDER BY id LIMIT 1000"
 SAVE_STANDING_URL = (
-    "INSERT INTO standing_url (id, provider, label, created_at, revoked_at) VALUES (?, ?, ?, ?, ?) "
+    f"INSERT INTO standing_url ({_STANDING_URL}) {_values(len(STANDING_URL_COLUMNS))} "
     "ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at"
 )
 
@@ -434,6 +413,10 @@ SELECT_QUOTA = "SELECT used_rows, used_bytes FROM quota WHERE name = ?"
 SAVE_QUOTA = (
     "INSERT INTO quota (name, used_rows, used_bytes) VALUES (?, ?, ?) "
     "ON CONFLICT (name) DO UPDATE SET used_rows = excluded.used_rows, used_bytes = excluded.used_bytes"
+)
+# A part of it is free again.
+GIVE_BACK_QUOTA = (
+    "UPDATE quota SET used_rows = max(used_rows - ?, 0), used_bytes = max(used_bytes - ?, 0) WHERE name = ?"
 )
 
 # Facts about the database itself.

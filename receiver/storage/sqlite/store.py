@@ -16,29 +16,28 @@ from pydantic_core import to_json
 
 from client.protocol.filters import ResultFilter, TaskName, TaskSet
 from receiver.domain.records import (
-    Delivery,
     Entry,
     Growth,
     History,
     Horizon,
-    KeptBody,
     Page,
     PollRecord,
     StandingUrl,
+    StoredDelivery,
     TaskRecord,
+    UnreadableDelivery,
     WaitingTasks,
 )
 from receiver.domain.shapes import ShapeRecord
-from receiver.domain.transaction import Command
+from receiver.domain.transaction import Command, Operation
 from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
 from receiver.storage.sqlite.files import FileWatch, lacks_log, require_database
-from receiver.storage.sqlite.reader import Reader, read_history, read_task, read_waiting
+from receiver.storage.sqlite.reader import Reader, read_history, read_shapes, read_task, read_waiting
 from receiver.storage.sqlite.restore_check import forget_head, note_head
 from receiver.storage.sqlite.retention import prunable
-from receiver.storage.sqlite.rows import delivery_from, delivery_range, standing_url_from, task_from
-from receiver.storage.sqlite.shapes import read_shapes
+from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, standing_url_from, task_from
 from receiver.storage.sqlite.unreadable import read_unreadable
 from receiver.storage.sqlite.writer import Tally, Writer
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
@@ -120,7 +119,9 @@ class SqliteStore:
         """Lets `run` end when all it was given is stored."""
         self._writer.stop()
 
-    async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
+    async def write(
+        self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
+    ) -> Answer:
         """See `Store`."""
         return await self._writer.write(command, within_seconds)
 
@@ -201,15 +202,15 @@ class SqliteStore:
 
         return await _read(self._scan, read)
 
-    async def deliveries(self, task: TaskRecord) -> Sequence[Delivery]:
+    async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
         """See `Store`."""
 
-        def read(connection: sqlite3.Connection) -> Sequence[Delivery]:
-            return [delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, delivery_range(task))]
+        def read(connection: sqlite3.Connection) -> Sequence[StoredDelivery]:
+            return [delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, slots_of(task.row))]
 
         return await _read(self._scan, read)
 
-    async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
+    async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
         """Some of the deliveries that no dialect could read, behind one of them; None: from the start."""
         return await _read(self._scan, lambda connection: read_unreadable(connection, after, limit))
 
@@ -217,7 +218,7 @@ class SqliteStore:
         """See `Store`."""
 
         def read(connection: sqlite3.Connection) -> Sequence[PollRecord]:
-            return [PollRecord(*row) for row in connection.execute(sql.SELECT_POLLS, delivery_range(task))]
+            return [poll_from(row) for row in connection.execute(sql.SELECT_POLLS, slots_of(task.row))]
 
         return await _read(self._scan, read)
 
@@ -254,18 +255,18 @@ class SqliteStore:
 
     async def unpolled(
         self, provider: str, key_id: str, place: tuple[int, int], *, limit: int
-    ) -> tuple[Sequence[int], tuple[int, int] | None]:
+    ) -> tuple[Sequence[str], tuple[int, int] | None]:
         """See `Store`."""
 
-        def read(connection: sqlite3.Connection) -> tuple[Sequence[int], tuple[int, int] | None]:
+        def read(connection: sqlite3.Connection) -> tuple[Sequence[str], tuple[int, int] | None]:
             deadline, row = place
             found = connection.execute(sql.SELECT_UNFINISHED, (deadline, deadline, row, limit)).fetchall()
-            rows = [
-                row
-                for _, row, whose, client_key_id, is_polled_here in found
-                if whose == provider and not is_polled_here and client_key_id in (None, key_id)
+            refs = [
+                ref
+                for _, _, ref, its_provider, client_key_id, is_polled_here in found
+                if its_provider == provider and not is_polled_here and client_key_id in (None, key_id)
             ]
-            return rows, (found[-1][0], found[-1][1]) if len(found) == limit else None
+            return refs, (found[-1][0], found[-1][1]) if len(found) == limit else None
 
         return await _read(self._scan, read)
 

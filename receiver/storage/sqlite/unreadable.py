@@ -10,31 +10,31 @@ from typing import TypeVar
 
 import aiosqlite
 
-from receiver.domain.records import Delivery, KeptBody, StandingUrl, TaskRecord
-from receiver.domain.transaction import Command
+from receiver.domain.records import UnreadableDelivery
+from receiver.domain.transaction import Command, Transaction
 from receiver.errors import CannotStartError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import connect_reader, on_thread, schema_version
 from receiver.storage.sqlite.files import require_database
-from receiver.storage.sqlite.rows import delivery_from
-from receiver.storage.sqlite.transaction import SqliteLedger
+from receiver.storage.sqlite.rows import SLOTS, delivery_from
+from receiver.storage.sqlite.transaction import decide
 from receiver.storage.store import PAGE_BYTES
 
-__all__ = ["Rehearsal", "open_rehearsal", "read_unreadable"]
+__all__ = ["DryRun", "open_dry_run", "read_unreadable"]
 
 Answer = TypeVar("Answer")
 
-_KEPT_COLUMNS = 3
 
-
-def read_unreadable(connection: sqlite3.Connection, after: KeptBody | None, limit: int) -> Sequence[KeptBody]:
+def read_unreadable(
+    connection: sqlite3.Connection, after: UnreadableDelivery | None, limit: int
+) -> Sequence[UnreadableDelivery]:
     """Return the next of them behind one (None: from the start): first those of tasks, then those of standing URLs.
 
     They end at `limit`, or with the one with which their bytes are more than a page's.
     """
     is_behind_tasks = after is not None and after.is_stray
     place = 0 if after is None else after.id
-    kept: list[KeptBody] = []
+    kept: list[UnreadableDelivery] = []
     if not is_behind_tasks:
         kept += _page(connection.execute(sql.SELECT_UNREADABLE_BODIES, (place, limit)))
     if not kept:
@@ -42,10 +42,12 @@ def read_unreadable(connection: sqlite3.Connection, after: KeptBody | None, limi
     return kept
 
 
-def _page(rows: sqlite3.Cursor) -> Iterator[KeptBody]:
+def _page(rows: sqlite3.Cursor) -> Iterator[UnreadableDelivery]:
     size = 0
     for row in rows:
-        kept = KeptBody(id=row[0], provider=row[1], ref=row[2], delivery=delivery_from(row[_KEPT_COLUMNS:]))
+        kept_id, provider, ref, *columns = row
+        delivery = delivery_from(tuple(columns), slot=None if ref is None else kept_id % SLOTS)
+        kept = UnreadableDelivery(id=kept_id, provider=provider, ref=ref, delivery=delivery)
         yield kept
         size += kept.delivery.size
         if size > PAGE_BYTES:
@@ -54,7 +56,7 @@ def _page(rows: sqlite3.Cursor) -> Iterator[KeptBody]:
 
 
 @asynccontextmanager
-async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
+async def open_dry_run(path: Path) -> AsyncIterator[DryRun]:
     """Yield the database, opened so that nothing can be written to it.
 
     Raises:
@@ -63,23 +65,23 @@ async def open_rehearsal(path: Path) -> AsyncIterator[Rehearsal]:
     require_database(path)
     async with connect_reader(path) as connection:
 
-        def look() -> _UnwrittenLedger:
+        def new_transaction() -> Transaction:
             if schema_version(connection._conn, path) < len(sql.MIGRATIONS):  # noqa: SLF001  (see on_thread)
                 raise CannotStartError(f"{path}: the database is of an older version; start this receiver once")
-            return _UnwrittenLedger(connection._conn)  # noqa: SLF001  (see on_thread)
+            return Transaction(head=0)
 
-        yield Rehearsal(path, connection, await _read(connection, path, look))
+        yield DryRun(path, connection, await _read(connection, path, new_transaction))
 
 
-class Rehearsal:
+class DryRun:
     """Decides commands as a store would, each after those before it, and writes nothing."""
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection, ledger: SqliteLedger) -> None:
+    def __init__(self, path: Path, connection: aiosqlite.Connection, transaction: Transaction) -> None:
         self._path = path
         self._connection = connection
-        self._ledger = ledger
+        self._transaction = transaction
 
-    async def unreadable(self, after: KeptBody | None, *, limit: int) -> Sequence[KeptBody]:
+    async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
         """See `SqliteStore.unreadable`."""
         connection = self._connection
         return await _read(
@@ -90,7 +92,12 @@ class Rehearsal:
 
     async def write(self, command: Command[Answer]) -> Answer:
         """What the command would decide."""
-        return await _read(self._connection, self._path, lambda: command.decide(self._ledger))
+        connection = self._connection
+        return await _read(
+            connection,
+            self._path,
+            lambda: decide(connection._conn, self._transaction, command),  # noqa: SLF001  (see on_thread)
+        )
 
 
 async def _read(connection: aiosqlite.Connection, path: Path, read: Callable[[], Answer]) -> Answer:
@@ -98,28 +105,3 @@ async def _read(connection: aiosqlite.Connection, path: Path, read: Callable[[],
         return await on_thread(connection, read)
     except sqlite3.Error as error:
         raise CannotStartError(f"{path}: the database cannot be read: {error}", passes=True) from error
-
-
-class _UnwrittenLedger(SqliteLedger):
-    """Knows what was decided before, which no statement can show it, and forgets what would have been written."""
-
-    def keep(self, task: TaskRecord | None, delivery: Delivery) -> None:
-        """Nothing."""
-
-    def judge_stray(self, kept: KeptBody, verdict: str | None) -> None:
-        """Nothing."""
-
-    def save_standing_url(self, url: StandingUrl) -> None:
-        """Nothing."""
-
-    def release_id(self, task: TaskRecord, joined_ref: str) -> None:
-        """In memory alone."""
-        self._remember(task.evolve(task_id=None, joined_ref=joined_ref))
-
-    def flush(self) -> None:
-        """Nothing is written; what the quotas would be stays known."""
-        self.grown.clear()
-        self._appended.clear()
-        self._new.clear()
-        self._changed.clear()
-        self._log.clear()

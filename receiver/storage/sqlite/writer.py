@@ -19,12 +19,12 @@ import aiosqlite
 import structlog
 
 from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
-from receiver.domain.transaction import Command
+from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import on_thread
 from receiver.storage.sqlite.files import FilesLostError, FileWatch
-from receiver.storage.sqlite.transaction import SqliteLedger
+from receiver.storage.sqlite.transaction import Batch, Decision
 
 __all__ = ["Tally", "Writer"]
 
@@ -49,13 +49,13 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    command: Command[Any]
+    command: Command[Any] | Operation[Any]
     answer: asyncio.Future[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Committed:
-    answers: Sequence[tuple[Any, ReceiverError | None]]
+    answers: Sequence[Decision]
     position: int
     grown: Sequence[TaskKey]
     entries: Sequence[Entry] | None
@@ -128,7 +128,7 @@ class Writer:
         self._growing = _Growing(0)
         self._grew = asyncio.Event()
 
-    async def write(self, command: Command[Answer], within_seconds: float) -> Answer:
+    async def write(self, command: Command[Answer] | Operation[Answer], within_seconds: float) -> Answer:
         """See `Store.write`."""
         if self._is_stopping:
             raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
@@ -236,7 +236,7 @@ class Writer:
                 self._tally(len(batch), committed.ended)
 
     @staticmethod
-    def _release(batch: Sequence[_Entry], answers: Sequence[tuple[Any, ReceiverError | None]]) -> None:
+    def _release(batch: Sequence[_Entry], answers: Sequence[Decision]) -> None:
         for entry, (answer, error) in zip(batch, answers, strict=True):
             if entry.answer.done():
                 continue
@@ -292,7 +292,7 @@ class Writer:
                     await self._save()
                 return
             try:
-                self._grow(*await on_thread(self._connection, self._look))
+                self._grow(*await on_thread(self._connection, self._read_foreign_commits))
                 if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
                     await on_thread(self._connection, self._probe)
                     self._last_write = self._clock()
@@ -306,29 +306,26 @@ class Writer:
 
     # What follows runs on the connection's thread.
 
-    def _transact(self, commands: Sequence[Command[Any]]) -> _Committed:
+    def _transact(self, commands: Sequence[Command[Any] | Operation[Any]]) -> _Committed:
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)
         connection.execute("BEGIN IMMEDIATE")
         try:
-            ledger = SqliteLedger(connection)
-            foreign = self._since_known(connection) if ledger.position > self._known_position else []
-            ledger.preload(ref for command in commands for ref in command.refs)
-            answers = [_decide(command, ledger) for command in commands]
-            ledger.flush()
+            batch = Batch(connection)
+            foreign = self._since_known(connection) if batch.position > self._known_position else []
+            answers = batch.run(commands)
             # What another process wrote in between is known only by its keys. Made before the commit, because from
             # then on somebody waits for it.
-            appended = ledger.appended
-            entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in appended]
-            ended = [task for _, kind, _, task in appended if kind == "result" and task is not None]
+            entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended]
+            ended = [task for _, kind, _, task in batch.appended if kind == "result" and task is not None]
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
         self._check_files(looks_for_others=self._clock() - self._looked >= _TICK_SECONDS)
-        return _Committed(answers, ledger.position, [*foreign, *ledger.grown], entries, ended)
+        return _Committed(answers, batch.position, [*foreign, *batch.grown], entries, ended)
 
-    def _look(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
+    def _read_foreign_commits(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
         connection = self._connection._conn  # noqa: SLF001  (see on_thread)
         self._check_files(looks_for_others=True)
         (version,) = connection.execute(sql.DATA_VERSION).fetchone()
@@ -374,10 +371,3 @@ def _is_of_the_store(error: Exception) -> bool:
     """Whether every command would fail now (full disk, locked or broken file), and not only one for what is in it."""
     of_one = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError)
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_one)
-
-
-def _decide(command: Command[Any], ledger: SqliteLedger) -> tuple[Any, ReceiverError | None]:
-    try:
-        return command.decide(ledger), None
-    except ReceiverError as error:
-        return None, error

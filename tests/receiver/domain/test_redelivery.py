@@ -18,10 +18,10 @@ from receiver.domain.deliveries import ROW_BYTES, Arrival, DeliverToStanding, De
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl
 from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
-from receiver.domain.registrations import Answered, CreateStandingUrl, Forget, Report, RevokeStandingUrl
-from receiver.domain.transaction import Command
+from receiver.domain.registrations import Answered, CreateStandingUrl, Report, RevokeStandingUrl
+from receiver.domain.transaction import Command, Forget, Operation
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.sqlite.unreadable import Rehearsal, open_rehearsal
+from receiver.storage.sqlite.unreadable import DryRun, open_dry_run
 from receiver.storage.store import PAGE_BYTES
 from tests.receiver.storage.stores import (
     NOW,
@@ -97,7 +97,7 @@ def rules(
     return RedeliveryRules(dialects=DIALECTS, signed=signed, polled=polled, quotas=quotas, confirm=confirm)
 
 
-async def redelivered(store: SqliteStore | Rehearsal, given: RedeliveryRules | None = None) -> Sequence[Redelivered]:
+async def redelivered(store: SqliteStore | DryRun, given: RedeliveryRules | None = None) -> Sequence[Redelivered]:
     """What became of all that is kept."""
     chosen = given or rules()
     decided: list[Redelivered] = []
@@ -119,7 +119,7 @@ TASK = a_registration(1)
 BOUND = a_registration(1, task_id="t-1", bound_by="create")
 URL = CreateStandingUrl(url=StandingUrl(STANDING, "capsolver", None, NOW, None))
 
-VERDICTS: dict[str, tuple[list[Command[Any]], str, str]] = {
+VERDICTS: dict[str, tuple[list[Command[Any] | Operation[Any]], str, str]] = {
     "first": ([TASK, kept_for_task(1, body())], "ready", "accepted"),
     "failure": ([TASK, kept_for_task(1, body(errorId=1, status="failed", errorCode="E"))], "failed", "accepted"),
     "again": ([TASK, kept_for_task(1, body()), a_delivery(1)], "ready", "duplicate"),
@@ -174,7 +174,7 @@ async def test_each_verdict_is_foretold_and_comes(tmp_path: Path, name: str) -> 
         for command in given:
             await store.write(command)
         before = dump(path)
-        async with open_rehearsal(path) as rehearsal:
+        async with open_dry_run(path) as rehearsal:
             foretold = await redelivered(rehearsal)
         after_trial = dump(path)
         decided = await redelivered(store)
@@ -262,7 +262,7 @@ async def test_two_bodies_of_one_task_are_foretold_in_order(tmp_path: Path) -> N
         await store.write(TASK)
         await store.write(kept_for_task(1, body()))
         await store.write(kept_for_task(1, body()))
-        async with open_rehearsal(path) as rehearsal:
+        async with open_dry_run(path) as rehearsal:
             foretold = await redelivered(rehearsal)
         decided = await redelivered(store)
 

@@ -14,8 +14,9 @@ from receiver.app import new_ref
 from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND
-from receiver.domain.registrations import Bind, Forget
+from receiver.domain.registrations import Bind
 from receiver.domain.tokens import Kind, make_token
+from receiver.domain.transaction import Forget
 from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
 from tests.receiver.upkeep.pruning import pruned

@@ -11,7 +11,7 @@ import pytest
 
 from client.protocol.models import NO_ANSWER, TaskTimeline
 from client.providers import PollPlan
-from receiver.domain.records import SECOND, Delivery, History, Outcome, PollRecord, TaskRecord
+from receiver.domain.records import SECOND, History, Outcome, PollRecord, StoredDelivery, TaskRecord
 from receiver.domain.timeline import timeline_of
 from tests.receiver.storage.stores import NOW, a_task
 from tests.support import READ_ONLY, SUBMIT_ONLY, Api, eventually, running_receiver
@@ -35,10 +35,12 @@ def told(task: TaskRecord, history: History | None = None, *, now: int = NOW) ->
     return timeline_of(task, history or History(), PLAN, now=now)
 
 
-def a_delivery(verdict: str, **fields: Any) -> Delivery:
+def a_delivery(verdict: str, **fields: Any) -> StoredDelivery:
     """Return a kept delivery of this verdict."""
     given: dict[str, Any] = {"received_at": NOW + 5 * SECOND, "method": "POST", "content_type": "application/json"}
-    return Delivery(verdict=verdict, **{**given, "body": b"a secret body", "size": 13, "id_text": "37223a89", **fields})
+    return StoredDelivery(
+        verdict=verdict, **{**given, "body": b"a secret body", "size": 13, "id_text": "37223a89", **fields}
+    )
 
 
 def texts(timeline: TaskTimeline) -> str:
@@ -106,7 +108,7 @@ def test_a_replaced_outcome_is_told() -> None:
         (a_delivery("disagreed"), "it said something else than the outcome"),
     ],
 )
-def test_a_delivery_says_why(delivery: Delivery, reason: str) -> None:
+def test_a_delivery_says_why(delivery: StoredDelivery, reason: str) -> None:
     """Each verdict has its reason, and a stranger's text is shown escaped."""
     timeline = told(waiting_task(), History(deliveries=(delivery,)))
 

@@ -14,7 +14,8 @@ from client.protocol.filters import ResultFilter, TaskName, TaskSet
 from client.protocol.frames import MAX_NAMED, GapFrame
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import Entry, Growth
-from receiver.domain.registrations import Bind, Forget
+from receiver.domain.registrations import Bind
+from receiver.domain.transaction import Forget
 from receiver.errors import ReceiverError
 from receiver.feed.feed import Feed
 from receiver.feed.subscription import Subscription

@@ -16,6 +16,8 @@ from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import SECOND, Entry, TaskRecord
 from receiver.domain.registrations import Register
+from receiver.domain.transaction import Command, Operation, RowsNeeded, Transaction
+from receiver.errors import ReceiverError
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.storage.store import Store
 
@@ -28,6 +30,7 @@ __all__ = [
     "a_registration",
     "a_standing_delivery",
     "a_task",
+    "restarted",
     "running_store",
     "whole_log",
 ]
@@ -96,6 +99,37 @@ def a_standing_delivery(number: int, task_id: TaskId, text: str = "answer") -> D
     return DeliverToStanding(
         url_id=a_ref(0), arrival=_arrival(text, task_id, a_ref(0)), new_task=_new_task(a_ref(number)), quotas=QUOTAS
     )
+
+
+class Restarted:
+    """A command that does not announce the rows it reads, and whose first complete decision is dropped."""
+
+    refs: Sequence[str] = ()
+
+    def __init__(self, command: Command[Any]) -> None:
+        self.weight = command.weight
+        self._command = command
+        self._is_dropped = False
+
+    def decide(self, transaction: Transaction) -> Any:
+        """Return the answer of the second decision."""
+        try:
+            answer = self._command.decide(transaction)
+        except ReceiverError:
+            self._drop_once()
+            raise
+        self._drop_once()
+        return answer
+
+    def _drop_once(self) -> None:
+        if not self._is_dropped:
+            self._is_dropped = True
+            raise RowsNeeded([])
+
+
+def restarted(command: Command[Any] | Operation[Any]) -> Command[Any] | Operation[Any]:
+    """Return the command, restarted; an operation decides nothing."""
+    return command if isinstance(command, Operation) else Restarted(command)
 
 
 async def whole_log(store: Store, only: ResultFilter = ALL) -> Sequence[Entry]:

@@ -9,13 +9,13 @@ import pytest
 
 from receiver.domain.records import SECOND, Latency, RecentTasks
 from receiver.domain.registrations import Bind, Expire
-from receiver.storage.sqlite.diagnostics import opened_to_look, read_recent
+from receiver.storage.sqlite.diagnostics import open_read_only, read_recent
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
 
 
 def recent(path: Path, *, since: int = 0, **most_polls: int) -> tuple[RecentTasks, ...]:
     """What is read of the database."""
-    with opened_to_look(path) as connection:
+    with open_read_only(path) as connection:
         return read_recent(connection, since, most_polls)
 
 

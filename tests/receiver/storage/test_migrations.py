@@ -13,9 +13,9 @@ from receiver.domain.deliveries import HintTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.polls import FinishPoll, rules_of
 from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
-from receiver.domain.registrations import Answered, Bind, Forget
+from receiver.domain.registrations import Answered, Bind
 from receiver.domain.shapes import Shape, ShapeRecord
-from receiver.upkeep.retention import Prune
+from receiver.domain.transaction import Forget, Prune
 from receiver.upkeep.shapes import AddShapes, AddUnlisted
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 from tests.receiver.upkeep.pruning import horizon

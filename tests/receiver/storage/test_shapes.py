@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
-from receiver.storage.sqlite.shapes import read_shapes
+from receiver.storage.sqlite.reader import read_shapes
 from receiver.upkeep.shapes import AddShapes
 from tests.receiver.storage.stores import running_store
 

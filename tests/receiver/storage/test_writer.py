@@ -15,7 +15,7 @@ import pytest
 
 from receiver.domain.records import Growth
 from receiver.domain.registrations import Expire
-from receiver.domain.transaction import Command, Ledger
+from receiver.domain.transaction import Command, Transaction
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from tests.faults.disks import full_disk, locked
@@ -43,9 +43,9 @@ class Broken:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, transaction: Transaction) -> None:
         """Never returns."""
-        ledger.add(a_task(a_ref(99)))
+        transaction.add(a_task(a_ref(99)))
         raise ZeroDivisionError
 
 
@@ -56,7 +56,7 @@ class Refused:
     refs: Sequence[str] = ()
     weight: int = 0
 
-    def decide(self, _ledger: Ledger) -> None:
+    def decide(self, _transaction: Transaction) -> None:
         """Never returns."""
         raise ReceiverError("unknown-task", "no such task")
 
@@ -68,7 +68,7 @@ class Heavy:
     refs: Sequence[str] = ()
     weight: int = 64 * 1024 * 1024 + 1
 
-    def decide(self, _ledger: Ledger) -> None:
+    def decide(self, _transaction: Transaction) -> None:
         """Nothing."""
 
 

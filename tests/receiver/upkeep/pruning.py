@@ -11,7 +11,7 @@ from client.providers.readings import CallbackReading, Ready
 from receiver.domain.deliveries import Arrival, DeliverToTask, NewTask
 from receiver.domain.outcomes import Origin
 from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
-from receiver.domain.transaction import Ledger
+from receiver.domain.transaction import Transaction
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.upkeep.retention import prune
 from tests.receiver.storage.stores import (
@@ -76,14 +76,14 @@ def rows(path: Path) -> dict[str, int]:
 async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
     """Return the used part of a quota, in rows and bytes."""
 
-    class Look:
+    class Overview:
         refs = ()
         weight = 0
 
-        def decide(self, ledger: Ledger) -> tuple[int, int]:
-            return ledger.quota(name)
+        def decide(self, transaction: Transaction) -> tuple[int, int]:
+            return transaction.quota(name)
 
-    return await store.write(Look())
+    return await store.write(Overview())
 
 
 async def found(store: SqliteStore, number: int) -> TaskRecord:

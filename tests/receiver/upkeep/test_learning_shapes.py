@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from receiver.domain.reading import Incoming
+from receiver.domain.reading import CallbackRequest
 from receiver.domain.shapes import Shape, ShapeRecord
-from receiver.storage.sqlite.shapes import read_shapes
+from receiver.storage.sqlite.reader import read_shapes
 from receiver.upkeep.shapes import Observer
 from tests.dialects import ALL_DIALECTS
 from tests.receiver.storage.stores import NOW, running_store
@@ -95,7 +95,7 @@ async def test_strangers_leave_no_shape(tmp_path: Path) -> None:
 async def test_what_cannot_be_stored_is_stored_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """While the store fails, counting goes on, and nothing is raised."""
     database = tmp_path / "receiver.db"
-    incoming = Incoming(method="POST", headers={}, query=b"", body=b"id=7&code=x")
+    incoming = CallbackRequest(method="POST", headers={}, query=b"", body=b"id=7&code=x")
     async with running_store(database) as store:
         observer = Observer(store, lambda: NOW)
         observer.note("twocaptcha", incoming, is_readable=False)

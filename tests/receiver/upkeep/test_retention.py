@@ -11,11 +11,11 @@ import pytest
 
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import SECOND, PollRecord, Removed
-from receiver.domain.registrations import Bind, Expire, Forget, Register
-from receiver.domain.transaction import Ledger
+from receiver.domain.registrations import Bind, Expire, Register
+from receiver.domain.transaction import Forget, Prune, Transaction
 from receiver.errors import CursorGoneError
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.upkeep.retention import Lives, Prune, prune_old
+from receiver.upkeep.retention import Lives, prune_old
 from tests.receiver.storage.stores import (
     ALL,
     NOW,
@@ -86,10 +86,10 @@ async def test_nothing_is_left_of_a_task(store: SqliteStore, tmp_path: Path) -> 
         refs = (a_ref(1),)
         weight = 0
 
-        def decide(self, ledger: Ledger) -> None:
-            task = ledger.task(a_ref(1))
+        def decide(self, transaction: Transaction) -> None:
+            task = transaction.task(a_ref(1))
             assert task is not None
-            ledger.keep_poll(task, PollRecord(NOW, NOW, 1, "ready"))
+            transaction.store_poll(task, PollRecord(NOW, NOW, 1, "ready"))
 
     await store.write(Register(task=a_task(a_ref(1), tags=("a", "b")), answered=None, idempotency=("key", b"1")))
     await store.write(HintTask(ref=a_ref(1), now=NOW))

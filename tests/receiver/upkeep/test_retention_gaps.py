@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from receiver.domain.records import SECOND
+from receiver.domain.transaction import Prune
 from receiver.errors import CursorGoneError
 from receiver.feed.tail import Tail
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.upkeep.retention import Prune
 from tests.receiver.feed.test_feed import end, following, reader_of, results
 from tests.receiver.storage.stores import NOW, a_ref, running_store
 from tests.receiver.upkeep.pruning import horizon

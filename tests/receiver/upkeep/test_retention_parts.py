@@ -11,10 +11,9 @@ import pytest
 
 from receiver.domain.deliveries import UNREADABLE_QUOTA, DeliverToStanding, NewTask
 from receiver.domain.records import Removed
-from receiver.domain.registrations import Forget
+from receiver.domain.transaction import Forget, Prune
 from receiver.errors import CursorGoneError
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.upkeep.retention import Prune
 from tests.receiver.storage.stores import (
     ALL,
     NOW,

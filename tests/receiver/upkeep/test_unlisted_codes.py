@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from client import TaskFailedError
 from receiver.domain.records import UnlistedCode
-from receiver.storage.sqlite.diagnostics import look, opened_to_look
+from receiver.storage.sqlite.diagnostics import open_read_only, read_overview
 from receiver.upkeep.shapes import Observer
 from tests.client.support import CREATED, JumpingClock, Reply, fast, image_task, open_client, scripted_provider
 from tests.receiver.storage.stores import NOW, running_store
@@ -65,8 +65,8 @@ async def test_a_reported_one_is_provisional(tmp_path: Path, *, is_late: bool) -
             ref = (await api.register())["ref"]
             task = (await api.send("PUT", f"/v1/tasks/{ref}/outcome", json={**outcome, "taskId": "t-1"})).json["task"]
         metrics = (await api.send("GET", "/metrics")).body.decode()
-        with opened_to_look(tmp_path / "receiver.db") as connection:
-            (recent,) = look(connection, hour_ago=0, day_ago=0, most_polls={}).day
+        with open_read_only(tmp_path / "receiver.db") as connection:
+            (recent,) = read_overview(connection, hour_ago=0, day_ago=0, most_polls={}).day
         answer = await api.send("PUT", f"/v1/tasks/{ref}/outcome", json={"source": "poll", "answer": READY})
         times = await counted(api)
 
@@ -128,8 +128,8 @@ async def test_codes_are_kept_by_name_and_bounded(tmp_path: Path) -> None:
             observer.note_code("onecaptcha", CODE)
             await observer.save()
             await observer.save()
-    with opened_to_look(database) as connection:
-        seen = look(connection, hour_ago=NOW, day_ago=NOW, most_polls={}).unlisted
+    with open_read_only(database) as connection:
+        seen = read_overview(connection, hour_ago=NOW, day_ago=NOW, most_polls={}).unlisted
 
     mine = [code for code in seen if code.provider == "capsolver"]
     assert {code.code for code in mine} == {f"ERROR_{number}" for number in range(29, 50)}
