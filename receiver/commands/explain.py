@@ -17,7 +17,8 @@ from receiver.dialects import known_dialects
 from receiver.domain.timeline import timeline_of
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
-from receiver.storage.sqlite.diagnostics import look_up_task, open_read_only
+from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.diagnostics import look_up_task
 
 __all__ = ["explain"]
 

@@ -208,7 +208,7 @@ async def test_a_receiver_that_was_killed_before_it_noticed(tmp_path: Path) -> N
     async with running_receiver(database) as api:
         gone = await api.send("GET", "/v1/results", params={"after": cursor})
 
-    assert {(finished.code, "(receiver.db-wal) was taken away" in finished.err) for finished in refused} == {(1, True)}
+    assert {(finished.code, "(receiver.db-wal) was removed" in finished.err) for finished in refused} == {(1, True)}
     assert not has_log
     assert (gone.status, gone.json["reason"]) == (410, "other-log")
 

@@ -7,10 +7,8 @@ import math
 import sqlite3
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from receiver.domain.records import (
     SECOND,
@@ -22,10 +20,8 @@ from receiver.domain.records import (
     UnlistedCode,
     WaitingTasks,
 )
-from receiver.errors import CannotStartError, ReceiverError
+from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import connect_read_only, schema_version
-from receiver.storage.sqlite.files import require_database
 from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
 from receiver.storage.sqlite.rows import SLOTS_OF_TASK, standing_url_from, task_from
 
@@ -35,7 +31,6 @@ __all__ = [
     "SELECT_VERDICTS",
     "Overview",
     "look_up_task",
-    "open_read_only",
     "read_overview",
     "read_recent",
 ]
@@ -106,29 +101,6 @@ class Overview:
     providers: frozenset[str]
     signing_keys: tuple[bytes, ...]
     unlisted: tuple[UnlistedCode, ...]
-
-
-@contextmanager
-def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that can only read, to a database of this program with its current schema.
-
-    Raises:
-        CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
-    """
-    require_database(path)
-    connection = connect_read_only(path)
-    try:
-        version = schema_version(connection, path)
-        if version < len(sql.MIGRATIONS):
-            raise CannotStartError(
-                f"{path}: the database has schema {version}, this program {len(sql.MIGRATIONS)}; starting the receiver "
-                "brings it up to date"
-            )
-        yield connection
-    except sqlite3.Error as error:
-        raise CannotStartError(f"{path}: the database cannot be read: {error}") from error
-    finally:
-        connection.close()
 
 
 def look_up_task(

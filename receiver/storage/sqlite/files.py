@@ -36,7 +36,7 @@ from pathlib import Path
 from receiver.errors import CannotStartError
 from receiver.storage.sqlite.restore_check import forget_head
 
-__all__ = ["MOST_LOG_BYTES", "FileWatch", "FilesLostError", "lacks_log", "require_database"]
+__all__ = ["MOST_LOG_BYTES", "FileWatch", "FilesLostError", "lacks_log"]
 
 MOST_LOG_BYTES = 8 * 1024 * 1024
 """The log is cut to this once no reader holds it: twice what it takes in steady use."""
@@ -179,22 +179,6 @@ def lacks_log(path: Path) -> bool:
     """Return True if the log was taken from a database in use: SQLite removes the index first, and then the log."""
     log, index = _beside(path)
     return index.exists() and not log.exists()
-
-
-def require_database(path: Path) -> None:
-    """Check, for a command, that there is a database which can be opened.
-
-    Raises:
-        CannotStartError: there is none, or its log was taken away, so that opening it could do harm.
-    """
-    if not path.is_file():
-        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
-    if lacks_log(path):
-        raise CannotStartError(
-            f"{path}: its write-ahead log ({path.name}-wal) was taken away; a receiver that runs saves what it can at "
-            "once; otherwise start it once",
-            passes=True,
-        )
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import aiosqlite
 from pydantic_core import from_json, to_json
 
-from receiver.domain.records import History, Outcome, TaskRecord, WaitingTasks
+from receiver.domain.records import History, Outcome, TaskRecord, UnreadableDelivery, WaitingTasks
 from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
 from receiver.errors import StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import on_thread
-from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, task_from
+from receiver.storage.sqlite.rows import SLOTS, delivery_from, poll_from, slots_of, task_from
+from receiver.storage.store import PAGE_BYTES
 
-__all__ = ["Reader", "read_history", "read_shapes", "read_task", "read_waiting"]
+__all__ = ["Reader", "read_history", "read_shapes", "read_task", "read_unreadable", "read_waiting"]
 
 _MAX_BATCH = 256
 _MOST_OUTCOMES = 16
@@ -148,3 +149,32 @@ def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Ou
         found.append(Outcome(*row))
         position = found[-1].supersedes
     return tuple(reversed(found))
+
+
+def read_unreadable(
+    connection: sqlite3.Connection, after: UnreadableDelivery | None, limit: int
+) -> Sequence[UnreadableDelivery]:
+    """Return the next unreadable deliveries behind one (None: from the start), first those of tasks, then strays.
+
+    They end at `limit`, or as soon as their bodies exceed PAGE_BYTES.
+    """
+    is_behind_tasks = after is not None and after.is_stray
+    start = 0 if after is None else after.id
+    page: list[UnreadableDelivery] = []
+    if not is_behind_tasks:
+        page += _unreadable_page(connection.execute(sql.SELECT_UNREADABLE_BODIES, (start, limit)))
+    if not page:
+        first_stray = start if is_behind_tasks else 0
+        page += _unreadable_page(connection.execute(sql.SELECT_UNREADABLE_STRAYS, (first_stray, limit)))
+    return page
+
+
+def _unreadable_page(rows: sqlite3.Cursor) -> Iterator[UnreadableDelivery]:
+    size = 0
+    for row_id, provider, ref, *columns in rows:
+        delivery = delivery_from(tuple(columns), slot=None if ref is None else row_id % SLOTS)
+        yield UnreadableDelivery(id=row_id, provider=provider, ref=ref, delivery=delivery)
+        size += delivery.size
+        if size > PAGE_BYTES:
+            break
+    rows.close()

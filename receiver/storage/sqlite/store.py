@@ -32,13 +32,20 @@ from receiver.domain.shapes import ShapeRecord
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import Identity, connect_reader, connect_writer, make_file, on_thread, prepare
-from receiver.storage.sqlite.files import FileWatch, lacks_log, require_database
-from receiver.storage.sqlite.reader import Reader, read_history, read_shapes, read_task, read_waiting
+from receiver.storage.sqlite.database import (
+    Identity,
+    connect_reader,
+    connect_writer,
+    make_file,
+    on_thread,
+    prepare,
+    require_database,
+)
+from receiver.storage.sqlite.files import FileWatch, lacks_log
+from receiver.storage.sqlite.reader import Reader, read_history, read_shapes, read_task, read_unreadable, read_waiting
 from receiver.storage.sqlite.restore_check import forget_head, note_head
 from receiver.storage.sqlite.retention import prunable
 from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, standing_url_from, task_from
-from receiver.storage.sqlite.unreadable import read_unreadable
 from receiver.storage.sqlite.writer import Tally, Writer
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 

@@ -9,11 +9,9 @@ import sqlite3
 from pathlib import Path
 
 from receiver.domain.records import Horizon, Removed, Survey
-from receiver.errors import CannotStartError
 from receiver.storage.sqlite import retention_statements as pruning
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import connect_reader, on_thread
-from receiver.storage.sqlite.files import require_database
+from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.retention import SOLUTIONS_FLOOR, read_mark
 from receiver.storage.sqlite.rows import SLOTS
 
@@ -54,30 +52,16 @@ _STRAYS = "SELECT count(*), coalesce(sum(size), 0) FROM stray_delivery WHERE rec
 _TOMBSTONES = "SELECT count(*) FROM tombstone WHERE forgotten_at <= ? OR id <= (SELECT max(id) FROM tombstone) - ?"
 
 
-async def survey(path: Path, horizon: Horizon) -> Survey:
-    """What the horizon would take of the database at `path`, as it is now.
+def survey(path: Path, horizon: Horizon) -> Survey:
+    """Count everything past the horizon in the database at `path`, as of now.
 
     Raises:
         CannotStartError: there is none, it cannot be read, or it is not of this version.
     """
-    require_database(path)
-    async with connect_reader(path) as connection:
-        try:
-            return await on_thread(connection, lambda: _survey(connection._conn, path, horizon))  # noqa: SLF001  (see on_thread)
-        except sqlite3.Error as error:
-            raise CannotStartError(f"{path}: the database cannot be read: {error}") from error
-
-
-def _survey(connection: sqlite3.Connection, path: Path, horizon: Horizon) -> Survey:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version != len(sql.MIGRATIONS):
-        raise CannotStartError(f"{path}: the database is of another version; the receiver has to be started once")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("BEGIN")
-    try:
+    with open_read_only(path) as connection:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("BEGIN")
         return _count(connection, horizon)
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:

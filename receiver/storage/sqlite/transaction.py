@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 
 from client.provider_api.unlisted import MOST_CODES
-from receiver.domain.records import Numbered, StoredDelivery, TaskKey, TaskRecord
+from receiver.domain.records import Numbered, StoredDelivery, TaskKey, TaskRecord, UnreadableDelivery
 from receiver.domain.shapes import SHAPES_KEPT
 from receiver.domain.transaction import (
     QUERIES,
@@ -30,7 +32,9 @@ from receiver.domain.transaction import (
 )
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.fetching import fetch
+from receiver.storage.sqlite.reader import read_unreadable
 from receiver.storage.sqlite.retention import forget, prune
 from receiver.storage.sqlite.rows import (
     SLOTS,
@@ -45,7 +49,9 @@ from receiver.storage.sqlite.rows import (
     task_values,
 )
 
-__all__ = ["Batch", "Decision", "decide"]
+__all__ = ["Batch", "Decision", "DryRun", "open_dry_run"]
+
+Answer = TypeVar("Answer")
 
 _MOST_ROWS = 128
 # Each may decide the whole rest of the batch. What is missed is found in two or three, whatever the commands.
@@ -55,13 +61,38 @@ Decision = tuple[Any, ReceiverError | None]
 """An answer, or the reason why there is none."""
 
 
-def decide(connection: sqlite3.Connection, transaction: Transaction, command: Command[Any]) -> Any:
-    """Return the command's answer, on rows that are fetched as it needs them; raises as the command."""
-    while True:
-        try:
-            return transaction.decide(command)
-        except RowsNeeded as needed:
-            transaction.supply(needed.keys, fetch(connection, needed.keys))
+@asynccontextmanager
+async def open_dry_run(path: Path) -> AsyncIterator[DryRun]:
+    """Yield a dry run on the database, on a connection that cannot write.
+
+    Raises:
+        CannotStartError: there is none, it is not ours, or of another version.
+    """
+    with open_read_only(path, passes=True) as connection:
+        yield DryRun(connection)
+
+
+class DryRun:
+    """Decides commands as a store does, each on the changes of those before it, and writes nothing.
+
+    For commands: it reads on the thread of the event loop.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._transaction = Transaction(head=0)
+
+    async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
+        """See `SqliteStore.unreadable`."""
+        return read_unreadable(self._connection, after, limit)
+
+    async def write(self, command: Command[Answer]) -> Answer:
+        """Return the answer of the command."""
+        while True:
+            try:
+                return self._transaction.decide(command)
+            except RowsNeeded as needed:
+                self._transaction.supply(needed.keys, fetch(self._connection, needed.keys))
 
 
 class Batch:

@@ -9,7 +9,8 @@ import pytest
 
 from receiver.domain.records import SECOND, Latency, RecentTasks
 from receiver.domain.registrations import Bind, Expire
-from receiver.storage.sqlite.diagnostics import open_read_only, read_recent
+from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.diagnostics import read_recent
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
 
 
