@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import aiosqlite
 
-from receiver.errors import CannotStartError
+from receiver.errors import CannotStartError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.files import MOST_LOG_BYTES, lacks_log
 from receiver.storage.sqlite.restore_check import has_gone_back, note_head
@@ -27,7 +27,10 @@ __all__ = [
     "on_thread",
     "open_read_only",
     "prepare",
+    "read_on_thread",
     "require_database",
+    "snapshot",
+    "write_transaction",
 ]
 
 Answer = TypeVar("Answer")
@@ -46,15 +49,51 @@ class Identity:
     head: int
 
 
-def on_thread(connection: aiosqlite.Connection, function: Callable[[], Answer]) -> Awaitable[Answer]:
+def on_thread(connection: aiosqlite.Connection, function: Callable[[sqlite3.Connection], Answer]) -> Awaitable[Answer]:
     """Run `function` on the connection's own thread, in one hop. Cancelling the wait does not stop it.
 
     A transaction has to be one uninterrupted function there. A coroutine, cancelled between BEGIN and COMMIT, would
     leave it open.
     """
     # aiosqlite has no public call for this. To be replaced once it has one.
-    run: Callable[[Callable[[], Answer]], Awaitable[Answer]] = connection._execute  # noqa: SLF001
-    return run(function)
+    run: Callable[..., Awaitable[Answer]] = connection._execute  # noqa: SLF001
+    return run(function, connection._conn)  # noqa: SLF001
+
+
+async def read_on_thread(connection: aiosqlite.Connection, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
+    """Run `read` on the connection's own thread.
+
+    Raises:
+        StoreFailedError: SQLite failed.
+    """
+    try:
+        return await on_thread(connection, read)
+    except sqlite3.Error as error:
+        raise StoreFailedError(f"the store cannot be read: {error}") from error
+
+
+@contextmanager
+def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the body writes; if it raises, roll it back."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads of the body see the same commit."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def make_file(path: Path) -> None:
@@ -139,14 +178,9 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
             raise CannotStartError(f"{path}: the file system does not support SQLite's WAL mode (it is {mode})")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {MOST_LOG_BYTES}")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with write_transaction(connection):
             migrate(connection, path)
             identity = _identify(connection, path, now)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
     except sqlite3.Error as error:
         passes = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _TEMPORARY_ERRORS
         raise CannotStartError(f"{path}: the database cannot be used: {error}", passes=passes) from error

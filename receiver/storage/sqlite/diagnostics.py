@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from pydantic_core import to_json
 
 from receiver.domain.records import (
     SECOND,
@@ -22,15 +23,16 @@ from receiver.domain.records import (
 )
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
-from receiver.storage.sqlite.rows import SLOTS_OF_TASK, standing_url_from, task_from
+from receiver.storage.sqlite.database import snapshot
+from receiver.storage.sqlite.reader import read_history, read_task, read_tasks_by_id, read_waiting
+from receiver.storage.sqlite.rows import slots_range, standing_url_from
 
 __all__ = [
     "SELECT_LATENCIES",
     "SELECT_RECENT",
     "SELECT_VERDICTS",
     "Overview",
-    "look_up_task",
+    "find_task",
     "read_overview",
     "read_recent",
 ]
@@ -53,7 +55,7 @@ SELECT_RECENT = f"""
                 AND (most >= 10 OR {_SOURCE} NOT IN ('callback', 'poll')), 0) AS nearly_out,
             coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
             CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
-                EXISTS (SELECT 1 FROM delivery WHERE delivery.id {SLOTS_OF_TASK}
+                EXISTS (SELECT 1 FROM delivery WHERE delivery.id {slots_range("task.id")}
                     AND delivery.verdict IN ('late', 'disagreed'))
             ELSE 0 END AS late
         FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
@@ -65,7 +67,7 @@ SELECT_RECENT = f"""
 SELECT_VERDICTS = f"""
     SELECT provider, verdict, count(*) FROM (
         SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
-        CROSS JOIN delivery ON delivery.id {SLOTS_OF_TASK}
+        CROSS JOIN delivery ON delivery.id {slots_range("task.id")}
         WHERE {_NEWEST} AND task.deliveries > 0
         UNION ALL
         SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
@@ -103,29 +105,22 @@ class Overview:
     unlisted: tuple[UnlistedCode, ...]
 
 
-def look_up_task(
-    connection: sqlite3.Connection, task_or_ref: str, provider: str | None
+def find_task(
+    connection: sqlite3.Connection, ref_or_id: str, provider: str | None
 ) -> tuple[TaskRecord, History] | None:
-    """Return the task with this ref (which wins) or provider's id, and what is kept of it; None where there is none.
+    """Return the task with this ref, else with this id of the provider's, and its history. None if there is none.
 
     Raises:
         ReceiverError: `ambiguous-task-id`.
     """
-    # One transaction: what is told of the task is told as of one moment.
-    connection.execute("BEGIN")
-    try:
-        task = read_task(connection, task_or_ref)
+    with snapshot(connection):
+        task = read_task(connection, ref_or_id)
         if task is None:
-            if provider is None:
-                rows = connection.execute(sql.SELECT_TASKS_BY_TASK_ID, (task_or_ref,)).fetchall()
-            else:
-                rows = connection.execute(sql.SELECT_TASK_BY_TASK_ID, (task_or_ref, provider)).fetchall()
-            if len(rows) > 1:
+            tasks = read_tasks_by_id(connection, ref_or_id, provider)
+            if len(tasks) > 1:
                 raise ReceiverError("ambiguous-task-id", "several providers have a task with this id; name one")
-            task = task_from(rows[0]) if rows else None
+            task = next(iter(tasks), None)
         return None if task is None else (task, read_history(connection, task))
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def read_overview(
@@ -157,7 +152,7 @@ def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[
 
     A provider that has only deliveries on standing URLs is told of, too.
     """
-    values = {"since": since, "most_polls": json.dumps(dict(most_polls))}
+    values = {"since": since, "most_polls": to_json(most_polls).decode()}
     verdicts: dict[str, dict[str, int]] = defaultdict(dict)
     for provider, verdict, count in connection.execute(SELECT_VERDICTS, values):
         verdicts[provider][verdict] = count
