@@ -1,4 +1,4 @@
-"""Opens a database file only to look, for commands: whether a receiver runs on it or not, nothing is changed."""
+"""Reads of a database file for the commands `explain` and `doctor`. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,14 @@ __all__ = [
     "read_recent",
 ]
 
-_NEWEST = "task.id > (SELECT coalesce(max(id), 0) - 20000 FROM task) AND task.created_at >= :since"
+# The newest rows of a table, so that the cost of a query is bounded.
+_NEWEST_ROWS = 20_000
+_NEWEST = f"task.id > (SELECT coalesce(max(id), 0) - {_NEWEST_ROWS} FROM task) AND task.created_at >= :since"
 
-# What several polls with an unlisted code came to is no answer, and no lost callback.
+# An outcome by unlisted codes of several polls is no answer, so its task has no lost callback.
 _SOURCE = "CASE log.trust WHEN 'provisional' THEN 'deadline' ELSE log.source END"
-# What became of the tasks since a moment, by provider; slots of deliveries as in `rows`. Only those with a URL of their
-# own can lose a callback. Where a task may have few polls, it is in order that all are used if they brought something.
+# Counts of the tasks since a moment, by provider. Only tasks with a URL of their own can lose a callback. If a task may
+# have few polls only, then using all of them is normal, as long as they bring an answer.
 SELECT_RECENT = f"""
     WITH plan AS MATERIALIZED (SELECT key AS provider, value AS most FROM json_each(:most_polls))
     SELECT provider, sum(has_url), sum(answered AND has_url), sum(polled), sum(late),
@@ -63,7 +65,7 @@ SELECT_RECENT = f"""
     )
     GROUP BY provider
 """
-# How many deliveries are kept of them, by provider and verdict; and of those on standing URLs without a known task.
+# The number of their kept deliveries, by provider and verdict, with those on standing URLs without a known task.
 SELECT_VERDICTS = f"""
     SELECT provider, verdict, count(*) FROM (
         SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
@@ -72,12 +74,13 @@ SELECT_VERDICTS = f"""
         UNION ALL
         SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
         CROSS JOIN standing_url ON standing_url.id = stray.standing_id
-        WHERE stray.id > (SELECT coalesce(max(id), 0) - 20000 FROM stray_delivery) AND stray.received_at >= :since
+        WHERE stray.id > (SELECT coalesce(max(id), 0) - {_NEWEST_ROWS} FROM stray_delivery)
+            AND stray.received_at >= :since
     )
     GROUP BY provider, verdict
 """
-# From `TaskRecord.counts_from` to the callback that ended it, or that a poll confirmed: that came at the hint. Tasks
-# that a delivery made were not waited for.
+# The times from `TaskRecord.counts_from` to the callback that ended the task. If a poll confirmed a callback, then that
+# callback came at the hint. Tasks made by a delivery had no waiter, so they do not count.
 SELECT_LATENCIES = f"""
     SELECT provider, waited FROM (
         SELECT task.provider AS provider,
@@ -128,7 +131,7 @@ def read_overview(
 ) -> Overview:
     """Return an overview of the database, limited to the newest tasks.
 
-    `most_polls`: how often a task of a provider may be polled, where that is known.
+    `most_polls`: the number of polls that a task of a provider may have, if it is known.
     """
     run = connection.execute
     newest = run(sql.SELECT_NEWEST).fetchone()
@@ -148,9 +151,9 @@ def read_overview(
 
 
 def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[str, int]) -> tuple[RecentTasks, ...]:
-    """What became of the tasks since then; `most_polls` are the polls that a task may have, where that is known.
+    """Return the counts of the tasks since a time, by provider; `most_polls` as in `read_overview`.
 
-    A provider that has only deliveries on standing URLs is told of, too.
+    A provider with nothing but deliveries on standing URLs is included, too.
     """
     values = {"since": since, "most_polls": to_json(most_polls).decode()}
     verdicts: dict[str, dict[str, int]] = defaultdict(dict)
@@ -172,7 +175,7 @@ def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[
 
 
 def _latency(seconds: Sequence[float]) -> Latency | None:
-    """Of latencies that go up."""
+    """Return the figures of sorted latencies."""
     if not seconds:
         return None
     return Latency(len(seconds), statistics.median(seconds), seconds[math.ceil(0.95 * len(seconds)) - 1])

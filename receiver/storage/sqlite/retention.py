@@ -145,7 +145,7 @@ def read_floor(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _old_entries(connection: sqlite3.Connection, floor: str, horizon: int, until: int, limit: int) -> int | None:
-    """Return the last of the oldest entries behind the floor that are past the horizon, or not behind `until`."""
+    """Return the last of the old entries behind the floor: those past the horizon, or not behind `until`."""
     after = max(read_floor(connection, floor), read_floor(connection, _FLOOR))
     rows = connection.execute(pruning.SELECT_ENTRY_TIMES, (after, limit))
     # Only an older version wrote entries without a time, and nothing more is known of them.

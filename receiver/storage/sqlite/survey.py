@@ -1,6 +1,6 @@
-"""What retention would take of a database, read without changing it, whether a receiver runs on it or not.
+"""A count of everything that retention would remove, by reading alone, whether a receiver runs or not.
 
-Reads whole tables, which takes seconds where they are large; nobody waits for it but the operator who asked.
+It reads whole tables. With large ones this takes seconds, but only the operator waits for it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from receiver.storage.sqlite.rows import SLOTS
 
 __all__ = ["survey"]
 
-# Where the first entry stands that stays: behind a position, and younger than a time.
-_FIRST_KEPT = "SELECT min(position) FROM log WHERE position > ? AND finished_at > ?"
-# The tasks that go, in a table of this connection's.
+# The first entry to stay: behind a position, and younger than a time.
+_FIRST_TO_STAY = "SELECT min(position) FROM log WHERE position > ? AND finished_at > ?"
+# The tasks to remove, in a table of this connection.
 _EXPIRED = f"CREATE TEMP TABLE expired AS {pruning.SELECT_EXPIRED_TASKS}"
 _COUNT_EXPIRED = "SELECT count(*) FROM temp.expired"
-# How many entries go, the bytes of their solutions, and when the oldest and the newest of them came.
+# The entries to remove: their number, the bytes of their solutions, and the times of the oldest and the newest.
 _ENTRIES = (
     "SELECT count(*), coalesce(sum(length(solution)), 0), min(finished_at), max(finished_at) FROM log "
     "WHERE position > ? AND position <= ?"
 )
-# How many bytes of deliveries go with the tasks.
+# The bytes of deliveries to remove with the tasks.
 _BODIES_OF_EXPIRED = (
     "SELECT coalesce(sum(size), 0) FROM delivery WHERE body IS NOT NULL "
     f"AND id / {SLOTS} IN (SELECT id FROM temp.expired)"
 )
-# How many solutions of records that stay go, and their bytes.
+# The solutions to remove from records that stay, and their bytes.
 _SOLUTIONS = (
     "SELECT count(solution), coalesce(sum(length(solution)), 0) FROM log WHERE position > :after AND position <= :until"
 )
-# How many bodies of deliveries whose records stay go, and their bytes: by their age, or with a solution.
+# The bodies to remove from deliveries that stay, by age or with a solution, and their bytes.
 _BODIES = f"""
     SELECT count(*), coalesce(sum(delivery.size), 0) FROM delivery JOIN task ON task.id = delivery.id / {SLOTS}
     WHERE delivery.body IS NOT NULL AND task.id NOT IN (SELECT id FROM temp.expired) AND (
@@ -46,9 +46,9 @@ _BODIES = f"""
               AND log.position > :after AND log.position <= :until))
     )
 """
-# How many deliveries of no task go, and their bytes.
+# The deliveries without a task to remove, and their bytes.
 _STRAYS = "SELECT count(*), coalesce(sum(size), 0) FROM stray_delivery WHERE received_at <= ?"
-# How many tombstones go, by age or by number.
+# The tombstones to remove, by age or by number.
 _TOMBSTONES = "SELECT count(*) FROM tombstone WHERE forgotten_at <= ? OR id <= (SELECT max(id) FROM tombstone) - ?"
 
 
@@ -88,6 +88,6 @@ def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:
 
 
 def _end_of_old(connection: sqlite3.Connection, after: int, horizon: int, head: int) -> int:
-    """Return the place before the first entry behind `after` that is young."""
-    (first,) = connection.execute(_FIRST_KEPT, (after, horizon)).fetchone()
+    """Return the position before the first young entry behind `after`."""
+    (first,) = connection.execute(_FIRST_TO_STAY, (after, horizon)).fetchone()
     return head if first is None else int(first) - 1
