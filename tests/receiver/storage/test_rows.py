@@ -1,4 +1,4 @@
-"""The columns of the records, beside the schema that the migrations make."""
+"""The columns of the records, compared with the migrated schema."""
 
 from __future__ import annotations
 
