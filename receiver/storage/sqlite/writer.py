@@ -213,7 +213,7 @@ class Writer:
         try:
             committed = await on_thread(self._connection, lambda connection: self._transact(connection, commands))
         except FilesLostError as error:
-            # The batch was committed, and saving the files includes it. Sent again, it changes nothing.
+            # The batch was committed, and saving the files includes it.
             self._release(batch, [(None, StoreBusyError(_FILES_LOST))] * len(batch))
             await self._handle_loss(error)
         except Exception as error:
