@@ -17,7 +17,8 @@ from receiver.dialects import known_dialects
 from receiver.domain.timeline import timeline_of
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
-from receiver.storage.sqlite.diagnostics import look_up_task, open_read_only
+from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.diagnostics import find_task
 
 __all__ = ["explain"]
 
@@ -52,7 +53,7 @@ def _read_timeline(settings: Settings, task_id: str, provider: str | None, *, no
         raise CannotStartError(f"ID: expected at most {MAX_TASK_ID_LENGTH} characters")
     with open_read_only(settings.database) as connection:
         try:
-            found = look_up_task(connection, task_id, provider)
+            found = find_task(connection, task_id, provider)
         except ReceiverError as error:
             raise CannotStartError(f"--provider: {error.detail}") from None
     if found is None:

@@ -16,7 +16,7 @@ from receiver.dialects import known_dialects
 from receiver.domain.records import time_view
 from receiver.domain.shapes import ShapeRecord, shape_text
 from receiver.settings import load_settings
-from receiver.storage.sqlite.diagnostics import open_read_only
+from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.reader import read_shapes
 
 __all__ = ["called_back", "providers", "submitted_through"]

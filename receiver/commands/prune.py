@@ -37,7 +37,7 @@ def prune_command(*, is_applied: bool) -> None:
         removed = asyncio.run(_apply(settings, horizon))
         show(f"removed: {_counts(removed)}")
         return
-    found = asyncio.run(survey(settings.database, horizon))
+    found = survey(settings.database, horizon)
     show(f"would be removed: {_counts(found.removed)}")
     for line in _details(found):
         show(line)

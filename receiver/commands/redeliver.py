@@ -26,7 +26,7 @@ from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, 
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.sqlite.unreadable import DryRun, open_dry_run
+from receiver.storage.sqlite.transaction import DryRun, open_dry_run
 
 __all__ = ["redeliver"]
 

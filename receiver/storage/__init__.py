@@ -1,1 +1,1 @@
-"""Where tasks, deliveries and the log of results live: the only package with SQL in it."""
+"""Durable storage of tasks, deliveries and the log: the `Store` protocol and its SQLite implementation."""

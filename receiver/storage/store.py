@@ -1,4 +1,4 @@
-"""What the receiver asks of a store. SQLite is the first implementation; nothing of it shows here."""
+"""The store as the rest of the receiver sees it. SQLite is the first implementation, and nothing here depends on it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
 Answer = TypeVar("Answer")
 
 WRITE_SECONDS = 10.0
-"""How long a caller waits for its command to be stored, if it says nothing else."""
+"""The longest wait of a caller for its command to be stored, in seconds, unless it gives another one."""
 
 PAGE_BYTES = 1024 * 1024
-"""A page ends behind the task with which its solutions take more than this, whatever its limit."""
+"""A page ends, whatever its limit, with the task that brings its solutions above this size."""
 
 TaskQuery = tuple[str | None, str | None, str | None]
-"""Status, provider and tag to list by; None where any will do."""
+"""Status, provider and tag to list by. None matches any."""
 
 
 class Store(Protocol):
@@ -43,86 +43,90 @@ class Store(Protocol):
     async def write(
         self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
     ) -> Answer:
-        """Return what the command decided, once it is durable.
+        """Return the answer of the command, once its changes are durable.
 
-        Commands and operations are carried out in the order in which they were written. Cancelling the wait cancels
-        nothing.
+        Commands and operations are carried out in the order of the calls. Cancelling the wait does not stop them.
 
         Raises:
-            ReceiverError: what the command told its caller; then it changed nothing.
-            StoreBusyError: the queue is full, and nothing was taken; or it was not stored in time, and still may be.
-            StoreFailedError: it could not be stored; nothing of it was.
+            ReceiverError: the command refused, and changed nothing.
+            StoreBusyError: the queue is full, so the command is dropped. Or it was not stored in time, and may still be
+                stored.
+            StoreFailedError: the command could not be stored. Nothing of it was.
         """
 
     async def task(self, ref: str) -> TaskRecord | None:
         """Return the task with this ref, or the one that it was joined to."""
 
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
-        """Return the tasks that have this provider's id: at most one with `provider`, two without."""
+        """Return the tasks with this id of the provider's: at most one with `provider`, two without."""
 
     async def named(
         self, names: Sequence[TaskName], *, max_bytes: int = PAGE_BYTES
     ) -> Sequence[tuple[TaskName, TaskRecord | None]]:
-        """Return the tasks of the first of these names, at least of one; None where no task has it."""
+        """Return the tasks of the first names, at least of one, as far as a page goes. None means no such task."""
 
     async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
-        """Tasks, newest first, and the next page, if any. A page may hold fewer than there are left."""
+        """Return tasks, newest first, and the next page, if there is one. A page may hold fewer tasks than `limit`."""
 
     async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
-        """Return the kept deliveries of a task, in the order in which they came."""
+        """Return the kept deliveries of a task, in the order of their arrival."""
 
     async def polls(self, task: TaskRecord) -> Sequence[PollRecord]:
-        """Return the kept polls of a task that this receiver made, in order."""
+        """Return the kept polls of a task by this receiver, in order."""
 
     async def history(self, task: TaskRecord) -> History:
-        """What is kept of a task beside its record."""
+        """Return the kept deliveries, polls and outcomes of a task."""
 
     async def next_due(self, provider: str) -> tuple[int, int] | None:
-        """When the first and the last task of this provider are to be polled here; None: there is none."""
+        """Return the times of the first and the last planned poll of this provider's tasks here; None: no poll."""
 
     async def remembered(self, name: str) -> str | None:
-        """Return the text that is kept under a name."""
+        """Return the text stored under a name, None if there is none."""
 
     async def next_held(self) -> int | None:
-        """When the next callback that is held back is to be released."""
+        """Return the time to release the next held callback, None if none is held."""
 
     async def unpolled(
         self, provider: str, key_id: str, place: tuple[int, int], *, limit: int
     ) -> tuple[Sequence[str], tuple[int, int] | None]:
-        """Return the refs of those tasks that could be polled here with this key and are not, and where to go on.
+        """Return refs of tasks that could be polled here with this key but are not, and the next `place`.
 
-        Looked at are the next `limit` unfinished tasks behind `place`; there is nowhere to go on at their end.
+        The search covers the next `limit` unfinished tasks behind `place`. Behind the last of them, the next place is
+        None.
         """
 
     async def results(self, after: str | None, *, limit: int, only: ResultFilter, max_bytes: int = PAGE_BYTES) -> Page:
-        """Return the log behind `after`, oldest first; None: from the oldest kept.
+        """Return a page of the log behind `after`, oldest first; None: from the oldest kept entry.
 
         Raises:
-            CursorGoneError: the cursor is of another log, beyond the end, or older than what is kept.
+            CursorGoneError: the cursor is of another log, beyond the end, or older than the oldest kept entry.
         """
 
     async def head(self) -> str:
         """Return the cursor of the end of the log."""
 
     async def position(self, cursor: str | None) -> int:
-        """Return the position that a cursor of a reader's stands for; None: that behind which everything is kept.
+        """Return the position of a reader's cursor; None: the position before the oldest kept entry.
 
         Raises:
-            ReceiverError: `wrong-field` where it is none.
+            ReceiverError: `wrong-field`, because the text is no cursor.
             CursorGoneError: as `results`.
         """
 
     def cursor_at(self, position: int) -> str:
-        """Return the cursor of a position that a record names."""
+        """Return the cursor of a position, as records name it."""
 
     async def next_deadline(self) -> int | None:
-        """When the next task without an outcome is to be given up."""
+        """Return the next deadline of an unfinished task, None if there is no such task."""
 
     async def prunable(self, horizon: Horizon) -> int | None:
-        """None where retention has nothing to do; otherwise how far the log goes by the number of finished tasks."""
+        """Return None if retention has nothing to do.
+
+        Otherwise return the last position to remove because of the number of finished tasks, 0 if they are few.
+        """
 
     async def standing_urls(self) -> Sequence[StandingUrl]:
-        """Return all standing URLs, oldest first, revoked ones too; at most 1,000."""
+        """Return all standing URLs, oldest first, revoked ones too. There are at most 1,000."""
 
     async def standing_url(self, url_id: str) -> StandingUrl | None:
         """Return the standing URL with this id, revoked or not."""
@@ -131,22 +135,22 @@ class Store(Protocol):
         """Return the waiting tasks by provider. Above 20,000 only those with the earliest deadlines count."""
 
     async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
-        """Return the shapes of a provider's callbacks, those seen last first; at most 50."""
+        """Return the shapes of a provider's callbacks, at most 50, the last seen first."""
 
     def commits(self) -> AsyncIterator[Growth]:
-        """That the log grew, after each commit that made it so, by whatever process; for one reader.
+        """Yield the growth of the log after each commit, of any process. For one reader.
 
-        Several commits may be told as one. It ends when the store is closed.
+        One growth may cover several commits. The iterator ends with the closing of the store.
         """
 
     @property
     def queued(self) -> int:
-        """How many commands wait to be stored."""
+        """The number of commands waiting to be stored."""
 
     @property
     def failure(self) -> str | None:
-        """Why the store cannot write, as of the last commit or probe; None while it can."""
+        """The reason of the last failed commit or probe; None while the store can write."""
 
     @property
     def signing_keys(self) -> Sequence[bytes]:
-        """The keys that this store made for callback tokens."""
+        """The store's own keys for callback tokens, newest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -166,8 +167,8 @@ def _noting(_database: Path) -> web.Application:
     commits: dict[str, int] = {}
     transact = Writer._transact
 
-    def noting(writer: Writer, commands: Sequence[Command[Any]]) -> Any:
-        committed = transact(writer, commands)
+    def noting(writer: Writer, connection: sqlite3.Connection, commands: Sequence[Command[Any]]) -> Any:
+        committed = transact(writer, connection, commands)
         commits.update(dict.fromkeys((entry.ref for entry in committed.entries or ()), time.monotonic_ns()))
         return committed
 

@@ -206,9 +206,9 @@ async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(aiosqlite.Connection(connect, iter_chunk_size=64))
         connection: Any = writer._conn
-        identity = await on_thread(writer, lambda: prepare(connection, database, microseconds_now()))
+        identity = await on_thread(writer, lambda connection: prepare(connection, database, microseconds_now()))
         readers = [await stack.enter_async_context(connect_reader(database)) for _ in range(2)]
-        watch = await on_thread(writer, lambda: FileWatch(database, connection))
+        watch = await on_thread(writer, lambda connection: FileWatch(database, connection))
         store = _NotingStore(database, identity, (writer, readers[0], readers[1]), watch, time.monotonic)
         store.commits_at, store.decided = connection.commits_at, connection.decided
         await stack.enter_async_context(running(store))

@@ -112,7 +112,7 @@ async def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path, lo
         accepted = await api.call_back(api.url + waiting[1])
         log = (await api.log())["results"]
 
-    assert reason.endswith("; all that was acknowledged is in the database: restart the receiver")
+    assert reason.endswith("; all acknowledged data is in the database: restart the receiver")
     assert (task["status"], accepted.status) == ("ready", 200)
     # The refused callback may have been stored, too.
     assert sorted(entry["task"]["ref"] for entry in log) == sorted([stored[0], waiting[0]])
@@ -130,7 +130,7 @@ async def test_a_replaced_database_leaves_a_copy(tmp_path: Path, content: bytes)
         await process.stop()
 
     assert (database.read_bytes(), wal(database).stat().st_size) == (content, 0)
-    assert "all that was acknowledged is in receiver.db-rescued: stop the receiver" in reason
+    assert "all acknowledged data is in receiver.db-rescued: stop the receiver" in reason
     assert oct(rescued(database).stat().st_mode)[-3:] == "600"
     rescued(database).replace(database)
     async with receiver_at(database) as (_, api):
@@ -153,7 +153,7 @@ async def test_a_folder_that_comes_back_has_everything(tmp_path: Path) -> None:
     async with receiver_at(database) as (_, api):
         assert (await api.task(stored[0]))["status"] == "ready"
     assert (
-        reason == "the database file is gone: No such file or directory; what was acknowledged is not saved yet: "
+        reason == "the database file is gone: No such file or directory; the acknowledged data is not saved yet: "
         "No such file or directory"
     )
 
@@ -171,7 +171,7 @@ async def test_a_truncated_file_is_noticed(tmp_path: Path, name: Callable[[Path]
         reason = await lose_files(api, database, lambda path: os.truncate(name(path), 0), waiting[1])
         await process.stop(signal.SIGKILL)
 
-    assert "truncated; what was acknowledged last may be lost" in reason
+    assert "truncated; the last acknowledged data may be lost" in reason
     assert not (tmp_path / "receiver.db-head").exists()
 
 
@@ -185,7 +185,7 @@ async def test_a_log_that_another_program_has_begun_is_not_mixed_with_ours(tmp_p
         log = wal(database).read_bytes()
         await process.stop()
 
-    assert "the write-ahead log (-wal) was replaced; what was acknowledged last may be lost" in reason
+    assert "the write-ahead log (-wal) was replaced; the last acknowledged data may be lost" in reason
     assert (log, wal(database).read_bytes()) == (content, content)
 
 
@@ -208,7 +208,7 @@ async def test_a_receiver_that_was_killed_before_it_noticed(tmp_path: Path) -> N
     async with running_receiver(database) as api:
         gone = await api.send("GET", "/v1/results", params={"after": cursor})
 
-    assert {(finished.code, "(receiver.db-wal) was taken away" in finished.err) for finished in refused} == {(1, True)}
+    assert {(finished.code, "(receiver.db-wal) was removed" in finished.err) for finished in refused} == {(1, True)}
     assert not has_log
     assert (gone.status, gone.json["reason"]) == (410, "other-log")
 

@@ -121,4 +121,4 @@ async def test_a_trial_on_an_older_database_is_refused(tmp_path: Path) -> None:
 
     finished = await run_command(tmp_path, "redeliver")
 
-    assert finished.refusal.endswith("the database is of an older version; start this receiver once")
+    assert finished.refusal.endswith("; start the receiver once to update it")

@@ -22,7 +22,8 @@ import aiohttp
 from client.sandbox import FaultRates, Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from client.sandbox.counts import Stats
 from receiver.domain.records import CUT_OFF
-from receiver.storage.sqlite.diagnostics import open_read_only, read_recent
+from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.diagnostics import read_recent
 from tests.client.support import PNG
 from tests.support import ADMIN, free_port, receiver_process
 

@@ -19,7 +19,8 @@ from receiver.dialects import known_dialects
 from receiver.domain.records import SECOND, UnlistedCode
 from receiver.domain.tokens import Kind, make_token
 from receiver.settings import Settings, is_loopback
-from receiver.storage.sqlite.diagnostics import Overview, open_read_only, read_overview
+from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.diagnostics import Overview, read_overview
 
 __all__ = ["read_facts"]
 

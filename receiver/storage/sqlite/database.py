@@ -1,40 +1,43 @@
-"""Opens a database file: checks that it can be trusted, brings its schema up to date, knows its keys."""
+"""Connections to a database file, and the checks and migrations before its first use."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import aiosqlite
 
-from receiver.errors import CannotStartError
+from receiver.errors import CannotStartError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.files import MOST_LOG_BYTES
+from receiver.storage.sqlite.files import MOST_LOG_BYTES, lacks_log
 from receiver.storage.sqlite.restore_check import has_gone_back, note_head
+from receiver.storage.sqlite.schema import MIGRATIONS, check_schema, migrate
 
 __all__ = [
     "Identity",
-    "connect_read_only",
     "connect_reader",
     "connect_writer",
     "make_file",
     "on_thread",
+    "open_read_only",
     "prepare",
-    "schema_version",
+    "read_on_thread",
+    "require_database",
+    "snapshot",
+    "write_transaction",
 ]
 
 Answer = TypeVar("Answer")
 
-_APPLICATION_ID = 0x43425243
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_TIMEOUT_SECONDS = 1.0
-_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
+_TEMPORARY_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +49,57 @@ class Identity:
     head: int
 
 
-def on_thread(connection: aiosqlite.Connection, function: Callable[[], Answer]) -> Awaitable[Answer]:
-    """Run `function` on the connection's own thread, in one hop; cancelling the wait does not stop it.
+def on_thread(connection: aiosqlite.Connection, function: Callable[[sqlite3.Connection], Answer]) -> Awaitable[Answer]:
+    """Run `function` on the connection's own thread, in one hop. Cancelling the wait does not stop it.
 
-    A transaction has to be one uninterrupted function there: a coroutine that is cancelled between BEGIN and COMMIT
-    would leave it open. aiosqlite has no public call for that; to be removed when it has one.
+    A transaction has to be one uninterrupted function there. A coroutine, cancelled between BEGIN and COMMIT, would
+    leave it open.
     """
-    run: Callable[[Callable[[], Answer]], Awaitable[Answer]] = connection._execute  # noqa: SLF001
-    return run(function)
+    # aiosqlite has no public call for this. To be replaced once it has one.
+    run: Callable[..., Awaitable[Answer]] = connection._execute  # noqa: SLF001
+    return run(function, connection._conn)  # noqa: SLF001
+
+
+async def read_on_thread(connection: aiosqlite.Connection, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
+    """Run `read` on the connection's own thread.
+
+    Raises:
+        StoreFailedError: SQLite failed.
+    """
+    try:
+        return await on_thread(connection, read)
+    except sqlite3.Error as error:
+        raise StoreFailedError(f"the store cannot be read: {error}") from error
+
+
+@contextmanager
+def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the body writes; if it raises, roll it back."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads of the body see the same commit."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def make_file(path: Path) -> None:
-    """Make the file, with mode 0600, if it is not there.
+    """Make the file, with mode 0600, unless it exists.
 
-    To be called before connecting: a connection that cannot be made leaves a thread (aiosqlite 0.22) that dies noisily.
+    Call this before connecting. A failed connection leaves a thread of aiosqlite 0.22 behind, and its end is noisy.
 
     Raises:
         CannotStartError: the file cannot be opened for writing.
@@ -80,74 +120,78 @@ def connect_reader(path: Path) -> aiosqlite.Connection:
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
 
 
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Return the same for a program without an event loop, on the caller's thread.
+def require_database(path: Path) -> None:
+    """Check that there is a database to open. For commands, which must not make one.
 
     Raises:
-        CannotStartError: it cannot be opened.
+        CannotStartError: there is none, or its write-ahead log was removed, so that opening it could do harm.
     """
-    return _connect(f"{path.absolute().as_uri()}?mode=ro")
+    if not path.is_file():
+        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
+    if lacks_log(path):
+        raise CannotStartError(
+            f"{path}: its write-ahead log ({path.name}-wal) was removed; if a receiver is running, it saves its data "
+            "now, so try again; otherwise start the receiver once",
+            passes=True,
+        )
 
 
-def schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the schema of an open database.
+@contextmanager
+def open_read_only(path: Path, *, passes: bool = False) -> Iterator[sqlite3.Connection]:
+    """Yield a connection for reading, on the caller's thread, whether a receiver runs on the database or not.
+
+    `passes`: a database that cannot be read now may be readable later.
 
     Raises:
-        CannotStartError: the database is newer than the code or not ours.
+        CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
     """
-    return _check(connection, path)
+    require_database(path)
+    connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
+    try:
+        version = check_schema(connection, path)
+        if version < len(MIGRATIONS):
+            raise CannotStartError(
+                f"{path}: the database has schema {version}, this program needs {len(MIGRATIONS)}; start the receiver "
+                "once to update it"
+            )
+        yield connection
+    except sqlite3.Error as error:
+        raise CannotStartError(f"{path}: the database cannot be read: {error}", passes=passes) from error
+    finally:
+        connection.close()
 
 
 def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
     """Check and migrate an open database.
 
     Raises:
-        CannotStartError: SQLite is too old, WAL does not work there, the database is newer than the code or not ours.
+        CannotStartError: SQLite is too old, WAL does not work there, or the database is newer or not ours.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise CannotStartError(f"SQLite 3.37 or newer is needed, this is {sqlite3.sqlite_version}")
     try:
-        # Before anything is written: what is not ours stays as it is.
-        _check(connection, path)
-        _close_to_others(path)
+        # Before the first write: another program's file stays unchanged.
+        check_schema(connection, path)
+        _restrict_modes(path)
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise CannotStartError(f"{path}: the file system does not support SQLite's WAL mode (it is {mode})")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {MOST_LOG_BYTES}")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            _migrate(connection, path)
+        with write_transaction(connection):
+            migrate(connection, path)
             identity = _identify(connection, path, now)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
     except sqlite3.Error as error:
-        passes = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _PASSING
+        passes = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _TEMPORARY_ERRORS
         raise CannotStartError(f"{path}: the database cannot be used: {error}", passes=passes) from error
     if has_gone_back(path, identity.log_id, identity.head):
-        # It has a new id. Not in any case: a command that an operator gives must not make the note its own.
+        # The log has a new id. Without that, the note stays: a command must not claim it for its own copy.
         note_head(path, identity.log_id, identity.head)
     return identity
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of its schema."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != _APPLICATION_ID and (tables or application):
-        raise CannotStartError(f"{path}: this is another program's database")
-    if version > len(sql.MIGRATIONS):
-        raise CannotStartError(
-            f"{path}: the database is newer (schema {version}) than this program (schema {len(sql.MIGRATIONS)})"
-        )
-    return int(version)
-
-
-def _close_to_others(path: Path) -> None:
-    """Mode 0600 for the file and for those that SQLite keeps beside it."""
+def _restrict_modes(path: Path) -> None:
+    """Set mode 0600 on the database and on the files of SQLite beside it."""
     try:
         for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
             with suppress(FileNotFoundError):
@@ -156,19 +200,8 @@ def _close_to_others(path: Path) -> None:
         raise CannotStartError(f"{path}: its mode cannot be set to 0600: {error.strerror}") from error
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    version = _check(connection, path)
-    for step in sql.MIGRATIONS[version:]:
-        # Not executescript: that would commit first.
-        for statement in step.split(";"):
-            if statement.strip():
-                connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(sql.MIGRATIONS)}")
-
-
 def _identify(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
-    """Return the log keeps its id unless it went back: then old cursors must show a gap."""
+    """Return the identity. A log that went back gets a new id, so that old cursors show a gap."""
     log_id = _meta(connection, "log_id")
     (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
     if log_id is None or has_gone_back(path, str(log_id), head):

@@ -1,16 +1,15 @@
-"""Opens a database file only to look, for commands: whether a receiver runs on it or not, nothing is changed."""
+"""Reads of a database file for the commands `explain` and `doctor`. Nothing is changed."""
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+from pydantic_core import to_json
 
 from receiver.domain.records import (
     SECOND,
@@ -22,30 +21,30 @@ from receiver.domain.records import (
     UnlistedCode,
     WaitingTasks,
 )
-from receiver.errors import CannotStartError, ReceiverError
+from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import connect_read_only, schema_version
-from receiver.storage.sqlite.files import require_database
-from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
-from receiver.storage.sqlite.rows import SLOTS_OF_TASK, standing_url_from, task_from
+from receiver.storage.sqlite.database import snapshot
+from receiver.storage.sqlite.reader import read_history, read_task, read_tasks_by_id, read_waiting
+from receiver.storage.sqlite.rows import slots_range, standing_url_from
 
 __all__ = [
     "SELECT_LATENCIES",
     "SELECT_RECENT",
     "SELECT_VERDICTS",
     "Overview",
-    "look_up_task",
-    "open_read_only",
+    "find_task",
     "read_overview",
     "read_recent",
 ]
 
-_NEWEST = "task.id > (SELECT coalesce(max(id), 0) - 20000 FROM task) AND task.created_at >= :since"
+# The newest rows of a table, so that the cost of a query is bounded.
+_NEWEST_ROWS = 20_000
+_NEWEST = f"task.id > (SELECT coalesce(max(id), 0) - {_NEWEST_ROWS} FROM task) AND task.created_at >= :since"
 
-# What several polls with an unlisted code came to is no answer, and no lost callback.
+# An outcome by unlisted codes of several polls is no answer, so its task has no lost callback.
 _SOURCE = "CASE log.trust WHEN 'provisional' THEN 'deadline' ELSE log.source END"
-# What became of the tasks since a moment, by provider; slots of deliveries as in `rows`. Only those with a URL of their
-# own can lose a callback. Where a task may have few polls, it is in order that all are used if they brought something.
+# Counts of the tasks since a moment, by provider. Only tasks with a URL of their own can lose a callback. If a task may
+# have few polls only, then using all of them is normal, as long as they bring an answer.
 SELECT_RECENT = f"""
     WITH plan AS MATERIALIZED (SELECT key AS provider, value AS most FROM json_each(:most_polls))
     SELECT provider, sum(has_url), sum(answered AND has_url), sum(polled), sum(late),
@@ -58,7 +57,7 @@ SELECT_RECENT = f"""
                 AND (most >= 10 OR {_SOURCE} NOT IN ('callback', 'poll')), 0) AS nearly_out,
             coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
             CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
-                EXISTS (SELECT 1 FROM delivery WHERE delivery.id {SLOTS_OF_TASK}
+                EXISTS (SELECT 1 FROM delivery WHERE delivery.id {slots_range("task.id")}
                     AND delivery.verdict IN ('late', 'disagreed'))
             ELSE 0 END AS late
         FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
@@ -66,21 +65,22 @@ SELECT_RECENT = f"""
     )
     GROUP BY provider
 """
-# How many deliveries are kept of them, by provider and verdict; and of those on standing URLs without a known task.
+# The number of their kept deliveries, by provider and verdict, with those on standing URLs without a known task.
 SELECT_VERDICTS = f"""
     SELECT provider, verdict, count(*) FROM (
         SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
-        CROSS JOIN delivery ON delivery.id {SLOTS_OF_TASK}
+        CROSS JOIN delivery ON delivery.id {slots_range("task.id")}
         WHERE {_NEWEST} AND task.deliveries > 0
         UNION ALL
         SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
         CROSS JOIN standing_url ON standing_url.id = stray.standing_id
-        WHERE stray.id > (SELECT coalesce(max(id), 0) - 20000 FROM stray_delivery) AND stray.received_at >= :since
+        WHERE stray.id > (SELECT coalesce(max(id), 0) - {_NEWEST_ROWS} FROM stray_delivery)
+            AND stray.received_at >= :since
     )
     GROUP BY provider, verdict
 """
-# From `TaskRecord.counts_from` to the callback that ended it, or that a poll confirmed: that came at the hint. Tasks
-# that a delivery made were not waited for.
+# The times from `TaskRecord.counts_from` to the callback that ended the task. If a poll confirmed a callback, then that
+# callback came at the hint. Tasks made by a delivery had no waiter, so they do not count.
 SELECT_LATENCIES = f"""
     SELECT provider, waited FROM (
         SELECT task.provider AS provider,
@@ -108,52 +108,22 @@ class Overview:
     unlisted: tuple[UnlistedCode, ...]
 
 
-@contextmanager
-def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that can only read, to a database of this program with its current schema.
-
-    Raises:
-        CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
-    """
-    require_database(path)
-    connection = connect_read_only(path)
-    try:
-        version = schema_version(connection, path)
-        if version < len(sql.MIGRATIONS):
-            raise CannotStartError(
-                f"{path}: the database has schema {version}, this program {len(sql.MIGRATIONS)}; starting the receiver "
-                "brings it up to date"
-            )
-        yield connection
-    except sqlite3.Error as error:
-        raise CannotStartError(f"{path}: the database cannot be read: {error}") from error
-    finally:
-        connection.close()
-
-
-def look_up_task(
-    connection: sqlite3.Connection, task_or_ref: str, provider: str | None
+def find_task(
+    connection: sqlite3.Connection, ref_or_id: str, provider: str | None
 ) -> tuple[TaskRecord, History] | None:
-    """Return the task with this ref (which wins) or provider's id, and what is kept of it; None where there is none.
+    """Return the task with this ref, else with this id of the provider's, and its history. None if there is none.
 
     Raises:
         ReceiverError: `ambiguous-task-id`.
     """
-    # One transaction: what is told of the task is told as of one moment.
-    connection.execute("BEGIN")
-    try:
-        task = read_task(connection, task_or_ref)
+    with snapshot(connection):
+        task = read_task(connection, ref_or_id)
         if task is None:
-            if provider is None:
-                rows = connection.execute(sql.SELECT_TASKS_BY_TASK_ID, (task_or_ref,)).fetchall()
-            else:
-                rows = connection.execute(sql.SELECT_TASK_BY_TASK_ID, (task_or_ref, provider)).fetchall()
-            if len(rows) > 1:
+            tasks = read_tasks_by_id(connection, ref_or_id, provider)
+            if len(tasks) > 1:
                 raise ReceiverError("ambiguous-task-id", "several providers have a task with this id; name one")
-            task = task_from(rows[0]) if rows else None
+            task = next(iter(tasks), None)
         return None if task is None else (task, read_history(connection, task))
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def read_overview(
@@ -161,7 +131,7 @@ def read_overview(
 ) -> Overview:
     """Return an overview of the database, limited to the newest tasks.
 
-    `most_polls`: how often a task of a provider may be polled, where that is known.
+    `most_polls`: the number of polls that a task of a provider may have, if it is known.
     """
     run = connection.execute
     newest = run(sql.SELECT_NEWEST).fetchone()
@@ -181,11 +151,11 @@ def read_overview(
 
 
 def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[str, int]) -> tuple[RecentTasks, ...]:
-    """What became of the tasks since then; `most_polls` are the polls that a task may have, where that is known.
+    """Return the counts of the tasks since a time, by provider; `most_polls` as in `read_overview`.
 
-    A provider that has only deliveries on standing URLs is told of, too.
+    A provider with nothing but deliveries on standing URLs is included, too.
     """
-    values = {"since": since, "most_polls": json.dumps(dict(most_polls))}
+    values = {"since": since, "most_polls": to_json(most_polls).decode()}
     verdicts: dict[str, dict[str, int]] = defaultdict(dict)
     for provider, verdict, count in connection.execute(SELECT_VERDICTS, values):
         verdicts[provider][verdict] = count
@@ -205,7 +175,7 @@ def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[
 
 
 def _latency(seconds: Sequence[float]) -> Latency | None:
-    """Of latencies that go up."""
+    """Return the figures of sorted latencies."""
     if not seconds:
         return None
     return Latency(len(seconds), statistics.median(seconds), seconds[math.ceil(0.95 * len(seconds)) - 1])

@@ -1,28 +1,35 @@
-"""The files of an open database, watched: nothing is acknowledged into a file that nobody will find again.
+"""A watch on the files of an open database, so that nothing is acknowledged into a file without a name.
 
-SQLite keeps its files open and never looks at their names again. Who removes, moves, replaces or truncates one of them
-while it is in use lets it write on into nothing, and a program that opens the names meanwhile corrupts the rest
-(https://www.sqlite.org/howtocorrupt.html, 4.1 and 1.4). `FileWatch.check` compares the names with the files that were
-opened, after each COMMIT and before its callers are told, and several times a second where nothing is written. So all
-that was acknowledged was in its named files at some moment after its commit. Once a check has failed, nothing is
-written any more, and `FileWatch.save` brings what was acknowledged to where the next start finds it:
+SQLite keeps its files open and never checks their names again. If someone removes, moves, replaces or truncates one of
+them in use, then SQLite writes on into nothing. A program that opens the names meanwhile corrupts the rest
+(https://www.sqlite.org/howtocorrupt.html, 4.1 and 1.4).
 
-* The write-ahead log is gone, and nobody has written into a new one: its pages, to which this connection still has the
-  file, are copied into the database, which is in place. TRUNCATE leaves an empty log and an index that says so, which
-  is also what another program finds that has just made a new log.
-* A new log has pages of another program: copying ours would mix the two, so what only our log has is lost.
-* The index of the log is gone: log and database have everything, and the index is made anew by who opens them.
-* The database is gone or another one: a whole copy is made, from the files that are still open. It takes the name of
-  the database where that is free. The old log is emptied, so that nobody takes it for the log of the new database.
-* A file was truncated: what is missing is lost. Nothing is copied, because it would carry holes into the database.
+`FileWatch.check` compares the names with the opened files. It runs after each COMMIT and before the callers are
+released. It also runs several times a second without any writes. So every acknowledged commit was in its named files at
+some moment after it. After a failed check nothing is written any more. `FileWatch.save` then brings all acknowledged
+commits to where the next start finds them:
 
-Whatever was done, all connections are closed then, the writer first: a connection that is closed last would copy from
-its log into the database unasked. The process has to be restarted.
+* The write-ahead log is gone, and no program has written into a new one. This connection still has the old file open,
+  so its pages are copied into the database. TRUNCATE leaves an empty log and a matching index. A program that has just
+  made a new log finds the same.
+* A new log has pages of another program. Copying ours would mix the two, so the commits in our log alone are lost.
+* The index of the log is gone. Log and database are complete, and the next program to open them makes a new index.
+* The database is gone or replaced. A complete copy is made from the files that are still open. It gets the name of the
+  database if that is free. The old log is emptied, so that it cannot pass for the log of the new database.
+* A file was truncated. Its missing part is lost. Nothing is copied, because the copy would carry holes into the
+  database.
 
-Known gaps. A file that is replaced between SQLite's opening it and the first look is taken for the right one; nothing
-was acknowledged into it before. A process that is killed between the removal and the next look, a tenth of a second,
-loses what only the log had. A program that opens the database while `save` works may write in those milliseconds.
-Files that are overwritten in place, at their old size, are not noticed.
+In all cases all connections are closed then, the writer first. The last connection to close would otherwise copy from
+its log into the database. The process has to be restarted.
+
+Known gaps:
+
+* A file may be replaced between its opening by SQLite and the first check. The watch then takes it for the right one,
+  but nothing was acknowledged into it before.
+* A process may be killed between the removal and the next check, a tenth of a second. The commits in the log alone are
+  lost.
+* A program may open the database during `save` and write in those milliseconds.
+* Files overwritten in place, at their old size, are not noticed.
 """
 
 from __future__ import annotations
@@ -36,42 +43,42 @@ from pathlib import Path
 from receiver.errors import CannotStartError
 from receiver.storage.sqlite.restore_check import forget_head
 
-__all__ = ["MOST_LOG_BYTES", "FileWatch", "FilesLostError", "lacks_log", "require_database"]
+__all__ = ["MOST_LOG_BYTES", "FileWatch", "FilesLostError", "data_version", "lacks_log"]
 
 MOST_LOG_BYTES = 8 * 1024 * 1024
-"""The log is cut to this once no reader holds it: twice what it takes in steady use."""
+"""The log is cut to this size as soon as no reader holds it. Steady use takes half of it."""
 
 _DATABASE, _LOG, _INDEX = range(3)
 
 
 class FilesLostError(sqlite3.OperationalError):
-    """A file of the database is not the one that was opened; what was just committed may be in none."""
+    """A file of the database is not the opened one. The last commit may be in none of the named files."""
 
 
 class FileWatch:
-    """The files that the connections of this process have open; made when they are open and one has written.
+    """The open files of this process's connections, on the thread of the writing one.
 
-    Runs on the writing connection's thread.
+    To be made after they were opened and one of them has written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._paths = (path, *_beside(path))
         try:
-            self._opened = [_state(each.stat()) for each in self._paths]
+            self._opened = [_state(file.stat()) for file in self._paths]
         except OSError as error:
-            raise CannotStartError(f"{path}: its files are taken away: {error.strerror}", passes=True) from error
-        self._version = _version(connection)
+            raise CannotStartError(f"{path}: a file of it was removed: {error.strerror}", passes=True) from error
+        self._version = data_version(connection)
         self._is_truncated = False
 
-    def check(self, connection: sqlite3.Connection, *, looks_for_others: bool) -> None:
-        """Compare all names. `looks_for_others`: notes, too, whether another connection has written.
+    def check(self, connection: sqlite3.Connection, *, reads_version: bool) -> None:
+        """Compare all names. With `reads_version`, note the commits of other connections, too.
 
         Raises:
-            FilesLostError: one is gone, is another file, or was truncated.
+            FilesLostError: a file is gone, was replaced, or was truncated.
         """
-        # Before the names: what another connection does in between is then news for the next look.
-        version = _version(connection) if looks_for_others else self._version
+        # Before the names: the next check then notices a commit between the two.
+        version = data_version(connection) if reads_version else self._version
         found = []
         for label, path, opened in zip(_LABELS, self._paths, self._opened, strict=True):
             try:
@@ -86,18 +93,18 @@ class FileWatch:
         self._opened, self._version = found, version
 
     def save(self, connection: sqlite3.Connection) -> str:
-        """Save what was acknowledged, after `check` has failed, and say in words what came of it.
+        """Save all acknowledged commits after a failed `check`. Return a text for the operator.
 
         Raises:
-            sqlite3.Error, OSError: it cannot be done now; it may be later.
+            sqlite3.Error, OSError: saving failed now. A later try may succeed.
         """
-        said = self._saved(connection)
-        if said == _LOST:
-            # Places in the log that were given out may be given out again: it needs a new id.
+        result = self._save(connection)
+        if result == _LOST:
+            # Positions of lost entries may be used again, so the log needs a new id.
             forget_head(self._path)
-        return said
+        return result
 
-    def _saved(self, connection: sqlite3.Connection) -> str:
+    def _save(self, connection: sqlite3.Connection) -> str:
         if self._is_truncated:
             return _LOST
         if self._is_in_place(_DATABASE):
@@ -105,11 +112,11 @@ class FileWatch:
         return self._save_copy(connection)
 
     def _check_sizes(self, connection: sqlite3.Connection, found: Sequence[_State]) -> None:
-        """Raise FilesLostError where somebody else than SQLite made a file smaller."""
-        # Asked now, because another connection may have done it after the last look: it says that it has been there.
-        if _version(connection) != self._version:
+        """Raise FilesLostError if a file became smaller by anything but SQLite."""
+        # Read now, because another connection may have cut the file since the last check. Then it changed the version.
+        if data_version(connection) != self._version:
             return
-        # VACUUM leaves a file that has all its pages, and this connection cuts the log to its limit.
+        # After VACUUM the file still has all its pages, and this connection cuts the log to its limit.
         pages, page_size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _SIZES)
         for number, least in ((_DATABASE, int(pages) * int(page_size)), (_LOG, MOST_LOG_BYTES)):
             if found[number][2] < min(least, self._opened[number][2]):
@@ -147,22 +154,22 @@ class FileWatch:
         try:
             database.hardlink_to(copy)
         except OSError:
-            # There is one again, or the file system knows no links.
-            return f"all that was acknowledged is in {copy.name}: {_CHOOSE}"
+            # The name is taken again, or the file system has no links.
+            return f"all acknowledged data is in {copy.name}: {_CHOOSE}"
         copy.unlink()
         return _SAVED
 
     def _is_ours_alone(self, connection: sqlite3.Connection) -> bool:
-        """Return True if nobody else has written into the log, for what stands now at the name of the database."""
+        """Return True if no other program has written into the log of the file at the database's name."""
         is_ours = self._is_in_place(_LOG) or _is_empty(self._paths[_LOG])
-        return is_ours and _version(connection) == self._version
+        return is_ours and data_version(connection) == self._version
 
     def _empty_log(self, connection: sqlite3.Connection) -> None:
         """Copy the pages of the log into the database, and leave an empty log."""
         (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if is_busy:
             raise sqlite3.OperationalError("another program reads the database")
-        # An index without a log would say that it was taken away.
+        # An index without a log is the sign of a removed log.
         with suppress(OSError):
             _make(self._paths[_LOG])
 
@@ -170,35 +177,19 @@ class FileWatch:
 _State = tuple[int, int, int]
 _LABELS = ("the database file", "the write-ahead log (-wal)", "the index of the write-ahead log (-shm)")
 _SIZES = ("page_count", "page_size")
-_SAVED = "all that was acknowledged is in the database: restart the receiver"
-_LOST = "what was acknowledged last may be lost: restart the receiver; lost answers have to be polled"
-_CHOOSE = "stop the receiver, put the right one of the two in place, remove the -wal and the -shm, and start it"
+_SAVED = "all acknowledged data is in the database: restart the receiver"
+_LOST = "the last acknowledged data may be lost: restart the receiver; lost answers have to be polled"
+_CHOOSE = "stop the receiver, put the right file of the two in place, remove the -wal and the -shm file, and start it"
 
 
 def lacks_log(path: Path) -> bool:
-    """Return True if the log was taken from a database in use: SQLite removes the index first, and then the log."""
+    """Return True if the log was removed from a database in use. SQLite itself removes the index before the log."""
     log, index = _beside(path)
     return index.exists() and not log.exists()
 
 
-def require_database(path: Path) -> None:
-    """Check, for a command, that there is a database which can be opened.
-
-    Raises:
-        CannotStartError: there is none, or its log was taken away, so that opening it could do harm.
-    """
-    if not path.is_file():
-        raise CannotStartError(f"{path}: there is no database; start the receiver once, or set RECEIVER_DATABASE")
-    if lacks_log(path):
-        raise CannotStartError(
-            f"{path}: its write-ahead log ({path.name}-wal) was taken away; a receiver that runs saves what it can at "
-            "once; otherwise start it once",
-            passes=True,
-        )
-
-
 def _beside(path: Path) -> tuple[Path, Path]:
-    """Log and index, which SQLite keeps beside the file that a link leads to."""
+    """Return the paths of log and index. SQLite keeps them beside the file itself, not beside a link to it."""
     real = os.path.realpath(path)
     return Path(f"{real}-wal"), Path(f"{real}-shm")
 
@@ -207,8 +198,8 @@ def _state(stat: os.stat_result) -> _State:
     return stat.st_dev, stat.st_ino, stat.st_size
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    """Return a number that changes when another connection has written, or has emptied the log."""
+def data_version(connection: sqlite3.Connection) -> int:
+    """Return a number that changes after another connection has written, or has emptied the log."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 

@@ -1,115 +1,211 @@
-"""Reads single tasks: those that are asked for while a read runs are read together by the next one.
+"""Reads of the SQLite store. The functions run on the connection's thread, in the transaction of the caller.
 
-A read on a thread costs little, but getting there and back costs much, and each row takes the GIL from a busy event
-loop and waits for it again. So a thousand that wait, woken by a few commits, cost a few reads.
+`TaskReader` reads single tasks in batches. A read on a thread costs little, but the way there and back costs much. Each
+row takes the GIL from a busy event loop and then waits to get it again. So requests that arrive during a read share the
+next one: a thousand waiters, woken by a few commits, cost a few reads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import aiosqlite
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from receiver.domain.records import History, Outcome, TaskRecord, WaitingTasks
-from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
-from receiver.errors import StoreFailedError
+from client.protocol.filters import ResultFilter, TaskName, TaskSet
+from receiver.domain.records import Entry, History, Outcome, Page, TaskRecord, UnreadableDelivery, WaitingTasks
+from receiver.domain.shapes import SHAPES_KEPT, ShapeRecord
+from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import on_thread
-from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, task_from
+from receiver.storage.sqlite.database import read_on_thread, snapshot
+from receiver.storage.sqlite.rows import SLOTS, delivery_from, poll_from, shape_from, slots_of, task_from
+from receiver.storage.sqlite.statements import json_array
+from receiver.storage.store import PAGE_BYTES, TaskQuery
 
-__all__ = ["Reader", "read_history", "read_shapes", "read_task", "read_waiting"]
+__all__ = [
+    "Cursors",
+    "TaskReader",
+    "read_bounds",
+    "read_history",
+    "read_log",
+    "read_named",
+    "read_shapes",
+    "read_task",
+    "read_task_page",
+    "read_tasks",
+    "read_tasks_by_id",
+    "read_unreadable",
+    "read_waiting",
+]
 
 _MAX_BATCH = 256
-_MOST_OUTCOMES = 16
+_MAX_OUTCOMES = 16
+_SCANNED_ROWS = 2000
+_LOG_HEAD_COLUMNS = 3
+_CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 
 
-class Reader:
-    """Owns a reading connection while `run` runs; others may use it, too."""
+class TaskReader:
+    """Reads tasks by their refs, on a connection that others may use, too."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self._wanted: deque[tuple[str, asyncio.Future[TaskRecord | None]]] = deque()
-        self._asked = asyncio.Event()
+        self._queue: deque[tuple[str, asyncio.Future[TaskRecord | None]]] = deque()
+        self._arrived = asyncio.Event()
         self._is_running = False
 
     async def task(self, ref: str) -> TaskRecord | None:
-        """See `Store.task`. What was committed before the call is seen; cancelling it does not disturb others."""
+        """See `Store.task`. The read begins after the call, so it sees all earlier commits. Cancelling is safe."""
         if not self._is_running:
-            return (await on_thread(self._connection, lambda: self._read([ref])))[ref]
-        answer: asyncio.Future[TaskRecord | None] = asyncio.get_running_loop().create_future()
-        self._wanted.append((ref, answer))
-        self._asked.set()
-        return await answer
+            return await read_on_thread(self._connection, lambda connection: read_task(connection, ref))
+        task: asyncio.Future[TaskRecord | None] = asyncio.get_running_loop().create_future()
+        self._queue.append((ref, task))
+        self._arrived.set()
+        return await task
 
     async def run(self) -> None:
-        """Read until `stop`; what was asked until then is still answered. Cancelled, it leaves nobody waiting."""
+        """Read until `stop`, and answer all calls made until then. If it is cancelled, the other calls fail."""
         self._is_running = True
         try:
-            while self._is_running or self._wanted:
-                if self._wanted:
-                    await self._answer([self._wanted.popleft() for _ in range(min(len(self._wanted), _MAX_BATCH))])
+            while self._is_running or self._queue:
+                if self._queue:
+                    await self._answer([self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))])
                 else:
-                    self._asked.clear()
-                    await self._asked.wait()
+                    self._arrived.clear()
+                    await self._arrived.wait()
         finally:
             self._is_running = False
-            for _, answer in self._wanted:
-                if not answer.done():
-                    answer.set_exception(StoreFailedError("the store was closed"))
-            self._wanted.clear()
+            for _, task in self._queue:
+                if not task.done():
+                    task.set_exception(StoreFailedError("the store was closed"))
+            self._queue.clear()
 
     def stop(self) -> None:
-        """Lets `run` end."""
+        """Let `run` end."""
         self._is_running = False
-        self._asked.set()
+        self._arrived.set()
 
     async def _answer(self, batch: Sequence[tuple[str, asyncio.Future[TaskRecord | None]]]) -> None:
         refs = list(dict.fromkeys(ref for ref, _ in batch))
-        found: Mapping[str, TaskRecord | None] | Exception
+        tasks: Mapping[str, TaskRecord | None] | Exception
         try:
-            found = await on_thread(self._connection, lambda: self._read(refs))
+            tasks = await read_on_thread(self._connection, lambda connection: _read_current(connection, refs))
         except Exception as error:
-            # Perhaps because of one of them: the others are not to suffer by it.
+            # One of the refs may be the cause. It must not fail the others.
             if len(refs) > 1:
-                for entry in batch:
-                    await self._answer([entry])
+                for request in batch:
+                    await self._answer([request])
                 return
-            found = (
-                StoreFailedError(f"the store cannot be read: {error}") if isinstance(error, sqlite3.Error) else error
-            )
-        for ref, answer in batch:
-            if answer.done():
+            tasks = error
+        for ref, task in batch:
+            if task.done():
                 continue
-            if isinstance(found, Exception):
-                answer.set_exception(found)
+            if isinstance(tasks, Exception):
+                task.set_exception(tasks)
             else:
-                answer.set_result(found[ref])
+                task.set_result(tasks[ref])
 
-    def _read(self, refs: Sequence[str]) -> Mapping[str, TaskRecord | None]:
-        """Run on the connection's thread."""
-        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
-        if len(refs) == 1:
-            return {refs[0]: read_task(connection, refs[0])}
-        (rows,) = connection.execute(sql.SELECT_TASKS_BY_REFS, (to_json(refs).decode(),)).fetchone()
-        found: dict[str, TaskRecord | None] = dict.fromkeys(refs)
-        for task in map(task_from, from_json(rows)):
-            found[task.ref] = task if task.joined_ref is None else read_task(connection, task.joined_ref)
-        return found
+
+def _read_current(connection: sqlite3.Connection, refs: Sequence[str]) -> Mapping[str, TaskRecord | None]:
+    """Return the tasks as `read_task` does."""
+    tasks: dict[str, TaskRecord | None] = dict.fromkeys(refs)
+    for task in read_tasks(connection, refs):
+        tasks[task.ref] = task if task.joined_ref is None else read_task(connection, task.joined_ref)
+    return tasks
+
+
+def read_tasks(connection: sqlite3.Connection, refs: Sequence[str]) -> Iterable[TaskRecord]:
+    """Return the tasks with these refs, in any order, joined ones too."""
+    if len(refs) == 1:
+        return map(task_from, connection.execute(sql.SELECT_TASK_BY_REF, (refs[0],)).fetchall())
+    return read_in_one_row(connection, sql.SELECT_TASKS_BY_REFS, refs)
+
+
+def read_in_one_row(connection: sqlite3.Connection, statement: str, keys: Sequence[object]) -> Iterable[TaskRecord]:
+    """Return tasks by a statement that packs them into one row, as JSON."""
+    # Each row that leaves SQLite takes the GIL from a busy event loop, and waits for it.
+    (rows,) = connection.execute(statement, (json_array(keys),)).fetchone()
+    return map(task_from, from_json(rows))
 
 
 def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:
-    """Return the task with this ref, or the one that it was joined to. Runs on the connection's thread."""
-    wanted: str | None = ref
+    """Return the task with this ref, or the one that it was joined to."""
+    next_ref: str | None = ref
     task = None
-    while wanted is not None:
-        row = connection.execute(sql.SELECT_TASK_BY_REF, (wanted,)).fetchone()
+    while next_ref is not None:
+        row = connection.execute(sql.SELECT_TASK_BY_REF, (next_ref,)).fetchone()
         task = None if row is None else task_from(row)
-        wanted = None if task is None else task.joined_ref
+        next_ref = None if task is None else task.joined_ref
     return task
+
+
+def read_tasks_by_id(connection: sqlite3.Connection, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
+    """See `Store.tasks_by_id`."""
+    if provider is None:
+        rows = connection.execute(sql.SELECT_TASKS_BY_TASK_ID, (id_text,))
+    else:
+        rows = connection.execute(sql.SELECT_TASK_BY_TASK_ID, (id_text, provider))
+    return [task_from(row) for row in rows]
+
+
+def read_named(
+    connection: sqlite3.Connection, names: Sequence[TaskName], max_bytes: int
+) -> Sequence[tuple[TaskName, TaskRecord | None]]:
+    """See `Store.named`."""
+    tasks: list[tuple[TaskName, TaskRecord | None]] = []
+    size = 0
+    for name in names:
+        if isinstance(name, str):
+            task = read_task(connection, name)
+        else:
+            provider, id_text = name
+            task = next(iter(read_tasks_by_id(connection, id_text, provider)), None)
+        tasks.append((name, task))
+        size += 0 if task is None else _size(task)
+        if size > max_bytes:
+            break
+    return tasks
+
+
+def read_task_page(
+    connection: sqlite3.Connection, query: TaskQuery, before: int, limit: int
+) -> tuple[Sequence[TaskRecord], str | None]:
+    """See `Store.tasks`. The page begins before the task in the row `before`."""
+    status, provider, tag = query
+    if tag is None:
+        rows = connection.execute(sql.SELECT_TASK_PAGE, (before, _SCANNED_ROWS))
+    else:
+        rows = connection.execute(sql.SELECT_TASK_PAGE_BY_TAG, (tag, before, _SCANNED_ROWS))
+    tasks: list[TaskRecord] = []
+    size = scanned = 0
+    last = before
+    for row in rows:
+        task = task_from(row)
+        if _matches(task, status, provider):
+            if len(tasks) == limit or size > PAGE_BYTES:
+                return tasks, str(last)
+            tasks.append(task)
+            size += _size(task)
+        scanned += 1
+        last = task.row
+    return tasks, str(last) if scanned == _SCANNED_ROWS else None
+
+
+def _matches(task: TaskRecord, status: str | None, provider: str | None) -> bool:
+    if task.joined_ref is not None or (provider is not None and task.provider != provider):
+        return False
+    return status is None or status == ("processing" if task.outcome is None else task.outcome.status)
+
+
+def _size(task: TaskRecord) -> int:
+    solution = None if task.outcome is None else task.outcome.solution
+    return len(task.metadata) + len(solution or "")
 
 
 def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
@@ -122,29 +218,134 @@ def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
     )
 
 
+def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Outcome, ...]:
+    """Return the outcomes of a task, oldest first. Each names the position of the one that it replaced."""
+    outcomes: list[Outcome] = []
+    position = task.position
+    while position is not None and len(outcomes) < _MAX_OUTCOMES:
+        row = connection.execute(sql.SELECT_OUTCOME, (position,)).fetchone()
+        # Retention may have removed replaced outcomes.
+        if row is None:
+            break
+        outcomes.append(Outcome(*row))
+        position = outcomes[-1].supersedes
+    return tuple(reversed(outcomes))
+
+
 def read_waiting(connection: sqlite3.Connection) -> list[WaitingTasks]:
-    """Return the waiting tasks by provider. Above 20,000 only those with the earliest deadlines count."""
+    """See `Store.waiting_tasks`."""
     return [WaitingTasks(*row) for row in connection.execute(sql.SELECT_WAITING)]
 
 
 def read_shapes(connection: sqlite3.Connection, provider: str) -> Sequence[ShapeRecord]:
-    """See `Store.shapes`; a connection that can only read will do."""
-    rows = connection.execute(sql.SELECT_SHAPES, (provider, SHAPES_KEPT))
-    return [
-        ShapeRecord(provider, Shape(method, content_type or None, fields), *counts)
-        for provider, method, content_type, fields, *counts in rows
-    ]
+    """See `Store.shapes`."""
+    return [shape_from(row) for row in connection.execute(sql.SELECT_SHAPES, (provider, SHAPES_KEPT))]
 
 
-def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Outcome, ...]:
-    """Return each outcome names the place of the one that it replaced."""
-    found: list[Outcome] = []
-    position = task.position
-    while position is not None and len(found) < _MOST_OUTCOMES:
-        row = connection.execute(sql.SELECT_OUTCOME, (position,)).fetchone()
-        # Those that were replaced may be pruned.
-        if row is None:
+def read_unreadable(
+    connection: sqlite3.Connection, after: UnreadableDelivery | None, limit: int
+) -> Sequence[UnreadableDelivery]:
+    """Return the next unreadable deliveries behind one (None: from the start), first those of tasks, then strays.
+
+    They end at `limit`, or as soon as their bytes exceed PAGE_BYTES.
+    """
+    is_behind_tasks = after is not None and after.is_stray
+    start = 0 if after is None else after.id
+    page: list[UnreadableDelivery] = []
+    if not is_behind_tasks:
+        page += _unreadable_page(connection.execute(sql.SELECT_UNREADABLE_BODIES, (start, limit)))
+    if not page:
+        first_stray = start if is_behind_tasks else 0
+        page += _unreadable_page(connection.execute(sql.SELECT_UNREADABLE_STRAYS, (first_stray, limit)))
+    return page
+
+
+def _unreadable_page(rows: sqlite3.Cursor) -> Iterator[UnreadableDelivery]:
+    size = 0
+    for row_id, provider, ref, *columns in rows:
+        delivery = delivery_from(tuple(columns), slot=None if ref is None else row_id % SLOTS)
+        yield UnreadableDelivery(id=row_id, provider=provider, ref=ref, delivery=delivery)
+        size += delivery.size
+        if size > PAGE_BYTES:
             break
-        found.append(Outcome(*row))
-        position = found[-1].supersedes
-    return tuple(reversed(found))
+    rows.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Cursors:
+    """The cursors of one log: its id and a position."""
+
+    log_id: str
+
+    def at(self, position: int) -> str:
+        """Return the cursor of a position."""
+        return f"{self.log_id}-{position}"
+
+    def position(self, cursor: str | None, bounds: tuple[int, int]) -> int:
+        """Return the position of a cursor; None: the floor. See `Store.position`."""
+        head, floor = bounds
+        if cursor is None:
+            return floor
+        parts = _CURSOR.fullmatch(cursor)
+        if parts is None:
+            raise ReceiverError("wrong-field", "after, cursor: expected one that this receiver gave, or `start`")
+        position = int(parts[2])
+        if parts[1] != self.log_id:
+            raise CursorGoneError("other-log", self.at(floor))
+        if position > head:
+            # The reader starts again at the floor, because nobody knows how far the log went back.
+            raise CursorGoneError("beyond-end", self.at(floor))
+        if position < floor:
+            raise CursorGoneError("pruned", self.at(floor))
+        return position
+
+
+def read_bounds(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return the end of the log, and its floor: the position behind which nothing was removed."""
+    head, floor = connection.execute(sql.SELECT_BOUNDS).fetchone()
+    return int(head), int(floor)
+
+
+def read_log(
+    connection: sqlite3.Connection, cursors: Cursors, after: str | None, *, limits: tuple[int, int], only: ResultFilter
+) -> Page:
+    """See `Store.results`. `limits` are the most entries and bytes."""
+    limit, max_bytes = limits
+    with snapshot(connection):
+        bounds = head, _ = read_bounds(connection)
+        position = cursors.position(after, bounds)
+        (until,) = connection.execute(sql.SELECT_LOG_WINDOW, (position, _SCANNED_ROWS)).fetchone()
+        if until is None:
+            return Page((), cursors.at(position), position, more=False)
+        parameters = _filter_parameters(only) | {"after": position, "until": until, "limit": limit}
+        entries = []
+        size = 0
+        for row in connection.execute(sql.SELECT_LOG, parameters):
+            entries.append(_entry(cursors, row))
+            size += 0 if entries[-1].task is None else _size(entries[-1].task)
+            if len(entries) == limit or size > max_bytes:
+                until = row[0]
+                break
+        return Page(tuple(entries), cursors.at(until), until, more=until < head)
+
+
+def _entry(cursors: Cursors, row: tuple[Any, ...]) -> Entry:
+    position, kind, ref = row[:_LOG_HEAD_COLUMNS]
+    task = None if kind == "deleted" else task_from(row[_LOG_HEAD_COLUMNS:])
+    if task is not None and kind == "result":
+        task = task.evolve(position=position)
+    return Entry(cursors.at(position), position, kind, ref, task)
+
+
+def _filter_parameters(only: ResultFilter) -> dict[str, object]:
+    tags = tuple(dict.fromkeys(only.tags))
+    tasks = only.tasks or TaskSet()
+    return {
+        "hints": only.hints,
+        "everything": only.is_everything,
+        "provider": only.provider,
+        "tags": json_array(tags),
+        "tag_count": len(tags),
+        "refs": json_array(tasks.refs),
+        "ids": json_array(tasks.task_ids),
+    }

@@ -1,6 +1,7 @@
-"""The columns of the SQLite store, made from the fields of the records; rows to records and back.
+"""The columns of the SQLite store, made from the fields of the records, and records as rows.
 
-A field of a record is a column of its table, in the order of the fields. A new one needs its migration besides.
+A field of a record is a column of its table, in the order of the fields. A new field needs its migration besides.
+Reading, inserting and updating are all made from the tuples of columns here.
 """
 
 from __future__ import annotations
@@ -12,43 +13,54 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord
-from receiver.domain.shapes import ShapeRecord
+from client.provider_api.unlisted import UnlistedRow
+from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord, UnlistedCode
+from receiver.domain.shapes import Shape, ShapeRecord
+from receiver.domain.transaction import IdempotencyRecord
 
 __all__ = [
     "DELIVERY_COLUMNS",
+    "IDEMPOTENCY_COLUMNS",
     "OUTCOME_COLUMNS",
     "POLL_COLUMNS",
+    "SHAPE_COLUMNS",
+    "SHAPE_KEY",
     "SLOTS",
-    "SLOTS_OF_TASK",
     "STANDING_URL_COLUMNS",
     "TASK_COLUMNS",
     "TASK_STATE_COLUMNS",
-    "bare_values",
+    "UNLISTED_CODE_COLUMNS",
+    "UNLISTED_ROW_COLUMNS",
     "delivery_from",
     "delivery_values",
+    "idempotency_from",
+    "idempotency_values",
     "outcome_values",
     "poll_from",
     "poll_values",
+    "shape_from",
     "shape_values",
     "slots_of",
+    "slots_range",
     "standing_url_from",
     "standing_url_values",
     "task_from",
     "task_state",
     "task_values",
+    "time_values",
+    "unlisted_row_from",
 ]
 
 SLOTS = 16
-"""Ids of deliveries, and of polls, of each task: its row times this is the first."""
+"""Ids of deliveries, and of polls, for each task. The first one is the row of the task times this number.
 
-SLOTS_OF_TASK = f"BETWEEN task.id * {SLOTS} AND task.id * {SLOTS} + {SLOTS - 1}"
-"""The same in SQL, behind an id."""
+It stands in the ids of every database, so it never changes.
+"""
 
 _COLUMN_NAMES = {"row": "id", "id_text": "task_id"}
-"""Columns that are called otherwise than their fields."""
+"""Columns with another name than their fields."""
 
-_NEVER_CHANGED = frozenset(
+_CONSTANT_COLUMNS = frozenset(
     {
         *("id", "ref", "provider", "type", "tags", "metadata", "created_by", "client_key_id", "has_url"),
         *("standing_id", "registered_at", "created_at", "deadline_at", "quota", "kept_bytes"),
@@ -56,28 +68,32 @@ _NEVER_CHANGED = frozenset(
 )
 
 
-def _fields(record: type[Any], *, without: str = "") -> tuple[str, ...]:
-    return tuple(field.name for field in fields(record) if field.name != without)
+def _fields(record: type[Any], *without: str) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(record) if field.name not in without)
 
 
 def _columns(field_names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_COLUMN_NAMES.get(name, name) for name in field_names)
 
 
-_TASK_FIELDS = _fields(TaskRecord, without="outcome")
+_TASK_FIELDS = _fields(TaskRecord, "outcome")
 _TASK_FLAGS = tuple(field.name for field in fields(TaskRecord) if field.type == "bool")
 _OUTCOME_FIELDS = _fields(Outcome)
-_DELIVERY_FIELDS = _fields(StoredDelivery, without="slot")
-_POLL_FIELDS = _fields(PollRecord, without="unlisted")
-_STANDING_URL_FIELDS = _fields(StandingUrl)
+_DELIVERY_FIELDS = _fields(StoredDelivery, "slot")
+_POLL_FIELDS = _fields(PollRecord, "unlisted")
 
-# The type of the provider's id and the status are told by the other fields, and stand in columns of their own.
+# The type of the provider's id and the status follow from other fields. They have columns of their own.
 TASK_COLUMNS = (*_columns(_TASK_FIELDS), "task_id_is_integer", "status")
-TASK_STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in _NEVER_CHANGED)
+TASK_STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in _CONSTANT_COLUMNS)
 OUTCOME_COLUMNS = _columns(_OUTCOME_FIELDS)
 DELIVERY_COLUMNS = _columns(_DELIVERY_FIELDS)
-POLL_COLUMNS = (*_columns(_POLL_FIELDS), "unlisted_code", "unlisted_times", "unlisted_since")
-STANDING_URL_COLUMNS = _columns(_STANDING_URL_FIELDS)
+UNLISTED_ROW_COLUMNS = tuple(f"unlisted_{name}" for name in _fields(UnlistedRow))
+POLL_COLUMNS = (*_columns(_POLL_FIELDS), *UNLISTED_ROW_COLUMNS)
+STANDING_URL_COLUMNS = _fields(StandingUrl)
+IDEMPOTENCY_COLUMNS = _fields(IdempotencyRecord)
+SHAPE_KEY = ("provider", *_fields(Shape))
+SHAPE_COLUMNS = (*SHAPE_KEY, *_fields(ShapeRecord, "provider", "shape"))
+UNLISTED_CODE_COLUMNS = UnlistedCode._fields
 
 _FINISHED_AT = OUTCOME_COLUMNS.index("finished_at")
 
@@ -129,15 +145,19 @@ outcome_values = attrgetter(*_OUTCOME_FIELDS)
 delivery_values = attrgetter(*_DELIVERY_FIELDS)
 """Return the values of DELIVERY_COLUMNS."""
 
-standing_url_values = attrgetter(*_STANDING_URL_FIELDS)
+standing_url_values = attrgetter(*STANDING_URL_COLUMNS)
 """Return the values of STANDING_URL_COLUMNS."""
 
+idempotency_values = attrgetter(*IDEMPOTENCY_COLUMNS)
+"""Return the values of IDEMPOTENCY_COLUMNS."""
+
 _poll_values = attrgetter(*_POLL_FIELDS)
+_shape_values = attrgetter(*(f"shape.{name}" if name in _fields(Shape) else name for name in SHAPE_COLUMNS))
 
 
-def bare_values(came_at: int | None) -> tuple[Any, ...]:
-    """Return OUTCOME_COLUMNS of a place in the log without an outcome: only the time by which retention goes."""
-    return (*[None] * _FINISHED_AT, came_at, *[None] * (len(OUTCOME_COLUMNS) - _FINISHED_AT - 1))
+def time_values(time: int | None) -> tuple[Any, ...]:
+    """Return OUTCOME_COLUMNS of a log entry without an outcome. It has only its time, because retention needs that."""
+    return (*[None] * _FINISHED_AT, time, *[None] * (len(OUTCOME_COLUMNS) - _FINISHED_AT - 1))
 
 
 def poll_values(poll: PollRecord) -> tuple[Any, ...]:
@@ -152,9 +172,20 @@ def poll_from(row: tuple[Any, ...]) -> PollRecord:
     return PollRecord(*row[: len(_POLL_FIELDS)])
 
 
+def unlisted_row_from(row: tuple[Any, ...]) -> UnlistedRow | None:
+    """Return the row of unlisted answers in a row of UNLISTED_ROW_COLUMNS, if there is one."""
+    code, times, since = row
+    return None if code is None else UnlistedRow(code, times, since / SECOND)
+
+
 def slots_of(row: int) -> tuple[int, int]:
     """Return the first and the last id of the deliveries of the task in this row, and of its polls."""
     return row * SLOTS, row * SLOTS + SLOTS - 1
+
+
+def slots_range(row: str) -> str:
+    """Return the same range in SQL, to stand behind an id. `row` is an expression for the row of the task."""
+    return f"BETWEEN {row} * {SLOTS} AND {row} * {SLOTS} + {SLOTS - 1}"
 
 
 def delivery_from(row: tuple[Any, ...], slot: int | None = None) -> StoredDelivery:
@@ -162,13 +193,23 @@ def delivery_from(row: tuple[Any, ...], slot: int | None = None) -> StoredDelive
     return StoredDelivery(**dict(zip(_DELIVERY_FIELDS, row, strict=True)), slot=slot)
 
 
-def shape_values(record: ShapeRecord) -> tuple[Any, ...]:
-    """Return the columns of ADD_SHAPE; the content type is "" where there was none."""
-    shape = record.shape
-    counts = (record.callbacks, record.readable, record.first_seen, record.last_seen)
-    return record.provider, shape.method, shape.content_type or "", shape.fields, *counts
+def shape_values(record: ShapeRecord) -> Sequence[Any]:
+    """Return the values of SHAPE_COLUMNS. A missing content type is stored as ""."""
+    return ["" if value is None else value for value in _shape_values(record)]
+
+
+def shape_from(row: tuple[Any, ...]) -> ShapeRecord:
+    """Return the record in a row of SHAPE_COLUMNS."""
+    provider, method, content_type, names, *counts = row
+    return ShapeRecord(provider, Shape(method, content_type or None, names), *counts)
 
 
 def standing_url_from(row: tuple[Any, ...]) -> StandingUrl:
     """Return the record in a row of STANDING_URL_COLUMNS."""
     return StandingUrl(*row)
+
+
+def idempotency_from(row: tuple[Any, ...]) -> IdempotencyRecord:
+    """Return the record in a row of IDEMPOTENCY_COLUMNS."""
+    body_digest, ref, is_new = row
+    return IdempotencyRecord(body_digest, ref, bool(is_new))

@@ -1,4 +1,4 @@
-"""Every SQL statement of the SQLite store but those of retention and diagnostics, one comment each.
+"""The SQL statements of the SQLite store, each with a comment. Retention and diagnostics have their own.
 
 Parameters are bound, never written into the text.
 """
@@ -6,32 +6,44 @@ Parameters are bound, never written into the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
+
+from pydantic_core import to_json
 
 from receiver.storage.sqlite.rows import (
     DELIVERY_COLUMNS,
+    IDEMPOTENCY_COLUMNS,
     OUTCOME_COLUMNS,
     POLL_COLUMNS,
+    SHAPE_COLUMNS,
+    SHAPE_KEY,
     SLOTS,
-    SLOTS_OF_TASK,
     STANDING_URL_COLUMNS,
     TASK_COLUMNS,
     TASK_STATE_COLUMNS,
+    UNLISTED_CODE_COLUMNS,
+    UNLISTED_ROW_COLUMNS,
+    slots_range,
 )
 
-__all__ = ["MIGRATIONS", "of_many_rows"]
+__all__ = ["json_array", "repeat_values"]
 
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 
 
 @lru_cache
-def of_many_rows(statement: str, rows: int) -> str:
-    """Return the statement with its one group of values so many times."""
+def repeat_values(statement: str, rows: int) -> str:
+    """Return the statement with its group of values repeated for this number of rows."""
     return _VALUES.sub(lambda values: f"VALUES {', '.join([values[1]] * rows)}", statement, count=1)
 
 
-def _of(table: str, columns: Sequence[str]) -> str:
+def json_array(values: Iterable[object]) -> str:
+    """Return a parameter for json_each."""
+    return to_json(list(values)).decode()
+
+
+def _of(table: str, columns: Iterable[str]) -> str:
     return ", ".join(f"{table}.{column}" for column in columns)
 
 
@@ -39,205 +51,35 @@ def _values(count: int) -> str:
     return f"VALUES ({', '.join('?' * count)})"
 
 
+def _insert(table: str, *columns: str) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) {_values(len(columns))}"
+
+
+def _replace(table: str, *columns: str) -> str:
+    return _insert(table, *columns).replace("INSERT", "INSERT OR REPLACE", 1)
+
+
 _TASK = f"{_of('task', TASK_COLUMNS)}, {_of('log', OUTCOME_COLUMNS)}"
-_OUTCOME = ", ".join(OUTCOME_COLUMNS)
 _DELIVERY = ", ".join(DELIVERY_COLUMNS)
-_POLL = ", ".join(POLL_COLUMNS)
 _STANDING_URL = ", ".join(STANDING_URL_COLUMNS)
+_SHAPE = ", ".join(SHAPE_COLUMNS)
 _WITH_OUTCOME = "FROM task LEFT JOIN log ON log.position = task.position"
 
-MIGRATIONS = (
-    """
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE signing_key (id INTEGER PRIMARY KEY, key BLOB NOT NULL, created_at INTEGER NOT NULL) STRICT;
-
-    CREATE TABLE task (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        ref TEXT NOT NULL UNIQUE,
-        provider TEXT NOT NULL,
-        type TEXT,
-        tags TEXT NOT NULL,
-        metadata TEXT NOT NULL,
-        created_by TEXT,
-        client_key_id TEXT,
-        has_url INTEGER NOT NULL,
-        open_to_standing INTEGER NOT NULL,
-        standing_id TEXT,
-        task_id TEXT,
-        task_id_is_integer INTEGER NOT NULL,
-        bound_by TEXT,
-        registered_at INTEGER NOT NULL,
-        created_at INTEGER NOT NULL,
-        poll_after INTEGER NOT NULL,
-        next_poll_at INTEGER,
-        deadline_at INTEGER NOT NULL,
-        hinted_at INTEGER,
-        is_disputed INTEGER NOT NULL,
-        deliveries INTEGER NOT NULL,
-        polls INTEGER NOT NULL,
-        quota TEXT,
-        kept_bytes INTEGER NOT NULL,
-        joined_ref TEXT,
-        position INTEGER,
-        status TEXT NOT NULL
-    ) STRICT;
-    CREATE UNIQUE INDEX task_by_task_id ON task (task_id, provider) WHERE task_id IS NOT NULL;
-    CREATE INDEX task_by_joined_ref ON task (joined_ref) WHERE joined_ref IS NOT NULL;
-    CREATE INDEX task_by_deadline ON task (deadline_at) WHERE status = 'processing';
-
-    CREATE TABLE log (
-        position INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL,
-        task INTEGER,
-        ref TEXT,
-        status TEXT,
-        solution TEXT,
-        error_id INTEGER,
-        error_code TEXT,
-        error_description TEXT,
-        source TEXT,
-        trust TEXT,
-        finished_at INTEGER,
-        valid_until INTEGER,
-        supersedes INTEGER
-    ) STRICT;
-
-    CREATE TABLE delivery (
-        id INTEGER PRIMARY KEY,
-        received_at INTEGER NOT NULL,
-        verdict TEXT NOT NULL,
-        method TEXT NOT NULL,
-        content_type TEXT,
-        body BLOB,
-        size INTEGER NOT NULL,
-        task_id TEXT,
-        standing_id TEXT
-    ) STRICT;
-
-    CREATE TABLE stray_delivery (
-        id INTEGER PRIMARY KEY,
-        received_at INTEGER NOT NULL,
-        verdict TEXT NOT NULL,
-        method TEXT NOT NULL,
-        content_type TEXT,
-        body BLOB,
-        size INTEGER NOT NULL,
-        task_id TEXT,
-        standing_id TEXT
-    ) STRICT;
-
-    CREATE TABLE tag (tag TEXT, task INTEGER, PRIMARY KEY (tag, task)) STRICT, WITHOUT ROWID;
-    CREATE INDEX tag_by_task ON tag (task);
-
-    CREATE TABLE idempotency (
-        owner TEXT,
-        key TEXT,
-        body_digest BLOB NOT NULL,
-        ref TEXT NOT NULL,
-        is_new INTEGER NOT NULL,
-        PRIMARY KEY (owner, key)
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX idempotency_by_ref ON idempotency (ref);
-
-    CREATE TABLE tombstone (id INTEGER PRIMARY KEY, ref TEXT NOT NULL, provider TEXT NOT NULL, task_id TEXT,
-        forgotten_at INTEGER NOT NULL) STRICT;
-    CREATE UNIQUE INDEX tombstone_by_ref ON tombstone (ref);
-    CREATE INDEX tombstone_by_task_id ON tombstone (task_id, provider);
-    CREATE INDEX tombstone_by_age ON tombstone (forgotten_at);
-
-    CREATE TABLE standing_url (
-        id TEXT PRIMARY KEY,
-        provider TEXT NOT NULL,
-        label TEXT,
-        created_at INTEGER NOT NULL,
-        revoked_at INTEGER
-    ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE quota (name TEXT PRIMARY KEY, used_rows INTEGER NOT NULL, used_bytes INTEGER NOT NULL)
-        STRICT, WITHOUT ROWID;
-    """,
-    """
-    ALTER TABLE task ADD COLUMN is_polled_here INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE task ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE task ADD COLUMN leased_until INTEGER;
-    ALTER TABLE task ADD COLUMN polled_at INTEGER;
-    ALTER TABLE task ADD COLUMN held_until INTEGER;
-    CREATE INDEX task_by_hold ON task (held_until) WHERE held_until IS NOT NULL;
-    CREATE INDEX task_by_next_poll ON task (provider, next_poll_at)
-        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL;
-    CREATE INDEX task_by_dispute ON task (provider, next_poll_at)
-        WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL;
-
-    CREATE TABLE poll (
-        id INTEGER PRIMARY KEY,
-        started_at INTEGER NOT NULL,
-        ended_at INTEGER NOT NULL,
-        lease INTEGER NOT NULL,
-        said TEXT NOT NULL
-    ) STRICT;
-    """,
-    # From here on hints and deletions have a time, too: when they came.
-    """
-    UPDATE log SET finished_at = (SELECT task.hinted_at FROM task WHERE task.id = log.task) WHERE kind = 'hint';
-    UPDATE log SET finished_at = (SELECT tombstone.forgotten_at FROM tombstone WHERE tombstone.ref = log.ref)
-        WHERE kind = 'deleted';
-    CREATE INDEX task_by_position ON task (position) WHERE position IS NOT NULL;
-    CREATE INDEX delivery_by_age ON delivery (received_at) WHERE body IS NOT NULL;
-    """,
-    """
-    CREATE TABLE shape (
-        id INTEGER PRIMARY KEY,
-        provider TEXT NOT NULL,
-        method TEXT NOT NULL,
-        content_type TEXT NOT NULL,
-        fields TEXT NOT NULL,
-        callbacks INTEGER NOT NULL,
-        readable INTEGER NOT NULL,
-        first_seen INTEGER NOT NULL,
-        last_seen INTEGER NOT NULL
-    ) STRICT;
-    CREATE UNIQUE INDEX shape_by_itself ON shape (provider, method, content_type, fields);
-    CREATE INDEX shape_by_last_seen ON shape (provider, last_seen);
-    """,
-    "ALTER TABLE task ADD COLUMN bound_at INTEGER",
-    # How long a row of answers with one unlisted code is, as of each poll; and how often which codes came. From here
-    # on, what has failed is polled where a hint asks for it.
-    """
-    UPDATE task SET next_poll_at = NULL WHERE status = 'failed' AND is_disputed = 0;
-    CREATE INDEX task_by_second_look ON task (provider, next_poll_at)
-        WHERE status = 'failed' AND is_disputed = 0 AND is_polled_here = 1 AND task_id IS NOT NULL
-        AND next_poll_at IS NOT NULL;
-    ALTER TABLE poll ADD COLUMN unlisted_code TEXT;
-    ALTER TABLE poll ADD COLUMN unlisted_times INTEGER;
-    ALTER TABLE poll ADD COLUMN unlisted_since INTEGER;
-    CREATE TABLE unlisted_code (
-        provider TEXT,
-        code TEXT,
-        times INTEGER NOT NULL,
-        first_seen INTEGER NOT NULL,
-        last_seen INTEGER NOT NULL,
-        PRIMARY KEY (provider, code)
-    ) STRICT, WITHOUT ROWID;
-    """,
-)
-"""Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
-
-# The last ids that were given out, so that a batch can number its rows itself; they never come again.
+# The last ids in use, so that a batch can number its rows itself. They are never used again.
 SELECT_SEQUENCES = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('task', 'log')"
 # The end of the log.
 SELECT_HEAD = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'"
-# The end of the log, and the place behind which everything is kept.
+# The end of the log, and its floor: retention has removed nothing behind it.
 SELECT_BOUNDS = (
     "SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'), "
     "coalesce((SELECT value FROM meta WHERE name = 'floor'), 0)"
 )
 
-# The tasks of a batch in one row, as a JSON array of rows; the parameter is a JSON array of refs.
+# The tasks of a batch in one row, as a JSON array of rows. The parameter is a JSON array of refs.
 SELECT_TASKS_BY_REFS = (
     f"SELECT json_group_array(json_array({_TASK})) {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
 )
-# The same by the provider's ids; the parameter is a JSON array of [provider, id].
+# The tasks of a batch by the provider's ids. The parameter is a JSON array of [provider, id].
 SELECT_TASKS_BY_IDS = (
     f"SELECT json_group_array(json_array({_TASK})) FROM json_each(?) AS wanted "
     "CROSS JOIN task ON task.task_id = json_extract(wanted.value, '$[1]') "
@@ -245,23 +87,23 @@ SELECT_TASKS_BY_IDS = (
 )
 # One task by our id.
 SELECT_TASK_BY_REF = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref = ?"
-# The task that has the provider's id.
+# One task by the provider's id.
 SELECT_TASK_BY_TASK_ID = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.task_id = ? AND task.provider = ?"
-# Those whose id went to this one, which are found under its ref.
+# The tasks that lost their id to this one. They are found under its ref.
 SELECT_JOINED_TASKS = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.joined_ref = ? LIMIT 100"
-# Tasks of any provider with this id; two are enough to see that it is ambiguous.
+# Tasks of any provider with this id. Two of them show that it is ambiguous.
 SELECT_TASKS_BY_TASK_ID = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.task_id = ? ORDER BY task.provider LIMIT 2"
-# Whose deadline has come.
+# Tasks past their deadline.
 SELECT_OVERDUE = (
     f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'processing' AND task.deadline_at <= ? "
     "ORDER BY task.deadline_at LIMIT ?"
 )
-# When the next deadline comes.
+# The time of the next deadline.
 SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'processing'"
 
-# What waits, by provider: of very many 20,000, so that nobody who asks costs more than that; by the index, those whose
-# deadlines come first. Grouped here, because each row that leaves SQLite takes the GIL. When a client polls next is not
-# known beyond its first poll; a task without its id is not polled here.
+# Waiting tasks by provider. The limit bounds the cost of asking, and the index puts the earliest deadlines first. The
+# rows are grouped here, because each row that leaves SQLite takes the GIL. Of a client's polls only the first is known.
+# A task without its id is not polled here.
 SELECT_WAITING = (
     "SELECT provider, count(*), min(CASE WHEN is_polled_here = 0 THEN poll_after "
     "WHEN task_id IS NOT NULL THEN next_poll_at END) "
@@ -269,201 +111,180 @@ SELECT_WAITING = (
     "WHERE status = 'processing' AND deadline_at > 0 LIMIT 20000) GROUP BY provider"
 )
 
-# When the newest task was made.
+# The creation time of the newest task.
 SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM task)"
 
-# A new task, with the id that the batch gave it.
-INSERT_TASK = f"INSERT INTO task ({', '.join(TASK_COLUMNS)}) {_values(len(TASK_COLUMNS))}"
-# The state of a task; what never changes is left out. `columnN` is SQLite's name for the Nth of the values.
+# A new task, with its id from the batch.
+INSERT_TASK = _insert("task", *TASK_COLUMNS)
+# The state of a task, without its constant columns. `columnN` is SQLite's name for the Nth of the values.
 UPDATE_TASK = (
     f"UPDATE task SET {', '.join(f'{name} = column{number}' for number, name in enumerate(TASK_STATE_COLUMNS, 1))} "
     f"FROM ({_values(len(TASK_STATE_COLUMNS) + 1)}) WHERE id = column{len(TASK_STATE_COLUMNS) + 1}"
 )
-# The ids of tasks that get another one, or none; before it is given to any. The parameter is a JSON array of rows.
+# Tasks lose their ids here before other tasks take them. The parameter is a JSON array of rows.
 RELEASE_TASK_IDS = "UPDATE task SET task_id = NULL WHERE id IN (SELECT value FROM json_each(?))"
-# One entry of the log, at the place that the batch gave it.
-INSERT_LOG = f"INSERT INTO log (position, kind, task, ref, {_OUTCOME}) {_values(4 + len(OUTCOME_COLUMNS))}"
-# A delivery in its slot; the newest one takes the place of the newest one before.
-INSERT_DELIVERY = f"INSERT OR REPLACE INTO delivery (id, {_DELIVERY}) {_values(1 + len(DELIVERY_COLUMNS))}"
-# A delivery of which no task is known.
-INSERT_STRAY = f"INSERT INTO stray_delivery ({_DELIVERY}) {_values(len(DELIVERY_COLUMNS))}"
-# Bodies of tasks that no dialect could read, behind an id.
+# One entry of the log, with its position from the batch.
+INSERT_LOG = _insert("log", "position", "kind", "task", "ref", *OUTCOME_COLUMNS)
+# A delivery in its slot. The newest one replaces the one before.
+INSERT_DELIVERY = _replace("delivery", "id", *DELIVERY_COLUMNS)
+# A delivery without a known task.
+INSERT_STRAY = _insert("stray_delivery", *DELIVERY_COLUMNS)
+# Unreadable bodies of tasks, behind an id.
 SELECT_UNREADABLE_BODIES = (
     f"SELECT delivery.id, task.provider, task.ref, {_of('delivery', DELIVERY_COLUMNS)} "
     f"FROM delivery CROSS JOIN task ON task.id = delivery.id / {SLOTS} "
     "WHERE delivery.id > ? AND delivery.verdict = 'unreadable' AND delivery.body IS NOT NULL "
     "ORDER BY delivery.id LIMIT ?"
 )
-# The same of standing URLs.
+# Unreadable bodies of standing URLs, behind an id.
 SELECT_UNREADABLE_STRAYS = (
     f"SELECT stray.id, standing_url.provider, NULL, {_of('stray', DELIVERY_COLUMNS)} "
     "FROM stray_delivery AS stray LEFT JOIN standing_url ON standing_url.id = stray.standing_id "
     "WHERE stray.id > ? AND stray.verdict = 'unreadable' AND stray.body IS NOT NULL "
     "ORDER BY stray.id LIMIT ?"
 )
-# One of a standing URL.
+# One delivery without a known task.
 SELECT_STRAY = f"SELECT {_DELIVERY} FROM stray_delivery WHERE id = ?"
-# It became a delivery of a task.
+# Redelivered, it belongs to a task now.
 DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
-# It became nothing of which bytes are kept.
+# Redelivered, it has another verdict and perhaps no bytes.
 UPDATE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = ? WHERE id = ?"
 # The deliveries of one task by its ref, with their slots.
 SELECT_DELIVERIES_BY_REF = (
     f"SELECT delivery.id % {SLOTS}, {_of('delivery', DELIVERY_COLUMNS)} FROM task "
-    f"CROSS JOIN delivery ON delivery.id {SLOTS_OF_TASK} WHERE task.ref = ? ORDER BY delivery.id LIMIT {SLOTS}"
+    f"CROSS JOIN delivery ON delivery.id {slots_range('task.id')} WHERE task.ref = ? "
+    f"ORDER BY delivery.id LIMIT {SLOTS}"
 )
 # The deliveries of one task, in order.
 SELECT_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
-# Tasks of a provider that the receiver polls and whose time has come, oldest first; the parameters: provider, now, the
-# earliest and latest end of a lease that holds, limit.
-SELECT_DUE = (
-    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'processing' AND task.is_polled_here = 1 "
-    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
-    "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
-)
-# The same for those that are planned beyond the given moment: so far ahead that the clock was set back since.
-SELECT_DUE_BEYOND = SELECT_DUE.replace("next_poll_at <= ?", "next_poll_at > ?")
-# The same for those whose outcome is disputed.
-SELECT_DUE_DISPUTES = (
-    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.is_disputed = 1 AND task.is_polled_here = 1 "
-    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
-    "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
-)
-# The same for those whose outcome is ours, of which a hint came afterwards.
-SELECT_DUE_AGAIN = (
-    f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.status = 'failed' AND task.is_disputed = 0 AND task.is_polled_here = 1 "
-    "AND task.task_id IS NOT NULL AND task.provider = ? AND task.next_poll_at <= ? "
-    "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN ? AND ?) ORDER BY task.next_poll_at LIMIT ?"
-)
-# When the first and the last of them are due.
-SELECT_NEXT_DUE = """
+
+_POLLED_HERE = "task.is_polled_here = 1 AND task.task_id IS NOT NULL AND task.provider = :provider"
+# Each of these has an index. In the last, the receiver ended the task, and a hint came afterwards.
+_UNFINISHED = f"task.status = 'processing' AND {_POLLED_HERE}"
+_DISPUTED = f"task.is_disputed = 1 AND {_POLLED_HERE}"
+_HINTED = f"task.status = 'failed' AND task.is_disputed = 0 AND {_POLLED_HERE} AND task.next_poll_at IS NOT NULL"
+
+
+def _due(state: str, condition: str) -> str:
+    """Return the query for tasks without a lease. A lease holds if it ends between :first_end and :last_end."""
+    return (
+        f"SELECT {_TASK} {_WITH_OUTCOME} WHERE {state} AND task.next_poll_at {condition} "
+        "AND (task.leased_until IS NULL OR task.leased_until NOT BETWEEN :first_end AND :last_end) "
+        "ORDER BY task.next_poll_at LIMIT :limit"
+    )
+
+
+# Tasks of a provider that the receiver has to poll now, oldest first.
+SELECT_DUE = _due(_UNFINISHED, "<= :now")
+# Tasks planned further ahead than any plan goes: the clock was set back since.
+SELECT_DUE_BEYOND = _due(_UNFINISHED, "> :latest")
+# The same for tasks with a disputed outcome.
+SELECT_DUE_DISPUTES = _due(_DISPUTED, "<= :now")
+# The same for tasks that the receiver ended itself, with a hint afterwards.
+SELECT_DUE_AGAIN = _due(_HINTED, "<= :now")
+# The times of the first and the last of them.
+SELECT_NEXT_DUE = f"""
     SELECT min(at), max(at) FROM (
-        SELECT min(next_poll_at) AS at FROM task
-        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        SELECT min(next_poll_at) AS at FROM task WHERE {_UNFINISHED}
         UNION ALL
-        SELECT max(next_poll_at) FROM task
-        WHERE status = 'processing' AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        SELECT max(next_poll_at) FROM task WHERE {_UNFINISHED}
         UNION ALL
-        SELECT min(next_poll_at) FROM task
-        WHERE is_disputed = 1 AND is_polled_here = 1 AND task_id IS NOT NULL AND provider = :provider
+        SELECT min(next_poll_at) FROM task WHERE {_DISPUTED}
         UNION ALL
-        SELECT min(next_poll_at) FROM task
-        WHERE status = 'failed' AND is_disputed = 0 AND is_polled_here = 1 AND task_id IS NOT NULL
-        AND next_poll_at IS NOT NULL AND provider = :provider
+        SELECT min(next_poll_at) FROM task WHERE {_HINTED}
     )
 """
-# A stretch of the unfinished tasks, in the order of their deadlines; the parameters: deadline, deadline, row, limit.
+# A part of the unfinished tasks, in the order of their deadlines. The parameters: deadline, deadline, row, limit.
 SELECT_UNFINISHED = (
     "SELECT deadline_at, id, ref, provider, client_key_id, is_polled_here FROM task WHERE status = 'processing' "
     "AND deadline_at >= ? AND (deadline_at, id) > (?, ?) ORDER BY deadline_at, id LIMIT ?"
 )
-# The outcome at a place in the log.
-SELECT_OUTCOME = f"SELECT {_OUTCOME} FROM log WHERE position = ? AND kind = 'result'"
-# Whose callback has been held back for long enough.
+# The outcome at a position of the log.
+SELECT_OUTCOME = f"SELECT {', '.join(OUTCOME_COLUMNS)} FROM log WHERE position = ? AND kind = 'result'"
+# Tasks with a held callback, due for release.
 SELECT_HELD = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.held_until <= ? ORDER BY task.held_until LIMIT ?"
-# When the next of them is.
+# The time of the next release.
 SELECT_NEXT_HELD = "SELECT min(held_until) FROM task WHERE held_until IS NOT NULL"
 # A poll in its slot, like a delivery.
-INSERT_POLL = f"INSERT OR REPLACE INTO poll (id, {_POLL}) {_values(1 + len(POLL_COLUMNS))}"
-# The row of answers with one unlisted code that the last kept poll of a task left.
+INSERT_POLL = _replace("poll", "id", *POLL_COLUMNS)
+# The row of unlisted answers that the last kept poll of a task left.
 SELECT_UNLISTED_ROW = (
-    "SELECT unlisted_code, unlisted_times, unlisted_since FROM task CROSS JOIN poll "
-    f"ON poll.id {SLOTS_OF_TASK} WHERE task.ref = ? ORDER BY poll.id DESC LIMIT 1"
+    f"SELECT {', '.join(UNLISTED_ROW_COLUMNS)} FROM task CROSS JOIN poll "
+    f"ON poll.id {slots_range('task.id')} WHERE task.ref = ? ORDER BY poll.id DESC LIMIT 1"
 )
-# What came, after all, of the poll with this lease; the parameters: what it says, the range of slots, the lease.
+# The late answer of the poll with this lease. The parameters: the answer, the range of slots, the lease.
 COMPLETE_POLL = "UPDATE poll SET started_at = ?, ended_at = ?, said = ? WHERE id BETWEEN ? AND ? AND lease = ?"
 # The polls of one task, in order.
-SELECT_POLLS = f"SELECT {_POLL} FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
+SELECT_POLLS = f"SELECT {', '.join(POLL_COLUMNS)} FROM poll WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
 
 # A tag of a task, to list by.
-INSERT_TAG = "INSERT INTO tag (tag, task) VALUES (?, ?)"
+INSERT_TAG = _insert("tag", "tag", "task")
 
-# A task is forgotten in these steps: its rows, its outcomes one by one, and what remembers that it was.
-DELETE_TASK = "DELETE FROM task WHERE id = ?"
-DELETE_TAGS = "DELETE FROM tag WHERE task = ?"
-DELETE_DELIVERIES = "DELETE FROM delivery WHERE id BETWEEN ? AND ?"
-DELETE_POLLS = "DELETE FROM poll WHERE id BETWEEN ? AND ?"
-DELETE_IDEMPOTENCY = "DELETE FROM idempotency WHERE ref = ?"
-DELETE_LOG = "DELETE FROM log WHERE position = ? RETURNING supersedes"
-INSERT_TOMBSTONE = "INSERT INTO tombstone (ref, provider, task_id, forgotten_at) VALUES (?, ?, ?, ?)"
-# Old tombstones go a few at a time, whenever one is added.
-PRUNE_TOMBSTONES = (
-    "DELETE FROM tombstone WHERE id IN "
-    "(SELECT id FROM tombstone WHERE forgotten_at < ? ORDER BY forgotten_at LIMIT 100)"
-)
-# Whether a ref was forgotten.
+# Tombstones of a ref and of a provider's id.
 SELECT_TOMBSTONE_BY_REF = "SELECT 1 FROM tombstone WHERE ref = ?"
-# Whether a provider's id was forgotten.
 SELECT_TOMBSTONE_BY_TASK_ID = "SELECT 1 FROM tombstone WHERE provider = ? AND task_id = ? LIMIT 1"
 
 # The first use of an Idempotency-Key.
-SELECT_IDEMPOTENCY = "SELECT body_digest, ref, is_new FROM idempotency WHERE owner = ? AND key = ?"
-INSERT_IDEMPOTENCY = "INSERT INTO idempotency (owner, key, body_digest, ref, is_new) VALUES (?, ?, ?, ?, ?)"
+SELECT_IDEMPOTENCY = f"SELECT {', '.join(IDEMPOTENCY_COLUMNS)} FROM idempotency WHERE owner = ? AND key = ?"
+INSERT_IDEMPOTENCY = _insert("idempotency", "owner", "key", *IDEMPOTENCY_COLUMNS)
 
 # Standing URLs.
 SELECT_STANDING_URL = f"SELECT {_STANDING_URL} FROM standing_url WHERE id = ?"
 SELECT_STANDING_URLS = f"SELECT {_STANDING_URL} FROM standing_url ORDER BY id LIMIT 1000"
 SAVE_STANDING_URL = (
-    f"INSERT INTO standing_url ({_STANDING_URL}) {_values(len(STANDING_URL_COLUMNS))} "
-    "ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at"
+    f"{_insert('standing_url', *STANDING_URL_COLUMNS)} ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at"
 )
 
-# What is used of a quota.
+# The used part of a quota.
 SELECT_QUOTA = "SELECT used_rows, used_bytes FROM quota WHERE name = ?"
 SAVE_QUOTA = (
-    "INSERT INTO quota (name, used_rows, used_bytes) VALUES (?, ?, ?) "
+    f"{_insert('quota', 'name', 'used_rows', 'used_bytes')} "
     "ON CONFLICT (name) DO UPDATE SET used_rows = excluded.used_rows, used_bytes = excluded.used_bytes"
 )
-# A part of it is free again.
-GIVE_BACK_QUOTA = (
-    "UPDATE quota SET used_rows = max(used_rows - ?, 0), used_bytes = max(used_bytes - ?, 0) WHERE name = ?"
-)
+# A part of a quota is free again.
+FREE_QUOTA = "UPDATE quota SET used_rows = max(used_rows - ?, 0), used_bytes = max(used_bytes - ?, 0) WHERE name = ?"
 
 # Facts about the database itself.
 SELECT_META = "SELECT value FROM meta WHERE name = ?"
-SAVE_META = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+SAVE_META = f"{_insert('meta', 'name', 'value')} ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 # Signing keys, newest first.
 SELECT_SIGNING_KEYS = "SELECT key FROM signing_key ORDER BY id DESC LIMIT 16"
-INSERT_SIGNING_KEY = "INSERT INTO signing_key (key, created_at) VALUES (?, ?)"
+INSERT_SIGNING_KEY = _insert("signing_key", "key", "created_at")
 
-# What was seen of a shape since it was last written; the content type is "" where there was none.
+# Counts of a shape since the last write.
 ADD_SHAPE = (
-    "INSERT INTO shape (provider, method, content_type, fields, callbacks, readable, first_seen, last_seen) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (provider, method, content_type, fields) DO UPDATE SET "
+    f"{_insert('shape', *SHAPE_COLUMNS)} ON CONFLICT ({', '.join(SHAPE_KEY)}) DO UPDATE SET "
     "callbacks = callbacks + excluded.callbacks, readable = readable + excluded.readable, "
     "first_seen = min(first_seen, excluded.first_seen), last_seen = max(last_seen, excluded.last_seen)"
 )
-# Only so many of a provider's are kept, those that were seen last.
+# All but the newest shapes of a provider go. The parameters: the provider, the number to keep.
 PRUNE_SHAPES = (
     "DELETE FROM shape WHERE id IN (SELECT id FROM shape WHERE provider = ? ORDER BY last_seen DESC LIMIT -1 OFFSET ?)"
 )
 # The shapes of a provider's callbacks, newest first.
-SELECT_SHAPES = (
-    "SELECT provider, method, content_type, fields, callbacks, readable, first_seen, last_seen FROM shape "
-    "WHERE provider = ? ORDER BY last_seen DESC LIMIT ?"
-)
+SELECT_SHAPES = f"SELECT {_SHAPE} FROM shape WHERE provider = ? ORDER BY last_seen DESC LIMIT ?"
 
-# How often an unlisted code came since that was last written.
+# Counts of an unlisted code since the last write.
 ADD_UNLISTED_CODE = (
-    "INSERT INTO unlisted_code (provider, code, times, first_seen, last_seen) VALUES (?, ?, ?, ?, ?) "
+    f"{_insert('unlisted_code', *UNLISTED_CODE_COLUMNS)} "
     "ON CONFLICT (provider, code) DO UPDATE SET times = times + excluded.times, "
     "first_seen = min(first_seen, excluded.first_seen), last_seen = max(last_seen, excluded.last_seen)"
 )
-# Only so many of a provider's are kept, those that were seen last.
+# All but the newest codes of a provider go. The parameters: the provider twice, the number to keep.
 PRUNE_UNLISTED_CODES = (
     "DELETE FROM unlisted_code WHERE provider = ? AND code NOT IN "
     "(SELECT code FROM unlisted_code WHERE provider = ? ORDER BY last_seen DESC LIMIT ?)"
 )
-# All of them, by provider and code: at most so many of each provider.
+# All unlisted codes, by provider and code. The number for each provider is bounded.
 SELECT_UNLISTED_CODES = (
-    "SELECT provider, code, times, first_seen, last_seen FROM unlisted_code ORDER BY provider, code LIMIT 10000"
+    f"SELECT {', '.join(UNLISTED_CODE_COLUMNS)} FROM unlisted_code ORDER BY provider, code LIMIT 10000"
 )
 
-# How far one look into the log goes: the last of the next so many positions.
+# The last of the next entries of the log: one read goes no further.
 SELECT_LOG_WINDOW = "SELECT max(position) FROM (SELECT position FROM log WHERE position > ? ORDER BY position LIMIT ?)"
-# What stands between two positions and passes the filter. Its parameters, by name: after, until, limit, hints (0 or 1),
+# The entries between two positions that match the filter. Its parameters, by name: after, until, limit, hints (0 or 1),
 # everything (0 or 1), provider (or null), tags (JSON array), tag_count, refs (JSON array), ids (JSON array of
-# [provider, taskId]). Deletions go to everyone: who waits for a deleted task must learn of it.
+# [provider, taskId]). Deletions match every filter: a waiter of a deleted task must learn of it.
 SELECT_LOG = f"""
     SELECT log.position, log.kind, coalesce(log.ref, task.ref), {_TASK}
     FROM log LEFT JOIN task ON task.id = log.task
@@ -484,20 +305,16 @@ SELECT_LOG = f"""
       )
     ORDER BY log.position LIMIT :limit
 """
-# The keys of what came into the log after a position, for the waiters of this process: one more than are named to them,
-# so that it shows when there are too many.
+# The keys of new entries behind a position, for the waiters of this process.
 SELECT_GROWTH = (
     "SELECT coalesce(log.ref, task.ref), task.provider, task.task_id FROM log LEFT JOIN task ON task.id = log.task "
-    "WHERE log.position > ? AND (log.ref IS NOT NULL OR task.id IS NOT NULL) ORDER BY log.position LIMIT 10001"
+    "WHERE log.position > ? AND (log.ref IS NOT NULL OR task.id IS NOT NULL) ORDER BY log.position LIMIT ?"
 )
 
-# Tasks behind a row, newest first, a bounded stretch of them; the filter is applied to what the stretch holds.
+# A bounded number of tasks behind a row, newest first. The filter is applied to them afterwards.
 SELECT_TASK_PAGE = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.id < ? ORDER BY task.id DESC LIMIT ?"
 # The same for one tag.
 SELECT_TASK_PAGE_BY_TAG = (
     f"SELECT {_TASK} FROM tag JOIN task ON task.id = tag.task LEFT JOIN log ON log.position = task.position "
     "WHERE tag.tag = ? AND tag.task < ? ORDER BY tag.task DESC LIMIT ?"
 )
-
-# Seen from one connection, this changes when another one has written.
-DATA_VERSION = "PRAGMA data_version"

@@ -1,21 +1,21 @@
-"""Runs a batch in one SQLite transaction: decides its commands, fetches the rows they miss, and writes all changes.
+"""One batch in one SQLite transaction: deciding its commands, fetching missing rows, and writing all changes.
 
-Runs on the connection's thread. An operation, and a query of a decision, need the database as the commands before left
-it: the changes up to there are written first, in the same SQLite transaction.
+Batches run on the connection's thread. An operation sees the changes of all commands before it, and so does a query of
+a decision. Those changes are therefore written first, in the same SQLite transaction.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import chain
-from typing import Any
-
-from pydantic_core import to_json
+from pathlib import Path
+from typing import Any, TypeVar
 
 from client.provider_api.unlisted import MOST_CODES
-from receiver.domain.records import Numbered, StoredDelivery, TaskKey, TaskRecord
+from receiver.domain.records import Numbered, StoredDelivery, TaskKey, TaskRecord, UnreadableDelivery
 from receiver.domain.shapes import SHAPES_KEPT
 from receiver.domain.transaction import (
     QUERIES,
@@ -30,12 +30,14 @@ from receiver.domain.transaction import (
 )
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.fetching import fetch
+from receiver.storage.sqlite.reader import read_unreadable
 from receiver.storage.sqlite.retention import forget, prune
 from receiver.storage.sqlite.rows import (
     SLOTS,
-    bare_values,
     delivery_values,
+    idempotency_values,
     outcome_values,
     poll_values,
     shape_values,
@@ -43,31 +45,60 @@ from receiver.storage.sqlite.rows import (
     standing_url_values,
     task_state,
     task_values,
+    time_values,
 )
+from receiver.storage.sqlite.statements import json_array
 
-__all__ = ["Batch", "Decision", "decide"]
+__all__ = ["Batch", "Decision", "DryRun", "open_dry_run"]
 
-_MOST_ROWS = 128
-# Each may decide the whole rest of the batch. What is missed is found in two or three, whatever the commands.
-_MOST_LOOKS_AHEAD = 4
+Answer = TypeVar("Answer")
+
+_MAX_ROWS = 128
+# Each prefetch may decide the whole rest of the batch. Two or three find all missing rows of any commands.
+_MAX_PREFETCHES = 4
 
 Decision = tuple[Any, ReceiverError | None]
 """An answer, or the reason why there is none."""
 
 
-def decide(connection: sqlite3.Connection, transaction: Transaction, command: Command[Any]) -> Any:
-    """Return the command's answer, on rows that are fetched as it needs them; raises as the command."""
-    while True:
-        try:
-            return transaction.decide(command)
-        except RowsNeeded as needed:
-            transaction.supply(needed.keys, fetch(connection, needed.keys))
+@asynccontextmanager
+async def open_dry_run(path: Path) -> AsyncIterator[DryRun]:
+    """Yield a dry run on the database, on a connection that cannot write.
+
+    Raises:
+        CannotStartError: there is none, it is not ours, or of another version.
+    """
+    with open_read_only(path, passes=True) as connection:
+        yield DryRun(connection)
+
+
+class DryRun:
+    """Decides commands as a store does, each on the changes of those before it, and writes nothing.
+
+    For commands: it reads on the thread of the event loop.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._transaction = Transaction(head=0)
+
+    async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
+        """See `SqliteStore.unreadable`."""
+        return read_unreadable(self._connection, after, limit)
+
+    async def write(self, command: Command[Answer]) -> Answer:
+        """Return the answer of the command."""
+        while True:
+            try:
+                return self._transaction.decide(command)
+            except RowsNeeded as needed:
+                self._transaction.supply(needed.keys, fetch(self._connection, needed.keys))
 
 
 class Batch:
     """Commands and operations on an open SQLite transaction.
 
-    `grown` names the tasks that somebody may wait for, `appended` is what came into the log: position, kind, ref, task.
+    `grown` names changed tasks with possible waiters. `appended` holds the new log entries: position, kind, ref, task.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -80,10 +111,10 @@ class Batch:
         self._transaction = Transaction(self.position)
         self._answers: list[Decision] = []
         self._numbered = 0
-        self._looks_ahead = 0
+        self._prefetches = 0
 
     def run(self, commands: Sequence[Command[Any] | Operation[Any]]) -> Sequence[Decision]:
-        """Return the answers, each as if the commands had run one by one. All that they change is written."""
+        """Write all changes, and return the answers as if the commands had run one by one."""
         refs = dict.fromkeys(ref for command in commands if not isinstance(command, Operation) for ref in command.refs)
         self._fetch([("task", ref) for ref in refs])
         for number, command in enumerate(commands):
@@ -105,13 +136,13 @@ class Batch:
                 if any(key[0] in QUERIES for key in needed.keys) and self._transaction.has_changes:
                     self._write_changes()
                 else:
-                    self._fetch([*needed.keys, *self._look_ahead(later)])
+                    self._fetch([*needed.keys, *self._missing_later(later)])
 
-    def _look_ahead(self, later: Sequence[Command[Any] | Operation[Any]]) -> Iterable[Key]:
-        """Return what later commands miss, as far as they can be decided now, so that it is fetched together."""
-        if self._looks_ahead == _MOST_LOOKS_AHEAD:
+    def _missing_later(self, later: Sequence[Command[Any] | Operation[Any]]) -> Iterable[Key]:
+        """Return the missing rows of later commands, as far as they can be decided now. One fetch gets them all."""
+        if self._prefetches == _MAX_PREFETCHES:
             return ()
-        self._looks_ahead += 1
+        self._prefetches += 1
         keys: dict[Key, None] = {}
         for command in later:
             if isinstance(command, Operation):
@@ -140,13 +171,13 @@ class Batch:
         rows = []
         for task in forget(self._connection, operation.ref, operation.now):
             self.position += 1
-            rows.append((self.position, "deleted", None, task.ref, *bare_values(operation.now)))
+            rows.append((self.position, "deleted", None, task.ref, *time_values(operation.now)))
             self.appended.append((self.position, "deleted", task.ref, None))
             self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
         self._write(sql.INSERT_LOG, rows)
 
     def _write_changes(self) -> None:
-        """Write what was decided so far, give the answers their numbers, and begin a transaction on what is there."""
+        """Write all decisions so far, give their answers numbers, and begin a new `Transaction` on the result."""
         done = self._transaction
         if done.has_changes:
             tasks = self._write_tasks(done)
@@ -160,7 +191,7 @@ class Batch:
         self.position += len(done.log)
         self._last_row += len(done.added)
         self._transaction = Transaction(self.position)
-        self._looks_ahead = 0
+        self._prefetches = 0
 
     def _write_tasks(self, done: Transaction) -> dict[str, TaskRecord]:
         """Return the tasks that changed, by ref, with their numbers."""
@@ -170,7 +201,7 @@ class Batch:
         new = dict.fromkeys(done.added)
         released = [tasks[key[1]].row for key in done.changed if key[0] == "released_id" and key[1] not in new]
         if released:
-            self._connection.execute(sql.RELEASE_TASK_IDS, (_json(released),))
+            self._connection.execute(sql.RELEASE_TASK_IDS, (json_array(released),))
         self._write(sql.INSERT_TASK, [task_values(tasks[ref]) for ref in new])
         self._write(sql.INSERT_TAG, [(tag, tasks[ref].row) for ref in new for tag in dict.fromkeys(tasks[ref].tags)])
         self._write(sql.UPDATE_TASK, [task_state(task) for ref, task in tasks.items() if ref not in new])
@@ -181,9 +212,9 @@ class Batch:
         for position, (kind, task) in enumerate(done.log, start=self.position + 1):
             task.number(self.position, self._last_row)
             outcome = task.outcome if kind == "result" else None
-            values = bare_values(task.hinted_at) if outcome is None else outcome_values(outcome)
+            values = time_values(task.hinted_at) if outcome is None else outcome_values(outcome)
             rows.append((position, kind, task.row, None, *values))
-            # Readers are told of the task as the batch left it, with the outcome of the place.
+            # Readers get the task as the batch left it, with the outcome of this position.
             latest = tasks[task.ref]
             self.appended.append((position, kind, task.ref, latest if latest.position == task.position else task))
         self._write(sql.INSERT_LOG, rows)
@@ -212,7 +243,7 @@ class Batch:
             self._connection.execute(sql.UPDATE_STRAY, (delivery.verdict, delivery.body, stray_id))
 
     def _write_counts(self, done: Transaction) -> None:
-        """Add to what is counted of each provider; the oldest make room."""
+        """Add to the counts of each provider. The oldest make room."""
         run = self._connection.execute
         for record in done.shapes:
             run(sql.ADD_SHAPE, shape_values(record))
@@ -224,21 +255,18 @@ class Batch:
             run(sql.PRUNE_UNLISTED_CODES, (provider, provider, MOST_CODES + 1))
 
     def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Write the rows by as few statements as there are bits in their number.
-
-        Not executemany: that gives the GIL away for each row, and gets it back from a busy event loop late. The sizes
-        are powers of two, so that few statements have to be kept prepared.
-        """
+        """Write the rows in statements of 2^n rows, so that SQLite keeps few of them prepared."""
+        # Not executemany: it releases the GIL for each row, and a busy event loop returns it late.
         start = 0
         while start < len(rows):
-            size = min(_MOST_ROWS, 1 << (len(rows) - start).bit_length() - 1)
+            size = min(_MAX_ROWS, 1 << (len(rows) - start).bit_length() - 1)
             values = list(chain.from_iterable(rows[start : start + size]))
-            self._connection.execute(sql.of_many_rows(statement, size), values)
+            self._connection.execute(sql.repeat_values(statement, size), values)
             start += size
 
 
 def _slot(done: Transaction, parts: Sequence[Any]) -> int:
-    """Return the id of a delivery or a poll; its task has its number by then."""
+    """Return the id of a delivery or a poll. Its task was written before, and so has its row."""
     ref, slot = parts
     row_id: int = done.row(("task", ref)).row * SLOTS + slot
     return row_id
@@ -254,12 +282,8 @@ _WRITES: Mapping[Kind, tuple[str, Callable[[Transaction, Sequence[Any], Any], tu
     "standing_url": (sql.SAVE_STANDING_URL, lambda _, __, url: standing_url_values(url)),
     "idempotency": (
         sql.INSERT_IDEMPOTENCY,
-        lambda _, parts, record: (*parts, record.body_digest, record.ref, record.is_new),
+        lambda _, parts, record: (*parts, *idempotency_values(record)),
     ),
     "meta": (sql.SAVE_META, lambda _, parts, text: (*parts, text)),
 }
-"""Statements by kind, and what they take from the key and the row."""
-
-
-def _json(rows: Sequence[int]) -> str:
-    return to_json(list(rows)).decode()
+"""Statements by kind, and their values from the key and the row."""

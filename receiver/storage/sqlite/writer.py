@@ -1,9 +1,9 @@
-"""The one task that writes: everything that is queued goes into one transaction, then all callers are released.
+"""The single task that writes: it commits all queued commands in one transaction, then releases their callers.
 
-While a commit runs, further commands gather, and what the event loop has already read joins them; so the batch grows
-with the load, and nothing waits by the clock for it to fill.
+Further commands arrive during a commit. Commands in requests that the event loop has already read join them. So the
+batch grows with the load, and nothing waits by the clock for it to fill.
 
-A batch that fails because of one command is rolled back and tried again one by one.
+If one command fails its batch, then the batch is rolled back and its commands are tried one by one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import on_thread
-from receiver.storage.sqlite.files import FilesLostError, FileWatch
+from receiver.storage.sqlite.database import on_thread, write_transaction
+from receiver.storage.sqlite.files import FilesLostError, FileWatch, data_version
 from receiver.storage.sqlite.transaction import Batch, Decision
 
 __all__ = ["Tally", "Writer"]
@@ -40,9 +40,10 @@ _NOTE_SECONDS = 1.0
 _SAVE_SECONDS = 30.0
 _MAX_GROWTH = 10_000
 _MAX_GROWN_ENTRIES = 2000
+_FILES_LOST = "the store has lost its files"
 
 Tally = Callable[[int, Sequence[TaskRecord]], None]
-"""Is told how many commands a commit held, and which tasks got an outcome by it."""
+"""Takes the number of commands in a commit, and the tasks that it gave an outcome."""
 
 _log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class _Committed:
 
 
 class _Growing:
-    """The growth of the log that nobody has been told of yet; bounded, because who is told may be slow."""
+    """The growth of the log since `take`. It is bounded, because the reader of it may be slow."""
 
     def __init__(self, after: int) -> None:
         self._after = after
@@ -80,8 +81,8 @@ class _Growing:
         if self._tasks is not None:
             self._tasks = [*self._tasks, *tasks] if len(self._tasks) + len(tasks) <= _MAX_GROWTH else None
         if self._entries is not None:
-            is_known = entries is not None and len(self._entries) + len(entries) <= _MAX_GROWN_ENTRIES
-            self._entries = [*self._entries, *(entries or ())] if is_known else None
+            fits = entries is not None and len(self._entries) + len(entries) <= _MAX_GROWN_ENTRIES
+            self._entries = [*self._entries, *(entries or ())] if fits else None
 
     def take(self) -> Growth:
         tasks = None if self._tasks is None else tuple(self._tasks)
@@ -101,7 +102,7 @@ class Writer:
         cursor_at: Callable[[int], str],
         note_head: Callable[[int], None],
         watch: FileWatch,
-        let_go: Callable[[], Awaitable[None]],
+        close_files: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         tally: Tally | None = None,
     ) -> None:
@@ -114,17 +115,17 @@ class Writer:
         self._arrived = asyncio.Event()
         self._is_stopping = False
         self._has_ended = False
-        self._known_position = 0
+        self._position = 0
         self._data_version: int | None = None
         self._last_write = clock()
         self._tally = tally
         self._note_head = note_head
         self._watch = watch
-        self._looked = clock()
-        self._let_go = let_go
+        self._version_read_at = clock()
+        self._close_files = close_files
         self._loss: FilesLostError | None = None
         self._save_at: float | None = None
-        self._noted = (clock(), 0)
+        self._noted_at, self._noted_position = clock(), 0
         self._growing = _Growing(0)
         self._grew = asyncio.Event()
 
@@ -133,7 +134,7 @@ class Writer:
         if self._is_stopping:
             raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
         if self._loss is not None:
-            raise StoreFailedError("the store has lost its files")
+            raise StoreFailedError(_FILES_LOST)
         if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + command.weight > _MAX_QUEUED_BYTES:
             raise StoreBusyError("too much is waiting to be stored")
         loop = asyncio.get_running_loop()
@@ -141,7 +142,7 @@ class Writer:
         self._queue.append(_Entry(command, answer))
         self._queued_bytes += command.weight
         self._arrived.set()
-        # Not asyncio.timeout: this is on the way of every callback, and a bare timer is a fifth of the work.
+        # Not asyncio.timeout: every callback comes through here, and a bare timer is a fifth of the work.
         limit = loop.call_later(within_seconds, _time_out, answer)
         try:
             return await answer
@@ -150,14 +151,14 @@ class Writer:
 
     @property
     def queued(self) -> int:
-        """How many commands wait to be stored."""
+        """The number of commands that wait."""
         return len(self._queue)
 
     async def run(self) -> None:
-        """Write until `stop`; then end when the queue is empty."""
-        self._known_position = await on_thread(self._connection, self._head)
-        self._noted = (self._clock(), self._known_position)
-        self._growing = _Growing(self._known_position)
+        """Write until `stop`, then end with an empty queue."""
+        self._position = await on_thread(self._connection, _read_head)
+        self._noted_at, self._noted_position = self._clock(), self._position
+        self._growing = _Growing(self._position)
         try:
             while self._queue or not self._is_stopping:
                 if self._queue:
@@ -165,7 +166,7 @@ class Writer:
                     await self._commit(self._take())
                 else:
                     await self._idle()
-                if self._clock() - self._noted[0] >= _NOTE_SECONDS:
+                if self._clock() - self._noted_at >= _NOTE_SECONDS:
                     await self._note()
             await self._note()
         finally:
@@ -173,7 +174,7 @@ class Writer:
             self._grew.set()
 
     def stop(self) -> None:
-        """Take no more commands and let `run` end when those it has are stored."""
+        """Refuse new commands, and let `run` end after it has stored the queued ones."""
         self._is_stopping = True
         self._arrived.set()
 
@@ -188,16 +189,16 @@ class Writer:
                 return
 
     async def _gather(self) -> None:
-        """Wait while each few turns of the event loop bring more commands, which takes microseconds when none come.
+        """Wait while the next turns of the event loop bring more commands. Without any it takes microseconds.
 
-        The thread that commits and the loop that reads requests share the GIL. To let them fight over it costs more
-        than to read first what has already come and to commit it together.
+        The committing thread and the reading loop share the GIL. Letting them compete for it costs more than to read
+        all requests first and to commit them together.
         """
-        known, quiet_turns = len(self._queue), 0
-        while quiet_turns < _QUIET_TURNS and known < _MAX_BATCH:
+        queued, quiet_turns = len(self._queue), 0
+        while quiet_turns < _QUIET_TURNS and queued < _MAX_BATCH:
             await asyncio.sleep(0)
-            quiet_turns = quiet_turns + 1 if len(self._queue) == known else 0
-            known = len(self._queue)
+            quiet_turns = quiet_turns + 1 if len(self._queue) == queued else 0
+            queued = len(self._queue)
 
     def _take(self) -> list[_Entry]:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
@@ -206,17 +207,17 @@ class Writer:
 
     async def _commit(self, batch: list[_Entry]) -> None:
         if self._loss is not None:
-            self._release(batch, [(None, StoreFailedError("the store has lost its files"))] * len(batch))
+            self._release(batch, [(None, StoreFailedError(_FILES_LOST))] * len(batch))
             return
         commands = [entry.command for entry in batch]
         try:
-            committed = await on_thread(self._connection, lambda: self._transact(commands))
+            committed = await on_thread(self._connection, lambda connection: self._transact(connection, commands))
         except FilesLostError as error:
-            # It was committed, and what is saved holds it.
-            self._release(batch, [(None, StoreBusyError("the store has lost its files"))] * len(batch))
-            await self._lose(error)
+            # The batch was committed, and saving the files includes it.
+            self._release(batch, [(None, StoreBusyError(_FILES_LOST))] * len(batch))
+            await self._handle_loss(error)
         except Exception as error:
-            if _is_of_the_store(error):
+            if _fails_every_command(error):
                 self.failure = str(error)
                 _log.error("commit.failed", reason=str(error), commands=len(batch))
                 self._release(batch, [(None, StoreFailedError("the store cannot write now"))] * len(batch))
@@ -229,7 +230,7 @@ class Writer:
         else:
             self.failure = None
             self._last_write = self._clock()
-            # Released first: an acknowledgement has a sender that waits, a wake-up loses nothing by the microseconds.
+            # Callers first: a sender waits for its acknowledgement, but a wake-up may come microseconds later.
             self._release(batch, committed.answers)
             self._grow(committed.position, committed.grown, committed.entries)
             if self._tally is not None:
@@ -246,42 +247,42 @@ class Writer:
                 entry.answer.set_exception(error)
 
     def _grow(self, position: int, grown: Sequence[TaskKey], entries: Sequence[Entry] | None) -> None:
-        self._known_position = max(position, self._known_position)
+        self._position = max(position, self._position)
         self._growing.grow(position, grown, entries)
         if self._growing.is_news:
             self._grew.set()
 
-    async def _lose(self, error: FilesLostError) -> None:
-        """Write nothing any more, and save what was acknowledged."""
+    async def _handle_loss(self, error: FilesLostError) -> None:
+        """Stop writing, and save all acknowledged commits."""
         self._loss = error
         self.failure = str(error)
         _log.error("files.lost", reason=str(error))
         await self._save()
 
     async def _save(self) -> None:
-        """Save what was acknowledged and close all files; where that fails, they stay open for the next try."""
+        """Save all acknowledged commits and close the files. If saving fails, they stay open for the next try."""
         self._save_at = None
         try:
-            said = await on_thread(self._connection, lambda: self._watch.save(self._connection._conn))  # noqa: SLF001  (see on_thread)
+            saved = await on_thread(self._connection, self._watch.save)
         except (sqlite3.Error, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            self.failure = f"{self._loss}; what was acknowledged is not saved yet: {reason}"
+            self.failure = f"{self._loss}; the acknowledged data is not saved yet: {reason}"
             self._save_at = self._clock() + _SAVE_SECONDS
             _log.error("files.not_saved", reason=reason)
         else:
-            self.failure = f"{self._loss}; {said}"
+            self.failure = f"{self._loss}; {saved}"
             _log.error("files.given_up", reason=self.failure)
-            await self._let_go()
+            await self._close_files()
 
     async def _note(self) -> None:
-        """Note how far the log is, if that has changed."""
-        position = self._known_position
-        if self._loss is None and position != self._noted[1]:
-            await on_thread(self._connection, lambda: self._note_head(position))
-        self._noted = (self._clock(), position)
+        """Note the end of the log, if it has changed."""
+        position = self._position
+        if self._loss is None and position != self._noted_position:
+            await on_thread(self._connection, lambda _: self._note_head(position))
+        self._noted_at, self._noted_position = self._clock(), position
 
     async def _idle(self) -> None:
-        """Wait for a command; meanwhile looks whether another process wrote, and whether writing still works."""
+        """Wait for a command. Meanwhile check if another process wrote, and if writing still works."""
         self._arrived.clear()
         try:
             async with asyncio.timeout(_TICK_SECONDS):
@@ -298,76 +299,68 @@ class Writer:
                     self._last_write = self._clock()
                     self.failure = None
             except FilesLostError as error:
-                await self._lose(error)
+                await self._handle_loss(error)
             except sqlite3.Error as error:
                 if self.failure is None:
                     _log.error("probe.failed", reason=str(error))
                 self.failure = str(error)
 
-    # What follows runs on the connection's thread.
+    # These functions run on the connection's thread.
 
-    def _transact(self, commands: Sequence[Command[Any] | Operation[Any]]) -> _Committed:
-        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    def _transact(
+        self, connection: sqlite3.Connection, commands: Sequence[Command[Any] | Operation[Any]]
+    ) -> _Committed:
+        with write_transaction(connection):
             batch = Batch(connection)
-            foreign = self._since_known(connection) if batch.position > self._known_position else []
+            foreign = self._read_growth(connection) if batch.position > self._position else []
             answers = batch.run(commands)
-            # What another process wrote in between is known only by its keys. Made before the commit, because from
-            # then on somebody waits for it.
+            # If another process wrote in between, then only the keys of its entries are known. The entries are made
+            # before the commit, because callers wait from then on.
             entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended]
             ended = [task for _, kind, _, task in batch.appended if kind == "result" and task is not None]
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        self._check_files(looks_for_others=self._clock() - self._looked >= _TICK_SECONDS)
+        self._check_files(connection, reads_version=self._clock() - self._version_read_at >= _TICK_SECONDS)
         return _Committed(answers, batch.position, [*foreign, *batch.grown], entries, ended)
 
-    def _read_foreign_commits(self) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
-        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
-        self._check_files(looks_for_others=True)
-        (version,) = connection.execute(sql.DATA_VERSION).fetchone()
+    def _read_foreign_commits(
+        self, connection: sqlite3.Connection
+    ) -> tuple[int, Sequence[TaskKey], Sequence[Entry] | None]:
+        self._check_files(connection, reads_version=True)
+        version = data_version(connection)
         if version == self._data_version:
-            return self._known_position, [], []
+            return self._position, [], []
         self._data_version = version
-        # First the keys, then the head: what comes between the two is told twice rather than never.
-        foreign = self._since_known(connection)
-        head = self._head()
-        return head, foreign, [] if head == self._known_position else None
+        # First the keys, then the head. An entry between the two is reported twice rather than never.
+        foreign = self._read_growth(connection)
+        head = _read_head(connection)
+        return head, foreign, [] if head == self._position else None
 
-    def _since_known(self, connection: sqlite3.Connection) -> list[TaskKey]:
-        return [TaskKey(*row) for row in connection.execute(sql.SELECT_GROWTH, (self._known_position,))]
+    def _read_growth(self, connection: sqlite3.Connection) -> list[TaskKey]:
+        # One more than can be named, so that the growth shows as too large.
+        rows = connection.execute(sql.SELECT_GROWTH, (self._position, _MAX_GROWTH + 1))
+        return [TaskKey(*row) for row in rows]
 
-    def _head(self) -> int:
-        (position,) = self._connection._conn.execute(sql.SELECT_HEAD).fetchone()  # noqa: SLF001  (see on_thread)
-        return int(position)
-
-    def _probe(self) -> None:
-        connection = self._connection._conn  # noqa: SLF001  (see on_thread)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    def _probe(self, connection: sqlite3.Connection) -> None:
+        with write_transaction(connection):
             connection.execute(sql.SAVE_META, ("probed", str(self._clock())))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        self._check_files(looks_for_others=True)
+        self._check_files(connection, reads_version=True)
 
-    def _check_files(self, *, looks_for_others: bool) -> None:
-        if looks_for_others:
-            self._looked = self._clock()
-        self._watch.check(self._connection._conn, looks_for_others=looks_for_others)  # noqa: SLF001  (see on_thread)
+    def _check_files(self, connection: sqlite3.Connection, *, reads_version: bool) -> None:
+        if reads_version:
+            self._version_read_at = self._clock()
+        self._watch.check(connection, reads_version=reads_version)
+
+
+def _read_head(connection: sqlite3.Connection) -> int:
+    (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
+    return int(position)
 
 
 def _time_out(answer: asyncio.Future[Any]) -> None:
     if not answer.done():
-        answer.set_exception(StoreBusyError("it was not stored in time; it may still be"))
+        answer.set_exception(StoreBusyError("it was not stored in time, and may still be stored"))
 
 
-def _is_of_the_store(error: Exception) -> bool:
-    """Whether every command would fail now (full disk, locked or broken file), and not only one for what is in it."""
-    of_one = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError)
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_one)
+def _fails_every_command(error: Exception) -> bool:
+    """Return True for a full disk, a locked or a broken file. Return False if the content of one command failed."""
+    of_one_command = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError)
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_one_command)

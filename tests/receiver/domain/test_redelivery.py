@@ -21,7 +21,7 @@ from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, 
 from receiver.domain.registrations import Answered, CreateStandingUrl, Report, RevokeStandingUrl
 from receiver.domain.transaction import Command, Forget, Operation
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.sqlite.unreadable import DryRun, open_dry_run
+from receiver.storage.sqlite.transaction import DryRun, open_dry_run
 from receiver.storage.store import PAGE_BYTES
 from tests.receiver.storage.stores import (
     NOW,

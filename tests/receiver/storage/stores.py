@@ -1,4 +1,4 @@
-"""A store that runs on a file, and the commands that its tests give it."""
+"""A running store on a file, and commands for it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ QUOTAS = Quotas(standing_rows=1000, standing_bytes=2**24, unreadable_bytes=2**24
 
 @asynccontextmanager
 async def running_store(path: Path) -> AsyncIterator[SqliteStore]:
-    """Yield a store with its writer; what is queued is written before it closes."""
+    """Yield a store with its writer. All queued commands are written before it closes."""
     async with (
         open_sqlite_store(path, now=NOW, clock=time.monotonic) as store,
         asyncio.TaskGroup() as owner,
@@ -60,7 +60,7 @@ def a_ref(number: int) -> str:
 
 
 def a_task(ref: str, **fields: Any) -> TaskRecord:
-    """Return a CapSolver task with a URL of its own, if nothing else is said."""
+    """Return a CapSolver task with a URL of its own, changed by `fields`."""
     given: dict[str, Any] = {
         "row": 0,
         "provider": "capsolver",
@@ -84,7 +84,7 @@ def a_task(ref: str, **fields: Any) -> TaskRecord:
 
 
 def a_registration(number: int, **fields: Any) -> Register:
-    """Return the command that registers the task of this number."""
+    """Return the command to register the task of this number."""
     return Register(task=a_task(a_ref(number), **fields), answered=None, idempotency=None)
 
 
@@ -95,14 +95,14 @@ def a_delivery(number: int, text: str = "answer", task_id: TaskId | None = None)
 
 
 def a_standing_delivery(number: int, task_id: TaskId, text: str = "answer") -> DeliverToStanding:
-    """Return a ready answer on a standing URL; the task that it may make has the ref of this number."""
+    """Return a ready answer on a standing URL. A task made by it has the ref of this number."""
     return DeliverToStanding(
         url_id=a_ref(0), arrival=_arrival(text, task_id, a_ref(0)), new_task=_new_task(a_ref(number)), quotas=QUOTAS
     )
 
 
 class Restarted:
-    """A command that does not announce the rows it reads, and whose first complete decision is dropped."""
+    """A command without announced rows. Its first complete decision is dropped."""
 
     refs: Sequence[str] = ()
 
@@ -133,7 +133,7 @@ def restarted(command: Command[Any] | Operation[Any]) -> Command[Any] | Operatio
 
 
 async def whole_log(store: Store, only: ResultFilter = ALL) -> Sequence[Entry]:
-    """Everything in the log that passes the filter."""
+    """Return the log, filtered, page by page."""
     entries: list[Entry] = []
     page = await store.results(None, limit=500, only=only)
     entries.extend(page.entries)

@@ -1,4 +1,4 @@
-"""Commands of one batch see what those before them decided, though nothing of it was written yet."""
+"""Commands of one batch see the decisions before them, although nothing was written yet."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ KEY = ("k", b"digest")
 
 
 def bind(number: int, task_id: str) -> Bind:
-    """Binds an id to the task of this number."""
+    """Return the command to bind an id to the task of this number."""
     return Bind(ref=a_ref(number), task_id=task_id, now=NOW)
 
 
 def forget(number: int) -> Forget:
-    """Delete the task of this number."""
+    """Return the operation to delete the task of this number."""
     return Forget(ref=a_ref(number), now=NOW)
 
 
 def attach(number: int, task_id: str) -> Command[Any]:
-    """Register a task that the provider has already."""
+    """Return the command to register a task already known to the provider."""
     return a_registration(number, task_id=task_id, bound_by="create", has_url=False, open_to_standing=True)
 
 
@@ -66,7 +66,7 @@ def attach(number: int, task_id: str) -> Command[Any]:
 async def test_a_batch_comes_to_the_same_as_its_commands_one_by_one(
     tmp_path: Path, commands: Sequence[Command[Any] | Operation[Any]], *, is_restarted: bool
 ) -> None:
-    """The answers, the log and the tasks are the same, whether commands share a transaction or restart, or not."""
+    """The answers, the log and the tasks are the same, even if the commands share a transaction or restart."""
     async with running_store(tmp_path / "together.db") as store:
         await prepare(store)
         async with asyncio.TaskGroup() as group:
@@ -81,7 +81,7 @@ async def test_a_batch_comes_to_the_same_as_its_commands_one_by_one(
 
 
 async def test_registrations_of_a_batch_start_behind_what_was_there(tmp_path: Path) -> None:
-    """The head that a task is registered at is the one before its batch, so nothing of the task is before it."""
+    """A task is registered at the head before its batch, so all entries of the task come later."""
     async with running_store(tmp_path / "receiver.db") as store:
         await prepare(store)
         async with asyncio.TaskGroup() as group:
@@ -94,7 +94,7 @@ async def test_registrations_of_a_batch_start_behind_what_was_there(tmp_path: Pa
 
 
 async def test_one_idempotency_key_in_a_batch_makes_one_task(tmp_path: Path) -> None:
-    """Two requests with the same key that meet in one transaction get the same task."""
+    """Two requests with the same key in one transaction get the same task."""
     async with running_store(tmp_path / "receiver.db") as store, asyncio.TaskGroup() as group:
         twins = [group.create_task(store.write(keyed(number))) for number in (1, 2)]
 
@@ -109,13 +109,13 @@ def keyed(number: int) -> Any:
 
 
 async def prepare(store: SqliteStore) -> None:
-    """Task 1 has the id X, which only a callback named."""
+    """Register task 1 and give it the id X by a callback alone."""
     await store.write(a_registration(1))
     await store.write(a_delivery(1, task_id="X"))
 
 
 async def answer(store: SqliteStore, command: Command[Any] | Operation[Any]) -> object:
-    """What the command answered, a refusal by its name."""
+    """Return the answer of the command, or the name of its refusal."""
     try:
         given: Any = await store.write(command)
     except ReceiverError as error:
@@ -126,12 +126,12 @@ async def answer(store: SqliteStore, command: Command[Any] | Operation[Any]) -> 
 
 
 def without_head(answer: TaskRecord | int | None) -> object:
-    """Return a task without the head of the log before its batch: that depends on the batch."""
+    """Return a task without the head of the log before its batch, because that depends on the batch."""
     return answer.evolve(registered_at=0) if isinstance(answer, TaskRecord) else answer
 
 
 async def contents(store: SqliteStore) -> object:
-    """Return all that a reader can see of tasks 1 to 3, of the ids and of the log."""
+    """Return everything a reader can see of tasks 1 to 3, of the ids and of the log."""
     tasks = [await store.task(a_ref(number)) for number in (1, 2, 3)]
     return (
         [without_head(task) for task in tasks],

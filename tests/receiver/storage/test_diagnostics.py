@@ -1,4 +1,4 @@
-"""What became of the newest tasks: which of them count, and how their callbacks and polls are told."""
+"""The figures of the newest tasks, and of their callbacks and polls."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import pytest
 
 from receiver.domain.records import SECOND, Latency, RecentTasks
 from receiver.domain.registrations import Bind, Expire
-from receiver.storage.sqlite.diagnostics import open_read_only, read_recent
+from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.diagnostics import read_recent
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
 
 
 def recent(path: Path, *, since: int = 0, **most_polls: int) -> tuple[RecentTasks, ...]:
-    """What is read of the database."""
+    """Return the figures read from the database."""
     with open_read_only(path) as connection:
         return read_recent(connection, since, most_polls)
 
 
 async def test_latencies_are_those_of_tasks_that_were_registered(tmp_path: Path) -> None:
-    """Twenty callbacks after 1 to 20 seconds; a task that a delivery made was not waited for."""
+    """Twenty callbacks came after 1 to 20 seconds. A task made by a delivery had no waiter, so it does not count."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         for number in range(1, 21):
@@ -41,7 +42,7 @@ async def test_latencies_are_those_of_tasks_that_were_registered(tmp_path: Path)
     ids=["stood in line", "bound late", "clock set back"],
 )
 async def test_latencies_count_from_the_answer_of_create_task(tmp_path: Path, bound_after: int, seconds: int) -> None:
-    """Where its time is known: the same as `TaskRecord.counts_from`, of a task that was registered 80 s before."""
+    """If that time is known, the figure agrees with `TaskRecord.counts_from`. The task was registered 80 s before."""
     path, made_at = tmp_path / "receiver.db", NOW - 80 * SECOND
     async with running_store(path) as store:
         await store.write(a_registration(1, created_at=made_at))
@@ -67,7 +68,7 @@ async def test_latencies_count_from_the_answer_of_create_task(tmp_path: Path, bo
 async def test_polls_are_nearly_used_up_from_nine_of_ten_on(
     tmp_path: Path, polls: int, most_polls: int, is_answered: bool, nearly_out: int
 ) -> None:
-    """Where a task may have few, only if they brought nothing: using them all is the plan."""
+    """If a task may have few, they count only without an answer: using all of them is the plan."""
     path = tmp_path / "receiver.db"
     end = a_delivery(7) if is_answered else Expire(now=NOW + 300 * SECOND, limit=1)
     async with running_store(path) as store:
@@ -82,7 +83,7 @@ async def test_polls_are_nearly_used_up_from_nine_of_ten_on(
     assert (unlimited.polls, unlimited.most_polls, unlimited.nearly_out) == (polls, None, 0)
 
 
-async def test_older_tasks_and_what_came_for_them_do_not_count(tmp_path: Path) -> None:
+async def test_older_tasks_and_their_deliveries_do_not_count(tmp_path: Path) -> None:
     """The time of their registration decides."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
@@ -97,8 +98,8 @@ async def test_older_tasks_and_what_came_for_them_do_not_count(tmp_path: Path) -
     assert tasks.latency == Latency(1, 1 / SECOND, 1 / SECOND)
 
 
-async def test_only_the_newest_twenty_thousand_are_looked_at(tmp_path: Path) -> None:
-    """However many a period has, the look takes no longer."""
+async def test_only_the_newest_twenty_thousand_are_counted(tmp_path: Path) -> None:
+    """The cost is bounded, even if a period has more."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         for number in (1, 2):

@@ -1,4 +1,4 @@
-"""Databases of older schemas, with rows in them, come up to date without losing anything."""
+"""Databases of older schemas, with rows in them, become current without any loss."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ BACK_TO_5 = (
     "DROP TABLE unlisted_code",
     "PRAGMA user_version = 5",
 )
-"""Statements that take a database back to the schema before unlisted codes."""
+"""Statements to take a database back to the schema before unlisted codes."""
 
 BACK_TO_4 = (*BACK_TO_5, "ALTER TABLE task DROP COLUMN bound_at", "PRAGMA user_version = 4")
-"""What takes a database back to the schema before the time of a binding."""
+"""Statements to take a database back to the schema before the time of a binding."""
 
 BACK_TO_3 = (*BACK_TO_4, "DROP TABLE shape", "PRAGMA user_version = 3")
-"""What takes a database back to the schema before shapes."""
+"""Statements to take a database back to the schema before shapes."""
 
 BACK_TO_2 = (
     *BACK_TO_3,
@@ -43,7 +43,7 @@ BACK_TO_2 = (
     "UPDATE log SET finished_at = NULL WHERE kind <> 'result'",
     "PRAGMA user_version = 2",
 )
-"""What takes a database back to the schema before retention."""
+"""Statements to take a database back to the schema before retention."""
 
 
 def take_back(path: Path, statements: Iterable[str]) -> None:
@@ -55,7 +55,7 @@ def take_back(path: Path, statements: Iterable[str]) -> None:
 
 
 async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> None:
-    """Polls of before stay and are in no row; those from now on make one, and codes are counted."""
+    """Earlier polls stay, and belong to no row. Later polls make a row, and codes are counted."""
     odd = Failed(1, "ERROR_OF_TOMORROW", is_listed=False)
     code = UnlistedCode("capsolver", "ERROR_OF_TOMORROW", 2, NOW, NOW)
     async with running_store(tmp_path / "receiver.db") as store:
@@ -65,7 +65,7 @@ async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> N
         await store.write(a_delivery(2))
         await store.write(a_registration(3, task_id="t-3", bound_by="create", is_polled_here=True))
         before = await whole_log(store)
-    # As older programs left a task of which a poll ended behind its deadline.
+    # Older programs left a task like this, if its poll ended behind the deadline.
     planned = "UPDATE task SET next_poll_at = 1, status = 'failed' WHERE task_id = 't-3'"
     take_back(tmp_path / "receiver.db", (*BACK_TO_5, planned))
 
@@ -86,14 +86,14 @@ async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> N
     assert (polled.verdict, polled.task.outcome.is_provisional, codes) == ("accepted", True, [tuple(code)])
 
 
-def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
-    """Return a poll that was answered so, by nobody's lease."""
+def a_poll(task: TaskRecord, reading: Reading, now: int) -> FinishPoll:
+    """Return a poll with this answer and without a valid lease."""
     rules = rules_of(DIALECTS["capsolver"].polls)
     return FinishPoll(
         ref=task.ref,
-        poll=PollRecord(now, now, task.lease, type(said).__name__),
+        poll=PollRecord(now, now, task.lease, type(reading).__name__),
         answered=Answered(
-            reading=said,
+            reading=reading,
             origin=Origin("poll", "polled", now),
             polls=None,
             reported_at=now,
@@ -107,7 +107,7 @@ def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
 
 
 async def test_the_schema_before_bindings_had_a_time_goes_on_without_it(tmp_path: Path) -> None:
-    """Tasks of before count from their registration; those that are bound from now on have the time."""
+    """Earlier tasks count from their registration. Later bindings have a time."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
         await store.write(a_registration(2))
@@ -125,7 +125,7 @@ async def test_the_schema_before_bindings_had_a_time_goes_on_without_it(tmp_path
 
 
 async def test_the_schema_before_shapes_learns_them(tmp_path: Path) -> None:
-    """What stood in the database stays, and shapes are stored beside it."""
+    """Earlier rows stay, and shapes are stored beside them."""
     record = ShapeRecord("capsolver", Shape("POST", None, "JSON {taskId: string}"), 1, 1, NOW, NOW)
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
@@ -141,7 +141,7 @@ async def test_the_schema_before_shapes_learns_them(tmp_path: Path) -> None:
 
 
 async def test_the_schema_before_retention_gets_its_times(tmp_path: Path) -> None:
-    """Hints and deletions of before learn when they came, so that they are pruned in their turn and no earlier."""
+    """Earlier hints and deletions get their times, so that they are pruned in their turn and no earlier."""
     async with running_store(tmp_path / "receiver.db") as store:
         for number in (1, 2):
             await store.write(a_registration(number))

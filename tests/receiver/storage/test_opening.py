@@ -1,4 +1,4 @@
-"""What is checked when a file is opened, and what a refusal leaves behind."""
+"""The checks on opening a file, and the state of the file after a refusal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import eventually
 
 @pytest.fixture
 def _no_umask() -> Iterator[None]:
-    """Files get whatever mode their maker asks for."""
+    """Let files get exactly the mode asked for."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -43,7 +43,7 @@ def execute(path: Path, *statements: str) -> None:
 
 
 async def refusal(path: Path, *, create: bool = True) -> str:
-    """Why the store refuses the file."""
+    """Return the reason of the store for refusing the file."""
     with pytest.raises(CannotStartError) as caught:
         async with open_sqlite_store(path, now=NOW, clock=lambda: 0.0, create=create):
             pass
@@ -52,7 +52,7 @@ async def refusal(path: Path, *, create: bool = True) -> str:
 
 @pytest.mark.usefixtures("_no_umask")
 async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
-    """The database, its log and its index are made with mode 0600, whatever the umask."""
+    """The database, its log and its index get mode 0600 under any umask."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
 
@@ -60,8 +60,8 @@ async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_no_umask")
-async def test_a_file_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
-    """A database whose mode was widened gets 0600 again, and so do the files beside it."""
+async def test_a_file_with_a_wider_mode_is_restricted(tmp_path: Path) -> None:
+    """The database gets mode 0600 again, and so do the files beside it."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
     (tmp_path / "receiver.db").chmod(0o666)
@@ -75,7 +75,7 @@ async def test_a_file_that_others_may_read_is_closed_to_them(tmp_path: Path) -> 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 @pytest.mark.usefixtures("_no_umask")
 async def test_another_programs_database_is_left_alone(tmp_path: Path, mode: str) -> None:
-    """A database that is not ours is refused, and neither its bytes nor its mode change."""
+    """A foreign database is refused, and neither its bytes nor its mode change."""
     path = tmp_path / "theirs.db"
     execute(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE theirs (id INTEGER)", "PRAGMA user_version = 1")
     path.chmod(0o640)
@@ -88,7 +88,7 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path, mode: str
 
 
 async def test_an_application_id_of_another_program_is_enough(tmp_path: Path) -> None:
-    """A database without tables that carries another program's id is not taken over."""
+    """A database without tables but with another program's id is refused."""
     path = tmp_path / "theirs.db"
     execute(path, "PRAGMA application_id = 42")
 
@@ -96,7 +96,7 @@ async def test_an_application_id_of_another_program_is_enough(tmp_path: Path) ->
 
 
 async def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
-    """A schema that a later version wrote is refused with both numbers, and not written to."""
+    """The schema of a later version is refused with both numbers, and stays unchanged."""
     path = tmp_path / "receiver.db"
     async with running_store(path):
         pass
@@ -109,7 +109,7 @@ async def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+async def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     """Garbage is refused and kept as it is."""
     path = tmp_path / "notes.txt"
     path.write_bytes(b"what somebody wrote down, longer than a header of SQLite is. " * 50)
@@ -122,7 +122,7 @@ async def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
-    """A file without a byte, as a mount or `touch` leaves it, is nobody's and is used."""
+    """An empty file, as a mount or `touch` makes it, belongs to no program and is used."""
     path = tmp_path / "receiver.db"
     path.touch()
 
@@ -141,7 +141,7 @@ async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     ],
 )
 async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, name: str, reason: str) -> None:
-    """The path and the system's reason are told."""
+    """The text has the path and the system's reason."""
     (tmp_path / "a folder").mkdir()
     (tmp_path / "a file").touch()
 
@@ -149,7 +149,7 @@ async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, name: str,
 
 
 async def test_a_command_does_not_make_a_database(tmp_path: Path) -> None:
-    """Where none exists, commands other than serve refuse, and none exists afterwards."""
+    """Without one, commands other than serve refuse, and none exists afterwards."""
     reason = await refusal(tmp_path / "receiver.db", create=False)
 
     assert reason.startswith(f"{tmp_path / 'receiver.db'}: there is no database")
@@ -172,7 +172,7 @@ async def test_a_reopened_database_goes_on(tmp_path: Path) -> None:
 
 
 async def test_a_moved_database_goes_on(tmp_path: Path) -> None:
-    """Under another name, with the note of how far it is, it is the same log: its cursors stay good."""
+    """Under another name, together with the note of its head, it is the same log. Its cursors stay valid."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
         cursor = await store.head()
@@ -184,7 +184,7 @@ async def test_a_moved_database_goes_on(tmp_path: Path) -> None:
 
 
 async def test_an_older_copy_in_its_place_is_another_log(tmp_path: Path) -> None:
-    """A restored backup that lacks results gets a new log id, also where it is copied into the very same file."""
+    """A restored backup without the last results gets a new log id, even copied into the very same file."""
     database, backup = tmp_path / "receiver.db", tmp_path / "backup.db"
     async with running_store(database) as store:
         await store.write(a_registration(1))
@@ -203,7 +203,7 @@ async def test_an_older_copy_in_its_place_is_another_log(tmp_path: Path) -> None
 
 
 async def test_a_restored_folder_is_another_log(tmp_path: Path) -> None:
-    """A backup of the database together with its note is noticed by the file that the note speaks of."""
+    """A backup of the database together with its note is detected by the inode in the note."""
     database = tmp_path / "receiver.db"
     async with running_store(database) as store:
         await store.write(a_registration(1))
@@ -223,7 +223,7 @@ async def test_a_restored_folder_is_another_log(tmp_path: Path) -> None:
 
 
 async def test_the_head_is_noted_while_the_store_runs(tmp_path: Path) -> None:
-    """A process that is killed leaves a note that is about a second old, not one of its start."""
+    """A killed process leaves a note about a second old, not the note of its start."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
         await store.write(a_delivery(1))
@@ -231,8 +231,8 @@ async def test_the_head_is_noted_while_the_store_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("leftover", ["link", "killed"])
-async def test_what_lies_where_the_note_is_written_is_not_written_through(tmp_path: Path, leftover: str) -> None:
-    """A link in its place keeps its target, and one left by a process that was killed stops no later note."""
+async def test_leftovers_in_the_place_of_the_note_are_replaced(tmp_path: Path, leftover: str) -> None:
+    """The target of a link there stays unchanged, and the file of a killed process stops no later note."""
     target, fresh = tmp_path / "precious", tmp_path / "receiver.db-head.new"
     target.write_text("precious")
     if leftover == "link":
@@ -252,7 +252,7 @@ async def test_what_lies_where_the_note_is_written_is_not_written_through(tmp_pa
 
 
 async def test_a_copy_elsewhere_is_another_log(tmp_path: Path) -> None:
-    """A copy without the note of how far its log was gets a new log id: old cursors are told of a gap."""
+    """A copy without the note of its head gets a new log id, and old cursors get a gap."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
         await store.write(a_delivery(1))
@@ -270,7 +270,7 @@ async def test_a_copy_elsewhere_is_another_log(tmp_path: Path) -> None:
 
 
 async def test_a_cursor_beyond_the_end_is_a_gap(tmp_path: Path) -> None:
-    """A place that the log has not reached is never taken for the end."""
+    """A position behind the end is never taken for the end."""
     async with running_store(tmp_path / "receiver.db") as store:
         with pytest.raises(CursorGoneError) as caught:
             await store.results(store.cursor_at(1), limit=10, only=ALL)

@@ -1,4 +1,4 @@
-"""Tasks that are read together: each asker gets its own, whatever becomes of the others."""
+"""Single tasks read together: each caller gets its own, and no caller disturbs the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def found(store: SqliteStore, ref: str) -> str | None:
-    """Return the ref of the task that is found under `ref`, or the name of the error."""
+    """Return the ref of the task under `ref`, or the name of the error."""
     try:
         task = await store.task(ref)
     except UnicodeError as error:
@@ -34,21 +34,21 @@ async def found(store: SqliteStore, ref: str) -> str | None:
 
 
 async def read_together(store: SqliteStore, refs: Sequence[str]) -> list[str | None]:
-    """What each of them found; all were asked for in one turn of the loop."""
+    """Return the results of reads begun in one turn of the loop."""
     async with asyncio.TaskGroup() as group:
         reads = [group.create_task(found(store, ref)) for ref in refs]
     return [read.result() for read in reads]
 
 
 async def test_each_gets_its_own(store: SqliteStore) -> None:
-    """Known, unknown and repeated refs are told apart."""
+    """Existing, missing and repeated refs get their own answers."""
     refs = [a_ref(2), a_ref(99), a_ref(1), a_ref(2)]
 
     assert await read_together(store, refs) == [a_ref(2), None, a_ref(1), a_ref(2)]
 
 
 async def test_more_than_one_read_takes(store: SqliteStore) -> None:
-    """However many ask at once, all are answered."""
+    """All callers are answered, even if they need several reads."""
     assert await read_together(store, [a_ref(3), *map(a_ref, range(100, 900)), a_ref(1)]) == [
         a_ref(3),
         *[None] * 800,
@@ -57,19 +57,19 @@ async def test_more_than_one_read_takes(store: SqliteStore) -> None:
 
 
 async def test_a_joined_task_is_found_among_others(store: SqliteStore) -> None:
-    """A ref whose task was joined to another one leads there."""
+    """The ref of a joined task leads to the other one."""
     await store.write(a_standing_delivery(50, "T"))
     await store.write(Bind(ref=a_ref(1), task_id="T", now=NOW))
 
     assert await read_together(store, [a_ref(50), a_ref(2)]) == [a_ref(1), a_ref(2)]
 
 
-async def test_one_that_cannot_be_read_hurts_nobody_else(store: SqliteStore) -> None:
-    """A ref that is no text is an error for the one that asked."""
+async def test_one_unreadable_ref_disturbs_no_other(store: SqliteStore) -> None:
+    """A ref that UTF-8 cannot hold is an error for its caller alone."""
     assert await read_together(store, [a_ref(1), "\ud800", a_ref(2)]) == [a_ref(1), "UnicodeEncodeError", a_ref(2)]
 
 
-async def test_one_that_goes_away_hurts_nobody_else(store: SqliteStore) -> None:
+async def test_a_cancelled_read_disturbs_no_other(store: SqliteStore) -> None:
     """Cancelling a read leaves the others of its batch alone."""
     async with asyncio.TaskGroup() as group:
         reads = [group.create_task(found(store, a_ref(number))) for number in (1, 1, 2)]
@@ -80,7 +80,7 @@ async def test_one_that_goes_away_hurts_nobody_else(store: SqliteStore) -> None:
 
 
 async def test_a_commit_is_seen_by_the_next_read(store: SqliteStore) -> None:
-    """A read that is asked for after a write was answered sees it, also while other reads run."""
+    """A read begun after the answer to a write sees it, even if other reads run."""
     async with asyncio.TaskGroup() as group:
         for number in range(100, 150):
             group.create_task(store.task(a_ref(number)))
@@ -90,13 +90,13 @@ async def test_a_commit_is_seen_by_the_next_read(store: SqliteStore) -> None:
 
 
 async def test_tasks_can_be_read_without_an_owner(store: SqliteStore, tmp_path: Path) -> None:
-    """A store that nobody runs can be read."""
+    """Reading works without `run`."""
     async with open_sqlite_store(tmp_path / "receiver.db", now=NOW, clock=time.monotonic) as other:
         assert await found(other, a_ref(3)) == a_ref(3)
 
 
 async def test_a_reader_that_is_cancelled_leaves_nobody_waiting(tmp_path: Path) -> None:
-    """Who asked is told that the store was closed, and who asks later is read to directly."""
+    """Waiting callers get an error, because the store was closed. Later calls read directly."""
     async with open_sqlite_store(tmp_path / "receiver.db", now=NOW, clock=time.monotonic) as store:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(store.run())
@@ -111,7 +111,7 @@ async def test_a_reader_that_is_cancelled_leaves_nobody_waiting(tmp_path: Path) 
 
 
 async def _refusal(store: SqliteStore) -> str:
-    """Why a read was refused; "" where it was not."""
+    """Return the reason of a refused read, "" if it was answered."""
     try:
         async with asyncio.timeout(30):
             await store.task(a_ref(1))

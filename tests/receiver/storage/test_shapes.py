@@ -1,4 +1,4 @@
-"""How shapes of callbacks are stored."""
+"""Storing the shapes of callbacks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FORM = Shape("POST", None, "form {code: text, id: text}")
 
 
 def a_record(shape: Shape = FORM, *, provider: str = "twocaptcha", at: int = 1, readable: int = 1) -> ShapeRecord:
-    """Two callbacks of this shape."""
+    """Return the record of two callbacks with this shape."""
     return ShapeRecord(provider, shape, 2, readable, at, at + 1)
 
 
 async def test_counts_are_added_up(tmp_path: Path) -> None:
-    """One row for each shape: its counts grow, its times widen; other providers have shapes of their own."""
+    """Each shape has one row. Its counts grow and its times widen. Other providers have shapes of their own."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(AddShapes(records=[a_record(at=10), a_record(provider="rucaptcha")]))
         await store.write(AddShapes(records=[a_record(at=20, readable=0)]))
@@ -32,7 +32,7 @@ async def test_counts_are_added_up(tmp_path: Path) -> None:
 
 
 async def test_method_and_content_type_make_a_shape(tmp_path: Path) -> None:
-    """The same fields under another type or method are another shape; the one seen last comes first."""
+    """The same fields under another type or method are another shape. The one seen last comes first."""
     shapes = [FORM, Shape("GET", None, FORM.fields), Shape("POST", "text/plain", FORM.fields)]
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(AddShapes(records=[a_record(shape, at=at) for at, shape in enumerate(shapes)]))
@@ -41,7 +41,7 @@ async def test_method_and_content_type_make_a_shape(tmp_path: Path) -> None:
 
 
 async def test_the_oldest_make_room(tmp_path: Path) -> None:
-    """Of each provider those 50 stay that were seen last."""
+    """The 50 shapes of each provider seen last stay."""
     shapes = [Shape("POST", None, f"form {{f{number}: text}}") for number in range(SHAPES_KEPT + 2)]
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(AddShapes(records=[a_record(provider="capsolver")]))
@@ -52,7 +52,7 @@ async def test_the_oldest_make_room(tmp_path: Path) -> None:
 
 
 async def test_a_database_that_is_only_read_will_do(tmp_path: Path) -> None:
-    """A connection that cannot write reads the same."""
+    """A read-only connection reads the same."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         await store.write(AddShapes(records=[a_record()]))

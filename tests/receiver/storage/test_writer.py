@@ -1,4 +1,4 @@
-"""The owner of the writing connection: batches, callers that go away, and what the file system can do to it."""
+"""The owner of the writing connection: batches, cancelled callers, and faults of the file system."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import eventually
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the database is."""
+    """Return the path of the database."""
     return tmp_path / "receiver.db"
 
 
@@ -38,42 +38,42 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 @dataclass(frozen=True)
 class Broken:
-    """A command with a bug: it changes something, then fails with what is no error of ours."""
+    """A command with a bug: it changes something, then fails with a foreign error."""
 
     refs: Sequence[str] = ()
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> None:
-        """Never returns."""
+        """Raise an error."""
         transaction.add(a_task(a_ref(99)))
         raise ZeroDivisionError
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A command that tells its caller something."""
+    """A command with a refusal for its caller."""
 
     refs: Sequence[str] = ()
     weight: int = 0
 
     def decide(self, _transaction: Transaction) -> None:
-        """Never returns."""
+        """Raise an error."""
         raise ReceiverError("unknown-task", "no such task")
 
 
 @dataclass(frozen=True)
 class Heavy:
-    """A command that holds more than the queue may."""
+    """A command larger than the whole queue."""
 
     refs: Sequence[str] = ()
     weight: int = 64 * 1024 * 1024 + 1
 
     def decide(self, _transaction: Transaction) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 async def attempt(store: SqliteStore, command: Command[Any]) -> type[Exception] | None:
-    """Return the class of the error that the command ended with."""
+    """Return the class of the command's error, None without one."""
     try:
         await store.write(command)
     except ReceiverError as error:
@@ -82,7 +82,7 @@ async def attempt(store: SqliteStore, command: Command[Any]) -> type[Exception] 
 
 
 async def write_together(store: SqliteStore, commands: Sequence[Command[Any]]) -> list[type[Exception] | None]:
-    """How commands of one batch ended."""
+    """Return the classes of the errors of one batch."""
     async with asyncio.TaskGroup() as group:
         attempts = [group.create_task(attempt(store, command)) for command in commands]
     return [one.result() for one in attempts]
@@ -100,10 +100,8 @@ async def write_together(store: SqliteStore, commands: Sequence[Command[Any]]) -
     ],
     ids=["raises", "integer-too-large", "ref-there-already", "surrogate", "surrogate-in-json", "refused"],
 )
-async def test_one_bad_command_hurts_nobody_else(
-    store: SqliteStore, bad: Command[Any], outcome: type[Exception]
-) -> None:
-    """In a batch with a command that cannot be stored, all others are stored, in their order."""
+async def test_one_bad_command_fails_no_other(store: SqliteStore, bad: Command[Any], outcome: type[Exception]) -> None:
+    """One command of the batch cannot be stored. All others are stored, in their order."""
     await store.write(a_registration(98))
     commands = [a_registration(1), a_registration(2), bad, a_registration(3), a_delivery(1), a_delivery(3)]
 
@@ -116,8 +114,8 @@ async def test_one_bad_command_hurts_nobody_else(
     assert await store.task(a_ref(99)) is None
 
 
-async def test_a_caller_that_goes_away_does_not_take_its_command_along(store: SqliteStore) -> None:
-    """Cancelling the wait leaves the command in the queue, and what comes after it untouched."""
+async def test_a_cancelled_caller_leaves_its_command(store: SqliteStore) -> None:
+    """Cancelling the wait leaves the command in the queue, and later ones untouched."""
     async with asyncio.TaskGroup() as group:
         gone = group.create_task(store.write(a_registration(1)))
         stays = group.create_task(store.write(a_registration(2)))
@@ -128,8 +126,8 @@ async def test_a_caller_that_goes_away_does_not_take_its_command_along(store: Sq
     assert await store.task(a_ref(1)) is not None
 
 
-async def test_what_is_queued_when_the_store_closes_is_stored(path: Path) -> None:
-    """Commands that were taken before `stop` are durable and answered; later ones are refused."""
+async def test_queued_commands_are_stored_before_the_store_closes(path: Path) -> None:
+    """Commands queued before `stop` are durable and answered. Later ones are refused."""
     async with asyncio.TaskGroup() as group:
         async with running_store(path) as store:
             taken = [group.create_task(store.write(a_registration(number))) for number in range(1, 601)]
@@ -144,8 +142,8 @@ async def test_what_is_queued_when_the_store_closes_is_stored(path: Path) -> Non
         assert None not in found
 
 
-async def test_a_full_queue_is_told(path: Path) -> None:
-    """Commands beyond what the queue holds are refused at once; those in it are stored once the writer runs."""
+async def test_a_full_queue_refuses(path: Path) -> None:
+    """Commands beyond its bound are refused at once. The queued ones are stored as soon as the writer runs."""
     async with open_sqlite_store(path, now=NOW, clock=time.monotonic) as store, asyncio.TaskGroup() as group:
         taken = [group.create_task(store.write(a_registration(number))) for number in range(1, 8193)]
         await asyncio.sleep(0)
@@ -160,13 +158,13 @@ async def test_a_full_queue_is_told(path: Path) -> None:
 
 
 async def test_a_queue_is_bounded_in_bytes_too(store: SqliteStore) -> None:
-    """A command that holds more than the queue may hold is refused."""
+    """A command larger than the whole queue is refused."""
     assert await attempt(store, Heavy()) is StoreBusyError
     assert await attempt(store, a_registration(1)) is None
 
 
 async def test_a_locked_database_fails_writes_until_it_is_free(store: SqliteStore, path: Path) -> None:
-    """Longer than the busy timeout: writes fail and nothing of them is stored; afterwards they work again."""
+    """Locked for longer than the busy timeout, writes fail and store nothing. Afterwards they work again."""
     with locked(path):
         outcomes = await write_together(store, [a_registration(1), a_registration(2)])
         failure = store.failure
@@ -179,7 +177,7 @@ async def test_a_locked_database_fails_writes_until_it_is_free(store: SqliteStor
 
 
 async def test_a_failure_ends_without_a_write(store: SqliteStore, path: Path) -> None:
-    """Once the database can be written again, a probe finds out, though nobody writes."""
+    """A probe finds that the database can be written again, even without any write."""
     with locked(path):
         assert await attempt(store, a_registration(1)) is StoreFailedError
 
@@ -187,7 +185,7 @@ async def test_a_failure_ends_without_a_write(store: SqliteStore, path: Path) ->
 
 
 async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> None:
-    """A lock that ends within the busy timeout costs time, not the write."""
+    """A lock shorter than the busy timeout costs time, not the write."""
     async with asyncio.TaskGroup() as group:
         with locked(path):
             write = group.create_task(attempt(store, a_registration(1)))
@@ -197,7 +195,7 @@ async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> Non
 
 
 async def test_a_caller_waits_no_longer_than_it_says(store: SqliteStore, path: Path) -> None:
-    """What is not stored in time is told as busy, and may still be stored."""
+    """After its time limit the caller gets a busy error. The command may still be stored."""
     with locked(path), pytest.raises(StoreBusyError):
         await store.write(a_registration(1), within_seconds=0.05)
 
@@ -206,23 +204,23 @@ async def test_a_caller_waits_no_longer_than_it_says(store: SqliteStore, path: P
 
 
 async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, path: Path) -> None:
-    """Without room nothing is acknowledged and reading goes on; with room again, writes work and the rest is there."""
+    """Without room nothing is acknowledged, but reading works. With room again, writes work and nothing is missing."""
     await store.write(a_registration(1))
     with full_disk(path):
         outcomes = await write_together(store, [a_registration(2), a_delivery(1)])
         failure = store.failure
-        known = await store.task(a_ref(1))
+        task = await store.task(a_ref(1))
 
     assert outcomes == [StoreFailedError, StoreFailedError]
     assert failure is not None
-    assert (known is not None and known.outcome, await store.task(a_ref(2))) == (None, None)
+    assert (task is not None and task.outcome, await store.task(a_ref(2))) == (None, None)
     assert await write_together(store, [a_registration(2), a_delivery(1)]) == [None, None]
     assert store.failure is None
 
 
 @pytest.mark.usefixtures("patient")
-async def test_commits_of_another_process_are_told(path: Path) -> None:
-    """A result that came through another store on the same file is told, by whatever is written there."""
+async def test_commits_of_another_process_are_reported(path: Path) -> None:
+    """A result written by another store on the same file is reported."""
     async with running_store(path) as one, running_store(path) as other:
         await other.write(a_registration(1))
         await other.write(a_delivery(1))
@@ -234,22 +232,22 @@ async def test_commits_of_another_process_are_told(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-async def test_commits_of_another_process_are_told_beside_ones_own(path: Path) -> None:
-    """What another process wrote just before a write of ours is told with it: no wake-up falls in between."""
+async def test_commits_of_another_process_are_reported_with_own_ones(path: Path) -> None:
+    """A commit of another process just before an own write is reported with it, so no wake-up is lost."""
     async with running_store(path) as one, running_store(path) as other:
         await other.write(a_registration(1))
         await one.write(a_registration(2))
         await other.write(a_delivery(1))
         await one.write(a_delivery(2))
 
-        told = await refs_told(one, until=a_ref(2))
+        refs = await refs_reported(one, until=a_ref(2))
 
-        assert told == [a_ref(1), a_ref(2)]
+        assert refs == [a_ref(1), a_ref(2)]
 
 
 @pytest.mark.usefixtures("patient")
-async def test_more_growth_than_can_be_named_wakes_everyone(path: Path) -> None:
-    """When another process ends more tasks at once than are named one by one, nobody is left asleep."""
+async def test_too_much_growth_wakes_all_waiters(path: Path) -> None:
+    """If another process ends too many tasks to name, then all waiters are woken."""
     async with running_store(path) as one, running_store(path) as other:
         many = 10_001
         await write_together(other, [a_registration(number, deadline_at=NOW) for number in range(1, 6001)])
@@ -261,8 +259,8 @@ async def test_more_growth_than_can_be_named_wakes_everyone(path: Path) -> None:
         assert growth == Growth(0, many, None, None)
 
 
-async def test_the_store_says_when_nothing_more_will_come(path: Path) -> None:
-    """The commits end when the store is closed, after the last one was told."""
+async def test_the_commits_end_with_the_store(path: Path) -> None:
+    """The last commit is still reported after the closing of the store."""
     async with running_store(path) as store:
         await store.write(a_registration(1))
         await store.write(a_delivery(1))
@@ -271,24 +269,24 @@ async def test_the_store_says_when_nothing_more_will_come(path: Path) -> None:
 
 
 async def next_growth(store: SqliteStore) -> Growth:
-    """Return the next growth that the store tells of."""
+    """Return the next growth of the store's log."""
     async with asyncio.timeout(30):
         return await anext(store.commits())
 
 
-async def refs_told(store: SqliteStore, *, until: str) -> list[str]:
-    """Return the refs that the store tells of, up to one."""
-    told: list[str] = []
+async def refs_reported(store: SqliteStore, *, until: str) -> list[str]:
+    """Return the refs in the store's growth, up to one."""
+    refs: list[str] = []
     async with asyncio.timeout(30):
         async for growth in store.commits():
-            told += [task.ref for task in growth.tasks or ()]
-            if until in told:
+            refs += [task.ref for task in growth.tasks or ()]
+            if until in refs:
                 break
-    return told
+    return refs
 
 
-async def test_the_log_that_a_reader_held_is_given_back(store: SqliteStore, path: Path) -> None:
-    """While another program reads, the log grows; once it ended, the next commits cut it (openclaw#112950)."""
+async def test_a_log_held_by_a_reader_is_cut_afterwards(store: SqliteStore, path: Path) -> None:
+    """The log grows while another program reads. Afterwards the next commits cut it (openclaw#112950)."""
     wal = path.with_name(f"{path.name}-wal")
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")

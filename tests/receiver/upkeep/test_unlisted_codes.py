@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 
 from client import TaskFailedError
 from receiver.domain.records import UnlistedCode
-from receiver.storage.sqlite.diagnostics import open_read_only, read_overview
+from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.diagnostics import read_overview
 from receiver.upkeep.shapes import Observer
 from tests.client.support import CREATED, JumpingClock, Reply, fast, image_task, open_client, scripted_provider
 from tests.receiver.storage.stores import NOW, running_store

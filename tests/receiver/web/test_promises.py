@@ -55,7 +55,7 @@ async def test_every_commit_is_synced(database: Path) -> None:
     make_file(database)
     connection = connect_writer(database)
     async with connection:
-        await on_thread(connection, lambda: prepare(connection._conn, database, 0))
+        await on_thread(connection, lambda writer: prepare(writer, database, 0))
         pragmas = [await connection.execute_fetchall(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
 
     assert [[tuple(row) for row in rows] for rows in pragmas] == [[("wal",)], [(2,)]]
