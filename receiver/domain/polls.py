@@ -273,9 +273,8 @@ class FinishPoll:
         wait = self.rules.interval if was_hinted else self.next_after
         window_ends_at = task.counts_from + self.rules.window
         if row is not None and wait is not None and not was_hinted:
-            doubled = max(wait, round(row.intervals * self.rules.interval))
-            # One that would go beyond the window is none: then the poll is made in time.
-            wait = doubled if self.poll.ended_at + doubled < window_ends_at else wait
+            window_left = window_ends_at - self.poll.ended_at
+            wait = max(wait, round(row.least_wait(self.rules.interval, window_left=window_left)))
         if wait is not None and (at := self.poll.ended_at + max(wait, self.rules.interval)) < window_ends_at:
             return at
         # Beyond the window there is one thing left to learn: that the provider still does not know the id.
