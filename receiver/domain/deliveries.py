@@ -9,6 +9,7 @@ from typing import Any
 from client.protocol.models import Verdict
 from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
+from receiver.domain.next_poll import Hinted, next_poll
 from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
 from receiver.domain.records import (
     DELIVERIES_KEPT,
@@ -369,7 +370,7 @@ def _hold(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: 
     task = _store(transaction, task, arrival.delivery("held"), quotas)
     if task.held_until is None:
         now = arrival.received_at
-        task = task.evolve(held_until=now + HOLD, hinted_at=now, next_poll_at=now)
+        task = task.evolve(held_until=now + HOLD, hinted_at=now, next_poll_at=next_poll(task, Hinted(now)))
         transaction.change(task)
         transaction.append_hint(task)
     return task

@@ -15,6 +15,7 @@ from client.provider_api.errors import failure_at_deadline
 from client.provider_api.unlisted import is_provisional
 from client.providers.readings import Failed, Ready, TaskId
 from client.providers.values import same_value, task_id_text
+from receiver.domain.next_poll import Bound, Hinted, Settled, next_poll
 from receiver.domain.records import SECOND, Outcome, TaskRecord
 from receiver.domain.transaction import TaskIdKey, Transaction
 from receiver.errors import ReceiverError
@@ -74,9 +75,9 @@ def settle(transaction: Transaction, task: TaskRecord, new: Outcome) -> tuple[Ve
         return "notFinal", task
     verdict = weigh(task.outcome, new)
     if verdict == "accepted":
-        return verdict, transaction.append_outcome(task, new, next_poll_at=None, held_until=None)
+        return verdict, transaction.append_outcome(task, new, held_until=None)
     if task.is_disputed and new.source == "poll":
-        task = task.evolve(is_disputed=verdict == "disagreed", next_poll_at=None)
+        task = task.evolve(is_disputed=verdict == "disagreed", next_poll_at=next_poll(task, Settled()))
         transaction.change(task)
     return verdict, task
 
@@ -84,7 +85,7 @@ def settle(transaction: Transaction, task: TaskRecord, new: Outcome) -> tuple[Ve
 def give_up(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
     """End a task at its deadline with a provisional outcome of ours."""
     outcome = make_outcome(failure_at_deadline(task.task_id), Origin("deadline", "reported", now))
-    return transaction.append_outcome(task, outcome, next_poll_at=None)
+    return transaction.append_outcome(task, outcome)
 
 
 def hint(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
@@ -99,7 +100,7 @@ def hint(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
     )
     if is_used_up or is_settled:
         return task
-    task = task.evolve(hinted_at=now, next_poll_at=now)
+    task = task.evolve(hinted_at=now, next_poll_at=next_poll(task, Hinted(now)))
     transaction.change(task)
     transaction.append_hint(task)
     return task
@@ -141,11 +142,8 @@ def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) 
 
 def _postpone(task: TaskRecord) -> TaskRecord:
     """Return the first poll is planned from the registration on, and is due so long after createTask's answer."""
-    waited = task.counts_from - task.created_at
-    if task.polls or task.hinted_at is not None or task.next_poll_at != task.poll_after:
-        return task
-    at = task.poll_after + waited
-    return task.evolve(poll_after=at, next_poll_at=at)
+    at = next_poll(task, Bound())
+    return task if at == task.next_poll_at else task.evolve(poll_after=at, next_poll_at=at)
 
 
 def bind_from_callback(
@@ -168,7 +166,7 @@ def _join(transaction: Transaction, task: TaskRecord, owner: TaskRecord) -> Task
     transaction.change(owner.evolve(task_id=None, joined_ref=task.ref))
     task = task.evolve(open_to_standing=True)
     if owner.outcome is not None and weigh(task.outcome, owner.outcome) == "accepted":
-        return transaction.append_outcome(task, owner.outcome, next_poll_at=None)
+        return transaction.append_outcome(task, owner.outcome)
     transaction.change(task)
     return task
 

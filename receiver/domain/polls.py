@@ -12,10 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from client.protocol.models import Verdict
-from client.provider_api.unlisted import WIDEST, UnlistedRow, row_after
-from client.providers import PollPlan
-from client.providers.readings import Failed, Pending, Ready, Unknown
+from client.provider_api.unlisted import UnlistedRow, row_after
+from client.providers.readings import Failed, Pending, Ready
 from receiver.domain.deliveries import held_from
+from receiver.domain.next_poll import (
+    MOST_DELAY_SECONDS,
+    Adopted,
+    CameDue,
+    GivenBack,
+    Polled,
+    PollLimits,
+    next_poll,
+)
 from receiver.domain.outcomes import is_open, make_outcome, settle, weigh
 from receiver.domain.records import (
     CUT_OFF,
@@ -35,22 +43,16 @@ __all__ = [
     "Adopt",
     "FinishPoll",
     "GiveBack",
-    "PollRules",
     "PolledTask",
     "Read",
     "ReleaseHeld",
     "Remember",
     "TakeDue",
     "Taken",
-    "rules_of",
 ]
 
 Read = Callable[[TaskRecord, StoredDelivery], Outcome | None]
 """What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
-
-# A command's time is taken before it waits for the database, so what another one took or planned meanwhile lies further
-# ahead of it than it ever plans itself. Only beyond this is it a sign of a clock that was set back.
-_LATE_SECONDS = 15.0
 
 LEASE_SECONDS = 30.0
 """How long a poll that was taken is nobody else's: longer than a poll and its place in the line may take.
@@ -59,30 +61,6 @@ After a crash the task waits for so long.
 """
 
 _LEASE = round(LEASE_SECONDS * SECOND)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollRules:
-    """The limits of a provider on one task, in µs. No poll that was planned lies further ahead than `reach`."""
-
-    interval: int
-    window: int
-    grace: int
-    reach: int
-    max_polls: int | None
-
-
-def rules_of(plan: PollPlan) -> PollRules:
-    """Return the limits in a plan."""
-    last_look = WIDEST * plan.interval_seconds + plan.grace_seconds
-    longest = max(plan.first_after_callback_seconds, plan.window_seconds / 2.0, last_look)
-    return PollRules(
-        interval=round(plan.interval_seconds * SECOND),
-        window=round(plan.window_seconds * SECOND),
-        grace=round(plan.grace_seconds * SECOND),
-        reach=round(SECOND * (longest + _LATE_SECONDS)),
-        max_polls=plan.max_polls,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +83,20 @@ class TakeDue:
     provider: str
     now: int
     limit: int
-    rules: PollRules
+    limits: PollLimits
     refs: Sequence[str] = ()
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> Taken:
         """Return the tasks."""
         taken, doubled = [], 0
-        longest_lease = _LEASE + round(_LATE_SECONDS * SECOND)
-        found = transaction.due(self.provider, self.now, self.limit, reach=self.rules.reach, lease=longest_lease)
+        longest_lease = _LEASE + round(MOST_DELAY_SECONDS * SECOND)
+        found = transaction.due(self.provider, self.now, self.limit, reach=self.limits.reach, lease=longest_lease)
         transaction.require(*(("unlisted_row", due.ref) for due in found if due.leased_until is not None))
         for due in found:
             was_cut_off = due.leased_until is not None
             counted = _count_cut_off(transaction, due) if was_cut_off else due
-            if self.rules.max_polls is not None and counted.polls >= self.rules.max_polls:
+            if next_poll(counted, CameDue(self.limits)) is None:
                 # With a lease of its own, so that whoever comes back with the one before does not count twice.
                 transaction.change(counted.evolve(next_poll_at=None, lease=due.lease + 1))
                 continue
@@ -140,11 +118,12 @@ def _count_cut_off(transaction: Transaction, task: TaskRecord) -> TaskRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveBack:
-    """A poll that was taken was not sent: it does not count, and the task is due again at `next_poll_at`."""
+    """A poll that was taken was not sent: it does not count, and the task is due again an interval after `now`."""
 
     ref: str
     lease: int
-    next_poll_at: int
+    now: int
+    limits: PollLimits
     weight: int = 0
 
     @property
@@ -156,8 +135,8 @@ class GiveBack:
         """Nothing."""
         task = transaction.task(self.ref)
         if task is not None and task.lease == self.lease:
-            next_poll_at = None if task.next_poll_at is None else self.next_poll_at
-            transaction.change(task.evolve(leased_until=None, next_poll_at=next_poll_at))
+            given_back = GivenBack(self.now, self.limits)
+            transaction.change(task.evolve(leased_until=None, next_poll_at=next_poll(task, given_back)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +164,7 @@ class FinishPoll:
     poll: PollRecord
     answered: Answered | None
     next_after: int | None
-    rules: PollRules
+    limits: PollLimits
     read: Read
     is_sent: bool = True
 
@@ -214,9 +193,12 @@ class FinishPoll:
             transaction.complete_poll(task, self.poll)
         else:
             counted = task.evolve(polls=task.polls + 1, leased_until=None)
-            transaction.store_poll(counted, replace(self.poll, unlisted=row))
+            poll = replace(self.poll, unlisted=row)
+            transaction.store_poll(counted, poll)
             task = counted if self.is_sent else counted.evolve(polls=task.polls)
-            task = task.evolve(next_poll_at=self._next(task, row))
+            reading = None if self.answered is None else self.answered.reading
+            polled = Polled(poll=poll, reading=reading, wait=self.next_after, limits=self.limits)
+            task = task.evolve(next_poll_at=next_poll(task, polled))
             if task.held_until is not None and task.next_poll_at is not None and self._is_unfinished:
                 # It was asked and does not bear the callback out: whoever forged one must not win by being early.
                 task = held_from(task, task.next_poll_at)
@@ -258,35 +240,6 @@ class FinishPoll:
         is_contradicted = held is not None and weigh(polled, held) == "disagreed"
         verdict, settled = settle(transaction, task, polled)
         return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
-
-    def _next(self, task: TaskRecord, row: UnlistedRow | None) -> int | None:
-        """Return the time of the task's next poll; None: never, as things are. In a `row` the waits are doubled."""
-        was_hinted = task.hinted_at is not None and task.hinted_at > self.poll.started_at
-        if (
-            task.outcome is not None
-            and not task.is_disputed
-            and not self._is_asked_again(task, task.outcome, was_hinted)
-        ):
-            return None
-        if self.rules.max_polls is not None and task.polls >= self.rules.max_polls:
-            return None
-        wait = self.rules.interval if was_hinted else self.next_after
-        window_ends_at = task.counts_from + self.rules.window
-        if row is not None and wait is not None and not was_hinted:
-            window_left = window_ends_at - self.poll.ended_at
-            wait = max(wait, round(row.least_wait(self.rules.interval, window_left=window_left)))
-        if wait is not None and (at := self.poll.ended_at + max(wait, self.rules.interval)) < window_ends_at:
-            return at
-        # Beyond the window there is one thing left to learn: that the provider still does not know the id.
-        last_at = window_ends_at + self.rules.grace
-        is_unknown = self.answered is not None and isinstance(self.answered.reading, Unknown)
-        return last_at if is_unknown and self.poll.ended_at < last_at else None
-
-    def _is_asked_again(self, task: TaskRecord, outcome: Outcome, was_hinted: bool) -> bool:
-        """Tell whether a hint asks about an outcome of ours, and no answer came since; after one, nothing is asked."""
-        if not outcome.is_provisional or task.hinted_at is None or task.hinted_at < outcome.finished_at:
-            return False
-        return was_hinted or self.answered is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,5 +305,4 @@ class Adopt:
         for ref in self.refs:
             task = transaction.task(ref)
             if task is not None and task.outcome is None and task.joined_ref is None:
-                next_poll_at = task.poll_after if task.next_poll_at is None else task.next_poll_at
-                transaction.change(task.evolve(is_polled_here=True, next_poll_at=next_poll_at))
+                transaction.change(task.evolve(is_polled_here=True, next_poll_at=next_poll(task, Adopted())))

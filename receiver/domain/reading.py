@@ -12,6 +12,7 @@ from client.protocol.models import FirstOutcome, Registration
 from client.providers import Dialect
 from client.providers.readings import Bare, CallbackReading, Failed, Ready, TaskId
 from receiver.domain.deliveries import Arrival, NewTask
+from receiver.domain.next_poll import Registered, next_poll
 from receiver.domain.outcomes import Origin, make_outcome
 from receiver.domain.records import SECOND, Outcome, StoredDelivery, TaskRecord, UnreadableDelivery
 from receiver.domain.registrations import Answered
@@ -146,7 +147,7 @@ def task_of_registration(
     task_type = registration.type if registration.task is None else str(registration.task["type"])
     if is_polled_here and first_poll is not None:
         first_seconds = first_poll(task_type, has_url or is_attached) or first_seconds
-    return TaskRecord(
+    task = TaskRecord(
         row=0,
         ref=ref,
         provider=dialect.provider,
@@ -164,10 +165,11 @@ def task_of_registration(
         registered_at=0,
         created_at=now,
         poll_after=now + round(first_seconds * SECOND),
-        next_poll_at=now + round(first_seconds * SECOND),
+        next_poll_at=None,
         deadline_at=now + round(lasts_seconds * SECOND),
         is_polled_here=is_polled_here,
     )
+    return task.evolve(next_poll_at=next_poll(task, Registered()))
 
 
 def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:

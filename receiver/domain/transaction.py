@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from client.provider_api.unlisted import UnlistedRow
+from receiver.domain.next_poll import Settled, next_poll
 from receiver.domain.records import (
     DELIVERIES_KEPT,
     POLLS_KEPT,
@@ -360,10 +361,15 @@ class Transaction:
             self._append(self.grown, TaskKey(task.ref, task.provider, id_text))
 
     def append_outcome(self, task: TaskRecord, outcome: Outcome, **changes: Any) -> TaskRecord:
-        """Append the outcome to the log, make it the task's, with other changes. Return the task."""
+        """Append the outcome to the log, make it the task's, with other changes. No poll is planned any more.
+
+        Return the task.
+        """
         if outcome.supersedes != task.position:
             outcome = replace(outcome, supersedes=task.position)
-        task = task.evolve(position=-len(self.log) - 1, outcome=outcome, **changes)
+        task = task.evolve(
+            position=-len(self.log) - 1, outcome=outcome, next_poll_at=next_poll(task, Settled()), **changes
+        )
         self.change(task)
         self._append(self.log, LogAppend("result", task))
         self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))

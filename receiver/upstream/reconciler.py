@@ -16,8 +16,9 @@ import structlog
 from client.errors import ProviderUnreachableError
 from client.provider_api.http import NotSentError, ProviderBusyError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
+from receiver.domain.next_poll import limits_of
 from receiver.domain.outcomes import Origin
-from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
+from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.domain.registrations import Answered
 from receiver.errors import ReceiverError
@@ -65,7 +66,7 @@ class Reconciler:
         self._read = read
         self._count = count
         self._schedules = schedules
-        self._rules = rules_of(account.dialect.polls)
+        self._limits = limits_of(account.dialect.polls)
         self._polling: set[asyncio.Task[None]] = set()
         self._waiter = Waiter()
         self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
@@ -137,9 +138,9 @@ class Reconciler:
             return []
         try:
             due = await self._store.next_due(self.provider)
-            if due is None or (due[0] > now and due[1] <= now + self._rules.reach):
+            if due is None or (due[0] > now and due[1] <= now + self._limits.reach):
                 return []
-            command = TakeDue(provider=self.provider, now=now, limit=room, rules=self._rules)
+            command = TakeDue(provider=self.provider, now=now, limit=room, limits=self._limits)
             taken = await self._store.write(command)
         except ReceiverError as error:
             _log.warning("polls.not_taken", provider=self.provider, reason=error.detail)
@@ -193,9 +194,9 @@ class Reconciler:
         return False
 
     async def _give_back(self, task: TaskRecord) -> None:
-        again_at = self._now() + self._rules.interval
+        command = GiveBack(ref=task.ref, lease=task.lease, now=self._now(), limits=self._limits)
         try:
-            await self._store.write(GiveBack(ref=task.ref, lease=task.lease, next_poll_at=again_at))
+            await self._store.write(command)
         except ReceiverError as error:
             _log.warning("poll.not_given_back", ref=task.ref, reason=error.detail)
 
@@ -247,7 +248,7 @@ class Reconciler:
             poll=poll,
             answered=answered,
             next_after=round(wait * SECOND) if isfinite(wait) else None,
-            rules=self._rules,
+            limits=self._limits,
             read=self._read,
             is_sent=is_sent,
         )
@@ -270,7 +271,7 @@ class Reconciler:
             origin=Origin("poll", "polled", now, dialect.answer_life_seconds),
             polls=None,
             reported_at=now,
-            unknown_final_after=self._rules.window + self._rules.grace,
+            unknown_final_after=self._limits.window + self._limits.grace,
             size=0,
         )
 

@@ -12,15 +12,16 @@ import pytest
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
+from receiver.domain.next_poll import PollLimits, limits_of
 from receiver.domain.outcomes import Origin
-from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, PollRules, TakeDue, rules_of
+from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, TakeDue
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.domain.registrations import Answered, Bind, Expire, Register
 from receiver.storage.store import Store
 from tests.receiver.storage.stores import running_store
 
 PLAN = DIALECTS["capsolver"].polls
-RULES = rules_of(PLAN)
+LIMITS = limits_of(PLAN)
 BEGAN = 1_790_000_000 * SECOND
 
 
@@ -58,17 +59,17 @@ class Clocked:
         await self.store.write(Register(task=task, answered=None, idempotency=None))
         return await self.store.write(Bind(ref=task.ref, task_id=f"id of {task.ref}", now=self.now))
 
-    async def take(self, seconds: float, *, rules: PollRules = RULES) -> Sequence[TaskRecord]:
+    async def take(self, seconds: float, *, limits: PollLimits = LIMITS) -> Sequence[TaskRecord]:
         """What is due so many seconds after the beginning, taken."""
         now = BEGAN + round(seconds * SECOND)
-        taken = await self.store.write(TakeDue(provider="capsolver", now=now, limit=10, rules=rules))
+        taken = await self.store.write(TakeDue(provider="capsolver", now=now, limit=10, limits=limits))
         self.doubled += taken.doubled
         return taken.tasks
 
     async def give_back(self, task: TaskRecord, seconds: float) -> None:
         """What was taken is not polled; it is due again so many seconds after the beginning."""
-        again_at = BEGAN + round(seconds * SECOND)
-        await self.store.write(GiveBack(ref=task.ref, lease=task.lease, next_poll_at=again_at))
+        now = BEGAN + round(seconds * SECOND) - LIMITS.interval
+        await self.store.write(GiveBack(ref=task.ref, lease=task.lease, now=now, limits=LIMITS))
 
     async def polls(self, task: TaskRecord) -> tuple[int, list[str]]:
         """How many polls of the task count, and what is kept of each."""
@@ -77,7 +78,7 @@ class Clocked:
         return found.polls, [each.said for each in (await self.store.history(found)).polls]
 
     async def finish(
-        self, task: TaskRecord, said: Reading | None, seconds: float, *, rules: PollRules = RULES
+        self, task: TaskRecord, said: Reading | None, seconds: float, *, limits: PollLimits = LIMITS
     ) -> PolledTask:
         """What a poll came to that ended so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND)
@@ -88,7 +89,7 @@ class Clocked:
                 origin=Origin("poll", "polled", now),
                 polls=None,
                 reported_at=now,
-                unknown_final_after=RULES.window + RULES.grace,
+                unknown_final_after=LIMITS.window + LIMITS.grace,
                 size=0,
             )
         polled = await self.store.write(
@@ -96,8 +97,8 @@ class Clocked:
                 ref=task.ref,
                 poll=PollRecord(now - SECOND, now, task.lease, type(said).__name__),
                 answered=answered,
-                next_after=rules.interval,
-                rules=rules,
+                next_after=limits.interval,
+                limits=limits,
                 read=lambda _task, _delivery: None,
             )
         )
@@ -141,12 +142,12 @@ async def test_a_poll_that_a_crash_cut_off_counts(clocked: Clocked) -> None:
 
 async def test_crashes_do_not_lead_beyond_the_providers_limit(clocked: Clocked) -> None:
     """Polls that may have been sent use it up; a process that comes back after all does not count twice."""
-    few = replace(RULES, max_polls=2)
+    few = replace(LIMITS, max_polls=2)
     task = await clocked.task()
-    await clocked.take(35, rules=few)
-    (slept,) = await clocked.take(70, rules=few)
+    await clocked.take(35, limits=few)
+    (slept,) = await clocked.take(70, limits=few)
 
-    assert [await clocked.take(seconds, rules=few) for seconds in (105, 140)] == [[], []]
+    assert [await clocked.take(seconds, limits=few) for seconds in (105, 140)] == [[], []]
     assert await clocked.polls(task) == (2, [CUT_OFF, CUT_OFF])
     late = await clocked.finish(slept, Ready({"text": "a"}), 141)
     assert (late.verdict, await clocked.polls(task)) == ("accepted", (2, [CUT_OFF, "Ready"]))
@@ -198,7 +199,7 @@ async def test_a_clock_that_is_set_back_far_does_not_delay(clocked: Clocked) -> 
 
     (again,) = await clocked.take(-3600)
     polled = await clocked.finish(again, Pending("processing"), -3599)
-    assert clocked.seconds(polled.task.next_poll_at) == -3599 + RULES.interval / SECOND
+    assert clocked.seconds(polled.task.next_poll_at) == -3599 + LIMITS.interval / SECOND
     assert await clocked.take(-3597) == []
     assert await clocked.take(-3596) != []
 
@@ -209,7 +210,7 @@ async def test_a_clock_that_is_set_back_a_little_delays_a_little(clocked: Clocke
 
     assert await clocked.take(-60) == []
     assert await clocked.take(35) != []
-    assert RULES.reach + 35 * SECOND < RULES.window
+    assert LIMITS.reach + 35 * SECOND < LIMITS.window
 
 
 async def test_a_lease_from_before_the_clock_was_set_back_has_run_out(clocked: Clocked) -> None:
@@ -236,7 +237,7 @@ async def test_what_was_registered_meanwhile_is_not_polled_at_once(clocked: Cloc
     longest = replace(DIALECTS["capsolver"].polls, first_after_callback_seconds=290.0)
     await clocked.task(poll_after=BEGAN + 291 * SECOND, next_poll_at=BEGAN + 291 * SECOND)
 
-    assert await clocked.take(0, rules=rules_of(longest)) == []
+    assert await clocked.take(0, limits=limits_of(longest)) == []
 
 
 async def test_a_clock_that_is_set_forward_polls_at_once_and_once(clocked: Clocked) -> None:
@@ -316,7 +317,7 @@ async def test_limits_count_from_the_answer_of_create_task(clocked: Clocked) -> 
     (taken,) = await clocked.take(55)
     assert (clocked.seconds(taken.bound_at), clocked.seconds(taken.poll_after)) == (20, 55)
     late = await clocked.finish(taken, Pending("processing"), 310)
-    assert clocked.seconds(late.task.next_poll_at) == 310 + RULES.interval / SECOND
+    assert clocked.seconds(late.task.next_poll_at) == 310 + LIMITS.interval / SECOND
     last = await clocked.finish((await clocked.take(315))[0], Pending("processing"), 319)
     assert last.task.next_poll_at is None
     assert await clocked.polls(task) == (2, ["Pending", "Pending"])

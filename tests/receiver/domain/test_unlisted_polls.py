@@ -14,7 +14,7 @@ from receiver.domain.outcomes import Origin
 from receiver.domain.polls import PolledTask
 from receiver.domain.records import CUT_OFF, SECOND, TaskRecord
 from receiver.domain.registrations import Answered, Expire, Report, ReportedTask
-from tests.receiver.domain.test_poll_races import BEGAN, PLAN, RULES, Clocked
+from tests.receiver.domain.test_poll_races import BEGAN, LIMITS, PLAN, Clocked
 from tests.receiver.storage.stores import running_store
 
 ODD = Failed(1, "ERROR_OF_TOMORROW", "in words", is_listed=False)
@@ -47,7 +47,7 @@ async def reported(clocked: Clocked, task: TaskRecord, said: Reading, seconds: f
         origin=Origin("poll", "reported", now),
         polls=None,
         reported_at=now,
-        unknown_final_after=RULES.window + RULES.grace,
+        unknown_final_after=LIMITS.window + LIMITS.grace,
         size=0,
     )
     return await clocked.store.write(Report(ref=task.ref, task_id=None, answered=answered, now=now))
@@ -76,11 +76,11 @@ async def test_the_same_code_three_times_ends_the_task_provisionally(clocked: Cl
 async def test_three_times_within_less_than_fifteen_seconds_are_not_enough(clocked: Clocked) -> None:
     """It is asked on, no wait being wider than four intervals."""
     await clocked.task(hinted_at=BEGAN)
-    tight = replace(RULES, interval=SECOND)
+    tight = replace(LIMITS, interval=SECOND)
     seconds, polls = 35.0, []
     while True:
         (taken,) = await clocked.take(seconds)
-        last = await clocked.finish(taken, ODD, seconds, rules=tight)
+        last = await clocked.finish(taken, ODD, seconds, limits=tight)
         polls.append(seconds)
         if last.task.next_poll_at is None:
             break

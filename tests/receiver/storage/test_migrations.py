@@ -10,8 +10,9 @@ from pathlib import Path
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading
 from receiver.domain.deliveries import HintTask
+from receiver.domain.next_poll import limits_of
 from receiver.domain.outcomes import Origin
-from receiver.domain.polls import FinishPoll, rules_of
+from receiver.domain.polls import FinishPoll
 from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
 from receiver.domain.registrations import Answered, Bind
 from receiver.domain.shapes import Shape, ShapeRecord
@@ -88,7 +89,7 @@ async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> N
 
 def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
     """Return a poll that was answered so, by nobody's lease."""
-    rules = rules_of(DIALECTS["capsolver"].polls)
+    limits = limits_of(DIALECTS["capsolver"].polls)
     return FinishPoll(
         ref=task.ref,
         poll=PollRecord(now, now, task.lease, type(said).__name__),
@@ -97,11 +98,11 @@ def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
             origin=Origin("poll", "polled", now),
             polls=None,
             reported_at=now,
-            unknown_final_after=rules.window,
+            unknown_final_after=limits.window,
             size=0,
         ),
-        next_after=rules.interval,
-        rules=rules,
+        next_after=limits.interval,
+        limits=limits,
         read=lambda _task, _delivery: None,
     )
 
