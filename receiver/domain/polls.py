@@ -1,9 +1,11 @@
-"""The commands behind the receiver's own polls: take what is due, tell what came of it, adopt tasks. Pure.
+"""The commands behind the receiver's own polls: take due tasks, store the end of a poll, adopt tasks. Pure.
 
-A poll is taken with a lease, a number that grows with each. Where a lease ran out and nobody told of its poll, that one
-may have been sent: it counts, so that the provider's limit on the polls of a task holds over any number of crashes.
-Whoever comes back with an older lease was held up, and the task is polled twice: that is harmless, and what the
-provider said is true, but it does not decide when the next poll is.
+A poll is taken under a lease. Its number grows with each lease of the task. If a lease runs out before the end of its
+poll is stored, then the poll may have been sent, so it counts. Thus the provider's limit on the polls of a task holds
+over any number of crashes.
+
+A poller that returns with an expired lease was held up, and the task is polled twice. That is harmless. Its answer is
+kept, because the provider gave it, but it does not plan the next poll.
 """
 
 from __future__ import annotations
@@ -52,10 +54,10 @@ __all__ = [
 ]
 
 Read = Callable[[TaskRecord, StoredDelivery], Outcome | None]
-"""What a kept callback of a task says, as the outcome that it would be; None where it says none (any more)."""
+"""Returns the outcome in a kept callback of a task; None if there is none, or none any more."""
 
 LEASE_SECONDS = 30.0
-"""How long a poll that was taken is nobody else's: longer than a poll and its place in the line may take.
+"""The time for which nobody else takes the same poll. It is longer than a poll and its wait for a turn may take.
 
 After a crash the task waits for so long.
 """
@@ -65,7 +67,7 @@ _LEASE = round(LEASE_SECONDS * SECOND)
 
 @dataclass(frozen=True, slots=True)
 class Taken(Numbered):
-    """Tasks to be polled, oldest first. `doubled`: of so many the poll before was cut off, sent or not."""
+    """Tasks to poll, oldest first. For `doubled` of them the poll before was cut off, sent or not."""
 
     tasks: Sequence[TaskRecord]
     doubled: int
@@ -78,7 +80,7 @@ class Taken(Numbered):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeDue:
-    """Takes at most `limit` tasks that are due, each with a lease; those with no polls left are not due any more."""
+    """A claim on at most `limit` due tasks, each under a lease. Tasks with no polls left are not due any more."""
 
     provider: str
     now: int
@@ -97,7 +99,7 @@ class TakeDue:
             was_cut_off = due.leased_until is not None
             counted = _count_cut_off(transaction, due) if was_cut_off else due
             if next_poll(counted, CameDue(self.limits)) is None:
-                # With a lease of its own, so that whoever comes back with the one before does not count twice.
+                # The new lease keeps a poller that returns with the old one from counting its poll twice.
                 transaction.change(counted.evolve(next_poll_at=None, lease=due.lease + 1))
                 continue
             doubled += was_cut_off
@@ -108,7 +110,7 @@ class TakeDue:
 
 
 def _count_cut_off(transaction: Transaction, task: TaskRecord) -> TaskRecord:
-    """Count the poll of a lease that ran out: its process was killed, or sleeps, and the poll may have been sent."""
+    """Count the poll of a lease that ran out. Its process was killed or sleeps, and the poll may have been sent."""
     ran_out_at = task.leased_until or 0
     counted = task.evolve(polls=task.polls + 1, leased_until=None)
     poll = PollRecord(ran_out_at - _LEASE, ran_out_at, task.lease, CUT_OFF, transaction.unlisted_row(task))
@@ -118,7 +120,7 @@ def _count_cut_off(transaction: Transaction, task: TaskRecord) -> TaskRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveBack:
-    """A poll that was taken was not sent: it does not count, and the task is due again an interval after `now`."""
+    """The return of a poll that was taken but not sent. It does not count, and is due again an interval after `now`."""
 
     ref: str
     lease: int
@@ -132,7 +134,7 @@ class GiveBack:
         return (self.ref,)
 
     def decide(self, transaction: Transaction) -> None:
-        """Nothing."""
+        """Plan the poll again, unless another lease was given out."""
         task = transaction.task(self.ref)
         if task is not None and task.lease == self.lease:
             given_back = GivenBack(self.now, self.limits)
@@ -141,9 +143,9 @@ class GiveBack:
 
 @dataclass(frozen=True, slots=True)
 class PolledTask(AboutTask):
-    """What became of a poll. `is_doubled`: somebody else had taken the task meanwhile.
+    """The result of a poll. `is_doubled`: the task was taken under another lease meanwhile.
 
-    `is_contradicted`: a callback that had been held back said something else than the provider.
+    `is_contradicted`: the provider contradicted a callback that had been held back.
     """
 
     verdict: Verdict
@@ -154,16 +156,16 @@ class PolledTask(AboutTask):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishPoll:
-    """A poll has ended.
+    """The end of a poll. A poll that was not sent does not count.
 
-    `answered` is None where nothing was learned; `next_after` is when to poll again, in µs, None: never. `read` tells
-    what a callback says that was held back until the provider was asked. One that was not sent does not count.
+    `answered` is None if nothing was learned. `wait` is the time until the next poll by the schedule, in µs; None if it
+    has no further one. `read` reads a callback that was held back until the provider was asked.
     """
 
     ref: str
     poll: PollRecord
     answered: Answered | None
-    next_after: int | None
+    wait: int | None
     limits: PollLimits
     read: Read
     is_sent: bool = True
@@ -179,7 +181,7 @@ class FinishPoll:
         return 0 if self.answered is None else self.answered.size
 
     def decide(self, transaction: Transaction) -> PolledTask | None:
-        """What became of it; None where the task was deleted meanwhile."""
+        """Return the result; None if the task was deleted meanwhile."""
         task = transaction.task(self.ref)
         while task is not None and task.joined_ref is not None:
             task = transaction.task(task.joined_ref)
@@ -189,19 +191,10 @@ class FinishPoll:
         row = None if is_doubled else self._row(transaction, task)
         task = task.evolve(polled_at=max(self.poll.ended_at, task.polled_at or 0))
         if is_doubled:
-            # It was counted when the task was taken anew.
+            # The poll was counted when the task was taken anew.
             transaction.complete_poll(task, self.poll)
         else:
-            counted = task.evolve(polls=task.polls + 1, leased_until=None)
-            poll = replace(self.poll, unlisted=row)
-            transaction.store_poll(counted, poll)
-            task = counted if self.is_sent else counted.evolve(polls=task.polls)
-            reading = None if self.answered is None else self.answered.reading
-            polled = Polled(poll=poll, reading=reading, wait=self.next_after, limits=self.limits)
-            task = task.evolve(next_poll_at=next_poll(task, polled))
-            if task.held_until is not None and task.next_poll_at is not None and self._is_unfinished:
-                # It was asked and does not bear the callback out: whoever forged one must not win by being early.
-                task = held_from(task, task.next_poll_at)
+            task = self._count(transaction, task, row)
         transaction.change(task)
         outcome = self._outcome(task, row)
         if self.answered is None or outcome is None:
@@ -213,27 +206,37 @@ class FinishPoll:
         verdict, task = settle(transaction, task, make_outcome(outcome, self.answered.origin))
         return PolledTask(verdict, task, is_doubled)
 
+    def _count(self, transaction: Transaction, task: TaskRecord, row: UnlistedRow | None) -> TaskRecord:
+        """Return the task with this poll counted and the next one planned."""
+        counted = task.evolve(polls=task.polls + 1, leased_until=None)
+        poll = replace(self.poll, unlisted=row)
+        transaction.store_poll(counted, poll)
+        task = counted if self.is_sent else counted.evolve(polls=task.polls)
+        reading = None if self.answered is None else self.answered.reading
+        next_poll_at = next_poll(task, Polled(poll=poll, reading=reading, wait=self.wait, limits=self.limits))
+        task = task.evolve(next_poll_at=next_poll_at)
+        if task.held_until is not None and next_poll_at is not None and isinstance(reading, Pending):
+            # The provider does not confirm the callback yet. A forged one must not win by being early.
+            task = held_from(task, next_poll_at)
+        return task
+
     def _row(self, transaction: Transaction, task: TaskRecord) -> UnlistedRow | None:
-        """Return the row of answers with one unlisted code; what says nothing about the task leaves it as it was."""
+        """Return the row of answers with one unlisted code. No answer about the task leaves it as it was."""
         before = transaction.unlisted_row(task)
         if self.answered is None:
             return before
         return row_after(before, self.answered.reading, self.poll.ended_at / SECOND)
 
     def _outcome(self, task: TaskRecord, row: UnlistedRow | None) -> Ready | Failed | None:
-        """The outcome in the answer; an unlisted code is one where nothing else is known, and after a row of them."""
+        """Return the outcome in the answer. An unlisted code is one only after a row, and if nothing else is known."""
         outcome = None if self.answered is None else self.answered.outcome_of(task)
         if not isinstance(outcome, Failed) or outcome.is_listed:
             return outcome
         is_alone = task.outcome is None and task.held_until is None
         return outcome if is_alone and row is not None and row.is_enough(self.poll.ended_at / SECOND) else None
 
-    @property
-    def _is_unfinished(self) -> bool:
-        return self.answered is not None and isinstance(self.answered.reading, Pending)
-
     def _confirm(self, transaction: Transaction, task: TaskRecord, polled: Outcome) -> PolledTask:
-        """What the provider says wins over a callback that was held back; whether they say the same is kept."""
+        """Settle the task with the provider's answer. The callback that was held back gets its verdict from it."""
         held = _held_outcome(transaction, task, self.read)
         verdict_of_held = "late" if held is None or weigh(polled, held) != "disagreed" else "disagreed"
         transaction.set_verdict(task, verdict_of_held, was="held")
@@ -244,9 +247,9 @@ class FinishPoll:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseHeld:
-    """Callbacks that were held back for long enough are the outcomes of at most `limit` tasks; the answer is how many.
+    """The end of the hold on callbacks of at most `limit` tasks. Each becomes the outcome of its task.
 
-    `read` tells what each of them says, by the provider.
+    `read` reads them as their provider writes them.
     """
 
     now: int
@@ -256,7 +259,7 @@ class ReleaseHeld:
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> int:
-        """How many were released."""
+        """Return the number of tasks."""
         tasks = transaction.overdue_held(self.now, self.limit)
         transaction.require(*(("deliveries", task.ref) for task in tasks))
         for task in tasks:
@@ -277,7 +280,7 @@ def _held_outcome(transaction: Transaction, task: TaskRecord, read: Read) -> Out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remember:
-    """Keeps a text under a name, in place of the one before."""
+    """A text to keep under a name, in place of the one before."""
 
     name: str
     text: str
@@ -289,19 +292,19 @@ class Remember:
         return len(self.text)
 
     def decide(self, transaction: Transaction) -> None:
-        """Nothing."""
+        """Keep it."""
         transaction.save_text(self.name, self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt:
-    """From now on the receiver polls these tasks, unless they have ended: it was given the key of their provider."""
+    """The tasks to poll from now on, unless they have ended: the receiver was given the key of their provider."""
 
     refs: Sequence[str]
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> None:
-        """Nothing."""
+        """Plan their polls."""
         for ref in self.refs:
             task = transaction.task(ref)
             if task is not None and task.outcome is None and task.joined_ref is None:

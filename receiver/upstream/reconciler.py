@@ -247,7 +247,7 @@ class Reconciler:
             ref=task.ref,
             poll=poll,
             answered=answered,
-            next_after=round(wait * SECOND) if isfinite(wait) else None,
+            wait=round(wait * SECOND) if isfinite(wait) else None,
             limits=self._limits,
             read=self._read,
             is_sent=is_sent,

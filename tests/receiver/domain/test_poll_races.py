@@ -97,7 +97,7 @@ class Clocked:
                 ref=task.ref,
                 poll=PollRecord(now - SECOND, now, task.lease, type(said).__name__),
                 answered=answered,
-                next_after=limits.interval,
+                wait=limits.interval,
                 limits=limits,
                 read=lambda _task, _delivery: None,
             )

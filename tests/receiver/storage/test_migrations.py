@@ -101,7 +101,7 @@ def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
             unknown_final_after=limits.window,
             size=0,
         ),
-        next_after=limits.interval,
+        wait=limits.interval,
         limits=limits,
         read=lambda _task, _delivery: None,
     )
