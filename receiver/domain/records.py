@@ -236,7 +236,7 @@ class UnreadableDelivery:
 
 @dataclass(frozen=True, slots=True)
 class PollRecord:
-    """One question of the receiver's to the provider; `said` is the answer in a word or a code, never a solution.
+    """One poll by the receiver. `summary` is the provider's answer in a word or a code, never a solution.
 
     `unlisted` is the row of answers with the same unlisted code that this poll left, if there is one.
     """
@@ -244,7 +244,7 @@ class PollRecord:
     started_at: int
     ended_at: int
     lease: int
-    said: str
+    summary: str
     unlisted: UnlistedRow | None = None
 
 

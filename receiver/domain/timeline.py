@@ -129,13 +129,13 @@ def _mismatch(task: TaskRecord, delivery: StoredDelivery) -> str:
 
 
 def _poll_step(poll: PollRecord) -> Step:
-    if poll.said == CUT_OFF:
+    if poll.summary == CUT_OFF:
         text = (
             "the receiver was killed, or held up, before it stored an answer; the poll counts, as it may have been sent"
         )
         return Step(at=time_view(poll.started_at), happened="poll.cutOff", origin="receiver", text=text)
     seconds = max(0, poll.ended_at - poll.started_at) / SECOND
-    text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.said)}"
+    text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.summary)}"
     return Step(at=time_view(poll.started_at), happened="poll.completed", origin="receiver", text=text)
 
 

@@ -284,7 +284,7 @@ class Reconciler:
             "task.polled",
             provider=self.provider,
             ref=task.ref,
-            said=poll.said,
+            said=poll.summary,
             verdict=polled.verdict,
             polls=task.polls,
             isDoubled=polled.is_doubled,

@@ -45,7 +45,7 @@ SLOTS = 16
 SLOTS_OF_TASK = f"BETWEEN task.id * {SLOTS} AND task.id * {SLOTS} + {SLOTS - 1}"
 """The same in SQL, behind an id."""
 
-_COLUMN_NAMES = {"row": "id", "id_text": "task_id"}
+_COLUMN_NAMES = {"row": "id", "id_text": "task_id", "summary": "said"}
 """Columns that are called otherwise than their fields."""
 
 _NEVER_CHANGED = frozenset(

@@ -75,7 +75,7 @@ class Clocked:
         """How many polls of the task count, and what is kept of each."""
         found = await self.store.task(task.ref)
         assert found is not None
-        return found.polls, [each.said for each in (await self.store.history(found)).polls]
+        return found.polls, [poll.summary for poll in (await self.store.history(found)).polls]
 
     async def finish(
         self, task: TaskRecord, said: Reading | None, seconds: float, *, limits: PollLimits = LIMITS

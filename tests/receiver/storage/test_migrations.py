@@ -81,7 +81,7 @@ async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> N
 
     assert due is None
     assert after[: len(before)] == before
-    assert [poll.said for poll in polls] == ["Pending", "Failed", "Failed", "Failed"]
+    assert [poll.summary for poll in polls] == ["Pending", "Failed", "Failed", "Failed"]
     assert polled is not None
     assert polled.task.outcome is not None
     assert (polled.verdict, polled.task.outcome.is_provisional, codes) == ("accepted", True, [tuple(code)])
