@@ -1,4 +1,4 @@
-"""How long answers took lately: a bounded window in which new ones count more than old ones. Pure."""
+"""The latencies of the last answers: a bounded window that gives new ones more weight than old ones. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import accumulate
 __all__ = ["LARGEST", "QUANTILE", "Latencies"]
 
 LARGEST = 100
-"""So many latencies are kept."""
+"""The number of latencies that are kept."""
 
 QUANTILE = 0.9
 
@@ -22,8 +22,8 @@ _TOTALS = [0.0, *accumulate(_WEIGHTS)]
 class Latencies:
     """The last `LARGEST` latencies, in seconds.
 
-    Each counts half as much as one that came 25 later. So where many are known, the quantile is moved by four high ones
-    in a row, within minutes where there is traffic, but not by one or two, however high; and bad hours are soon over.
+    Each has half the weight of the one 25 later. So among many latencies, four high ones in a row move the quantile,
+    under traffic within minutes. One or two do not, however high they are. Bad hours are soon over.
     """
 
     __slots__ = ("_added", "_by_age", "_by_size")
@@ -32,14 +32,14 @@ class Latencies:
         self._by_age: deque[float] = deque()
         self._by_size: list[tuple[float, int]] = []
         self._added = 0
-        for each in seconds:
-            self.add(each)
+        for latency in seconds:
+            self.add(latency)
 
     def __len__(self) -> int:
         return len(self._by_age)
 
     def add(self, seconds: float) -> None:
-        """Take the newest in; the oldest is forgotten where there are too many."""
+        """Add the newest. If there are too many, forget the oldest."""
         if len(self._by_age) == LARGEST:
             oldest = (self._by_age.popleft(), self._added - LARGEST)
             del self._by_size[bisect_left(self._by_size, oldest)]
@@ -48,12 +48,12 @@ class Latencies:
         self._added += 1
 
     def quantile(self) -> float:
-        """What `QUANTILE` of them, weighted, did not exceed; always one of them.
+        """Return the smallest latency above which no more than 1 - `QUANTILE` of the weight lies.
 
         Raises:
             ValueError: there are none.
         """
-        # Walked from the top, because so few of the weights lie above it.
+        # From the top, because so few of the weights lie above the quantile.
         above, most = 0.0, (1.0 - QUANTILE) * _TOTALS[len(self._by_age)]
         for seconds, number in reversed(self._by_size):
             above += _WEIGHTS[self._added - 1 - number]
@@ -62,5 +62,5 @@ class Latencies:
         raise ValueError("no latency is known")
 
     def oldest_first(self) -> Sequence[float]:
-        """Return all of them, from which an equal window can be made."""
+        """Return all of them. They make an equal window."""
         return list(self._by_age)

@@ -1,6 +1,6 @@
-"""What happened to one task and what it waits for, in words and in the JSON of the contract. Pure.
+"""The timeline of one task: its steps and the event it waits for, in words and in the JSON of the contract. Pure.
 
-Never in it: tokens, solutions, keys, bodies. What a stranger wrote, such as an id, comes shortened and quoted.
+It never holds tokens, solutions, keys or bodies. A stranger's text, such as an id, is shortened and quoted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ _WHY_PROVISIONAL = {
 def timeline_of(
     task: TaskRecord, history: History, plan: PollPlan | None, *, now: int, wakes: int | None = None
 ) -> TaskTimeline:
-    """The steps of a task, oldest first, and what it waits for; `plan` None: its provider is not known any more."""
+    """Return the steps of a task, oldest first, and the event it waits for.
+
+    `plan` is None if its provider is not known any more.
+    """
     steps = [
         *_bound_steps(task, history),
         *_reported_polls(task, history),
@@ -47,7 +50,7 @@ def timeline_of(
         *(_poll_step(poll) for poll in history.polls),
         *_hint_steps(task),
     ]
-    # A stable sort: what came at the same time stays in this order, an outcome before what only repeated it.
+    # A stable sort: steps of the same time stay in this order, an outcome before the callbacks that only repeat it.
     steps.sort(key=lambda step: step.at or _BEFORE_ALL)
     is_settled = task.outcome is not None and not task.is_disputed
     return TaskTimeline(
@@ -85,8 +88,8 @@ def _bound_steps(task: TaskRecord, history: History) -> list[Step]:
     at, quoted = task.bound_at, _quoted(task.id_text)
     if task.bound_by == "callback":
         # Tasks of an older schema have no time of their own for it.
-        came = (known.received_at for known in history.deliveries if known.id_text == task.id_text)
-        at = next(came, None) if at is None else at
+        with_id = (delivery.received_at for delivery in history.deliveries if delivery.id_text == task.id_text)
+        at = next(with_id, None) if at is None else at
         origin, text = "callback", f"taskId {quoted}, by a callback; createTask's answer is unknown"
     else:
         origin, text = "createTask", f"taskId {quoted}, as createTask gave it"
@@ -94,16 +97,16 @@ def _bound_steps(task: TaskRecord, history: History) -> list[Step]:
 
 
 def _reported_polls(task: TaskRecord, history: History) -> list[Step]:
-    """Return the polls of which only the number is known."""
+    """Return the step for polls without a record: only their number is known."""
     others = task.polls - len(history.polls)
     if others <= 0:
         return []
-    whose = "not shown: made by a client, or no longer kept" if history.polls else "made by a client, as it reported"
-    return [Step(at=None, happened="polls.counted", origin="client", text=f"{others} polls {whose}")]
+    origin = "not shown: made by a client, or no longer kept" if history.polls else "made by a client, as it reported"
+    return [Step(at=None, happened="polls.counted", origin="client", text=f"{others} polls {origin}")]
 
 
 def _delivery_step(task: TaskRecord, delivery: StoredDelivery) -> Step:
-    where = "task URL" if delivery.standing_id is None else "standing URL"
+    url = "task URL" if delivery.standing_id is None else "standing URL"
     text = _SAID.get(delivery.verdict)
     if delivery.verdict == "mismatched":
         text = _mismatch(task, delivery)
@@ -115,9 +118,9 @@ def _delivery_step(task: TaskRecord, delivery: StoredDelivery) -> Step:
     return Step(
         at=time_view(delivery.received_at),
         happened="callback.stored",
-        origin=where,
+        origin=url,
         verdict=delivery.verdict,
-        text=f"a {delivery.method} callback on the {where}: {text or delivery.verdict}",
+        text=f"a {delivery.method} callback on the {url}: {text or delivery.verdict}",
     )
 
 
@@ -152,11 +155,11 @@ def _outcome_steps(outcomes: tuple[Outcome, ...]) -> list[Step]:
 
 
 def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
-    what = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
-    text = f"{what}, by {outcome.source}"
+    status = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
+    text = f"{status}, by {outcome.source}"
     if outcome.is_provisional:
-        why = _WHY_PROVISIONAL.get(outcome.source, "it is of the receiver")
-        text += f": {why}; an answer of the provider would still replace this"
+        reason = _WHY_PROVISIONAL.get(outcome.source, "it is of the receiver")
+        text += f": {reason}; an answer of the provider would still replace this"
     if before is not None:
         text += f"; it replaced {_shown(before.error_code or '')}"
     return Step(
@@ -173,7 +176,7 @@ def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
 
 
 def _origin_of(outcome: Outcome) -> str:
-    """Who brought an outcome of the provider's: a client that reported it, a poll of ours, or a callback."""
+    """Return the origin of an outcome of the provider: a client's report, a poll of ours, or a callback."""
     origins = {"reported": "client", "polled": "receiver", "confirmed": "receiver", PROVISIONAL: "receiver"}
     return origins.get(outcome.trust, "callback")
 
@@ -208,15 +211,15 @@ def _waits_for(task: TaskRecord) -> str:
 
 
 def _next_poll(task: TaskRecord, now: int, *, can_poll: bool) -> str:
-    who = "this receiver" if task.is_polled_here else "its client, if it still runs,"
+    poller = "this receiver" if task.is_polled_here else "its client, if it still runs,"
     if not can_poll or task.next_poll_at is None:
         return "no poll is due"
     if task.leased_until is not None and task.leased_until > now:
-        return f"{who} is polling it now"
+        return f"{poller} is polling it now"
     seconds = (task.next_poll_at - now) / SECOND
     if seconds > 0:
-        return f"{who} polls it next in {seconds:.0f} s"
-    return f"{who} should have polled it {-seconds:.0f} s ago"
+        return f"{poller} polls it next in {seconds:.0f} s"
+    return f"{poller} should have polled it {-seconds:.0f} s ago"
 
 
 def _why_then(task: TaskRecord, plan: PollPlan | None, left: int | None) -> str:
@@ -248,10 +251,10 @@ def _until(task: TaskRecord, now: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a provider's word as it is, unless a terminal would make more of it."""
+    """Return a provider's text as it is, unless a terminal would act on it."""
     return text[:_LONGEST_QUOTED] if text.isprintable() else _quoted(text)
 
 
 def _quoted(text: str) -> str:
-    """As Python would write it: what cannot be shown in a terminal is escaped."""
+    """Return the text as Python writes it. Characters that a terminal cannot show are escaped."""
     return repr(text[:_LONGEST_QUOTED])

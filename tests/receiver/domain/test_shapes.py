@@ -126,9 +126,9 @@ def test_in_a_burst_few_are_looked_at(is_readable: bool, every: int) -> None:
     """After one that is looked at, the next ones count for its shape; unreadable ones are looked at more often."""
     counts = ShapeCounts()
 
-    told = [counts.must_look("capsolver", is_readable=is_readable, now=DAY + after) for after in (0, 0, every - 1)]
+    told = [counts.must_sample("capsolver", is_readable=is_readable, now=DAY + after) for after in (0, 0, every - 1)]
     counts.add("capsolver", FORM, is_readable=is_readable, now=DAY)
-    later = [counts.must_look("capsolver", is_readable=is_readable, now=DAY + after) for after in (5, every, every)]
+    later = [counts.must_sample("capsolver", is_readable=is_readable, now=DAY + after) for after in (5, every, every)]
 
     assert told == [True, False, False]
     assert later == [False, True, False]
@@ -140,7 +140,7 @@ def test_what_is_read_and_what_is_not_are_looked_at_apart() -> None:
     counts = ShapeCounts()
     asked = [("capsolver", True, DAY), ("capsolver", False, DAY), ("hardcaptcha", True, DAY), ("capsolver", True, 0)]
 
-    assert [counts.must_look(provider, is_readable=is_readable, now=now) for provider, is_readable, now in asked] == [
+    assert [counts.must_sample(provider, is_readable=is_readable, now=now) for provider, is_readable, now in asked] == [
         True
     ] * 4
 
