@@ -111,7 +111,7 @@ def _delivery_step(task: TaskRecord, delivery: StoredDelivery) -> Step:
     if delivery.verdict == "mismatched":
         text = _mismatch(task, delivery)
     elif delivery.verdict == "held" and task.held_until is None:
-        text = "it was held back to be confirmed, and the answer came by another road meanwhile"
+        text = "it was held back to be confirmed, and the answer came in another way meanwhile"
     elif delivery.verdict == "unreadable":
         kind = "no content type" if delivery.content_type is None else _quoted(delivery.content_type)
         text = f"refused (422): {delivery.size} bytes of {kind} that are no callback of {task.provider}"

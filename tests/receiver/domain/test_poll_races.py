@@ -1,4 +1,4 @@
-"""What may happen between taking a poll and telling what came of it: on the store, with a clock of its own."""
+"""Races between taking a poll and storing its end: on the store, with a clock of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BEGAN = 1_790_000_000 * SECOND
 
 @dataclass
 class Clocked:
-    """A store, and what the receiver does on it at the times that a test says."""
+    """A store, and the receiver's commands on it at the times of a test."""
 
     store: Store
     now: int = BEGAN
@@ -60,32 +60,32 @@ class Clocked:
         return await self.store.write(Bind(ref=task.ref, task_id=f"id of {task.ref}", now=self.now))
 
     async def take(self, seconds: float, *, limits: PollLimits = LIMITS) -> Sequence[TaskRecord]:
-        """What is due so many seconds after the beginning, taken."""
+        """Take the tasks due so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND)
         taken = await self.store.write(TakeDue(provider="capsolver", now=now, limit=10, limits=limits))
         self.doubled += taken.doubled
         return taken.tasks
 
     async def give_back(self, task: TaskRecord, seconds: float) -> None:
-        """What was taken is not polled; it is due again so many seconds after the beginning."""
+        """Give a task back without a poll, so that it is due again so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND) - LIMITS.interval
         await self.store.write(GiveBack(ref=task.ref, lease=task.lease, now=now, limits=LIMITS))
 
     async def polls(self, task: TaskRecord) -> tuple[int, list[str]]:
-        """How many polls of the task count, and what is kept of each."""
+        """Return the number of polls that count, and the summaries of the kept ones."""
         found = await self.store.task(task.ref)
         assert found is not None
         return found.polls, [poll.summary for poll in (await self.store.history(found)).polls]
 
     async def finish(
-        self, task: TaskRecord, said: Reading | None, seconds: float, *, limits: PollLimits = LIMITS
+        self, task: TaskRecord, reading: Reading | None, seconds: float, *, limits: PollLimits = LIMITS
     ) -> PolledTask:
-        """What a poll came to that ended so many seconds after the beginning."""
+        """Return the result of a poll with this end, so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND)
         answered = None
-        if said is not None:
+        if reading is not None:
             answered = Answered(
-                reading=said,
+                reading=reading,
                 origin=Origin("poll", "polled", now),
                 polls=None,
                 reported_at=now,
@@ -95,7 +95,7 @@ class Clocked:
         polled = await self.store.write(
             FinishPoll(
                 ref=task.ref,
-                poll=PollRecord(now - SECOND, now, task.lease, type(said).__name__),
+                poll=PollRecord(now - SECOND, now, task.lease, type(reading).__name__),
                 answered=answered,
                 wait=limits.interval,
                 limits=limits,
@@ -117,8 +117,8 @@ async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
         yield Clocked(store)
 
 
-async def test_what_is_taken_is_nobody_elses(clocked: Clocked) -> None:
-    """Until the lease runs out, whoever asks."""
+async def test_a_taken_task_is_not_taken_again(clocked: Clocked) -> None:
+    """A taken task stays with its poller until the lease runs out."""
     await clocked.task()
 
     assert await clocked.take(34) == []
@@ -130,7 +130,7 @@ async def test_what_is_taken_is_nobody_elses(clocked: Clocked) -> None:
 
 
 async def test_a_poll_that_a_crash_cut_off_counts(clocked: Clocked) -> None:
-    """It may have been sent: it is kept as cut off, and as doubled once its task is taken again."""
+    """It may have been sent. It is kept as cut off, and counted as doubled if its task is taken again."""
     task = await clocked.task()
     await clocked.take(35)
     (again,) = await clocked.take(70)
@@ -141,7 +141,7 @@ async def test_a_poll_that_a_crash_cut_off_counts(clocked: Clocked) -> None:
 
 
 async def test_crashes_do_not_lead_beyond_the_providers_limit(clocked: Clocked) -> None:
-    """Polls that may have been sent use it up; a process that comes back after all does not count twice."""
+    """Polls that may have been sent use it up. A process that returns late does not count twice."""
     few = replace(LIMITS, max_polls=2)
     task = await clocked.task()
     await clocked.take(35, limits=few)
@@ -154,7 +154,7 @@ async def test_crashes_do_not_lead_beyond_the_providers_limit(clocked: Clocked) 
 
 
 async def test_a_poll_that_was_given_back_does_not_count(clocked: Clocked) -> None:
-    """The task is due again when it was said; one that somebody else has taken meanwhile stays theirs."""
+    """The task is due again at the time given. If another poller has taken it meanwhile, it stays theirs."""
     task = await clocked.task()
     (taken,) = await clocked.take(35)
     await clocked.give_back(taken, 38)
@@ -166,8 +166,8 @@ async def test_a_poll_that_was_given_back_does_not_count(clocked: Clocked) -> No
     assert (again.polls, clocked.doubled, await clocked.polls(task)) == (0, 0, (0, []))
 
 
-async def test_a_process_that_slept_polls_a_second_time_and_decides_nothing(clocked: Clocked) -> None:
-    """Its lease ran out: its answer is counted, but when the next poll is, the other one says."""
+async def test_a_process_that_slept_polls_a_second_time_and_plans_nothing(clocked: Clocked) -> None:
+    """Its lease ran out: its answer is counted, but the other poller plans the next poll."""
     await clocked.task()
     (slept,) = await clocked.take(35)
     (other,) = await clocked.take(70)
@@ -180,7 +180,7 @@ async def test_a_process_that_slept_polls_a_second_time_and_decides_nothing(cloc
 
 
 async def test_the_answer_of_a_doubled_poll_is_an_answer(clocked: Clocked) -> None:
-    """What the provider says is true, whoever asked; the first one is the outcome."""
+    """The provider's answer is true for either poller. The first one is the outcome."""
     await clocked.task()
     (slept,) = await clocked.take(35)
     (other,) = await clocked.take(70)
@@ -192,7 +192,7 @@ async def test_the_answer_of_a_doubled_poll_is_an_answer(clocked: Clocked) -> No
 
 
 async def test_a_clock_that_is_set_back_far_does_not_delay(clocked: Clocked) -> None:
-    """No poll is planned for so far ahead: it is due at once, and then by the new clock, before the answer is gone."""
+    """No poll is planned so far ahead. So it is due at once, and then by the new clock, before the answer is gone."""
     await clocked.task()
     (taken,) = await clocked.take(35)
     await clocked.finish(taken, Pending("processing"), 36)
@@ -205,7 +205,7 @@ async def test_a_clock_that_is_set_back_far_does_not_delay(clocked: Clocked) -> 
 
 
 async def test_a_clock_that_is_set_back_a_little_delays_a_little(clocked: Clocked) -> None:
-    """What might be planned is waited for: never for longer than the window leaves room."""
+    """A plan that may be real is waited for, but never longer than the window leaves room."""
     await clocked.task()
 
     assert await clocked.take(-60) == []
@@ -214,7 +214,7 @@ async def test_a_clock_that_is_set_back_a_little_delays_a_little(clocked: Clocke
 
 
 async def test_a_lease_from_before_the_clock_was_set_back_has_run_out(clocked: Clocked) -> None:
-    """None lasts so long: the poll counts as cut off, and the task is polled."""
+    """No lease lasts so long: the poll counts as cut off, and the task is polled."""
     await clocked.task()
     await clocked.take(35)
 
@@ -223,8 +223,8 @@ async def test_a_lease_from_before_the_clock_was_set_back_has_run_out(clocked: C
     assert await clocked.take(-3599) == []
 
 
-async def test_what_another_took_meanwhile_is_not_taken_again(clocked: Clocked) -> None:
-    """A command that waited for the database is older than what was stored before it; that is no clock set back."""
+async def test_a_task_taken_meanwhile_is_not_taken_again(clocked: Clocked) -> None:
+    """A command that waited for the database is older than the rows stored before it. That is no clock set back."""
     await clocked.task()
     await clocked.take(36)
 
@@ -232,8 +232,8 @@ async def test_what_another_took_meanwhile_is_not_taken_again(clocked: Clocked) 
     assert clocked.doubled == 0
 
 
-async def test_what_was_registered_meanwhile_is_not_polled_at_once(clocked: Clocked) -> None:
-    """The same for a first poll that is planned as far ahead as any is, after the command's time was taken."""
+async def test_a_task_registered_meanwhile_is_not_polled_at_once(clocked: Clocked) -> None:
+    """A first poll may be planned as far ahead as any, after the time of the command was taken. It is not due."""
     longest = replace(DIALECTS["capsolver"].polls, first_after_callback_seconds=290.0)
     await clocked.task(poll_after=BEGAN + 291 * SECOND, next_poll_at=BEGAN + 291 * SECOND)
 
@@ -251,7 +251,7 @@ async def test_a_clock_that_is_set_forward_polls_at_once_and_once(clocked: Clock
 
 
 async def test_a_provider_that_is_down_for_the_whole_window(clocked: Clocked) -> None:
-    """It is asked within the limits until the window ends, and then the deadline ends the task; nothing hangs."""
+    """It is asked within the limits until the window ends. Then the deadline ends the task, and nothing hangs."""
     task = await clocked.task()
     seconds, polls = 35.0, 0
     while taken := await clocked.take(seconds):
@@ -285,7 +285,7 @@ async def test_a_poll_that_ends_behind_the_deadline_still_brings_the_answer(cloc
 
 
 async def test_an_id_that_is_unknown_is_asked_for_once_more_behind_the_window(clocked: Clocked) -> None:
-    """Then it is the last word."""
+    """The second answer is the provider's last word."""
     await clocked.task(deadline_at=BEGAN + 400 * SECOND)
     (taken,) = await clocked.take(299)
     early = await clocked.finish(taken, Unknown(1, "ERROR_TASKID_INVALID"), 299.5)
@@ -298,18 +298,18 @@ async def test_an_id_that_is_unknown_is_asked_for_once_more_behind_the_window(cl
 
 
 async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:
-    """There is nothing to ask for; bound late, when nobody knows how long ago it was submitted, it is due at once."""
+    """There is no id to ask for. A task bound late, so that its age is unknown, is due at once."""
     task = await clocked.task()
     unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None)
     await clocked.store.write(Register(task=unbound, answered=None, idempotency=None))
 
-    assert [each.ref for each in await clocked.take(40)] == [task.ref]
+    assert [taken.ref for taken in await clocked.take(40)] == [task.ref]
     await clocked.store.write(Bind(ref=unbound.ref, task_id="late", now=BEGAN + 61 * SECOND))
-    assert [each.ref for each in await clocked.take(61)] == [unbound.ref]
+    assert [taken.ref for taken in await clocked.take(61)] == [unbound.ref]
 
 
 async def test_limits_count_from_the_answer_of_create_task(clocked: Clocked) -> None:
-    """A task that stood in line for 20 s is first polled, and last, so much later than it was registered."""
+    """A task that stood in line for 20 s has its first poll, and its last, 20 s later."""
     clocked.now = BEGAN + 20 * SECOND
     task = await clocked.task()
 
