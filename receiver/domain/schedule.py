@@ -17,22 +17,32 @@ The provider's limits are kept in every case.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Mapping
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 from client.provider_api.unlisted import WIDEST
 from client.providers import PollPlan
-from receiver.domain.latencies import LARGEST, QUANTILE, Latencies
 
-__all__ = ["ENOUGH", "MOST_TYPES", "Change", "Schedule"]
+__all__ = ["ENOUGH", "LATENCIES_KEPT", "MOST_TYPES", "QUANTILE", "Change", "Latencies", "Schedule"]
 
 ENOUGH = 20
 """The number of callbacks from which on their latencies are used."""
 
 MOST_TYPES = 16
 """The number of task types with latencies of their own. Beyond it, the type not seen for longest is forgotten."""
+
+LATENCIES_KEPT = 100
+"""The number of latencies that are kept."""
+
+QUANTILE = 0.9
+
+_HALF_LIFE = 25
+_WEIGHTS = [0.5 ** (age / _HALF_LIFE) for age in range(LATENCIES_KEPT)]
+_TOTALS = [0.0, *accumulate(_WEIGHTS)]
 
 _MARGIN = 4.0 / 3.0
 _STRETCH = 3.0
@@ -232,8 +242,55 @@ class Schedule:
         return Change("schedule", self.explain())
 
 
+class Latencies:
+    """The last `LATENCIES_KEPT` latencies, in seconds.
+
+    Each has half the weight of the one 25 later. So among many latencies, four high ones in a row move the quantile,
+    under traffic within minutes. One or two do not, however high they are. Bad hours are soon over.
+    """
+
+    __slots__ = ("_added", "_by_age", "_by_size")
+
+    def __init__(self, seconds: Iterable[float] = ()) -> None:
+        self._by_age: deque[float] = deque()
+        self._by_size: list[tuple[float, int]] = []
+        self._added = 0
+        for latency in seconds:
+            self.add(latency)
+
+    def __len__(self) -> int:
+        return len(self._by_age)
+
+    def add(self, seconds: float) -> None:
+        """Add the newest. If there are too many, forget the oldest."""
+        if len(self._by_age) == LATENCIES_KEPT:
+            oldest = (self._by_age.popleft(), self._added - LATENCIES_KEPT)
+            del self._by_size[bisect_left(self._by_size, oldest)]
+        self._by_age.append(seconds)
+        insort(self._by_size, (seconds, self._added))
+        self._added += 1
+
+    def quantile(self) -> float:
+        """Return the smallest latency above which no more than 1 - `QUANTILE` of the weight lies.
+
+        Raises:
+            ValueError: there are none.
+        """
+        # From the top, because so few of the weights lie above the quantile.
+        above, most = 0.0, (1.0 - QUANTILE) * _TOTALS[len(self._by_age)]
+        for seconds, number in reversed(self._by_size):
+            above += _WEIGHTS[self._added - 1 - number]
+            if above > most:
+                return seconds
+        raise ValueError("no latency is known")
+
+    def oldest_first(self) -> Sequence[float]:
+        """Return all of them. They make an equal window."""
+        return list(self._by_age)
+
+
 def _seconds(value: Any, plan: PollPlan) -> list[float]:
-    found = value[-LARGEST:] if isinstance(value, list) else []
+    found = value[-LATENCIES_KEPT:] if isinstance(value, list) else []
     return [float(seconds) for seconds in found if _is_number(seconds) and 0.0 <= seconds <= plan.window_seconds]
 
 

@@ -106,21 +106,21 @@ def _reported_polls(task: TaskRecord, history: History) -> list[Step]:
 
 
 def _delivery_step(task: TaskRecord, delivery: StoredDelivery) -> Step:
-    url = "task URL" if delivery.standing_id is None else "standing URL"
+    where = "task URL" if delivery.standing_id is None else "standing URL"
     text = _SAID.get(delivery.verdict)
     if delivery.verdict == "mismatched":
         text = _mismatch(task, delivery)
     elif delivery.verdict == "held" and task.held_until is None:
-        text = "it was held back to be confirmed, and the answer came in another way meanwhile"
+        text = "it was held back to be confirmed, and the answer came by another road meanwhile"
     elif delivery.verdict == "unreadable":
         kind = "no content type" if delivery.content_type is None else _quoted(delivery.content_type)
         text = f"refused (422): {delivery.size} bytes of {kind} that are no callback of {task.provider}"
     return Step(
         at=time_view(delivery.received_at),
         happened="callback.stored",
-        origin=url,
+        origin=where,
         verdict=delivery.verdict,
-        text=f"a {delivery.method} callback on the {url}: {text or delivery.verdict}",
+        text=f"a {delivery.method} callback on the {where}: {text or delivery.verdict}",
     )
 
 

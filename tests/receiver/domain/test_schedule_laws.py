@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.providers import PollPlan
-from receiver.domain.latencies import LARGEST, QUANTILE, Latencies
-from receiver.domain.schedule import Schedule
+from receiver.domain.schedule import LATENCIES_KEPT, QUANTILE, Latencies, Schedule
 
 _EVENT = st.tuples(
     st.sampled_from([None, "ImageToTextTask", "TurnstileTask"]),
@@ -124,7 +123,7 @@ def test_anything_stored_gives_a_schedule(stored: object, plan: PollPlan) -> Non
 def test_the_quantile_follows_the_weights(seconds: list[float]) -> None:
     """It is the smallest latency with at most a tenth of the weight above it."""
     latencies = Latencies(seconds)
-    kept = seconds[-LARGEST:]
+    kept = seconds[-LATENCIES_KEPT:]
     weights = [0.5 ** ((len(kept) - 1 - index) / 25) for index in range(len(kept))]
 
     quantile = latencies.quantile()
