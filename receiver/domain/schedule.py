@@ -87,7 +87,7 @@ class Schedule:
         """True if tasks are polled as if no callback was expected."""
         return self._is_failing
 
-    def answered(
+    def count_answer(
         self,
         task_type: str | None,
         latency_seconds: float,
@@ -99,10 +99,10 @@ class Schedule:
         """Count an answer that came `latency_seconds` after its task was submitted. Return a change to report.
 
         `called_back_late`: the callback came after a poll had brought the answer, and that poll was counted. Until then
-        an answer by "poll" is taken for a lost callback, so it is the same as `lost`.
+        an answer by "poll" is taken for a lost callback, so it is the same as `count_loss`.
         """
         if source == "poll":
-            return self.lost(at=at)
+            return self.count_loss(at=at)
         self._count_latency(task_type, latency_seconds)
         self._polled_in_a_row = 0
         self._doubt = max(0, self._doubt - _RELIEF - called_back_late)
@@ -112,7 +112,7 @@ class Schedule:
             return Change("left", f"callbacks come again: {self.explain()}")
         return self._changed()
 
-    def lost(self, *, at: float) -> Change | None:
+    def count_loss(self, *, at: float) -> Change | None:
         """Count a task that ended without its callback. Return a change to report.
 
         Callbacks count as failing only after the longest wait for one. So callbacks that have only become slow are not

@@ -23,7 +23,7 @@ _LONGEST = 105.0
 
 def _calls_back(schedule: Schedule, *latencies: float, task_type: str | None = None) -> list[Change]:
     changes = [
-        schedule.answered(task_type, latency, "callback", called_back_late=False, at=0.0) for latency in latencies
+        schedule.count_answer(task_type, latency, "callback", called_back_late=False, at=0.0) for latency in latencies
     ]
     return [change for change in changes if change is not None]
 
@@ -31,7 +31,8 @@ def _calls_back(schedule: Schedule, *latencies: float, task_type: str | None = N
 def _is_polled(schedule: Schedule, times: int, *, start: float = 0.0) -> list[Change]:
     """Count an answer by poll every twenty seconds. Return the changes."""
     changes = [
-        schedule.answered(None, 40.0, "poll", called_back_late=False, at=start + 20.0 * index) for index in range(times)
+        schedule.count_answer(None, 40.0, "poll", called_back_late=False, at=start + 20.0 * index)
+        for index in range(times)
     ]
     return [change for change in changes if change is not None]
 
@@ -120,7 +121,7 @@ def test_late_callbacks_lengthen_it_soon() -> None:
         for index in range(4)
         for change in (
             *_is_polled(schedule, 1, start=60.0 * index),
-            schedule.answered(None, 45.0, "callback", called_back_late=True, at=60.0 * index + 25.0),
+            schedule.count_answer(None, 45.0, "callback", called_back_late=True, at=60.0 * index + 25.0),
         )
         if change is not None
     ]
@@ -166,7 +167,7 @@ def test_slow_callbacks_are_not_mistaken_for_failing_ones() -> None:
     """Any number of polled answers proves nothing before the latest time of a callback."""
     schedule = Schedule(_PLAN)
 
-    changes = [schedule.lost(at=index / 10.0) for index in range(1000)]
+    changes = [schedule.count_loss(at=index / 10.0) for index in range(1000)]
 
     assert changes == [None] * 1000
 
@@ -180,7 +181,7 @@ def test_failing_ends_when_callbacks_come_again() -> None:
         for index in range(12)
         for change in (
             *_is_polled(schedule, 1, start=1000.0 + 20.0 * index),
-            schedule.answered(None, 12.0, "callback", called_back_late=True, at=1012.0 + 20.0 * index),
+            schedule.count_answer(None, 12.0, "callback", called_back_late=True, at=1012.0 + 20.0 * index),
         )
         if change is not None
     ]
@@ -216,9 +217,9 @@ def test_losses_alone_are_no_failure(lost_share: float) -> None:
     schedule, random = Schedule(_PLAN), Random(7)
 
     changes = [
-        schedule.lost(at=20.0 * index)
+        schedule.count_loss(at=20.0 * index)
         if random.random() < lost_share
-        else schedule.answered(None, random.uniform(8.0, 12.0), "callback", called_back_late=False, at=20.0 * index)
+        else schedule.count_answer(None, random.uniform(8.0, 12.0), "callback", called_back_late=False, at=20.0 * index)
         for index in range(20_000)
     ]
 
@@ -231,9 +232,9 @@ def test_it_does_not_flap(lost_share: float) -> None:
     schedule, random = Schedule(_PLAN), Random(7)
 
     changes = [
-        schedule.lost(at=20.0 * index)
+        schedule.count_loss(at=20.0 * index)
         if random.random() < lost_share
-        else schedule.answered(None, 10.0, "callback", called_back_late=False, at=20.0 * index)
+        else schedule.count_answer(None, 10.0, "callback", called_back_late=False, at=20.0 * index)
         for index in range(20_000)
     ]
 
@@ -243,7 +244,7 @@ def test_it_does_not_flap(lost_share: float) -> None:
 def test_a_clock_that_was_set_back_does_not_blind_it() -> None:
     """If the clock goes back by a day, then failing callbacks are noticed as soon as before."""
     schedule = Schedule(_PLAN)
-    schedule.lost(at=86_400.0)
+    schedule.count_loss(at=86_400.0)
 
     changes = _is_polled(schedule, 12)
 

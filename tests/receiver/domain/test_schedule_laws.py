@@ -48,9 +48,9 @@ def _taught(draw: st.DrawFn) -> tuple[PollPlan, Schedule]:
     for task_type, latency, kind, later in draw(st.lists(_EVENT, max_size=120)):
         at += later
         if kind == "lost":
-            schedule.lost(at=at)
+            schedule.count_loss(at=at)
         else:
-            schedule.answered(
+            schedule.count_answer(
                 task_type, latency, "poll" if kind == "poll" else "callback", called_back_late=kind == "late", at=at
             )
     return plan, schedule
