@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from client.protocol.models import Verdict
 from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready, TaskId
 from client.providers.values import task_id_text
 from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
@@ -20,6 +19,7 @@ from receiver.domain.records import (
     UnreadableDelivery,
 )
 from receiver.domain.transaction import Key, TaskIdKey, Transaction
+from receiver.domain.verdicts import UNREAD, UnreadVerdict, Verdict
 from receiver.errors import ReceiverError
 
 __all__ = [
@@ -43,11 +43,6 @@ HOLD = 10 * SECOND
 """A callback that is to be confirmed is held back for so long after the provider was to be asked, in µs."""
 ROW_BYTES = 512
 """A kept delivery counts for at least this many bytes of a quota, so that empty ones are bounded too."""
-
-_UNUSABLE = ("unreadable", "badSignature")
-
-Unusable = str
-"""Why a delivery has no reading: the verdict `unreadable` or `badSignature`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +76,7 @@ class Arrival:
     method: str
     content_type: str | None
     body: bytes
-    reading: CallbackReading | Unusable
+    reading: CallbackReading | UnreadVerdict
     origin: Origin
     received_at: int
     standing_id: str | None = None
@@ -95,7 +90,7 @@ class Arrival:
         is_doubtful = self.confirm == "always" and self.origin.trust != "signed"
         return is_doubtful and task.is_polled_here and task.task_id is not None and is_open(task)
 
-    def says(self, task_type: str | None) -> Ready | Bare | Failed | Pending | Notice | Unusable:
+    def says(self, task_type: str | None) -> Ready | Bare | Failed | Pending | Notice | UnreadVerdict:
         """What it says of a task of this type; a bare answer stays one where a poll would bring more than that."""
         if isinstance(self.reading, str):
             return self.reading
@@ -172,7 +167,7 @@ class DeliverToTask:
         if transaction.is_forgotten(self.ref, None):
             return DeliveryResult("forgotten", None)
         if isinstance(arrival.reading, str):
-            return DeliveryResult(_unusable_verdict(arrival.reading), None)
+            return DeliveryResult(arrival.reading, None)
         outcome = arrival.says(None)
         if not isinstance(outcome, Ready | Failed):
             return DeliveryResult("notice" if isinstance(outcome, Notice) else "notFinal", None)
@@ -228,8 +223,7 @@ class DeliverToStanding:
         if isinstance(arrival.reading, CallbackReading) and isinstance(arrival.reading.reading, Notice):
             return DeliveryResult("notice", None)
         if isinstance(arrival.reading, str) or arrival.id_text is None:
-            verdict = _unusable_verdict(arrival.reading) if isinstance(arrival.reading, str) else "unreadable"
-            return self._keep_stray(transaction, verdict)
+            return self._keep_stray(transaction, arrival.reading if isinstance(arrival.reading, str) else "unreadable")
         key = TaskIdKey(arrival.provider, arrival.id_text)
         task = transaction.task_by_id(key)
         if task is not None:
@@ -293,11 +287,9 @@ def _deliver(transaction: Transaction, task: TaskRecord, arrival: Arrival, quota
     now = arrival.received_at
     says = arrival.says(task.type)
     if isinstance(says, str):
-        verdict = _unusable_verdict(says)
         task = hint(transaction, task, now)
-        return DeliveryResult(
-            verdict, _store(transaction, task, _within_quota(transaction, arrival, verdict, quotas), quotas)
-        )
+        delivery = _within_quota(transaction, arrival, says, quotas)
+        return DeliveryResult(says, _store(transaction, task, delivery, quotas))
     if isinstance(says, Notice):
         return DeliveryResult("notice", _store(transaction, task, arrival.delivery("notice"), quotas))
     bound = bind_from_callback(transaction, task, arrival.task_id, now)
@@ -398,7 +390,7 @@ def _give_back(transaction: Transaction, task: TaskRecord, replaced: StoredDeliv
     if replaced is None or replaced.body is None:
         return
     name = replaced.standing_id or task.quota
-    quota = UNREADABLE_QUOTA if replaced.verdict in _UNUSABLE else None if name is None else bodies_quota(name)
+    quota = UNREADABLE_QUOTA if replaced.verdict in UNREAD else None if name is None else bodies_quota(name)
     if quota is not None:
         transaction.add_to_quota(quota, -1, -max(replaced.size, ROW_BYTES))
 
@@ -410,7 +402,7 @@ def _counted(transaction: Transaction, task: TaskRecord, delivery: StoredDeliver
     counted as such, what is unreadable under that quota.
     """
     name = delivery.standing_id or task.quota
-    if name is None or delivery.body is None or delivery.verdict in _UNUSABLE:
+    if name is None or delivery.body is None or delivery.verdict in UNREAD:
         return delivery
     makes_task = task.quota is not None and task.deliveries == 1
     size = 0 if makes_task else max(delivery.size, ROW_BYTES)
@@ -431,7 +423,3 @@ def _within_quota(transaction: Transaction, arrival: Arrival, verdict: Verdict, 
     if fits:
         transaction.add_to_quota(UNREADABLE_QUOTA, 1, size)
     return arrival.delivery(verdict, keep_body=fits)
-
-
-def _unusable_verdict(reason: Unusable) -> Verdict:
-    return "badSignature" if reason == "badSignature" else "unreadable"

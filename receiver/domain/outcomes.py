@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json, to_json
 
-from client.protocol.models import PROVISIONAL, Verdict
+from client.protocol.models import PROVISIONAL
 from client.provider_api.errors import failure_at_deadline
 from client.provider_api.unlisted import is_provisional
 from client.providers.readings import Failed, Ready, TaskId
 from client.providers.values import same_value, task_id_text
 from receiver.domain.records import SECOND, Outcome, TaskRecord
 from receiver.domain.transaction import TaskIdKey, Transaction
+from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
 
 __all__ = ["Origin", "bind", "bind_from_callback", "give_up", "hint", "is_open", "make_outcome", "settle", "weigh"]

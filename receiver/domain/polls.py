@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from client.protocol.models import Verdict
 from client.provider_api.unlisted import WIDEST, UnlistedRow, row_after
 from client.providers import PollPlan
 from client.providers.readings import Failed, Pending, Ready, Unknown
@@ -29,6 +28,7 @@ from receiver.domain.records import (
 )
 from receiver.domain.registrations import Answered
 from receiver.domain.transaction import Transaction
+from receiver.domain.verdicts import Verdict
 
 __all__ = [
     "LEASE_SECONDS",

@@ -16,6 +16,7 @@ from receiver.domain.outcomes import Origin, make_outcome
 from receiver.domain.records import SECOND, Outcome, StoredDelivery, TaskRecord, UnreadableDelivery
 from receiver.domain.registrations import Answered
 from receiver.domain.tokens import CallbackToken, Kind
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.errors import ReceiverError
 
 __all__ = [
@@ -198,7 +199,7 @@ def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Store
     return make_outcome(said, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
 
 
-def _read_body(dialect: Dialect, delivery: StoredDelivery) -> CallbackReading | str:
+def _read_body(dialect: Dialect, delivery: StoredDelivery) -> CallbackReading | UnreadVerdict:
     """Return the reading of kept bytes, or `unreadable`."""
     kept = delivery.body or b""
     query, body = (kept, b"") if delivery.method == "GET" else (b"", kept)
@@ -215,7 +216,7 @@ def _storable(header: str) -> str:
 
 def _read_callback(
     dialect: Dialect, incoming: CallbackRequest, secret: bytes | None
-) -> tuple[CallbackReading | str, bool]:
+) -> tuple[CallbackReading | UnreadVerdict, bool]:
     """Return the reading, or the verdict that says why there is none; and whether a signature was verified."""
     rule = dialect.callback
     is_signed = False

@@ -11,6 +11,7 @@ from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
 from client.provider_api.unlisted import UnlistedRow
 from client.providers.readings import TaskId
 from client.providers.values import task_id_text
+from receiver.domain.verdicts import VERDICTS
 
 __all__ = [
     "CUT_OFF",
@@ -56,7 +57,6 @@ POLLS_KEPT = 14
 CUT_OFF = "cut off"
 """What is kept of a poll whose process was killed, or held up for longer than its lease: nobody knows what it said."""
 
-_REFUSED = ("mismatched", "badSignature", "unreadable")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -362,7 +362,8 @@ class RecentTasks:
     @property
     def refused(self) -> Mapping[str, int]:
         """The deliveries that were refused, by verdict."""
-        return {verdict: self.verdicts[verdict] for verdict in _REFUSED if verdict in self.verdicts}
+        refused = (row.name for row in VERDICTS.values() if row.is_refused)
+        return {verdict: self.verdicts[verdict] for verdict in refused if verdict in self.verdicts}
 
 
 class WaitingTasks(NamedTuple):

@@ -7,7 +7,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from client.protocol.models import Verdict
 from client.providers import Dialect
 from client.providers.readings import Bare, Failed, Notice, Pending, Ready
 from receiver.domain.deliveries import (
@@ -23,6 +22,7 @@ from receiver.domain.deliveries import (
 from receiver.domain.reading import read_again, times_of_new_task
 from receiver.domain.records import UnreadableDelivery
 from receiver.domain.transaction import Key, Transaction
+from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
 
 __all__ = ["Redeliver", "Redelivered", "Redelivery", "RedeliveryRules", "read_redelivery"]

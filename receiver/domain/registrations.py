@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from client.protocol.models import Verdict
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
 from client.providers.values import task_id_text
 from receiver.domain.outcomes import Origin, bind, give_up, make_outcome, settle
 from receiver.domain.records import AboutTask, StandingUrl, TaskRecord
 from receiver.domain.transaction import IdempotencyRecord, TaskIdKey, Transaction
+from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
 
 __all__ = [

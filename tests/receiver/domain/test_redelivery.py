@@ -20,6 +20,7 @@ from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl
 from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
 from receiver.domain.registrations import Answered, CreateStandingUrl, Report, RevokeStandingUrl
 from receiver.domain.transaction import Command, Forget, Operation
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.sqlite.unreadable import DryRun, open_dry_run
 from receiver.storage.store import PAGE_BYTES
@@ -43,7 +44,7 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"errorId": 0, "status": "ready", "solution": {"text": "answer"}, **fields}).encode()
 
 
-def kept_for_task(number: int, content: bytes, reading: str = "unreadable") -> DeliverToTask:
+def kept_for_task(number: int, content: bytes, reading: UnreadVerdict = "unreadable") -> DeliverToTask:
     """Return a delivery that could not be read, on the URL of the task of this number."""
     new_task = NewTask(ref=a_ref(number), poll_after=NOW, deadline_at=NOW)
     return DeliverToTask(
@@ -59,7 +60,7 @@ def kept_for_standing(content: bytes) -> DeliverToStanding:
     )
 
 
-def an_arrival(content: bytes, standing_id: str | None, reading: str) -> Arrival:
+def an_arrival(content: bytes, standing_id: str | None, reading: UnreadVerdict) -> Arrival:
     """What a dialect made nothing of."""
     return Arrival(
         provider="capsolver",

@@ -17,6 +17,7 @@ from receiver.domain.records import SECOND
 from receiver.domain.registrations import Bind
 from receiver.domain.tokens import Kind, make_token
 from receiver.domain.transaction import Forget
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
 from tests.receiver.upkeep.pruning import pruned
@@ -112,7 +113,7 @@ async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
 async def take_step(store: SqliteStore, chance: random.Random, number: int) -> None:
     """One delivery, or something after which less is kept."""
     task_id = chance.choice(["R1", "R2", "R3", "S1", "S2", f"S{number}"])
-    readings: list[Ready | Pending | str] = [
+    readings: list[Ready | Pending | UnreadVerdict] = [
         Ready({"text": "a"}),
         Ready({"text": "b"}),
         Pending("processing"),
@@ -143,7 +144,7 @@ async def take_step(store: SqliteStore, chance: random.Random, number: int) -> N
 
 
 def an_arrival(
-    task_id: str, body: bytes, reading: Ready | Pending | str | None = None, confirm: str = "never"
+    task_id: str, body: bytes, reading: Ready | Pending | UnreadVerdict | None = None, confirm: str = "never"
 ) -> Arrival:
     """Return a delivery of these bytes; a ready answer, if nothing else is said."""
     said = Ready({"text": "a"}) if reading is None else reading

@@ -56,7 +56,7 @@ def test_a_callback_that_was_held_back_says_whether_it_still_is() -> None:
     answered = told(waiting_task(deliveries=1, outcome=READY), history)
 
     assert "it is held back until the provider has confirmed it" in texts(waiting)
-    assert "the answer came by another road meanwhile" in texts(answered)
+    assert "meanwhile the answer came by a poll or a report" in texts(answered)
 
 
 def test_steps_come_in_the_order_of_time() -> None:
