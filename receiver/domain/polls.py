@@ -15,7 +15,8 @@ from client.provider_api.unlisted import WIDEST, UnlistedRow, row_after
 from client.providers import PollPlan
 from client.providers.readings import Failed, Pending, Ready, Unknown
 from receiver.domain.deliveries import held_from
-from receiver.domain.outcomes import is_open, make_outcome, settle, weigh
+from receiver.domain.outcomes import is_open, settle, weigh
+from receiver.domain.reading import ReportedAnswer, make_outcome
 from receiver.domain.records import (
     CUT_OFF,
     SECOND,
@@ -26,7 +27,6 @@ from receiver.domain.records import (
     StoredDelivery,
     TaskRecord,
 )
-from receiver.domain.registrations import Answered
 from receiver.domain.transaction import Transaction
 from receiver.domain.verdicts import Verdict
 
@@ -183,7 +183,7 @@ class FinishPoll:
 
     ref: str
     poll: PollRecord
-    answered: Answered | None
+    answered: ReportedAnswer | None
     next_after: int | None
     rules: PollRules
     read: Read

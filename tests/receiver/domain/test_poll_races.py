@@ -12,10 +12,10 @@ import pytest
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
-from receiver.domain.outcomes import Origin
 from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, PollRules, TakeDue, rules_of
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
-from receiver.domain.registrations import Answered, Bind, Expire, Register
+from receiver.domain.registrations import Bind, Expire, Register
 from receiver.storage.store import Store
 from tests.receiver.storage.stores import running_store
 
@@ -55,7 +55,7 @@ class Clocked:
             deadline_at=BEGAN + 330 * SECOND,
             is_polled_here=True,
         ).evolve(**fields)
-        await self.store.write(Register(task=task, answered=None, idempotency=None))
+        await self.store.write(Register(task=task, answer=None, idempotency=None))
         return await self.store.write(Bind(ref=task.ref, task_id=f"id of {task.ref}", now=self.now))
 
     async def take(self, seconds: float, *, rules: PollRules = RULES) -> Sequence[TaskRecord]:
@@ -83,7 +83,7 @@ class Clocked:
         now = BEGAN + round(seconds * SECOND)
         answered = None
         if said is not None:
-            answered = Answered(
+            answered = ReportedAnswer(
                 reading=said,
                 origin=Origin("poll", "polled", now),
                 polls=None,
@@ -300,7 +300,7 @@ async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:
     """There is nothing to ask for; bound late, when nobody knows how long ago it was submitted, it is due at once."""
     task = await clocked.task()
     unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None)
-    await clocked.store.write(Register(task=unbound, answered=None, idempotency=None))
+    await clocked.store.write(Register(task=unbound, answer=None, idempotency=None))
 
     assert [each.ref for each in await clocked.take(40)] == [task.ref]
     await clocked.store.write(Bind(ref=unbound.ref, task_id="late", now=BEGAN + 61 * SECOND))

@@ -10,10 +10,10 @@ from pathlib import Path
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading
 from receiver.domain.deliveries import HintTask
-from receiver.domain.outcomes import Origin
 from receiver.domain.polls import FinishPoll, rules_of
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
-from receiver.domain.registrations import Answered, Bind
+from receiver.domain.registrations import Bind
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.transaction import Forget, Prune
 from receiver.upkeep.shapes import AddShapes, AddUnlisted
@@ -92,7 +92,7 @@ def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
     return FinishPoll(
         ref=task.ref,
         poll=PollRecord(now, now, task.lease, type(said).__name__),
-        answered=Answered(
+        answered=ReportedAnswer(
             reading=said,
             origin=Origin("poll", "polled", now),
             polls=None,
