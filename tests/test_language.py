@@ -37,7 +37,6 @@ RETIRED_IN_DECISIONS = "adopt held keep look spend"
 
 NOT_YET = frozenset(
     {
-        "class Arrival",
         "class ReadyAnswer",
         "class Road",
         "module roads",

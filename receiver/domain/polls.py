@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from client.protocol.models import Verdict
 from client.provider_api.unlisted import UnlistedRow, row_after
 from client.providers.readings import Failed, Pending, Ready
 from receiver.domain.deliveries import held_from
@@ -26,7 +25,8 @@ from receiver.domain.next_poll import (
     PollLimits,
     next_poll,
 )
-from receiver.domain.outcomes import is_open, make_outcome, settle, weigh
+from receiver.domain.outcomes import is_open, settle, weigh
+from receiver.domain.reading import ReportedAnswer, make_outcome
 from receiver.domain.records import (
     CUT_OFF,
     SECOND,
@@ -37,8 +37,8 @@ from receiver.domain.records import (
     StoredDelivery,
     TaskRecord,
 )
-from receiver.domain.registrations import Answered
 from receiver.domain.transaction import Transaction
+from receiver.domain.verdicts import Verdict
 
 __all__ = [
     "LEASE_SECONDS",
@@ -164,7 +164,7 @@ class FinishPoll:
 
     ref: str
     poll: PollRecord
-    answered: Answered | None
+    answered: ReportedAnswer | None
     wait: int | None
     limits: PollLimits
     read: Read

@@ -11,6 +11,7 @@ from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
 from client.provider_api.unlisted import UnlistedRow
 from client.providers.readings import TaskId
 from client.providers.values import task_id_text
+from receiver.domain.verdicts import VERDICTS
 
 __all__ = [
     "CUT_OFF",
@@ -56,7 +57,6 @@ POLLS_KEPT = 14
 CUT_OFF = "cut off"
 """What is kept of a poll whose process was killed, or held up for longer than its lease: nobody knows what it said."""
 
-_REFUSED = ("mismatched", "badSignature", "unreadable")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -192,15 +192,17 @@ class TaskRecord(Numbered):
                 self.__dict__["outcome"] = replace(outcome, supersedes=head - outcome.supersedes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as two are made for each callback. Nothing changes one.
+@dataclass(slots=True, kw_only=True)
 class StoredDelivery:
-    """One attempt of a callback, as it is kept. `body` is None where only the fact is; `size` is what came.
+    """One attempt of a callback, as it is kept. Its `verdict` is empty until it is decided.
 
-    `slot`: its place among the deliveries of its task, where it is judged again.
+    `body` is None if only the fact is kept. `size` is that of the body that came. `slot` is its place among the
+    deliveries of its task, if it is decided again.
     """
 
     received_at: int
-    verdict: str
+    verdict: str = ""
     method: str
     content_type: str | None
     body: bytes | None
@@ -208,6 +210,20 @@ class StoredDelivery:
     id_text: str | None
     standing_id: str | None = None
     slot: int | None = None
+
+    def decided(self, verdict: str, *, is_body_kept: bool = True) -> StoredDelivery:
+        """Return a copy with this verdict, and without the body if that is not kept."""
+        return StoredDelivery(
+            received_at=self.received_at,
+            verdict=verdict,
+            method=self.method,
+            content_type=self.content_type,
+            body=self.body if is_body_kept else None,
+            size=self.size,
+            id_text=self.id_text,
+            standing_id=self.standing_id,
+            slot=self.slot,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,7 +378,8 @@ class RecentTasks:
     @property
     def refused(self) -> Mapping[str, int]:
         """The deliveries that were refused, by verdict."""
-        return {verdict: self.verdicts[verdict] for verdict in _REFUSED if verdict in self.verdicts}
+        refused = (row.name for row in VERDICTS.values() if row.is_refused)
+        return {verdict: self.verdicts[verdict] for verdict in refused if verdict in self.verdicts}
 
 
 class WaitingTasks(NamedTuple):

@@ -10,23 +10,12 @@ from datetime import UTC, datetime
 from client.protocol.models import PROVISIONAL, Step, TaskTimeline, Waiting
 from client.providers import PollPlan
 from receiver.domain.records import CUT_OFF, SECOND, History, Outcome, PollRecord, StoredDelivery, TaskRecord, time_view
+from receiver.domain.verdicts import VERDICTS
 
 __all__ = ["timeline_of"]
 
 _LONGEST_QUOTED = 100
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
-
-_SAID = {
-    "accepted": "it became the outcome",
-    "duplicate": "it said the same as the one before",
-    "late": "it said the same as the outcome, which had come by another road",
-    "disagreed": "it said something else than the outcome, which stands because it was first",
-    "notFinal": "it was no answer yet, or one that only a poll can complete or confirm",
-    "held": "it is held back until the provider has confirmed it",
-    "notice": "it told nothing about a task",
-    "badSignature": "refused (401): it was not signed with the secret in RECEIVER_CALLBACK_SECRETS",
-}
-
 
 _WHY_PROVISIONAL = {
     "deadline": "the deadline came first",
@@ -107,28 +96,32 @@ def _reported_polls(task: TaskRecord, history: History) -> list[Step]:
 
 def _delivery_step(task: TaskRecord, delivery: StoredDelivery) -> Step:
     where = "task URL" if delivery.standing_id is None else "standing URL"
-    text = _SAID.get(delivery.verdict)
-    if delivery.verdict == "mismatched":
-        text = _mismatch(task, delivery)
-    elif delivery.verdict == "held" and task.held_until is None:
-        text = "it was held back to be confirmed, and the answer came by another road meanwhile"
-    elif delivery.verdict == "unreadable":
-        kind = "no content type" if delivery.content_type is None else _quoted(delivery.content_type)
-        text = f"refused (422): {delivery.size} bytes of {kind} that are no callback of {task.provider}"
     return Step(
         at=time_view(delivery.received_at),
         happened="callback.stored",
         origin=where,
         verdict=delivery.verdict,
-        text=f"a {delivery.method} callback on the {where}: {text or delivery.verdict}",
+        text=f"a {delivery.method} callback on the {where}: {_explained(task, delivery)}",
     )
 
 
-def _mismatch(task: TaskRecord, delivery: StoredDelivery) -> str:
-    if delivery.standing_id is not None and not task.open_to_standing:
-        return "refused (409): the task has a URL of its own, and ids can be guessed; it was taken as a hint"
-    named = "no taskId" if delivery.id_text is None else f"the taskId {_quoted(delivery.id_text)}"
-    return f"refused (409): it names {named}, which is not that of this task"
+def _explained(task: TaskRecord, delivery: StoredDelivery) -> str:
+    """Return the verdict on a delivery, in words."""
+    row = VERDICTS.get(delivery.verdict)
+    if row is None:
+        # A newer version stored it.
+        return delivery.verdict
+    text = row.timeline.format(
+        id="no taskId" if delivery.id_text is None else f"the taskId {_quoted(delivery.id_text)}",
+        size=delivery.size,
+        content="no content type" if delivery.content_type is None else _quoted(delivery.content_type),
+        provider=task.provider,
+    )
+    if delivery.verdict == "held" and task.held_until is None:
+        text = "it was held back to be confirmed, and meanwhile the answer came by a poll or a report"
+    elif delivery.verdict == "mismatched" and delivery.standing_id is not None and not task.open_to_standing:
+        text = "the task has a URL of its own, and ids can be guessed; it was taken as a hint"
+    return f"refused ({row.status}): {text}" if row.is_refused else text
 
 
 def _poll_step(poll: PollRecord) -> Step:

@@ -21,21 +21,22 @@ from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
 from client.providers.readings import CallbackReading, Failed, TaskId
 from receiver.domain.admission import ConcurrencyLimit, Limits, Slot
-from receiver.domain.deliveries import DeliverToStanding, DeliverToTask, DeliveryResult, HintTask, Quotas
+from receiver.domain.deliveries import DeliveryResult, HintTask, Quotas, delivery_command, delivery_rules
 from receiver.domain.polls import ReleaseHeld
-from receiver.domain.reading import (
-    CallbackRequest,
-    read_answer,
-    read_arrival,
-    read_kept,
-    task_of_registration,
-    times_of_new_task,
-)
+from receiver.domain.reading import CallbackRequest, ReportedAnswer, read_answer, read_kept
 from receiver.domain.records import Entry, Outcome, Page, StoredDelivery, TaskRecord, WaitingTasks
-from receiver.domain.registrations import Answered, Bind, Expire, Register, RegisteredTask, Report, ReportedTask
+from receiver.domain.registrations import (
+    Bind,
+    Expire,
+    Register,
+    RegisteredTask,
+    Report,
+    ReportedTask,
+    task_of_registration,
+)
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import CallbackToken, Kind, make_token
-from receiver.domain.transaction import Command, Forget
+from receiver.domain.transaction import Forget
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub, Waiter
@@ -95,6 +96,13 @@ class Inbox:
         self._streams = ConcurrencyLimit("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
         self._dialects = dialects
         self._rules = rules
+        self._delivery_rules = delivery_rules(
+            dialects,
+            rules.quotas,
+            secrets=rules.callback_secrets,
+            confirm=rules.confirm_callbacks,
+            polled=self._accounts,
+        )
         self._now = now
         self._new_ref = new_ref
 
@@ -134,32 +142,15 @@ class Inbox:
             StoreFailedError: nothing was stored.
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
-        now = self._now()
-        arrival = read_arrival(
-            dialect,
-            incoming,
-            token,
-            self._rules.callback_secrets.get(dialect.provider),
-            now,
-            confirm=self._rules.confirm_callbacks,
-            can_poll=dialect.provider in self._accounts,
-        )
-        command: Command[DeliveryResult]
-        if token.kind is Kind.TASK:
-            times = times_of_new_task(dialect, str(token.id), now)
-            command = DeliverToTask(ref=times.ref, arrival=arrival, new_task=times, quotas=self._rules.quotas)
-        else:
-            times = times_of_new_task(dialect, str(self._new_ref()), now)
-            command = DeliverToStanding(
-                url_id=str(token.id), arrival=arrival, new_task=times, quotas=self._rules.quotas
-            )
+        rules = self._delivery_rules[dialect.provider]
+        command = delivery_command(rules, incoming, token, now=self._now(), new_ref=self._new_ref)
         delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
         if self.learning is not None:
             self.learning.delivered(delivered)
-        if isinstance(arrival.reading, CallbackReading) and isinstance(arrival.reading.reading, Failed):
+        if isinstance(command.reading, CallbackReading) and isinstance(command.reading.reading, Failed):
             # It is stored: a log that cannot be written changes nothing about the answer any more.
             with suppress(Exception):
-                self._unlisted.note(dialect, arrival.reading.reading)
+                self._unlisted.note(dialect, command.reading.reading)
         return delivered
 
     async def is_revoked(self, token: CallbackToken) -> bool:
@@ -217,7 +208,7 @@ class Inbox:
         newer = {name for name in ("task", "app_id") if getattr(registration, name) is None}
         digest = hashlib.sha256(registration.model_dump_json(by_alias=True, exclude=newer).encode()).digest()
         idempotency = None if idempotency_key is None else (idempotency_key, digest)
-        return await self._store.write(Register(task=task, answered=answered, idempotency=idempotency))
+        return await self._store.write(Register(task=task, answer=answered, idempotency=idempotency))
 
     def _first_poll(self, provider: str, task_type: str | None, expects_callback: bool) -> float | None:
         if self.learning is None:
@@ -244,11 +235,11 @@ class Inbox:
         given_id, answered = read_answer(dialect, report, now)
         self._unlisted.note(dialect, answered.reading)
         task_id = given_id if report.task_id is None else report.task_id
-        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=now))
+        return await self._store.write(Report(ref=ref, task_id=task_id, answer=answered, now=now))
 
-    async def settle(self, ref: str, task_id: TaskId | None, answered: Answered) -> ReportedTask:
+    async def settle(self, ref: str, task_id: TaskId | None, answered: ReportedAnswer) -> ReportedTask:
         """What became of an answer that the receiver got itself; raises as `bind`."""
-        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answered, now=self._now()))
+        return await self._store.write(Report(ref=ref, task_id=task_id, answer=answered, now=self._now()))
 
     def now(self) -> int:
         """Return the wall clock, in µs."""

@@ -17,10 +17,9 @@ from client.errors import ProviderUnreachableError
 from client.provider_api.http import NotSentError, ProviderBusyError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
 from receiver.domain.next_poll import limits_of
-from receiver.domain.outcomes import Origin
 from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
-from receiver.domain.registrations import Answered
 from receiver.errors import ReceiverError
 from receiver.feed.hub import Waiter
 from receiver.storage.store import Store
@@ -264,9 +263,9 @@ class Reconciler:
                 self._log_poll(poll, polled)
             return
 
-    def _answered(self, reading: Reading, now: int) -> Answered:
+    def _answered(self, reading: Reading, now: int) -> ReportedAnswer:
         dialect = self._account.dialect
-        return Answered(
+        return ReportedAnswer(
             reading=reading,
             origin=Origin("poll", "polled", now, dialect.answer_life_seconds),
             polls=None,

@@ -16,6 +16,7 @@ from client.providers import Dialect
 from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, check_token
+from receiver.domain.verdicts import UNREAD, VERDICTS
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import CONTEXT, Context
 from receiver.web.request import read_body
@@ -29,8 +30,6 @@ LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}
 `%2F` is not among it: it is no separator (RFC 3986, 2.2). Proxies make slashes of it, but never it of slashes.
 """
 
-_STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
-_UNREAD = ("unreadable", "badSignature")
 _LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
 _ACKNOWLEDGED = ReadyAnswer("ok")
@@ -68,7 +67,7 @@ async def callback(request: web.Request, context: Context | None = None) -> web.
     with suppress(Exception):
         context.metrics.delivered(dialect.provider, delivered.verdict, delivered.task)
         _stored(dialect, delivered, started)
-    status = _STATUS.get(delivered.verdict, 200)
+    status = VERDICTS[delivered.verdict].status
     return _ACKNOWLEDGED if status == 200 and ReadyAnswer.fits(request) else _answer(status)
 
 
@@ -80,7 +79,7 @@ async def _deliver(request: web.Request, context: Context, dialect: Dialect, tok
         raise
     incoming = _incoming(request, body)
     delivered = await context.inbox.deliver(dialect, token, incoming)
-    _note(context, dialect, incoming, is_readable=delivered.verdict not in _UNREAD)
+    _note(context, dialect, incoming, is_readable=delivered.verdict not in UNREAD)
     return delivered
 
 

@@ -27,7 +27,7 @@ from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import connect_read_only, schema_version
 from receiver.storage.sqlite.files import require_database
 from receiver.storage.sqlite.reader import read_history, read_task, read_waiting
-from receiver.storage.sqlite.rows import SLOTS_OF_TASK, standing_url_from, task_from
+from receiver.storage.sqlite.rows import LATE_VERDICTS, SLOTS_OF_TASK, standing_url_from, task_from
 
 __all__ = [
     "SELECT_LATENCIES",
@@ -59,7 +59,7 @@ SELECT_RECENT = f"""
             coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
             CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
                 EXISTS (SELECT 1 FROM delivery WHERE delivery.id {SLOTS_OF_TASK}
-                    AND delivery.verdict IN ('late', 'disagreed'))
+                    AND delivery.verdict IN ({LATE_VERDICTS}))
             ELSE 0 END AS late
         FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
         WHERE {_NEWEST}

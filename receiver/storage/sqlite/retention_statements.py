@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.storage.sqlite.rows import SLOTS
+from receiver.storage.sqlite.rows import SLOTS, UNREAD_VERDICTS
 
 __all__ = ["DELETE_OF_TASKS"]
 
@@ -46,7 +46,7 @@ SELECT_ENTRY_TIMES = f"""
 # How many bytes these deliveries take of the quota of unreadable bytes; the other parameter is what one takes at least.
 SELECT_UNREADABLE_AMONG = (
     "SELECT count(*), coalesce(sum(max(size, ?)), 0) FROM delivery WHERE id IN (SELECT value FROM json_each(?)) "
-    "AND verdict IN ('unreadable', 'badSignature') AND body IS NOT NULL"
+    f"AND verdict IN ({UNREAD_VERDICTS}) AND body IS NOT NULL"
 )
 # How many of the other bodies among these deliveries count for the URLs that brought them, and their bytes. The body
 # that made a task is the task's.
@@ -54,7 +54,7 @@ SELECT_BODIES_AMONG = (
     "SELECT coalesce(delivery.standing_id, task.quota) AS name, count(*), sum(max(delivery.size, ?)) "
     f"FROM delivery JOIN task ON task.id = delivery.id / {SLOTS} "
     "WHERE delivery.id IN (SELECT value FROM json_each(?)) AND delivery.body IS NOT NULL "
-    "AND delivery.verdict NOT IN ('unreadable', 'badSignature') AND name IS NOT NULL "
+    f"AND delivery.verdict NOT IN ({UNREAD_VERDICTS}) AND name IS NOT NULL "
     f"AND (task.quota IS NULL OR delivery.id <> task.id * {SLOTS} + 1) GROUP BY name"
 )
 # What remembers that the tasks were, and since when.
@@ -80,7 +80,7 @@ SELECT_BODIES_OF_SOLUTIONS = f"""
     SELECT delivery.id FROM log
     CROSS JOIN delivery ON delivery.id BETWEEN log.task * {SLOTS} AND log.task * {SLOTS} + {SLOTS - 1}
     WHERE log.position > ? AND log.position <= ? AND log.status = 'ready'
-      AND delivery.body IS NOT NULL AND delivery.verdict NOT IN ('unreadable', 'badSignature')
+      AND delivery.body IS NOT NULL AND delivery.verdict NOT IN ({UNREAD_VERDICTS})
 """
 
 # Deliveries of tasks that have ended, with bytes as old as this, oldest first, and how many bytes.

@@ -14,9 +14,11 @@ from pydantic_core import from_json, to_json
 
 from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord
 from receiver.domain.shapes import ShapeRecord
+from receiver.domain.verdicts import UNREAD, VERDICTS
 
 __all__ = [
     "DELIVERY_COLUMNS",
+    "LATE_VERDICTS",
     "OUTCOME_COLUMNS",
     "POLL_COLUMNS",
     "SLOTS",
@@ -24,6 +26,7 @@ __all__ = [
     "STANDING_URL_COLUMNS",
     "TASK_COLUMNS",
     "TASK_STATE_COLUMNS",
+    "UNREAD_VERDICTS",
     "bare_values",
     "delivery_from",
     "delivery_values",
@@ -44,6 +47,10 @@ SLOTS = 16
 
 SLOTS_OF_TASK = f"BETWEEN task.id * {SLOTS} AND task.id * {SLOTS} + {SLOTS - 1}"
 """The same in SQL, behind an id."""
+
+UNREAD_VERDICTS = ", ".join(f"'{name}'" for name in sorted(UNREAD))
+LATE_VERDICTS = ", ".join(f"'{row.name}'" for row in VERDICTS.values() if row.is_late)
+"""Verdicts in SQL, to stand between parentheses."""
 
 _COLUMN_NAMES = {"row": "id", "id_text": "task_id", "summary": "said"}
 """Columns that are called otherwise than their fields."""

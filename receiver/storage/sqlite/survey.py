@@ -15,7 +15,7 @@ from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import connect_reader, on_thread
 from receiver.storage.sqlite.files import require_database
 from receiver.storage.sqlite.retention import SOLUTIONS_FLOOR, read_mark
-from receiver.storage.sqlite.rows import SLOTS
+from receiver.storage.sqlite.rows import SLOTS, UNREAD_VERDICTS
 
 __all__ = ["survey"]
 
@@ -43,7 +43,7 @@ _BODIES = f"""
     SELECT count(*), coalesce(sum(delivery.size), 0) FROM delivery JOIN task ON task.id = delivery.id / {SLOTS}
     WHERE delivery.body IS NOT NULL AND task.id NOT IN (SELECT id FROM temp.doomed) AND (
         (delivery.received_at <= :deliveries AND task.status <> 'processing')
-        OR (delivery.verdict NOT IN ('unreadable', 'badSignature') AND EXISTS (
+        OR (delivery.verdict NOT IN ({UNREAD_VERDICTS}) AND EXISTS (
             SELECT 1 FROM log WHERE log.position = task.position AND log.status = 'ready'
               AND log.position > :after AND log.position <= :until))
     )

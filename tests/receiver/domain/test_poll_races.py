@@ -13,10 +13,10 @@ from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
 from receiver.domain.next_poll import PollLimits, limits_of
-from receiver.domain.outcomes import Origin
 from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, TakeDue
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
-from receiver.domain.registrations import Answered, Bind, Expire, Register
+from receiver.domain.registrations import Bind, Expire, Register
 from receiver.storage.store import Store
 from tests.receiver.storage.stores import running_store
 
@@ -56,7 +56,7 @@ class Clocked:
             deadline_at=BEGAN + 330 * SECOND,
             is_polled_here=True,
         ).evolve(**fields)
-        await self.store.write(Register(task=task, answered=None, idempotency=None))
+        await self.store.write(Register(task=task, answer=None, idempotency=None))
         return await self.store.write(Bind(ref=task.ref, task_id=f"id of {task.ref}", now=self.now))
 
     async def take(self, seconds: float, *, limits: PollLimits = LIMITS) -> Sequence[TaskRecord]:
@@ -84,7 +84,7 @@ class Clocked:
         now = BEGAN + round(seconds * SECOND)
         answered = None
         if reading is not None:
-            answered = Answered(
+            answered = ReportedAnswer(
                 reading=reading,
                 origin=Origin("poll", "polled", now),
                 polls=None,
@@ -301,7 +301,7 @@ async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:
     """There is no id to ask for. A task bound late, so that its age is unknown, is due at once."""
     task = await clocked.task()
     unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None)
-    await clocked.store.write(Register(task=unbound, answered=None, idempotency=None))
+    await clocked.store.write(Register(task=unbound, answer=None, idempotency=None))
 
     assert [taken.ref for taken in await clocked.take(40)] == [task.ref]
     await clocked.store.write(Bind(ref=unbound.ref, task_id="late", now=BEGAN + 61 * SECOND))

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client.providers import DIALECTS
+from client.providers import DIALECTS, Dialect
 from client.providers.readings import Ready, TaskId
-from receiver.domain.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.domain.outcomes import Origin
+from receiver.domain.deliveries import (
+    ROW_BYTES,
+    DeliverToStanding,
+    DeliverToTask,
+    DeliveryRules,
+    Quotas,
+    delivery_rules,
+)
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl
-from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
-from receiver.domain.registrations import Answered, CreateStandingUrl, Report, RevokeStandingUrl
+from receiver.domain.redelivery import Redeliver, Redelivered, read_redelivery
+from receiver.domain.registrations import CreateStandingUrl, Report, RevokeStandingUrl
 from receiver.domain.transaction import Command, Forget, Operation
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.sqlite.unreadable import DryRun, open_dry_run
 from receiver.storage.store import PAGE_BYTES
@@ -30,6 +37,8 @@ from tests.receiver.storage.stores import (
     a_ref,
     a_registration,
     a_standing_delivery,
+    delivery_to_standing,
+    delivery_to_task,
     running_store,
     whole_log,
 )
@@ -43,39 +52,19 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"errorId": 0, "status": "ready", "solution": {"text": "answer"}, **fields}).encode()
 
 
-def kept_for_task(number: int, content: bytes, reading: str = "unreadable") -> DeliverToTask:
+def kept_for_task(number: int, content: bytes, reading: UnreadVerdict = "unreadable") -> DeliverToTask:
     """Return a delivery that could not be read, on the URL of the task of this number."""
-    new_task = NewTask(ref=a_ref(number), poll_after=NOW, deadline_at=NOW)
-    return DeliverToTask(
-        ref=a_ref(number), arrival=an_arrival(content, None, reading), new_task=new_task, quotas=QUOTAS
-    )
+    return delivery_to_task(a_ref(number), reading, content)
 
 
 def kept_for_standing(content: bytes) -> DeliverToStanding:
     """Return a delivery that could not be read, on a standing URL."""
-    new_task = NewTask(ref=a_ref(99), poll_after=NOW, deadline_at=NOW)
-    return DeliverToStanding(
-        url_id=STANDING, arrival=an_arrival(content, STANDING, "unreadable"), new_task=new_task, quotas=QUOTAS
-    )
-
-
-def an_arrival(content: bytes, standing_id: str | None, reading: str) -> Arrival:
-    """What a dialect made nothing of."""
-    return Arrival(
-        provider="capsolver",
-        method="POST",
-        content_type="application/json",
-        body=content,
-        reading=reading,
-        origin=Origin("callback", "token", NOW),
-        received_at=NOW,
-        standing_id=standing_id,
-    )
+    return delivery_to_standing(STANDING, "unreadable", content, ref=a_ref(99))
 
 
 def a_polled_answer(number: int, text: str, task_id: TaskId) -> Report:
     """Return the answer of a poll for the task of this number."""
-    answered = Answered(
+    answer = ReportedAnswer(
         reading=Ready({"text": text}),
         origin=Origin("poll", "reported", NOW),
         polls=1,
@@ -83,21 +72,24 @@ def a_polled_answer(number: int, text: str, task_id: TaskId) -> Report:
         unknown_final_after=0,
         size=10,
     )
-    return Report(ref=a_ref(number), task_id=task_id, answered=answered, now=NOW)
+    return Report(ref=a_ref(number), task_id=task_id, answer=answer, now=NOW)
 
 
 def rules(
     *,
     quotas: Quotas = QUOTAS,
     confirm: str = "mismatched",
-    signed: AbstractSet[str] = frozenset(),
-    polled: AbstractSet[str] = frozenset(),
-) -> RedeliveryRules:
-    """Return the shipped providers, if nothing else is said."""
-    return RedeliveryRules(dialects=DIALECTS, signed=signed, polled=polled, quotas=quotas, confirm=confirm)
+    dialects: Mapping[str, Dialect] = DIALECTS,
+    signed: Sequence[str] = (),
+    polled: Sequence[str] = (),
+) -> Mapping[str, DeliveryRules]:
+    """Return the rules of the shipped providers, if nothing else is said."""
+    return delivery_rules(dialects, quotas, secrets=dict.fromkeys(signed, b"secret"), confirm=confirm, polled=polled)
 
 
-async def redelivered(store: SqliteStore | DryRun, given: RedeliveryRules | None = None) -> Sequence[Redelivered]:
+async def redelivered(
+    store: SqliteStore | DryRun, given: Mapping[str, DeliveryRules] | None = None
+) -> Sequence[Redelivered]:
     """What became of all that is kept."""
     chosen = given or rules()
     decided: list[Redelivered] = []
@@ -216,7 +208,7 @@ async def test_an_answer_is_no_fresher_than_it_came(tmp_path: Path) -> None:
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, provider="mine"))
         await store.write(kept_for_task(1, body()))
-        await redelivered(store, replace(rules(), dialects={"mine": living}))
+        await redelivered(store, rules(dialects={"mine": living}))
         task = await store.task(a_ref(1))
 
     assert living.answer_life_seconds == 120
@@ -319,7 +311,7 @@ async def test_slots_stay_where_they_are(tmp_path: Path) -> None:
 
 
 async def test_a_full_quota_leaves_it_as_it_is(tmp_path: Path) -> None:
-    """A standing URL that has made all the tasks it may makes none by this; the body waits for the next run."""
+    """A standing URL without quota makes no task. The body waits for the next run."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(URL)
         await store.write(kept_for_standing(body(taskId="t-9")))
@@ -327,7 +319,7 @@ async def test_a_full_quota_leaves_it_as_it_is(tmp_path: Path) -> None:
         (refused,) = await redelivered(store, full)
         (taken,) = await redelivered(store)
 
-    assert (refused.verdict, refused.why) == ("unreadable", "this callback URL has made all the tasks it may")
+    assert (refused.verdict, refused.why) == ("unreadable", "this callback URL has used up its quota of tasks or bytes")
     assert taken.verdict == "accepted"
 
 
@@ -341,7 +333,7 @@ async def test_what_needs_a_signature_is_not_read(tmp_path: Path) -> None:
         await store.write(kept_for_task(1, body()))
         await store.write(a_registration(2))
         await store.write(kept_for_task(2, body(), "badSignature"))
-        skipped = await redelivered(store, rules(signed={signing}))
+        skipped = await redelivered(store, rules(signed=[signing]))
 
     assert [(each.verdict, each.why) for each in skipped] == [("unreadable", "its signature is not kept")]
 
@@ -362,7 +354,7 @@ async def test_what_is_to_be_confirmed_is_held_from_now_on(tmp_path: Path) -> No
     async with running_store(path) as store:
         await store.write(a_registration(1, task_id="t-1", bound_by="create", is_polled_here=True))
         await store.write(kept_for_task(1, body()))
-        (held,) = await redelivered(store, rules(confirm="always", polled={"capsolver"}))
+        (held,) = await redelivered(store, rules(confirm="always", polled=["capsolver"]))
         task = await store.task(a_ref(1))
 
     assert held.verdict == "held"

@@ -5,26 +5,36 @@ from __future__ import annotations
 import random
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from client.providers import DIALECTS
 from client.providers.readings import CallbackReading, Pending, Ready
 from receiver.app import new_ref
-from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.domain.outcomes import Origin
+from receiver.domain.deliveries import DeliveryRules, Quotas
 from receiver.domain.records import SECOND
 from receiver.domain.registrations import Bind
 from receiver.domain.tokens import Kind, make_token
 from receiver.domain.transaction import Forget
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.storage.sqlite.store import SqliteStore
-from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
+from tests.receiver.storage.stores import (
+    NOW,
+    a_ref,
+    a_registration,
+    delivery_to_standing,
+    delivery_to_task,
+    running_store,
+)
 from tests.receiver.upkeep.pruning import pruned
 from tests.support import Api, running_receiver
 
 SIGNING_KEY = "a key that signs the tokens of these tests"
 STANDING = (a_ref(1001), a_ref(1002))
 QUOTAS = Quotas(standing_rows=1000, standing_bytes=40_000, unreadable_bytes=20_000)
+RULES = DeliveryRules(dialect=DIALECTS["capsolver"], quotas=QUOTAS, confirm="never")
 
 
 def standing_path() -> str:
@@ -80,8 +90,10 @@ async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, task_id="T", bound_by="create", open_to_standing=True, is_polled_here=True))
         none_left = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
-        arrival = an_arrival("T", b"answer", confirm="always")
-        delivered = [(await store.write(to_standing(STANDING[0], arrival, quotas=none_left))).verdict for _ in range(2)]
+        strict = replace(RULES, quotas=none_left, confirm="always")
+        ready = CallbackReading("T", Ready({"text": "a"}))
+        command = delivery_to_standing(STANDING[0], ready, b"answer", ref=a_ref(0), rules=strict)
+        delivered = [(await store.write(command)).verdict for _ in range(2)]
         task = await store.task(a_ref(1))
         assert task is not None
         bodies = [delivery.body for delivery in await store.deliveries(task)]
@@ -112,14 +124,15 @@ async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
 async def take_step(store: SqliteStore, chance: random.Random, number: int) -> None:
     """One delivery, or something after which less is kept."""
     task_id = chance.choice(["R1", "R2", "R3", "S1", "S2", f"S{number}"])
-    readings: list[Ready | Pending | str] = [
+    readings: list[Ready | Pending | UnreadVerdict] = [
         Ready({"text": "a"}),
         Ready({"text": "b"}),
         Pending("processing"),
         "unreadable",
     ]
     body = b"x" * chance.choice([1, 700, 3000])
-    arrival = an_arrival(task_id, body, chance.choice(readings))
+    chosen = chance.choice(readings)
+    reading = chosen if isinstance(chosen, str) else CallbackReading(task_id, chosen)
     match chance.randrange(12):
         case 0:
             await pruned(store, deliveries=NOW + chance.randrange(2))
@@ -137,42 +150,10 @@ async def take_step(store: SqliteStore, chance: random.Random, number: int) -> N
             if found and found[0].standing_id is not None:
                 await store.write(Bind(ref=a_ref(number + 500), task_id="S1", now=NOW))
         case 5:
-            await store.write(to_task(chance.choice([a_ref(1), a_ref(900)]), arrival))
+            await store.write(delivery_to_task(chance.choice([a_ref(1), a_ref(900)]), reading, body, rules=RULES))
         case _:
-            await store.write(to_standing(chance.choice(STANDING), arrival, number))
-
-
-def an_arrival(
-    task_id: str, body: bytes, reading: Ready | Pending | str | None = None, confirm: str = "never"
-) -> Arrival:
-    """Return a delivery of these bytes; a ready answer, if nothing else is said."""
-    said = Ready({"text": "a"}) if reading is None else reading
-    return Arrival(
-        provider="capsolver",
-        method="POST",
-        content_type=None,
-        body=body,
-        reading=said if isinstance(said, str) else CallbackReading(task_id, said),
-        origin=Origin("callback", "standing", NOW),
-        received_at=NOW,
-        confirm=confirm,
-    )
-
-
-def to_standing(url_id: str, arrival: Arrival, number: int = 0, quotas: Quotas = QUOTAS) -> DeliverToStanding:
-    """It comes on a standing URL."""
-    on_it = Arrival(**{name: getattr(arrival, name) for name in arrival.__slots__} | {"standing_id": url_id})
-    return DeliverToStanding(url_id=url_id, arrival=on_it, new_task=a_new_task(a_ref(number)), quotas=quotas)
-
-
-def to_task(ref: str, arrival: Arrival) -> DeliverToTask:
-    """It comes on the URL of a task."""
-    return DeliverToTask(ref=ref, arrival=arrival, new_task=a_new_task(ref), quotas=QUOTAS)
-
-
-def a_new_task(ref: str) -> NewTask:
-    """Return the task that it may make."""
-    return NewTask(ref=ref, poll_after=NOW, deadline_at=NOW + SECOND)
+            url_id = chance.choice(STANDING)
+            await store.write(delivery_to_standing(url_id, reading, body, ref=a_ref(number), rules=RULES))
 
 
 def counted(database: Path) -> dict[str, int]:

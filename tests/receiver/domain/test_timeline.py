@@ -56,7 +56,7 @@ def test_a_held_callback_says_whether_it_still_is() -> None:
     settled = timeline_now(waiting_task(deliveries=1, outcome=READY), history)
 
     assert "it is held back until the provider has confirmed it" in texts(waiting)
-    assert "the answer came by another road meanwhile" in texts(settled)
+    assert "meanwhile the answer came by a poll or a report" in texts(settled)
 
 
 def test_steps_come_in_the_order_of_time() -> None:

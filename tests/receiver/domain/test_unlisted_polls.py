@@ -10,10 +10,10 @@ import pytest
 
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.domain.deliveries import HintTask
-from receiver.domain.outcomes import Origin
 from receiver.domain.polls import PolledTask
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, TaskRecord
-from receiver.domain.registrations import Answered, Expire, Report, ReportedTask
+from receiver.domain.registrations import Expire, Report, ReportedTask
 from tests.receiver.domain.test_poll_races import BEGAN, LIMITS, PLAN, Clocked
 from tests.receiver.storage.stores import running_store
 
@@ -42,7 +42,7 @@ async def polled(clocked: Clocked, *answers: tuple[float, Reading | None]) -> Po
 async def reported(clocked: Clocked, task: TaskRecord, reading: Reading, seconds: float) -> ReportedTask:
     """Report a poll as a client does."""
     now = BEGAN + round(seconds * SECOND)
-    answered = Answered(
+    answered = ReportedAnswer(
         reading=reading,
         origin=Origin("poll", "reported", now),
         polls=None,
@@ -50,7 +50,7 @@ async def reported(clocked: Clocked, task: TaskRecord, reading: Reading, seconds
         unknown_final_after=LIMITS.window + LIMITS.grace,
         size=0,
     )
-    return await clocked.store.write(Report(ref=task.ref, task_id=None, answered=answered, now=now))
+    return await clocked.store.write(Report(ref=task.ref, task_id=None, answer=answered, now=now))
 
 
 async def test_the_same_code_three_times_ends_the_task_provisionally(clocked: Clocked) -> None:

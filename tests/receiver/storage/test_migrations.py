@@ -11,10 +11,10 @@ from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading
 from receiver.domain.deliveries import HintTask
 from receiver.domain.next_poll import limits_of
-from receiver.domain.outcomes import Origin
 from receiver.domain.polls import FinishPoll
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
-from receiver.domain.registrations import Answered, Bind
+from receiver.domain.registrations import Bind
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.transaction import Forget, Prune
 from receiver.upkeep.shapes import AddShapes, AddUnlisted
@@ -93,7 +93,7 @@ def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
     return FinishPoll(
         ref=task.ref,
         poll=PollRecord(now, now, task.lease, type(said).__name__),
-        answered=Answered(
+        answered=ReportedAnswer(
             reading=said,
             origin=Origin("poll", "polled", now),
             polls=None,
