@@ -47,7 +47,7 @@ __all__ = [
 UNREADABLE_QUOTA = "unreadable"
 RESTORED_QUOTA = "restored"
 HOLD = 10 * SECOND
-"""How long a callback is held back after the poll that is to confirm it was due, in µs."""
+"""The longest wait for the provider to confirm a callback, in µs, from the time when the poll is due."""
 ROW_BYTES = 512
 """A kept delivery counts for at least this many bytes of a quota, so that empty ones are bounded too."""
 
@@ -383,7 +383,7 @@ def delivery_command(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HintTask:
-    """A hint for a task, after a request that could not be taken: the next poll is due now."""
+    """A hint for a task, after a request that could not be read: the next poll is due now."""
 
     ref: str
     now: int

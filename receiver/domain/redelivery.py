@@ -1,4 +1,4 @@
-"""The command behind `redeliver`: it decides again on kept bodies that a dialect can read now. Pure."""
+"""The command behind `redeliver`: new decisions on kept unreadable bodies, with the dialects of today. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Redeliver", "Redelivered", "Redelivery", "read_redelivery"]
 
 @dataclass(frozen=True, slots=True)
 class Redelivery:
-    """A kept body, its reading in a word, and the command that decides on it. Without one, `why` is the reason."""
+    """A kept body, its reading in a word, and the command to decide on it. Without one, `why` is the reason."""
 
     kept: UnreadableDelivery
     reading: str
@@ -94,7 +94,7 @@ class Redeliver:
         return sum(redelivery.kept.delivery.size for redelivery in self.redeliveries)
 
     def decide(self, transaction: Transaction) -> Sequence[Redelivered]:
-        """Return the new verdicts. Bodies that another command took meanwhile are left out."""
+        """Return the new verdicts. Bodies taken by another command meanwhile are left out."""
         transaction.require(*chain.from_iterable(map(_rows_read, self.redeliveries)))
         decided = [_redeliver(transaction, redelivery) for redelivery in self.redeliveries]
         return [redelivered for redelivered in decided if redelivered is not None]

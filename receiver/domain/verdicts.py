@@ -53,18 +53,18 @@ _ROWS = (
     VerdictRow(
         name="duplicate",
         condition="the same outcome came before, by the same way",
-        timeline="it said the same as the one before",
+        timeline="it repeats the outcome, which an earlier callback brought",
     ),
     VerdictRow(
         name="late",
         condition="the same outcome came before, by another way",
-        timeline="it said the same as the outcome, which came by another way",
+        timeline="it repeats the outcome, which came by another way",
         is_late=True,
     ),
     VerdictRow(
         name="disagreed",
         condition="a different outcome came before; the first one stands",
-        timeline="it said something else than the outcome, which stands because it was first",
+        timeline="it contradicts the outcome, which stands because it came first",
         is_late=True,
     ),
     VerdictRow(
@@ -72,7 +72,7 @@ _ROWS = (
         condition=(
             "the task is still processing. A solution with an unknown state, or with less than a poll brings, is a hint"
         ),
-        timeline="it was no answer yet, or one that only a poll can complete or confirm",
+        timeline="it was no answer yet, or a poll has to complete or confirm it",
     ),
     VerdictRow(
         name="held",
@@ -85,7 +85,7 @@ _ROWS = (
     VerdictRow(
         name="notice",
         condition="an event without a task",
-        timeline="it said nothing about a task",
+        timeline="it is not about a task",
     ),
     VerdictRow(
         name="forgotten",

@@ -1,4 +1,4 @@
-"""Steps: use cases in plain words, the store's commands that they are, and what a reader sees of a task."""
+"""Steps: use cases in plain words, their commands for the store, and a reader's view of a task."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ __all__ = [
 UNKNOWN_FINAL_AFTER = 50 * SECOND
 
 Says = tuple[str, str]
-"""What an answer says: ("ready", solution), ("failed" | "refused" | "unknown", code), or "pending", "unreadable",
-"notice" with nothing."""
+"""The content of an answer: ("ready", solution) or ("failed" | "refused" | "unknown", code).
+
+"pending", "unreadable" and "notice" come with an empty text."""
 
 
 @dataclass(frozen=True)
 class Register:
-    """Registers `ref`, or finds the task that has the id; `says` is a report after the fact."""
+    """Registers `ref`, or finds the task with this id. `says` is a report after the fact."""
 
     ref: str
     provider: str
@@ -83,7 +84,7 @@ class Deliver:
 
 @dataclass(frozen=True)
 class DeliverStanding(Deliver):
-    """A delivery on the standing URL of the provider; the task that it makes gets `ref`."""
+    """A delivery on the standing URL of the provider. A task made by it gets `ref`."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Expire:
-    """Ends all that is overdue."""
+    """Ends all overdue tasks."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,14 @@ class Forget:
 
 @dataclass(frozen=True)
 class Hint:
-    """Something came that was not taken in."""
+    """A request for the task could not be read."""
 
     ref: str
 
 
 @dataclass(frozen=True)
 class Prune:
-    """One step of retention: the oldest places of the log up to a position, or that are so old."""
+    """One step of retention: the oldest places of the log, up to a position or up to an age."""
 
     until: int
     seconds: int
@@ -128,7 +129,7 @@ Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | 
 
 
 def command_of(step: Step, now: int) -> Command[Any] | Operation[Any]:
-    """Return the store's command that this step is."""
+    """Return the store's command for this step."""
     match step:
         case Register():
             return _register(step, now)
@@ -155,7 +156,7 @@ def command_of(step: Step, now: int) -> Command[Any] | Operation[Any]:
 
 
 def answer_view(answer: object) -> tuple[Any, ...]:
-    """Return an answer of the store, as the model gives it."""
+    """Return an answer of the store in the form of the model's answers."""
     match answer:
         case RegisteredTask():
             return answer.is_new, task_view(answer.task)
@@ -168,7 +169,7 @@ def answer_view(answer: object) -> tuple[Any, ...]:
 
 
 def task_view(task: TaskRecord) -> tuple[Any, ...]:
-    """Return all that the model knows of a task."""
+    """Return the model's view of a task."""
     return (
         *(task.ref, task.provider, task.tags, task.task_id, task.bound_by, task.open_to_standing, task.is_disputed),
         *(task.hinted_at is not None, task.next_poll_at, task.deliveries, task.position, outcome_view(task.outcome)),
@@ -176,7 +177,7 @@ def task_view(task: TaskRecord) -> tuple[Any, ...]:
 
 
 def outcome_view(outcome: Outcome | None) -> tuple[Any, ...] | None:
-    """Status, solution or code, source, and the place that it supersedes."""
+    """Return status, solution or code, source, and the place of the superseded outcome."""
     if outcome is None:
         return None
     text = outcome.error_code if outcome.solution is None else from_json(outcome.solution)["text"]

@@ -1,4 +1,4 @@
-"""Whatever reaches a callback URL or answers a request, by any method and of any bytes, is read or told."""
+"""Callbacks and answers of any bytes, by any method: each is read or refused. No other error escapes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _raw = (
     secret=st.none() | st.binary(max_size=8),
     task_type=st.none() | st.just("ImageToTextTask"),
 )
-def test_any_delivery_arrives(
+def test_any_delivery_is_read_or_refused(
     provider: str,
     sent: tuple[bytes, bytes],
     method: str,
@@ -51,7 +51,7 @@ def test_any_delivery_arrives(
     secret: bytes | None,
     task_type: str | None,
 ) -> None:
-    """It is an outcome, not final, a notice, or a verdict that makes it a hint; what is kept of it can be stored."""
+    """It has a meaning, or a verdict without a reading. Every field of the kept delivery can be stored."""
     dialect, (query, body) = DIALECTS[provider], sent
     headers = {"X-HardCaptcha-Hmac-SHA256": signature, "X-Webhook-Signature": signature}
     if content_type is not None:
@@ -78,8 +78,8 @@ def test_any_delivery_arrives(
 @pytest.mark.parametrize("provider", sorted(DIALECTS))
 @MANY
 @given(raw=_raw)
-def test_any_answer_is_read_or_told(provider: str, raw: bytes) -> None:
-    """An answer of any bytes gives a reading of each request, or our error."""
+def test_any_answer_is_read_or_refused(provider: str, raw: bytes) -> None:
+    """An answer of any bytes gives a reading for each request, or our error."""
     dialect = DIALECTS[provider]
     with suppress(UnreadableError):
         answer = dialect.parse_answer(raw)

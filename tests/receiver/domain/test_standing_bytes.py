@@ -1,4 +1,4 @@
-"""The room of bodies that come on a standing URL: all of them count, and each that goes is free again, exactly."""
+"""The quota of bodies on a standing URL: all of them count, and removing one frees exactly its bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RULES = DeliveryRules(dialect=DIALECTS["capsolver"], quotas=QUOTAS, confirm="nev
 
 
 def standing_path() -> str:
-    """Return a standing URL for CapSolver that the receiver signed."""
+    """Return a standing URL for CapSolver, signed by the receiver."""
     return f"/callback/capsolver/{make_token(Kind.STANDING, new_ref(), 'capsolver', SIGNING_KEY.encode())}"
 
 
@@ -49,13 +49,13 @@ def kept_bytes(database: Path) -> int:
 
 
 def verdicts(database: Path) -> list[str]:
-    """Those of all kept deliveries of the first task."""
+    """Return the verdicts of all kept deliveries of the first task."""
     with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute("SELECT verdict FROM delivery WHERE id < 32 ORDER BY id")]
 
 
 async def deliver(api: Api, path: str) -> list[int]:
-    """Answers of one task over and over, each with other bytes: its first outcome, repetitions, and others."""
+    """Send answers for one task, all with different bytes: its outcome, repetitions, others. Return the statuses."""
     statuses = []
     for number in range(12):
         fields = {"taskId": "T", "solution": {"text": "a" if number % 2 else "b"}, "noise": f"{number}" + "x" * 5000}
@@ -65,8 +65,8 @@ async def deliver(api: Api, path: str) -> list[int]:
 
 @pytest.mark.parametrize("registered", [False, True], ids=["made by it", "attached"])
 async def test_every_body_counts(tmp_path: Path, registered: bool) -> None:
-    """Beyond the bytes of the URL the facts are kept without bytes, and the verdicts are what they were."""
-    told = []
+    """Beyond the quota of the URL, deliveries are kept without bodies. The verdicts stay the same."""
+    results = []
     for most in (12_000, 2**20):
         database = tmp_path / f"{most}.db"
         async with running_receiver(database, signing_keys=SIGNING_KEY, standing_max_bytes=most) as api:
@@ -75,18 +75,18 @@ async def test_every_body_counts(tmp_path: Path, registered: bool) -> None:
             path = standing_path()
             statuses = await deliver(api, path)
             task = await api.task("T")
-            told.append((statuses, task["solution"], verdicts(database)))
+            results.append((statuses, task["solution"], verdicts(database)))
             assert kept_bytes(database) <= most
             other = await api.call_back(path, taskId="U")
             await api.send("DELETE", f"/v1/tasks/{task['ref']}")
             assert (other.status, (await api.task("U"))["status"]) == (200, "ready")
 
-    assert told[0] == told[1]
-    assert told[0][0] == [200] * 12
+    assert results[0] == results[1]
+    assert results[0][0] == [200] * 12
 
 
 async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
-    """The bytes of the URL are used up; a callback that is to be confirmed still becomes the outcome."""
+    """The quota of the URL is used up. A callback in need of confirmation still becomes the outcome."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, task_id="T", bound_by="create", open_to_standing=True, is_polled_here=True))
         none_left = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
@@ -103,7 +103,7 @@ async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
-    """In any order of coming and going: exactly the kept ones count, and nothing when all are gone."""
+    """Exactly the kept bodies count, in any order of deliveries and deletions. Nothing counts if all are gone."""
     chance = random.Random(seed)
     database = tmp_path / "receiver.db"
     async with running_store(database) as store:
@@ -122,7 +122,7 @@ async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
 
 
 async def take_step(store: SqliteStore, chance: random.Random, number: int) -> None:
-    """One delivery, or something after which less is kept."""
+    """Write one delivery, or remove something."""
     task_id = chance.choice(["R1", "R2", "R3", "S1", "S2", f"S{number}"])
     readings: list[Ready | Pending | UnreadVerdict] = [
         Ready({"text": "a"}),
@@ -157,14 +157,14 @@ async def take_step(store: SqliteStore, chance: random.Random, number: int) -> N
 
 
 def counted(database: Path) -> dict[str, int]:
-    """Return the bytes that the quotas of bodies say are used."""
+    """Return the used bytes of the quotas of bodies."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT name, used_bytes FROM quota WHERE used_bytes > 0 OR used_rows > 0").fetchall()
     return dict(rows)
 
 
 def kept(database: Path) -> dict[str, int]:
-    """Return the same, from what is in the tables."""
+    """Return the same numbers, from the rows in the tables."""
     sums = (
         "SELECT 'unreadable', size FROM delivery WHERE verdict = 'unreadable' AND body IS NOT NULL",
         "SELECT 'unreadable', size FROM stray_delivery",
@@ -185,6 +185,6 @@ def kept(database: Path) -> dict[str, int]:
 
 
 def every_ref(database: Path) -> list[str]:
-    """Return the refs of all tasks that are left, but for those that are found under another one."""
+    """Return the refs of all remaining tasks, except for those joined to another one."""
     with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute("SELECT ref FROM task WHERE joined_ref IS NULL")]

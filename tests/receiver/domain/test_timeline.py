@@ -104,8 +104,8 @@ def test_a_replaced_outcome_is_named() -> None:
         (a_delivery("unreadable", content_type="text/html"), "refused (422): 13 bytes of 'text/html'"),
         (a_delivery("mismatched", id_text="other\x1b[2J"), r"refused (409): it names the taskId 'other\x1b[2J'"),
         (a_delivery("mismatched", standing_id="7"), "refused (409): the task has a URL of its own"),
-        (a_delivery("duplicate"), "it said the same as the one before"),
-        (a_delivery("disagreed"), "it said something else than the outcome"),
+        (a_delivery("duplicate"), "it repeats the outcome, which an earlier callback brought"),
+        (a_delivery("disagreed"), "it contradicts the outcome"),
     ],
 )
 def test_a_delivery_says_why(delivery: StoredDelivery, reason: str) -> None:
