@@ -158,13 +158,13 @@ class PolledTask(AboutTask):
 class FinishPoll:
     """The end of a poll. A poll that was not sent does not count.
 
-    `answered` is None if nothing was learned. `wait` is the time until the next poll by the schedule, in µs; None if it
+    `answer` is None if nothing was learned. `wait` is the time until the next poll by the schedule, in µs; None if it
     has no further one. `read` reads a callback that was held back until the provider was asked.
     """
 
     ref: str
     poll: PollRecord
-    answered: ReportedAnswer | None
+    answer: ReportedAnswer | None
     wait: int | None
     limits: PollLimits
     read: Read
@@ -178,7 +178,7 @@ class FinishPoll:
     @property
     def weight(self) -> int:
         """The size of the answer."""
-        return 0 if self.answered is None else self.answered.size
+        return 0 if self.answer is None else self.answer.size
 
     def decide(self, transaction: Transaction) -> PolledTask | None:
         """Return the result; None if the task was deleted meanwhile."""
@@ -197,13 +197,13 @@ class FinishPoll:
             task = self._count(transaction, task, row)
         transaction.change(task)
         outcome = self._outcome(task, row)
-        if self.answered is None or outcome is None:
+        if self.answer is None or outcome is None:
             return PolledTask("notFinal", task, is_doubled)
         if task.held_until is not None:
             return self._confirm(
-                transaction, task, make_outcome(outcome, replace(self.answered.origin, trust="confirmed"))
+                transaction, task, make_outcome(outcome, replace(self.answer.origin, trust="confirmed"))
             )
-        verdict, task = settle(transaction, task, make_outcome(outcome, self.answered.origin))
+        verdict, task = settle(transaction, task, make_outcome(outcome, self.answer.origin))
         return PolledTask(verdict, task, is_doubled)
 
     def _count(self, transaction: Transaction, task: TaskRecord, row: UnlistedRow | None) -> TaskRecord:
@@ -212,7 +212,7 @@ class FinishPoll:
         poll = replace(self.poll, unlisted=row)
         transaction.store_poll(counted, poll)
         task = counted if self.is_sent else counted.evolve(polls=task.polls)
-        reading = None if self.answered is None else self.answered.reading
+        reading = None if self.answer is None else self.answer.reading
         next_poll_at = next_poll(task, Polled(poll=poll, reading=reading, wait=self.wait, limits=self.limits))
         task = task.evolve(next_poll_at=next_poll_at)
         if task.held_until is not None and next_poll_at is not None and isinstance(reading, Pending):
@@ -223,13 +223,13 @@ class FinishPoll:
     def _row(self, transaction: Transaction, task: TaskRecord) -> UnlistedRow | None:
         """Return the row of answers with one unlisted code. No answer about the task leaves it as it was."""
         before = transaction.unlisted_row(task)
-        if self.answered is None:
+        if self.answer is None:
             return before
-        return row_after(before, self.answered.reading, self.poll.ended_at / SECOND)
+        return row_after(before, self.answer.reading, self.poll.ended_at / SECOND)
 
     def _outcome(self, task: TaskRecord, row: UnlistedRow | None) -> Ready | Failed | None:
         """Return the outcome in the answer. An unlisted code is one only after a row, and if nothing else is known."""
-        outcome = None if self.answered is None else self.answered.outcome_of(task)
+        outcome = None if self.answer is None else self.answer.outcome_of(task)
         if not isinstance(outcome, Failed) or outcome.is_listed:
             return outcome
         is_alone = task.outcome is None and task.held_until is None

@@ -239,13 +239,13 @@ class Reconciler:
         self, task: TaskRecord, poll: PollRecord, reading: Reading | None, *, tries: int, is_sent: bool = True
     ) -> None:
         wait = self._schedules.next_poll_seconds(task, task.polls + 1)
-        answered = None
+        answer = None
         if reading is not None and not isinstance(reading, Refused):
-            answered = self._answered(reading, poll.ended_at)
+            answer = self._reported(reading, poll.ended_at)
         command = FinishPoll(
             ref=task.ref,
             poll=poll,
-            answered=answered,
+            answer=answer,
             wait=round(wait * SECOND) if isfinite(wait) else None,
             limits=self._limits,
             read=self._read,
@@ -263,7 +263,7 @@ class Reconciler:
                 self._log_poll(poll, polled)
             return
 
-    def _answered(self, reading: Reading, now: int) -> ReportedAnswer:
+    def _reported(self, reading: Reading, now: int) -> ReportedAnswer:
         dialect = self._account.dialect
         return ReportedAnswer(
             reading=reading,

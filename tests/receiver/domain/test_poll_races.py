@@ -82,9 +82,9 @@ class Clocked:
     ) -> PolledTask:
         """Return the result of a poll with this end, so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND)
-        answered = None
+        answer = None
         if reading is not None:
-            answered = ReportedAnswer(
+            answer = ReportedAnswer(
                 reading=reading,
                 origin=Origin("poll", "polled", now),
                 polls=None,
@@ -96,7 +96,7 @@ class Clocked:
             FinishPoll(
                 ref=task.ref,
                 poll=PollRecord(now - SECOND, now, task.lease, type(reading).__name__),
-                answered=answered,
+                answer=answer,
                 wait=limits.interval,
                 limits=limits,
                 read=lambda _task, _delivery: None,

@@ -42,7 +42,7 @@ async def polled(clocked: Clocked, *answers: tuple[float, Reading | None]) -> Po
 async def reported(clocked: Clocked, task: TaskRecord, reading: Reading, seconds: float) -> ReportedTask:
     """Report a poll as a client does."""
     now = BEGAN + round(seconds * SECOND)
-    answered = ReportedAnswer(
+    answer = ReportedAnswer(
         reading=reading,
         origin=Origin("poll", "reported", now),
         polls=None,
@@ -50,7 +50,7 @@ async def reported(clocked: Clocked, task: TaskRecord, reading: Reading, seconds
         unknown_final_after=LIMITS.window + LIMITS.grace,
         size=0,
     )
-    return await clocked.store.write(Report(ref=task.ref, task_id=None, answer=answered, now=now))
+    return await clocked.store.write(Report(ref=task.ref, task_id=None, answer=answer, now=now))
 
 
 async def test_the_same_code_three_times_ends_the_task_provisionally(clocked: Clocked) -> None:

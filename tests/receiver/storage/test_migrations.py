@@ -93,7 +93,7 @@ def a_poll(task: TaskRecord, said: Reading, now: int) -> FinishPoll:
     return FinishPoll(
         ref=task.ref,
         poll=PollRecord(now, now, task.lease, type(said).__name__),
-        answered=ReportedAnswer(
+        answer=ReportedAnswer(
             reading=said,
             origin=Origin("poll", "polled", now),
             polls=None,
