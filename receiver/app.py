@@ -16,13 +16,13 @@ from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
 from receiver.dialects import known_dialects
 from receiver.domain.admission import Limits
-from receiver.domain.deliveries import Quotas
+from receiver.domain.deliveries import DeliveryRules, Quotas, delivery_rules
 from receiver.domain.reading import read_kept
 from receiver.errors import CannotStartError
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.metrics import Metrics
-from receiver.service.callbacks import CallbackRules, Callbacks
+from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
 from receiver.service.results import Results
 from receiver.service.submissions import Submissions
@@ -46,7 +46,7 @@ from receiver.web.routes import add_routes
 from receiver.web.streaming.frames import Frames
 from receiver.web.streaming.streams import StreamRules, Streams
 
-__all__ = ["create_app", "lives_of", "microseconds_now", "new_ref", "open_runtime"]
+__all__ = ["create_app", "delivery_rules_of", "lives_of", "microseconds_now", "new_ref", "open_runtime"]
 
 _STOPPING_SECONDS = 2.0
 """Time that background loops have at the end to store that they were cut off."""
@@ -119,6 +119,7 @@ async def open_runtime(
         waits = Waits(Hub(), feed, limits)
         signing_keys = [*settings.more_signing_keys, *store.signing_keys]
         urls = CallbackUrls(settings.public_url, signing_keys[0])
+        rules_of_provider = delivery_rules_of(settings, dialects)
         tasks = Tasks(store, providers, waits, urls=urls, now=microseconds_now, new_ref=new_ref)
         owner = await stack.enter_async_context(asyncio.TaskGroup())
         runtime = Runtime(
@@ -130,7 +131,7 @@ async def open_runtime(
             verification_text=settings.verification_text,
             store=store,
             waits=waits,
-            callbacks=Callbacks(store, providers, _callback_rules(settings), now=microseconds_now, new_ref=new_ref),
+            callbacks=Callbacks(store, providers, rules_of_provider, now=microseconds_now, new_ref=new_ref),
             tasks=tasks,
             results=Results(store, waits),
             submissions=Submissions(tasks, providers.accounts, owner, microseconds_now),
@@ -230,17 +231,20 @@ def _count_code(metrics: Metrics, observer: Observer, provider: str, code: str) 
     observer.note_code(provider, code)
 
 
-def _callback_rules(settings: Settings) -> CallbackRules:
-    return CallbackRules(
-        secrets={
-            provider: secret.get_secret_value().encode() for provider, secret in settings.callback_secrets.items()
-        },
-        quotas=Quotas(
+def delivery_rules_of(settings: Settings, dialects: Mapping[str, Dialect]) -> Mapping[str, DeliveryRules]:
+    """Return the rules for the callbacks of each provider, by the settings."""
+    return delivery_rules(
+        dialects,
+        Quotas(
             standing_rows=settings.standing_max_tasks,
             standing_bytes=settings.standing_max_bytes,
             unreadable_bytes=settings.unreadable_max_bytes,
         ),
+        secrets={
+            provider: secret.get_secret_value().encode() for provider, secret in settings.callback_secrets.items()
+        },
         confirm=settings.confirm_callbacks,
+        polled=settings.provider_keys,
     )
 
 

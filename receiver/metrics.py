@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_late
 from client.providers import Dialect
 from client.version import VERSION
 from receiver.domain.records import SECOND, Outcome, TaskRecord, WaitingTasks
+from receiver.domain.verdicts import VERDICTS
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Moment"]
 
@@ -109,7 +110,7 @@ class Metrics:
         if counted is None:
             counted = self._verdicts[provider, verdict] = self._deliveries.labels(provider, verdict)
         counted.inc()
-        if verdict in ("late", "disagreed") and task is not None and task.deliveries == 1 and _is_polled(task):
+        if VERDICTS[verdict].is_late and task is not None and task.deliveries == 1 and _is_polled(task):
             self._late.labels(provider).inc()
 
     def polled(self, provider: str, what: str) -> None:

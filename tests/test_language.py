@@ -37,8 +37,6 @@ RETIRED_IN_DECISIONS = "adopt held keep look spend"
 
 NOT_YET = frozenset(
     {
-        "class Arrival",
-        "class Place",
         "class Road",
         "module roads",
     }

@@ -106,8 +106,5 @@ class TaskState:
         self.unlisted = row = row_after(self.unlisted, failed, now)
         if row is None or row.is_enough(now):
             return row is not None
-        not_before = now + row.intervals * self.plan.interval_seconds
-        # A poll that the longer wait would move beyond the window is made at the interval.
-        if not_before < self.window_ends_at:
-            self.not_before = not_before
+        self.not_before = now + row.least_wait(self.plan.interval_seconds, window_left=self.window_ends_at - now)
         return False

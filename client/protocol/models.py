@@ -59,7 +59,6 @@ __all__ = [
     "TaskTimeline",
     "Ticket",
     "Trust",
-    "Verdict",
     "Waiting",
     "client_key_id",
 ]
@@ -98,19 +97,6 @@ Trust = Literal["token", "standing", "signed", "confirmed", "polled", "reported"
 PROVISIONAL: Trust = "provisional"
 """`trust` of two kinds of outcome. One comes from repeated polls with an unlisted error code. The other is the end of a
 task that the receiver could not submit."""
-Verdict = Literal[
-    "accepted",
-    "duplicate",
-    "late",
-    "disagreed",
-    "notFinal",
-    "held",
-    "notice",
-    "forgotten",
-    "mismatched",
-    "badSignature",
-    "unreadable",
-]
 
 _MAX_METADATA_BYTES = 4096
 _LONGEST_TYPE = 128

@@ -51,6 +51,14 @@ class UnlistedRow:
         """The wait until the next poll, as a multiple of the provider's interval."""
         return min(2.0 ** min(self.times, 8), WIDEST)
 
+    def least_wait(self, interval: float, *, window_left: float) -> float:
+        """Return the shortest wait until the next poll, in the unit of the arguments.
+
+        It is 0 if the poll would come after the provider's window. That poll is made at the ordinary interval.
+        """
+        wait = self.intervals * interval
+        return wait if wait < window_left else 0.0
+
 
 def row_after(row: UnlistedRow | None, reading: Reading, now: float) -> UnlistedRow | None:
     """Return the row after one more answer, at `now`. A listed code or another state ends the row.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -17,12 +17,12 @@ import click
 
 from client.output import CannotShowError, show, show_json, tell
 from client.providers import dialect_named
-from receiver.app import microseconds_now, new_ref
+from receiver.app import delivery_rules_of, microseconds_now, new_ref
 from receiver.commands.store import open_store
 from receiver.dialects import known_dialects
-from receiver.domain.deliveries import Quotas
+from receiver.domain.deliveries import DeliveryRules
 from receiver.domain.records import time_view
-from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
+from receiver.domain.redelivery import Redeliver, Redelivered, read_redelivery
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
 from receiver.storage.sqlite.store import SqliteStore
@@ -49,9 +49,10 @@ def redeliver(provider: str | None, *, is_applied: bool, is_json: bool) -> None:
     """
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
-    rules = _rules(settings)
+    dialects = known_dialects(settings)
+    rules = delivery_rules_of(settings, dialects)
     if provider is not None:
-        dialect_named(provider, rules.dialects)
+        dialect_named(provider, dialects)
     show_one = _show_json if is_json else _show_text
     counts = asyncio.run(_redeliver(_opened(settings, is_applied=is_applied), rules, provider, show_one))
     done = "became" if is_applied else "would become"
@@ -64,20 +65,6 @@ def redeliver(provider: str | None, *, is_applied: bool, is_json: bool) -> None:
         tell("nothing was written; to store it: callback-receiver redeliver --apply")
 
 
-def _rules(settings: Settings) -> RedeliveryRules:
-    return RedeliveryRules(
-        dialects=known_dialects(settings),
-        signed=frozenset(settings.callback_secrets),
-        polled=frozenset(settings.provider_keys),
-        quotas=Quotas(
-            standing_rows=settings.standing_max_tasks,
-            standing_bytes=settings.standing_max_bytes,
-            unreadable_bytes=settings.unreadable_max_bytes,
-        ),
-        confirm=settings.confirm_callbacks,
-    )
-
-
 def _opened(settings: Settings, *, is_applied: bool) -> AbstractAsyncContextManager[SqliteStore | DryRun]:
     if is_applied:
         return open_store(settings, microseconds_now())
@@ -86,7 +73,7 @@ def _opened(settings: Settings, *, is_applied: bool) -> AbstractAsyncContextMana
 
 async def _redeliver(
     opened: AbstractAsyncContextManager[SqliteStore | DryRun],
-    rules: RedeliveryRules,
+    rules: Mapping[str, DeliveryRules],
     provider: str | None,
     show_one: Callable[[Redelivered], None],
 ) -> Counter[str]:

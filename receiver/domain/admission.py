@@ -1,4 +1,4 @@
-"""Limits on all that is held at once, in all and for each API key: one key must not take the room of all others."""
+"""Limits on everything held at once, in all and for each API key. One key must not take the room of all others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RETRY_SECONDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits on waiting requests and calls, on open streams, and on bytes for the tasks that these name.
+    """Limits on waiting requests and calls, on open streams, and on bytes for the tasks named by these.
 
     Each holds at once: in all, and for each API key.
     """
@@ -29,7 +29,7 @@ class Limits:
 
 
 class ConcurrencyLimit:
-    """Room for a number of `unit` at once. `slug` is the problem of a key that has used up its part."""
+    """Room for a number of `unit` at once. `slug` is the problem for a key beyond its part."""
 
     def __init__(self, slug: str, *, most: int, most_each: int, unit: str = "places") -> None:
         self._slug = slug
@@ -75,7 +75,7 @@ class ConcurrencyLimit:
 
 
 class Slot:
-    """One slot that was taken, as in `with limit.admitted(owner):`. It is small, because thousands wait at once."""
+    """One taken slot, as in `with limit.admitted(owner):`. It is small, because thousands wait at once."""
 
     __slots__ = ("_limit", "_owner")
 

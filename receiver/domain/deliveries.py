@@ -1,58 +1,60 @@
-"""The commands behind callback URLs: what becomes of a delivery on a task URL or a standing URL. Pure."""
+"""The commands behind callback URLs: they decide the verdict on a delivery. Pure.
+
+A delivery on a task URL is about that task. A delivery on a standing URL is about the task with the id in the body.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
 
-from client.protocol.models import Verdict
+from client.providers import Dialect
 from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready, TaskId
-from client.providers.values import task_id_text
-from receiver.domain.outcomes import Origin, bind_from_callback, hint, is_open, make_outcome, settle, weigh
+from receiver.domain.next_poll import Hinted, next_poll
+from receiver.domain.outcomes import accept, bind_from_callback, hint, is_open, weigh
+from receiver.domain.reading import CallbackRequest, Origin, make_outcome, meaning_of, read_callback, undecided
 from receiver.domain.records import (
     DELIVERIES_KEPT,
     SECOND,
     AboutTask,
+    Outcome,
     StandingUrl,
     StoredDelivery,
     TaskRecord,
-    UnreadableDelivery,
 )
+from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.transaction import Key, TaskIdKey, Transaction
+from receiver.domain.verdicts import UNREAD, UnreadVerdict, Verdict
 from receiver.errors import ReceiverError
 
 __all__ = [
     "HOLD",
     "ROW_BYTES",
     "UNREADABLE_QUOTA",
-    "Arrival",
     "DeliverToStanding",
     "DeliverToTask",
     "DeliveryResult",
+    "DeliveryRules",
     "HintTask",
-    "NewTask",
     "Quotas",
     "bodies_quota",
+    "delivery_command",
+    "delivery_rules",
     "held_from",
 ]
 
 UNREADABLE_QUOTA = "unreadable"
 RESTORED_QUOTA = "restored"
 HOLD = 10 * SECOND
-"""A callback that is to be confirmed is held back for so long after the provider was to be asked, in µs."""
+"""The longest wait for the provider to confirm a callback, in µs, from the time when the poll is due."""
 ROW_BYTES = 512
 """A kept delivery counts for at least this many bytes of a quota, so that empty ones are bounded too."""
-
-_UNUSABLE = ("unreadable", "badSignature")
-
-Unusable = str
-"""Why a delivery has no reading: the verdict `unreadable` or `badSignature`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """Bounds on what strangers' bytes may take: tasks and bytes for each standing URL, bytes of unreadable bodies."""
+    """Bounds on strangers' data: tasks and bytes of each standing URL, bytes of all unreadable bodies."""
 
     standing_rows: int
     standing_bytes: int
@@ -60,209 +62,328 @@ class Quotas:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
-    """The times of a task that a delivery makes."""
+class DeliveryRules:
+    """The dialect and the settings for the callbacks of one provider.
 
-    ref: str
-    poll_after: int
-    deadline_at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """One delivery as it came: its bytes, what the dialect read in them, and what it would be as an outcome.
-
-    `standing_id` is the standing URL that it came on, if it was one. `solution_of` is the dialect's. `confirm` says
-    which callbacks the provider is asked about: "never" any, "mismatched" ones, or "always" all that are not signed.
-    `can_poll`: the receiver has a key, so that it can ask. `again`: it was kept before, and is judged anew now.
+    With a `secret`, callbacks have to be signed. `confirm` selects the callbacks that a poll confirms: "never" any,
+    "mismatched" ones, or "always" all that are not signed. `can_poll`: the receiver has a key of the provider.
     """
 
-    provider: str
-    method: str
-    content_type: str | None
-    body: bytes
-    reading: CallbackReading | Unusable
-    origin: Origin
-    received_at: int
-    standing_id: str | None = None
-    solution_of: Callable[[str, str | None], Any | None] | None = None
+    dialect: Dialect
+    quotas: Quotas
+    secret: bytes | None = field(default=None, repr=False)
     confirm: str = "mismatched"
     can_poll: bool = False
-    again: UnreadableDelivery | None = None
 
-    def must_be_confirmed(self, task: TaskRecord) -> bool:
-        """Whether it is the outcome of this task only once the provider was asked, or could not be."""
-        is_doubtful = self.confirm == "always" and self.origin.trust != "signed"
-        return is_doubtful and task.is_polled_here and task.task_id is not None and is_open(task)
 
-    def says(self, task_type: str | None) -> Ready | Bare | Failed | Pending | Notice | Unusable:
-        """What it says of a task of this type; a bare answer stays one where a poll would bring more than that."""
-        if isinstance(self.reading, str):
-            return self.reading
-        said = self.reading.reading
-        if not isinstance(said, Bare) or self.solution_of is None:
-            return said
-        solution = self.solution_of(said.code, task_type)
-        return said if solution is None else Ready(solution)
-
-    @property
-    def id_text(self) -> str | None:
-        """The id in the delivery, as text."""
-        task_id = self.task_id
-        return None if task_id is None else task_id_text(task_id)
-
-    @property
-    def task_id(self) -> TaskId | None:
-        """The id in the delivery."""
-        return self.reading.task_id if isinstance(self.reading, CallbackReading) else None
-
-    def delivery(self, verdict: Verdict, *, keep_body: bool = True) -> StoredDelivery:
-        """What is kept of it."""
-        again = self.again
-        return StoredDelivery(
-            received_at=self.received_at if again is None else again.delivery.received_at,
-            verdict=verdict,
-            method=self.method,
-            content_type=self.content_type,
-            body=self.body if keep_body else None,
-            size=len(self.body),
-            id_text=self.id_text,
-            standing_id=self.standing_id,
-            slot=None if again is None else again.slot,
+def delivery_rules(
+    dialects: Mapping[str, Dialect],
+    quotas: Quotas,
+    *,
+    secrets: Mapping[str, bytes],
+    confirm: str,
+    polled: Container[str],
+) -> Mapping[str, DeliveryRules]:
+    """Return the rules of each provider. `polled` are the providers whose key the receiver has."""
+    return {
+        provider: DeliveryRules(
+            dialect=dialect,
+            quotas=quotas,
+            secret=secrets.get(provider),
+            confirm=confirm,
+            can_poll=provider in polled,
         )
+        for provider, dialect in dialects.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult(AboutTask):
-    """What became of a delivery, and of which task."""
+    """The verdict on a delivery, and its task."""
 
     verdict: Verdict
     task: TaskRecord | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliverToTask:
-    """A delivery on a task URL."""
+# Not frozen, as one is made for each callback. Nothing changes it.
+@dataclass(slots=True, kw_only=True)
+class _Delivery:
+    """A delivery with its reading. `now` is later than `delivery.received_at` if it is decided again.
+
+    `ref` is that of the task, or of the task that it may make. `delivery` has no verdict yet, or the one before.
+    """
 
     ref: str
-    arrival: Arrival
-    new_task: NewTask
-    quotas: Quotas
+    reading: CallbackReading | UnreadVerdict
+    delivery: StoredDelivery
+    rules: DeliveryRules
+    now: int
+    is_signed: bool = False
+
+    @property
+    def weight(self) -> int:
+        """The size of the body."""
+        return self.delivery.size
+
+    @property
+    def _task_id(self) -> TaskId | None:
+        return None if isinstance(self.reading, str) else self.reading.task_id
+
+    def _decide(self, transaction: Transaction, task: TaskRecord) -> DeliveryResult:
+        """Return the verdict on the delivery to a task that it may end."""
+        reading, now = self.reading, self.now
+        if isinstance(reading, str):
+            return self._stored(transaction, hint(transaction, task, now), reading)
+        meaning = meaning_of(self.rules.dialect, reading, task.type)
+        if isinstance(meaning, Notice):
+            return self._stored(transaction, task, "notice")
+        bound = bind_from_callback(transaction, task, reading.task_id, now)
+        if bound is None:
+            task = task if self.rules.confirm == "never" else hint(transaction, task, now)
+            return self._stored(transaction, task, "mismatched")
+        if isinstance(meaning, Pending) and not meaning.has_solution:
+            return self._stored(transaction, bound, "notFinal")
+        if isinstance(meaning, Pending | Bare):
+            if task.outcome is not None and not task.outcome.is_provisional:
+                return self._stored(transaction, bound, "late")
+            # Only a poll brings the answer, or all of it. It is due now.
+            return self._stored(transaction, hint(transaction, bound, now), "notFinal")
+        if self._needs_confirmation(bound):
+            return self._hold(transaction, bound)
+        outcome = self._outcome(meaning)
+        verdict = weigh(bound.outcome, outcome)
+        task = self._store(transaction, bound, verdict)
+        return DeliveryResult(verdict, accept(transaction, task, outcome) if verdict == "accepted" else task)
+
+    def _create(self, transaction: Transaction, meaning: Ready | Failed) -> DeliveryResult:
+        """Make the task, its outcome and its log entry, in this one transaction.
+
+        Raises:
+            ReceiverError: `quota-full`.
+        """
+        delivery, rules = self.delivery, self.rules
+        size = max(delivery.size, ROW_BYTES)
+        quota = delivery.standing_id or RESTORED_QUOTA
+        rows_used, bytes_used = transaction.quota(quota)
+        if rows_used >= rules.quotas.standing_rows or bytes_used + size > rules.quotas.standing_bytes:
+            text = "this callback URL has used up its quota of tasks or bytes"
+            raise ReceiverError("quota-full", text, retry_after_seconds=60)
+        transaction.add_to_quota(quota, 1, size)
+        plan, task_id = rules.dialect.polls, self._task_id
+        task = transaction.add(
+            TaskRecord(
+                row=0,
+                ref=self.ref,
+                provider=rules.dialect.provider,
+                type=None,
+                tags=(),
+                metadata="{}",
+                created_by=None,
+                client_key_id=None,
+                has_url=delivery.standing_id is None,
+                open_to_standing=delivery.standing_id is not None,
+                standing_id=delivery.standing_id,
+                task_id=task_id,
+                bound_by="callback" if task_id is not None else None,
+                bound_at=delivery.received_at if task_id is not None else None,
+                registered_at=0,
+                created_at=delivery.received_at,
+                poll_after=self.now + round(plan.first_after_callback_seconds * SECOND),
+                next_poll_at=None,
+                deadline_at=self.now + round((plan.window_seconds + plan.grace_seconds) * SECOND),
+                quota=quota,
+                kept_bytes=size,
+                is_polled_here=rules.can_poll,
+            )
+        )
+        if self._needs_confirmation(task):
+            return self._hold(transaction, task)
+        task = self._store(transaction, task, "accepted")
+        return DeliveryResult("accepted", accept(transaction, task, self._outcome(meaning)))
+
+    def _needs_confirmation(self, task: TaskRecord) -> bool:
+        """Return True if the provider has to be asked first, and can be."""
+        is_doubtful = self.rules.confirm == "always" and not self.is_signed
+        return is_doubtful and task.is_polled_here and task.task_id is not None and is_open(task)
+
+    def _outcome(self, meaning: Ready | Failed) -> Outcome:
+        """Return the outcome. It was finished when it came, even if it is decided later."""
+        delivery = self.delivery
+        trust = "signed" if self.is_signed else "token" if delivery.standing_id is None else "standing"
+        life = self.rules.dialect.answer_life_seconds
+        return make_outcome(meaning, Origin("callback", trust, delivery.received_at, life))
+
+    def _hold(self, transaction: Transaction, task: TaskRecord) -> DeliveryResult:
+        """Ask the provider first. After `HOLD` without an answer the callback is the outcome all the same."""
+        task = self._store(transaction, task, "held")
+        if task.held_until is None:
+            next_poll_at = next_poll(task, Hinted(self.now))
+            task = task.evolve(held_until=self.now + HOLD, hinted_at=self.now, next_poll_at=next_poll_at)
+            transaction.change(task)
+            transaction.append_hint(task)
+        return DeliveryResult("held", task)
+
+    def _stored(self, transaction: Transaction, task: TaskRecord, verdict: Verdict) -> DeliveryResult:
+        return DeliveryResult(verdict, self._store(transaction, task, verdict))
+
+    def _store(self, transaction: Transaction, task: TaskRecord, verdict: Verdict) -> TaskRecord:
+        """Keep the delivery with the task. One with a slot was kept before and stays in its place."""
+        slot = self.delivery.slot
+        if slot is None:
+            task = task.evolve(deliveries=task.deliveries + 1)
+            slot = min(task.deliveries, DELIVERIES_KEPT + 1)
+        is_body_kept = self._count_body(transaction, task, verdict)
+        if self.delivery.slot is None and task.deliveries > DELIVERIES_KEPT + 1:
+            _give_back(transaction, task, transaction.deliveries(task).get(slot))
+        transaction.store_delivery(task, slot, self.delivery.decided(verdict, is_body_kept=is_body_kept))
+        transaction.change(task)
+        return task
+
+    def _count_body(self, transaction: Transaction, task: TaskRecord, verdict: Verdict) -> bool:
+        """Count the body for its quota. Return False if the quota is used up, so that the body is not kept.
+
+        Bodies count for the standing URL they came on. On a task URL they count only for a task that a delivery made,
+        because few bodies of other tasks are kept. The body that makes a task is counted as such.
+        """
+        if verdict in UNREAD:
+            return self._count_unread(transaction)
+        name = self.delivery.standing_id or task.quota
+        if name is None:
+            return True
+        makes_task = task.quota is not None and task.deliveries == 1
+        size = 0 if makes_task else max(self.delivery.size, ROW_BYTES)
+        used = transaction.quota(name)[1] + transaction.quota(bodies_quota(name))[1]
+        # The outcome of a task whose callback is held back is read from these bytes.
+        is_needed = verdict == "held" and task.held_until is None
+        if used + size > self.rules.quotas.standing_bytes and not is_needed:
+            return False
+        if not makes_task:
+            transaction.add_to_quota(bodies_quota(name), 1, size)
+        return True
+
+    def _count_unread(self, transaction: Transaction) -> bool:
+        size = max(self.delivery.size, ROW_BYTES)
+        is_body_kept = transaction.quota(UNREADABLE_QUOTA)[1] + size <= self.rules.quotas.unreadable_bytes
+        if is_body_kept:
+            transaction.add_to_quota(UNREADABLE_QUOTA, 1, size)
+        return is_body_kept
+
+
+@dataclass(slots=True, kw_only=True)
+class DeliverToTask(_Delivery):
+    """A delivery on a task URL."""
 
     @property
     def refs(self) -> Sequence[str]:
         """The task of the URL."""
         return (self.ref,)
 
-    @property
-    def weight(self) -> int:
-        """The size of the body."""
-        return len(self.arrival.body)
-
     def decide(self, transaction: Transaction) -> DeliveryResult:
-        """Return the verdict of design 5."""
-        task = transaction.task(self.ref)
-        if task is None:
-            return self._to_unseen_task(transaction)
-        return _deliver(transaction, task, self.arrival, self.quotas)
+        """Return the verdict.
 
-    def _to_unseen_task(self, transaction: Transaction) -> DeliveryResult:
-        """The token is ours, so the task was registered here once: deleted since, or lost with a restored backup."""
-        arrival = self.arrival
+        Raises:
+            ReceiverError: `quota-full`.
+        """
+        task = transaction.task(self.ref)
+        return self._to_lost_task(transaction) if task is None else self._decide(transaction, task)
+
+    def _to_lost_task(self, transaction: Transaction) -> DeliveryResult:
+        """Make the task anew. The token is valid, so it was deleted here, or lost with a restored backup."""
         if transaction.is_forgotten(self.ref, None):
             return DeliveryResult("forgotten", None)
-        if isinstance(arrival.reading, str):
-            return DeliveryResult(_unusable_verdict(arrival.reading), None)
-        outcome = arrival.says(None)
-        if not isinstance(outcome, Ready | Failed):
-            return DeliveryResult("notice" if isinstance(outcome, Notice) else "notFinal", None)
-        if (
-            arrival.id_text is not None
-            and transaction.task_by_id(TaskIdKey(arrival.provider, arrival.id_text)) is not None
-        ):
+        if isinstance(self.reading, str):
+            return DeliveryResult(self.reading, None)
+        meaning = meaning_of(self.rules.dialect, self.reading, None)
+        if not isinstance(meaning, Ready | Failed):
+            return DeliveryResult("notice" if isinstance(meaning, Notice) else "notFinal", None)
+        id_text = self.delivery.id_text
+        if id_text is not None and transaction.task_by_id(TaskIdKey(self.rules.dialect.provider, id_text)) is not None:
             return DeliveryResult("mismatched", None)
-        return _create(transaction, arrival, outcome, self.new_task, self.quotas)
+        return self._create(transaction, meaning)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliverToStanding:
-    """A delivery on a standing URL; the task is told by the id in the body alone."""
+@dataclass(slots=True, kw_only=True)
+class DeliverToStanding(_Delivery):
+    """A delivery on the standing URL `delivery.standing_id`. With `is_kept` it is kept already, without a task."""
 
-    url_id: str
-    arrival: Arrival
-    new_task: NewTask
-    quotas: Quotas
+    is_kept: bool = False
     refs: Sequence[str] = ()
 
-    @property
-    def weight(self) -> int:
-        """The size of the body."""
-        return len(self.arrival.body)
-
     def rows_read(self) -> Sequence[Key]:
-        """Return the keys of what it reads first."""
-        id_text = self.arrival.id_text
-        url: Key = ("standing_url", self.url_id)
-        return (url,) if id_text is None else (url, ("task_id", self.arrival.provider, id_text))
+        """Return the keys of the rows that it reads first."""
+        id_text = self.delivery.id_text
+        url: Key = ("standing_url", self.delivery.standing_id)
+        return (url,) if id_text is None else (url, ("task_id", self.rules.dialect.provider, id_text))
 
     def decide(self, transaction: Transaction) -> DeliveryResult:
-        """Return the verdict of design 5.
+        """Return the verdict.
 
         Raises:
             ReceiverError: `not-found` for a revoked URL, `quota-full`.
         """
         transaction.require(*self.rows_read())
-        url = transaction.standing_url(self.url_id)
+        url_id = self.delivery.standing_id or ""
+        url = transaction.standing_url(url_id)
         if url is not None and url.revoked_at is not None:
             raise ReceiverError("not-found", "no such callback URL")
-        delivered = self._deliver(transaction)
+        result = self._to_any_task(transaction)
         if url is None:
-            # Made after the backup that this database was restored from: its signature says that it is ours.
-            transaction.save_standing_url(
-                StandingUrl(self.url_id, self.arrival.provider, "restored", self.arrival.received_at, None)
-            )
-        return delivered
+            # It was made after the backup that this database was restored from. Its signature is ours.
+            url = StandingUrl(url_id, self.rules.dialect.provider, "restored", self.now, None)
+            transaction.save_standing_url(url)
+        return result
 
-    def _deliver(self, transaction: Transaction) -> DeliveryResult:
-        arrival = self.arrival
-        if isinstance(arrival.reading, CallbackReading) and isinstance(arrival.reading.reading, Notice):
+    def _to_any_task(self, transaction: Transaction) -> DeliveryResult:
+        reading, id_text = self.reading, self.delivery.id_text
+        if isinstance(reading, str):
+            return self._keep_stray(transaction, reading)
+        if isinstance(reading.reading, Notice):
             return DeliveryResult("notice", None)
-        if isinstance(arrival.reading, str) or arrival.id_text is None:
-            verdict = _unusable_verdict(arrival.reading) if isinstance(arrival.reading, str) else "unreadable"
-            return self._keep_stray(transaction, verdict)
-        key = TaskIdKey(arrival.provider, arrival.id_text)
+        if id_text is None:
+            return self._keep_stray(transaction, "unreadable")
+        key = TaskIdKey(self.rules.dialect.provider, id_text)
         task = transaction.task_by_id(key)
+        if task is not None and task.open_to_standing:
+            return self._decide(transaction, task)
         if task is not None:
-            return self._to_known_task(transaction, task)
-        transaction.require(("forgotten_id", *key), ("quota", self.url_id))
+            # The task has a URL of its own. Ids can be guessed, so this is only a hint.
+            return self._stored(transaction, hint(transaction, task, self.now), "mismatched")
+        transaction.require(("forgotten_id", *key), ("quota", self.delivery.standing_id))
         if transaction.is_forgotten(None, key):
             return DeliveryResult("forgotten", None)
-        outcome = arrival.says(None)
-        if isinstance(outcome, Pending) and outcome.has_solution:
-            # There is no task that could be polled. It is kept until a newer dialect may know the state.
+        meaning = meaning_of(self.rules.dialect, reading, None)
+        if isinstance(meaning, Pending) and meaning.has_solution:
+            # There is no task to poll. The bytes are kept for a newer dialect, which may have the state.
             return self._keep_stray(transaction, "unreadable")
-        if not isinstance(outcome, Ready | Failed):
+        if not isinstance(meaning, Ready | Failed):
             return DeliveryResult("notFinal", None)
-        return _create(transaction, arrival, outcome, self.new_task, self.quotas)
+        return self._create(transaction, meaning)
 
-    def _keep_stray(self, transaction: Transaction, verdict: Verdict) -> DeliveryResult:
-        if self.arrival.again is None:
-            delivery = _within_quota(transaction, self.arrival, verdict, self.quotas)
-            if delivery.body is not None:
-                transaction.store_stray(delivery)
+    def _keep_stray(self, transaction: Transaction, verdict: UnreadVerdict) -> DeliveryResult:
+        if not self.is_kept and self._count_unread(transaction):
+            transaction.store_stray(self.delivery.decided(verdict))
         return DeliveryResult(verdict, None)
 
-    def _to_known_task(self, transaction: Transaction, task: TaskRecord) -> DeliveryResult:
-        if task.open_to_standing:
-            return _deliver(transaction, task, self.arrival, self.quotas)
-        # A task with a URL of its own: ids can be guessed, so this is only a hint.
-        task = hint(transaction, task, self.arrival.received_at)
-        return DeliveryResult("mismatched", _store(transaction, task, self.arrival.delivery("mismatched"), self.quotas))
+
+def delivery_command(
+    rules: DeliveryRules, request: CallbackRequest, token: CallbackToken, *, now: int, new_ref: Callable[[], UUID]
+) -> DeliverToTask | DeliverToStanding:
+    """Return the command that decides on a callback. `new_ref` makes the ref of a task that a standing URL may make."""
+    reading, is_signed = read_callback(rules.dialect, request, rules.secret)
+    if token.kind is Kind.TASK:
+        delivery = undecided(request, reading, standing_id=None, now=now)
+        return DeliverToTask(
+            ref=str(token.id), reading=reading, delivery=delivery, rules=rules, now=now, is_signed=is_signed
+        )
+    delivery = undecided(request, reading, standing_id=str(token.id), now=now)
+    return DeliverToStanding(
+        ref=str(new_ref()), reading=reading, delivery=delivery, rules=rules, now=now, is_signed=is_signed
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HintTask:
-    """Something came for this task that was not taken in: the next poll is due now."""
+    """A hint for a task, after a request that could not be read: the next poll is due now."""
 
     ref: str
     now: int
@@ -278,160 +399,27 @@ class HintTask:
         return 0
 
     def decide(self, transaction: Transaction) -> None:
-        """Nothing; an unknown task is no error."""
+        """Give the hint. An unknown task is no error."""
         task = transaction.task(self.ref)
         if task is not None:
             hint(transaction, task, self.now)
 
 
 def held_from(task: TaskRecord, asked_at: int) -> TaskRecord:
-    """The task with its callback held back until the provider, to be asked then, did not answer; never for longer."""
+    """Return the task with its callback held back until `HOLD` after the next poll, but not beyond the deadline."""
     return task.evolve(held_until=min(asked_at + HOLD, task.deadline_at))
 
 
-def _deliver(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> DeliveryResult:
-    now = arrival.received_at
-    says = arrival.says(task.type)
-    if isinstance(says, str):
-        verdict = _unusable_verdict(says)
-        task = hint(transaction, task, now)
-        return DeliveryResult(
-            verdict, _store(transaction, task, _within_quota(transaction, arrival, verdict, quotas), quotas)
-        )
-    if isinstance(says, Notice):
-        return DeliveryResult("notice", _store(transaction, task, arrival.delivery("notice"), quotas))
-    bound = bind_from_callback(transaction, task, arrival.task_id, now)
-    if bound is None:
-        task = task if arrival.confirm == "never" else hint(transaction, task, now)
-        return DeliveryResult("mismatched", _store(transaction, task, arrival.delivery("mismatched"), quotas))
-    if isinstance(says, Pending) and not says.has_solution:
-        return DeliveryResult("notFinal", _store(transaction, bound, arrival.delivery("notFinal"), quotas))
-    if isinstance(says, Pending | Bare):
-        if task.outcome is not None and not task.outcome.is_provisional:
-            return DeliveryResult("late", _store(transaction, bound, arrival.delivery("late"), quotas))
-        # Only a poll tells the answer, or all of it: it is due now.
-        return DeliveryResult(
-            "notFinal", _store(transaction, hint(transaction, bound, now), arrival.delivery("notFinal"), quotas)
-        )
-    if arrival.must_be_confirmed(bound):
-        return DeliveryResult("held", _hold(transaction, bound, arrival, quotas))
-    new = make_outcome(says, arrival.origin)
-    verdict = weigh(bound.outcome, new)
-    task = _store(transaction, bound, arrival.delivery(verdict), quotas)
-    return DeliveryResult(verdict, settle(transaction, task, new)[1])
-
-
-def _create(
-    transaction: Transaction, arrival: Arrival, outcome: Ready | Failed, new_task: NewTask, quotas: Quotas
-) -> DeliveryResult:
-    """Return the task, its outcome and its log entry, in this one transaction."""
-    size = max(len(arrival.body), ROW_BYTES)
-    quota = arrival.standing_id or RESTORED_QUOTA
-    rows_used, bytes_used = transaction.quota(quota)
-    if rows_used >= quotas.standing_rows or bytes_used + size > quotas.standing_bytes:
-        raise ReceiverError("quota-full", "this callback URL has made all the tasks it may", retry_after_seconds=60)
-    transaction.add_to_quota(quota, 1, size)
-    task = transaction.add(
-        TaskRecord(
-            row=0,
-            ref=new_task.ref,
-            provider=arrival.provider,
-            type=None,
-            tags=(),
-            metadata="{}",
-            created_by=None,
-            client_key_id=None,
-            has_url=arrival.standing_id is None,
-            open_to_standing=arrival.standing_id is not None,
-            standing_id=arrival.standing_id,
-            task_id=arrival.task_id,
-            bound_by="callback" if arrival.task_id is not None else None,
-            bound_at=arrival.origin.finished_at if arrival.task_id is not None else None,
-            registered_at=0,
-            # Of what is delivered again, when it came.
-            created_at=arrival.origin.finished_at,
-            poll_after=new_task.poll_after,
-            next_poll_at=None,
-            deadline_at=new_task.deadline_at,
-            quota=quota,
-            kept_bytes=size,
-            is_polled_here=arrival.can_poll,
-        )
-    )
-    if arrival.must_be_confirmed(task):
-        return DeliveryResult("held", _hold(transaction, task, arrival, quotas))
-    task = _store(transaction, task, arrival.delivery("accepted"), quotas)
-    return DeliveryResult("accepted", settle(transaction, task, make_outcome(outcome, arrival.origin))[1])
-
-
-def _hold(transaction: Transaction, task: TaskRecord, arrival: Arrival, quotas: Quotas) -> TaskRecord:
-    """Asks the provider first; after a while the callback is the outcome all the same."""
-    task = _store(transaction, task, arrival.delivery("held"), quotas)
-    if task.held_until is None:
-        now = arrival.received_at
-        task = task.evolve(held_until=now + HOLD, hinted_at=now, next_poll_at=now)
-        transaction.change(task)
-        transaction.append_hint(task)
-    return task
-
-
 def bodies_quota(name: str) -> str:
-    """Return the quota under which bodies count that came under another one's name without making a task."""
+    """Return the quota for bodies that came under another quota's name without making a task."""
     return f"{name}/bodies"
 
 
-def _store(transaction: Transaction, task: TaskRecord, delivery: StoredDelivery, quotas: Quotas) -> TaskRecord:
-    slot = delivery.slot
-    if slot is None:
-        task = task.evolve(deliveries=task.deliveries + 1)
-        slot = min(task.deliveries, DELIVERIES_KEPT + 1)
-    counted = _counted(transaction, task, delivery, quotas)
-    if delivery.slot is None and task.deliveries > DELIVERIES_KEPT + 1:
-        _give_back(transaction, task, transaction.deliveries(task).get(slot))
-    transaction.store_delivery(task, slot, counted)
-    transaction.change(task)
-    return task
-
-
 def _give_back(transaction: Transaction, task: TaskRecord, replaced: StoredDelivery | None) -> None:
-    """Return what the bytes of a delivery that makes room for a newer one take of a quota."""
+    """Return the bytes of a delivery to its quota. A newer one takes its place."""
     if replaced is None or replaced.body is None:
         return
     name = replaced.standing_id or task.quota
-    quota = UNREADABLE_QUOTA if replaced.verdict in _UNUSABLE else None if name is None else bodies_quota(name)
+    quota = UNREADABLE_QUOTA if replaced.verdict in UNREAD else None if name is None else bodies_quota(name)
     if quota is not None:
         transaction.add_to_quota(quota, -1, -max(replaced.size, ROW_BYTES))
-
-
-def _counted(transaction: Transaction, task: TaskRecord, delivery: StoredDelivery, quotas: Quotas) -> StoredDelivery:
-    """Return the delivery with its bytes, counted for the URL that it came on; without them where they are used up.
-
-    On a task URL that is only so for tasks that a delivery made: of others few bodies are kept. What makes a task is
-    counted as such, what is unreadable under that quota.
-    """
-    name = delivery.standing_id or task.quota
-    if name is None or delivery.body is None or delivery.verdict in _UNUSABLE:
-        return delivery
-    makes_task = task.quota is not None and task.deliveries == 1
-    size = 0 if makes_task else max(delivery.size, ROW_BYTES)
-    used = transaction.quota(name)[1] + transaction.quota(bodies_quota(name))[1]
-    # The outcome of a task whose callback is held back is read from these bytes.
-    is_needed = delivery.verdict == "held" and task.held_until is None
-    if used + size > quotas.standing_bytes and not is_needed:
-        return replace(delivery, body=None)
-    if not makes_task:
-        transaction.add_to_quota(bodies_quota(name), 1, size)
-    return delivery
-
-
-def _within_quota(transaction: Transaction, arrival: Arrival, verdict: Verdict, quotas: Quotas) -> StoredDelivery:
-    """Return the delivery with its bytes, or without them where the quota of unreadable bytes is used up."""
-    size = max(len(arrival.body), ROW_BYTES)
-    fits = transaction.quota(UNREADABLE_QUOTA)[1] + size <= quotas.unreadable_bytes
-    if fits:
-        transaction.add_to_quota(UNREADABLE_QUOTA, 1, size)
-    return arrival.delivery(verdict, keep_body=fits)
-
-
-def _unusable_verdict(reason: Unusable) -> Verdict:
-    return "badSignature" if reason == "badSignature" else "unreadable"

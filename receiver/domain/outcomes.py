@@ -1,96 +1,72 @@
-"""How an outcome is decided: which of two wins, what a delivery is worth, what binds an id. Pure, on a `Transaction`.
+"""The rules for outcomes and ids. Pure: they read and change a `Transaction`.
 
-Kept here: the first outcome of the provider wins, by whatever road it came, and ours are provisional; what createTask
-said about the id beats what a callback said.
+The first outcome of the provider wins, whatever way it came. Outcomes of the receiver are provisional. An id from
+createTask replaces an id from a callback.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic_core import from_json
 
-from pydantic_core import from_json, to_json
-
-from client.protocol.models import PROVISIONAL, Verdict
 from client.provider_api.errors import failure_at_deadline
-from client.provider_api.unlisted import is_provisional
-from client.providers.readings import Failed, Ready, TaskId
+from client.providers.readings import TaskId
 from client.providers.values import same_value, task_id_text
-from receiver.domain.records import SECOND, Outcome, TaskRecord
+from receiver.domain.next_poll import Bound, Hinted, Settled, next_poll
+from receiver.domain.reading import Origin, make_outcome
+from receiver.domain.records import Outcome, TaskRecord
 from receiver.domain.transaction import TaskIdKey, Transaction
+from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
 
-__all__ = ["Origin", "bind", "bind_from_callback", "give_up", "hint", "is_open", "make_outcome", "settle", "weigh"]
+__all__ = ["accept", "bind", "bind_from_callback", "give_up", "hint", "is_open", "settle", "weigh"]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """By what road an outcome came, how far it is trusted, and when it was finished."""
-
-    source: str
-    trust: str
-    finished_at: int
-    answer_life_seconds: float | None = None
-
-
-def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
-    """Return the outcome that a reading is; of a poll, an error with an unlisted code is a provisional one."""
-    life = origin.answer_life_seconds
-
-    is_ready = isinstance(reading, Ready)
-    return Outcome(
-        status="ready" if is_ready else "failed",
-        solution=to_json(reading.solution).decode() if isinstance(reading, Ready) else None,
-        error_id=0 if isinstance(reading, Ready) else reading.error_id,
-        error_code=None if isinstance(reading, Ready) else reading.error_code,
-        error_description=None if isinstance(reading, Ready) else reading.error_description,
-        source=origin.source,
-        trust=PROVISIONAL if is_provisional(reading, origin.source) else origin.trust,
-        finished_at=origin.finished_at,
-        valid_until=origin.finished_at + round(life * SECOND) if is_ready and life is not None else None,
-    )
-
-
-def weigh(known: Outcome | None, new: Outcome) -> Verdict:
-    """What `new` is beside what is known: `accepted` where nothing, or only an outcome of ours, stands."""
-    if known is None or known.is_provisional:
+def weigh(current: Outcome | None, new: Outcome) -> Verdict:
+    """Return the verdict on `new`: `accepted` if there is no current outcome, or only a provisional one."""
+    if current is None or current.is_provisional:
         return "accepted"
-    if not _says_the_same(known, new):
+    if not _is_same(current, new):
         return "disagreed"
-    return "duplicate" if known.source == new.source else "late"
+    return "duplicate" if current.source == new.source else "late"
 
 
 def is_open(task: TaskRecord) -> bool:
-    """Whether the next outcome of the provider would be the task's."""
+    """Return True if the next outcome of the provider would be the task's."""
     return task.outcome is None or task.outcome.is_provisional
 
 
-def settle(transaction: Transaction, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:
-    """Lets the first outcome of the provider win, and gives the task as it now is.
+def accept(transaction: Transaction, task: TaskRecord, outcome: Outcome) -> TaskRecord:
+    """Make an outcome of the provider the task's. No poll is due any more, and no callback is held back."""
+    return transaction.append_outcome(task, outcome, held_until=None)
 
-    A poll or report that says the same as a disputed outcome ends the dispute. A provisional outcome is one only where
-    there is none: it neither replaces nor doubts what is there, nor a callback that is held back.
+
+def settle(transaction: Transaction, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:
+    """Return the verdict on an outcome, and the task, which has the outcome if it was accepted.
+
+    A poll or report that repeats a disputed outcome ends the dispute. A provisional outcome is accepted only if there
+    is no other. It neither replaces nor disputes an outcome, nor a callback that is held back.
     """
     if new.is_provisional and (task.outcome is not None or task.held_until is not None):
         return "notFinal", task
     verdict = weigh(task.outcome, new)
     if verdict == "accepted":
-        return verdict, transaction.append_outcome(task, new, next_poll_at=None, held_until=None)
+        return verdict, accept(transaction, task, new)
     if task.is_disputed and new.source == "poll":
-        task = task.evolve(is_disputed=verdict == "disagreed", next_poll_at=None)
+        task = task.evolve(is_disputed=verdict == "disagreed", next_poll_at=next_poll(task, Settled()))
         transaction.change(task)
     return verdict, task
 
 
 def give_up(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
-    """End a task at its deadline with a provisional outcome of ours."""
+    """End a task at its deadline with a provisional outcome of the receiver."""
     outcome = make_outcome(failure_at_deadline(task.task_id), Origin("deadline", "reported", now))
-    return transaction.append_outcome(task, outcome, next_poll_at=None)
+    return transaction.append_outcome(task, outcome)
 
 
 def hint(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
-    """Bring the next poll to now, unless the task has an outcome that nobody disputes.
+    """Bring the next poll to now, unless the task has an outcome without a dispute.
 
-    That is done once before the task has an outcome, and once more behind an outcome of ours.
+    That happens once before the task has an outcome, and once more after a provisional outcome.
     """
     outcome = task.outcome
     is_settled = outcome is not None and not outcome.is_provisional and not task.is_disputed
@@ -99,21 +75,21 @@ def hint(transaction: Transaction, task: TaskRecord, now: int) -> TaskRecord:
     )
     if is_used_up or is_settled:
         return task
-    task = task.evolve(hinted_at=now, next_poll_at=now)
+    task = task.evolve(hinted_at=now, next_poll_at=next_poll(task, Hinted(now)))
     transaction.change(task)
     transaction.append_hint(task)
     return task
 
 
 def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) -> TaskRecord:
-    """Binds the id that createTask gave.
+    """Bind the id that createTask gave, and return the task.
 
-    The bound id again changes nothing. Where only a callback had bound another one, createTask is right: an outcome
-    that stands is disputed and a poll is due.
+    Binding the same id again changes nothing. If only a callback had bound another id, createTask is right: the outcome
+    is disputed and a poll is due.
 
     Raises:
-        ReceiverError: `task-id-taken`, with the `ref` of the task that has the id, or `task-id-mismatch` where
-            createTask had given another id before.
+        ReceiverError: `task-id-taken`, with the `ref` of the task that has the id, or `task-id-mismatch` if createTask
+            had given another id before.
     """
     id_text = task_id_text(task_id)
     if task.id_text == id_text:
@@ -130,7 +106,7 @@ def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) 
     if task.id_text is not None:
         transaction.set_verdict(task, "mismatched", id_text=task.id_text)
         is_disputed = task.outcome is not None and task.outcome.source == "callback"
-        # A hint that was given before told of something else: this one is always given.
+        # An earlier hint was about something else. Without it, this one is always given.
         task = hint(transaction, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
     if owner is not None:
         return _join(transaction, task.evolve(task_id=task_id, bound_by="create", bound_at=now), owner)
@@ -140,18 +116,15 @@ def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) 
 
 
 def _postpone(task: TaskRecord) -> TaskRecord:
-    """Return the first poll is planned from the registration on, and is due so long after createTask's answer."""
-    waited = task.counts_from - task.created_at
-    if task.polls or task.hinted_at is not None or task.next_poll_at != task.poll_after:
-        return task
-    at = task.poll_after + waited
-    return task.evolve(poll_after=at, next_poll_at=at)
+    """Return the task with its first poll counted from createTask's answer. It was planned from the registration on."""
+    at = next_poll(task, Bound())
+    return task if at == task.next_poll_at else task.evolve(poll_after=at, next_poll_at=at)
 
 
 def bind_from_callback(
     transaction: Transaction, task: TaskRecord, task_id: TaskId | None, now: int
 ) -> TaskRecord | None:
-    """Binds the id of a delivery on the task's own URL; None where the id is another task's."""
+    """Return the task, bound to the id in a delivery on its own URL; None if the id is another task's."""
     if task_id is None or task.id_text == task_id_text(task_id):
         return task
     if task.task_id is not None:
@@ -164,16 +137,16 @@ def bind_from_callback(
 
 
 def _join(transaction: Transaction, task: TaskRecord, owner: TaskRecord) -> TaskRecord:
-    """Make one of a task and of what a standing URL had created for its id; the outcome is copied, with an entry."""
+    """Give the task the id and the outcome of a task that a standing URL made. The outcome gets a log entry here."""
     transaction.change(owner.evolve(task_id=None, joined_ref=task.ref))
     task = task.evolve(open_to_standing=True)
     if owner.outcome is not None and weigh(task.outcome, owner.outcome) == "accepted":
-        return transaction.append_outcome(task, owner.outcome, next_poll_at=None)
+        return transaction.append_outcome(task, owner.outcome)
     transaction.change(task)
     return task
 
 
-def _says_the_same(one: Outcome, other: Outcome) -> bool:
+def _is_same(one: Outcome, other: Outcome) -> bool:
     if one.status != other.status or one.error_code != other.error_code:
         return False
     if one.solution is None or other.solution is None:

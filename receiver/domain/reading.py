@@ -1,36 +1,50 @@
-"""What comes in, as the records and commands of the receiver: callbacks, reported answers, registrations. Pure."""
+"""Callbacks and reported answers, read with the dialects of their providers. Pure, and below all decisions.
+
+A callback arrives as a `CallbackRequest`. The dialect makes a `CallbackReading` of it, or there is a verdict instead.
+Its bytes are kept as a `StoredDelivery`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic_core import to_json
 
 from client.errors import UnreadableError
-from client.protocol.models import FirstOutcome, Registration
+from client.protocol.models import PROVISIONAL, FirstOutcome
+from client.provider_api.unlisted import is_provisional
 from client.providers import Dialect
-from client.providers.readings import Bare, CallbackReading, Failed, Ready, TaskId
-from receiver.domain.deliveries import Arrival, NewTask
-from receiver.domain.outcomes import Origin, make_outcome
-from receiver.domain.records import SECOND, Outcome, StoredDelivery, TaskRecord, UnreadableDelivery
-from receiver.domain.registrations import Answered
-from receiver.domain.tokens import CallbackToken, Kind
+from client.providers.readings import (
+    Bare,
+    CallbackReading,
+    Failed,
+    Notice,
+    Pending,
+    Reading,
+    Ready,
+    Refused,
+    TaskId,
+    Unknown,
+)
+from client.providers.values import task_id_text
+from receiver.domain.records import SECOND, Outcome, StoredDelivery, TaskRecord
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.errors import ReceiverError
 
 __all__ = [
     "CallbackRequest",
-    "read_again",
+    "Origin",
+    "ReportedAnswer",
+    "id_text_of",
+    "make_outcome",
+    "meaning_of",
     "read_answer",
-    "read_arrival",
+    "read_callback",
     "read_kept",
-    "task_of_registration",
-    "times_of_new_task",
+    "read_stored",
+    "undecided",
 ]
-
-
-FirstPoll = Callable[[str | None, bool], float | None]
-"""When a task of a type is to be polled first, in seconds; the other argument: whether a callback is expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,59 +57,137 @@ class CallbackRequest:
     body: bytes
 
 
-def read_arrival(
-    dialect: Dialect,
-    incoming: CallbackRequest,
-    token: CallbackToken,
-    secret: bytes | None,
-    now: int,
-    *,
-    confirm: str,
-    can_poll: bool,
-) -> Arrival:
-    """The delivery as the dialect reads it. With a `secret`, one that is not signed with it is not read at all."""
-    reading, is_signed = _read_callback(dialect, incoming, secret)
-    standing_id = str(token.id) if token.kind is Kind.STANDING else None
-    trust = "signed" if is_signed else "token" if standing_id is None else "standing"
-    return Arrival(
-        provider=dialect.provider,
-        method=incoming.method,
-        content_type=_storable(incoming.headers.get("Content-Type", "")[:200]) or None,
-        body=incoming.query if incoming.method == "GET" else incoming.body,
-        reading=reading,
-        origin=Origin("callback", trust, now, dialect.answer_life_seconds),
-        received_at=now,
-        standing_id=standing_id,
-        solution_of=dialect.solution_of,
-        confirm=confirm,
-        can_poll=can_poll,
-    )
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The source of an outcome, the trust in it, and the time when it was finished."""
+
+    source: str
+    trust: str
+    finished_at: int
+    answer_life_seconds: float | None = None
 
 
-def read_again(dialect: Dialect, kept: UnreadableDelivery, now: int, *, confirm: str, can_poll: bool) -> Arrival:
-    """Return a kept delivery as the dialect reads it now, as if it came now; its signature is not known any more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedAnswer:
+    """A provider's answer to a client or to the receiver itself, as the dialect read it.
 
-    Its answer was finished when it came, and not now, so that nobody takes it for fresher than it is.
+    `unknown_final_after` is a time after the creation of the task, in µs: window and grace. From then on the provider's
+    "unknown id" ends the task. `size` is that of the answer, in bytes.
     """
-    delivery = kept.delivery
-    trust = "token" if delivery.standing_id is None else "standing"
-    return Arrival(
-        provider=dialect.provider,
-        method=delivery.method,
-        content_type=delivery.content_type,
-        body=delivery.body or b"",
-        reading=_read_body(dialect, delivery),
-        origin=Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds),
+
+    reading: Reading
+    origin: Origin
+    polls: int | None
+    reported_at: int
+    unknown_final_after: int
+    size: int
+
+    def outcome_of(self, task: TaskRecord) -> Ready | Failed | None:
+        """Return the outcome in the answer, if there is one. An error about the request is one only at submit."""
+        reading = self.reading
+        match reading:
+            case Ready() | Failed():
+                return reading
+            case Pending():
+                return None
+            case Refused() | Unknown() if self.origin.source == "submit":
+                return Failed(reading.error_id, reading.error_code, reading.error_description)
+            case Unknown() if self.reported_at >= task.counts_from + self.unknown_final_after:
+                return Failed(reading.error_id, reading.error_code, reading.error_description)
+            case _:
+                return None
+
+
+# Callbacks
+
+
+def read_callback(
+    dialect: Dialect, request: CallbackRequest, secret: bytes | None
+) -> tuple[CallbackReading | UnreadVerdict, bool]:
+    """Return the reading, or the verdict if there is none; and True if a signature was verified.
+
+    With a `secret`, a callback without its signature is not read at all.
+    """
+    rule = dialect.callback
+    is_signed = False
+    if rule is not None and rule.signature is not None and secret is not None:
+        is_signed = rule.signature.verifies(request.headers, request.body, secret)
+        if not is_signed:
+            return "badSignature", False
+    return _read(dialect, request.query, request.body), is_signed
+
+
+def undecided(
+    request: CallbackRequest, reading: CallbackReading | UnreadVerdict, *, standing_id: str | None, now: int
+) -> StoredDelivery:
+    """Return the callback as it will be kept, without its verdict. `standing_id` names the standing URL it came on."""
+    body = request.query if request.method == "GET" else request.body
+    return StoredDelivery(
         received_at=now,
-        standing_id=delivery.standing_id,
-        solution_of=dialect.solution_of,
-        confirm=confirm,
-        can_poll=can_poll,
-        again=kept,
+        method=request.method,
+        content_type=_storable(request.headers.get("Content-Type", "")[:200]) or None,
+        body=body,
+        size=len(body),
+        id_text=id_text_of(reading),
+        standing_id=standing_id,
     )
 
 
-def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskId | None, Answered]:
+def read_stored(dialect: Dialect, delivery: StoredDelivery) -> CallbackReading | UnreadVerdict:
+    """Return the reading of kept bytes. The signature is not kept, so it is not checked."""
+    kept = delivery.body or b""
+    return _read(dialect, kept, b"") if delivery.method == "GET" else _read(dialect, b"", kept)
+
+
+def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: StoredDelivery) -> Outcome | None:
+    """Return the outcome in a kept delivery of the task, or None if it holds none, or none any more."""
+    dialect = dialects.get(task.provider)
+    if dialect is None or delivery.body is None:
+        return None
+    reading = read_stored(dialect, delivery)
+    if isinstance(reading, str):
+        return None
+    meaning = meaning_of(dialect, reading, task.type)
+    if not isinstance(meaning, Ready | Failed):
+        return None
+    trust = "token" if delivery.standing_id is None else "standing"
+    return make_outcome(meaning, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
+
+
+def meaning_of(
+    dialect: Dialect, reading: CallbackReading, task_type: str | None
+) -> Ready | Bare | Failed | Pending | Notice:
+    """Return the meaning for a task of this type. A bare answer stays bare if a poll would bring more."""
+    meaning = reading.reading
+    if not isinstance(meaning, Bare):
+        return meaning
+    solution = dialect.solution_of(meaning.code, task_type)
+    return meaning if solution is None else Ready(solution)
+
+
+def id_text_of(reading: CallbackReading | UnreadVerdict) -> str | None:
+    """Return the provider's id in a reading, as it is compared."""
+    if isinstance(reading, str) or reading.task_id is None:
+        return None
+    return task_id_text(reading.task_id)
+
+
+def _read(dialect: Dialect, query: bytes, body: bytes) -> CallbackReading | UnreadVerdict:
+    try:
+        return dialect.read_callback(query=query, body=body)
+    except UnreadableError:
+        return "unreadable"
+
+
+def _storable(header: str) -> str:
+    """Return the header without bytes outside UTF-8. aiohttp lets them through, but no store takes them."""
+    return header.encode("utf-8", "replace").decode()
+
+
+# Answers
+
+
+def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskId | None, ReportedAnswer]:
     """Return the id that a createTask answer gave, and the reported answer as the dialect reads it.
 
     Raises:
@@ -112,7 +204,7 @@ def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskI
         raise ReceiverError("unreadable-answer", f"answer: {error}") from None
     finished_at = now if report.finished_at is None else min(now, round(report.finished_at.timestamp() * SECOND))
     grace = dialect.polls.window_seconds + dialect.polls.grace_seconds
-    return task_id, Answered(
+    return task_id, ReportedAnswer(
         reading=reading,
         origin=Origin(report.source, "reported", finished_at, dialect.answer_life_seconds),
         polls=report.polls,
@@ -122,108 +214,21 @@ def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskI
     )
 
 
-def task_of_registration(
-    registration: Registration,
-    dialect: Dialect,
-    *,
-    ref: str,
-    owner: str,
-    now: int,
-    is_reachable: bool,
-    is_polled_here: bool = False,
-    first_poll: FirstPoll | None = None,
-) -> TaskRecord:
-    """Return the task that a registration asks for; it gets a URL of its own where the provider can call one back.
+# Both
 
-    `first_poll` says when it is polled first where the receiver does it.
-    """
-    is_attached = registration.task_id is not None
-    has_url = dialect.callback is not None and is_reachable and not is_attached
-    is_account_wide = dialect.callback is not None and dialect.callback.is_account_wide
-    plan = dialect.polls
-    lasts_seconds = registration.timeout_seconds or plan.window_seconds + plan.grace_seconds
-    first_seconds = plan.first_after_callback_seconds if has_url else plan.first_after_seconds
-    task_type = registration.type if registration.task is None else str(registration.task["type"])
-    if is_polled_here and first_poll is not None:
-        first_seconds = first_poll(task_type, has_url or is_attached) or first_seconds
-    return TaskRecord(
-        row=0,
-        ref=ref,
-        provider=dialect.provider,
-        type=task_type,
-        tags=registration.tags,
-        metadata=to_json(registration.metadata).decode(),
-        created_by=owner,
-        client_key_id=registration.client_key_id,
-        has_url=has_url,
-        open_to_standing=is_attached or is_account_wide,
-        standing_id=None,
-        task_id=registration.task_id,
-        bound_by="create" if is_attached else None,
-        bound_at=now if is_attached else None,
-        registered_at=0,
-        created_at=now,
-        poll_after=now + round(first_seconds * SECOND),
-        next_poll_at=now + round(first_seconds * SECOND),
-        deadline_at=now + round(lasts_seconds * SECOND),
-        is_polled_here=is_polled_here,
+
+def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
+    """Return the outcome in a reading. An error of a poll with an unlisted code is provisional."""
+    life = origin.answer_life_seconds
+    is_ready = isinstance(reading, Ready)
+    return Outcome(
+        status="ready" if is_ready else "failed",
+        solution=to_json(reading.solution).decode() if isinstance(reading, Ready) else None,
+        error_id=0 if isinstance(reading, Ready) else reading.error_id,
+        error_code=None if isinstance(reading, Ready) else reading.error_code,
+        error_description=None if isinstance(reading, Ready) else reading.error_description,
+        source=origin.source,
+        trust=PROVISIONAL if is_provisional(reading, origin.source) else origin.trust,
+        finished_at=origin.finished_at,
+        valid_until=origin.finished_at + round(life * SECOND) if is_ready and life is not None else None,
     )
-
-
-def times_of_new_task(dialect: Dialect, ref: str, now: int) -> NewTask:
-    """Return the times of a task that a delivery makes."""
-    plan = dialect.polls
-    return NewTask(
-        ref=ref,
-        poll_after=now + round(plan.first_after_callback_seconds * SECOND),
-        deadline_at=now + round((plan.window_seconds + plan.grace_seconds) * SECOND),
-    )
-
-
-def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: StoredDelivery) -> Outcome | None:
-    """Return the outcome in a kept delivery, whose signature, if it had one, was not asked for."""
-    dialect = dialects.get(task.provider)
-    if dialect is None or delivery.body is None:
-        return None
-    reading = _read_body(dialect, delivery)
-    if isinstance(reading, str):
-        return None
-    said = reading.reading
-    if isinstance(said, Bare):
-        solution = dialect.solution_of(said.code, task.type)
-        said = said if solution is None else Ready(solution)
-    if not isinstance(said, Ready | Failed):
-        return None
-    trust = "token" if delivery.standing_id is None else "standing"
-    return make_outcome(said, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
-
-
-def _read_body(dialect: Dialect, delivery: StoredDelivery) -> CallbackReading | str:
-    """Return the reading of kept bytes, or `unreadable`."""
-    kept = delivery.body or b""
-    query, body = (kept, b"") if delivery.method == "GET" else (b"", kept)
-    try:
-        return dialect.read_callback(query=query, body=body)
-    except UnreadableError:
-        return "unreadable"
-
-
-def _storable(header: str) -> str:
-    """Return the header without the bytes that are no UTF-8, which aiohttp lets through and no store takes."""
-    return header.encode("utf-8", "replace").decode()
-
-
-def _read_callback(
-    dialect: Dialect, incoming: CallbackRequest, secret: bytes | None
-) -> tuple[CallbackReading | str, bool]:
-    """Return the reading, or the verdict that says why there is none; and whether a signature was verified."""
-    rule = dialect.callback
-    is_signed = False
-    if rule is not None and rule.signature is not None and secret is not None:
-        is_signed = rule.signature.verifies(incoming.headers, incoming.body, secret)
-        if not is_signed:
-            return "badSignature", False
-    try:
-        return dialect.read_callback(query=incoming.query, body=incoming.body), is_signed
-    except UnreadableError:
-        return "unreadable", is_signed

@@ -1,4 +1,7 @@
-"""What the receiver remembers: frozen records, as the store gives and takes them. Times are µs since 1970, UTC."""
+"""The records of the receiver, as the store reads and writes them. Times are µs since 1970, UTC.
+
+Nothing changes a record but `Numbered.number`, once, when its batch is written.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
 from client.provider_api.unlisted import UnlistedRow
 from client.providers.readings import TaskId
 from client.providers.values import task_id_text
+from receiver.domain.verdicts import VERDICTS
 
 __all__ = [
     "CUT_OFF",
@@ -45,18 +49,17 @@ SECOND = 1_000_000
 """Microseconds in a second."""
 
 SUBMITTING = 60 * SECOND
-"""The longest time, in µs, that a task usually stands in line for its createTask and waits for the answer."""
+"""The longest usual time from the registration of a task to the answer of its createTask, in µs."""
 
 DELIVERIES_KEPT = 8
-"""This many deliveries of a task keep their bytes, and the newest; the rest are counted."""
+"""The first deliveries of a task are kept, this many, and the newest one. The others are only counted."""
 
 POLLS_KEPT = 14
-"""The same for the polls that the receiver made."""
+"""The first polls by the receiver are kept, this many, and the newest one."""
 
 CUT_OFF = "cut off"
-"""What is kept of a poll whose process was killed, or held up for longer than its lease: nobody knows what it said."""
+"""Kept in place of the answer to a poll. Its process was killed, or was held up for longer than its lease."""
 
-_REFUSED = ("mismatched", "badSignature", "unreadable")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -67,7 +70,11 @@ def time_view(microseconds: int) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended. `solution` is JSON text, None where it failed (or was removed by retention)."""
+    """The end of a task. `solution` is JSON text. It is None if the task failed, or if retention removed it.
+
+    `supersedes` is the log position of the provisional outcome that this one replaced. After `valid_until` the solution
+    is stale.
+    """
 
     status: str
     solution: str | None
@@ -82,18 +89,18 @@ class Outcome:
 
     @property
     def is_provisional(self) -> bool:
-        """Whether it is ours, so that the first outcome of the provider replaces it."""
+        """True for an outcome of the receiver. The first outcome of the provider replaces it."""
         is_given_up = self.source == "deadline" and self.error_code in (NO_ANSWER, SUBMIT_UNKNOWN)
         return is_given_up or self.trust == PROVISIONAL
 
 
 class Numbered:
-    """An answer with rows or positions that are numbers of its batch until the batch is written."""
+    """An answer with provisional rows and log positions, until its batch is written."""
 
     __slots__ = ()
 
     def number(self, head: int, last_row: int) -> None:
-        """Put in the numbers of the database, which ended at this position and this row before the batch."""
+        """Put in the numbers of the database. Before the batch, it ended at this position and this row."""
         raise NotImplementedError
 
 
@@ -114,12 +121,12 @@ class AboutTask(Numbered):
 class TaskRecord(Numbered):
     """One task. `position` is its outcome's place in the log, `registered_at` the head of the log when it was made.
 
-    `has_url`: it was given a URL of its own; `open_to_standing`: a standing URL may end it; `standing_id`: the standing
-    URL that created it. `bound_by` is "create" or "callback" for the road by which `task_id` became known, at
-    `bound_at`. `quota` and `kept_bytes`: what it is counted under, if a delivery made it. `joined_ref`: its id went to
-    that task, under which it is found. `is_polled_here`: the receiver polls it, at `next_poll_at`; who does has a
-    `lease`, a growing number, until `leased_until`. `polled_at`: when the last poll ended. `held_until`: a callback
-    came and is the outcome then, unless the provider, which is being asked, says something else before.
+    `has_url`: it has a URL of its own. `open_to_standing`: a standing URL may end it. `standing_id`: the standing URL
+    that created it. `task_id` became known at `bound_at`, from createTask or from a callback: `bound_by` is "create" or
+    "callback". If a delivery made the task, it counts as `kept_bytes` under `quota`. `joined_ref`: its id went to that
+    other task, and readers find the other one. `is_polled_here`: the receiver polls it at `next_poll_at`. A poller has
+    a `lease`, a growing number, until `leased_until`. `polled_at`: the end of the last poll. `held_until`: a callback
+    came and becomes the outcome at that time. Until then the provider is asked, and its answer wins.
     """
 
     row: int
@@ -158,9 +165,9 @@ class TaskRecord(Numbered):
 
     @property
     def counts_from(self) -> int:
-        """The moment from which the provider counts its limits: when createTask was answered, as far as is known.
+        """The start of the provider's limits: the answer to createTask, as far as its time is known.
 
-        A binding that comes late says nothing of that; then it is the registration.
+        A late binding tells nothing about that time. Then it is the registration.
         """
         if self.bound_by != "create" or self.bound_at is None:
             return self.created_at
@@ -169,7 +176,7 @@ class TaskRecord(Numbered):
 
     @property
     def id_text(self) -> str | None:
-        """The provider's id as it is compared."""
+        """The provider's id as text, for comparisons."""
         return None if self.task_id is None else task_id_text(self.task_id)
 
     def evolve(self, **changes: Any) -> TaskRecord:
@@ -181,8 +188,8 @@ class TaskRecord(Numbered):
         return copy
 
     def number(self, head: int, last_row: int) -> None:
-        """See `Numbered`; once it has its numbers, nothing is changed any more."""
-        # In place, because copies would be a fifth of the work on a callback: nobody has seen the record so far.
+        """See `Numbered`. Once the record has its numbers, nothing changes any more."""
+        # In place: nothing outside the batch has seen it so far. Copies would be a fifth of the work on a callback.
         if self.row < 0:
             self.__dict__["row"] = last_row - self.row
         if self.position is not None and self.position < 0:
@@ -192,15 +199,17 @@ class TaskRecord(Numbered):
                 self.__dict__["outcome"] = replace(outcome, supersedes=head - outcome.supersedes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as two are made for each callback. Nothing changes one.
+@dataclass(slots=True, kw_only=True)
 class StoredDelivery:
-    """One attempt of a callback, as it is kept. `body` is None where only the fact is; `size` is what came.
+    """One attempt of a callback, as it is kept. Its `verdict` is empty until it is decided.
 
-    `slot`: its place among the deliveries of its task, where it is judged again.
+    `body` is None if only the fact is kept. `size` is that of the body that came. `slot` is its place among the
+    deliveries of its task, if it is decided again.
     """
 
     received_at: int
-    verdict: str
+    verdict: str = ""
     method: str
     content_type: str | None
     body: bytes | None
@@ -209,13 +218,27 @@ class StoredDelivery:
     standing_id: str | None = None
     slot: int | None = None
 
+    def decided(self, verdict: str, *, is_body_kept: bool = True) -> StoredDelivery:
+        """Return a copy with this verdict, and without the body if that is not kept."""
+        return StoredDelivery(
+            received_at=self.received_at,
+            verdict=verdict,
+            method=self.method,
+            content_type=self.content_type,
+            body=self.body if is_body_kept else None,
+            size=self.size,
+            id_text=self.id_text,
+            standing_id=self.standing_id,
+            slot=self.slot,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadableDelivery:
-    """An unreadable delivery whose bytes are kept: of the task `ref`, or stray, of its standing URL.
+    """An unreadable delivery with its bytes. It belongs to the task `ref`, or it is stray: its standing URL has it.
 
-    `id` orders those of tasks, and those that are stray. `provider` is that of the task or of the standing URL; None if
-    that is gone.
+    `id` orders the deliveries of tasks, and the stray ones. `provider` is that of the task or of the standing URL. It
+    is None if the URL is gone.
     """
 
     id: int
@@ -230,13 +253,13 @@ class UnreadableDelivery:
 
     @property
     def is_stray(self) -> bool:
-        """Whether no task is known of it."""
+        """True if no task is known for it."""
         return self.ref is None
 
 
 @dataclass(frozen=True, slots=True)
 class PollRecord:
-    """One question of the receiver's to the provider; `said` is the answer in a word or a code, never a solution.
+    """One poll by the receiver. `summary` is the provider's answer in a word or a code, never a solution.
 
     `unlisted` is the row of answers with the same unlisted code that this poll left, if there is one.
     """
@@ -244,12 +267,12 @@ class PollRecord:
     started_at: int
     ended_at: int
     lease: int
-    said: str
+    summary: str
     unlisted: UnlistedRow | None = None
 
 
 class UnlistedCode(NamedTuple):
-    """The number of times that a provider sent a code on no list, with the first and the last of them."""
+    """An error code on no list, with the number of times that a provider sent it, the first time and the last."""
 
     provider: str
     code: str
@@ -260,7 +283,7 @@ class UnlistedCode(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is kept of a task beside its record, each oldest first; the last of `outcomes` is the one that stands."""
+    """The kept events of a task, oldest first. The last of `outcomes` is the current one."""
 
     deliveries: tuple[StoredDelivery, ...] = ()
     polls: tuple[PollRecord, ...] = ()
@@ -269,7 +292,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class StandingUrl:
-    """A long-lived callback URL of one provider; `label` is the operator's."""
+    """A long-lived callback URL of one provider. The operator gave it its `label`."""
 
     id: str
     provider: str
@@ -279,7 +302,7 @@ class StandingUrl:
 
 
 class TaskKey(NamedTuple):
-    """By what a waiter may know a task."""
+    """The names under which a waiter may wait for a task."""
 
     ref: str
     provider: str
@@ -288,9 +311,10 @@ class TaskKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One place in the log: `kind` is "result", "deleted" or "hint"; `task` carries the outcome of this place.
+    """One place in the log. `kind` is "result", "deleted" or "hint". A deletion has no task.
 
-    `position` orders entries of one log; `cursor` is what a reader goes on from. There is no task in a deletion.
+    `position` orders the entries of one log. `task` has the outcome of this place, which a later one may replace. A
+    reader continues from `cursor`.
     """
 
     cursor: str
@@ -302,10 +326,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The log grew from behind one position up to another.
+    """The growth of the log from one position (exclusive) to another (inclusive).
 
-    `tasks` are those that somebody may wait for in vain until they are looked at, None where they are too many to name;
-    `entries` is what came into the log, None where the log itself has to be read for it.
+    `tasks` may have waiters, and these have to look now. It is None if there are too many tasks to name. `entries` are
+    the new ones, or None if the log has to be read for them.
     """
 
     after: int
@@ -316,7 +340,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of the log; `cursor` (at `position`) is how far it has looked, `more` that the log goes on behind it."""
+    """A page of the log, read up to `cursor`, at `position`. `more`: the log continues after it."""
 
     entries: tuple[Entry, ...]
     cursor: str
@@ -325,7 +349,7 @@ class Page:
 
 
 class Latency(NamedTuple):
-    """How long so many callbacks took, in seconds: `median`, and `p95`, which 95 % of them did not exceed."""
+    """The median time of so many callbacks, in seconds, and the 95th percentile `p95`."""
 
     callbacks: int
     median: float
@@ -334,12 +358,14 @@ class Latency(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecentTasks:
-    """What became of a provider's tasks of some time.
+    """The results of a provider's tasks in a period.
 
-    Of those with a callback URL (`with_url`): how many got an answer (`answered`), how many of those by a poll before
-    which nothing had come (`polled`), for how many of those the callback came afterwards (`late`). Of all: how many
-    ended, the polls of those, how many of them used up nearly all that a task may have (`most_polls`, None: no limit
-    is known); the deliveries that are kept, by verdict; how long callbacks took, None where there are none.
+    `with_url` tasks had a callback URL. Of these, `answered` got an answer. Of these, `polled` got it by a poll before
+    any callback. Of these, `late` got the callback afterwards.
+
+    Of all tasks, `ended` have ended, after `polls` polls. `nearly_out` of these used up nearly all polls of a task. The
+    limit is `most_polls`, or None if there is no known limit. `verdicts` counts the kept deliveries. `latency` is None
+    without callbacks.
     """
 
     provider: str
@@ -356,19 +382,20 @@ class RecentTasks:
 
     @property
     def lost(self) -> int:
-        """How many answers a poll alone brought: their callbacks never came."""
+        """The number of answers from a poll alone: their callbacks never came."""
         return self.polled - self.late
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """The deliveries that were refused, by verdict."""
-        return {verdict: self.verdicts[verdict] for verdict in _REFUSED if verdict in self.verdicts}
+        """The number of refused deliveries, by verdict."""
+        refused = (row.name for row in VERDICTS.values() if row.is_refused)
+        return {verdict: self.verdicts[verdict] for verdict in refused if verdict in self.verdicts}
 
 
 class WaitingTasks(NamedTuple):
-    """How many tasks of a provider have no outcome yet.
+    """The number of tasks of a provider without an outcome.
 
-    `oldest_due`: when the first poll is due of those still to be made, as far as is known; None: there is none.
+    `oldest_due` is the time of the earliest poll still to be made, as far as it is known, or None without such a poll.
     """
 
     provider: str
@@ -378,9 +405,9 @@ class WaitingTasks(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizon:
-    """What retention takes: all that is not younger than these times, and of some kinds all but so many of the newest.
+    """The limits of retention: it removes everything that is not younger than these times.
 
-    `now` is when tombstones are dated.
+    Of finished tasks and tombstones only the newest are kept, this many. New tombstones are dated `now`.
     """
 
     now: int
@@ -393,7 +420,7 @@ class Horizon:
 
 
 class Removed(NamedTuple):
-    """How much retention took: finished tasks, places in the log, solutions and bodies of what stays, and the rest."""
+    """Numbers of what retention removed. `solutions` and `bodies` are those of records that stay."""
 
     tasks: int = 0
     entries: int = 0
@@ -403,13 +430,13 @@ class Removed(NamedTuple):
     tombstones: int = 0
 
     def plus(self, other: Removed) -> Removed:
-        """Both together."""
+        """Return the sums."""
         return Removed(*map(int.__add__, self, other))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What retention would take: how much of each kind, how many bytes of answers and bodies, and the ends of tasks."""
+    """A forecast of retention: the numbers, the bytes of answers and bodies, the first and the last end of a task."""
 
     removed: Removed
     size: int

@@ -1,47 +1,33 @@
-"""The command behind `redeliver`: what becomes of kept bodies that a dialect can read now. Pure."""
+"""The command behind `redeliver`: new decisions on kept unreadable bodies, with the dialects of today. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from client.protocol.models import Verdict
-from client.providers import Dialect
-from client.providers.readings import Bare, Failed, Notice, Pending, Ready
+from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready
 from receiver.domain.deliveries import (
     ROW_BYTES,
     UNREADABLE_QUOTA,
-    Arrival,
     DeliverToStanding,
     DeliverToTask,
     DeliveryResult,
-    Quotas,
+    DeliveryRules,
     bodies_quota,
 )
-from receiver.domain.reading import read_again, times_of_new_task
+from receiver.domain.reading import id_text_of, read_stored
 from receiver.domain.records import UnreadableDelivery
 from receiver.domain.transaction import Key, Transaction
+from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
 
-__all__ = ["Redeliver", "Redelivered", "Redelivery", "RedeliveryRules", "read_redelivery"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedeliveryRules:
-    """What the settings say of deliveries; `signed` and `polled` are the providers with a secret and with a key."""
-
-    dialects: Mapping[str, Dialect]
-    signed: AbstractSet[str]
-    polled: AbstractSet[str]
-    quotas: Quotas
-    confirm: str
+__all__ = ["Redeliver", "Redelivered", "Redelivery", "read_redelivery"]
 
 
 @dataclass(frozen=True, slots=True)
 class Redelivery:
-    """A kept body, what is read in it in a word, and the delivery that it would be; without one, `why` it is none."""
+    """A kept body, its reading in a word, and the command to decide on it. Without one, `why` is the reason."""
 
     kept: UnreadableDelivery
     reading: str
@@ -51,7 +37,7 @@ class Redelivery:
 
 @dataclass(frozen=True, slots=True)
 class Redelivered:
-    """What became of a kept body, and of which task; one that is still `unreadable` is kept as it was."""
+    """The new verdict on a kept body, and its task. A body that is still `unreadable` is kept as it was."""
 
     kept: UnreadableDelivery
     reading: str
@@ -61,58 +47,57 @@ class Redelivered:
 
 
 def read_redelivery(
-    rules: RedeliveryRules, kept: UnreadableDelivery, *, now: int, new_ref: Callable[[], str]
+    all_rules: Mapping[str, DeliveryRules], kept: UnreadableDelivery, *, now: int, new_ref: Callable[[], str]
 ) -> Redelivery:
     """Return the kept body as its provider's dialect reads it now.
 
-    Where a signature would be asked for, none is read: whether these bytes were signed is not known any more.
+    If the provider's callbacks have to be signed, the body is not read, because its signature was not kept.
     """
-    dialect = None if kept.provider is None else rules.dialects.get(kept.provider)
-    if dialect is None:
+    rules = None if kept.provider is None else all_rules.get(kept.provider)
+    if rules is None:
         return Redelivery(kept, "unreadable", None, "its provider is not known")
-    rule = dialect.callback
-    if rule is not None and rule.signature is not None and dialect.provider in rules.signed:
+    rule = rules.dialect.callback
+    if rule is not None and rule.signature is not None and rules.secret is not None:
         return Redelivery(kept, "unreadable", None, "its signature is not kept")
-    arrival = read_again(dialect, kept, now, confirm=rules.confirm, can_poll=dialect.provider in rules.polled)
-    reading = _reading(arrival)
-    if reading == "unreadable":
-        return Redelivery(kept, reading, None)
+    reading = read_stored(rules.dialect, kept.delivery)
+    if isinstance(reading, str):
+        return Redelivery(kept, "unreadable", None)
+    delivery = replace(kept.delivery, id_text=id_text_of(reading))
+    word = _word_of(reading)
     if kept.ref is not None:
-        times = times_of_new_task(dialect, kept.ref, now)
-        return Redelivery(
-            kept, reading, DeliverToTask(ref=kept.ref, arrival=arrival, new_task=times, quotas=rules.quotas)
-        )
-    if arrival.standing_id is None or (arrival.id_text is None and reading != "notice"):
-        return Redelivery(kept, reading, None, "it has no taskId")
-    times = times_of_new_task(dialect, new_ref(), now)
+        to_task = DeliverToTask(ref=kept.ref, reading=reading, delivery=delivery, rules=rules, now=now)
+        return Redelivery(kept, word, to_task)
+    if delivery.standing_id is None or (delivery.id_text is None and word != "notice"):
+        return Redelivery(kept, word, None, "it has no taskId")
     return Redelivery(
         kept,
-        reading,
-        DeliverToStanding(url_id=arrival.standing_id, arrival=arrival, new_task=times, quotas=rules.quotas),
+        word,
+        DeliverToStanding(ref=new_ref(), reading=reading, delivery=delivery, rules=rules, now=now, is_kept=True),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Redeliver:
-    """Delivers kept bodies again, each as if it came now on the URL on which it came then."""
+    """Delivers kept bodies again, each as if it came now on the URL where it came then."""
 
     redeliveries: Sequence[Redelivery]
 
     @property
     def refs(self) -> Sequence[str]:
         """The tasks of the URLs."""
-        return [each.kept.ref for each in self.redeliveries if each.delivery is not None and each.kept.ref is not None]
+        readable = (redelivery.kept for redelivery in self.redeliveries if redelivery.delivery is not None)
+        return [kept.ref for kept in readable if kept.ref is not None]
 
     @property
     def weight(self) -> int:
         """The size of the bodies."""
-        return sum(each.kept.delivery.size for each in self.redeliveries)
+        return sum(redelivery.kept.delivery.size for redelivery in self.redeliveries)
 
     def decide(self, transaction: Transaction) -> Sequence[Redelivered]:
-        """What became of each, but for those that somebody else took meanwhile."""
+        """Return the new verdicts. Bodies taken by another command meanwhile are left out."""
         transaction.require(*chain.from_iterable(map(_rows_read, self.redeliveries)))
-        decided = [_redeliver(transaction, each) for each in self.redeliveries]
-        return [each for each in decided if each is not None]
+        decided = [_redeliver(transaction, redelivery) for redelivery in self.redeliveries]
+        return [redelivered for redelivered in decided if redelivered is not None]
 
 
 def _redeliver(transaction: Transaction, redelivery: Redelivery) -> Redelivered | None:
@@ -122,37 +107,37 @@ def _redeliver(transaction: Transaction, redelivery: Redelivery) -> Redelivered 
     if not _is_still_unreadable(transaction, kept):
         return None
     try:
-        delivered = transaction.attempt(redelivery.delivery)
+        result = transaction.attempt(redelivery.delivery)
     except ReceiverError as error:
-        # A revoked URL, a full quota: it would be refused now, so it stays what it is.
+        # A revoked URL or a full quota: the callback would be refused now, so the body stays as it is.
         return Redelivered(kept, reading, "unreadable", kept.ref, error.detail)
-    if delivered.verdict == "unreadable":
+    if result.verdict == "unreadable":
         return Redelivered(kept, reading, "unreadable", kept.ref, "its state is not known, and it has no task to poll")
     transaction.add_to_quota(UNREADABLE_QUOTA, -1, -max(kept.delivery.size, ROW_BYTES))
     if kept.is_stray:
-        judged = replace(kept.delivery, verdict=delivered.verdict, body=None) if delivered.task is None else None
+        judged = kept.delivery.decided(result.verdict, is_body_kept=False) if result.task is None else None
         transaction.change_stray(kept.id, judged)
-    return Redelivered(kept, reading, delivered.verdict, _ref_of(kept, delivered))
+    return Redelivered(kept, reading, result.verdict, _ref_of(kept, result))
 
 
 def _rows_read(redelivery: Redelivery) -> Iterator[Key]:
-    """Yield the keys of what it reads, as far as that can be told: many are read together."""
-    kept, delivery = redelivery.kept, redelivery.delivery
-    if delivery is None:
+    """Yield the keys of the rows that the redelivery reads, as far as they are known. Many are fetched together."""
+    kept, command = redelivery.kept, redelivery.delivery
+    if command is None:
         return
     yield ("quota", UNREADABLE_QUOTA)
     yield ("stray", kept.id) if kept.is_stray else ("deliveries", kept.ref)
-    arrival = delivery.arrival
-    if isinstance(delivery, DeliverToStanding):
-        yield from delivery.rows_read()
-        yield from (("quota", delivery.url_id), ("quota", bodies_quota(delivery.url_id)))
-        yield ("forgotten_id", arrival.provider, arrival.id_text)
-    elif arrival.id_text is not None:
-        yield ("task_id", arrival.provider, arrival.id_text)
+    provider, id_text = kept.provider, command.delivery.id_text
+    if isinstance(command, DeliverToStanding):
+        url_id = command.delivery.standing_id or ""
+        yield from command.rows_read()
+        yield from (("quota", url_id), ("quota", bodies_quota(url_id)), ("forgotten_id", provider, id_text))
+    elif id_text is not None:
+        yield ("task_id", provider, id_text)
 
 
 def _is_still_unreadable(transaction: Transaction, kept: UnreadableDelivery) -> bool:
-    """Return True if nobody else took it meanwhile: slots are used again, so its time has to be the same, too."""
+    """Return True if no other command took the body meanwhile. Slots are reused, so the times are compared, too."""
     if kept.is_stray:
         delivery = transaction.stray(kept.id)
     else:
@@ -166,14 +151,12 @@ def _is_still_unreadable(transaction: Transaction, kept: UnreadableDelivery) -> 
     )
 
 
-def _ref_of(kept: UnreadableDelivery, delivered: DeliveryResult) -> str | None:
-    return kept.ref if delivered.task is None else delivered.task.ref
+def _ref_of(kept: UnreadableDelivery, result: DeliveryResult) -> str | None:
+    return kept.ref if result.task is None else result.task.ref
 
 
-def _reading(arrival: Arrival) -> str:
-    if isinstance(arrival.reading, str):
-        return "unreadable"
-    match arrival.reading.reading:
+def _word_of(reading: CallbackReading) -> str:
+    match reading.reading:
         case Ready():
             return "ready"
         case Bare():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from client.protocol.models import Verdict
-from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
+from pydantic_core import to_json
+
+from client.protocol.models import Registration
+from client.providers import Dialect
+from client.providers.readings import TaskId
 from client.providers.values import task_id_text
-from receiver.domain.outcomes import Origin, bind, give_up, make_outcome, settle
-from receiver.domain.records import AboutTask, StandingUrl, TaskRecord
+from receiver.domain.next_poll import Registered, next_poll
+from receiver.domain.outcomes import bind, give_up, settle
+from receiver.domain.reading import ReportedAnswer, make_outcome
+from receiver.domain.records import SECOND, AboutTask, StandingUrl, TaskRecord
 from receiver.domain.transaction import IdempotencyRecord, TaskIdKey, Transaction
+from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
 
 __all__ = [
-    "Answered",
     "Bind",
     "CreateStandingUrl",
     "Expire",
@@ -23,43 +28,65 @@ __all__ = [
     "Report",
     "ReportedTask",
     "RevokeStandingUrl",
+    "task_of_registration",
 ]
 
+FirstPoll = Callable[[str | None, bool], float | None]
+"""A plan of first polls: seconds from now, for a type of task. The flag is True if a callback is expected."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A provider's answer that a client reports, as our dialect read it.
 
-    `unknown_final_after`: so many microseconds after the task was made (window and grace), the provider's "unknown id"
-    is its last word. `size` is that of the answer, in bytes.
+def task_of_registration(
+    registration: Registration,
+    dialect: Dialect,
+    *,
+    ref: str,
+    owner: str,
+    now: int,
+    is_reachable: bool,
+    is_polled_here: bool = False,
+    first_poll: FirstPoll | None = None,
+) -> TaskRecord:
+    """Return the task of a registration. It gets a URL of its own if the provider can call one back.
+
+    `first_poll` plans the first poll if the receiver polls the task.
     """
-
-    reading: Reading
-    origin: Origin
-    polls: int | None
-    reported_at: int
-    unknown_final_after: int
-    size: int
-
-    def outcome_of(self, task: TaskRecord) -> Ready | Failed | None:
-        """Return the outcome in the answer, or None: an error about the request is one only at submit (promise 5)."""
-        reading = self.reading
-        match reading:
-            case Ready() | Failed():
-                return reading
-            case Pending():
-                return None
-            case Refused() | Unknown() if self.origin.source == "submit":
-                return Failed(reading.error_id, reading.error_code, reading.error_description)
-            case Unknown() if self.reported_at >= task.counts_from + self.unknown_final_after:
-                return Failed(reading.error_id, reading.error_code, reading.error_description)
-            case _:
-                return None
+    is_attached = registration.task_id is not None
+    has_url = dialect.callback is not None and is_reachable and not is_attached
+    is_account_wide = dialect.callback is not None and dialect.callback.is_account_wide
+    plan = dialect.polls
+    lasts_seconds = registration.timeout_seconds or plan.window_seconds + plan.grace_seconds
+    first_seconds = plan.first_after_callback_seconds if has_url else plan.first_after_seconds
+    task_type = registration.type if registration.task is None else str(registration.task["type"])
+    if is_polled_here and first_poll is not None:
+        first_seconds = first_poll(task_type, has_url or is_attached) or first_seconds
+    task = TaskRecord(
+        row=0,
+        ref=ref,
+        provider=dialect.provider,
+        type=task_type,
+        tags=registration.tags,
+        metadata=to_json(registration.metadata).decode(),
+        created_by=owner,
+        client_key_id=registration.client_key_id,
+        has_url=has_url,
+        open_to_standing=is_attached or is_account_wide,
+        standing_id=None,
+        task_id=registration.task_id,
+        bound_by="create" if is_attached else None,
+        bound_at=now if is_attached else None,
+        registered_at=0,
+        created_at=now,
+        poll_after=now + round(first_seconds * SECOND),
+        next_poll_at=None,
+        deadline_at=now + round(lasts_seconds * SECOND),
+        is_polled_here=is_polled_here,
+    )
+    return task.evolve(next_poll_at=next_poll(task, Registered()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredTask(AboutTask):
-    """A registration; a repetition of it is told the same, `is_replayed`. `is_new`: the taskId was not known."""
+    """A registration. `is_new`: the taskId was not known. A repeated request gets the same answer, `is_replayed`."""
 
     task: TaskRecord
     is_new: bool
@@ -68,41 +95,40 @@ class RegisteredTask(AboutTask):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
-    """Registers `task` (whose `row`, `registered_at` are filled in), or finds it by its id or by `idempotency`."""
+    """Registers `task`, or finds it by its id or by `idempotency`. Its `row` and `registered_at` are filled in."""
 
     task: TaskRecord
-    answered: Answered | None
+    answer: ReportedAnswer | None
     idempotency: tuple[str, bytes] | None
     refs: Sequence[str] = ()
 
     @property
     def weight(self) -> int:
         """The size of the metadata and of a reported answer."""
-        return len(self.task.metadata) + (0 if self.answered is None else self.answered.size)
+        return len(self.task.metadata) + (0 if self.answer is None else self.answer.size)
 
     def decide(self, transaction: Transaction) -> RegisteredTask:
-        """Return the task that was there, or is there now.
+        """Return the task, registered now or earlier.
 
         Raises:
-            ReceiverError: `idempotency-key-reused`, or `unknown-task` where the first task of the key was deleted.
+            ReceiverError: `idempotency-key-reused`, or `unknown-task` if the first task of the key was deleted.
         """
         replayed = self._replayed(transaction)
         if replayed is not None:
             return replayed
-        known = None
+        existing = None
         if self.task.id_text is not None:
-            known = transaction.task_by_id(TaskIdKey(self.task.provider, self.task.id_text))
-        task = known or transaction.add(self.task)
+            existing = transaction.task_by_id(TaskIdKey(self.task.provider, self.task.id_text))
+        is_new = existing is None
+        task = existing or transaction.add(self.task)
         if self.idempotency is not None:
             key, digest = self.idempotency
-            transaction.add_idempotency(
-                self.task.created_by or "", key, IdempotencyRecord(digest, task.ref, known is None)
-            )
-        if self.answered is not None:
-            # Of a task that nobody here knew, the reporter saw the whole life: its "unknown id" is the last word.
-            answered = self.answered if known is not None else replace(self.answered, unknown_final_after=0)
-            _, task = _settle_answer(transaction, task, answered)
-        return RegisteredTask(task=task, is_new=known is None)
+            transaction.add_idempotency(self.task.created_by or "", key, IdempotencyRecord(digest, task.ref, is_new))
+        if self.answer is not None:
+            # The reporter followed a new task from its start, so its "unknown id" is final.
+            answer = replace(self.answer, unknown_final_after=0) if is_new else self.answer
+            _, task = _settle_answer(transaction, task, answer)
+        return RegisteredTask(task=task, is_new=is_new)
 
     def _replayed(self, transaction: Transaction) -> RegisteredTask | None:
         if self.idempotency is None:
@@ -135,13 +161,13 @@ class Bind:
         return len(task_id_text(self.task_id))
 
     def decide(self, transaction: Transaction) -> TaskRecord:
-        """Return the task with its id; raises as `bind` does, and `unknown-task`."""
+        """Return the task with its id. Raises as `bind` does, and `unknown-task`."""
         return bind(transaction, _existing(transaction, self.ref), self.task_id, self.now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedTask(AboutTask):
-    """What became of a report, and the task with the outcome that won."""
+    """The verdict on a report, and the task with the outcome that won."""
 
     verdict: Verdict
     task: TaskRecord
@@ -149,11 +175,11 @@ class ReportedTask(AboutTask):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A client's report of what the provider answered it."""
+    """A client's report of a provider's answer."""
 
     ref: str
     task_id: TaskId | None
-    answered: Answered
+    answer: ReportedAnswer
     now: int
 
     @property
@@ -164,20 +190,20 @@ class Report:
     @property
     def weight(self) -> int:
         """The size of the answer."""
-        return self.answered.size
+        return self.answer.size
 
     def decide(self, transaction: Transaction) -> ReportedTask:
-        """Return the verdict; raises as `bind` does where an id is given, and `unknown-task`."""
+        """Return the verdict. Raises `unknown-task`, and as `bind` does if there is an id."""
         task = _existing(transaction, self.ref)
         if self.task_id is not None:
             task = bind(transaction, task, self.task_id, self.now)
-        verdict, task = _settle_answer(transaction, task, self.answered)
+        verdict, task = _settle_answer(transaction, task, self.answer)
         return ReportedTask(verdict=verdict, task=task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expire:
-    """Ends at most `limit` tasks whose deadline has come; the answer is how many."""
+    """Ends at most `limit` tasks at their deadline."""
 
     now: int
     limit: int
@@ -185,7 +211,7 @@ class Expire:
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> int:
-        """How many were ended."""
+        """Return the number of tasks that were ended."""
         overdue = transaction.overdue(self.now, self.limit)
         for task in overdue:
             give_up(transaction, task, self.now)
@@ -201,13 +227,13 @@ class CreateStandingUrl:
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> None:
-        """Nothing."""
+        """Save the URL."""
         transaction.save_standing_url(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeStandingUrl:
-    """Makes a standing URL answer 404 from now on; revoking it again changes nothing."""
+    """Makes a standing URL answer 404 from now on. Revoking it again changes nothing."""
 
     url_id: str
     now: int
@@ -215,7 +241,7 @@ class RevokeStandingUrl:
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> StandingUrl | None:
-        """Return the URL, revoked; None where there is none with this id."""
+        """Return the revoked URL, or None if there is none with this id."""
         url = transaction.standing_url(self.url_id)
         if url is None or url.revoked_at is not None:
             return url
@@ -233,11 +259,11 @@ def _existing(transaction: Transaction, ref: str) -> TaskRecord:
     return task
 
 
-def _settle_answer(transaction: Transaction, task: TaskRecord, answered: Answered) -> tuple[Verdict, TaskRecord]:
-    if answered.polls is not None and answered.polls > task.polls:
-        task = task.evolve(polls=answered.polls)
+def _settle_answer(transaction: Transaction, task: TaskRecord, answer: ReportedAnswer) -> tuple[Verdict, TaskRecord]:
+    if answer.polls is not None and answer.polls > task.polls:
+        task = task.evolve(polls=answer.polls)
         transaction.change(task)
-    reading = answered.outcome_of(task)
+    reading = answer.outcome_of(task)
     if reading is None:
         return "notFinal", task
-    return settle(transaction, task, make_outcome(reading, answered.origin))
+    return settle(transaction, task, make_outcome(reading, answer.origin))

@@ -1,7 +1,7 @@
 """The shape of a callback: its method, content type, and the names and JSON types of its fields, never a value. Pure.
 
-What providers document of their callbacks is thin (providers/README.md, "Result callbacks", "Callbacks"). Shapes tell
-what they really send, and can be shown to others: a name that looks like a value is left out, too.
+Providers document little about their callbacks (providers/README.md, "Result callbacks", "Callbacks"). Shapes show the
+fields that they really send, and may be shown to others. So a name that looks like a value is left out, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic_core import from_json
 __all__ = ["SHAPES_KEPT", "Shape", "ShapeCounts", "ShapeRecord", "shape_of", "shape_text"]
 
 SHAPES_KEPT = 50
-"""For each provider; when there are more, those go that were not seen for longest."""
+"""The number of shapes kept for each provider. Beyond it, the shape not seen for longest goes."""
 
 _BOM = b"\xef\xbb\xbf"
 _LEFT_OUT = "…"
@@ -33,17 +33,17 @@ _MOST_DEPTH = 6
 _MOST_PARTS = 150
 _MOST_ELEMENTS = 8
 _SIZES = ((1000, "less than 1 kB"), (10_000, "less than 10 kB"), (100_000, "less than 100 kB"))
-_LOOK_EVERY = 100_000
-_LOOK_EVERY_UNREADABLE = 10_000
+_SAMPLE_EVERY = 100_000
+_SAMPLE_EVERY_UNREADABLE = 10_000
 _LINE_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What callbacks have in common that say different things.
+    """The common form of callbacks with different values.
 
-    `content_type` is without its parameters. `fields` begins with where they were, as in `JSON {errorId: integer}`,
-    `form {code: text}` or `query {code: text}`; of anything else it tells about how long it is.
+    `content_type` is without its parameters. `fields` begins with their place, as in `JSON {errorId: integer}`,
+    `form {code: text}` or `query {code: text}`. For anything else it is roughly the length.
     """
 
     method: str
@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class ShapeRecord:
-    """How often a provider's callbacks had this shape, how many of them its dialect could read, and when, in µs."""
+    """The number of a provider's callbacks with this shape, and of those readable by its dialect; times are µs."""
 
     provider: str
     shape: Shape
@@ -64,16 +64,16 @@ class ShapeRecord:
 
 
 def shape_of(method: str, content_type: str | None, query: bytes, body: bytes) -> Shape:
-    """Return the shape of any request; the same for reordered fields.
+    """Return the shape of any request. The order of fields makes no difference.
 
-    At most 150 fields and elements are looked at, 6 levels deep, and none in a body of more than 64 kB; what is beyond
-    shows as "…". The first 8 elements of an array stand for all, and so do 8 fields whose names are left out.
+    At most 150 fields and elements are examined, 6 levels deep, and none in a body of more than 64 kB. The rest shows
+    as "…". The first 8 elements of an array stand for all. So do the first 8 fields with left-out names.
     """
     return Shape(method, _short_type(content_type), _fields(body.strip() if method != "GET" else b"", query))
 
 
 def shape_text(record: ShapeRecord) -> str:
-    """Two lines or more for people, without secrets: fit to be pasted into an issue."""
+    """Return two lines or more for people. They hold no secrets, so they may be pasted into an issue."""
     shape = record.shape
     content_type = "without a content type" if shape.content_type is None else shape.content_type
     first, last = (datetime.fromtimestamp(at / 1_000_000, UTC).date() for at in (record.first_seen, record.last_seen))
@@ -81,19 +81,19 @@ def shape_text(record: ShapeRecord) -> str:
     readable = {record.callbacks: "readable", 0: "unreadable"}.get(record.readable, f"{record.readable} readable")
     days = f"on {first}" if first == last else f"from {first} to {last}"
     # Wrapped at spaces alone, so that no name is taken apart.
-    what = fill(
+    description = fill(
         f"{shape.method} {content_type}: {shape.fields}",
         _LINE_LENGTH,
         subsequent_indent="  ",
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return f"{what}\n  {callbacks}, {readable}, {days}"
+    return f"{description}\n  {callbacks}, {readable}, {days}"
 
 
 @dataclass(slots=True)
 class _Count:
-    """How often a shape was seen since that was last written down, and when in all."""
+    """The number of callbacks with a shape since the last write, and the times of the first and the last of all."""
 
     first_seen: int
     last_seen: int
@@ -107,8 +107,8 @@ class _Count:
 
 
 @dataclass(slots=True)
-class _Looking:
-    """When one was last chosen to be looked at, the shape seen last, and how many wait for the first to be seen."""
+class _Sampling:
+    """The last choice of a callback to examine, the last shape, and the callbacks that came before the first one."""
 
     chosen_at: int
     count: _Count | None = None
@@ -116,50 +116,49 @@ class _Looking:
 
 
 class ShapeCounts:
-    """Counts shapes in memory until they are written; times are µs.
+    """Counts of shapes in memory until they are written; times are µs.
 
-    To look at a callback takes some 40 µs. So ten a second are looked at for each provider, a hundred of those that
-    cannot be read; the others count for the shape that was seen last, which makes the numbers estimates where there are
-    many.
+    To examine a callback takes some 40 µs. So for each provider ten a second are examined, and a hundred unreadable
+    ones. The others count for the shape that was seen last. So for many callbacks the numbers are estimates.
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[Shape, _Count]] = {}
-        self._looking: dict[tuple[str, bool], _Looking] = {}
+        self._sampling: dict[tuple[str, bool], _Sampling] = {}
 
-    def must_look(self, provider: str, *, is_readable: bool, now: int) -> bool:
-        """Whether this one is to be looked at, and then added; if not, it was counted."""
-        looking = self._looking.get((provider, is_readable))
-        if looking is None:
-            self._looking[provider, is_readable] = _Looking(now)
+    def must_sample(self, provider: str, *, is_readable: bool, now: int) -> bool:
+        """Return True if this callback is to be examined and then added. If not, it is counted now."""
+        sampling = self._sampling.get((provider, is_readable))
+        if sampling is None:
+            self._sampling[provider, is_readable] = _Sampling(now)
             return True
-        every = _LOOK_EVERY if is_readable else _LOOK_EVERY_UNREADABLE
-        # After a clock was set back, too. Chosen once: of many that come at once, one.
-        if not 0 <= now - looking.chosen_at < every:
-            looking.chosen_at = now
+        interval = _SAMPLE_EVERY if is_readable else _SAMPLE_EVERY_UNREADABLE
+        # Also after a clock was set back. Of many callbacks at once, one is chosen.
+        if not 0 <= now - sampling.chosen_at < interval:
+            sampling.chosen_at = now
             return True
-        if looking.count is None:
-            looking.waiting += 1
+        if sampling.count is None:
+            sampling.waiting += 1
         else:
-            looking.count.grow(1, is_readable, now)
+            sampling.count.grow(1, is_readable, now)
         return False
 
     def add(self, provider: str, shape: Shape, *, is_readable: bool, now: int) -> bool:
-        """Count one that was looked at; whether its shape is new here."""
+        """Count an examined callback. Return True if its shape is new here."""
         counts = self._counts.setdefault(provider, {})
-        # The order is that in which they were seen.
-        known = counts.pop(shape, None)
-        count = counts[shape] = known or _Count(now, now)
-        looking = self._looking.setdefault((provider, is_readable), _Looking(now))
-        seen = 1 + looking.waiting
-        looking.count, looking.waiting = count, 0
+        # The shapes stay in the order in which they were last seen.
+        before = counts.pop(shape, None)
+        count = counts[shape] = before or _Count(now, now)
+        sampling = self._sampling.setdefault((provider, is_readable), _Sampling(now))
+        seen = 1 + sampling.waiting
+        sampling.count, sampling.waiting = count, 0
         count.grow(seen, seen if is_readable else 0, now)
         if len(counts) > SHAPES_KEPT:
             del counts[next(iter(counts))]
-        return known is None
+        return before is None
 
     def take(self) -> Sequence[ShapeRecord]:
-        """What was counted since the last time."""
+        """Return the counts since the last call."""
         taken = [
             ShapeRecord(provider, shape, count.callbacks, count.readable, count.first_seen, count.last_seen)
             for provider, counts in self._counts.items()
@@ -172,7 +171,7 @@ class ShapeCounts:
         return taken
 
     def give_back(self, records: Iterable[ShapeRecord]) -> None:
-        """These could not be stored; they are counted on, but for shapes that had to go meanwhile."""
+        """Count on with records that could not be stored. Shapes that had to go meanwhile are left out."""
         for record in records:
             count = self._counts[record.provider].get(record.shape)
             if count is not None:
@@ -188,14 +187,14 @@ def _short_type(header: str | None) -> str | None:
 
 
 def _fields(body: bytes, query: bytes) -> str:
-    """As dialects read it: JSON, a form, or the query where there is no body."""
+    """Return the fields as dialects read them: JSON, a form, or the query if there is no body."""
     where, text = ("form", body) if body else ("query", query)
     if not text:
         return "nothing"
-    told = None
+    description = None
     if len(text) <= _MOST_BYTES:
-        told = (_of_json(body) if body else None) or _of_form(where, text)
-    return told or f"text, {next((size for limit, size in _SIZES if len(text) < limit), '100 kB or more')}"
+        description = (_of_json(body) if body else None) or _of_form(where, text)
+    return description or f"text, {next((size for limit, size in _SIZES if len(text) < limit), '100 kB or more')}"
 
 
 def _of_json(body: bytes) -> str | None:
@@ -211,7 +210,7 @@ def _of_form(where: str, text: bytes) -> str | None:
 
 
 def _form_names(text: bytes) -> Sequence[str]:
-    """Return the names in a form; none where it only looks like one, as base64 with its `=` at the end does."""
+    """Return the names in a form. A text that only looks like one has none, as base64 with its `=` at the end."""
     parts = [part for part in text.decode("utf-8", "replace").split("&") if part]
     # A part without a name may be a value.
     named = [part for part in parts if "=" in part]
@@ -227,18 +226,18 @@ def _name(text: str) -> str:
 
 
 def _has_many_digits(text: str) -> bool:
-    """Whether it looks like an id: the names of fields have few digits."""
+    """Return True if it looks like an id: the names of fields have few digits."""
     return len(_DIGIT.findall(text)) > _MOST_DIGITS
 
 
 class _Description:
-    """Tells the types in one JSON value, as long as there is room."""
+    """The types in one JSON value, as long as there is room."""
 
     def __init__(self) -> None:
         self._room = _MOST_PARTS
 
     def of(self, value: Any, depth: int) -> str:
-        """`{name: type}` for an object, `[type | type]` for an array, otherwise the name of the type."""
+        """Return `{name: type}` for an object, `[type | type]` for an array, otherwise the name of the type."""
         if isinstance(value, dict):
             return f"{{{_LEFT_OUT if depth == _MOST_DEPTH else self._of_object(value, depth)}}}"
         if isinstance(value, list):
@@ -261,7 +260,7 @@ class _Description:
         return ", ".join(parts)
 
     def _of_any(self, values: Sequence[Any], depth: int) -> str:
-        """Return the types of all values that stand in one place."""
+        """Return the types of all values in one place."""
         kinds = set()
         for value in values[:_MOST_ELEMENTS]:
             if self._room <= 0:

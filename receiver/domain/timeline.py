@@ -1,6 +1,6 @@
-"""What happened to one task and what it waits for, in words and in the JSON of the contract. Pure.
+"""The timeline of one task: its steps and the event it waits for, in words and in the JSON of the contract. Pure.
 
-Never in it: tokens, solutions, keys, bodies. What a stranger wrote, such as an id, comes shortened and quoted.
+It never holds tokens, solutions, keys or bodies. A stranger's text, such as an id, is shortened and quoted.
 """
 
 from __future__ import annotations
@@ -10,23 +10,12 @@ from datetime import UTC, datetime
 from client.protocol.models import PROVISIONAL, Step, TaskTimeline, Waiting
 from client.providers import PollPlan
 from receiver.domain.records import CUT_OFF, SECOND, History, Outcome, PollRecord, StoredDelivery, TaskRecord, time_view
+from receiver.domain.verdicts import VERDICTS
 
 __all__ = ["timeline_of"]
 
 _LONGEST_QUOTED = 100
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
-
-_SAID = {
-    "accepted": "it became the outcome",
-    "duplicate": "it said the same as the one before",
-    "late": "it said the same as the outcome, which had come by another road",
-    "disagreed": "it said something else than the outcome, which stands because it was first",
-    "notFinal": "it was no answer yet, or one that only a poll can complete or confirm",
-    "held": "it is held back until the provider has confirmed it",
-    "notice": "it told nothing about a task",
-    "badSignature": "refused (401): it was not signed with the secret in RECEIVER_CALLBACK_SECRETS",
-}
-
 
 _WHY_PROVISIONAL = {
     "deadline": "the deadline came first",
@@ -38,7 +27,10 @@ _WHY_PROVISIONAL = {
 def timeline_of(
     task: TaskRecord, history: History, plan: PollPlan | None, *, now: int, wakes: int | None = None
 ) -> TaskTimeline:
-    """The steps of a task, oldest first, and what it waits for; `plan` None: its provider is not known any more."""
+    """Return the steps of a task, oldest first, and the event it waits for.
+
+    `plan` is None if its provider is not known any more.
+    """
     steps = [
         *_bound_steps(task, history),
         *_reported_polls(task, history),
@@ -47,7 +39,7 @@ def timeline_of(
         *(_poll_step(poll) for poll in history.polls),
         *_hint_steps(task),
     ]
-    # A stable sort: what came at the same time stays in this order, an outcome before what only repeated it.
+    # A stable sort: steps of the same time stay in this order, an outcome before the callbacks that only repeat it.
     steps.sort(key=lambda step: step.at or _BEFORE_ALL)
     is_settled = task.outcome is not None and not task.is_disputed
     return TaskTimeline(
@@ -85,8 +77,8 @@ def _bound_steps(task: TaskRecord, history: History) -> list[Step]:
     at, quoted = task.bound_at, _quoted(task.id_text)
     if task.bound_by == "callback":
         # Tasks of an older schema have no time of their own for it.
-        came = (known.received_at for known in history.deliveries if known.id_text == task.id_text)
-        at = next(came, None) if at is None else at
+        with_id = (delivery.received_at for delivery in history.deliveries if delivery.id_text == task.id_text)
+        at = next(with_id, None) if at is None else at
         origin, text = "callback", f"taskId {quoted}, by a callback; createTask's answer is unknown"
     else:
         origin, text = "createTask", f"taskId {quoted}, as createTask gave it"
@@ -94,48 +86,52 @@ def _bound_steps(task: TaskRecord, history: History) -> list[Step]:
 
 
 def _reported_polls(task: TaskRecord, history: History) -> list[Step]:
-    """Return the polls of which only the number is known."""
+    """Return the step for polls without a record: only their number is known."""
     others = task.polls - len(history.polls)
     if others <= 0:
         return []
-    whose = "not shown: made by a client, or no longer kept" if history.polls else "made by a client, as it reported"
-    return [Step(at=None, happened="polls.counted", origin="client", text=f"{others} polls {whose}")]
+    origin = "not shown: made by a client, or no longer kept" if history.polls else "made by a client, as it reported"
+    return [Step(at=None, happened="polls.counted", origin="client", text=f"{others} polls {origin}")]
 
 
 def _delivery_step(task: TaskRecord, delivery: StoredDelivery) -> Step:
     where = "task URL" if delivery.standing_id is None else "standing URL"
-    text = _SAID.get(delivery.verdict)
-    if delivery.verdict == "mismatched":
-        text = _mismatch(task, delivery)
-    elif delivery.verdict == "held" and task.held_until is None:
-        text = "it was held back to be confirmed, and the answer came by another road meanwhile"
-    elif delivery.verdict == "unreadable":
-        kind = "no content type" if delivery.content_type is None else _quoted(delivery.content_type)
-        text = f"refused (422): {delivery.size} bytes of {kind} that are no callback of {task.provider}"
     return Step(
         at=time_view(delivery.received_at),
         happened="callback.stored",
         origin=where,
         verdict=delivery.verdict,
-        text=f"a {delivery.method} callback on the {where}: {text or delivery.verdict}",
+        text=f"a {delivery.method} callback on the {where}: {_explained(task, delivery)}",
     )
 
 
-def _mismatch(task: TaskRecord, delivery: StoredDelivery) -> str:
-    if delivery.standing_id is not None and not task.open_to_standing:
-        return "refused (409): the task has a URL of its own, and ids can be guessed; it was taken as a hint"
-    named = "no taskId" if delivery.id_text is None else f"the taskId {_quoted(delivery.id_text)}"
-    return f"refused (409): it names {named}, which is not that of this task"
+def _explained(task: TaskRecord, delivery: StoredDelivery) -> str:
+    """Return the verdict on a delivery, in words."""
+    row = VERDICTS.get(delivery.verdict)
+    if row is None:
+        # A newer version stored it.
+        return delivery.verdict
+    text = row.timeline.format(
+        id="no taskId" if delivery.id_text is None else f"the taskId {_quoted(delivery.id_text)}",
+        size=delivery.size,
+        content="no content type" if delivery.content_type is None else _quoted(delivery.content_type),
+        provider=task.provider,
+    )
+    if delivery.verdict == "held" and task.held_until is None:
+        text = "it was held back to be confirmed, and meanwhile the answer came by a poll or a report"
+    elif delivery.verdict == "mismatched" and delivery.standing_id is not None and not task.open_to_standing:
+        text = "the task has a URL of its own, and ids can be guessed; it was taken as a hint"
+    return f"refused ({row.status}): {text}" if row.is_refused else text
 
 
 def _poll_step(poll: PollRecord) -> Step:
-    if poll.said == CUT_OFF:
+    if poll.summary == CUT_OFF:
         text = (
             "the receiver was killed, or held up, before it stored an answer; the poll counts, as it may have been sent"
         )
         return Step(at=time_view(poll.started_at), happened="poll.cutOff", origin="receiver", text=text)
     seconds = max(0, poll.ended_at - poll.started_at) / SECOND
-    text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.said)}"
+    text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.summary)}"
     return Step(at=time_view(poll.started_at), happened="poll.completed", origin="receiver", text=text)
 
 
@@ -152,11 +148,11 @@ def _outcome_steps(outcomes: tuple[Outcome, ...]) -> list[Step]:
 
 
 def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
-    what = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
-    text = f"{what}, by {outcome.source}"
+    status = "ready" if outcome.status == "ready" else f"failed with {_shown(outcome.error_code or '')}"
+    text = f"{status}, by {outcome.source}"
     if outcome.is_provisional:
-        why = _WHY_PROVISIONAL.get(outcome.source, "it is of the receiver")
-        text += f": {why}; an answer of the provider would still replace this"
+        reason = _WHY_PROVISIONAL.get(outcome.source, "it is of the receiver")
+        text += f": {reason}; an answer of the provider would still replace this"
     if before is not None:
         text += f"; it replaced {_shown(before.error_code or '')}"
     return Step(
@@ -173,7 +169,7 @@ def _outcome_step(outcome: Outcome, before: Outcome | None) -> Step:
 
 
 def _origin_of(outcome: Outcome) -> str:
-    """Who brought an outcome of the provider's: a client that reported it, a poll of ours, or a callback."""
+    """Return the origin of an outcome of the provider: a client's report, a poll of ours, or a callback."""
     origins = {"reported": "client", "polled": "receiver", "confirmed": "receiver", PROVISIONAL: "receiver"}
     return origins.get(outcome.trust, "callback")
 
@@ -208,15 +204,15 @@ def _waits_for(task: TaskRecord) -> str:
 
 
 def _next_poll(task: TaskRecord, now: int, *, can_poll: bool) -> str:
-    who = "this receiver" if task.is_polled_here else "its client, if it still runs,"
+    poller = "this receiver" if task.is_polled_here else "its client, if it still runs,"
     if not can_poll or task.next_poll_at is None:
         return "no poll is due"
     if task.leased_until is not None and task.leased_until > now:
-        return f"{who} is polling it now"
+        return f"{poller} is polling it now"
     seconds = (task.next_poll_at - now) / SECOND
     if seconds > 0:
-        return f"{who} polls it next in {seconds:.0f} s"
-    return f"{who} should have polled it {-seconds:.0f} s ago"
+        return f"{poller} polls it next in {seconds:.0f} s"
+    return f"{poller} should have polled it {-seconds:.0f} s ago"
 
 
 def _why_then(task: TaskRecord, plan: PollPlan | None, left: int | None) -> str:
@@ -248,10 +244,10 @@ def _until(task: TaskRecord, now: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a provider's word as it is, unless a terminal would make more of it."""
+    """Return a provider's text as it is, unless a terminal would act on it."""
     return text[:_LONGEST_QUOTED] if text.isprintable() else _quoted(text)
 
 
 def _quoted(text: str) -> str:
-    """As Python would write it: what cannot be shown in a terminal is escaped."""
+    """Return the text as Python writes it. Characters that a terminal cannot show are escaped."""
     return repr(text[:_LONGEST_QUOTED])

@@ -1,7 +1,7 @@
-"""Makes and checks the token of a callback URL. Pure.
+"""The token of a callback URL: making and checking it. Pure.
 
-A token is 64 characters of `[A-Za-z0-9_-]`: base64url over 48 bytes, one of version and kind, 16 of the id and 31 of an
-HMAC-SHA256 over (version and kind, id, provider). 48 bytes leave no spare bits, so each token has one spelling.
+A token is 64 characters of `[A-Za-z0-9_-]`: base64url over 48 bytes. They are one of version and kind, 16 of the id and
+31 of an HMAC-SHA256 over (version and kind, id, provider). 48 bytes leave no spare bits, so a token has one spelling.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_TOKEN = bytes(48)
 
 
 class Kind(Enum):
-    """What a callback URL stands for."""
+    """The subject of a callback URL."""
 
     TASK = 1
     """One task: the id is its ref."""
@@ -50,9 +50,9 @@ def make_token(kind: Kind, token_id: UUID, provider: str, key: bytes) -> str:
 
 
 def check_token(token: str, provider: str, keys: Sequence[bytes]) -> CallbackToken | None:
-    """What `token` stands for, or None. Total over any text.
+    """Return the verified token, or None if no key has signed it. Any text is accepted.
 
-    Every key is tried and every token costs the same work, malformed ones too, so that the time tells nothing.
+    Every key is tried and every token costs the same work, malformed ones too. So the time reveals nothing.
     """
     is_shaped = _SHAPE.fullmatch(token) is not None
     raw = urlsafe_b64decode(token) if is_shaped else _NO_TOKEN

@@ -1,17 +1,17 @@
-"""The rows that the decisions of a batch read and change, in memory only.
+"""The rows read and changed by the decisions of a batch, in memory only.
 
-A store runs a batch of commands on one `Transaction`. It decides them in order, fetches the rows that a decision
-misses, decides again, and writes all changes at the end. So a decision runs any number of times and does no I/O.
+A store runs a batch of commands on one `Transaction`. It decides them in order, fetches the rows missing for a
+decision, decides again, and writes all changes at the end. So a decision runs any number of times and does no I/O.
 
 States of a command and its races:
 
-* *deciding*: every read is answered by what was fetched or changed before. A read of anything else raises `RowsNeeded`.
-* *dropped*: the decision raised. The changes that it made are undone, those of earlier commands stay.
+* *deciding*: rows fetched or changed before answer every read. A read of anything else raises `RowsNeeded`.
+* *dropped*: the decision raised. Its changes are undone, and the changes of earlier commands stay.
 * *decided*: its changes are visible to later commands of the batch.
 * *written*: after all decisions. Only then a new task has its row and a new log entry has its position.
 
-A row that is fetched late may be older than a change of the batch. What is in memory therefore always wins over what is
-fetched. A query by another condition than a key sees the database alone, so all changes are written before one runs.
+A row fetched late may be older than a change of the batch. Therefore a row in memory always wins over a fetched one. A
+query by another condition than a key sees the database alone. So all changes are written before one runs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from client.provider_api.unlisted import UnlistedRow
+from receiver.domain.next_poll import Settled, next_poll
 from receiver.domain.records import (
     DELIVERIES_KEPT,
     POLLS_KEPT,
@@ -77,7 +78,7 @@ Key = tuple[Any, ...]
 """The kind of a row, and its own key: `("task", ref)`, `("task_id", provider, id_text)`, `("quota", name)`, …"""
 
 QUERIES: frozenset[Kind] = frozenset({"due", "overdue", "held"})
-"""Kinds whose key is a query with a limit. Its answer is several tasks, as the database has them."""
+"""Kinds with a query, and its limit, as their key. The answer is several tasks, as the database has them."""
 
 _UNREAD = object()
 
@@ -91,7 +92,7 @@ class TaskIdKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """The first request that used an Idempotency-Key: the digest of its body, and the task that it made or found."""
+    """The first request with an Idempotency-Key: the digest of its body, and the task that it made or found."""
 
     body_digest: bytes
     ref: str
@@ -106,7 +107,7 @@ class LogAppend(NamedTuple):
 
 
 class RowsNeeded(Exception):  # noqa: N818  (a request to the store, not an error)
-    """A decision read rows that were not fetched yet. The store fetches them and decides again."""
+    """A decision read rows before they were fetched. The store fetches them and decides again."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
         super().__init__(keys)
@@ -114,10 +115,10 @@ class RowsNeeded(Exception):  # noqa: N818  (a request to the store, not an erro
 
 
 class Command(Protocol[Decided]):
-    """A use case that decides on the rows of a transaction and changes them only through it.
+    """A use case. It decides on the rows of a transaction and changes them only through it.
 
-    `refs` are tasks that it will read, so that a store can fetch them for a whole batch at once. `weight` is roughly
-    its size in bytes.
+    `refs` are the tasks that it will read, so that a store can fetch them for a whole batch at once. `weight` is
+    roughly its size in bytes.
     """
 
     @property
@@ -134,13 +135,13 @@ class Command(Protocol[Decided]):
         It may be called several times, so it changes nothing but the transaction.
 
         Raises:
-            ReceiverError: the reason that the caller is told. All changes of the command are dropped.
+            ReceiverError: the reason for the caller. All changes of the command are dropped.
             RowsNeeded: rows have to be fetched first.
         """
 
 
 class Operation(Generic[Answer]):
-    """Work that a store does itself between decisions, because it touches any number of rows."""
+    """Work of the store itself between decisions, because it touches any number of rows."""
 
     __slots__ = ()
 
@@ -152,9 +153,9 @@ class Operation(Generic[Answer]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget(Operation[None]):
-    """Delete a task, those joined to it, their deliveries and outcomes; leave tombstones and log entries.
+    """The deletion of a task, its joined tasks, their deliveries and outcomes. It leaves tombstones and log entries.
 
-    The store raises `unknown-task` for a ref that no task has.
+    The store raises `unknown-task` if no task has the ref.
     """
 
     ref: str
@@ -163,10 +164,10 @@ class Forget(Operation[None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prune(Operation[Removed | None]):
-    """Remove at most `limit` rows of one kind that the horizon takes, of a few megabytes. Tasks leave tombstones.
+    """The removal of at most `limit` rows of one kind beyond the horizon, of a few megabytes. Tasks leave tombstones.
 
-    `until` is the position up to which the number of finished tasks is too large, see `Store.prunable`. The answer is
-    None if nothing was left to remove.
+    Up to the position `until` the number of finished tasks is too large, see `Store.prunable`. The answer is None if
+    nothing was left to remove.
     """
 
     horizon: Horizon
@@ -175,7 +176,7 @@ class Prune(Operation[Removed | None]):
 
 
 class Transaction:
-    """Rows that were fetched, with the changes of all commands that were decided on it.
+    """Fetched rows, with the changes of all commands decided on them.
 
     `head` is the last position of the log before all changes. The other attributes are changes to be written. New tasks
     have the rows -1, -2, … and new log entries the positions -1, -2, … until they are written, see `Numbered`.
@@ -200,11 +201,11 @@ class Transaction:
 
     @property
     def has_changes(self) -> bool:
-        """Whether anything has to be written."""
+        """True if anything has to be written."""
         return bool(self.changed or self.log or self.strays or self.late_polls or self.shapes or self.unlisted_codes)
 
     def decide(self, command: Command[Answer]) -> Answer:
-        """Return the command's answer and keep its changes; raises as the command, and then keeps none."""
+        """Return the command's answer and keep its changes. If the command raises, keep none of them."""
         answer = self.attempt(command)
         self._undo.clear()
         # The changes may alter what a query would find.
@@ -221,7 +222,7 @@ class Transaction:
             raise
 
     def rows_missing(self, command: Command[Any]) -> Sequence[Key]:
-        """Return the rows that stop the command now, none if it could be decided. Keep no change of it."""
+        """Return the rows missing for the command now, none if it could be decided. Keep no change of it."""
         try:
             command.decide(self)
         except RowsNeeded as needed:
@@ -233,7 +234,7 @@ class Transaction:
         return ()
 
     def supply(self, keys: Iterable[Key], rows: Iterable[tuple[Key, Any]]) -> None:
-        """Add rows that were fetched for `keys`. A key without a row is known to have none from now on.
+        """Add the rows fetched for `keys`. A key without a row counts as one without a row from now on.
 
         Tasks come as `("task", ref)`, and the answer to a query is a sequence of them.
         """
@@ -251,7 +252,7 @@ class Transaction:
                 self._rows.setdefault(key, None)
 
     def row(self, key: Key) -> Any:
-        """Return a row that was changed."""
+        """Return a changed row."""
         return self._rows[key]
 
     # Reading.
@@ -272,7 +273,7 @@ class Transaction:
         return found
 
     def task_by_id(self, key: TaskIdKey) -> TaskRecord | None:
-        """Return the task to which the provider's id belongs."""
+        """Return the task with this id of the provider."""
         ref = self._read(("task_id", *key))
         return None if ref is None else self.task(ref)
 
@@ -290,12 +291,12 @@ class Transaction:
         return {slot: delivery for slot, delivery in found if delivery is not None}
 
     def stray(self, stray_id: int) -> StoredDelivery | None:
-        """Return a kept delivery of which no task is known."""
+        """Return a kept delivery without a task."""
         found: StoredDelivery | None = self._read(("stray", stray_id))
         return found
 
     def unlisted_row(self, task: TaskRecord) -> UnlistedRow | None:
-        """Return the row of answers with one unlisted code that the last kept poll of the task left."""
+        """Return the row of answers with one unlisted code, as of the last kept poll of the task."""
         found: UnlistedRow | None = self._read(("unlisted_row", task.ref))
         return found
 
@@ -315,19 +316,19 @@ class Transaction:
         return used
 
     def overdue(self, now: int, limit: int) -> Sequence[TaskRecord]:
-        """Return tasks without an outcome whose `deadline_at` has come, oldest first."""
+        """Return tasks without an outcome at their `deadline_at`, oldest first."""
         return self._query(("overdue", now, limit))
 
     def due(self, provider: str, now: int, limit: int, *, reach: int, lease: int) -> Sequence[TaskRecord]:
-        """Return tasks of this provider that have to be polled here now and that nobody polls, oldest first.
+        """Return tasks of this provider with a poll due here and without a lease, oldest first.
 
-        No poll is planned for longer than `reach` ahead, and no lease lasts longer than `lease`. One that seems to was
-        made before the clock was set back, and is ignored.
+        No poll is planned for longer than `reach` ahead, and no lease lasts longer than `lease`. If one seems to, then
+        it was made before the clock was set back, and is ignored.
         """
         return self._query(("due", provider, now, limit, reach, lease))
 
     def overdue_held(self, now: int, limit: int) -> Sequence[TaskRecord]:
-        """Return tasks whose callback has been held back for long enough, oldest first."""
+        """Return tasks with a callback held back for long enough, oldest first."""
         return self._query(("held", now, limit))
 
     # Changing.
@@ -342,7 +343,7 @@ class Transaction:
         return task
 
     def change(self, task: TaskRecord) -> None:
-        """Write the state of a task, that was read or added before."""
+        """Write the state of a task. It was read or added before."""
         before: TaskRecord | None = self._rows.get(("task", task.ref))
         self._put(("task", task.ref), task)
         if before is not None and before.task_id is task.task_id:
@@ -356,14 +357,19 @@ class Transaction:
             self._put(("task_id", task.provider, id_before), None, is_change=False)
         if id_text is not None:
             self._put(("task_id", task.provider, id_text), task.ref, is_change=False)
-            # Who waits under the id has to look: there may be an outcome already.
+            # Readers that wait for this id have to look: there may be an outcome already.
             self._append(self.grown, TaskKey(task.ref, task.provider, id_text))
 
     def append_outcome(self, task: TaskRecord, outcome: Outcome, **changes: Any) -> TaskRecord:
-        """Append the outcome to the log, make it the task's, with other changes. Return the task."""
+        """Append the outcome to the log and make it the task's, with other changes. It ends the polls.
+
+        Return the task.
+        """
         if outcome.supersedes != task.position:
             outcome = replace(outcome, supersedes=task.position)
-        task = task.evolve(position=-len(self.log) - 1, outcome=outcome, **changes)
+        task = task.evolve(
+            position=-len(self.log) - 1, outcome=outcome, next_poll_at=next_poll(task, Settled()), **changes
+        )
         self.change(task)
         self._append(self.log, LogAppend("result", task))
         self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))
@@ -379,11 +385,11 @@ class Transaction:
         self._put(("delivery", task.ref, slot), delivery)
 
     def store_stray(self, delivery: StoredDelivery) -> None:
-        """Keep a delivery of which no task is known."""
+        """Keep a delivery without a task."""
         self._append(self.strays, delivery)
 
     def change_stray(self, stray_id: int, delivery: StoredDelivery | None) -> None:
-        """Replace a delivery of which no task is known; None: remove it, because a task has it now."""
+        """Replace a delivery without a task; None: remove it, because a task has it now."""
         self._put(("stray", stray_id), delivery)
 
     def set_verdict(
@@ -395,12 +401,12 @@ class Transaction:
                 self.store_delivery(task, slot, replace(delivery, verdict=verdict))
 
     def store_poll(self, task: TaskRecord, poll: PollRecord) -> None:
-        """Keep a poll in the slot that the task's count of polls says."""
+        """Keep a poll in the slot numbered by the task's count of polls."""
         self._put(("poll", task.ref, min(task.polls, POLLS_KEPT + 1)), poll)
         self._put(("unlisted_row", task.ref), poll.unlisted, is_change=False)
 
     def complete_poll(self, task: TaskRecord, poll: PollRecord) -> None:
-        """Replace what is kept of the poll with this lease, if anything is."""
+        """Replace the record of the poll with this lease, if there is one."""
         self._append(self.late_polls, (task.ref, poll))
 
     def add_idempotency(self, owner: str, key: str, record: IdempotencyRecord) -> None:

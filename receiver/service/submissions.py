@@ -18,9 +18,9 @@ from client.provider_api.http import NotCarriedOutError, UnclearError
 from client.provider_api.submit import Submission, Submitter
 from client.provider_api.timeline import Timeline
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, TaskId, Unknown
-from receiver.domain.outcomes import Origin
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import SECOND, TaskRecord
-from receiver.domain.registrations import Answered, RegisteredTask
+from receiver.domain.registrations import RegisteredTask
 from receiver.errors import ReceiverError
 from receiver.service.idempotency import KeysInFlight
 from receiver.service.tasks import Tasks
@@ -178,8 +178,8 @@ def refusal_of(task: TaskRecord) -> ReceiverError | None:
     return ReceiverError("provider-refused", f"{task.provider}: {outcome.error_code}{text}", extra=extra)
 
 
-def _answered(account: Account, reading: Reading, now: int, trust: Trust = "polled") -> Answered:
-    return Answered(
+def _answered(account: Account, reading: Reading, now: int, trust: Trust = "polled") -> ReportedAnswer:
+    return ReportedAnswer(
         reading=reading,
         origin=Origin("submit", trust, now, account.dialect.answer_life_seconds),
         polls=None,

@@ -15,9 +15,16 @@ from uuid import UUID
 from client.protocol.models import OutcomeReport, Registration, TaskTimeline
 from client.providers import Dialect
 from client.providers.readings import TaskId
-from receiver.domain.reading import read_answer, task_of_registration
+from receiver.domain.reading import ReportedAnswer, read_answer
 from receiver.domain.records import TaskRecord
-from receiver.domain.registrations import Answered, Bind, Register, RegisteredTask, Report, ReportedTask
+from receiver.domain.registrations import (
+    Bind,
+    Register,
+    RegisteredTask,
+    Report,
+    ReportedTask,
+    task_of_registration,
+)
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import Kind, make_token
 from receiver.domain.transaction import Forget
@@ -94,7 +101,7 @@ class Tasks:
             _, answer = read_answer(dialect, registration.outcome, now)
             self._providers.unlisted.note(dialect, answer.reading)
         idempotency = None if idempotency_key is None else (idempotency_key, _digest(registration))
-        return await self._store.write(Register(task=task, answered=answer, idempotency=idempotency))
+        return await self._store.write(Register(task=task, answer=answer, idempotency=idempotency))
 
     def _dialect(self, registration: Registration) -> Dialect:
         dialect = self._providers.dialects.get(registration.provider)
@@ -131,11 +138,11 @@ class Tasks:
         given_id, answer = read_answer(dialect, report, now)
         self._providers.unlisted.note(dialect, answer.reading)
         task_id = given_id if report.task_id is None else report.task_id
-        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answer, now=now))
+        return await self._store.write(Report(ref=ref, task_id=task_id, answer=answer, now=now))
 
-    async def settle(self, ref: str, task_id: TaskId | None, answer: Answered) -> ReportedTask:
+    async def settle(self, ref: str, task_id: TaskId | None, answer: ReportedAnswer) -> ReportedTask:
         """Return the verdict on an answer that the receiver got itself, and the task; raises as `bind`."""
-        return await self._store.write(Report(ref=ref, task_id=task_id, answered=answer, now=answer.reported_at))
+        return await self._store.write(Report(ref=ref, task_id=task_id, answer=answer, now=answer.reported_at))
 
     async def forget(self, ref: str) -> None:
         """Delete the task.

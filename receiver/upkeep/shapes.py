@@ -77,7 +77,7 @@ class Observer:
     def note(self, provider: str, incoming: CallbackRequest, *, is_readable: bool) -> None:
         """Count a callback. Its shape is computed, if necessary, after the response is on its way."""
         now = self._now()
-        if self._counts.must_look(provider, is_readable=is_readable, now=now):
+        if self._counts.must_sample(provider, is_readable=is_readable, now=now):
             asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
 
     def note_code(self, provider: str, code: str) -> None:

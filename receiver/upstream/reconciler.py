@@ -16,10 +16,10 @@ import structlog
 from client.errors import ProviderUnreachableError
 from client.provider_api.http import NotSentError, ProviderBusyError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
-from receiver.domain.outcomes import Origin
-from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, rules_of
+from receiver.domain.next_poll import limits_of
+from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
-from receiver.domain.registrations import Answered
 from receiver.errors import ReceiverError
 from receiver.feed.hub import Waiter
 from receiver.storage.store import Store
@@ -65,7 +65,7 @@ class Reconciler:
         self._read = read
         self._count = count
         self._schedules = schedules
-        self._rules = rules_of(account.dialect.polls)
+        self._limits = limits_of(account.dialect.polls)
         self._polling: set[asyncio.Task[None]] = set()
         self._waiter = Waiter()
         self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
@@ -137,9 +137,9 @@ class Reconciler:
             return []
         try:
             due = await self._store.next_due(self.provider)
-            if due is None or (due[0] > now and due[1] <= now + self._rules.reach):
+            if due is None or (due[0] > now and due[1] <= now + self._limits.reach):
                 return []
-            command = TakeDue(provider=self.provider, now=now, limit=room, rules=self._rules)
+            command = TakeDue(provider=self.provider, now=now, limit=room, limits=self._limits)
             taken = await self._store.write(command)
         except ReceiverError as error:
             _log.warning("polls.not_taken", provider=self.provider, reason=error.detail)
@@ -193,9 +193,9 @@ class Reconciler:
         return False
 
     async def _give_back(self, task: TaskRecord) -> None:
-        again_at = self._now() + self._rules.interval
+        command = GiveBack(ref=task.ref, lease=task.lease, now=self._now(), limits=self._limits)
         try:
-            await self._store.write(GiveBack(ref=task.ref, lease=task.lease, next_poll_at=again_at))
+            await self._store.write(command)
         except ReceiverError as error:
             _log.warning("poll.not_given_back", ref=task.ref, reason=error.detail)
 
@@ -239,15 +239,15 @@ class Reconciler:
         self, task: TaskRecord, poll: PollRecord, reading: Reading | None, *, tries: int, is_sent: bool = True
     ) -> None:
         wait = self._schedules.next_poll_seconds(task, task.polls + 1)
-        answered = None
+        answer = None
         if reading is not None and not isinstance(reading, Refused):
-            answered = self._answered(reading, poll.ended_at)
+            answer = self._reported(reading, poll.ended_at)
         command = FinishPoll(
             ref=task.ref,
             poll=poll,
-            answered=answered,
-            next_after=round(wait * SECOND) if isfinite(wait) else None,
-            rules=self._rules,
+            answer=answer,
+            wait=round(wait * SECOND) if isfinite(wait) else None,
+            limits=self._limits,
             read=self._read,
             is_sent=is_sent,
         )
@@ -263,14 +263,14 @@ class Reconciler:
                 self._log_poll(poll, polled)
             return
 
-    def _answered(self, reading: Reading, now: int) -> Answered:
+    def _reported(self, reading: Reading, now: int) -> ReportedAnswer:
         dialect = self._account.dialect
-        return Answered(
+        return ReportedAnswer(
             reading=reading,
             origin=Origin("poll", "polled", now, dialect.answer_life_seconds),
             polls=None,
             reported_at=now,
-            unknown_final_after=self._rules.window + self._rules.grace,
+            unknown_final_after=self._limits.window + self._limits.grace,
             size=0,
         )
 
@@ -283,7 +283,7 @@ class Reconciler:
             "task.polled",
             provider=self.provider,
             ref=task.ref,
-            said=poll.said,
+            said=poll.summary,
             verdict=polled.verdict,
             polls=task.polls,
             isDoubled=polled.is_doubled,

@@ -79,7 +79,9 @@ class Schedules:
             return
         latency = (self._now() - task.counts_from) / SECOND
         is_late = delivered.verdict == "late"
-        self._changed(task, schedule.answered(task.type, latency, "callback", called_back_late=is_late, at=self._at()))
+        self._changed(
+            task, schedule.count_answer(task.type, latency, "callback", called_back_late=is_late, at=self._at())
+        )
 
     def polled(self, polled: PolledTask) -> None:
         """Learn from a poll: an expected callback was lost if only the poll brought the outcome."""
@@ -88,7 +90,7 @@ class Schedules:
             # It is no answer of the provider, so no callback was lost.
             return
         if polled.verdict == "accepted" and (task.has_url or task.open_to_standing) and task.hinted_at is None:
-            self._changed(task, self._schedules[task.provider].lost(at=self._at()))
+            self._changed(task, self._schedules[task.provider].count_loss(at=self._at()))
 
     def _changed(self, task: TaskRecord, change: Change | None) -> None:
         self._is_changed = True

@@ -16,6 +16,7 @@ from client.providers import Dialect
 from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, check_token
+from receiver.domain.verdicts import UNREAD, VERDICTS
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.bodies import read_body
@@ -29,8 +30,6 @@ LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}
 `%2F` is not one of them, because it is no separator (RFC 3986, 2.2). Proxies turn it into slashes, never the reverse.
 """
 
-_STATUS = {"mismatched": 409, "badSignature": 401, "unreadable": 422}
-_UNREAD = ("unreadable", "badSignature")
 _LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
 _ACKNOWLEDGED = PrebuiltResponse("ok")
@@ -67,7 +66,7 @@ async def callback(request: web.Request, app: web.Application | None = None) -> 
     with suppress(Exception):
         runtime.metrics.delivered(dialect.provider, delivered.verdict, delivered.task)
         _stored(dialect, delivered, started)
-    status = _STATUS.get(delivered.verdict, 200)
+    status = VERDICTS[delivered.verdict].status
     return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 
@@ -79,7 +78,7 @@ async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, tok
         raise
     incoming = _incoming(request, body)
     delivered = await runtime.callbacks.deliver(dialect, token, incoming)
-    _note(runtime, dialect, incoming, is_readable=delivered.verdict not in _UNREAD)
+    _note(runtime, dialect, incoming, is_readable=delivered.verdict not in UNREAD)
     return delivered
 
 

@@ -22,11 +22,11 @@ from client.provider_api.unlisted import UnlistedCodes
 from client.providers import DIALECTS
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.commands.serve import raise_file_limit, tune
-from receiver.domain.deliveries import DeliveryResult, Quotas
+from receiver.domain.deliveries import DeliveryResult, Quotas, delivery_rules
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Command
 from receiver.logs import configure_logs
-from receiver.service.callbacks import CallbackRules, Callbacks
+from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
 from receiver.settings import load_settings
 from receiver.storage.sqlite.writer import Writer
@@ -196,7 +196,13 @@ def _no_store(_database: Path) -> web.Application:
     app = create_app(settings)
 
     async def without_store(_app: web.Application) -> AsyncIterator[None]:
-        rules = CallbackRules(secrets={}, quotas=Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0))
+        rules = delivery_rules(
+            DIALECTS,
+            Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0),
+            secrets={},
+            confirm="mismatched",
+            polled=(),
+        )
         store = cast("Store", _NoStore(task_record(0)))
         tune()
         providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())

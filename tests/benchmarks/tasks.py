@@ -15,9 +15,8 @@ from uuid import UUID
 from client.protocol.models import Registration
 from client.providers import DIALECTS
 from receiver.app import microseconds_now, new_ref
-from receiver.domain.reading import task_of_registration
 from receiver.domain.records import TaskRecord
-from receiver.domain.registrations import Register
+from receiver.domain.registrations import Register, task_of_registration
 from receiver.domain.tokens import Kind, make_token
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.web.views import task_view
@@ -77,7 +76,7 @@ async def register(store: SqliteStore, tasks: Sequence[TaskRecord]) -> None:
     """Write new tasks."""
     async with asyncio.TaskGroup() as writes:
         for task in tasks:
-            writes.create_task(store.write(Register(task=task, answered=None, idempotency=None)))
+            writes.create_task(store.write(Register(task=task, answer=None, idempotency=None)))
 
 
 def task_record(number: int) -> TaskRecord:

@@ -23,14 +23,14 @@ from client.providers import DIALECTS
 from receiver.app import microseconds_now, new_ref
 from receiver.commands.serve import tune
 from receiver.domain.admission import Limits
-from receiver.domain.deliveries import Quotas
+from receiver.domain.deliveries import Quotas, delivery_rules
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.records import TaskRecord
 from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.transaction import Command, Operation, Transaction
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
-from receiver.service.callbacks import CallbackRules, Callbacks
+from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
 from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.waits import Waits
@@ -71,7 +71,7 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
         await feed.open()
         relay = owner.create_task(relay_commits(store, feed, hub, _ignore_hint))
         providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
-        rules = CallbackRules(secrets={}, quotas=_NO_QUOTAS)
+        rules = delivery_rules(DIALECTS, _NO_QUOTAS, secrets={}, confirm="mismatched", polled=())
         callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
         urls = CallbackUrls(None, store.signing_keys[0])
         waits = Waits(hub, feed, Limits())

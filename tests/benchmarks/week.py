@@ -232,7 +232,7 @@ class _Run:
         if self._schedule is None:
             return
         task = self._tasks[index]
-        change = self._schedule.answered(
+        change = self._schedule.count_answer(
             task.task_type,
             at - task.submitted_at,
             "poll" if source == "poll" else "callback",

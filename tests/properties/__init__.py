@@ -1,1 +1,1 @@
-"""What holds for any input: the store against a plain model, the Store law, the tokens."""
+"""Laws for any input: the store against a plain model, the Store law, the tokens."""

@@ -1,4 +1,4 @@
-"""The store as a plain dict and a list: what DESIGN 3 and 5 promise, written down a second time and without SQL.
+"""The store as a plain dict and a list: the promises of DESIGN 3 and 5, written a second time and without SQL.
 
 `Model.take` answers a step as the store should.
 """
@@ -26,11 +26,11 @@ from tests.properties.steps import (
     Step,
 )
 
-__all__ = ["Known", "Model", "Outcome", "Place"]
+__all__ = ["LogEntry", "Model", "ModelTask", "Outcome"]
 
 
 class Outcome(NamedTuple):
-    """How a task ended."""
+    """The end of a task."""
 
     status: str
     text: str
@@ -39,12 +39,12 @@ class Outcome(NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """Whether the provider's first outcome replaces it."""
+        """True if the provider's first outcome replaces it."""
         return self.source == "deadline"
 
 
-class Place(NamedTuple):
-    """One place in the log, with its time; `ref` is empty where the result was forgotten, or nobody can see it."""
+class LogEntry(NamedTuple):
+    """One entry of the log, with its time. `ref` is empty if the result was forgotten, or nobody can see it."""
 
     kind: str
     ref: str
@@ -53,12 +53,12 @@ class Place(NamedTuple):
 
     @property
     def is_kept(self) -> bool:
-        """Whether the store has it yet: a hint whose task is gone stays until its turn comes."""
+        """True if the store still has it. A hint without its task stays until its turn comes."""
         return bool(self.ref) or self.kind == "hint"
 
 
 @dataclass
-class Known:
+class ModelTask:
     """One task."""
 
     ref: str
@@ -83,23 +83,23 @@ class Known:
 
     @property
     def id_text(self) -> str | None:
-        """The id as it is compared."""
+        """The id in the form used for comparison."""
         return None if self.id is None else str(self.id)
 
     @property
     def counts_from(self) -> int:
-        """The time from which the provider counts: createTask's answer, unless it became known late."""
+        """The start of the provider's times: createTask's answer, unless it became known late."""
         if self.bound_by != "create" or self.bound is None or self.bound - self.created > SUBMITTING:
             return self.created
         return self.bound
 
     @property
     def kept(self) -> list[str]:
-        """The verdicts of the deliveries that are kept: the first ones and the newest."""
+        """The verdicts of the kept deliveries: the first ones and the newest."""
         return [verdict for _, verdict in [*self.deliveries[:DELIVERIES_KEPT], *self.deliveries[DELIVERIES_KEPT:][-1:]]]
 
     def seen(self) -> tuple[Any, ...]:
-        """Return all that a reader may see of it."""
+        """Return everything that a reader may see of it."""
         return (
             *(self.ref, self.provider, self.tags, self.id, self.bound_by, self.is_open, self.is_disputed),
             *(self.is_hinted, self.poll, len(self.deliveries), self.position, self.outcome),
@@ -107,16 +107,16 @@ class Known:
 
 
 class ProblemError(Exception):
-    """What the caller is told."""
+    """A problem for the caller."""
 
 
 class Model:
-    """All tasks, and the log of results, of which what is not behind `floor` was pruned; `all` ever registered."""
+    """All tasks, and the log of results. Entries up to `floor` were pruned. `all` holds every task ever registered."""
 
     def __init__(self) -> None:
-        self.tasks: dict[str, Known] = {}
-        self.all: dict[str, Known] = {}
-        self.log: list[Place] = []
+        self.tasks: dict[str, ModelTask] = {}
+        self.all: dict[str, ModelTask] = {}
+        self.log: list[LogEntry] = []
         self.floor = 0
         self.now = 0
         self._forgotten_refs: set[str] = set()
@@ -143,50 +143,50 @@ class Model:
         self.all |= self.tasks
         return (verdict, None if task is None else task.seen())
 
-    def found(self, ref: str) -> Known | None:
-        """Return the task, or the one that it was joined to."""
+    def found(self, ref: str) -> ModelTask | None:
+        """Return the task, or the one it was joined to."""
         task = self.tasks.get(ref)
         while task is not None and task.joined is not None:
             task = self.tasks.get(task.joined)
         return task
 
-    def owner(self, provider: str, id_text: str) -> Known | None:
-        """Return the task that has the id."""
+    def owner(self, provider: str, id_text: str) -> ModelTask | None:
+        """Return the task with the id."""
         return next(
             (task for task in self.tasks.values() if (task.provider, task.id_text) == (provider, id_text)), None
         )
 
-    def _existing(self, ref: str) -> Known:
+    def _existing(self, ref: str) -> ModelTask:
         task = self.found(ref)
         if task is None:
             raise ProblemError("unknown-task")
         return task
 
-    def _register(self, step: Register) -> tuple[bool, Known]:
+    def _register(self, step: Register) -> tuple[bool, ModelTask]:
         if step.key is not None and step.key[0] in self._keys:
             digest, ref, is_new = self._keys[step.key[0]]
             if digest != step.key[1]:
                 raise ProblemError("idempotency-key-reused")
             return is_new, self._existing(ref)
-        known = None if step.id is None else self.owner(step.provider, str(step.id))
-        task = known or Known(step.ref, step.provider, step.tags, step.deadline, self.now, self.now)
-        if known is None:
+        owner = None if step.id is None else self.owner(step.provider, str(step.id))
+        task = owner or ModelTask(step.ref, step.provider, step.tags, step.deadline, self.now, self.now)
+        if owner is None:
             self.tasks[step.ref] = task
             if step.id is not None:
                 task.id, task.bound_by, task.is_open = step.id, "create", True
         if step.key is not None:
-            self._keys[step.key[0]] = (step.key[1], task.ref, known is None)
+            self._keys[step.key[0]] = (step.key[1], task.ref, owner is None)
         if step.says is not None:
-            final_after = 0 if known is None else UNKNOWN_FINAL_AFTER
+            final_after = 0 if owner is None else UNKNOWN_FINAL_AFTER
             self._settle_report(task, "poll", step.says, unknown_final_after=final_after)
-        return known is None, task
+        return owner is None, task
 
-    def _bind_step(self, step: Bind) -> tuple[str, Known]:
+    def _bind_step(self, step: Bind) -> tuple[str, ModelTask]:
         task = self._existing(step.ref)
         self._bind(task, step.id)
         return "bound", task
 
-    def _deliver(self, step: Deliver) -> tuple[str, Known | None]:
+    def _deliver(self, step: Deliver) -> tuple[str, ModelTask | None]:
         task = self.tasks.get(step.ref)
         if task is not None:
             return self._deliver_to(task, step)
@@ -198,7 +198,7 @@ class Model:
             return "mismatched", None
         return self._make(step, is_standing=False)
 
-    def _deliver_standing(self, step: DeliverStanding) -> tuple[str, Known | None]:
+    def _deliver_standing(self, step: DeliverStanding) -> tuple[str, ModelTask | None]:
         if step.says[0] == "notice":
             return "notice", None
         if step.says[0] == "unreadable" or step.id is None:
@@ -216,7 +216,7 @@ class Model:
             return "notFinal", None
         return self._make(step, is_standing=True)
 
-    def _report(self, step: Report) -> tuple[str, Known]:
+    def _report(self, step: Report) -> tuple[str, ModelTask]:
         task = self._existing(step.ref)
         if step.id is not None:
             self._bind(task, step.id)
@@ -233,28 +233,28 @@ class Model:
         self._forget_task(self._existing(step.ref))
         return None, None
 
-    def _forget_task(self, task: Known) -> None:
+    def _forget_task(self, task: ModelTask) -> None:
         for joined in [other for other in self.tasks.values() if other.joined == task.ref]:
             self._forget_task(joined)
         self._blank(0, {task.ref})
-        self.log.append(Place("deleted", task.ref, None, self.now))
+        self.log.append(LogEntry("deleted", task.ref, None, self.now))
         self._remove(task)
 
     def _blank(self, after: int, refs: set[str]) -> None:
-        """Nobody sees what stands behind a position of these tasks any more, but for their deletions."""
+        """Hide the entries of these tasks behind a position, but for their deletions."""
         self.log = [
-            place._replace(ref="", outcome=None)
-            if number > after and place.ref in refs and place.kind != "deleted"
-            else place
-            for number, place in enumerate(self.log, start=1)
+            entry._replace(ref="", outcome=None)
+            if number > after and entry.ref in refs and entry.kind != "deleted"
+            else entry
+            for number, entry in enumerate(self.log, start=1)
         ]
 
     def _prune(self, step: Prune) -> tuple[Removed | None, None]:
         floor = entries = 0
-        for number, place in enumerate(self.log, start=1):
-            if number <= self.floor or not place.is_kept:
+        for number, entry in enumerate(self.log, start=1):
+            if number <= self.floor or not entry.is_kept:
                 continue
-            is_old = number <= step.until or place.at <= self.now - step.seconds * SECOND
+            is_old = number <= step.until or entry.at <= self.now - step.seconds * SECOND
             if entries == step.limit or not is_old:
                 break
             floor, entries = number, entries + 1
@@ -268,8 +268,8 @@ class Model:
         return Removed(tasks=len(doomed), entries=entries), None
 
     def _doomed(self, until: int) -> set[str]:
-        """Return the tasks that ended up to a position, and those joined to them, if they ended by then."""
-        reached = {place.ref for place in self.log[self.floor : until] if place.kind == "result"}
+        """Return the tasks ended up to a position, and their joined tasks if they ended by then."""
+        reached = {entry.ref for entry in self.log[self.floor : until] if entry.kind == "result"}
         doomed = {
             task.ref
             for task in self.tasks.values()
@@ -286,7 +286,7 @@ class Model:
             doomed |= more
         return doomed
 
-    def _remove(self, task: Known) -> None:
+    def _remove(self, task: ModelTask) -> None:
         del self.tasks[task.ref]
         self._keys = {key: value for key, value in self._keys.items() if value[1] != task.ref}
         self._forgotten_refs.add(task.ref)
@@ -299,14 +299,14 @@ class Model:
             self._hint(task)
         return None, None
 
-    def _deliver_to(self, task: Known, step: Deliver) -> tuple[str, Known]:
+    def _deliver_to(self, task: ModelTask, step: Deliver) -> tuple[str, ModelTask]:
         verdict = self._verdict(task, step)
         task.deliveries.append((_id_read(step), verdict))
         if verdict == "accepted":
             self._publish(task, Outcome(*step.says, "callback"))
         return verdict, task
 
-    def _verdict(self, task: Known, step: Deliver) -> str:
+    def _verdict(self, task: ModelTask, step: Deliver) -> str:
         if step.says[0] == "unreadable":
             self._hint(task)
         if step.says[0] in ("unreadable", "notice"):
@@ -321,14 +321,14 @@ class Model:
             return "notFinal"
         return _weigh(task.outcome, Outcome(*step.says, "callback"))
 
-    def _make(self, step: Deliver, *, is_standing: bool) -> tuple[str, Known]:
-        task = self.tasks[step.ref] = Known(step.ref, step.provider, (), 0, None, self.now)
+    def _make(self, step: Deliver, *, is_standing: bool) -> tuple[str, ModelTask]:
+        task = self.tasks[step.ref] = ModelTask(step.ref, step.provider, (), 0, None, self.now)
         if step.id is not None:
             task.id, task.bound_by, task.bound = step.id, "callback", self.now
         task.is_open = task.is_standing = is_standing
         return self._deliver_to(task, step)
 
-    def _bind(self, task: Known, task_id: TaskId) -> None:
+    def _bind(self, task: ModelTask, task_id: TaskId) -> None:
         if task.id_text == str(task_id):
             task.id, task.bound_by = task_id if task.bound_by == "callback" else task.id, "create"
             return
@@ -347,7 +347,7 @@ class Model:
             self._hint(task)
         self._give_id(task, owner, task_id, "create")
 
-    def _give_id(self, task: Known, owner: Known | None, task_id: TaskId, bound_by: str) -> None:
+    def _give_id(self, task: ModelTask, owner: ModelTask | None, task_id: TaskId, bound_by: str) -> None:
         task.id, task.bound_by, task.bound = task_id, bound_by, self.now
         if owner is None:
             return
@@ -356,7 +356,7 @@ class Model:
         if owner.outcome is not None and _weigh(task.outcome, owner.outcome) == "accepted":
             self._publish(task, owner.outcome, owner.ended)
 
-    def _settle_report(self, task: Known, source: str, says: Says, *, unknown_final_after: int) -> str:
+    def _settle_report(self, task: ModelTask, source: str, says: Says, *, unknown_final_after: int) -> str:
         is_final = source == "submit" or (says[0] == "unknown" and self.now >= task.counts_from + unknown_final_after)
         if says[0] in ("refused", "unknown") and is_final:
             says = ("failed", says[1])
@@ -370,13 +370,13 @@ class Model:
             task.is_disputed, task.poll = verdict == "disagreed", None
         return verdict
 
-    def _publish(self, task: Known, outcome: Outcome, ended: int | None = None) -> None:
+    def _publish(self, task: ModelTask, outcome: Outcome, ended: int | None = None) -> None:
         task.outcome = outcome._replace(supersedes=task.position)
         task.ended = self.now if ended is None else ended
-        self.log.append(Place("result", task.ref, task.outcome, task.ended))
+        self.log.append(LogEntry("result", task.ref, task.outcome, task.ended))
         task.position, task.poll = len(self.log), None
 
-    def _hint(self, task: Known) -> None:
+    def _hint(self, task: ModelTask) -> None:
         is_ours = task.outcome is not None and task.outcome.is_ours
         is_settled = task.outcome is not None and not is_ours and not task.is_disputed
         # One before the task ends, and one behind an outcome of ours.
@@ -384,15 +384,15 @@ class Model:
         if is_used_up or is_settled:
             return
         task.is_hinted, task.hinted, task.poll = True, self.now, self.now
-        self.log.append(Place("hint", task.ref, None, self.now))
+        self.log.append(LogEntry("hint", task.ref, None, self.now))
 
 
-def _weigh(known: Outcome | None, new: Outcome) -> str:
-    if known is None or known.is_ours:
+def _weigh(current: Outcome | None, new: Outcome) -> str:
+    if current is None or current.is_ours:
         return "accepted"
-    if (known.status, known.text) != (new.status, new.text):
+    if (current.status, current.text) != (new.status, new.text):
         return "disagreed"
-    return "duplicate" if known.source == new.source else "late"
+    return "duplicate" if current.source == new.source else "late"
 
 
 def _id_read(step: Deliver) -> str | None:

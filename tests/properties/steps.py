@@ -1,25 +1,27 @@
-"""Steps: use cases in plain words, the store's commands that they are, and what a reader sees of a task."""
+"""Steps: use cases in plain words, their commands for the store, and a reader's view of a task."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json
 
+from client.providers import DIALECTS
 from client.providers.readings import CallbackReading, Failed, Notice, Pending, Reading, Ready, Refused, TaskId, Unknown
-from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, DeliveryResult, HintTask, NewTask
-from receiver.domain.outcomes import Origin
+from receiver.domain.deliveries import DeliveryResult, DeliveryRules, HintTask
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import SECOND, Outcome, TaskRecord
-from receiver.domain.registrations import Answered, RegisteredTask, ReportedTask
 from receiver.domain.registrations import Bind as BindCommand
 from receiver.domain.registrations import Expire as ExpireCommand
 from receiver.domain.registrations import Register as RegisterCommand
+from receiver.domain.registrations import RegisteredTask, ReportedTask
 from receiver.domain.registrations import Report as ReportCommand
 from receiver.domain.transaction import Command, Operation
 from receiver.domain.transaction import Forget as ForgetCommand
 from receiver.domain.transaction import Prune as PruneCommand
-from tests.receiver.storage.stores import QUOTAS, a_ref, a_task
+from receiver.domain.verdicts import UnreadVerdict
+from tests.receiver.storage.stores import RULES, a_ref, a_task, delivery_to_standing, delivery_to_task
 from tests.receiver.upkeep.pruning import horizon
 
 __all__ = [
@@ -44,13 +46,14 @@ __all__ = [
 UNKNOWN_FINAL_AFTER = 50 * SECOND
 
 Says = tuple[str, str]
-"""What an answer says: ("ready", solution), ("failed" | "refused" | "unknown", code), or "pending", "unreadable",
-"notice" with nothing."""
+"""The content of an answer: ("ready", solution) or ("failed" | "refused" | "unknown", code).
+
+"pending", "unreadable" and "notice" come with an empty text."""
 
 
 @dataclass(frozen=True)
 class Register:
-    """Registers `ref`, or finds the task that has the id; `says` is a report after the fact."""
+    """Registers `ref`, or finds the task with this id. `says` is a report after the fact."""
 
     ref: str
     provider: str
@@ -81,7 +84,7 @@ class Deliver:
 
 @dataclass(frozen=True)
 class DeliverStanding(Deliver):
-    """A delivery on the standing URL of the provider; the task that it makes gets `ref`."""
+    """A delivery on the standing URL of the provider. A task made by it gets `ref`."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Expire:
-    """Ends all that is overdue."""
+    """Ends all overdue tasks."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,14 @@ class Forget:
 
 @dataclass(frozen=True)
 class Hint:
-    """Something came that was not taken in."""
+    """A request for the task could not be read."""
 
     ref: str
 
 
 @dataclass(frozen=True)
 class Prune:
-    """One step of retention: the oldest places of the log up to a position, or that are so old."""
+    """One step of retention: the oldest places of the log, up to a position or up to an age."""
 
     until: int
     seconds: int
@@ -126,7 +129,7 @@ Step = Register | Bind | Deliver | DeliverStanding | Report | Expire | Forget | 
 
 
 def command_of(step: Step, now: int) -> Command[Any] | Operation[Any]:
-    """Return the store's command that this step is."""
+    """Return the store's command for this step."""
     match step:
         case Register():
             return _register(step, now)
@@ -134,14 +137,12 @@ def command_of(step: Step, now: int) -> Command[Any] | Operation[Any]:
             return BindCommand(ref=step.ref, task_id=step.id, now=now)
         case DeliverStanding():
             url_id = a_ref(1000 + len(step.provider))
-            arrival, new_task = _arrival(step, url_id, now), NewTask(ref=step.ref, poll_after=now, deadline_at=now)
-            return DeliverToStanding(url_id=url_id, arrival=arrival, new_task=new_task, quotas=QUOTAS)
+            return delivery_to_standing(url_id, _callback_reading(step), ref=step.ref, at=now, rules=_rules(step))
         case Deliver():
-            arrival, new_task = _arrival(step, None, now), NewTask(ref=step.ref, poll_after=now, deadline_at=now)
-            return DeliverToTask(ref=step.ref, arrival=arrival, new_task=new_task, quotas=QUOTAS)
+            return delivery_to_task(step.ref, _callback_reading(step), at=now, rules=_rules(step))
         case Report():
-            answered = _answered(step.says, step.source, now, UNKNOWN_FINAL_AFTER)
-            return ReportCommand(ref=step.ref, task_id=step.id, answered=answered, now=now)
+            answer = _answer(step.says, step.source, now)
+            return ReportCommand(ref=step.ref, task_id=step.id, answer=answer, now=now)
         case Expire():
             return ExpireCommand(now=now, limit=1000)
         case Forget():
@@ -155,7 +156,7 @@ def command_of(step: Step, now: int) -> Command[Any] | Operation[Any]:
 
 
 def answer_view(answer: object) -> tuple[Any, ...]:
-    """Return an answer of the store, as the model gives it."""
+    """Return an answer of the store in the form of the model's answers."""
     match answer:
         case RegisteredTask():
             return answer.is_new, task_view(answer.task)
@@ -168,7 +169,7 @@ def answer_view(answer: object) -> tuple[Any, ...]:
 
 
 def task_view(task: TaskRecord) -> tuple[Any, ...]:
-    """Return all that the model knows of a task."""
+    """Return the model's view of a task."""
     return (
         *(task.ref, task.provider, task.tags, task.task_id, task.bound_by, task.open_to_standing, task.is_disputed),
         *(task.hinted_at is not None, task.next_poll_at, task.deliveries, task.position, outcome_view(task.outcome)),
@@ -176,7 +177,7 @@ def task_view(task: TaskRecord) -> tuple[Any, ...]:
 
 
 def outcome_view(outcome: Outcome | None) -> tuple[Any, ...] | None:
-    """Status, solution or code, source, and the place that it supersedes."""
+    """Return status, solution or code, source, and the place of the superseded outcome."""
     if outcome is None:
         return None
     text = outcome.error_code if outcome.solution is None else from_json(outcome.solution)["text"]
@@ -197,39 +198,30 @@ def _register(step: Register, now: int) -> RegisterCommand:
         next_poll_at=now,
         deadline_at=step.deadline,
     )
-    answered = None if step.says is None else _answered(step.says, "poll", now, UNKNOWN_FINAL_AFTER)
-    return RegisterCommand(task=task, answered=answered, idempotency=step.key)
+    answer = None if step.says is None else _answer(step.says, "poll", now)
+    return RegisterCommand(task=task, answer=answer, idempotency=step.key)
 
 
-def _answered(says: Says, source: str, now: int, unknown_final_after: int) -> Answered:
-    origin = Origin(source, "reported", now)
-    return Answered(
+def _answer(says: Says, source: str, now: int) -> ReportedAnswer:
+    return ReportedAnswer(
         reading=_reading(says),
-        origin=origin,
+        origin=Origin(source, "reported", now),
         polls=None,
         reported_at=now,
-        unknown_final_after=unknown_final_after,
+        unknown_final_after=UNKNOWN_FINAL_AFTER,
         size=0,
     )
 
 
-def _arrival(step: Deliver, standing_id: str | None, now: int) -> Arrival:
-    return Arrival(
-        provider=step.provider,
-        method="POST",
-        content_type=None,
-        body=b"the body",
-        reading="unreadable"
-        if step.says[0] == "unreadable"
-        else CallbackReading(step.id, _callback_reading(step.says)),
-        origin=Origin("callback", "token", now),
-        received_at=now,
-        standing_id=standing_id,
-    )
+def _rules(step: Deliver) -> DeliveryRules:
+    return replace(RULES, dialect=DIALECTS[step.provider])
 
 
-def _callback_reading(says: Says) -> Ready | Failed | Pending | Notice:
-    return Notice("balance.low") if says[0] == "notice" else _reading_of_a_task(says)
+def _callback_reading(step: Deliver) -> CallbackReading | UnreadVerdict:
+    if step.says[0] == "unreadable":
+        return "unreadable"
+    meaning = Notice("balance.low") if step.says[0] == "notice" else _reading_of_a_task(step.says)
+    return CallbackReading(step.id, meaning)
 
 
 def _reading_of_a_task(says: Says) -> Ready | Failed | Pending:

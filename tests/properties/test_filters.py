@@ -56,7 +56,7 @@ any_filters = st.builds(
 
 @given(any_filters)
 def test_a_filter_survives_a_query(only: ResultFilter) -> None:
-    """What a client writes into an address is what the receiver reads from it."""
+    """The receiver reads the same filter from an address as the client writes into it."""
     assert ResultFilter.from_query(only.to_query()) == only
 
 

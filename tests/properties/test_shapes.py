@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from receiver.domain.shapes import Shape, ShapeRecord, shape_of, shape_text
 
 VALUE = "VALUE"
-"""What stands in the values, and cannot stand in any other part of a shape."""
+"""The content of all values. No other part of a shape may contain it."""
 
 words = st.sampled_from(["errorId", "taskId", "solution", "user-agent", "x.y", "_"]) | st.text(max_size=50).filter(
     lambda text: VALUE not in text
@@ -40,7 +40,7 @@ def reordered(value: Any) -> Any:
 @many
 @given(method=st.sampled_from(["GET", "POST"]), header=headers, query=st.binary(max_size=200), body=st.binary())
 def test_any_request_has_a_shape(method: str, header: str | None, query: bytes, body: bytes) -> None:
-    """Whatever the bytes: a few words of names and types, which people can be shown."""
+    """Any bytes give a few words of names and types, fit for people to see."""
     shape = shape_of(method, header, query, body)
 
     assert SHOWN.fullmatch(shape.fields), shape.fields
@@ -49,8 +49,8 @@ def test_any_request_has_a_shape(method: str, header: str | None, query: bytes, 
 
 @many
 @given(value=trees)
-def test_json_tells_its_names_and_no_value(value: Any) -> None:
-    """Names and types, within bounds, the same however the fields are ordered."""
+def test_the_shape_of_json_has_names_and_no_value(value: Any) -> None:
+    """They are within bounds, and the order of the fields makes no difference."""
     shape = shape_of("POST", "application/json", b"", json.dumps(value).encode())
 
     assert SHOWN.fullmatch(shape.fields), shape.fields
@@ -61,8 +61,8 @@ def test_json_tells_its_names_and_no_value(value: Any) -> None:
 
 @many
 @given(fields=st.dictionaries(words, st.text(max_size=20).map(lambda text: VALUE + text), max_size=20))
-def test_a_form_tells_its_names_and_no_value(fields: dict[str, str]) -> None:
-    """In a body and in a query alike."""
+def test_the_shape_of_a_form_has_names_and_no_value(fields: dict[str, str]) -> None:
+    """A form in a body and one in a query are alike."""
     text = urlencode(fields).encode()
 
     posted = shape_of("POST", "application/x-www-form-urlencoded", b"", text)

@@ -19,7 +19,7 @@ from receiver.domain.records import SECOND, Page
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import CursorGoneError, ReceiverError
 from receiver.storage.sqlite.store import SqliteStore
-from tests.properties.model import Model, Place
+from tests.properties.model import LogEntry, Model
 from tests.properties.steps import (
     Bind,
     Deliver,
@@ -90,7 +90,7 @@ filters = st.sampled_from(
 
 
 class Life:
-    """A store from its opening to its closing, on a thread of its own, so that steps can come one by one."""
+    """A store from its opening to its closing, on a thread of its own. So steps can come one by one."""
 
     def __init__(self, path: Path) -> None:
         self._thread = ThreadPoolExecutor(1)
@@ -99,7 +99,7 @@ class Life:
         self.store, self._loop, self._end = self._opened.result(10)
 
     def call(self, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """What `work` gives, in the store's loop."""
+        """Return the result of `work`, run in the store's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     def end(self) -> None:
@@ -122,7 +122,7 @@ class Life:
 
 @dataclass
 class Reader:
-    """One that reads the log as it grows; `seen` are the places that it was given, `gaps` those it was told of."""
+    """A reader of the growing log. `seen` are the positions of its entries, `gaps` those in reported gaps."""
 
     only: ResultFilter
     start: int
@@ -132,7 +132,7 @@ class Reader:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Drives the store and the model side by side."""
+    """The store and the model, side by side."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
         seconds=st.sampled_from([1, 1, 10, 60]),
     )
     def write_together(self, batch: list[Step], restarts: set[int], reads: list[int], seconds: int) -> None:
-        """Several writes in one batch, restarted or not, are answered as if they had come one by one, beside reads."""
+        """Write in one batch, restarted or not, beside reads: the answers are as if the steps came one by one."""
         self.model.now += seconds * SECOND
         resolved = [self._resolve(step) for step in batch]
         expected = [self.model.take(step) for step in resolved]
@@ -170,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(only=filters, is_from_now=st.booleans())
     def subscribe_after_a_restart(self, only: ResultFilter, *, is_from_now: bool) -> None:
-        """What was answered is there after the file was closed and opened again; one more reader begins."""
+        """Close the file and open it again: every answered write is there. One more reader begins."""
         self.life.end()
         self.life = Life(self.path)
         start = len(self.model.log) if is_from_now else self.model.floor
@@ -178,14 +178,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def tasks_agree(self) -> None:
-        """Every task and every id shows what the model says, deliveries included."""
+        """Every task and every id is as in the model, deliveries included."""
         for ref in self.refs:
-            known = self.model.found(ref)
+            expected = self.model.found(ref)
             task = self.life.call(self.life.store.task(ref))
-            assert (None if task is None else task_view(task)) == (None if known is None else known.seen())
-            if task is not None and known is not None:
+            assert (None if task is None else task_view(task)) == (None if expected is None else expected.seen())
+            if task is not None and expected is not None:
                 kept = self.life.call(self.life.store.deliveries(task))
-                assert [delivery.verdict for delivery in kept] == known.kept
+                assert [delivery.verdict for delivery in kept] == expected.kept
         for provider in PROVIDERS:
             for task_id in IDS:
                 owner = self.model.owner(provider, str(task_id))
@@ -194,12 +194,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def logs_agree(self) -> None:
-        """The log holds the same places in the same order, and nothing of what was forgotten."""
+        """Check that the log holds the model's entries in order, and nothing of forgotten tasks."""
         entries = self.life.call(whole_log(self.life.store))
         expected = [
-            (position, place.kind, place.ref, place.outcome)
-            for position, place in enumerate(self.model.log, start=1)
-            if place.ref and position > self.model.floor
+            (position, entry.kind, entry.ref, entry.outcome)
+            for position, entry in enumerate(self.model.log, start=1)
+            if entry.ref and position > self.model.floor
         ]
         assert [
             (
@@ -213,17 +213,17 @@ class StoreMachine(RuleBasedStateMachine):
         assert _position(self.life.call(self.life.store.head())) == len(self.model.log)
 
     def teardown(self) -> None:
-        """Each reader has seen, or still sees, every place that its filter wants, or was told of a gap; each once."""
+        """Each reader has seen every entry of its filter once, or reads it now, or got a gap for it."""
         try:
-            # Where the model and the store went apart, that is what is to be told.
+            # After a failed step the difference between model and store is the failure to report.
             for reader in self.readers if self.is_in_step else ():
                 self.life.call(self._read_to_the_end(reader))
                 wanted = {
                     position
-                    for position, place in enumerate(self.model.log, start=1)
-                    if position > reader.start and place.ref and self._passes(place, reader.only)
+                    for position, entry in enumerate(self.model.log, start=1)
+                    if position > reader.start and entry.ref and self._passes(entry, reader.only)
                 }
-                forgotten = {position for position, place in enumerate(self.model.log, start=1) if not place.ref}
+                forgotten = {position for position, entry in enumerate(self.model.log, start=1) if not entry.ref}
                 assert len(reader.seen) == len(set(reader.seen))
                 assert wanted <= {*reader.seen, *reader.gaps}
                 assert set(reader.seen) <= wanted | forgotten
@@ -259,17 +259,17 @@ class StoreMachine(RuleBasedStateMachine):
                 reader.cursor = gap
             return True
         assert page is not None
-        places = [_position(entry.cursor) for entry in page.entries]
-        assert places == sorted(set(places))
-        assert all(_position(after) < place <= _position(page.cursor) for place in places)
+        positions = [_position(entry.cursor) for entry in page.entries]
+        assert positions == sorted(set(positions))
+        assert all(_position(after) < position <= _position(page.cursor) for position in positions)
         if reader.cursor == after:
             # Another read of this reader may have been faster; one of them counts.
-            reader.seen += places
+            reader.seen += positions
             reader.cursor = page.cursor
         return page.more
 
     async def _page(self, reader: Reader, limit: int) -> tuple[Page | None, str | None]:
-        """Return the next page, or where it goes on behind a gap."""
+        """Return the next page, or the cursor behind a gap."""
         try:
             return await self.life.store.results(reader.cursor, limit=limit, only=reader.only), None
         except CursorGoneError as error:
@@ -279,14 +279,14 @@ class StoreMachine(RuleBasedStateMachine):
         while await self._read(reader, 3):
             pass
 
-    def _passes(self, place: Place, only: ResultFilter) -> bool:
-        if place.kind == "deleted":
+    def _passes(self, entry: LogEntry, only: ResultFilter) -> bool:
+        if entry.kind == "deleted":
             return True
-        if place.kind == "hint" and not only.hints:
+        if entry.kind == "hint" and not only.hints:
             return False
         if only in (ResultFilter(), ResultFilter(hints=True)):
             return True
-        task = self.model.all[place.ref]
+        task = self.model.all[entry.ref]
         is_named = task.ref in (only.tasks or ())
         is_asked = only.provider is not None or bool(only.tags)
         return is_named or (is_asked and only.provider in (None, task.provider) and set(only.tags) <= set(task.tags))

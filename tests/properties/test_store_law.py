@@ -31,7 +31,7 @@ FILTERS = (
 
 @dataclass
 class Reader:
-    """Reads pages of random sizes until it has seen the end after all was written."""
+    """A reader of pages of random sizes, until the end of the log after the last write."""
 
     store: SqliteStore
     only: ResultFilter
@@ -40,7 +40,7 @@ class Reader:
     missed: set[int] = field(default_factory=set)
 
     async def read_on(self, written: asyncio.Event) -> None:
-        """The same beside retention: it notes what a gap says that it missed, and goes on behind."""
+        """Read on beside retention: note the positions in a gap, and go on behind it."""
         cursor = self.store.cursor_at(0)
         is_last = False
         while not is_last:
@@ -69,12 +69,12 @@ class Reader:
 
 
 def position(cursor: str | None) -> int:
-    """Return the place in the log that a cursor of the SQLite store names."""
+    """Return the position in the log in a cursor of the SQLite store."""
     return 0 if cursor is None else int(cursor.rpartition("-")[2])
 
 
 async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Random) -> None:
-    """Register and end the tasks of these numbers; forget every tenth one before its end, so that places go."""
+    """Register and end the tasks of these numbers. Forget every tenth one before its end, so that entries go."""
     for number in numbers:
         await stored(store, a_registration(number, tags=("even",) if number % 2 == 0 else ("odd",)))
         await stored(store, Forget(ref=a_ref(number), now=NOW) if number % 10 == 0 else a_delivery(number))
@@ -83,7 +83,7 @@ async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Rando
 
 
 async def stored(store: SqliteStore, command: Command[Any] | Operation[Any]) -> None:
-    """Write the command, again where the other store held the file for too long; then nothing of it was stored."""
+    """Write the command, again if the other store held the file for too long. Then nothing of it was stored."""
     for _ in range(10):
         try:
             await store.write(command)
@@ -94,7 +94,7 @@ async def stored(store: SqliteStore, command: Command[Any] | Operation[Any]) -> 
 
 
 async def write_all(stores: Sequence[SqliteStore], chance: random.Random, written: asyncio.Event) -> None:
-    """All writers, side by side, half of them on each store."""
+    """Run all writers side by side, half of them on each store."""
     async with asyncio.TaskGroup() as group:
         for first in range(1, WRITERS + 1):
             store = stores[first % len(stores)]
@@ -120,7 +120,7 @@ async def test_readers_beside_writers_see_each_result_once(tmp_path: Path, seed:
 
 
 async def prune_now_and_then(stores: Sequence[SqliteStore], chance: random.Random, written: asyncio.Event) -> None:
-    """Prunes all but a short end of the log, now in one process, now in the other, until all was written."""
+    """Prune all but a short end of the log, now in one process, now in the other, until the last write."""
     taken = horizon()
     while not written.is_set():
         store = chance.choice(stores)
@@ -130,8 +130,8 @@ async def prune_now_and_then(stores: Sequence[SqliteStore], chance: random.Rando
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_readers_beside_retention_see_each_result_once_or_are_told(tmp_path: Path, seed: int) -> None:
-    """While two processes write and prune, what a reader did not see was in a gap, and nothing was in both."""
+async def test_readers_beside_retention_see_each_result_once_or_get_a_gap(tmp_path: Path, seed: int) -> None:
+    """While two processes write and prune, a reader sees each entry or gets a gap for it, and never both."""
     chance = random.Random(seed)
     written = asyncio.Event()
     async with running_store(tmp_path / "receiver.db") as one, running_store(tmp_path / "receiver.db") as other:
@@ -142,7 +142,7 @@ async def test_readers_beside_retention_see_each_result_once_or_are_told(tmp_pat
             group.create_task(write_all([one, other], chance, written))
             group.create_task(prune_now_and_then([one, other], chance, written))
         left = {position(entry.cursor) for entry in await whole_log(one, FILTERS[0])}
-        # One that was there before all else, and reads only now: it missed what is gone, and no more.
+        # Its cursor is older than every entry, and it reads only now: it missed the pruned entries, and no more.
         late = Reader(other, FILTERS[0], random.Random(seed))
         await late.read_on(written)
 

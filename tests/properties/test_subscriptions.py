@@ -1,4 +1,4 @@
-"""Whatever the order of commits, wake-ups, reads, names and cursors: a reader gets all that is for it, once."""
+"""Any order of commits, wake-ups, reads, names and cursors: a reader gets each of its entries once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ steps = st.lists(
         st.tuples(st.just("end"), numbers),
         st.tuples(st.just("hint"), numbers),
         st.tuples(st.just("forget"), numbers),
-        st.tuples(st.just("tell"), st.just(0)),
+        st.tuples(st.just("commit"), st.just(0)),
         st.tuples(st.just("read"), st.just(0)),
         st.tuples(st.just("add"), numbers),
         st.tuples(st.just("remove"), numbers),
@@ -49,19 +49,19 @@ filters = st.builds(
 
 @dataclass
 class Course:
-    """One store, one feed, one reader, which may be closed and resumed by its cursor."""
+    """One store, one feed and one reader. The reader may be closed and resumed by its cursor."""
 
     store: SqliteStore
     feed: Feed
     growth: AsyncIterator[Growth]
     only: ResultFilter
     subscription: Subscription
-    told: list[Entry] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
     since: dict[str, int] = field(default_factory=dict)
 
     async def do(self, step: str, number: int) -> None:
-        """One step."""
+        """Take one step."""
         ref = a_ref(number)
         match step:
             case "end":
@@ -70,42 +70,42 @@ class Course:
                 await self.store.write(HintTask(ref=ref, now=NOW))
             case "forget" if await self.store.task(ref) is not None:
                 await self.store.write(Forget(ref=ref, now=NOW))
-            case "tell":
-                await self.tell()
+            case "commit":
+                await self.pass_commits()
             case "read":
                 self.take(await self.subscription.read())
             case "add" if not self.subscription.only.is_everything:
                 self.subscription.add(TaskSet((ref,)))
                 self.named.add(ref)
-                self.since[ref] = len(self.told)
+                self.since[ref] = len(self.entries)
             case "remove" if not self.subscription.only.is_everything:
                 self.subscription.remove(TaskSet((ref,)))
                 self.named.discard(ref)
             case "resume":
                 await self.resume()
 
-    async def tell(self) -> None:
-        """The feed learns of all that was committed."""
+    async def pass_commits(self) -> None:
+        """Pass all commits to the feed."""
         while self.feed.tail.end < await position(self.store, await self.store.head()):
             await self.feed.take(await anext(self.growth))
 
     async def resume(self) -> None:
-        """Close the reader and begin another one at its cursor, which names the same tasks."""
+        """Close the reader and begin another one at its cursor, with the same named tasks."""
         tasks = TaskSet(self.named) if self.only.tasks is not None or self.named else None
         only = ResultFilter(self.only.provider, self.only.tags, tasks, self.only.hints)
         cursor = self.subscription.cursor
         self.subscription.close()
         self.subscription = await self.feed.subscribe(only, cursor, nothing, owner="a")
-        self.since = dict.fromkeys(self.named, len(self.told))
+        self.since = dict.fromkeys(self.named, len(self.entries))
 
     def take(self, page: Sequence[object]) -> None:
-        """Note what a read gave; there are no gaps here."""
-        assert all(isinstance(each, Entry) for each in page)
-        self.told += [each for each in page if isinstance(each, Entry)]
+        """Note the entries of a read. There are no gaps here."""
+        assert all(isinstance(entry, Entry) for entry in page)
+        self.entries += [entry for entry in page if isinstance(entry, Entry)]
 
     async def finish(self) -> None:
-        """Read until all was given out."""
-        await self.tell()
+        """Read until nothing is left."""
+        await self.pass_commits()
         while page := await self.subscription.read():
             self.take(page)
 
@@ -115,12 +115,12 @@ class Course:
 def test_a_reader_gets_everything_once(
     only: ResultFilter, from_start: bool, most: int, script: list[tuple[str, int]]
 ) -> None:
-    """Streams tell each entry of the log once and in order; each named task that ended is told while it is named."""
+    """A stream has each entry of the log once and in order, and each ended task while it is named."""
     asyncio.run(run(only, from_start, most, script))
 
 
 async def run(only: ResultFilter, from_start: bool, most: int, script: list[tuple[str, int]]) -> None:
-    """One course, from beginning to end."""
+    """Run one course from beginning to end."""
     with tempfile.TemporaryDirectory() as folder:
         async with running_store(Path(folder) / "receiver.db") as store, asyncio.timeout(30):
             for number in range(1, TASKS + 1):
@@ -143,14 +143,14 @@ async def run(only: ResultFilter, from_start: bool, most: int, script: list[tupl
 
 
 async def check(course: Course, began_at: int) -> None:
-    """Nothing of the stream is missing or told twice, and no named task is missing."""
+    """Check that no entry of the stream is missing or read twice, and that no named task is missing."""
     streamed = ResultFilter(course.only.provider, course.only.tags, hints=course.only.hints)
     is_stream = course.subscription.only.is_stream
     kept = [entry.cursor for entry in await whole_log(course.store, streamed) if entry.position > began_at]
-    places = [entry.position for entry in course.told if entry.kind == "result"]
+    places = [entry.position for entry in course.entries if entry.kind == "result"]
     if is_stream:
-        told = [entry.cursor for entry in course.told if entry.cursor in set(kept)]
-        assert list(dict.fromkeys(told)) == kept
+        given = [entry.cursor for entry in course.entries if entry.cursor in set(kept)]
+        assert list(dict.fromkeys(given)) == kept
     for ref in course.named:
         task = await course.store.task(ref)
         assert task is None or task.position is None or task.position in places
@@ -164,4 +164,4 @@ async def position(store: SqliteStore, cursor: str) -> int:
 
 
 def nothing() -> None:
-    """A listener that needs no calls, because the course reads when it wants to."""
+    """Do nothing on a call: the course reads at times of its own."""

@@ -1,4 +1,4 @@
-"""Tokens of callback URLs: total over any text, and only what was signed verifies."""
+"""Tokens of callback URLs: any text gets an answer, and only signed tokens verify."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ many = settings(deadline=None, max_examples=150)
 @many
 @given(token=any_text | shaped, provider=providers, given_keys=st.lists(keys, max_size=3))
 def test_any_text_is_refused_without_an_error(token: str, provider: str, given_keys: list[bytes]) -> None:
-    """Whatever stands in the place of a token gives None: a stranger can neither guess one nor break the check."""
+    """Any other text gives None. A stranger can neither guess a token nor break the check."""
     assert check_token(token, provider, given_keys) is None
 
 
@@ -34,7 +34,7 @@ def test_any_text_is_refused_without_an_error(token: str, provider: str, given_k
 def test_a_token_of_any_of_the_keys_verifies(
     kind: Kind, token_id: UUID, provider: str, given_keys: list[bytes]
 ) -> None:
-    """What was made with any of the keys is what it was made as, 64 characters of the URL-safe alphabet."""
+    """A token made with any of the keys verifies as made. It has 64 characters of the URL-safe alphabet."""
     tokens = [make_token(kind, token_id, provider, key) for key in given_keys]
 
     assert [check_token(token, provider, given_keys) for token in tokens] == [CallbackToken(kind, token_id)] * len(
@@ -50,7 +50,7 @@ def test_a_token_of_any_of_the_keys_verifies(
 def test_another_key_refuses_the_token(
     kind: Kind, token_id: UUID, provider: str, key: bytes, others: list[bytes]
 ) -> None:
-    """A token that was signed with none of the keys is None."""
+    """A token signed with none of the keys is None."""
     token = make_token(kind, token_id, provider, key)
 
     assert check_token(token, provider, [other for other in others if other != key]) is None
@@ -86,7 +86,7 @@ def test_anything_added_or_left_out_is_refused(kind: Kind, token_id: UUID, key: 
 @many
 @given(token_id=ids, key=keys, made_for=providers, used_for=providers)
 def test_the_provider_is_bound(token_id: UUID, key: bytes, made_for: str, used_for: str) -> None:
-    """A token verifies for the provider that it was made for, and for no other."""
+    """A token verifies for its own provider and for no other."""
     token = make_token(Kind.TASK, token_id, made_for, key)
 
     assert (check_token(token, used_for, [key]) is not None) == (made_for == used_for)
@@ -95,7 +95,7 @@ def test_the_provider_is_bound(token_id: UUID, key: bytes, made_for: str, used_f
 @many
 @given(token_id=ids, key=keys)
 def test_the_kind_is_bound(token_id: UUID, key: bytes) -> None:
-    """A task's token cannot be turned into a standing one: the kind stands in what is signed."""
+    """A task's token cannot be turned into a standing one, because the kind is signed, too."""
     task = make_token(Kind.TASK, token_id, "capsolver", key)
     standing = make_token(Kind.STANDING, token_id, "capsolver", key)
 

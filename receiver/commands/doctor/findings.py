@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from client.provider_api.unlisted import OTHER
 from receiver.domain.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, time_view
+from receiver.domain.verdicts import VERDICTS
 
 __all__ = ["Facts", "Finding", "ProbeResult", "judge"]
 
@@ -21,11 +22,6 @@ _MANY_LATE = 0.1
 _MANY_REFUSED = 0.01
 # Most tasks end with polls to spare. Unsolvable tasks use up their polls on a healthy receiver too.
 _MANY_NEARLY_OUT = 0.05
-_REMEDIES = {
-    "mismatched": "Give each createTask a callbackUrl of its own: these callbacks belong to other tasks",
-    "badSignature": "Check the secret in RECEIVER_CALLBACK_SECRETS. If it is correct, someone is forging callbacks",
-    "unreadable": "Correct the provider in RECEIVER_PROVIDERS_FILE, restart, then run callback-receiver redeliver",
-}
 _PERIODS = ("hour", "day")
 _USES = (("submit", "register a task"), ("read", "read a result"), ("admin", "delete tasks or see /metrics"))
 """The scopes of API keys with their use."""
@@ -146,7 +142,7 @@ def _refused(tasks: RecentTasks, period: str) -> Iterator[Finding]:
     callbacks = sum(tasks.verdicts.values())
     for verdict, count in tasks.refused.items():
         text = f"{tasks.provider}: {count} callbacks of the last {period} were refused as {verdict}"
-        todo = f"{_REMEDIES[verdict]}. For details run callback-receiver explain with one of its tasks."
+        todo = f"{VERDICTS[verdict].remedy}. For details run callback-receiver explain with one of its tasks."
         yield Finding("refused", count > callbacks * _MANY_REFUSED, text, todo)
 
 

@@ -25,7 +25,7 @@ from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import snapshot
 from receiver.storage.sqlite.reader import read_history, read_task, read_tasks_by_id, read_waiting
-from receiver.storage.sqlite.rows import slots_range, standing_url_from
+from receiver.storage.sqlite.rows import LATE_VERDICTS, slots_range, standing_url_from
 
 __all__ = [
     "SELECT_LATENCIES",
@@ -58,7 +58,7 @@ SELECT_RECENT = f"""
             coalesce(task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL, 0) AS polled,
             CASE WHEN task.deliveries > 0 AND task.has_url AND {_SOURCE} = 'poll' AND task.hinted_at IS NULL THEN
                 EXISTS (SELECT 1 FROM delivery WHERE delivery.id {slots_range("task.id")}
-                    AND delivery.verdict IN ('late', 'disagreed'))
+                    AND delivery.verdict IN ({LATE_VERDICTS}))
             ELSE 0 END AS late
         FROM task LEFT JOIN log ON log.position = task.position LEFT JOIN plan ON plan.provider = task.provider
         WHERE {_NEWEST}

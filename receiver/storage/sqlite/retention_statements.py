@@ -5,12 +5,9 @@ Rows to remove are named by position or by id. If nothing else is said, the para
 
 from __future__ import annotations
 
-from receiver.storage.sqlite.rows import SLOTS, slots_range
+from receiver.storage.sqlite.rows import SLOTS, UNREAD_VERDICTS, slots_range
 
-__all__ = ["DELETE_OF_TASKS", "UNUSABLE"]
-
-UNUSABLE = "('unreadable', 'badSignature')"
-"""Verdicts of bodies without an answer. They count for the quota of unreadable bytes."""
+__all__ = ["DELETE_OF_TASKS"]
 
 # The position behind the given number of newest finished tasks.
 SELECT_SURPLUS = "SELECT position FROM task WHERE position > 0 ORDER BY position DESC LIMIT 1 OFFSET ?"
@@ -51,7 +48,7 @@ SELECT_ENTRY_TIMES = f"""
 # The bytes of these deliveries in the quota of unreadable bytes. The first parameter is the least for one.
 SELECT_UNREADABLE_AMONG = (
     "SELECT count(*), coalesce(sum(max(size, ?)), 0) FROM delivery WHERE id IN (SELECT value FROM json_each(?)) "
-    f"AND verdict IN {UNUSABLE} AND body IS NOT NULL"
+    f"AND verdict IN ({UNREAD_VERDICTS}) AND body IS NOT NULL"
 )
 # The other bodies among these deliveries by the quota of the URL that brought them, and their bytes. The body that made
 # a task counts for the task.
@@ -59,7 +56,7 @@ SELECT_BODIES_AMONG = (
     "SELECT coalesce(delivery.standing_id, task.quota) AS name, count(*), sum(max(delivery.size, ?)) "
     f"FROM delivery JOIN task ON task.id = delivery.id / {SLOTS} "
     "WHERE delivery.id IN (SELECT value FROM json_each(?)) AND delivery.body IS NOT NULL "
-    f"AND delivery.verdict NOT IN {UNUSABLE} AND name IS NOT NULL "
+    f"AND delivery.verdict NOT IN ({UNREAD_VERDICTS}) AND name IS NOT NULL "
     f"AND (task.quota IS NULL OR delivery.id <> task.id * {SLOTS} + 1) GROUP BY name"
 )
 # The tombstones of tasks. The first parameter is the time.
@@ -87,7 +84,7 @@ SELECT_BODIES_OF_SOLUTIONS = f"""
     SELECT delivery.id FROM log
     CROSS JOIN delivery ON delivery.id {slots_range("log.task")}
     WHERE log.position > ? AND log.position <= ? AND log.status = 'ready'
-      AND delivery.body IS NOT NULL AND delivery.verdict NOT IN {UNUSABLE}
+      AND delivery.body IS NOT NULL AND delivery.verdict NOT IN ({UNREAD_VERDICTS})
 """
 
 # Old bodies of finished tasks, oldest first, and their sizes.

@@ -17,10 +17,12 @@ from client.provider_api.unlisted import UnlistedRow
 from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord, UnlistedCode
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.transaction import IdempotencyRecord
+from receiver.domain.verdicts import UNREAD, VERDICTS
 
 __all__ = [
     "DELIVERY_COLUMNS",
     "IDEMPOTENCY_COLUMNS",
+    "LATE_VERDICTS",
     "OUTCOME_COLUMNS",
     "POLL_COLUMNS",
     "SHAPE_COLUMNS",
@@ -31,6 +33,7 @@ __all__ = [
     "TASK_STATE_COLUMNS",
     "UNLISTED_CODE_COLUMNS",
     "UNLISTED_ROW_COLUMNS",
+    "UNREAD_VERDICTS",
     "delivery_from",
     "delivery_values",
     "idempotency_from",
@@ -57,7 +60,12 @@ SLOTS = 16
 It stands in the ids of every database, so it never changes.
 """
 
-_COLUMN_NAMES = {"row": "id", "id_text": "task_id"}
+UNREAD_VERDICTS = ", ".join(f"'{name}'" for name in sorted(UNREAD))
+"""Verdicts in SQL, between parentheses: bodies without an answer, under the quota of unreadable bytes."""
+LATE_VERDICTS = ", ".join(f"'{row.name}'" for row in VERDICTS.values() if row.is_late)
+"""Verdicts in SQL, between parentheses: callbacks after the outcome."""
+
+_COLUMN_NAMES = {"row": "id", "id_text": "task_id", "summary": "said"}
 """Columns with another name than their fields."""
 
 _CONSTANT_COLUMNS = frozenset(

@@ -13,7 +13,7 @@ from receiver.storage.sqlite import retention_statements as pruning
 from receiver.storage.sqlite.database import open_read_only, snapshot
 from receiver.storage.sqlite.reader import read_bounds
 from receiver.storage.sqlite.retention import SOLUTIONS_FLOOR, read_floor
-from receiver.storage.sqlite.rows import SLOTS
+from receiver.storage.sqlite.rows import SLOTS, UNREAD_VERDICTS
 
 __all__ = ["survey"]
 
@@ -41,7 +41,7 @@ _BODIES = f"""
     SELECT count(*), coalesce(sum(delivery.size), 0) FROM delivery JOIN task ON task.id = delivery.id / {SLOTS}
     WHERE delivery.body IS NOT NULL AND task.id NOT IN (SELECT id FROM temp.expired) AND (
         (delivery.received_at <= :deliveries AND task.status <> 'processing')
-        OR (delivery.verdict NOT IN {pruning.UNUSABLE} AND EXISTS (
+        OR (delivery.verdict NOT IN ({UNREAD_VERDICTS}) AND EXISTS (
             SELECT 1 FROM log WHERE log.position = task.position AND log.status = 'ready'
               AND log.position > :after AND log.position <= :until))
     )

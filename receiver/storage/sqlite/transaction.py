@@ -232,7 +232,7 @@ class Batch:
         for delivery in done.strays:
             self._connection.execute(sql.INSERT_STRAY, delivery_values(delivery))
         for ref, poll in done.late_polls:
-            values = (poll.started_at, poll.ended_at, poll.said, *slots_of(done.row(("task", ref)).row), poll.lease)
+            values = (poll.started_at, poll.ended_at, poll.summary, *slots_of(done.row(("task", ref)).row), poll.lease)
             self._connection.execute(sql.COMPLETE_POLL, values)
         self._write_counts(done)
 

@@ -61,6 +61,13 @@ def test_waits_double() -> None:
     assert [UnlistedRow("A", times, 0).intervals for times in (1, 2, 3, 10_000)] == [2.0, 4.0, 4.0, 4.0]
 
 
+def test_a_doubled_wait_ends_within_the_window() -> None:
+    """If the wait would reach the end of the window, then the row asks for none."""
+    row = UnlistedRow("A", 1, 0)
+
+    assert [row.least_wait(3.0, window_left=left) for left in (6.1, 6.0, -1.0)] == [6.0, 0.0, 0.0]
+
+
 def test_codes_are_counted_by_name_and_bounded() -> None:
     """Only unlisted codes are counted. Implausible codes, and codes beyond the bound, share one name."""
     counted: list[tuple[str, str]] = []

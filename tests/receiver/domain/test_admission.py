@@ -1,4 +1,4 @@
-"""How many may wait at once: what a key has, what all have, and that every place is given back."""
+"""Concurrency limits: the slots of a key, those of all keys, and their return."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from receiver.errors import ReceiverError
 from tests.support import READ_ONLY, RunningReceiver, eventually, running_receiver
 
 
-def test_a_key_has_so_many_places() -> None:
-    """One key cannot take the places of another, and is told so."""
+def test_a_key_has_so_many_slots() -> None:
+    """One key cannot take the slots of another. The error names the key."""
     room = ConcurrencyLimit("too-many-waiters", most=3, most_each=2)
 
     with room.admitted("a"), room.admitted("a"):
@@ -25,8 +25,8 @@ def test_a_key_has_so_many_places() -> None:
     assert (refused.value.slug, refused.value.retry_after_seconds, len(room)) == ("too-many-waiters", 5, 0)
 
 
-def test_all_together_have_so_many_places() -> None:
-    """When all places are taken, nobody gets one, whoever has few."""
+def test_all_together_have_so_many_slots() -> None:
+    """If all slots are taken, then no key gets one, even one with few."""
     room = ConcurrencyLimit("too-many-waiters", most=2, most_each=2)
 
     with room.admitted("a"), room.admitted("a"), pytest.raises(ReceiverError) as refused, room.admitted("b"):
@@ -35,8 +35,8 @@ def test_all_together_have_so_many_places() -> None:
     assert refused.value.slug == "receiver-full"
 
 
-def test_a_place_is_given_back_after_an_error() -> None:
-    """Whatever ends a wait frees its place."""
+def test_a_slot_is_given_back_after_an_error() -> None:
+    """Every end of a wait frees its slot."""
     room = ConcurrencyLimit("too-many-waiters", most=1, most_each=1)
 
     with pytest.raises(ZeroDivisionError), room.admitted("a"):
@@ -51,7 +51,7 @@ async def test_a_key_that_waits_too_often_gets_429(tmp_path: Path) -> None:
     async with running_receiver(tmp_path / "receiver.db", max_waiters_per_key=2) as api, asyncio.TaskGroup() as group:
         registered = await api.register()
         path = f"/v1/tasks/{registered['ref']}?wait=40"
-        held = [group.create_task(api.send("GET", each)) for each in (path, "/v1/results?wait=40")]
+        held = [group.create_task(api.send("GET", waited)) for waited in (path, "/v1/results?wait=40")]
         await eventually(lambda: api.waiting == 2)
 
         refused = await refused_wait(api, path)
@@ -59,11 +59,11 @@ async def test_a_key_that_waits_too_often_gets_429(tmp_path: Path) -> None:
         await eventually(lambda: api.waiting == 3)
         await api.call_back(registered["callbackUrl"])
 
-    assert (refused, [each.result().status for each in (*held, other)]) == ((429, "too-many-waiters"), [200] * 3)
+    assert (refused, [wait.result().status for wait in (*held, other)]) == ((429, "too-many-waiters"), [200] * 3)
 
 
 async def refused_wait(api: RunningReceiver, path: str) -> tuple[int, str]:
-    """Status and problem of a further wait."""
+    """Return the status and the problem of a further wait."""
     answer = await api.send("GET", path)
     assert int(answer.headers["Retry-After"]) > 0
     return answer.status, answer.json["type"].rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""What may happen between taking a poll and telling what came of it: on the store, with a clock of its own."""
+"""Races between taking a poll and storing its end: on the store, with a clock of its own."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import pytest
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
-from receiver.domain.outcomes import Origin
-from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, PollRules, TakeDue, rules_of
+from receiver.domain.next_poll import PollLimits, limits_of
+from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, TakeDue
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
-from receiver.domain.registrations import Answered, Bind, Expire, Register
+from receiver.domain.registrations import Bind, Expire, Register
 from receiver.storage.store import Store
 from tests.receiver.storage.stores import running_store
 
 PLAN = DIALECTS["capsolver"].polls
-RULES = rules_of(PLAN)
+LIMITS = limits_of(PLAN)
 BEGAN = 1_790_000_000 * SECOND
 
 
 @dataclass
 class Clocked:
-    """A store, and what the receiver does on it at the times that a test says."""
+    """A store, and the receiver's commands on it at the times of a test."""
 
     store: Store
     now: int = BEGAN
@@ -55,49 +56,49 @@ class Clocked:
             deadline_at=BEGAN + 330 * SECOND,
             is_polled_here=True,
         ).evolve(**fields)
-        await self.store.write(Register(task=task, answered=None, idempotency=None))
+        await self.store.write(Register(task=task, answer=None, idempotency=None))
         return await self.store.write(Bind(ref=task.ref, task_id=f"id of {task.ref}", now=self.now))
 
-    async def take(self, seconds: float, *, rules: PollRules = RULES) -> Sequence[TaskRecord]:
-        """What is due so many seconds after the beginning, taken."""
+    async def take(self, seconds: float, *, limits: PollLimits = LIMITS) -> Sequence[TaskRecord]:
+        """Take the tasks due so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND)
-        taken = await self.store.write(TakeDue(provider="capsolver", now=now, limit=10, rules=rules))
+        taken = await self.store.write(TakeDue(provider="capsolver", now=now, limit=10, limits=limits))
         self.doubled += taken.doubled
         return taken.tasks
 
     async def give_back(self, task: TaskRecord, seconds: float) -> None:
-        """What was taken is not polled; it is due again so many seconds after the beginning."""
-        again_at = BEGAN + round(seconds * SECOND)
-        await self.store.write(GiveBack(ref=task.ref, lease=task.lease, next_poll_at=again_at))
+        """Give a task back without a poll, so that it is due again so many seconds after the beginning."""
+        now = BEGAN + round(seconds * SECOND) - LIMITS.interval
+        await self.store.write(GiveBack(ref=task.ref, lease=task.lease, now=now, limits=LIMITS))
 
     async def polls(self, task: TaskRecord) -> tuple[int, list[str]]:
-        """How many polls of the task count, and what is kept of each."""
+        """Return the number of polls that count, and the summaries of the kept ones."""
         found = await self.store.task(task.ref)
         assert found is not None
-        return found.polls, [each.said for each in (await self.store.history(found)).polls]
+        return found.polls, [poll.summary for poll in (await self.store.history(found)).polls]
 
     async def finish(
-        self, task: TaskRecord, said: Reading | None, seconds: float, *, rules: PollRules = RULES
+        self, task: TaskRecord, reading: Reading | None, seconds: float, *, limits: PollLimits = LIMITS
     ) -> PolledTask:
-        """What a poll came to that ended so many seconds after the beginning."""
+        """Return the result of a poll with this end, so many seconds after the beginning."""
         now = BEGAN + round(seconds * SECOND)
-        answered = None
-        if said is not None:
-            answered = Answered(
-                reading=said,
+        answer = None
+        if reading is not None:
+            answer = ReportedAnswer(
+                reading=reading,
                 origin=Origin("poll", "polled", now),
                 polls=None,
                 reported_at=now,
-                unknown_final_after=RULES.window + RULES.grace,
+                unknown_final_after=LIMITS.window + LIMITS.grace,
                 size=0,
             )
         polled = await self.store.write(
             FinishPoll(
                 ref=task.ref,
-                poll=PollRecord(now - SECOND, now, task.lease, type(said).__name__),
-                answered=answered,
-                next_after=rules.interval,
-                rules=rules,
+                poll=PollRecord(now - SECOND, now, task.lease, type(reading).__name__),
+                answer=answer,
+                wait=limits.interval,
+                limits=limits,
                 read=lambda _task, _delivery: None,
             )
         )
@@ -116,8 +117,8 @@ async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
         yield Clocked(store)
 
 
-async def test_what_is_taken_is_nobody_elses(clocked: Clocked) -> None:
-    """Until the lease runs out, whoever asks."""
+async def test_a_taken_task_is_not_taken_again(clocked: Clocked) -> None:
+    """A taken task stays with its poller until the lease runs out."""
     await clocked.task()
 
     assert await clocked.take(34) == []
@@ -129,7 +130,7 @@ async def test_what_is_taken_is_nobody_elses(clocked: Clocked) -> None:
 
 
 async def test_a_poll_that_a_crash_cut_off_counts(clocked: Clocked) -> None:
-    """It may have been sent: it is kept as cut off, and as doubled once its task is taken again."""
+    """It may have been sent. It is kept as cut off, and counted as doubled if its task is taken again."""
     task = await clocked.task()
     await clocked.take(35)
     (again,) = await clocked.take(70)
@@ -140,20 +141,20 @@ async def test_a_poll_that_a_crash_cut_off_counts(clocked: Clocked) -> None:
 
 
 async def test_crashes_do_not_lead_beyond_the_providers_limit(clocked: Clocked) -> None:
-    """Polls that may have been sent use it up; a process that comes back after all does not count twice."""
-    few = replace(RULES, max_polls=2)
+    """Polls that may have been sent use it up. A process that returns late does not count twice."""
+    few = replace(LIMITS, max_polls=2)
     task = await clocked.task()
-    await clocked.take(35, rules=few)
-    (slept,) = await clocked.take(70, rules=few)
+    await clocked.take(35, limits=few)
+    (slept,) = await clocked.take(70, limits=few)
 
-    assert [await clocked.take(seconds, rules=few) for seconds in (105, 140)] == [[], []]
+    assert [await clocked.take(seconds, limits=few) for seconds in (105, 140)] == [[], []]
     assert await clocked.polls(task) == (2, [CUT_OFF, CUT_OFF])
     late = await clocked.finish(slept, Ready({"text": "a"}), 141)
     assert (late.verdict, await clocked.polls(task)) == ("accepted", (2, [CUT_OFF, "Ready"]))
 
 
 async def test_a_poll_that_was_given_back_does_not_count(clocked: Clocked) -> None:
-    """The task is due again when it was said; one that somebody else has taken meanwhile stays theirs."""
+    """The task is due again at the time given. If another poller has taken it meanwhile, it stays theirs."""
     task = await clocked.task()
     (taken,) = await clocked.take(35)
     await clocked.give_back(taken, 38)
@@ -165,8 +166,8 @@ async def test_a_poll_that_was_given_back_does_not_count(clocked: Clocked) -> No
     assert (again.polls, clocked.doubled, await clocked.polls(task)) == (0, 0, (0, []))
 
 
-async def test_a_process_that_slept_polls_a_second_time_and_decides_nothing(clocked: Clocked) -> None:
-    """Its lease ran out: its answer is counted, but when the next poll is, the other one says."""
+async def test_a_process_that_slept_polls_a_second_time_and_plans_nothing(clocked: Clocked) -> None:
+    """Its lease ran out: its answer is counted, but the other poller plans the next poll."""
     await clocked.task()
     (slept,) = await clocked.take(35)
     (other,) = await clocked.take(70)
@@ -179,7 +180,7 @@ async def test_a_process_that_slept_polls_a_second_time_and_decides_nothing(cloc
 
 
 async def test_the_answer_of_a_doubled_poll_is_an_answer(clocked: Clocked) -> None:
-    """What the provider says is true, whoever asked; the first one is the outcome."""
+    """The provider's answer is true for either poller. The first one is the outcome."""
     await clocked.task()
     (slept,) = await clocked.take(35)
     (other,) = await clocked.take(70)
@@ -191,29 +192,29 @@ async def test_the_answer_of_a_doubled_poll_is_an_answer(clocked: Clocked) -> No
 
 
 async def test_a_clock_that_is_set_back_far_does_not_delay(clocked: Clocked) -> None:
-    """No poll is planned for so far ahead: it is due at once, and then by the new clock, before the answer is gone."""
+    """No poll is planned so far ahead. So it is due at once, and then by the new clock, before the answer is gone."""
     await clocked.task()
     (taken,) = await clocked.take(35)
     await clocked.finish(taken, Pending("processing"), 36)
 
     (again,) = await clocked.take(-3600)
     polled = await clocked.finish(again, Pending("processing"), -3599)
-    assert clocked.seconds(polled.task.next_poll_at) == -3599 + RULES.interval / SECOND
+    assert clocked.seconds(polled.task.next_poll_at) == -3599 + LIMITS.interval / SECOND
     assert await clocked.take(-3597) == []
     assert await clocked.take(-3596) != []
 
 
 async def test_a_clock_that_is_set_back_a_little_delays_a_little(clocked: Clocked) -> None:
-    """What might be planned is waited for: never for longer than the window leaves room."""
+    """A plan that may be real is waited for, but never longer than the window leaves room."""
     await clocked.task()
 
     assert await clocked.take(-60) == []
     assert await clocked.take(35) != []
-    assert RULES.reach + 35 * SECOND < RULES.window
+    assert LIMITS.reach + 35 * SECOND < LIMITS.window
 
 
 async def test_a_lease_from_before_the_clock_was_set_back_has_run_out(clocked: Clocked) -> None:
-    """None lasts so long: the poll counts as cut off, and the task is polled."""
+    """No lease lasts so long: the poll counts as cut off, and the task is polled."""
     await clocked.task()
     await clocked.take(35)
 
@@ -222,8 +223,8 @@ async def test_a_lease_from_before_the_clock_was_set_back_has_run_out(clocked: C
     assert await clocked.take(-3599) == []
 
 
-async def test_what_another_took_meanwhile_is_not_taken_again(clocked: Clocked) -> None:
-    """A command that waited for the database is older than what was stored before it; that is no clock set back."""
+async def test_a_task_taken_meanwhile_is_not_taken_again(clocked: Clocked) -> None:
+    """A command that waited for the database is older than the rows stored before it. That is no clock set back."""
     await clocked.task()
     await clocked.take(36)
 
@@ -231,12 +232,12 @@ async def test_what_another_took_meanwhile_is_not_taken_again(clocked: Clocked) 
     assert clocked.doubled == 0
 
 
-async def test_what_was_registered_meanwhile_is_not_polled_at_once(clocked: Clocked) -> None:
-    """The same for a first poll that is planned as far ahead as any is, after the command's time was taken."""
+async def test_a_task_registered_meanwhile_is_not_polled_at_once(clocked: Clocked) -> None:
+    """A first poll may be planned as far ahead as any, after the time of the command was taken. It is not due."""
     longest = replace(DIALECTS["capsolver"].polls, first_after_callback_seconds=290.0)
     await clocked.task(poll_after=BEGAN + 291 * SECOND, next_poll_at=BEGAN + 291 * SECOND)
 
-    assert await clocked.take(0, rules=rules_of(longest)) == []
+    assert await clocked.take(0, limits=limits_of(longest)) == []
 
 
 async def test_a_clock_that_is_set_forward_polls_at_once_and_once(clocked: Clocked) -> None:
@@ -250,7 +251,7 @@ async def test_a_clock_that_is_set_forward_polls_at_once_and_once(clocked: Clock
 
 
 async def test_a_provider_that_is_down_for_the_whole_window(clocked: Clocked) -> None:
-    """It is asked within the limits until the window ends, and then the deadline ends the task; nothing hangs."""
+    """It is asked within the limits until the window ends. Then the deadline ends the task, and nothing hangs."""
     task = await clocked.task()
     seconds, polls = 35.0, 0
     while taken := await clocked.take(seconds):
@@ -284,7 +285,7 @@ async def test_a_poll_that_ends_behind_the_deadline_still_brings_the_answer(cloc
 
 
 async def test_an_id_that_is_unknown_is_asked_for_once_more_behind_the_window(clocked: Clocked) -> None:
-    """Then it is the last word."""
+    """The second answer is the provider's last word."""
     await clocked.task(deadline_at=BEGAN + 400 * SECOND)
     (taken,) = await clocked.take(299)
     early = await clocked.finish(taken, Unknown(1, "ERROR_TASKID_INVALID"), 299.5)
@@ -297,18 +298,18 @@ async def test_an_id_that_is_unknown_is_asked_for_once_more_behind_the_window(cl
 
 
 async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:
-    """There is nothing to ask for; bound late, when nobody knows how long ago it was submitted, it is due at once."""
+    """There is no id to ask for. A task bound late, so that its age is unknown, is due at once."""
     task = await clocked.task()
     unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None)
-    await clocked.store.write(Register(task=unbound, answered=None, idempotency=None))
+    await clocked.store.write(Register(task=unbound, answer=None, idempotency=None))
 
-    assert [each.ref for each in await clocked.take(40)] == [task.ref]
+    assert [taken.ref for taken in await clocked.take(40)] == [task.ref]
     await clocked.store.write(Bind(ref=unbound.ref, task_id="late", now=BEGAN + 61 * SECOND))
-    assert [each.ref for each in await clocked.take(61)] == [unbound.ref]
+    assert [taken.ref for taken in await clocked.take(61)] == [unbound.ref]
 
 
 async def test_limits_count_from_the_answer_of_create_task(clocked: Clocked) -> None:
-    """A task that stood in line for 20 s is first polled, and last, so much later than it was registered."""
+    """A task that stood in line for 20 s has its first poll, and its last, 20 s later."""
     clocked.now = BEGAN + 20 * SECOND
     task = await clocked.task()
 
@@ -316,7 +317,7 @@ async def test_limits_count_from_the_answer_of_create_task(clocked: Clocked) -> 
     (taken,) = await clocked.take(55)
     assert (clocked.seconds(taken.bound_at), clocked.seconds(taken.poll_after)) == (20, 55)
     late = await clocked.finish(taken, Pending("processing"), 310)
-    assert clocked.seconds(late.task.next_poll_at) == 310 + RULES.interval / SECOND
+    assert clocked.seconds(late.task.next_poll_at) == 310 + LIMITS.interval / SECOND
     last = await clocked.finish((await clocked.take(315))[0], Pending("processing"), 319)
     assert last.task.next_poll_at is None
     assert await clocked.polls(task) == (2, ["Pending", "Pending"])

@@ -1,25 +1,32 @@
-"""Kept unreadable bodies, read again: what each becomes on trial, and that the same comes of it for good."""
+"""Kept unreadable bodies, read again: the verdicts of a trial, and the same verdicts stored."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client.providers import DIALECTS
+from client.providers import DIALECTS, Dialect
 from client.providers.readings import Ready, TaskId
-from receiver.domain.deliveries import ROW_BYTES, Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.domain.outcomes import Origin
-from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl
-from receiver.domain.redelivery import Redeliver, Redelivered, RedeliveryRules, read_redelivery
-from receiver.domain.registrations import Answered, CreateStandingUrl, Report, RevokeStandingUrl
+from receiver.domain.deliveries import (
+    ROW_BYTES,
+    DeliverToStanding,
+    DeliverToTask,
+    DeliveryRules,
+    Quotas,
+    delivery_rules,
+)
+from receiver.domain.reading import Origin, ReportedAnswer
+from receiver.domain.records import DELIVERIES_KEPT, SECOND, StandingUrl, StoredDelivery
+from receiver.domain.redelivery import Redeliver, Redelivered, read_redelivery
+from receiver.domain.registrations import CreateStandingUrl, Report, RevokeStandingUrl
 from receiver.domain.transaction import Command, Forget, Operation
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.sqlite.transaction import DryRun, open_dry_run
 from receiver.storage.store import PAGE_BYTES
@@ -30,6 +37,8 @@ from tests.receiver.storage.stores import (
     a_ref,
     a_registration,
     a_standing_delivery,
+    delivery_to_standing,
+    delivery_to_task,
     running_store,
     whole_log,
 )
@@ -39,43 +48,23 @@ STANDING = a_ref(0)
 
 
 def body(**fields: Any) -> bytes:
-    """Return a CapSolver callback: ready, if nothing else is said."""
+    """Return a CapSolver callback: ready by default."""
     return json.dumps({"errorId": 0, "status": "ready", "solution": {"text": "answer"}, **fields}).encode()
 
 
-def kept_for_task(number: int, content: bytes, reading: str = "unreadable") -> DeliverToTask:
-    """Return a delivery that could not be read, on the URL of the task of this number."""
-    new_task = NewTask(ref=a_ref(number), poll_after=NOW, deadline_at=NOW)
-    return DeliverToTask(
-        ref=a_ref(number), arrival=an_arrival(content, None, reading), new_task=new_task, quotas=QUOTAS
-    )
+def kept_for_task(number: int, content: bytes, reading: UnreadVerdict = "unreadable") -> DeliverToTask:
+    """Return an unreadable delivery on the URL of the task with this number."""
+    return delivery_to_task(a_ref(number), reading, content)
 
 
 def kept_for_standing(content: bytes) -> DeliverToStanding:
-    """Return a delivery that could not be read, on a standing URL."""
-    new_task = NewTask(ref=a_ref(99), poll_after=NOW, deadline_at=NOW)
-    return DeliverToStanding(
-        url_id=STANDING, arrival=an_arrival(content, STANDING, "unreadable"), new_task=new_task, quotas=QUOTAS
-    )
-
-
-def an_arrival(content: bytes, standing_id: str | None, reading: str) -> Arrival:
-    """What a dialect made nothing of."""
-    return Arrival(
-        provider="capsolver",
-        method="POST",
-        content_type="application/json",
-        body=content,
-        reading=reading,
-        origin=Origin("callback", "token", NOW),
-        received_at=NOW,
-        standing_id=standing_id,
-    )
+    """Return an unreadable delivery on a standing URL."""
+    return delivery_to_standing(STANDING, "unreadable", content, ref=a_ref(99))
 
 
 def a_polled_answer(number: int, text: str, task_id: TaskId) -> Report:
-    """Return the answer of a poll for the task of this number."""
-    answered = Answered(
+    """Return the answer of a poll for the task with this number."""
+    answer = ReportedAnswer(
         reading=Ready({"text": text}),
         origin=Origin("poll", "reported", NOW),
         polls=1,
@@ -83,34 +72,42 @@ def a_polled_answer(number: int, text: str, task_id: TaskId) -> Report:
         unknown_final_after=0,
         size=10,
     )
-    return Report(ref=a_ref(number), task_id=task_id, answered=answered, now=NOW)
+    return Report(ref=a_ref(number), task_id=task_id, answer=answer, now=NOW)
 
 
 def rules(
     *,
     quotas: Quotas = QUOTAS,
     confirm: str = "mismatched",
-    signed: AbstractSet[str] = frozenset(),
-    polled: AbstractSet[str] = frozenset(),
-) -> RedeliveryRules:
-    """Return the shipped providers, if nothing else is said."""
-    return RedeliveryRules(dialects=DIALECTS, signed=signed, polled=polled, quotas=quotas, confirm=confirm)
+    dialects: Mapping[str, Dialect] = DIALECTS,
+    signed: Sequence[str] = (),
+    polled: Sequence[str] = (),
+) -> Mapping[str, DeliveryRules]:
+    """Return rules, by default those of the shipped providers."""
+    return delivery_rules(dialects, quotas, secrets=dict.fromkeys(signed, b"secret"), confirm=confirm, polled=polled)
 
 
-async def redelivered(store: SqliteStore | DryRun, given: RedeliveryRules | None = None) -> Sequence[Redelivered]:
-    """What became of all that is kept."""
+async def redelivered(
+    store: SqliteStore | DryRun, given: Mapping[str, DeliveryRules] | None = None
+) -> Sequence[Redelivered]:
+    """Deliver all kept bodies again. Return their new verdicts."""
     chosen = given or rules()
     decided: list[Redelivered] = []
     after = None
     while kept := await store.unreadable(after, limit=100):
         after = kept[-1]
-        redeliveries = [read_redelivery(chosen, each, now=LATER, new_ref=lambda: a_ref(50)) for each in kept]
+        redeliveries = [read_redelivery(chosen, body_kept, now=LATER, new_ref=lambda: a_ref(50)) for body_kept in kept]
         decided += await store.write(Redeliver(redeliveries))
     return decided
 
 
+def verdicts(found: Sequence[Redelivered] | Sequence[StoredDelivery]) -> list[str]:
+    """Return the verdicts, in order."""
+    return [one.verdict for one in found]
+
+
 def dump(path: Path) -> list[str]:
-    """Return the whole database as SQL, but for the writer's own notes."""
+    """Return the whole database as SQL, except for the writer's own notes."""
     with sqlite3.connect(path) as connection:
         return [line for line in connection.iterdump() if not line.startswith('INSERT INTO "meta"')]
 
@@ -167,29 +164,27 @@ VERDICTS: dict[str, tuple[list[Command[Any] | Operation[Any]], str, str]] = {
 
 @pytest.mark.parametrize("name", VERDICTS)
 async def test_each_verdict_is_foretold_and_comes(tmp_path: Path, name: str) -> None:
-    """The trial writes nothing and says what is decided then; a second run finds only what is unreadable still."""
+    """The trial writes nothing and foretells the decisions. A second run finds only bodies still unreadable."""
     given, reading, verdict = VERDICTS[name]
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         for command in given:
             await store.write(command)
         before = dump(path)
-        async with open_dry_run(path) as rehearsal:
-            foretold = await redelivered(rehearsal)
+        async with open_dry_run(path) as trial:
+            foretold = await redelivered(trial)
         after_trial = dump(path)
         decided = await redelivered(store)
-        again = await redelivered(store)
+        decided_later = await redelivered(store)
 
     assert after_trial == before
-    assert [(each.reading, each.verdict, each.why) for each in foretold] == [
-        (each.reading, each.verdict, each.why) for each in decided
-    ]
-    assert [(each.reading, each.verdict) for each in decided] == [(reading, verdict)]
-    assert [each.verdict for each in again] == [verdict for _ in decided if verdict == "unreadable"]
+    assert foretold == decided
+    assert [(redelivery.reading, redelivery.verdict) for redelivery in decided] == [(reading, verdict)]
+    assert verdicts(decided_later) == [verdict for _ in decided if verdict == "unreadable"]
 
 
 async def test_it_was_finished_when_it_came(tmp_path: Path) -> None:
-    """The outcome is in the log now, and as old as it is; the delivery keeps its place; the task counts it once."""
+    """The outcome enters the log now, with the time of its delivery. The delivery keeps its place and counts once."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(TASK)
         await store.write(kept_for_task(1, body(taskId="t-1")))
@@ -206,17 +201,19 @@ async def test_it_was_finished_when_it_came(tmp_path: Path) -> None:
         '{"text":"answer"}',
     )
     assert (task.deliveries, task.id_text) == (1, "t-1")
-    assert [(each.received_at, each.verdict, each.id_text) for each in deliveries] == [(NOW, "accepted", "t-1")]
+    assert [(delivery.received_at, delivery.verdict, delivery.id_text) for delivery in deliveries] == [
+        (NOW, "accepted", "t-1")
+    ]
     assert log[-1].kind == "result"
 
 
 async def test_an_answer_is_no_fresher_than_it_came(tmp_path: Path) -> None:
-    """Its life counts from its delivery, so that an old one is out of date at once."""
+    """Its life counts from its delivery, so an old answer is stale at once."""
     living = replace(DIALECTS["yescaptcha"], provider="mine", callback=DIALECTS["capsolver"].callback)
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, provider="mine"))
         await store.write(kept_for_task(1, body()))
-        await redelivered(store, replace(rules(), dialects={"mine": living}))
+        await redelivered(store, rules(dialects={"mine": living}))
         task = await store.task(a_ref(1))
 
     assert living.answer_life_seconds == 120
@@ -226,7 +223,7 @@ async def test_an_answer_is_no_fresher_than_it_came(tmp_path: Path) -> None:
 
 
 async def test_a_standing_url_makes_the_task(tmp_path: Path) -> None:
-    """An id that no task has makes one, with the delivery; the stray one is gone."""
+    """An unknown id makes a task with the delivery. The stray delivery is gone."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         await store.write(URL)
@@ -238,13 +235,13 @@ async def test_a_standing_url_makes_the_task(tmp_path: Path) -> None:
     assert became.ref == task.ref == a_ref(50)
     assert task.outcome is not None
     assert task.outcome.trust == "standing"
-    assert [(each.received_at, each.verdict) for each in deliveries] == [(NOW, "accepted")]
+    assert [(delivery.received_at, delivery.verdict) for delivery in deliveries] == [(NOW, "accepted")]
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM stray_delivery").fetchone() == (0,)
 
 
 async def test_a_stray_one_that_becomes_no_delivery_keeps_its_verdict_alone(tmp_path: Path) -> None:
-    """A body that would be acknowledged and not kept, were it to come now, is not kept either."""
+    """If it came now, it would be acknowledged and not kept. So its body goes."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         await store.write(URL)
@@ -256,21 +253,21 @@ async def test_a_stray_one_that_becomes_no_delivery_keeps_its_verdict_alone(tmp_
 
 
 async def test_two_bodies_of_one_task_are_foretold_in_order(tmp_path: Path) -> None:
-    """The trial knows what it decided before: the first is the outcome, the second a duplicate of it."""
+    """The trial knows its earlier decisions: the first body is the outcome, the second is its duplicate."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         await store.write(TASK)
         await store.write(kept_for_task(1, body()))
         await store.write(kept_for_task(1, body()))
-        async with open_dry_run(path) as rehearsal:
-            foretold = await redelivered(rehearsal)
+        async with open_dry_run(path) as trial:
+            foretold = await redelivered(trial)
         decided = await redelivered(store)
 
-    assert [each.verdict for each in foretold] == [each.verdict for each in decided] == ["accepted", "duplicate"]
+    assert verdicts(foretold) == verdicts(decided) == ["accepted", "duplicate"]
 
 
 async def test_its_bytes_no_longer_count_as_unreadable(tmp_path: Path) -> None:
-    """What was taken of the quota of unreadable bytes is given back; what is unreadable still counts."""
+    """The quota of unreadable bytes gets them back. Bodies that are still unreadable count."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         for command in (TASK, URL, kept_for_task(1, body()), kept_for_standing(body(taskId="t-9"))):
@@ -284,7 +281,7 @@ async def test_its_bytes_no_longer_count_as_unreadable(tmp_path: Path) -> None:
 
 
 async def test_an_answer_of_unknown_state_and_task_stays_kept(tmp_path: Path) -> None:
-    """No task can be polled for it, so its bytes are kept once, and count once, however often it is read again."""
+    """There is no task to poll for it. Its bytes are kept once and count once, however often it is read again."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         await store.write(URL)
@@ -300,7 +297,7 @@ async def test_an_answer_of_unknown_state_and_task_stays_kept(tmp_path: Path) ->
 
 
 async def test_slots_stay_where_they_are(tmp_path: Path) -> None:
-    """Of a task with more deliveries than are kept the same places are judged, and the count stays."""
+    """If a task has more deliveries than are kept, the kept ones get verdicts in their places. The count stays."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         await store.write(TASK)
@@ -311,15 +308,15 @@ async def test_slots_stay_where_they_are(tmp_path: Path) -> None:
         assert task is not None
         deliveries = await store.deliveries(task)
 
-    assert [each.verdict for each in decided] == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
-    assert [each.verdict for each in deliveries] == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
+    assert verdicts(decided) == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
+    assert verdicts(deliveries) == ["accepted", *["duplicate"] * DELIVERIES_KEPT]
     assert task.deliveries == 12
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT used_rows, used_bytes FROM quota").fetchall() == [(0, 0)]
 
 
 async def test_a_full_quota_leaves_it_as_it_is(tmp_path: Path) -> None:
-    """A standing URL that has made all the tasks it may makes none by this; the body waits for the next run."""
+    """A standing URL without quota makes no task. The body waits for the next run."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(URL)
         await store.write(kept_for_standing(body(taskId="t-9")))
@@ -327,27 +324,29 @@ async def test_a_full_quota_leaves_it_as_it_is(tmp_path: Path) -> None:
         (refused,) = await redelivered(store, full)
         (taken,) = await redelivered(store)
 
-    assert (refused.verdict, refused.why) == ("unreadable", "this callback URL has made all the tasks it may")
+    assert (refused.verdict, refused.why) == ("unreadable", "this callback URL has used up its quota of tasks or bytes")
     assert taken.verdict == "accepted"
 
 
 async def test_what_needs_a_signature_is_not_read(tmp_path: Path) -> None:
-    """Bodies of a provider whose secret is set are left alone, and so are those with a bad signature."""
+    """Bodies of a provider with a secret are left alone, and so are those with a bad signature."""
     signing = next(
-        name for name, each in DIALECTS.items() if each.callback is not None and each.callback.signature is not None
+        name for name, dialect in DIALECTS.items() if dialect.callback is not None and dialect.callback.signature
     )
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, provider=signing))
         await store.write(kept_for_task(1, body()))
         await store.write(a_registration(2))
         await store.write(kept_for_task(2, body(), "badSignature"))
-        skipped = await redelivered(store, rules(signed={signing}))
+        skipped = await redelivered(store, rules(signed=[signing]))
 
-    assert [(each.verdict, each.why) for each in skipped] == [("unreadable", "its signature is not kept")]
+    assert [(body_skipped.verdict, body_skipped.why) for body_skipped in skipped] == [
+        ("unreadable", "its signature is not kept")
+    ]
 
 
 async def test_a_provider_that_is_gone_is_named(tmp_path: Path) -> None:
-    """A body of a provider that is not declared any more stays what it is."""
+    """A body of a provider without a declaration stays unreadable."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, provider="gone"))
         await store.write(kept_for_task(1, body()))
@@ -357,12 +356,12 @@ async def test_a_provider_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 async def test_what_is_to_be_confirmed_is_held_from_now_on(tmp_path: Path) -> None:
-    """Where every callback is confirmed the provider is asked first, with the whole time for it."""
+    """If every callback is confirmed, the provider is asked first. The time for that begins now."""
     path = tmp_path / "receiver.db"
     async with running_store(path) as store:
         await store.write(a_registration(1, task_id="t-1", bound_by="create", is_polled_here=True))
         await store.write(kept_for_task(1, body()))
-        (held,) = await redelivered(store, rules(confirm="always", polled={"capsolver"}))
+        (held,) = await redelivered(store, rules(confirm="always", polled=["capsolver"]))
         task = await store.task(a_ref(1))
 
     assert held.verdict == "held"
@@ -381,12 +380,12 @@ async def test_what_another_run_took_meanwhile_is_left_out(tmp_path: Path) -> No
         first = await store.write(command)
         second = await store.write(command)
 
-    assert [each.verdict for each in first] == ["accepted"]
+    assert verdicts(first) == ["accepted"]
     assert second == []
 
 
 async def test_pages_go_through_tasks_and_standing_urls(tmp_path: Path) -> None:
-    """Each kept body comes once, in whatever steps they are read."""
+    """Each kept body comes once, whatever the size of the pages."""
     async with running_store(tmp_path / "receiver.db") as store:
         given: list[Command[Any]] = [TASK, URL, *[kept_for_task(1, b"n")] * 3, *[kept_for_standing(b"n")] * 3]
         for command in given:
@@ -394,7 +393,7 @@ async def test_pages_go_through_tasks_and_standing_urls(tmp_path: Path) -> None:
         seen, after = [], None
         while page := await store.unreadable(after, limit=2):
             after = page[-1]
-            seen += [(each.is_stray, each.id) for each in page]
+            seen += [(body_kept.is_stray, body_kept.id) for body_kept in page]
 
     assert len(set(seen)) == len(seen) == 6
 

@@ -1,4 +1,4 @@
-"""When to poll behind a callback, as it is learned."""
+"""The learned times of polls behind a callback."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ _LONGEST = 105.0
 
 
 def _calls_back(schedule: Schedule, *latencies: float, task_type: str | None = None) -> list[Change]:
-    told = [schedule.answered(task_type, latency, "callback", called_back_late=False, at=0.0) for latency in latencies]
-    return [change for change in told if change is not None]
+    changes = [
+        schedule.count_answer(task_type, latency, "callback", called_back_late=False, at=0.0) for latency in latencies
+    ]
+    return [change for change in changes if change is not None]
 
 
 def _is_polled(schedule: Schedule, times: int, *, start: float = 0.0) -> list[Change]:
-    """One answer by poll every twenty seconds."""
-    told = [
-        schedule.answered(None, 40.0, "poll", called_back_late=False, at=start + 20.0 * index) for index in range(times)
+    """Count an answer by poll every twenty seconds. Return the changes."""
+    changes = [
+        schedule.count_answer(None, 40.0, "poll", called_back_late=False, at=start + 20.0 * index)
+        for index in range(times)
     ]
-    return [change for change in told if change is not None]
+    return [change for change in changes if change is not None]
 
 
 def _first(schedule: Schedule, task_type: str | None = None) -> float:
@@ -48,7 +51,7 @@ def _failing() -> Schedule:
 
 @pytest.mark.parametrize("seen", [0, ENOUGH - 1])
 def test_the_plan_holds_until_enough_was_seen(seen: int) -> None:
-    """A few callbacks say nothing yet: the provider's fixed wait stays."""
+    """A few callbacks are not enough: the provider's fixed wait stays."""
     schedule = Schedule(_PLAN)
 
     _calls_back(schedule, *[12.0] * seen)
@@ -65,8 +68,8 @@ def test_a_callback_is_overdue_after_what_callbacks_take() -> None:
     assert _first(schedule) == 16.0
 
 
-def test_without_a_callback_nothing_is_waited_for() -> None:
-    """A task that expects no callback is polled as the plan says, whatever was learned."""
+def test_without_a_callback_there_is_no_longer_wait() -> None:
+    """A task without a callback is polled by the plan, not by the latencies."""
     schedule = Schedule(_PLAN)
 
     _calls_back(schedule, *[12.0] * ENOUGH)
@@ -77,8 +80,8 @@ def test_without_a_callback_nothing_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("latency", "first"), [(0.1, 3.0), (1.0, 3.0), (6.0, 8.0), (60.0, 80.0), (100.0, _LONGEST), (299.0, _LONGEST)]
 )
-def test_what_was_learned_stays_within_the_plan(latency: float, first: float) -> None:
-    """It is never below the provider's own first wait, nor so late that too few polls are left in the window."""
+def test_the_learned_wait_stays_within_the_plan(latency: float, first: float) -> None:
+    """It is never below the provider's first wait, nor so late that the window has room for too few polls."""
     schedule = Schedule(_PLAN)
 
     _calls_back(schedule, *[latency] * ENOUGH)
@@ -86,8 +89,8 @@ def test_what_was_learned_stays_within_the_plan(latency: float, first: float) ->
     assert _first(schedule) == first
 
 
-def test_types_are_told_apart() -> None:
-    """A type that was seen often enough has its own wait; another one has the provider's."""
+def test_types_have_waits_of_their_own() -> None:
+    """A type seen often enough has its own wait. Another one has the provider's."""
     schedule = Schedule(_PLAN)
     _calls_back(schedule, *[6.0] * ENOUGH, task_type="ImageToTextTask")
 
@@ -99,47 +102,47 @@ def test_types_are_told_apart() -> None:
 
 
 def test_a_few_stragglers_change_nothing() -> None:
-    """Two callbacks that took very long do not lengthen the wait of all tasks."""
+    """Two very late callbacks do not lengthen the wait of all tasks."""
     schedule = Schedule(_PLAN)
     _calls_back(schedule, *[12.0] * 100)
 
-    told = _calls_back(schedule, 250.0, 250.0)
+    changes = _calls_back(schedule, 250.0, 250.0)
 
-    assert (_first(schedule), told) == (16.0, [])
+    assert (_first(schedule), changes) == (16.0, [])
 
 
 def test_late_callbacks_lengthen_it_soon() -> None:
-    """Four callbacks that come after the poll brought the answer are enough to wait for those that follow."""
+    """Four callbacks after the poll with the answer are enough to wait longer for the next ones."""
     schedule = Schedule(_PLAN)
     _calls_back(schedule, *[12.0] * 200)
 
-    told = [
+    changes = [
         change
         for index in range(4)
         for change in (
             *_is_polled(schedule, 1, start=60.0 * index),
-            schedule.answered(None, 45.0, "callback", called_back_late=True, at=60.0 * index + 25.0),
+            schedule.count_answer(None, 45.0, "callback", called_back_late=True, at=60.0 * index + 25.0),
         )
         if change is not None
     ]
 
     assert _first(schedule) == 60.0
-    assert [change.kind for change in told] == ["schedule"]
+    assert [change.kind for change in changes] == ["schedule"]
     assert not schedule.callbacks_failing
 
 
 def test_callbacks_after_the_window_are_not_waited_for() -> None:
-    """What was delivered hours late shows that callbacks work, and leaves the waits alone."""
+    """Callbacks hours late show that callbacks work, and leave the waits alone."""
     schedule = _failing()
 
-    told = _calls_back(schedule, *[7200.0] * 10)
+    changes = _calls_back(schedule, *[7200.0] * 10)
 
-    assert [change.kind for change in told] == ["left"]
+    assert [change.kind for change in changes] == ["left"]
     assert _first(schedule) == 16.0
 
 
 def test_a_wait_follows_back_down() -> None:
-    """When callbacks are quick again, the wait is short again within the window of what is remembered."""
+    """After as many quick callbacks as are remembered, the wait is short again."""
     schedule = Schedule(_PLAN)
     _calls_back(schedule, *[40.0] * 200)
 
@@ -149,55 +152,55 @@ def test_a_wait_follows_back_down() -> None:
 
 
 def test_failing_callbacks_are_polled_as_if_there_were_none() -> None:
-    """Many polled answers in a row and no callback: the wait is the plan's shortest, and that is told once."""
+    """After many polled answers and no callback the wait is the plan's shortest. It is reported once."""
     schedule = Schedule(_PLAN)
     _calls_back(schedule, *[12.0] * ENOUGH)
 
-    told = _is_polled(schedule, 19)
+    changes = _is_polled(schedule, 19)
 
-    assert [change.kind for change in told] == ["entered"]
-    assert "the last 12 tasks ended without a callback" in told[0].words
+    assert [change.kind for change in changes] == ["entered"]
+    assert "the last 12 tasks ended without a callback" in changes[0].words
     assert (schedule.callbacks_failing, _first(schedule)) == (True, 3.0)
 
 
 def test_slow_callbacks_are_not_mistaken_for_failing_ones() -> None:
-    """However many answers are polled, nothing is concluded before a callback could have come at the latest."""
+    """Any number of polled answers proves nothing before the latest time of a callback."""
     schedule = Schedule(_PLAN)
 
-    told = [schedule.lost(at=index / 10.0) for index in range(1000)]
+    changes = [schedule.count_loss(at=index / 10.0) for index in range(1000)]
 
-    assert told == [None] * 1000
+    assert changes == [None] * 1000
 
 
 def test_failing_ends_when_callbacks_come_again() -> None:
-    """Callbacks that come, even late, end it within a few, and that is told once."""
+    """A few callbacks, even late ones, end it. It is reported once."""
     schedule = _failing()
 
-    told = [
+    changes = [
         change
         for index in range(12)
         for change in (
             *_is_polled(schedule, 1, start=1000.0 + 20.0 * index),
-            schedule.answered(None, 12.0, "callback", called_back_late=True, at=1012.0 + 20.0 * index),
+            schedule.count_answer(None, 12.0, "callback", called_back_late=True, at=1012.0 + 20.0 * index),
         )
         if change is not None
     ]
 
-    assert [change.kind for change in told] == ["left"]
+    assert [change.kind for change in changes] == ["left"]
     assert (schedule.callbacks_failing, _first(schedule)) == (False, 16.0)
 
 
 def test_a_single_callback_does_not_end_it() -> None:
-    """One callback among many lost ones is not taken for the end, so the schedule does not flap."""
+    """One callback among many lost ones does not end it, so the schedule does not flap."""
     schedule = _failing()
 
-    told = _calls_back(schedule, 10.0)
+    changes = _calls_back(schedule, 10.0)
 
-    assert (told, schedule.callbacks_failing) == ([], True)
+    assert (changes, schedule.callbacks_failing) == ([], True)
 
 
 def test_failing_callbacks_are_probed() -> None:
-    """Now and then a task still waits for its callback, in case a provider calls back only for what nobody fetched."""
+    """Now and then a task still waits for its callback. A provider may call back only for unfetched answers."""
     schedule = _failing()
     waits = []
 
@@ -210,46 +213,46 @@ def test_failing_callbacks_are_probed() -> None:
 
 @pytest.mark.parametrize("lost_share", [0.01, 0.1, 0.3])
 def test_losses_alone_are_no_failure(lost_share: float) -> None:
-    """While most callbacks come, polling stays the exception and nothing is told."""
+    """While most callbacks come, polls stay the exception, and no failure is reported."""
     schedule, random = Schedule(_PLAN), Random(7)
 
-    told = [
-        schedule.lost(at=20.0 * index)
+    changes = [
+        schedule.count_loss(at=20.0 * index)
         if random.random() < lost_share
-        else schedule.answered(None, random.uniform(8.0, 12.0), "callback", called_back_late=False, at=20.0 * index)
+        else schedule.count_answer(None, random.uniform(8.0, 12.0), "callback", called_back_late=False, at=20.0 * index)
         for index in range(20_000)
     ]
 
-    assert {change.kind for change in told if change is not None} == {"schedule"}
+    assert {change.kind for change in changes if change is not None} == {"schedule"}
 
 
 @pytest.mark.parametrize("lost_share", [0.5, 0.6, 0.7, 0.75, 0.8, 0.95])
 def test_it_does_not_flap(lost_share: float) -> None:
-    """Where most callbacks are lost, it changes its mind far more seldom than a callback is lost or comes."""
+    """If most callbacks are lost, then changes are far less frequent than callbacks."""
     schedule, random = Schedule(_PLAN), Random(7)
 
-    told = [
-        schedule.lost(at=20.0 * index)
+    changes = [
+        schedule.count_loss(at=20.0 * index)
         if random.random() < lost_share
-        else schedule.answered(None, 10.0, "callback", called_back_late=False, at=20.0 * index)
+        else schedule.count_answer(None, 10.0, "callback", called_back_late=False, at=20.0 * index)
         for index in range(20_000)
     ]
 
-    assert len([change for change in told if change is not None]) < 20_000 / 60
+    assert len([change for change in changes if change is not None]) < 20_000 / 60
 
 
 def test_a_clock_that_was_set_back_does_not_blind_it() -> None:
-    """After the clock went back by a day, failing callbacks are noticed as soon as otherwise."""
+    """If the clock goes back by a day, then failing callbacks are noticed as soon as before."""
     schedule = Schedule(_PLAN)
-    schedule.lost(at=86_400.0)
+    schedule.count_loss(at=86_400.0)
 
-    told = _is_polled(schedule, 12)
+    changes = _is_polled(schedule, 12)
 
-    assert [change.kind for change in told] == ["entered"]
+    assert [change.kind for change in changes] == ["entered"]
 
 
 def test_polls_back_off_gently() -> None:
-    """Each wait is a little longer than the one before, from the plan's interval up to four of them."""
+    """A wait is a little longer than the one before, from the plan's interval up to four of them."""
     schedule = Schedule(_PLAN)
 
     waits = [schedule.next_poll_after(polls) for polls in (1, 2, 8, 20, 119, 120)]
@@ -258,7 +261,7 @@ def test_polls_back_off_gently() -> None:
 
 
 def test_a_last_poll_comes_before_the_window_ends() -> None:
-    """A wait that would pass the end of the window is cut so that one poll is still made inside it."""
+    """A wait beyond the end of the window is cut, so that one more poll falls inside it."""
     schedule = Schedule(_PLAN)
 
     waits = [schedule.next_poll_after(40, elapsed_seconds=elapsed) for elapsed in (250.0, 290.0, 296.0, 297.0)]
@@ -266,8 +269,8 @@ def test_a_last_poll_comes_before_the_window_ends() -> None:
     assert waits == [12.0, 7.0, 3.0, math.inf]
 
 
-def test_what_was_learned_survives_a_restart() -> None:
-    """A schedule made from what another one stored goes on exactly as that one would have."""
+def test_a_schedule_survives_a_restart() -> None:
+    """A schedule made from the stored JSON of another one goes on exactly like it."""
     schedule, random = Schedule(_PLAN), Random(3)
     _calls_back(schedule, *(random.uniform(1.0, 30.0) for _ in range(500)), task_type="TurnstileTask")
     _is_polled(schedule, 12)
@@ -291,15 +294,15 @@ def test_what_was_learned_survives_a_restart() -> None:
         {"isFailing": True},
     ],
 )
-def test_what_cannot_be_read_is_learned_anew(stored: object) -> None:
-    """Whatever was stored, a schedule is made of it that works."""
+def test_unreadable_parts_are_learned_anew(stored: object) -> None:
+    """Any stored value makes a working schedule."""
     schedule = Schedule.from_json(_PLAN, stored)
 
     assert (_first(schedule), schedule.callbacks_failing) == (35.0, False)
 
 
-def test_what_is_stored_is_bounded() -> None:
-    """Any number of answers and types makes no more than some kilobytes."""
+def test_the_stored_schedule_is_bounded() -> None:
+    """Any number of answers and types takes some kilobytes at most."""
     schedule = Schedule(_PLAN)
 
     for index in range(10_000):
@@ -311,7 +314,7 @@ def test_what_is_stored_is_bounded() -> None:
 
 
 def test_it_explains_itself() -> None:
-    """In each state it says in words when tasks are polled, and why."""
+    """In each state it gives the time of the first poll in words, with its reason."""
     schedule = Schedule(_PLAN)
 
     assert schedule.explain() == "polled from 35 s on, the fixed schedule: 0 of 20 callbacks seen"

@@ -1,4 +1,4 @@
-"""What holds of every plan and of everything that may be learned."""
+"""Laws of every plan and of every course of learning."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.providers import PollPlan
-from receiver.domain.latencies import LARGEST, QUANTILE, Latencies
-from receiver.domain.schedule import Schedule
+from receiver.domain.schedule import LATENCIES_KEPT, QUANTILE, Latencies, Schedule
 
 _EVENT = st.tuples(
     st.sampled_from([None, "ImageToTextTask", "TurnstileTask"]),
@@ -29,7 +28,7 @@ _JSON = st.recursive(
 
 @st.composite
 def _plans(draw: st.DrawFn) -> PollPlan:
-    """Plans whose first poll and one more fit into their window."""
+    """Return a plan with room in its window for the first poll and one more."""
     first = draw(st.floats(0.1, 60.0))
     interval = draw(st.floats(0.5, 20.0))
     return PollPlan(
@@ -43,22 +42,22 @@ def _plans(draw: st.DrawFn) -> PollPlan:
 
 @st.composite
 def _taught(draw: st.DrawFn) -> tuple[PollPlan, Schedule]:
-    """Return a plan, and a schedule that was told anything."""
+    """Return a plan, and a schedule after any events."""
     plan = draw(_plans())
     schedule, at = Schedule(plan), 0.0
     for task_type, latency, kind, later in draw(st.lists(_EVENT, max_size=120)):
         at += later
         if kind == "lost":
-            schedule.lost(at=at)
+            schedule.count_loss(at=at)
         else:
-            schedule.answered(
+            schedule.count_answer(
                 task_type, latency, "poll" if kind == "poll" else "callback", called_back_late=kind == "late", at=at
             )
     return plan, schedule
 
 
 def _polls(plan: PollPlan, schedule: Schedule, *, expects_callback: bool) -> list[float]:
-    """When a task is polled that never gets an answer."""
+    """Return the times of the polls of a task without an answer."""
     times: list[float] = []
     at = schedule.first_poll_after("TurnstileTask", expects_callback=expects_callback)
     while at < math.inf:
@@ -81,8 +80,8 @@ def test_limits_of_the_plan_hold(taught: tuple[PollPlan, Schedule], expects_call
 
 
 @given(_taught())
-def test_the_window_is_looked_into_to_its_end(taught: tuple[PollPlan, Schedule]) -> None:
-    """Unless the number of polls ran out, the last one leaves no room in the window for one more."""
+def test_the_window_is_used_to_its_end(taught: tuple[PollPlan, Schedule]) -> None:
+    """Unless the polls are used up, the last one leaves no room in the window for one more."""
     plan, schedule = taught
 
     times = _polls(plan, schedule, expects_callback=True)
@@ -93,7 +92,7 @@ def test_the_window_is_looked_into_to_its_end(taught: tuple[PollPlan, Schedule])
 
 @given(_taught())
 def test_half_of_the_window_is_left_for_polls(taught: tuple[PollPlan, Schedule]) -> None:
-    """What was learned never moves the first poll into the second half of the window; only the plan itself does."""
+    """Latencies never move the first poll into the second half of the window. Only the plan itself does."""
     plan, schedule = taught
 
     first = schedule.first_poll_after("TurnstileTask", expects_callback=True)
@@ -103,7 +102,7 @@ def test_half_of_the_window_is_left_for_polls(taught: tuple[PollPlan, Schedule])
 
 @given(_taught())
 def test_storing_changes_nothing(taught: tuple[PollPlan, Schedule]) -> None:
-    """What is read back from JSON is what was written."""
+    """A schedule read back from JSON is equal to the one written."""
     plan, schedule = taught
 
     again = Schedule.from_json(plan, json.loads(json.dumps(schedule.as_json())))
@@ -121,16 +120,16 @@ def test_anything_stored_gives_a_schedule(stored: object, plan: PollPlan) -> Non
 
 
 @given(st.lists(st.floats(0.0, 1000.0), min_size=1, max_size=500))
-def test_the_quantile_is_what_its_weights_say(seconds: list[float]) -> None:
-    """It is the smallest latency above which no more than a tenth of the weight lies."""
+def test_the_quantile_follows_the_weights(seconds: list[float]) -> None:
+    """It is the smallest latency with at most a tenth of the weight above it."""
     latencies = Latencies(seconds)
-    kept = seconds[-LARGEST:]
+    kept = seconds[-LATENCIES_KEPT:]
     weights = [0.5 ** ((len(kept) - 1 - index) / 25) for index in range(len(kept))]
 
     quantile = latencies.quantile()
 
-    above = sum(weight for weight, each in zip(weights, kept, strict=True) if each > quantile)
-    from_it_on = sum(weight for weight, each in zip(weights, kept, strict=True) if each >= quantile)
+    above = sum(weight for weight, latency in zip(weights, kept, strict=True) if latency > quantile)
+    from_it_on = sum(weight for weight, latency in zip(weights, kept, strict=True) if latency >= quantile)
     most = (1.0 - QUANTILE) * sum(weights)
     assert list(latencies.oldest_first()) == kept
     assert above <= most + 1e-9 < from_it_on + 2e-9

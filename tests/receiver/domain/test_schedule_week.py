@@ -1,4 +1,4 @@
-"""The simulated week, a day of it: what learning is worth, and that it is the same each time."""
+"""A day of the simulated week: the worth of learning, and equal figures for equal seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _day(weather: str) -> tuple[Fared, Fared]:
 
 @pytest.mark.parametrize("weather", ["1 % lost", "30 % lost", "2 h a day none"])
 def test_lost_callbacks_cost_less_time(weather: str) -> None:
-    """Half of the waits after lost callbacks are well below those of the fixed schedule."""
+    """After lost callbacks the median wait is well below that of the fixed schedule."""
     fixed, learned = _day(weather)
 
     assert learned.wait_p50_seconds < 0.6 * fixed.wait_p50_seconds
@@ -39,21 +39,21 @@ def test_it_takes_few_polls(weather: str) -> None:
 
 
 def test_late_callbacks_are_polled_for_less() -> None:
-    """Where callbacks come late, learning to wait for them saves most of the polls that were needless."""
+    """If callbacks come late, then learning to wait for them saves most of the needless polls."""
     fixed, learned = _day("6 h a day late")
 
     assert learned.wasted_per_task < 0.7 * fixed.wasted_per_task
 
 
-def test_a_failure_is_told_once() -> None:
-    """Two hours without callbacks make few reports: of failing, of its end, and of waits that changed by half."""
+def test_a_failure_is_reported_once() -> None:
+    """Two hours without callbacks make few reports: of the failure, its end, and waits changed by half."""
     _, learned = _day("2 h a day none")
 
     assert 2 <= learned.reports <= 8
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
-    """Nothing in it depends on the clock or on chance."""
+    """The figures depend neither on the clock nor on chance."""
     tasks = make_tasks(Random(1), 0.2, WEATHERS["30 % lost"])
 
     assert poll_tasks(_PLAN, Schedule(_PLAN), tasks) == poll_tasks(_PLAN, Schedule(_PLAN), tasks)
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 
 def test_polls_are_counted() -> None:
-    """The fixed schedule polls a lost task at its first wait and each interval after it, until the answer is there."""
+    """The fixed schedule polls a lost task after its first wait and then at each interval, up to the answer."""
     lost = Task("TurnstileTaskProxyless", 0.0, 48.0, float("inf"))
     plan = replace(_PLAN, first_after_callback_seconds=45.0, interval_seconds=2.0)
 

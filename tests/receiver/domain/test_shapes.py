@@ -1,4 +1,4 @@
-"""What the shape of a callback tells, what it leaves out, and how shapes are counted."""
+"""The shape of a callback: its content, its omissions, and the counts of shapes."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ DAY = 24 * 3600 * 1_000_000
         (b"{" * 200_000, "text, 100 kB or more"),
     ],
 )
-def test_names_and_types_are_told(body: bytes, fields: str) -> None:
-    """Fields in order of their names, with their JSON types; of anything else about how long it is."""
+def test_a_shape_has_names_and_types(body: bytes, fields: str) -> None:
+    """Fields are in the order of their names, with their JSON types. Anything else is given by its rough length."""
     assert shape_of("POST", None, b"", body).fields == fields
 
 
-def test_a_query_is_told_as_one() -> None:
-    """It counts for a GET, and for a POST that has no body."""
+def test_a_query_is_named_as_one() -> None:
+    """It counts for a GET, and for a POST without a body."""
     asked = shape_of("GET", None, b"id=7&code=x", b"")
     posted = shape_of("POST", None, b"id=7&code=x", b"")
     both = shape_of("POST", None, b"id=7&code=x", b"{}")
@@ -65,39 +65,39 @@ def test_a_query_is_told_as_one() -> None:
     ],
 )
 def test_content_types_have_no_parameters(header: str | None, content_type: str | None) -> None:
-    """In lower case; what is none is left out."""
+    """They are in lower case. A header without a valid type is left out."""
     assert shape_of("POST", header, b"", b"").content_type == content_type
 
 
 @pytest.mark.parametrize("name", ["a" * 41, "7", "two words", "37223a89-06ed-442c", "a1b2c3d4e5f6", "ключ", ""])
 def test_names_that_look_like_values_are_left_out(name: str) -> None:
-    """Long ones, ids, and what is no name anywhere."""
+    """Long names, ids, and texts that are no names anywhere."""
     as_json = json.dumps({name: "x", "more": {name: 1}}).encode()
 
     assert shape_of("POST", None, b"", as_json).fields == "JSON {more: {…: integer}, …: string}"
 
 
-def test_fields_under_left_out_names_are_told_together() -> None:
-    """An object whose names are ids has one field of all their types."""
+def test_fields_under_left_out_names_are_merged() -> None:
+    """An object with ids as names has one field of all their types."""
     body = b'{"12345": {"text": "a"}, "12346": {"text": "b"}, "12347": null}'
 
     assert shape_of("POST", None, b"", body).fields == "JSON {…: null | {text: string}}"
 
 
 def test_shapes_are_bounded() -> None:
-    """In depth, and in how many fields and elements are looked at."""
+    """Depth and the number of examined fields and elements have limits."""
     deep = shape_of("POST", None, b"", b'{"a":' * 9 + b"1" + b"}" * 9)
     wide = shape_of("POST", None, b"", json.dumps({f"f{number}": 1 for number in range(1000)}).encode())
     many = shape_of("POST", None, b"", json.dumps([[{"a": 1, "b": 2, "c": 3}] * 9] * 9).encode())
 
     assert deep.fields == "JSON " + "{a: " * 6 + "{…}" + "}" * 6
     assert (wide.fields.count("integer"), wide.fields[-3:]) == (150, " …}")
-    each = "{a: integer, b: integer, c: integer}"
-    assert many.fields == f"JSON [[{each} | {{…}} | …] | [{each}] | …]"
+    element = "{a: integer, b: integer, c: integer}"
+    assert many.fields == f"JSON [[{element} | {{…}} | …] | [{element}] | …]"
 
 
 def test_counts_are_taken_once() -> None:
-    """Each callback is in one record, with the first and the last time that its shape was seen."""
+    """Each callback is in one record, with the first and the last time of its shape."""
     counts = ShapeCounts()
 
     assert [counts.add("capsolver", FORM, is_readable=number > 1, now=number) for number in (1, 2, 3)] == [
@@ -109,8 +109,8 @@ def test_counts_are_taken_once() -> None:
     assert counts.take() == []
 
 
-def test_what_could_not_be_stored_is_counted_on() -> None:
-    """Records that come back are in the next ones."""
+def test_unstored_records_are_counted_on() -> None:
+    """The next records contain the returned ones."""
     counts = ShapeCounts()
     counts.add("capsolver", FORM, is_readable=True, now=1)
     taken = counts.take()
@@ -122,31 +122,31 @@ def test_what_could_not_be_stored_is_counted_on() -> None:
 
 
 @pytest.mark.parametrize(("is_readable", "every"), [(True, 100_000), (False, 10_000)])
-def test_in_a_burst_few_are_looked_at(is_readable: bool, every: int) -> None:
-    """After one that is looked at, the next ones count for its shape; unreadable ones are looked at more often."""
+def test_in_a_burst_few_are_examined(is_readable: bool, every: int) -> None:
+    """Behind an examined callback the next ones count for its shape. Unreadable ones are examined more often."""
     counts = ShapeCounts()
 
-    told = [counts.must_look("capsolver", is_readable=is_readable, now=DAY + after) for after in (0, 0, every - 1)]
+    first = [counts.must_sample("capsolver", is_readable=is_readable, now=DAY + after) for after in (0, 0, every - 1)]
     counts.add("capsolver", FORM, is_readable=is_readable, now=DAY)
-    later = [counts.must_look("capsolver", is_readable=is_readable, now=DAY + after) for after in (5, every, every)]
+    later = [counts.must_sample("capsolver", is_readable=is_readable, now=DAY + after) for after in (5, every, every)]
 
-    assert told == [True, False, False]
+    assert first == [True, False, False]
     assert later == [False, True, False]
     assert counts.take() == [ShapeRecord("capsolver", FORM, 5, 5 * is_readable, DAY, DAY + every)]
 
 
-def test_what_is_read_and_what_is_not_are_looked_at_apart() -> None:
-    """And so are providers; a clock that was set back does not end it."""
+def test_readable_and_unreadable_ones_are_sampled_apart() -> None:
+    """Providers are sampled apart as well. A clock that was set back does not end it."""
     counts = ShapeCounts()
     asked = [("capsolver", True, DAY), ("capsolver", False, DAY), ("hardcaptcha", True, DAY), ("capsolver", True, 0)]
 
-    assert [counts.must_look(provider, is_readable=is_readable, now=now) for provider, is_readable, now in asked] == [
+    assert [counts.must_sample(provider, is_readable=is_readable, now=now) for provider, is_readable, now in asked] == [
         True
     ] * 4
 
 
-def test_shapes_that_were_not_seen_for_longest_go() -> None:
-    """There is room for 50 of a provider; one that was seen again stays."""
+def test_the_shape_not_seen_for_longest_goes() -> None:
+    """There is room for 50 of a provider. One that was seen again stays."""
     counts = ShapeCounts()
     shapes = [Shape("POST", None, f"form {{f{number}: text}}") for number in range(SHAPES_KEPT + 1)]
     for shape in shapes[:-1]:
@@ -161,22 +161,22 @@ def test_shapes_that_were_not_seen_for_longest_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "told"),
+    ("numbers", "text"),
     [
         ((1, 1, DAY, DAY), "1 callback, readable, on 1970-01-02"),
         ((7, 0, 0, DAY), "about 7 callbacks, unreadable, from 1970-01-01 to 1970-01-02"),
         ((7, 3, 0, 1), "about 7 callbacks, 3 readable, on 1970-01-01"),
     ],
 )
-def test_a_shape_is_told_to_people(numbers: tuple[int, int, int, int], told: str) -> None:
-    """Method, content type and fields; then how often, whether it could be read, and when."""
+def test_a_shape_is_written_for_people(numbers: tuple[int, int, int, int], text: str) -> None:
+    """The text has method, content type and fields, then the numbers and the days."""
     assert shape_text(ShapeRecord("twocaptcha", FORM, *numbers)) == (
-        f"POST without a content type: form {{code: text, id: text}}\n  {told}"
+        f"POST without a content type: form {{code: text, id: text}}\n  {text}"
     )
 
 
 def test_long_shapes_are_wrapped() -> None:
-    """No line is longer than 100 characters, and none breaks in a name."""
+    """No line is longer than 100 characters, and none breaks within a name."""
     fields = f"JSON {{{', '.join(f'a-name-of-{number}: string' for number in range(50))}}}"
     record = ShapeRecord("hardcaptcha", Shape("POST", "application/json", fields), 1, 1, 0, 0)
 

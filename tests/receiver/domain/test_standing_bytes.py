@@ -1,34 +1,44 @@
-"""The room of bodies that come on a standing URL: all of them count, and each that goes is free again, exactly."""
+"""The quota of bodies on a standing URL: all of them count, and removing one frees exactly its bytes."""
 
 from __future__ import annotations
 
 import random
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from client.providers import DIALECTS
 from client.providers.readings import CallbackReading, Pending, Ready
 from receiver.app import new_ref
-from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.domain.outcomes import Origin
+from receiver.domain.deliveries import DeliveryRules, Quotas
 from receiver.domain.records import SECOND
 from receiver.domain.registrations import Bind
 from receiver.domain.tokens import Kind, make_token
 from receiver.domain.transaction import Forget
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.storage.sqlite.store import SqliteStore
-from tests.receiver.storage.stores import NOW, a_ref, a_registration, running_store
+from tests.receiver.storage.stores import (
+    NOW,
+    a_ref,
+    a_registration,
+    delivery_to_standing,
+    delivery_to_task,
+    running_store,
+)
 from tests.receiver.upkeep.pruning import pruned
 from tests.support import Api, running_receiver
 
 SIGNING_KEY = "a key that signs the tokens of these tests"
 STANDING = (a_ref(1001), a_ref(1002))
 QUOTAS = Quotas(standing_rows=1000, standing_bytes=40_000, unreadable_bytes=20_000)
+RULES = DeliveryRules(dialect=DIALECTS["capsolver"], quotas=QUOTAS, confirm="never")
 
 
 def standing_path() -> str:
-    """Return a standing URL for CapSolver that the receiver signed."""
+    """Return a standing URL for CapSolver, signed by the receiver."""
     return f"/callback/capsolver/{make_token(Kind.STANDING, new_ref(), 'capsolver', SIGNING_KEY.encode())}"
 
 
@@ -39,13 +49,13 @@ def kept_bytes(database: Path) -> int:
 
 
 def verdicts(database: Path) -> list[str]:
-    """Those of all kept deliveries of the first task."""
+    """Return the verdicts of all kept deliveries of the first task."""
     with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute("SELECT verdict FROM delivery WHERE id < 32 ORDER BY id")]
 
 
 async def deliver(api: Api, path: str) -> list[int]:
-    """Answers of one task over and over, each with other bytes: its first outcome, repetitions, and others."""
+    """Send answers for one task, all with different bytes: its outcome, repetitions, others. Return the statuses."""
     statuses = []
     for number in range(12):
         fields = {"taskId": "T", "solution": {"text": "a" if number % 2 else "b"}, "noise": f"{number}" + "x" * 5000}
@@ -55,8 +65,8 @@ async def deliver(api: Api, path: str) -> list[int]:
 
 @pytest.mark.parametrize("registered", [False, True], ids=["made by it", "attached"])
 async def test_every_body_counts(tmp_path: Path, registered: bool) -> None:
-    """Beyond the bytes of the URL the facts are kept without bytes, and the verdicts are what they were."""
-    told = []
+    """Beyond the quota of the URL, deliveries are kept without bodies. The verdicts stay the same."""
+    results = []
     for most in (12_000, 2**20):
         database = tmp_path / f"{most}.db"
         async with running_receiver(database, signing_keys=SIGNING_KEY, standing_max_bytes=most) as api:
@@ -65,23 +75,25 @@ async def test_every_body_counts(tmp_path: Path, registered: bool) -> None:
             path = standing_path()
             statuses = await deliver(api, path)
             task = await api.task("T")
-            told.append((statuses, task["solution"], verdicts(database)))
+            results.append((statuses, task["solution"], verdicts(database)))
             assert kept_bytes(database) <= most
             other = await api.call_back(path, taskId="U")
             await api.send("DELETE", f"/v1/tasks/{task['ref']}")
             assert (other.status, (await api.task("U"))["status"]) == (200, "ready")
 
-    assert told[0] == told[1]
-    assert told[0][0] == [200] * 12
+    assert results[0] == results[1]
+    assert results[0][0] == [200] * 12
 
 
 async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
-    """The bytes of the URL are used up; a callback that is to be confirmed still becomes the outcome."""
+    """The quota of the URL is used up. A callback in need of confirmation still becomes the outcome."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1, task_id="T", bound_by="create", open_to_standing=True, is_polled_here=True))
         none_left = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
-        arrival = an_arrival("T", b"answer", confirm="always")
-        delivered = [(await store.write(to_standing(STANDING[0], arrival, quotas=none_left))).verdict for _ in range(2)]
+        strict = replace(RULES, quotas=none_left, confirm="always")
+        ready = CallbackReading("T", Ready({"text": "a"}))
+        command = delivery_to_standing(STANDING[0], ready, b"answer", ref=a_ref(0), rules=strict)
+        delivered = [(await store.write(command)).verdict for _ in range(2)]
         task = await store.task(a_ref(1))
         assert task is not None
         bodies = [delivery.body for delivery in await store.deliveries(task)]
@@ -91,7 +103,7 @@ async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
-    """In any order of coming and going: exactly the kept ones count, and nothing when all are gone."""
+    """Exactly the kept bodies count, in any order of deliveries and deletions. Nothing counts if all are gone."""
     chance = random.Random(seed)
     database = tmp_path / "receiver.db"
     async with running_store(database) as store:
@@ -110,16 +122,17 @@ async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
 
 
 async def take_step(store: SqliteStore, chance: random.Random, number: int) -> None:
-    """One delivery, or something after which less is kept."""
+    """Write one delivery, or remove something."""
     task_id = chance.choice(["R1", "R2", "R3", "S1", "S2", f"S{number}"])
-    readings: list[Ready | Pending | str] = [
+    readings: list[Ready | Pending | UnreadVerdict] = [
         Ready({"text": "a"}),
         Ready({"text": "b"}),
         Pending("processing"),
         "unreadable",
     ]
     body = b"x" * chance.choice([1, 700, 3000])
-    arrival = an_arrival(task_id, body, chance.choice(readings))
+    chosen = chance.choice(readings)
+    reading = chosen if isinstance(chosen, str) else CallbackReading(task_id, chosen)
     match chance.randrange(12):
         case 0:
             await pruned(store, deliveries=NOW + chance.randrange(2))
@@ -137,53 +150,21 @@ async def take_step(store: SqliteStore, chance: random.Random, number: int) -> N
             if found and found[0].standing_id is not None:
                 await store.write(Bind(ref=a_ref(number + 500), task_id="S1", now=NOW))
         case 5:
-            await store.write(to_task(chance.choice([a_ref(1), a_ref(900)]), arrival))
+            await store.write(delivery_to_task(chance.choice([a_ref(1), a_ref(900)]), reading, body, rules=RULES))
         case _:
-            await store.write(to_standing(chance.choice(STANDING), arrival, number))
-
-
-def an_arrival(
-    task_id: str, body: bytes, reading: Ready | Pending | str | None = None, confirm: str = "never"
-) -> Arrival:
-    """Return a delivery of these bytes; a ready answer, if nothing else is said."""
-    said = Ready({"text": "a"}) if reading is None else reading
-    return Arrival(
-        provider="capsolver",
-        method="POST",
-        content_type=None,
-        body=body,
-        reading=said if isinstance(said, str) else CallbackReading(task_id, said),
-        origin=Origin("callback", "standing", NOW),
-        received_at=NOW,
-        confirm=confirm,
-    )
-
-
-def to_standing(url_id: str, arrival: Arrival, number: int = 0, quotas: Quotas = QUOTAS) -> DeliverToStanding:
-    """It comes on a standing URL."""
-    on_it = Arrival(**{name: getattr(arrival, name) for name in arrival.__slots__} | {"standing_id": url_id})
-    return DeliverToStanding(url_id=url_id, arrival=on_it, new_task=a_new_task(a_ref(number)), quotas=quotas)
-
-
-def to_task(ref: str, arrival: Arrival) -> DeliverToTask:
-    """It comes on the URL of a task."""
-    return DeliverToTask(ref=ref, arrival=arrival, new_task=a_new_task(ref), quotas=QUOTAS)
-
-
-def a_new_task(ref: str) -> NewTask:
-    """Return the task that it may make."""
-    return NewTask(ref=ref, poll_after=NOW, deadline_at=NOW + SECOND)
+            url_id = chance.choice(STANDING)
+            await store.write(delivery_to_standing(url_id, reading, body, ref=a_ref(number), rules=RULES))
 
 
 def counted(database: Path) -> dict[str, int]:
-    """Return the bytes that the quotas of bodies say are used."""
+    """Return the used bytes of the quotas of bodies."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT name, used_bytes FROM quota WHERE used_bytes > 0 OR used_rows > 0").fetchall()
     return dict(rows)
 
 
 def kept(database: Path) -> dict[str, int]:
-    """Return the same, from what is in the tables."""
+    """Return the same numbers, from the rows in the tables."""
     sums = (
         "SELECT 'unreadable', size FROM delivery WHERE verdict = 'unreadable' AND body IS NOT NULL",
         "SELECT 'unreadable', size FROM stray_delivery",
@@ -204,6 +185,6 @@ def kept(database: Path) -> dict[str, int]:
 
 
 def every_ref(database: Path) -> list[str]:
-    """Return the refs of all tasks that are left, but for those that are found under another one."""
+    """Return the refs of all remaining tasks, except for those joined to another one."""
     with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute("SELECT ref FROM task WHERE joined_ref IS NULL")]

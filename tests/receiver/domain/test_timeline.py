@@ -1,4 +1,4 @@
-"""The timeline of a task: what is told of each step, and what a waiting task is said to wait for."""
+"""The timeline of a task: the text of each step, and the event that a waiting task waits for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def waiting_task(**fields: Any) -> TaskRecord:
     return a_task("0199", created_at=NOW, deadline_at=NOW + 300 * SECOND, **{**given, **fields})
 
 
-def told(task: TaskRecord, history: History | None = None, *, now: int = NOW) -> TaskTimeline:
+def timeline_now(task: TaskRecord, history: History | None = None, *, now: int = NOW) -> TaskTimeline:
     """Return the timeline of a task with this history."""
     return timeline_of(task, history or History(), PLAN, now=now)
 
@@ -44,28 +44,28 @@ def a_delivery(verdict: str, **fields: Any) -> StoredDelivery:
 
 
 def texts(timeline: TaskTimeline) -> str:
-    """Return all that is told in words."""
+    """Return the texts of all steps."""
     return "\n".join(step.text for step in timeline.steps)
 
 
-def test_a_callback_that_was_held_back_says_whether_it_still_is() -> None:
-    """An answer that came by another road meanwhile, as a client reports one, ends the holding back."""
+def test_a_held_callback_says_whether_it_still_is() -> None:
+    """An answer that came in another way meanwhile, such as a client's report, ends the hold."""
     history = History((a_delivery("held"),), (), (READY,))
 
-    waiting = told(waiting_task(deliveries=1, held_until=NOW + SECOND), History((a_delivery("held"),)))
-    answered = told(waiting_task(deliveries=1, outcome=READY), history)
+    waiting = timeline_now(waiting_task(deliveries=1, held_until=NOW + SECOND), History((a_delivery("held"),)))
+    settled = timeline_now(waiting_task(deliveries=1, outcome=READY), history)
 
     assert "it is held back until the provider has confirmed it" in texts(waiting)
-    assert "the answer came by another road meanwhile" in texts(answered)
+    assert "meanwhile the answer came by a poll or a report" in texts(settled)
 
 
 def test_steps_come_in_the_order_of_time() -> None:
-    """Registration and id first, then what happened, by its time; an outcome before what repeated it."""
+    """Registration and id come first, then the events by their time. An outcome stands before its repetitions."""
     polls = (PollRecord(NOW + 2 * SECOND, NOW + 3 * SECOND, 1, "processing"),)
     accepted = a_delivery("accepted", received_at=READY.finished_at)
     history = History((accepted, a_delivery("late")), polls, (READY,))
 
-    timeline = told(waiting_task(outcome=READY, deliveries=2, polls=1), history)
+    timeline = timeline_now(waiting_task(outcome=READY, deliveries=2, polls=1), history)
 
     assert [step.happened for step in timeline.steps] == [
         "task.registered",
@@ -79,17 +79,17 @@ def test_steps_come_in_the_order_of_time() -> None:
 
 
 def test_an_id_that_became_known_after_the_answer_stands_behind_it() -> None:
-    """As where the callback was faster than the client that binds."""
+    """Its place is behind the answer if the callback was faster than the binding client."""
     task = waiting_task(outcome=READY, deliveries=1, bound_at=READY.finished_at + SECOND)
 
-    timeline = told(task, History((a_delivery("accepted", received_at=READY.finished_at),), (), (READY,)))
+    timeline = timeline_now(task, History((a_delivery("accepted", received_at=READY.finished_at),), (), (READY,)))
 
     assert [step.happened for step in timeline.steps][-1] == "task.bound"
 
 
-def test_a_replaced_outcome_is_told() -> None:
-    """The answer that came after a deadline says what it replaced."""
-    timeline = told(waiting_task(outcome=READY), History(outcomes=(GIVEN_UP, READY)))
+def test_a_replaced_outcome_is_named() -> None:
+    """An answer after the deadline names the outcome that it replaced."""
+    timeline = timeline_now(waiting_task(outcome=READY), History(outcomes=(GIVEN_UP, READY)))
 
     assert [(step.source, step.origin, step.supersedes) for step in timeline.steps[2:]] == [
         ("deadline", "receiver", None),
@@ -104,31 +104,31 @@ def test_a_replaced_outcome_is_told() -> None:
         (a_delivery("unreadable", content_type="text/html"), "refused (422): 13 bytes of 'text/html'"),
         (a_delivery("mismatched", id_text="other\x1b[2J"), r"refused (409): it names the taskId 'other\x1b[2J'"),
         (a_delivery("mismatched", standing_id="7"), "refused (409): the task has a URL of its own"),
-        (a_delivery("duplicate"), "it said the same as the one before"),
-        (a_delivery("disagreed"), "it said something else than the outcome"),
+        (a_delivery("duplicate"), "it repeats the outcome, which an earlier callback brought"),
+        (a_delivery("disagreed"), "it contradicts the outcome"),
     ],
 )
 def test_a_delivery_says_why(delivery: StoredDelivery, reason: str) -> None:
-    """Each verdict has its reason, and a stranger's text is shown escaped."""
-    timeline = told(waiting_task(), History(deliveries=(delivery,)))
+    """Each verdict has its reason, and a stranger's text is escaped."""
+    timeline = timeline_now(waiting_task(), History(deliveries=(delivery,)))
 
     assert reason in timeline.steps[-1].text
     assert timeline.steps[-1].verdict == delivery.verdict
 
 
-def test_what_a_provider_wrote_is_shown_escaped() -> None:
-    """Codes and states come from outside: none of them moves the cursor of a terminal."""
+def test_a_providers_text_is_escaped() -> None:
+    """Codes and states come from outside. None of them moves the cursor of a terminal."""
     failed = Outcome("failed", None, 1, "ERROR\x1b[2J", None, "callback", "token", NOW, None)
     poll = PollRecord(NOW, NOW, 1, "processing idle\x07")
 
-    timeline = told(waiting_task(outcome=failed), History(polls=(poll,), outcomes=(failed,)))
+    timeline = timeline_now(waiting_task(outcome=failed), History(polls=(poll,), outcomes=(failed,)))
 
     assert texts(timeline).replace("\n", "").isprintable()
 
 
-def test_nothing_secret_is_told() -> None:
-    """Neither solutions nor bodies."""
-    timeline = told(waiting_task(outcome=READY), History((a_delivery("accepted"),), (), (READY,)))
+def test_no_secret_is_shown() -> None:
+    """A timeline holds neither solutions nor bodies."""
+    timeline = timeline_now(waiting_task(outcome=READY), History((a_delivery("accepted"),), (), (READY,)))
 
     assert "secret" not in timeline.model_dump_json()
 
@@ -156,17 +156,17 @@ def test_nothing_secret_is_told() -> None:
         ({"outcome": READY, "is_disputed": True}, NOW, "a poll has to settle it"),
     ],
 )
-def test_a_waiting_task_says_what_for(fields: dict[str, Any], now: int, text: str) -> None:
-    """Who polls it, when, and why then."""
-    waiting = told(waiting_task(**fields), now=now).waiting
+def test_a_waiting_task_gives_its_reason(fields: dict[str, Any], now: int, text: str) -> None:
+    """The text names the poller, the time of the next poll and its reason."""
+    waiting = timeline_now(waiting_task(**fields), now=now).waiting
 
     assert waiting is not None
     assert text in waiting.text
 
 
 def test_polls_left_are_counted() -> None:
-    """What the provider allows, less what was used; those of a client are a count."""
-    timeline = told(waiting_task(polls=4))
+    """They are the allowed polls less the used ones. A client's polls are only a number."""
+    timeline = timeline_now(waiting_task(polls=4))
 
     assert timeline.waiting is not None
     assert timeline.waiting.polls_left == 6
@@ -180,8 +180,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         yield running
 
 
-async def test_the_life_of_a_task_is_told_over_http(api: Api) -> None:
-    """Refused, accepted and repeated deliveries, the hint and the outcome, each with its origin."""
+async def test_the_timeline_of_a_task_is_served(api: Api) -> None:
+    """It has refused, accepted and repeated deliveries, the hint and the outcome, each with its origin."""
     registered = await api.register()
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "37223a89"})
     await api.send("POST", registered["callbackUrl"], key=None, data=b"<html>")
@@ -206,7 +206,7 @@ async def test_the_life_of_a_task_is_told_over_http(api: Api) -> None:
 
 
 async def test_wakes_are_counted(tmp_path: Path) -> None:
-    """A long poll that the answer woke is one wake."""
+    """A long poll woken by the answer is one wake."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         registered = await api.register()
         before = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
@@ -220,8 +220,8 @@ async def test_wakes_are_counted(tmp_path: Path) -> None:
     assert (before["wakes"], after["wakes"]) == (None, 1)
 
 
-async def test_an_answer_after_the_deadline_is_told(api: Api) -> None:
-    """The outcome of ours and the callback that replaced it, both in the log, are both steps."""
+async def test_an_answer_after_the_deadline_is_a_step(api: Api) -> None:
+    """The outcome of ours and the callback that replaced it are both in the log, and both are steps."""
     registered = await api.register(timeoutSeconds=0.05)
     await api.send("GET", f"/v1/tasks/{registered['ref']}?wait=50")
     await api.call_back(registered["callbackUrl"])
@@ -235,8 +235,8 @@ async def test_an_answer_after_the_deadline_is_told(api: Api) -> None:
     ]
 
 
-async def test_who_may_not_read_is_told_nothing(api: Api) -> None:
-    """The scope is read; an unknown task is 404."""
+async def test_a_key_without_the_scope_is_refused(api: Api) -> None:
+    """The scope is read. An unknown task gets 404."""
     registered = await api.register()
     path = f"/v1/tasks/{registered['ref']}/timeline"
 

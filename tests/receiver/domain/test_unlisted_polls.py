@@ -1,4 +1,4 @@
-"""Error codes that no list has, at the receiver's own polls: on the store, with a clock of its own."""
+"""Unlisted error codes at the receiver's own polls: on the store, with a clock of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
 from receiver.domain.deliveries import HintTask
-from receiver.domain.outcomes import Origin
 from receiver.domain.polls import PolledTask
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, TaskRecord
-from receiver.domain.registrations import Answered, Expire, Report, ReportedTask
-from tests.receiver.domain.test_poll_races import BEGAN, PLAN, RULES, Clocked
+from receiver.domain.registrations import Expire, Report, ReportedTask
+from tests.receiver.domain.test_poll_races import BEGAN, LIMITS, PLAN, Clocked
 from tests.receiver.storage.stores import running_store
 
 ODD = Failed(1, "ERROR_OF_TOMORROW", "in words", is_listed=False)
@@ -30,27 +30,27 @@ async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
 
 
 async def polled(clocked: Clocked, *answers: tuple[float, Reading | None]) -> PolledTask:
-    """Take each poll at its time and answer it at once; return what the last one came to."""
+    """Take each poll at its time and answer it at once. Return the result of the last one."""
     last = None
-    for seconds, said in answers:
+    for seconds, reading in answers:
         (taken,) = await clocked.take(seconds)
-        last = await clocked.finish(taken, said, seconds)
+        last = await clocked.finish(taken, reading, seconds)
     assert last is not None
     return last
 
 
-async def reported(clocked: Clocked, task: TaskRecord, said: Reading, seconds: float) -> ReportedTask:
+async def reported(clocked: Clocked, task: TaskRecord, reading: Reading, seconds: float) -> ReportedTask:
     """Report a poll as a client does."""
     now = BEGAN + round(seconds * SECOND)
-    answered = Answered(
-        reading=said,
+    answer = ReportedAnswer(
+        reading=reading,
         origin=Origin("poll", "reported", now),
         polls=None,
         reported_at=now,
-        unknown_final_after=RULES.window + RULES.grace,
+        unknown_final_after=LIMITS.window + LIMITS.grace,
         size=0,
     )
-    return await clocked.store.write(Report(ref=task.ref, task_id=None, answered=answered, now=now))
+    return await clocked.store.write(Report(ref=task.ref, task_id=None, answer=answer, now=now))
 
 
 async def test_the_same_code_three_times_ends_the_task_provisionally(clocked: Clocked) -> None:
@@ -62,8 +62,8 @@ async def test_the_same_code_three_times_ends_the_task_provisionally(clocked: Cl
     answer = await reported(clocked, task, READY, 60)
 
     assert PLAN.interval_seconds == 3.0
-    assert [clocked.seconds(each.task.next_poll_at) for each in (first, second, third)] == [41, 53, None]
-    assert [each.verdict for each in (first, second, third)] == ["notFinal", "notFinal", "accepted"]
+    assert [clocked.seconds(result.task.next_poll_at) for result in (first, second, third)] == [41, 53, None]
+    assert [result.verdict for result in (first, second, third)] == ["notFinal", "notFinal", "accepted"]
     outcome = third.task.outcome
     assert outcome is not None
     assert (outcome.status, outcome.error_code, outcome.error_description) == ("failed", ODD.error_code, "in words")
@@ -74,13 +74,13 @@ async def test_the_same_code_three_times_ends_the_task_provisionally(clocked: Cl
 
 
 async def test_three_times_within_less_than_fifteen_seconds_are_not_enough(clocked: Clocked) -> None:
-    """It is asked on, no wait being wider than four intervals."""
+    """Polls go on, and no wait is longer than four intervals."""
     await clocked.task(hinted_at=BEGAN)
-    tight = replace(RULES, interval=SECOND)
+    tight = replace(LIMITS, interval=SECOND)
     seconds, polls = 35.0, []
     while True:
         (taken,) = await clocked.take(seconds)
-        last = await clocked.finish(taken, ODD, seconds, rules=tight)
+        last = await clocked.finish(taken, ODD, seconds, limits=tight)
         polls.append(seconds)
         if last.task.next_poll_at is None:
             break
@@ -91,20 +91,20 @@ async def test_three_times_within_less_than_fifteen_seconds_are_not_enough(clock
 
 
 @pytest.mark.parametrize(
-    "known", [Pending("processing"), Unknown(1, "ERROR_TASKID_INVALID"), OTHER], ids=["pending", "unknown id", "other"]
+    "other", [Pending("processing"), Unknown(1, "ERROR_TASKID_INVALID"), OTHER], ids=["pending", "unknown id", "other"]
 )
-async def test_what_is_known_begins_the_row_anew(clocked: Clocked, known: Reading) -> None:
-    """In a row means with nothing else in between."""
+async def test_another_answer_begins_the_row_anew(clocked: Clocked, other: Reading) -> None:
+    """A row holds no other answers about the task."""
     await clocked.task()
-    last = await polled(clocked, (35, ODD), (50, ODD), (65, known), (80, ODD), (95, ODD))
+    last = await polled(clocked, (35, ODD), (50, ODD), (65, other), (80, ODD), (95, ODD))
     end = await polled(clocked, (110, ODD))
 
     assert (last.verdict, last.task.outcome) == ("notFinal", None)
     assert end.verdict == "accepted"
 
 
-async def test_what_says_nothing_neither_counts_nor_ends_the_row(clocked: Clocked) -> None:
-    """5xx, a cut connection and a refusal: there were only two answers."""
+async def test_a_failed_poll_neither_counts_nor_ends_the_row(clocked: Clocked) -> None:
+    """A 5xx, a cut connection and a refusal are no answers: there were only two."""
     await clocked.task()
     last = await polled(clocked, (35, ODD), (50, None), (65, ODD), (80, None))
     end = await polled(clocked, (95, ODD))
@@ -113,7 +113,7 @@ async def test_what_says_nothing_neither_counts_nor_ends_the_row(clocked: Clocke
 
 
 async def test_a_crash_in_between_keeps_the_row(clocked: Clocked) -> None:
-    """A poll that was cut off says nothing; the row stands in the store."""
+    """A poll that was cut off changes nothing, because the row stands in the store."""
     task = await clocked.task()
     await polled(clocked, (35, ODD), (50, ODD))
     await clocked.take(65)
@@ -124,7 +124,7 @@ async def test_a_crash_in_between_keeps_the_row(clocked: Clocked) -> None:
 
 
 async def test_beyond_the_polls_that_are_kept_the_row_goes_on(clocked: Clocked) -> None:
-    """Of very many polls only the last is kept, and that is enough."""
+    """Of very many polls only the last is kept. It holds the row."""
     await clocked.task()
     pending = [(35.0 + 3 * number, Pending("processing")) for number in range(20)]
     last = await polled(clocked, *pending, (100, ODD), (106, ODD), (118, ODD))
@@ -143,7 +143,7 @@ async def test_a_row_that_began_in_the_future_is_counted_from_now(clocked: Clock
 
 
 async def test_the_longer_wait_does_not_lead_beyond_the_window(clocked: Clocked) -> None:
-    """The last poll that fits is made."""
+    """The last poll within the window is made."""
     await clocked.task()
     window_ends_at = PLAN.window_seconds
     last = await polled(clocked, (35, ODD), (window_ends_at - 4, ODD))
@@ -152,25 +152,25 @@ async def test_the_longer_wait_does_not_lead_beyond_the_window(clocked: Clocked)
 
 
 async def test_it_does_not_contradict_an_outcome(clocked: Clocked) -> None:
-    """Neither the provider's, nor another one of ours."""
+    """It replaces neither the provider's outcome nor another one of ours."""
     ended, overdue = await clocked.task(), await clocked.task()
     await reported(clocked, ended, READY, 20)
     await clocked.store.write(Expire(now=BEGAN + 331 * SECOND, limit=10))
     late = [await reported(clocked, task, ODD, 332) for task in (ended, overdue)]
 
-    assert [each.verdict for each in late] == ["notFinal", "notFinal"]
-    codes = [each.task.outcome.error_code for each in late if each.task.outcome is not None]
+    assert [result.verdict for result in late] == ["notFinal", "notFinal"]
+    codes = [result.task.outcome.error_code for result in late if result.task.outcome is not None]
     assert codes == [None, "RECEIVER_NO_ANSWER"]
 
 
 async def test_a_report_of_it_is_provisional(clocked: Clocked) -> None:
-    """The client that polls has counted; what the provider says afterwards replaces it."""
+    """The polling client has counted the codes. A later answer of the provider replaces the outcome."""
     task = await clocked.task()
     first = await reported(clocked, task, ODD, 60)
     again = await reported(clocked, task, ODD, 61)
     answer = await reported(clocked, task, Failed(12, "ERROR_CAPTCHA_UNSOLVABLE"), 62)
 
-    assert [each.verdict for each in (first, again, answer)] == ["accepted", "notFinal", "accepted"]
+    assert [result.verdict for result in (first, again, answer)] == ["accepted", "notFinal", "accepted"]
     assert first.task.outcome is not None
     assert (first.task.outcome.trust, first.task.outcome.is_provisional) == ("provisional", True)
     assert answer.task.outcome is not None
@@ -179,7 +179,7 @@ async def test_a_report_of_it_is_provisional(clocked: Clocked) -> None:
 
 
 async def test_a_callback_that_is_held_back_is_not_overtaken(clocked: Clocked) -> None:
-    """The provider was to confirm it; a code that nobody knows does not contradict it."""
+    """The provider was to confirm it. An unknown code does not contradict it."""
     await clocked.task(held_until=BEGAN + 300 * SECOND)
     last = await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
 
@@ -187,14 +187,14 @@ async def test_a_callback_that_is_held_back_is_not_overtaken(clocked: Clocked) -
 
 
 async def test_a_hint_afterwards_brings_one_more_poll(clocked: Clocked) -> None:
-    """A callback of which a poll brings more (a bare code) would get lost otherwise; also after a deadline of ours."""
+    """A bare code, of which a poll brings more, would get lost otherwise; also after a deadline of ours."""
     task = await clocked.task()
     failed = await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
     overdue = await clocked.task(deadline_at=BEGAN + 60 * SECOND, next_poll_at=BEGAN + 300 * SECOND)
     await clocked.store.write(Expire(now=BEGAN + 61 * SECOND, limit=10))
     assert await clocked.take(62) == []
-    for each in (task, overdue):
-        await clocked.store.write(HintTask(ref=each.ref, now=BEGAN + 63 * SECOND))
+    for hinted in (task, overdue):
+        await clocked.store.write(HintTask(ref=hinted.ref, now=BEGAN + 63 * SECOND))
     again, other = await clocked.take(64)
     answer = await clocked.finish(again, READY, 64)
     silent = await clocked.finish(other, Pending("processing"), 64)
@@ -207,15 +207,15 @@ async def test_a_hint_afterwards_brings_one_more_poll(clocked: Clocked) -> None:
 
 
 async def test_a_report_does_not_overtake_a_callback_that_is_held_back(clocked: Clocked) -> None:
-    """It is no word of the provider's: the callback is still to be confirmed, or to be the outcome."""
+    """The provider has not decided: the callback is still to be confirmed, or to be the outcome."""
     task = await clocked.task(held_until=BEGAN + 300 * SECOND)
-    said = await reported(clocked, task, ODD, 60)
+    report = await reported(clocked, task, ODD, 60)
 
-    assert (said.verdict, said.task.outcome, said.task.held_until) == ("notFinal", None, BEGAN + 300 * SECOND)
+    assert (report.verdict, report.task.outcome, report.task.held_until) == ("notFinal", None, BEGAN + 300 * SECOND)
 
 
 async def test_a_poll_after_a_hint_is_repeated_until_it_is_answered(clocked: Clocked) -> None:
-    """A 502 or a pause for the key tells nothing about the task; the hint would be used up and the answer lost."""
+    """A 502 or a pause of the key is no answer. Else the hint would be used up and the answer lost."""
     task = await clocked.task()
     await polled(clocked, (35, ODD), (41, ODD), (53, ODD))
     await clocked.store.write(HintTask(ref=task.ref, now=BEGAN + 60 * SECOND))
@@ -229,7 +229,7 @@ async def test_a_poll_after_a_hint_is_repeated_until_it_is_answered(clocked: Clo
 
 
 async def test_a_hint_during_a_poll_is_not_used_up_by_it(clocked: Clocked) -> None:
-    """The poll was sent before the deadline and before the hint: what it says is older than both."""
+    """The poll was sent before the deadline and before the hint. So its answer is older than both."""
     task = await clocked.task(deadline_at=BEGAN + 60 * SECOND, next_poll_at=BEGAN + 59 * SECOND)
     (taken,) = await clocked.take(59)
     await clocked.store.write(Expire(now=BEGAN + 61 * SECOND, limit=10))
@@ -242,7 +242,7 @@ async def test_a_hint_during_a_poll_is_not_used_up_by_it(clocked: Clocked) -> No
 
 
 async def test_an_outcome_of_ours_that_no_hint_follows_is_not_polled(clocked: Clocked) -> None:
-    """A poll that was under way at the deadline, and failed, is no reason for another one; nor is an earlier hint."""
+    """A poll that failed over the deadline is no reason for another one; nor is an earlier hint."""
     await clocked.task(deadline_at=BEGAN + 60 * SECOND, hinted_at=BEGAN + 50 * SECOND, next_poll_at=BEGAN + 50 * SECOND)
     (taken,) = await clocked.take(59)
     await clocked.store.write(Expire(now=BEGAN + 61 * SECOND, limit=10))
@@ -252,7 +252,7 @@ async def test_an_outcome_of_ours_that_no_hint_follows_is_not_polled(clocked: Cl
 
 
 async def test_a_hint_behind_an_outcome_of_ours_counts_though_one_came_before(clocked: Clocked) -> None:
-    """The first one was used up before the task ended provisionally; the second one may stand for the answer."""
+    """The first one was used up before the provisional outcome. The second one may stand for the answer."""
     task = await clocked.task()
     await clocked.store.write(HintTask(ref=task.ref, now=BEGAN + 10 * SECOND))
     await polled(clocked, (10, Pending("processing")))

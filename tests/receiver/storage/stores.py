@@ -11,12 +11,14 @@ from typing import Any
 from uuid import UUID
 
 from client.protocol.filters import ResultFilter
+from client.providers import DIALECTS
 from client.providers.readings import CallbackReading, Ready, TaskId
-from receiver.domain.deliveries import Arrival, DeliverToStanding, DeliverToTask, NewTask, Quotas
-from receiver.domain.outcomes import Origin
-from receiver.domain.records import SECOND, Entry, TaskRecord
+from receiver.domain.deliveries import DeliverToStanding, DeliverToTask, DeliveryRules, Quotas
+from receiver.domain.reading import id_text_of
+from receiver.domain.records import SECOND, Entry, StoredDelivery, TaskRecord
 from receiver.domain.registrations import Register
 from receiver.domain.transaction import Command, Operation, RowsNeeded, Transaction
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.storage.store import Store
@@ -25,11 +27,14 @@ __all__ = [
     "ALL",
     "NOW",
     "QUOTAS",
+    "RULES",
     "a_delivery",
     "a_ref",
     "a_registration",
     "a_standing_delivery",
     "a_task",
+    "delivery_to_standing",
+    "delivery_to_task",
     "restarted",
     "running_store",
     "whole_log",
@@ -38,6 +43,7 @@ __all__ = [
 NOW = 1_700_000_000 * SECOND
 ALL = ResultFilter(hints=True)
 QUOTAS = Quotas(standing_rows=1000, standing_bytes=2**24, unreadable_bytes=2**24)
+RULES = DeliveryRules(dialect=DIALECTS["capsolver"], quotas=QUOTAS)
 
 
 @asynccontextmanager
@@ -85,20 +91,44 @@ def a_task(ref: str, **fields: Any) -> TaskRecord:
 
 def a_registration(number: int, **fields: Any) -> Register:
     """Return the command to register the task of this number."""
-    return Register(task=a_task(a_ref(number), **fields), answered=None, idempotency=None)
+    return Register(task=a_task(a_ref(number), **fields), answer=None, idempotency=None)
 
 
 def a_delivery(number: int, text: str = "answer", task_id: TaskId | None = None) -> DeliverToTask:
     """Return a ready answer on the URL of the task of this number."""
-    ref = a_ref(number)
-    return DeliverToTask(ref=ref, arrival=_arrival(text, task_id), new_task=_new_task(ref), quotas=QUOTAS)
+    return delivery_to_task(a_ref(number), CallbackReading(task_id, Ready({"text": text})), text.encode())
 
 
 def a_standing_delivery(number: int, task_id: TaskId, text: str = "answer") -> DeliverToStanding:
     """Return a ready answer on a standing URL. A task made by it has the ref of this number."""
-    return DeliverToStanding(
-        url_id=a_ref(0), arrival=_arrival(text, task_id, a_ref(0)), new_task=_new_task(a_ref(number)), quotas=QUOTAS
-    )
+    reading = CallbackReading(task_id, Ready({"text": text}))
+    return delivery_to_standing(a_ref(0), reading, text.encode(), ref=a_ref(number))
+
+
+def delivery_to_task(
+    ref: str,
+    reading: CallbackReading | UnreadVerdict,
+    body: bytes = b"body",
+    *,
+    at: int = NOW,
+    rules: DeliveryRules = RULES,
+) -> DeliverToTask:
+    """Return a delivery of these bytes on the URL of a task, with the reading that a dialect made of them."""
+    return DeliverToTask(ref=ref, reading=reading, delivery=_undecided(reading, body, at), rules=rules, now=at)
+
+
+def delivery_to_standing(
+    url_id: str,
+    reading: CallbackReading | UnreadVerdict,
+    body: bytes = b"body",
+    *,
+    ref: str,
+    at: int = NOW,
+    rules: DeliveryRules = RULES,
+) -> DeliverToStanding:
+    """Return a delivery on a standing URL. The task that it may make has this ref."""
+    delivery = _undecided(reading, body, at, url_id)
+    return DeliverToStanding(ref=ref, reading=reading, delivery=delivery, rules=rules, now=at)
 
 
 class Restarted:
@@ -143,18 +173,15 @@ async def whole_log(store: Store, only: ResultFilter = ALL) -> Sequence[Entry]:
     return entries
 
 
-def _arrival(text: str, task_id: TaskId | None, standing_id: str | None = None) -> Arrival:
-    return Arrival(
-        provider="capsolver",
+def _undecided(
+    reading: CallbackReading | UnreadVerdict, body: bytes, at: int, standing_id: str | None = None
+) -> StoredDelivery:
+    return StoredDelivery(
+        received_at=at,
         method="POST",
         content_type="application/json",
-        body=text.encode(),
-        reading=CallbackReading(task_id, Ready({"text": text})),
-        origin=Origin("callback", "token", NOW),
-        received_at=NOW,
+        body=body,
+        size=len(body),
+        id_text=id_text_of(reading),
         standing_id=standing_id,
     )
-
-
-def _new_task(ref: str) -> NewTask:
-    return NewTask(ref=ref, poll_after=NOW + 30 * SECOND, deadline_at=NOW + 300 * SECOND)

@@ -105,7 +105,7 @@ async def test_one_idempotency_key_in_a_batch_makes_one_task(tmp_path: Path) -> 
 def keyed(number: int) -> Any:
     """Return a registration with an Idempotency-Key."""
     registration = a_registration(number)
-    return type(registration)(task=registration.task, answered=None, idempotency=KEY)
+    return type(registration)(task=registration.task, answer=None, idempotency=KEY)
 
 
 async def prepare(store: SqliteStore) -> None:

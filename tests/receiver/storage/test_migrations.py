@@ -10,10 +10,11 @@ from pathlib import Path
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading
 from receiver.domain.deliveries import HintTask
-from receiver.domain.outcomes import Origin
-from receiver.domain.polls import FinishPoll, rules_of
+from receiver.domain.next_poll import limits_of
+from receiver.domain.polls import FinishPoll
+from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
-from receiver.domain.registrations import Answered, Bind
+from receiver.domain.registrations import Bind
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.transaction import Forget, Prune
 from receiver.upkeep.shapes import AddShapes, AddUnlisted
@@ -80,7 +81,7 @@ async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> N
 
     assert due is None
     assert after[: len(before)] == before
-    assert [poll.said for poll in polls] == ["Pending", "Failed", "Failed", "Failed"]
+    assert [poll.summary for poll in polls] == ["Pending", "Failed", "Failed", "Failed"]
     assert polled is not None
     assert polled.task.outcome is not None
     assert (polled.verdict, polled.task.outcome.is_provisional, codes) == ("accepted", True, [tuple(code)])
@@ -88,20 +89,20 @@ async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> N
 
 def a_poll(task: TaskRecord, reading: Reading, now: int) -> FinishPoll:
     """Return a poll with this answer and without a valid lease."""
-    rules = rules_of(DIALECTS["capsolver"].polls)
+    limits = limits_of(DIALECTS["capsolver"].polls)
     return FinishPoll(
         ref=task.ref,
         poll=PollRecord(now, now, task.lease, type(reading).__name__),
-        answered=Answered(
+        answer=ReportedAnswer(
             reading=reading,
             origin=Origin("poll", "polled", now),
             polls=None,
             reported_at=now,
-            unknown_final_after=rules.window,
+            unknown_final_after=limits.window,
             size=0,
         ),
-        next_after=rules.interval,
-        rules=rules,
+        wait=limits.interval,
+        limits=limits,
         read=lambda _task, _delivery: None,
     )
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from client.providers.readings import CallbackReading, Ready
-from receiver.domain.deliveries import Arrival, DeliverToTask, NewTask
-from receiver.domain.outcomes import Origin
+from receiver.domain.deliveries import DeliverToTask
 from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
 from receiver.domain.transaction import Transaction
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.upkeep.retention import prune
 from tests.receiver.storage.stores import (
     NOW,
-    QUOTAS,
     a_ref,
     a_registration,
+    delivery_to_task,
     whole_log,
 )
 
@@ -50,19 +49,9 @@ async def finished(store: SqliteStore, *numbers: int, at: int = NOW) -> None:
 
 def a_late_delivery(number: int, at: int, reading: Any = None) -> DeliverToTask:
     """Return a delivery at this time, by default with a ready answer."""
-    ref = a_ref(number)
-    arrival = Arrival(
-        provider="capsolver",
-        method="POST",
-        content_type=None,
-        body=b"body",
-        reading=CallbackReading(None, Ready({"text": "answer"})) if reading is None else reading,
-        origin=Origin("callback", "token", at),
-        received_at=at,
-    )
-    return DeliverToTask(
-        ref=ref, arrival=arrival, new_task=NewTask(ref=ref, poll_after=at, deadline_at=at), quotas=QUOTAS
-    )
+    if reading is None:
+        reading = CallbackReading(None, Ready({"text": "answer"}))
+    return delivery_to_task(a_ref(number), reading, at=at)
 
 
 def rows(path: Path) -> dict[str, int]:

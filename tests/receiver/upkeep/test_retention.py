@@ -91,7 +91,7 @@ async def test_nothing_is_left_of_a_task(store: SqliteStore, tmp_path: Path) -> 
             assert task is not None
             transaction.store_poll(task, PollRecord(NOW, NOW, 1, "ready"))
 
-    await store.write(Register(task=a_task(a_ref(1), tags=("a", "b")), answered=None, idempotency=("key", b"1")))
+    await store.write(Register(task=a_task(a_ref(1), tags=("a", "b")), answer=None, idempotency=("key", b"1")))
     await store.write(HintTask(ref=a_ref(1), now=NOW))
     await store.write(a_delivery(1))
     await store.write(a_delivery(1))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from receiver.domain.deliveries import UNREADABLE_QUOTA, DeliverToStanding, NewTask
+from receiver.domain.deliveries import UNREADABLE_QUOTA
 from receiver.domain.records import Removed
 from receiver.domain.transaction import Forget, Prune
 from receiver.errors import CursorGoneError
@@ -17,10 +16,10 @@ from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.storage.stores import (
     ALL,
     NOW,
-    QUOTAS,
     a_delivery,
     a_ref,
     a_standing_delivery,
+    delivery_to_standing,
     running_store,
     whole_log,
 )
@@ -115,9 +114,7 @@ async def test_bytes_of_deliveries_may_go_before_their_record(store: SqliteStore
 
 async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path: Path) -> None:
     """Old unreadable deliveries of no task are removed, and the quota gets their bytes back."""
-    arrival = a_late_delivery(1, NOW - 10, "unreadable").arrival
-    new_task = NewTask(ref=a_ref(1), poll_after=NOW, deadline_at=NOW)
-    await store.write(DeliverToStanding(url_id=a_ref(0), arrival=arrival, new_task=new_task, quotas=QUOTAS))
+    await store.write(delivery_to_standing(a_ref(0), "unreadable", ref=a_ref(1), at=NOW - 10))
 
     assert await pruned(store, deliveries=NOW - 11) == Removed()
     assert await pruned(store, deliveries=NOW - 10) == Removed(strays=1)
@@ -147,10 +144,8 @@ async def test_a_step_is_bounded_in_bytes(store: SqliteStore, horizons: dict[str
 
 async def test_a_step_of_unreadable_deliveries_is_bounded_in_bytes(store: SqliteStore) -> None:
     """Large deliveries of no task are removed in small steps, too."""
-    arrival = replace(a_late_delivery(1, NOW, "unreadable").arrival, body=b"x" * 2**20)
-    new_task = NewTask(ref=a_ref(1), poll_after=NOW, deadline_at=NOW)
     for _ in range(5):
-        await store.write(DeliverToStanding(url_id=a_ref(0), arrival=arrival, new_task=new_task, quotas=QUOTAS))
+        await store.write(delivery_to_standing(a_ref(0), "unreadable", b"x" * 2**20, ref=a_ref(1)))
 
     done = [await store.write(Prune(horizon=horizon(deliveries=NOW), until=0)) for _ in range(3)]
 
