@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from client.providers import Dialect
-from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready, TaskId
+from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready
 from receiver.domain.next_poll import Hinted, next_poll
 from receiver.domain.outcomes import accept, bind_from_callback, hint, is_open, weigh
 from receiver.domain.reading import CallbackRequest, Origin, make_outcome, meaning_of, read_callback, undecided
@@ -125,10 +125,6 @@ class _Delivery:
         """The size of the body."""
         return self.delivery.size
 
-    @property
-    def _task_id(self) -> TaskId | None:
-        return None if isinstance(self.reading, str) else self.reading.task_id
-
     def _decide(self, transaction: Transaction, task: TaskRecord) -> DeliveryResult:
         """Return the verdict on the delivery to a task that it may end."""
         reading, now = self.reading, self.now
@@ -169,7 +165,8 @@ class _Delivery:
             text = "this callback URL has used up its quota of tasks or bytes"
             raise ReceiverError("quota-full", text, retry_after_seconds=60)
         transaction.add_to_quota(quota, 1, size)
-        plan, task_id = rules.dialect.polls, self._task_id
+        plan = rules.dialect.polls
+        task_id = None if isinstance(self.reading, str) else self.reading.task_id
         task = transaction.add(
             TaskRecord(
                 row=0,
@@ -370,15 +367,11 @@ def delivery_command(
 ) -> DeliverToTask | DeliverToStanding:
     """Return the command that decides on a callback. `new_ref` makes the ref of a task that a standing URL may make."""
     reading, is_signed = read_callback(rules.dialect, request, rules.secret)
-    if token.kind is Kind.TASK:
-        delivery = undecided(request, reading, standing_id=None, now=now)
-        return DeliverToTask(
-            ref=str(token.id), reading=reading, delivery=delivery, rules=rules, now=now, is_signed=is_signed
-        )
-    delivery = undecided(request, reading, standing_id=str(token.id), now=now)
-    return DeliverToStanding(
-        ref=str(new_ref()), reading=reading, delivery=delivery, rules=rules, now=now, is_signed=is_signed
-    )
+    is_standing = token.kind is Kind.STANDING
+    delivery = undecided(request, reading, standing_id=str(token.id) if is_standing else None, now=now)
+    command = DeliverToStanding if is_standing else DeliverToTask
+    ref = str(new_ref() if is_standing else token.id)
+    return command(ref=ref, reading=reading, delivery=delivery, rules=rules, now=now, is_signed=is_signed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
