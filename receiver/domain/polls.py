@@ -158,12 +158,15 @@ class PolledTask(AboutTask):
 class FinishPoll:
     """The end of a poll. A poll that was not sent does not count.
 
-    `answer` is None if nothing was learned. `wait` is the time until the next poll by the schedule, in µs; None if it
-    has no further one. `read` reads a callback that was held back until the provider was asked.
+    `asked_id` is the id in the request. If createTask has bound the task to another id since, then the answer is about
+    another task and is ignored. `answer` is None if nothing was learned. `wait` is the time until the next poll by the
+    schedule, in µs; None if it has no further one. `read` reads a callback that was held back until the provider was
+    asked.
     """
 
     ref: str
     poll: PollRecord
+    asked_id: str | None
     answer: ReportedAnswer | None
     wait: int | None
     limits: PollLimits
@@ -187,6 +190,8 @@ class FinishPoll:
             task = transaction.task(task.joined_ref)
         if task is None:
             return None
+        if self.answer is not None and task.id_text != self.asked_id:
+            return replace(self, answer=None).decide(transaction)
         is_doubled = task.lease != self.poll.lease
         row = None if is_doubled else self._row(transaction, task)
         task = task.evolve(polled_at=max(self.poll.ended_at, task.polled_at or 0))

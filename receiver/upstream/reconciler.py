@@ -238,13 +238,14 @@ class Reconciler:
     async def _finish(
         self, task: TaskRecord, poll: PollRecord, reading: Reading | None, *, tries: int, is_sent: bool = True
     ) -> None:
-        wait = self._schedules.next_poll_seconds(task, task.polls + 1)
+        wait = self._schedules.next_poll_seconds(task, task.polls + is_sent)
         answer = None
         if reading is not None and not isinstance(reading, Refused):
             answer = self._reported(reading, poll.ended_at)
         command = FinishPoll(
             ref=task.ref,
             poll=poll,
+            asked_id=task.id_text,
             answer=answer,
             wait=round(wait * SECOND) if isfinite(wait) else None,
             limits=self._limits,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from client.providers import DIALECTS
-from client.providers.readings import Failed, Pending, Reading, Ready, Unknown
+from client.providers.readings import CallbackReading, Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
 from receiver.domain.next_poll import PollLimits, limits_of
 from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, TakeDue
@@ -18,7 +18,7 @@ from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.domain.registrations import Bind, Expire, Register
 from receiver.storage.store import Store
-from tests.receiver.storage.stores import running_store
+from tests.receiver.storage.stores import delivery_to_task, running_store
 
 PLAN = DIALECTS["capsolver"].polls
 LIMITS = limits_of(PLAN)
@@ -96,6 +96,7 @@ class Clocked:
             FinishPoll(
                 ref=task.ref,
                 poll=PollRecord(now - SECOND, now, task.lease, type(reading).__name__),
+                asked_id=task.id_text,
                 answer=answer,
                 wait=limits.interval,
                 limits=limits,
@@ -295,6 +296,24 @@ async def test_an_id_that_is_unknown_is_asked_for_once_more_behind_the_window(cl
     assert (early.verdict, clocked.seconds(early.task.next_poll_at)) == ("notFinal", 330)
     assert polled.task.outcome is not None
     assert polled.task.outcome.error_code == "ERROR_TASKID_INVALID"
+
+
+@pytest.mark.parametrize("reading", [Ready({"text": "of another task"}), Failed(1, "ERROR_CAPTCHA_UNSOLVABLE")])
+async def test_an_answer_about_an_id_that_was_replaced_is_ignored(clocked: Clocked, reading: Reading) -> None:
+    """A callback named an id, which was asked for. Meanwhile createTask told another one."""
+    task = await clocked.task()
+    unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None)
+    await clocked.store.write(Register(task=unbound, answer=None, idempotency=None))
+    named = CallbackReading("another task's", Pending("processing"))
+    await clocked.store.write(delivery_to_task(unbound.ref, named, at=BEGAN))
+    (_, taken) = sorted(await clocked.take(35), key=lambda found: found.ref)
+    await clocked.store.write(Bind(ref=unbound.ref, task_id="its own", now=BEGAN + 36 * SECOND))
+    polled = await clocked.finish(taken, reading, 37)
+    (again,) = await clocked.take(42)
+
+    assert taken.task_id == "another task's"
+    assert (polled.verdict, polled.task.outcome, polled.task.polls) == ("notFinal", None, 1)
+    assert again.task_id == "its own"
 
 
 async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:

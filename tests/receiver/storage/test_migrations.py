@@ -93,6 +93,7 @@ def a_poll(task: TaskRecord, reading: Reading, now: int) -> FinishPoll:
     return FinishPoll(
         ref=task.ref,
         poll=PollRecord(now, now, task.lease, type(reading).__name__),
+        asked_id=task.id_text,
         answer=ReportedAnswer(
             reading=reading,
             origin=Origin("poll", "polled", now),
