@@ -1,7 +1,7 @@
-"""Commit to wake inside one process: how long after its COMMIT a waiter knows.
+"""Commit to wake inside one process: the time from a COMMIT until its waiter resumes.
 
-From the moment in which `COMMIT` returned on the thread that writes, to the moment in which the waiter goes on: either
-`Inbox.wait_for`, which looks at the task again before it returns, or a bare waiter of the hub.
+It begins when `COMMIT` returns on the writer's thread. It ends when the waiter resumes. The waiter is `Inbox.wait_for`
+or a bare waiter of the hub; the former reads the task again before it returns.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NO_QUOTAS = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wakes:
-    """Milliseconds from a commit's return to the waiter's."""
+    """Milliseconds from the return of a COMMIT to the return of its waiter."""
 
     wakes: int
     p50_ms: float
@@ -56,9 +56,9 @@ class Wakes:
 
 
 async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
-    """By what they wait with: "inbox" or "hub"; each with 1,000 waiters at 1,000 callbacks a second."""
+    """Measure both kinds of waiters, "inbox" and "hub", with 1,000 of them and 1,000 callbacks a second."""
     hub = Hub()
-    async with _noting_store(database) as store, asyncio.TaskGroup() as owner:
+    async with _timed_store(database) as store, asyncio.TaskGroup() as owner:
         rules = InboxRules(public_url=None, signing_key=store.signing_keys[0], callback_secrets={}, quotas=_NO_QUOTAS)
         inbox = Inbox(store, hub, DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
         await inbox.open()
@@ -76,17 +76,17 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
         for name, wait in (("inbox", by_inbox), ("hub", by_hub)):
             tasks = [task_record(len(measured) * (wakes + WAITERS) + number) for number in range(wakes + WAITERS)]
             await register(store, tasks)
-            measured[name] = await _Course(store, inbox, tasks, wait).run(wakes)
+            measured[name] = await _WakeRun(store, inbox, tasks, wait).run(wakes)
         relay.cancel()
     return measured
 
 
-class _Course:
-    """One measurement: as one waiter goes on, the next begins, so that 1,000 wait all the time."""
+class _WakeRun:
+    """One measurement. With each callback a new waiter begins, so that 1,000 wait all the time."""
 
     def __init__(
         self,
-        store: _NotingStore,
+        store: _TimedStore,
         inbox: Inbox,
         tasks: Sequence[TaskRecord],
         wait: Callable[[str], Awaitable[None]],
@@ -111,7 +111,7 @@ class _Course:
                     waiters.create_task(self._wait_once(self._tasks[number + WAITERS].ref))
             while len(self._latencies) < wakes:
                 await asyncio.sleep(0.001)
-            # Those that began last are ended too, unmeasured.
+            # The waiters that began last must end too, but are not measured.
             measured = list(self._latencies)
             async with asyncio.TaskGroup() as callbacks:
                 for number in range(wakes, len(self._tasks)):
@@ -137,8 +137,8 @@ def _incoming(task: TaskRecord) -> Incoming:
     return Incoming(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
 
 
-class _NotingConnection(sqlite3.Connection):
-    """Notes when COMMIT returned, for the tasks that were decided in the transaction."""
+class _TimedConnection(sqlite3.Connection):
+    """A connection that records the time at which COMMIT returned, for the tasks decided in the transaction."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -153,8 +153,8 @@ class _NotingConnection(sqlite3.Connection):
         return cursor
 
 
-class _Noted:
-    """A command that leaves word of the tasks it was about."""
+class _RecordedCommand:
+    """A command that adds its tasks to `decided` when it decides."""
 
     def __init__(self, command: Command[Any], decided: list[str]) -> None:
         self.refs = command.refs
@@ -167,22 +167,22 @@ class _Noted:
         return self._command.decide(ledger)
 
 
-class _NotingStore(SqliteStore):
-    """The store as it is; `commits_at` tells when the commit of a task's outcome returned."""
+class _TimedStore(SqliteStore):
+    """The real store, with the time at which the COMMIT of each task's outcome returned in `commits_at`."""
 
     commits_at: dict[str, float]
     decided: list[str]
 
     async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
         """See `Store.write`."""
-        noted: Command[Answer] = _Noted(command, self.decided)
-        return await super().write(noted, within_seconds=within_seconds)
+        recorded: Command[Answer] = _RecordedCommand(command, self.decided)
+        return await super().write(recorded, within_seconds=within_seconds)
 
 
 @asynccontextmanager
-async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
+async def _timed_store(database: Path) -> AsyncIterator[_TimedStore]:
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(database, isolation_level=None, cached_statements=256, factory=_NotingConnection)
+        return sqlite3.connect(database, isolation_level=None, cached_statements=256, factory=_TimedConnection)
 
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(aiosqlite.Connection(connect, iter_chunk_size=64))
@@ -190,7 +190,7 @@ async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
         identity = await on_thread(writer, lambda: prepare(connection, database, microseconds_now()))
         readers = [await stack.enter_async_context(connect_reader(database)) for _ in range(2)]
         watch = await on_thread(writer, lambda: FileWatch(database, connection))
-        store = _NotingStore(database, identity, (writer, readers[0], readers[1]), watch, time.monotonic)
+        store = _TimedStore(database, identity, (writer, readers[0], readers[1]), watch, time.monotonic)
         store.commits_at, store.decided = connection.commits_at, connection.decided
         await stack.enter_async_context(running(store))
         yield store
