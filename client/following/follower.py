@@ -133,7 +133,7 @@ class Follower:
         self.wake()
 
     def forget(self) -> None:
-        """Go on without the record. Its callback URL is dead, so only polling is left."""
+        """Go on without the record. Its callback URL no longer works, so only polling is left."""
         self._record.lose()
         if self.state.stage == "waiting" and self.state.task_id is None:
             self._give_up()
@@ -190,7 +190,7 @@ class Follower:
             return None
 
     async def _submitted(self, submission: Submission) -> None:
-        state, answer = self.state, submission.answered
+        state, answer = self.state, submission.answer
         if isinstance(answer, UnclearError):
             self.timeline.warning("task.submit_unclear", reason=str(answer))
             if not state.expects_callback:

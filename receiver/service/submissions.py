@@ -136,7 +136,7 @@ class Submissions:
         return await self._submitted(account, task, submission)
 
     async def _submitted(self, account: Account, task: TaskRecord, submission: Submission) -> TaskRecord:
-        answered = submission.answered
+        answered = submission.answer
         if isinstance(answered, UnclearError):
             _log.warning("task.submit_unclear", ref=task.ref, provider=task.provider, reason=str(answered))
             return task
