@@ -70,7 +70,7 @@ class Limits:
 
 
 LIMITS = {
-    "client": Limits(long_sentences=4),
+    "client": Limits(),
     "receiver": Limits(relatives_per_1000=33, openers=113, long_sentences=32),
     "tests": Limits(openers=115, long_sentences=5),
 }
