@@ -84,7 +84,7 @@ async def test_first_in_time() -> None:
 
 
 async def test_first_of_none() -> None:
-    """Of no tasks none can be the first."""
+    """Without any task there is nothing to wait for, so the call is refused."""
     async with open_client("http://127.0.0.1:1") as tasks:
         with pytest.raises(BadArgumentError, match="tasks"):
             await tasks.first([])

@@ -213,12 +213,12 @@ async def test_polls_of_all_tasks_share_one_rate() -> None:
         now = time.monotonic()
         return now
 
-    gate = KeyLimiter(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
+    limiter = KeyLimiter(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
     times = []
 
     for number in range(6):
-        assert await gate.poll_turn(time.monotonic() + 60.0, is_first=number % 2 == 0)
-        # As the gate saw it: how late this test is told says nothing of the gate.
+        assert await limiter.poll_turn(time.monotonic() + 60.0, is_first=number % 2 == 0)
+        # The time seen by the limiter. This test may resume later, which is no fault of the limiter.
         times.append(now)
 
     assert all(later - earlier >= 0.0199 for earlier, later in pairwise(times))

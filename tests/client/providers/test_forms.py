@@ -81,7 +81,7 @@ def test_what_is_unclear_about_id_or_code_is_unreadable(provider: str, form: byt
 
 
 def test_a_status_that_comes_twice_has_to_be_the_same() -> None:
-    """The status field obeys the same rule."""
+    """Two different values of the status field are unreadable too."""
     query = b"captcha_id=a1&status=0&status=%s&worker"
     read = DIALECTS["ucaptcha"].read_callback
 

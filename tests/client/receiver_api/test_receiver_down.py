@@ -82,7 +82,7 @@ async def test_hanging_at_submit() -> None:
 
 
 async def test_gone_while_waiting(tmp_path: Path) -> None:
-    """If the receiver dies, its tasks are polled after a few seconds; once it is back it gets the outcome."""
+    """If the receiver is killed, its tasks are polled after a few seconds. Once it is back, it gets the outcome."""
     with reserved_port() as port:
         async with (
             Sandbox("capsolver", QUICK) as sandbox,

@@ -52,7 +52,7 @@ async def test_get_task_result_is_struck(fault: str, status: int, kind: str) -> 
 
 @pytest.mark.parametrize(("provider", "status"), [("capsolver", 400), ("onecaptcha", 200)])
 async def test_an_unlisted_code_comes_in_the_providers_envelope(provider: str, status: int) -> None:
-    """As any error of it, under the status of its errors."""
+    """The code comes in the provider's usual error, under its usual status."""
     async with Sandbox(provider) as sandbox:
         reply = await create_task(sandbox, ordered(TOKEN, createTask="unlisted"))
 
