@@ -46,7 +46,7 @@ class Provider:
     under_way: int = 0
 
     async def get_task_result(self, request: web.Request) -> web.Response:
-        """Answer getTaskResult while `gate` is open."""
+        """Answer getTaskResult once `gate` is set."""
         asked = await request.json()
         self.asked.append(asked["taskId"])
         self.under_way += 1
@@ -60,7 +60,7 @@ class Provider:
 
 @asynccontextmanager
 async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
-    """Yield a provider on loopback with an open gate."""
+    """Yield a provider on loopback. It answers at once."""
     running = Provider()
     running.gate.set()
     app = web.Application()
@@ -73,7 +73,7 @@ async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
-    """Yield a provider on loopback with an open gate."""
+    """Yield a provider on loopback. It answers at once."""
     async with running_provider() as running:
         yield running
 
