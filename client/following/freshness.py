@@ -92,7 +92,7 @@ class FreshnessRule:
             )
 
     def too_old(self, stale: Sequence[StaleAnswerError]) -> StaleAnswerError | None:
-        """Return the error to raise after so many answers were too old; None: one more task may be submitted."""
+        """Return the error to raise after these old answers, or None if one more task may be submitted."""
         if len(stale) < self.tries:
             return None
         ages = tuple(age for error in stale for age in error.ages_seconds)

@@ -32,7 +32,7 @@ _FETCH_SECONDS = 5.0
 # A page that comes back empty much sooner than asked: the receiver is shutting down.
 _EARLY_SECONDS = 1.0
 _PAUSE_SECONDS = 0.25
-# So many names, and so many characters of them, have room in the address of a request.
+# The bounds of the names in the address of one request: their number, and their characters.
 _NAMES = 150
 _NAMES_CHARS = 4000
 
@@ -90,7 +90,7 @@ class LongPolls:
                 await self._timing.sleep(_PAUSE_SECONDS)
 
     async def _read(self, *, wait_seconds: float) -> bool:
-        """Take the next page; whether there was nothing in it."""
+        """Take the next page. Return True if there was nothing in it."""
         page = await self._connection.results(self._cursor, self._stream(), wait_seconds=wait_seconds)
         if isinstance(page, GapFrame):
             self._miss(page)

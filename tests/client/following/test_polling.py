@@ -151,7 +151,7 @@ async def test_pause_holds_for_those_in_line() -> None:
 
 
 def has_come_to(calls: Sequence[object], number: int) -> bool:
-    """Return True if so many calls have come."""
+    """Return True if there were at least `number` calls."""
     return len(calls) >= number
 
 
