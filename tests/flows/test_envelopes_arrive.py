@@ -45,7 +45,7 @@ class _HastyClock:
     """The time of the loop; a sleep is over at once."""
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the time of the event loop in seconds."""
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:

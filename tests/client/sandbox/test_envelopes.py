@@ -30,7 +30,7 @@ class _HastyClock:
     slept: list[float]
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the real time in seconds."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
