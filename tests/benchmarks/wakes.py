@@ -58,7 +58,7 @@ class Wakes:
 async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
     """Measure both kinds of waiters, "inbox" and "hub", with 1,000 of them and 1,000 callbacks a second."""
     hub = Hub()
-    async with _timed_store(database) as store, asyncio.TaskGroup() as owner:
+    async with _noting_store(database) as store, asyncio.TaskGroup() as owner:
         rules = InboxRules(public_url=None, signing_key=store.signing_keys[0], callback_secrets={}, quotas=_NO_QUOTAS)
         inbox = Inbox(store, hub, DIALECTS, rules, now=microseconds_now, new_ref=new_ref)
         await inbox.open()
@@ -76,17 +76,17 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
         for name, wait in (("inbox", by_inbox), ("hub", by_hub)):
             tasks = [task_record(len(measured) * (wakes + WAITERS) + number) for number in range(wakes + WAITERS)]
             await register(store, tasks)
-            measured[name] = await _WakeRun(store, inbox, tasks, wait).run(wakes)
+            measured[name] = await _Course(store, inbox, tasks, wait).run(wakes)
         relay.cancel()
     return measured
 
 
-class _WakeRun:
+class _Course:
     """One measurement. With each callback a new waiter begins, so that 1,000 wait all the time."""
 
     def __init__(
         self,
-        store: _TimedStore,
+        store: _NotingStore,
         inbox: Inbox,
         tasks: Sequence[TaskRecord],
         wait: Callable[[str], Awaitable[None]],
@@ -137,7 +137,7 @@ def _incoming(task: TaskRecord) -> Incoming:
     return Incoming(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
 
 
-class _TimedConnection(sqlite3.Connection):
+class _NotingConnection(sqlite3.Connection):
     """A connection that records the time at which COMMIT returned, for the tasks decided in the transaction."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -153,7 +153,7 @@ class _TimedConnection(sqlite3.Connection):
         return cursor
 
 
-class _RecordedCommand:
+class _Noted:
     """A command that adds its tasks to `decided` when it decides."""
 
     def __init__(self, command: Command[Any], decided: list[str]) -> None:
@@ -167,7 +167,7 @@ class _RecordedCommand:
         return self._command.decide(ledger)
 
 
-class _TimedStore(SqliteStore):
+class _NotingStore(SqliteStore):
     """The real store, with the time at which the COMMIT of each task's outcome returned in `commits_at`."""
 
     commits_at: dict[str, float]
@@ -175,14 +175,14 @@ class _TimedStore(SqliteStore):
 
     async def write(self, command: Command[Answer], *, within_seconds: float = WRITE_SECONDS) -> Answer:
         """See `Store.write`."""
-        recorded: Command[Answer] = _RecordedCommand(command, self.decided)
-        return await super().write(recorded, within_seconds=within_seconds)
+        noted: Command[Answer] = _Noted(command, self.decided)
+        return await super().write(noted, within_seconds=within_seconds)
 
 
 @asynccontextmanager
-async def _timed_store(database: Path) -> AsyncIterator[_TimedStore]:
+async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(database, isolation_level=None, cached_statements=256, factory=_TimedConnection)
+        return sqlite3.connect(database, isolation_level=None, cached_statements=256, factory=_NotingConnection)
 
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(aiosqlite.Connection(connect, iter_chunk_size=64))
@@ -190,7 +190,7 @@ async def _timed_store(database: Path) -> AsyncIterator[_TimedStore]:
         identity = await on_thread(writer, lambda: prepare(connection, database, microseconds_now()))
         readers = [await stack.enter_async_context(connect_reader(database)) for _ in range(2)]
         watch = await on_thread(writer, lambda: FileWatch(database, connection))
-        store = _TimedStore(database, identity, (writer, readers[0], readers[1]), watch, time.monotonic)
+        store = _NotingStore(database, identity, (writer, readers[0], readers[1]), watch, time.monotonic)
         store.commits_at, store.decided = connection.commits_at, connection.decided
         await stack.enter_async_context(running(store))
         yield store
