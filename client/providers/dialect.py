@@ -154,7 +154,7 @@ class Dialect:
     def solution_of(self, code: str, task_type: str | None) -> Any | None:
         """Return the solution of a poll, made from the bare `code` of a callback.
 
-        The result is None if a poll brings more than the code. The callback is no more than a hint then (DESIGN 5).
+        The result is None if a poll brings more than the code. The callback is then only a hint to poll.
         Without a type it is the content of the callback: `{"code": …}`, or the JSON in `code`.
         """
         return self.family.solution_of(self, code, task_type)

@@ -29,7 +29,7 @@ __all__ = ["LongPolls", "fetch_tasks"]
 
 _WAIT_SECONDS = 20.0
 _FETCH_SECONDS = 5.0
-# A page that comes back empty much sooner than asked: the receiver is shutting down.
+# If an empty page comes sooner than this, the receiver is shutting down.
 _EARLY_SECONDS = 1.0
 _PAUSE_SECONDS = 0.25
 # The bounds of the names in the address of one request: their number, and their characters.
@@ -79,7 +79,7 @@ class LongPolls:
 
     async def _ask(self) -> None:
         if self._cursor is None:
-            # "From now" is said once: what comes behind it is read by its cursor, however often that fails.
+            # "From now" is requested once. After that the cursor is used, even if requests fail.
             await self._read(wait_seconds=0)
         elif self._unread:
             await self._ask_for_named(self._cursor)

@@ -127,8 +127,8 @@ class TaskReader:
                     choice.retry_websocket()
             except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
                 if self._reading is not asyncio.current_task():
-                    # A task group that ends with an error swallows a cancellation that comes meanwhile. Not asked of
-                    # `cancelling()`: a group whose own task failed may leave that raised.
+                    # The reading was cancelled. A task group with an error swallows a cancellation at the same time.
+                    # `cancelling()` cannot tell, because a group may leave it raised after an error of its own.
                     return
                 await self._timing.sleep(choice.failed(error))
 

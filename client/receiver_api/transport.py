@@ -95,7 +95,7 @@ class TransportChoice:
 
     def _stand_in(self, error: Exception) -> None:
         self.transport = "long poll"
-        # If the next websocket ends in vain too, nothing more is to be learned from another one.
+        # After one more websocket without a message, long polls are used again at once.
         self._in_vain = _IN_VAIN
         self._reason = str(error)
         self._stand_in_until = self._timing.clock() + _STAND_IN_SECONDS * (0.75 + 0.5 * self._timing.random())
