@@ -46,7 +46,7 @@ async def test_polled_answer() -> None:
 
 
 async def test_onecaptcha() -> None:
-    """The second service works the same way, and its answer says for how long it is good."""
+    """The second service works in the same way, and its answer has the time until which it is valid."""
     async with Sandbox("onecaptcha", QUICK) as sandbox, open_client(sandbox.url, provider="onecaptcha") as tasks:
         solved = await tasks.solve(image_task(imageType="Yandex2025"))
 
@@ -168,7 +168,7 @@ async def test_unknown_id_is_not_final_at_once() -> None:
 
 
 async def test_unknown_id_after_the_window_is_final() -> None:
-    """Once the provider's window and the grace are over, "unknown id" is its last word."""
+    """After the provider's window and the grace, "unknown id" is the final answer."""
     unknown = Reply({"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}, 400)
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=unknown) as provider,

@@ -44,7 +44,7 @@ async def called_back(receiver: RunningReceiver, **fields: Any) -> Any:
 
 
 async def test_names_what_is_waited_for(receiver: RunningReceiver) -> None:
-    """Each subscriber is told of its own task, over one websocket; other tasks are not sent."""
+    """Each subscriber gets its own task, over one websocket. Other tasks are not sent."""
     first, second, other = await receiver.register(), await receiver.register(), await receiver.register()
     one, two = Waiting(), Waiting()
     async with reading(receiver.url) as reader:
@@ -140,7 +140,7 @@ async def test_names_come_and_go_in_one_frame_each() -> None:
 
 
 async def test_each_outcome_is_told_once() -> None:
-    """A result repeated after a break is not told again; a superseding one is."""
+    """A repeated result after a break is not passed on again. A superseding one is."""
     waiting = Waiting()
     first = [subscribed(), result("c5"), CUT]
     second = [subscribed("c5"), result("c5"), result("c9", supersedes="c5"), heartbeat("c9")]
@@ -180,7 +180,7 @@ async def test_who_joins_a_wait_is_told_too() -> None:
     ],
 )
 async def test_other_frames(frame: Any, calls: list[str]) -> None:
-    """Hints and deletions are told; unknown frames are ignored."""
+    """Hints and deletions are passed on. Unknown frames are ignored."""
     waiting = Waiting()
     script = [subscribed(), frame, result("c5")]
     async with scripted_streams(script) as server, reading(server.url) as reader:
@@ -192,7 +192,7 @@ async def test_other_frames(frame: Any, calls: list[str]) -> None:
 
 
 async def test_a_gap_is_noted_and_costs_nothing(receiver: RunningReceiver) -> None:
-    """With a cursor of another log the named tasks are told all the same."""
+    """With a cursor of another log, the named tasks come all the same."""
     waiting = Waiting()
     task = await called_back(receiver)
     async with reading(receiver.url) as reader:
@@ -311,7 +311,7 @@ async def test_as_many_as_may_be_named_are_named(receiver: RunningReceiver) -> N
 
 
 async def test_thousands_are_named_in_parts(receiver: RunningReceiver) -> None:
-    """More names than a frame may hold are told all the same."""
+    """More names than a frame may hold are sent in several frames."""
     waiting = Waiting()
     task = await called_back(receiver)
     async with reading(receiver.url) as reader:

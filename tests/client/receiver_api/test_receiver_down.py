@@ -31,7 +31,7 @@ from tests.support import RunningReceiver, eventually, receiver_process, running
 
 
 async def test_down_at_submit(tmp_path: Path) -> None:
-    """A task submitted while the receiver is down is polled; once it is back it is told, in one request."""
+    """A task submitted while the receiver is down is polled. Once it is back, it gets the outcome in one request."""
     with reserved_port() as port:
         async with (
             Sandbox("capsolver", QUICK) as sandbox,

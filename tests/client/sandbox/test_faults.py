@@ -142,7 +142,7 @@ def test_latency_stays_in_its_span(seed: int, key: str, shortest: float, more: f
 
 
 def test_the_plan_does_not_depend_on_the_order_of_tasks() -> None:
-    """With one seed each task meets the same faults, in whatever order the tasks come."""
+    """With one seed each task meets the same faults, in any order of the tasks."""
     settings = SandboxSettings(seed=3, rates=_RATES)
     forwards, backwards = FaultPlanner(settings, None), FaultPlanner(settings, None)
 

@@ -120,7 +120,7 @@ async def _run(tasks: list[dict[str, Any]], *, seed: int) -> dict[str, list[tupl
 
 
 async def test_a_seed_repeats_a_run() -> None:
-    """With one seed every call meets the same, over restarts and in whatever order the tasks come."""
+    """With one seed every call meets the same faults, over restarts and in any order of the tasks."""
     tasks = [{**TOKEN, "number": str(number)} for number in range(40)]
 
     one, other = await _run(tasks, seed=11), await _run(list(reversed(tasks)), seed=11)
