@@ -22,7 +22,7 @@ READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
 
 async def test_a_running_receiver_has_only_a_local_url(tmp_path: Path) -> None:
-    """The doctor asks the receiver if it can store. A local URL is a note and no problem."""
+    """The local URL is the only problem. The doctor asks the receiver if it can store, and notes are no problems."""
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver:
         here = {"PORT": receiver.url.rpartition(":")[2], "PUBLIC_URL": receiver.url}
         finished = await run_command(tmp_path, "doctor", "--json", API_KEYS=f"{KEY}:submit+read+admin", **here)

@@ -56,7 +56,7 @@ FLOODS = {
 
 @asynccontextmanager
 async def flooding(url: str, sent: bytes) -> AsyncIterator[None]:
-    """Run sockets that repeat this frame without a pause, and read all answers."""
+    """Run sockets that send these bytes again and again, and read all answers."""
     async with asyncio.TaskGroup() as group:
         floods = []
         for _ in range(_SOCKETS):

@@ -27,7 +27,7 @@ def _answer(code: str | None, codes: Mapping[str, Code] = FAMILY_CODES) -> Provi
 
 
 def _refused(code: str, times: int = IN_A_ROW, task: dict[str, Any] = _TASK) -> RepeatedRefusals:
-    """Return the refusals after `count` refusals at second 0."""
+    """Return the refusals after `times` refusals at second 0."""
     refusals = RepeatedRefusals(FAMILY_CODES)
     for _ in range(times):
         refusals.take(task, _answer(code), 0.0)
