@@ -71,7 +71,7 @@ def _main() -> None:
     except (BadArgumentError, click.ClickException) as error:
         _exit(error.format_message() if isinstance(error, click.ClickException) else str(error), 2)
     except CannotShowError as error:
-        # As every program does whose reader has what it wanted.
+        # No text for a closed pipe, like other programs: its reader, such as `head`, had enough.
         sys.exit(1) if error.is_closed_pipe else _exit(str(error), 1)
     except CallbackReceiverError as error:
         _exit(str(error), 1)

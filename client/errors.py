@@ -163,13 +163,13 @@ class TaskFailedError(CallbackReceiverError):
 
 
 class UnsolvableError(TaskFailedError):
-    """This task is dead, but a new task like it may work."""
+    """The task failed, but a new one like it may work."""
 
     advice = "submit it again if the answer is still needed"
 
 
 class TaskParametersError(TaskFailedError):
-    """This task is dead, and a new one fails the same way without another proxy, image or site key."""
+    """The task failed, and a new one fails in the same way without another proxy, image or site key."""
 
     advice = "change the parameters named by the code; a task with other ones may work"
 

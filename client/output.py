@@ -35,7 +35,7 @@ _NOT_PLAIN = re.compile(r"[^\n -~]")
 _MAX_WAITING_BYTES = 1024 * 1024
 """Room for lines while standard error is blocked, some 4,000. Further lines are lost and counted."""
 _RETRY_SECONDS = 0.2
-# A ready pipe takes at least so much without blocking (POSIX).
+# A writable pipe takes at least this many bytes without blocking (POSIX).
 _CHUNK_BYTES = getattr(select, "PIPE_BUF", 512)
 
 

@@ -179,8 +179,8 @@ class TaskClient:
                 solved = await tasks.solve({"type": "ImageToTextTask", "body": Path("captcha.png")}, timeout=120)
                 print(solved.solution["text"])
 
-        With `fresh_for`, no answer is returned that may be older than so many seconds. The age counts from the earliest
-        time at which the answer may have been ready.
+        With `fresh_for`, an answer is returned only if it is certainly no older than that in seconds. The age counts
+        from the earliest time at which the answer may have been ready.
 
         * For a callback, its arrival at the receiver.
         * For a poll, the sending of the last poll with the answer "processing", or of createTask if there was none.

@@ -1,6 +1,6 @@
-"""The version of both packages, from which the wheel's metadata is made too.
+"""The version of both packages, and of the wheel's metadata.
 
-It is read from here and not from the metadata, because a receiver may run from a checkout that is not installed.
+Code reads it from here and not from the metadata, because a receiver may run from a checkout without installation.
 """
 
 from __future__ import annotations

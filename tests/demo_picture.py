@@ -17,7 +17,7 @@ _COLUMNS = 80
 
 
 def draw(board: Board, path: Path) -> None:
-    """Write what a terminal shows after the demo."""
+    """Write the terminal of the demo as a picture."""
     console = Console(record=True, width=_COLUMNS, force_terminal=True, file=io.StringIO())
     console.print("[bold]$ make demo[/bold]\n", highlight=False)
     console.print(board.table())

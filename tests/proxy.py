@@ -52,7 +52,7 @@ class Proxy:
         return len(self._pipes)
 
     def cut(self) -> None:
-        """Cuts all connections off, without a goodbye."""
+        """Cut all connections off, without a close."""
         for client in tuple(self._pipes):
             client.transport.abort()
 
@@ -100,7 +100,7 @@ class Proxy:
             writer.transport.abort()
 
     async def _is_cut(self, chunk: bytes, sink: asyncio.StreamWriter) -> bool:
-        """Lets the chunk meet its fault; whether the connection ends by it."""
+        """Apply the drawn fault to the chunk. Return True if the connection ends with it."""
         faults = self.faults or Faults()
         if self._is_drawn("delays"):
             await asyncio.sleep(self._random.random() * faults.delay_seconds)
@@ -119,7 +119,7 @@ class Proxy:
 
 @asynccontextmanager
 async def running_proxy(url: str, faults: Faults | None = None, *, seed: int = 0) -> AsyncIterator[Proxy]:
-    """Yield a proxy to the server at `url`, on a port of its own; on leaving its connections are cut."""
+    """Yield a proxy to the server at `url`, on its own port. Its connections are cut on leaving."""
     proxy = Proxy(int(url.rpartition(":")[2]), faults, seed)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = await asyncio.start_server(proxy.serve, sock=listener)

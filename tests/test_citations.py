@@ -18,7 +18,7 @@ CITATION = re.compile(r'providers/README\.md((?:, ?"[^"]+")+)')
 
 
 def test_the_page_is_generated() -> None:
-    """Run `make docs` to renew it."""
+    """The page equals the generated one. Run `make docs` to renew it."""
     assert PAGE.read_text() == provider_page(providers_table())
 
 

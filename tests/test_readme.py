@@ -1,4 +1,4 @@
-"""The documents say what the code does: their examples run, their tables are generated, their links lead somewhere."""
+"""The documents agree with the code: their examples run, their tables are generated, their links have targets."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_two_requests_submit_and_wait(tmp_path: Path, text: str) -> None:
 
 
 async def test_the_example_that_only_reads_runs(tmp_path: Path) -> None:
-    """It prints a result that carries its tag."""
+    """The example prints a result with its tag."""
     (example,) = [code for code in examples(CLIENT, "python") if "read_results" in code]
     (tmp_path / "example.py").write_text(example)
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -106,7 +106,7 @@ async def test_the_example_that_only_reads_runs(tmp_path: Path) -> None:
 
 
 async def test_the_example_in_one_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The application that mounts the receiver answers a request by a callback."""
+    """The application with a mounted receiver answers a request by a callback."""
     (example,) = [code for code in examples(CLIENT, "python") if "mount" in code]
     (tmp_path / "example.py").write_text(example)
     settings = SandboxSettings(async_images=True, latency_seconds=(0.1, 0.3))
@@ -162,9 +162,9 @@ def test_every_route_is_told(tmp_path: Path) -> None:
     settings = ReceiverSettings(database=tmp_path / "receiver.db", _env_file=None)
     routes = {resource.canonical for resource in create_app(settings).router.resources()}
 
-    told = RECEIVER.replace("/tasks/{ref}", "/tasks/{id}")
-    # Callback URLs with extra slashes are told in words.
-    assert {route for route in routes if f"{route}`" not in told and not route.startswith("/{lead}")} == set()
+    documented = RECEIVER.replace("/tasks/{ref}", "/tasks/{id}")
+    # Callback URLs with extra slashes are described in words.
+    assert {route for route in routes if f"{route}`" not in documented and not route.startswith("/{lead}")} == set()
 
 
 def test_every_problem_status_is_told() -> None:
@@ -174,7 +174,7 @@ def test_every_problem_status_is_told() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
-    """Files and headings that a document links to exist, and so do the tests that it names."""
+    """The linked files and headings of a document exist, and so do the tests it names."""
     text = path.read_text()
     missing = set[str]()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -209,6 +209,6 @@ async def served(app: web.Application, listener: socket.socket) -> AsyncIterator
 
 
 async def posted(url: str, body: bytes) -> Any:
-    """Return the JSON that a POST is answered with."""
+    """Return the JSON of the answer to a POST."""
     async with aiohttp.ClientSession() as session, session.post(url, data=body) as response:
         return await response.json()

@@ -1,4 +1,4 @@
-"""Rules of the structure that import contracts cannot state."""
+"""Rules of the structure beyond the import contracts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 HALVES = ("client", "receiver")
 MOST_MODULES = 15
 SHARED = ("config", "errors", "logs", "output", "protocol", "provider_api", "providers", "signals", "version")
-"""Packages of the client that the receiver may import."""
+"""Packages of the client open to the receiver."""
 AIOHTTP_SERVERS = (
     "client/sandbox/",
     "receiver/app.py",
@@ -28,7 +28,7 @@ AIOHTTP_SERVERS = (
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    """Return the imports of both halves that happen at run time."""
+    """Return the run-time imports of both halves."""
     return grimp.build_graph(*HALVES, exclude_type_checking_imports=True, cache_dir=None)
 
 
@@ -72,7 +72,7 @@ def test_servers_are_made_at_the_edges() -> None:
 
 
 def aiohttp_names(path: Path) -> set[str]:
-    """Return the names that a module imports from aiohttp, and the submodules of it that it imports."""
+    """Return the names imported from aiohttp by a module, and the imported submodules of it."""
     names = set[str]()
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
@@ -86,5 +86,5 @@ def aiohttp_names(path: Path) -> set[str]:
 
 
 def is_edge(path: Path) -> bool:
-    """Return the module may serve HTTP."""
+    """Return True if the module may serve HTTP."""
     return path.relative_to(ROOT).as_posix().startswith(AIOHTTP_SERVERS)

@@ -48,7 +48,7 @@ def run(module: str, *arguments: str, folder: Path, **environment: str) -> subpr
 
 
 def test_the_wheel_holds_both_packages(wheel: Path) -> None:
-    """Its name has the version, and beside the code lie the marks of typed packages and the written contracts."""
+    """The file name has the version. The wheel has the `py.typed` files and the written contracts."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         scripts = archive.read(f"callback_receiver-{VERSION}.dist-info/entry_points.txt").decode()

@@ -98,7 +98,7 @@ class Board:
 
     def __init__(self, console: Console) -> None:
         cases = [case for case in _CASES for _ in range(case.count)]
-        # Every seventh, around and around: the cases alternate, and each run is the same.
+        # Steps of seven through all cases mix them, and each run is the same.
         mixed = [cases[index * 7 % len(cases)] for index in range(len(cases))]
         self.rows = [_Row(number, case) for number, case in enumerate(mixed, 1)]
         self.console = console

@@ -1,1 +1,1 @@
-"""Arguments, the environment and files that users edit."""
+"""Arguments, environment variables and files edited by users."""

@@ -111,19 +111,19 @@ class Follower:
     # The subscriber's side: calls of the reader of the log
 
     def offer(self, task: Task, heard_by: HeardBy = "log") -> None:
-        """Take the outcome, or other news that the receiver has of the task."""
+        """Take the task as the receiver knows it, with or without an outcome."""
         state = self.state
         if task.is_final:
-            # While the provider's own answer is on its way to the receiver, an outcome of ours is no news.
+            # The provider's own answer is being reported, and replaces a provisional outcome.
             if state.stage != "concluding" or not task.is_provisional:
                 self._settle(task, heard_by)
             return
         if state.stage == "waiting" and state.task_id is None and task.task_id is not None:
-            # The createTask answer was lost, but a callback that was no outcome told the id.
+            # The createTask answer was lost, but a callback without an outcome had the id.
             state.task_id = task.task_id
             self.wake()
         if task.next_poll_at is not None and (task.poll_after is None or task.next_poll_at < task.poll_after):
-            # Brought forward: something came that could not be trusted or read.
+            # The receiver polls earlier, because it could not trust or read a callback.
             self.hint()
 
     def hint(self) -> None:
@@ -133,7 +133,7 @@ class Follower:
         self.wake()
 
     def forget(self) -> None:
-        """Go on without the record. Its callback URL is dead, so only polling is left."""
+        """Go on without the record. Its callback URL no longer works, so only polling is left."""
         self._record.lose()
         if self.state.stage == "waiting" and self.state.task_id is None:
             self._give_up()
@@ -190,7 +190,7 @@ class Follower:
             return None
 
     async def _submitted(self, submission: Submission) -> None:
-        state, answer = self.state, submission.answered
+        state, answer = self.state, submission.answer
         if isinstance(answer, UnclearError):
             self.timeline.warning("task.submit_unclear", reason=str(answer))
             if not state.expects_callback:
@@ -250,7 +250,7 @@ class Follower:
         state.has_callback_url = self._resources.dialect.callback is not None
         wait = None if task.poll_after is None else task.poll_after - task.created_at
         state.first_poll_seconds = None if wait is None else wait.total_seconds()
-        # Read again now that the reader tells of it: nothing can come to pass in between.
+        # Read it once more, because an outcome may have come before the reader reported the task.
         task_now = await self._record.current()
         if task_now is not None:
             self.offer(task_now, "look")

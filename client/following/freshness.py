@@ -45,7 +45,7 @@ def ready_since(task: Task, *, unfinished_at: float | None, record_made_at: floa
     # Two clocks that are both right run apart by less than a thousandth.
     arrived_at = record_made_at + seconds * (1.0 - _DRIFT)
     if arrived_at > heard_at + _STEP_SECONDS:
-        # It came before it was sent: the receiver's clock was set forward in between, and proves nothing.
+        # The callback cannot be later than its arrival here: the clock of the receiver was set forward in between.
         return earliest
     return max(earliest, min(arrived_at, heard_at))
 
@@ -92,7 +92,7 @@ class FreshnessRule:
             )
 
     def too_old(self, stale: Sequence[StaleAnswerError]) -> StaleAnswerError | None:
-        """Return the error to raise after so many answers were too old; None: one more task may be submitted."""
+        """Return the error to raise after these old answers, or None if one more task may be submitted."""
         if len(stale) < self.tries:
             return None
         ages = tuple(age for error in stale for age in error.ages_seconds)

@@ -53,10 +53,10 @@ class Task:
     async def result(self, timeout: float | None = None, *, fresh_for: float | None = None) -> protocol.Task:
         """Return the finished task with its solution. Any number of waiters may call this, any number of times.
 
-        With `fresh_for`, no answer is returned that may be older than so many seconds (see `TaskClient.solve`). During
-        such a wait the task is polled often enough to know the age. An answer that is too old for this wait may still
-        be young enough for another. For an attached task the time of createTask is unknown. So the answer to a poll has
-        an age only if an earlier poll was answered with "processing".
+        With `fresh_for`, an answer is returned only if it is certainly no older than that in seconds (see
+        `TaskClient.solve`). During such a wait the task is polled often enough to know the age. An answer too old for
+        this wait may still be young enough for another. For an attached task the time of createTask is unknown. So the
+        answer to a poll has an age only if an earlier poll was answered with "processing".
 
         Cancelling the wait leaves nothing behind, and the task goes on.
 

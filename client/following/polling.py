@@ -77,15 +77,15 @@ class Poller:
         reading = answer.reading
         state.was_banned = state.was_banned and isinstance(reading, Refused)
         if isinstance(reading, Pending) and reading.state:
-            # An answer without a word on the state proves nothing.
+            # An answer without a state does not prove that the task is unfinished.
             state.unfinished_at = sent_at
         self._timeline.info("task.polled", polls=state.polls, said=type(reading).__name__, **words_of(reading))
         return answer
 
     def refused(self, refused: Refused, retry_after_seconds: float | None) -> MakeError | None:
-        """Poll later, or not any more, after an error about the request, which is never an outcome.
+        """Poll later, or not any more, after an error about the request. Such an error is never an outcome.
 
-        Return the error that ends the task for its caller, if no callback can bring the answer either.
+        If no callback can bring the answer either, return the error to end the task for its caller.
         """
         resources, state = self._resources, self._state
         seconds = pause_after_poll(refused, retry_after_seconds, was_banned=state.was_banned)

@@ -92,7 +92,7 @@ class ReceiverRecord:
         state = self._state
         if self._receiver is None:
             return None
-        # An id that was refused once would make the report be refused as well.
+        # With a refused id, the report would be refused as well.
         task_id = None if state.is_bind_refused and state.has_record else state.task_id
         ref = state.ref if state.has_record else None
         task = await self._receiver.report(ref, task_id, self._registration, outcome)

@@ -1,1 +1,1 @@
-"""The JSON between client and receiver, and the interface that both use."""
+"""The JSON between client and receiver, and the interface for both sides of a connection."""

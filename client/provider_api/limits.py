@@ -156,7 +156,7 @@ class KeyLimiter:
         return self._budget.has_polls_left(is_first=is_first, is_hinted=is_hinted)
 
     def pause(self, seconds: float) -> None:
-        """Send nothing with this key for so many seconds. A shorter pause does not shorten a longer one."""
+        """Send nothing with this key for `seconds`. A shorter pause does not shorten a longer one."""
         self._budget.pause(self._timing.clock() + seconds)
         self._changed.set()
 

@@ -30,10 +30,10 @@ _MAX_TRIES = 5
 class Submission:
     """The answer to createTask. `sent_at` is the time of the request by the client's clock.
 
-    `answered` is an `UnclearError` if a task may have been made. Then nothing was sent after that.
+    `answer` is an `UnclearError` if a task may have been made. Then nothing was sent after that.
     """
 
-    answered: ProviderAnswer[Submitted] | UnclearError
+    answer: ProviderAnswer[Submitted] | UnclearError
     has_callback: bool
     sent_at: float
 

@@ -50,7 +50,7 @@ class Timing:
 
 
 def backoff_seconds(failures: int, random: Callable[[], float], *, first: float = 0.5, most: float = 30.0) -> float:
-    """Return the wait after so many failures in a row (from 0): doubled up to `most`, with half of it random."""
+    """Return the wait after a number of failures in a row (from 0): doubled up to `most`, with half of it random."""
     # The bound keeps the power a float, and its result is far above any `most`.
     ceiling = min(most, first * 2.0 ** min(failures, 32))
     return ceiling * (0.5 + 0.5 * random())

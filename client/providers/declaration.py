@@ -65,14 +65,14 @@ _POLLS = PollPlan(
 )
 
 
-def read_providers(raw: bytes, known: Mapping[str, Dialect]) -> Mapping[str, Dialect]:
-    """Return the known providers together with those of the file.
+def read_providers(raw: bytes, dialects: Mapping[str, Dialect]) -> Mapping[str, Dialect]:
+    """Return `dialects` with the providers of the file added or changed.
 
     Raises:
         BadArgumentError: the file is no TOML, or a table is wrong. The text names the table, the field and the expected
             value.
     """
-    return _read_tables(_parse_toml(raw), known, {})
+    return _read_tables(_parse_toml(raw), dialects, {})
 
 
 def read_catalog(raw: bytes) -> Mapping[str, Dialect]:
@@ -94,12 +94,12 @@ def _parse_toml(raw: bytes) -> dict[str, Any]:
 
 
 def _read_tables(
-    tables: Mapping[str, Any], known: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]
+    tables: Mapping[str, Any], dialects: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]
 ) -> Mapping[str, Dialect]:
-    dialects = dict(known)
+    merged = dict(dialects)
     for name, table in tables.items():
-        dialects[name] = _dialect(name, table, dialects, shared)
-    return MappingProxyType(dialects)
+        merged[name] = _dialect(name, table, merged, shared)
+    return MappingProxyType(merged)
 
 
 def _shared_facts(name: str, table: Any) -> Sequence[Fact]:
@@ -109,7 +109,7 @@ def _shared_facts(name: str, table: Any) -> Sequence[Fact]:
         raise BadArgumentError(f"[{_SHARED_FACTS}.{name}] {describe_error(error)}") from None
 
 
-def _dialect(name: str, table: Any, known: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]) -> Dialect:
+def _dialect(name: str, table: Any, dialects: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]) -> Dialect:
     if not _NAME.fullmatch(name):
         raise BadArgumentError(f"[{name[:80]}]: a provider's name has 1 to 32 of a-z and 0-9")
     if not isinstance(table, dict):
@@ -118,7 +118,7 @@ def _dialect(name: str, table: Any, known: Mapping[str, Dialect], shared: Mappin
         declared = ProviderTable.model_validate(table)
     except ValidationError as error:
         raise BadArgumentError(f"[{name}] {describe_error(error)}") from None
-    model = _model(name, declared, known)
+    model = _model(name, declared, dialects)
     callback = model.callback if declared.callback is None else _callback(declared.callback, model.callback)
     given = declared.model_fields_set
     return replace(
@@ -137,7 +137,7 @@ def _dialect(name: str, table: Any, known: Mapping[str, Dialect], shared: Mappin
         codes=MappingProxyType({**model.codes, **{word: _code(code) for word, code in declared.codes.items()}}),
         solutions=MappingProxyType({**model.solutions, **declared.solutions}),
         reports=_reports(declared.reports, model.reports),
-        facts=_facts(name, declared, known, shared) or _inferred_facts(name, declared, model),
+        facts=_facts(name, declared, dialects, shared) or _inferred_facts(name, declared, model),
     )
 
 
@@ -148,14 +148,14 @@ def _reports(declared: tuple[ReportTable, ...] | Literal[False], model: Sequence
 
 
 def _facts(
-    name: str, declared: ProviderTable, known: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]
+    name: str, declared: ProviderTable, dialects: Mapping[str, Dialect], shared: Mapping[str, Sequence[Fact]]
 ) -> tuple[Fact, ...]:
     """Return the provider's own facts, then the shared ones and those of other providers."""
     facts = list(_as_facts(declared.facts))
     for source in declared.facts_of:
-        if source not in shared and source not in known:
-            raise BadArgumentError(f"[{name}] factsOf: expected some of {', '.join(sorted({*shared, *known}))}")
-        facts += shared[source] if source in shared else known[source].facts
+        if source not in shared and source not in dialects:
+            raise BadArgumentError(f"[{name}] factsOf: expected some of {', '.join(sorted({*shared, *dialects}))}")
+        facts += shared[source] if source in shared else dialects[source].facts
     return tuple(facts)
 
 
@@ -177,15 +177,15 @@ def _inferred_facts(name: str, declared: ProviderTable, model: Dialect) -> tuple
     )
 
 
-def _model(name: str, declared: ProviderTable, known: Mapping[str, Dialect]) -> Dialect:
-    """Return the dialect under the declaration: a known one, or an empty one of a family."""
-    like = declared.like or (name if name in known else None)
+def _model(name: str, declared: ProviderTable, dialects: Mapping[str, Dialect]) -> Dialect:
+    """Return the dialect under the declaration: one of `dialects`, or an empty one of a family."""
+    like = declared.like or (name if name in dialects else None)
     if like is not None and declared.api is not None:
         raise BadArgumentError(f"[{name}] api: is that of {like}; leave it out")
     if like is not None:
-        if like not in known:
-            raise BadArgumentError(f"[{name}] like: expected one of {', '.join(sorted(known))}")
-        return known[like]
+        if like not in dialects:
+            raise BadArgumentError(f"[{name}] like: expected one of {', '.join(sorted(dialects))}")
+        return dialects[like]
     if declared.api is None:
         raise BadArgumentError(f"[{name}] expected like, or api: json, v1, scrapeless or none")
     return Dialect(

@@ -39,45 +39,42 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One provider: its facts as fields, and its wire format as `family`.
-
-    Attributes:
-        provider: the name in URLs and rows.
-        title: the name in documents.
-        base_url: the documented endpoint without a final slash; None if it is unknown.
-        callback: the form of its callbacks; None if it documents none.
-        polls: the limits on getTaskResult.
-        key_limits: the limits on all tasks of a key together.
-        family: the wire format of its requests and answers.
-        has_api: False if its requests are unknown. Only its callbacks are read then.
-        create_seconds: the time limit of createTask; None for the usual one.
-        answer_life_seconds: the documented time for which a finished answer is valid.
-        has_app_id: createTask takes an `appId`.
-        codes: the meaning of each error code.
-        pending_error_ids: error numbers with the meaning "not yet", at a provider without a code for it.
-        id_type: the JSON type of its ids.
-        solutions: for each task type, the fields of a solution made from one text. Each field holds the text.
-        reports: the requests for reporting right and wrong answers.
-        facts: the known facts about it, with their certainty.
-    """
+    """One provider: its facts as fields, and its wire format as `family`."""
 
     provider: str
+    """The name in URLs and rows."""
     title: str = ""
+    """The name in documents."""
     base_url: str | None
+    """The documented endpoint without a final slash; None if it is unknown."""
     callback: CallbackRule | None
+    """The form of its callbacks; None if it documents none."""
     polls: PollPlan
+    """The limits on getTaskResult."""
     family: Family
+    """The wire format of its requests and answers."""
     key_limits: KeyLimits = field(default_factory=KeyLimits)
+    """The limits on all tasks of a key together."""
     has_api: bool = True
+    """False if its requests are unknown. Only its callbacks are read then."""
     create_seconds: float | None = None
+    """The time limit of createTask; None for the usual one."""
     answer_life_seconds: float | None = None
+    """The documented validity of a finished answer; None if it is unknown."""
     has_app_id: bool = False
+    """True if createTask takes an `appId`."""
     codes: Mapping[str, Code] = field(default_factory=lambda: FAMILY_CODES)
+    """The meaning of each error code."""
     pending_error_ids: frozenset[int] = frozenset()
+    """Error numbers with the meaning "not yet", at a provider without a code for it."""
     id_type: IdType = "text"
+    """The JSON type of its ids."""
     solutions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """For each task type, the fields of a solution made from one text. Each field holds the text."""
     reports: Sequence[ReportRule] = ()
+    """The requests for reporting right and wrong answers."""
     facts: Sequence[Fact] = ()
+    """The known facts about it, with their certainty."""
 
     @property
     def image_type(self) -> str | None:
@@ -157,7 +154,7 @@ class Dialect:
     def solution_of(self, code: str, task_type: str | None) -> Any | None:
         """Return the solution of a poll, made from the bare `code` of a callback.
 
-        The result is None if a poll brings more than the code. The callback is no more than a hint then (DESIGN 5).
+        The result is None if a poll brings more than the code. The callback is then only a hint to poll.
         Without a type it is the content of the callback: `{"code": …}`, or the JSON in `code`.
         """
         return self.family.solution_of(self, code, task_type)
@@ -185,8 +182,8 @@ class Dialect:
         for rule in rules:
             if not rule.types or any(part in (task_type or "").lower() for part in rule.types):
                 return rule
-        known = ", ".join(part for rule in rules for part in rule.types)
-        raise BadArgumentError(f"type: {self.provider} takes reports of {word} answers for {known} only")
+        types = ", ".join(part for rule in rules for part in rule.types)
+        raise BadArgumentError(f"type: {self.provider} takes reports of {word} answers for {types} only")
 
 
 class Family(Protocol):

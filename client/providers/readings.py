@@ -40,7 +40,7 @@ class Reaction(Enum):
     SLOW = "slow"
     """Repeat the same request after a pause."""
     AGAIN = "again"
-    """The task is dead; a new one may work."""
+    """The task failed; a new one may work."""
     CHANGE = "change"
     """A new task works only with other parameters."""
     STOP = "stop"

@@ -66,7 +66,7 @@ class PollPlan:
 class SignatureRule:
     """A hex HMAC-SHA256 over the raw body, in the first header of `headers` in the request.
 
-    With `is_rewritten` a signature over the compact form of the same JSON is valid too. capsolution's own sample signs
+    With `is_rewritten` a signature over the compact form of the same JSON is valid too. The sample of capsolution signs
     that form (providers/README.md, "Envelope callbacks").
     """
 

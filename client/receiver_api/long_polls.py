@@ -29,10 +29,10 @@ __all__ = ["LongPolls", "fetch_tasks"]
 
 _WAIT_SECONDS = 20.0
 _FETCH_SECONDS = 5.0
-# A page that comes back empty much sooner than asked: the receiver is shutting down.
+# If an empty page comes sooner than this, the receiver is shutting down.
 _EARLY_SECONDS = 1.0
 _PAUSE_SECONDS = 0.25
-# So many names, and so many characters of them, have room in the address of a request.
+# The bounds of the names in the address of one request: their number, and their characters.
 _NAMES = 150
 _NAMES_CHARS = 4000
 
@@ -79,7 +79,7 @@ class LongPolls:
 
     async def _ask(self) -> None:
         if self._cursor is None:
-            # "From now" is said once: what comes behind it is read by its cursor, however often that fails.
+            # "From now" is requested once. After that the cursor is used, even if requests fail.
             await self._read(wait_seconds=0)
         elif self._unread:
             await self._ask_for_named(self._cursor)
@@ -90,7 +90,7 @@ class LongPolls:
                 await self._timing.sleep(_PAUSE_SECONDS)
 
     async def _read(self, *, wait_seconds: float) -> bool:
-        """Take the next page; whether there was nothing in it."""
+        """Take the next page. Return True if there was nothing in it."""
         page = await self._connection.results(self._cursor, self._stream(), wait_seconds=wait_seconds)
         if isinstance(page, GapFrame):
             self._miss(page)

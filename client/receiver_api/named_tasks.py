@@ -69,7 +69,7 @@ class NamedTasks:
         return first
 
     def changes(self) -> Iterator[Add | Remove]:
-        """Yield the frames that make the two equal, as far as there is room. Each counts as sent once it is yielded."""
+        """Yield the frames to make the two equal, within the room for names. Each counts as sent once it is yielded."""
         self.changed.clear()
         while self._dropped:
             yield Remove(id="remove", tasks=self._unname())

@@ -41,9 +41,9 @@ __all__ = ["Subscriber", "TaskReader"]
 _log = Log()
 
 _FETCHES_AT_ONCE = 32
-# Names for which the receiver had no room are sent again after so long.
+# The pause before refused names are sent again, if the receiver had no room for them.
 _FULL_SECONDS = 30.0
-# The latest of these is the state of things, so later subscribers are told of it as well.
+# The latest of these is the current state, so later subscribers get it as well.
 _STATES = ("reader.connected", "reader.fell_back", "reader.broken", "receiver.lost")
 
 
@@ -127,8 +127,8 @@ class TaskReader:
                     choice.retry_websocket()
             except (StreamBlockedError, ReceiverUnavailableError, ReceiverRefusedError) as error:
                 if self._reading is not asyncio.current_task():
-                    # A task group that ends with an error swallows a cancellation that comes meanwhile. Not asked of
-                    # `cancelling()`: a group whose own task failed may leave that raised.
+                    # The reading was cancelled. A task group with an error swallows a cancellation at the same time.
+                    # `cancelling()` cannot tell, because a group may leave it raised after an error of its own.
                     return
                 await self._timing.sleep(choice.failed(error))
 

@@ -1,4 +1,4 @@
-"""The transport by which the log of results is read: a websocket, or long polls if no websocket gets through."""
+"""The transport for reading the log of results: a websocket, or long polls if no websocket gets through."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _log = Log()
 
 _FIRST_SECONDS = 0.25
 _MOST_SECONDS = 5.0
-# A connection that lasted so long was a good one: the next break is the first.
+# After a connection of this length, the count of failures in a row starts again.
 _LASTING_SECONDS = 5.0
-# So long, more or less, long polls stand in until a websocket is tried again.
+# The time, more or less, until a websocket is tried again while long polls work.
 _STAND_IN_SECONDS = 60.0
-# So many websockets in a row may end before anything came, until they count as blocked.
+# After this many websockets in a row without any message, websockets count as blocked.
 _IN_VAIN = 2
 
 
@@ -57,7 +57,7 @@ class TransportChoice:
         return has_received and self._timing.clock() >= self._stand_in_until
 
     def received(self) -> None:
-        """Record that something came by the transport."""
+        """Record a message by the current transport."""
         if self._received_since is None:
             self._received_since = self._timing.clock()
         self.silent_since = None
@@ -95,7 +95,7 @@ class TransportChoice:
 
     def _stand_in(self, error: Exception) -> None:
         self.transport = "long poll"
-        # If the next websocket ends in vain too, nothing more is to be learned from another one.
+        # After one more websocket without a message, long polls are used again at once.
         self._in_vain = _IN_VAIN
         self._reason = str(error)
         self._stand_in_until = self._timing.clock() + _STAND_IN_SECONDS * (0.75 + 0.5 * self._timing.random())

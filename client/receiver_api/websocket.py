@@ -17,7 +17,7 @@ __all__ = ["WebsocketSubscription", "open_websocket"]
 
 _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 10.0
-# The first request is answered at once. So long it takes to see that frames do not get through.
+# The limit for the answer to the first request. Without an answer, frames do not get through.
 _ANSWER_SECONDS = 10.0
 _SILENT_SECONDS = 40.0
 _CLOSE_SECONDS = 1.0
@@ -93,7 +93,7 @@ async def open_websocket(
         yield WebsocketSubscription(ws, silent_seconds=silent_seconds)
     finally:
         with suppress(TimeoutError):
-            # A peer that takes nothing would hold the close frame as well; cancelled, it cuts the connection off.
+            # A peer may read nothing, not even the close frame. The cancellation then cuts the connection off.
             async with asyncio.timeout(2 * _CLOSE_SECONDS):
                 await ws.close()
 

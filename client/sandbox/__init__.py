@@ -1,4 +1,4 @@
-"""The sandbox: a provider that runs on this machine, for development, demos and tests, with faults on demand."""
+"""The sandbox: a provider on this machine, for development, demos and tests, with faults on demand."""
 
 from __future__ import annotations
 

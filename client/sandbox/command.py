@@ -1,4 +1,4 @@
-"""The command `sandbox`: a provider that runs on this machine until a signal comes."""
+"""The command `sandbox`: a provider on this machine, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -99,17 +99,17 @@ class _Command(click.Command):
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="On 127.0.0.1; 0, the default: any free one.")
 @click.pass_context
 def sandbox(context: click.Context, /, dialect: str | None, port: int, **_: Any) -> None:
-    """Run a provider on this machine that speaks like a real one, with faults on demand.
+    """Run a provider on this machine with the answers of a real one, and with faults on demand.
 
-    Any clientKey that is not empty is right, unless --client-key names some. The answer depends on the task's content
+    Any clientKey but an empty one is right, unless --client-key names some. The answer depends on the task's content
     alone. GET /sandbox/stats shows all counts. A single task orders faults in its field "sandbox", as in
     {"type": "...", "sandbox": {"callback": "lost", "latencySeconds": 0.5}}.
 
-    onecaptcha, yescaptcha, ezcaptcha and ezcaptchasync never call back, whatever the callback options say. A task of
-    in.php orders faults in its field sandbox too, as JSON in text. The requests that hardcaptcha takes are unknown:
-    createTask and getTaskResult stand in for them.
+    onecaptcha, yescaptcha, ezcaptcha and ezcaptchasync never call back, and ignore the callback options. A task of
+    in.php orders faults in its field sandbox too, as JSON in text. The requests of hardcaptcha are unknown, so the
+    sandbox takes createTask and getTaskResult instead.
 
-    Some options name numbers for capsolver and onecaptcha only. Those of the others stand in
+    The help of some options names numbers for capsolver and onecaptcha only. The numbers of the others are in
     client.sandbox.wires.profiles.
     """
     if dialect is None:

@@ -70,9 +70,9 @@ class Faults:
     create_task: HttpFault | Literal["cut"] | None = field(
         default=None, metadata=_help("The fault of createTask calls with this content, see below.")
     )
-    create_task_times: _Times = field(default=1, metadata=_help("Strikes so many first calls. Default: 1."))
+    create_task_times: _Times = field(default=1, metadata=_help("Number of first calls with it. Default: 1."))
     get_task_result: HttpFault | None = field(default=None, metadata=_help("The fault of polls, see below."))
-    get_task_result_times: _Times = field(default=1, metadata=_help("Strikes so many first polls. Default: 1."))
+    get_task_result_times: _Times = field(default=1, metadata=_help("Number of first polls with it. Default: 1."))
     sync: bool | None = field(
         default=None,
         metadata=_help("true: createTask answers with the solution; false: it does not. Default: by type."),

@@ -37,10 +37,10 @@ async def serving(runner: web.BaseRunner, listener: socket.socket | None = None)
 async def stop_accepting(listener: socket.socket) -> None:
     """Accept no further connection. Return when the server has all accepted connections, so that it closes them.
 
-    Call this before closing a server. asyncio accepts a connection in one turn of the event loop and gives it to the
-    server in the next. If the server is closed between the two, nothing closes the connection. Its peer then waits
-    until the socket is garbage (https://github.com/python/cpython/issues/109564). Remove this function with the last
-    Python of that behaviour.
+    Call this before closing a server. The event loop accepts a connection in one turn and gives it to the server in the
+    next. If the server is closed between the two, nothing closes the connection. Its peer then waits until the socket
+    is collected as garbage (https://github.com/python/cpython/issues/109564). Remove this function with the last Python
+    of that behaviour.
     """
     if listener.fileno() < 0:
         return

@@ -1,7 +1,7 @@
 """The new entries of the log, given to the subscriptions in this process.
 
 Each commit is processed once, however many subscriptions there are. Its entries go into the tail, and only the
-subscriptions that an entry concerns are notified. If the entries of a commit cannot be read now, then every
+subscriptions with a matching filter are notified. If the entries of a commit cannot be read now, then every
 subscription is told to read the store. This can happen after another process wrote.
 """
 
@@ -41,9 +41,9 @@ class Feed:
         self.tail.begin_at(await self.store.position(await self.store.head()))
 
     async def take(self, growth: Growth) -> None:
-        """Notify the subscriptions that the new entries concern.
+        """Notify the subscriptions with a filter for the new entries.
 
-        Never fails: entries that cannot be read now are left to each subscription.
+        It never fails. If entries cannot be read now, each subscription reads them itself.
         """
         end = self.tail.end
         entries: Sequence[Entry] | None = growth.entries
@@ -85,7 +85,7 @@ class Feed:
         return subscription
 
     def follow(self, only: ResultFilter, position: int, listener: Listener, *, owner: str) -> Subscription:
-        """Return a subscription behind a position that the store gave. It does not look at named tasks first.
+        """Return a subscription behind a position of the store. It does not look at named tasks first.
 
         Raises:
             ReceiverError: `too-many-names` or `receiver-full`: there is no room for the names.
@@ -132,7 +132,7 @@ class Feed:
 
 
 class _Index:
-    """The subscriptions by what they ask for, to find the few that an entry concerns."""
+    """The subscriptions by their filters, to find the few for an entry."""
 
     def __init__(self, limits: Limits) -> None:
         self._all: set[Subscription] = set()

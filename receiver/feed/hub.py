@@ -1,7 +1,7 @@
-"""Wake-ups inside this process. They carry nothing: a waiter that is woken reads the store again.
+"""Wake-ups inside this process. They carry nothing, so a woken waiter reads the store again.
 
-A waiter registers, then reads the store, then waits (level, not edge). So a wake-up that comes too early or twice is
-harmless. A wake-up can only be lost together with the process.
+A waiter registers, then reads the store, then waits (level, not edge). So a wake-up may come too early or twice without
+harm. A wake-up can only be lost together with the process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Hub:
 
     @contextmanager
     def waiting(self, key: str) -> Iterator[Waiter]:
-        """Yield a waiter that is registered inside the block."""
+        """Yield a waiter, registered until the block is left."""
         waiter = Waiter()
         self._waiters.setdefault(key, set()).add(waiter)
         if self.is_closed:
@@ -90,7 +90,7 @@ class Hub:
                 self._count(task.ref, len(waiting))
 
     def wakes(self, ref: str) -> int | None:
-        """Return the number of waiters of this task that were woken; None if it is not known, or not any more."""
+        """Return the number of woken waiters of this task, or None if it is not known any more."""
         return self._woken.get(ref)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The end of the log in memory, as it was committed. Readers that keep up need not read the store.
+"""The committed end of the log in memory. Readers near the end need not read the store.
 
-The tail is bounded in entries and bytes. A reader that is behind its start reads the store.
+The tail is bounded in entries and bytes. A reader behind its start reads the store.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class Submissions:
         return await self._submitted(account, task, submission)
 
     async def _submitted(self, account: Account, task: TaskRecord, submission: Submission) -> TaskRecord:
-        answer = submission.answered
+        answer = submission.answer
         if isinstance(answer, UnclearError):
             _log.warning("task.submit_unclear", ref=task.ref, provider=task.provider, reason=str(answer))
             return task

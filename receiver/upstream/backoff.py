@@ -28,7 +28,7 @@ class KeyBackoff:
         self._until = 0.0
 
     def release(self) -> None:
-        """Record an answer that is no refusal."""
+        """Record any answer but a refusal."""
         self._halts, self._was_banned = 0, False
 
     def busy(self, error: ProviderBusyError) -> None:
@@ -36,10 +36,10 @@ class KeyBackoff:
         self._pause(error.retry_after_seconds or POLL_PAUSE_SECONDS, str(error))
 
     def refused(self, refused: Refused, retry_after_seconds: float | None) -> None:
-        """Pause the key after a refused poll. Refusals that no pause helps against halt it for longer each time.
+        """Pause the key after a refused poll. If no pause helps against a refusal, stop for longer each time.
 
         A refused key, account or address stays refused until a person acts, and repeated requests get it banned. A
-        refusal during a pause belongs to a poll that was under way when the pause began, so it changes nothing.
+        refusal during a pause belongs to a poll from before the pause, so it changes nothing.
         """
         if self._account.timing.clock() < self._until:
             return

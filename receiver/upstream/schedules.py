@@ -65,7 +65,7 @@ class Schedules:
         return None if schedule is None else schedule.first_poll_after(task_type, expects_callback=expects_callback)
 
     def next_poll_seconds(self, task: TaskRecord, polls: int) -> float:
-        """Return the seconds until the next poll of a task, after so many polls; infinity: never."""
+        """Return the seconds until the next poll of a task, after `polls` polls; infinity: never."""
         elapsed = (self._now() - task.counts_from) / SECOND
         return self._schedules[task.provider].next_poll_after(polls, elapsed_seconds=elapsed)
 

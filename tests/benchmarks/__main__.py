@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [--quick] [--only PART] [--json FILE] [--folder FOLDER]`: the figures of this machine.
 
-Only the ratios travel to other machines. The databases lie in FOLDER while it runs: name one on the disk that matters.
+Only the ratios are comparable between machines. FOLDER holds the databases while it runs, so its disk is measured.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _SERVERS = {
     "receiver": "everything on, durable",
     "no store": "everything on, stored nowhere",
     "aiosqlite": "one commit for each request",
-    "aiosqlite guarded": "the same, each in a transaction of its own",
+    "aiosqlite guarded": "the same, each in its own transaction",
 }
 Contenders = Mapping[str, Contender]
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured; None for what was not."""
+    """The figures of all parts; None for a part not measured."""
 
     machine: Mapping[str, Any]
     callbacks: tuple[Contenders, Contenders] | None
@@ -46,7 +46,7 @@ class Measured:
 
     @property
     def parts(self) -> Mapping[str, Waiting | Week]:
-        """Those that show themselves, by their names."""
+        """The measured parts with figures and tables of their own, by name."""
         named = {"waiting": self.waiting, "week": self.week}
         return {name: part for name, part in named.items() if part is not None}
 
@@ -60,9 +60,9 @@ class Measured:
 @click.option("--quick", is_flag=True, help="About a minute, with figures that scatter more.")
 @click.option("--only", type=click.Choice(["callbacks", "waiting", "week"]), help="Measure this part alone.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write all figures to this file.")
-@click.option("--folder", type=click.Path(path_type=Path), default="build", help="Where the databases lie meanwhile.")
+@click.option("--folder", type=click.Path(path_type=Path), default="build", help="The folder for the databases.")
 def main(*, quick: bool, only: str | None, json_file: Path | None, folder: Path) -> None:
-    """Measure the receiver beside what it is compared with, those that wait for it, and its schedule in a week."""
+    """Measure the receiver beside simpler servers, the delay of its waiters, and its schedule over a simulated week."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="bench-", dir=folder.absolute()) as name,
@@ -121,12 +121,12 @@ def _show(measured: Measured) -> None:
     console.print(goals)
 
 
-def _show_rounds(console: Console, title: str, contenders: Contenders, said: Mapping[str, str]) -> None:
+def _show_rounds(console: Console, title: str, contenders: Contenders, about: Mapping[str, str]) -> None:
     shown = table(title, "a second", "p50 ms", "p99 ms", "CPU µs each", "load busy")
     for name, contender in contenders.items():
         values = contender.figures()
         shown.add_row(
-            f"{name}: {said[name]}" if name in said else name,
+            f"{name}: {about[name]}" if name in about else name,
             f"{values['perSecond']:,.0f}",
             f"{values['p50Ms']:.2f}",
             f"{values['p99Ms']:.2f}",

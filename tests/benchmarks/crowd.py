@@ -1,4 +1,4 @@
-"""Thousands of waiting connections in one server process: what each costs, and how long it takes to wake them all."""
+"""Thousands of waiting connections in one server process: the memory of each one, and the time until all are woken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks.load import run_load, write_targets
 from tests.benchmarks.servers import Server, serving
 from tests.benchmarks.tasks import READ_KEY, prepare_tasks
-from tests.benchmarks.waiters import Noted, Waiter, open_waiters, paced, waiter_of
+from tests.benchmarks.waiters import ReceivedAt, Waiter, open_waiters, paced, waiter_of
 from tests.raw import poll_request, text_frame
 
 __all__ = ["Crowd", "kilobytes", "measure_crowd"]
@@ -25,7 +25,7 @@ _CALLERS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """So many connections, half of them websockets, half long polls, and what all of them took."""
+    """Figures of all connections together; half of them are websockets, half long polls."""
 
     connections: int
     open_seconds: float
@@ -35,7 +35,7 @@ class Crowd:
 
 
 async def measure_crowd(folder: Path, wanted: int) -> Crowd:
-    """As many connections as are wanted and the limit of open files allows."""
+    """Measure `wanted` connections, or fewer if the limit of open files is lower."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     connections = min(wanted, hard - _SPARE_FILES)
@@ -43,65 +43,64 @@ async def measure_crowd(folder: Path, wanted: int) -> Crowd:
     *own, one = [task.ref for task in prepared.tasks]
     *callbacks, last = prepared.callbacks()
     burst = write_targets(folder / "burst", callbacks)
-    noted: Noted = {}
+    received_at: ReceivedAt = {}
 
-    def note(ref: str, came_at: int) -> None:
-        noted.setdefault(ref, came_at)
-
-    async with serving("noting receiver", folder / "crowd.db") as server:
+    async with serving("receiver with commit times", folder / "crowd.db") as server:
         await paced(server.port, [b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"] * 100, per_second=1000)
         before = kilobytes(server.process)
         began_at = time.perf_counter()
-        roads = ("websocket", "long poll")
-        waiting = [waiter_of(roads[number % 2], READ_KEY, [ref], note) for number, ref in enumerate(own)]
+        transports = ("websocket", "long poll")
+        waiting = [
+            waiter_of(transports[number % 2], READ_KEY, [ref], received_at.setdefault) for number, ref in enumerate(own)
+        ]
         await open_waiters(server.port, waiting)
         await asyncio.sleep(_SETTLE_SECONDS)
         open_seconds = time.perf_counter() - began_at - _SETTLE_SECONDS
-        each = (kilobytes(server.process) - before) / connections
-        own_tasks = await _burst(server, burst, noted, set(own))
+        kilobytes_each = (kilobytes(server.process) - before) / connections
+        own_tasks = await _burst(server, burst, received_at, set(own))
         one_task = await _one_for_all(server, waiting, one, last.request())
         for waiter in waiting:
             waiter.transport.close()
     return Crowd(
         connections=connections,
         open_seconds=open_seconds,
-        kilobytes_each=each,
+        kilobytes_each=kilobytes_each,
         own_tasks_seconds=own_tasks,
         one_task_seconds=one_task,
     )
 
 
-async def _burst(server: Server, callbacks: Path, noted: Noted, refs: set[str]) -> float:
-    """Return all callbacks as fast as they are answered; how long until the last waiter has its result."""
-    noted.clear()
+async def _burst(server: Server, callbacks: Path, received_at: ReceivedAt, refs: set[str]) -> float:
+    """Send all callbacks as fast as they are answered. Return the seconds until the last waiter has its result."""
+    received_at.clear()
     began_at = time.monotonic_ns()
     async with asyncio.timeout(_LIMIT_SECONDS):
         await run_load(server.port, _CALLERS, callbacks)
-        while len(noted.keys() & refs) < len(refs):
+        while len(received_at.keys() & refs) < len(refs):
             await asyncio.sleep(0.05)
-    return (max(noted[ref] for ref in refs) - began_at) / 1e9
+    return (max(received_at[ref] for ref in refs) - began_at) / 1e9
 
 
 async def _one_for_all(server: Server, waiting: Sequence[Waiter], ref: str, callback: bytes) -> float:
-    """Everybody waits for the same task; how long from its callback until the last one has it."""
-    came: list[int] = []
+    """Let all wait for the same task. Return the seconds from its callback until the last one has the result."""
+    arrivals: list[int] = []
     for number, waiter in enumerate(waiting):
-        waiter.note_by(lambda _ref, came_at: came.append(came_at))
+        waiter.record_with(lambda _ref, received_at: arrivals.append(received_at))
         again = poll_request(READ_KEY, ref) if number % 2 else text_frame({"type": "add", "id": 2, "tasks": [ref]})
         waiter.transport.write(again)
         if number % 500 == 0:
             await asyncio.sleep(0.05)
     await asyncio.sleep(_SETTLE_SECONDS)
-    came.clear()
+    arrivals.clear()
     began_at = time.monotonic_ns()
     async with asyncio.timeout(_LIMIT_SECONDS):
         await paced(server.port, [callback], per_second=1, connections=1)
-        while len(came) < len(waiting):
+        while len(arrivals) < len(waiting):
             await asyncio.sleep(0.05)
-    return (max(came) - began_at) / 1e9
+    return (max(arrivals) - began_at) / 1e9
 
 
 def kilobytes(process: asyncio.subprocess.Process) -> int:
-    """Return the resident set of the process."""
+    """Return the resident memory of the process."""
     (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line]
     return int(line.split()[1])

@@ -1,4 +1,4 @@
-"""Figures beside what they are to be."""
+"""Figures and the goals they are compared with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Goal", "table"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One figure and what it is to be: at least `least`, or at most `most`."""
+    """One figure and its goal: at least `least`, or at most `most`."""
 
     name: str
     value: float
@@ -20,14 +20,14 @@ class Goal:
 
     @property
     def wanted(self) -> str:
-        """The goal, for eyes."""
+        """The goal as text to print."""
         return f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
 
 
 def table(title: str, *columns: str) -> Table:
-    """Return a table whose first column is for names, the others for figures."""
-    made = Table(title=title, title_justify="left", title_style="bold")
-    made.add_column("")
+    """Return a table with a first column for names, and others for figures."""
+    figures = Table(title=title, title_justify="left", title_style="bold")
+    figures.add_column("")
     for column in columns:
-        made.add_column(column, justify="right")
-    return made
+        figures.add_column(column, justify="right")
+    return figures

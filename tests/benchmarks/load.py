@@ -1,7 +1,7 @@
-"""The load: raw HTTP/1.1 with keep-alive, cheap enough that a server is what is measured. A process of its own.
+"""The load generator: raw HTTP/1.1 with keep-alive, so cheap that the server is the limit. It runs in its own process.
 
-`python -m tests.benchmarks.load PORT CONNECTIONS FILE` sends the requests of FILE, each once, each connection the next
-one as soon as the one before is answered, and writes a `LoadReport` to standard output.
+`python -m tests.benchmarks.load PORT CONNECTIONS FILE` sends each request of FILE once. A connection sends its next
+request as soon as the last one is answered. A `LoadReport` is written to standard output.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One request: POST of a JSON body where there is one, GET otherwise; `key` is a bearer key."""
+    """One request: POST if it has a JSON body, GET otherwise; `key` is a bearer key."""
 
     path: str
     body: str | None = None
@@ -46,7 +46,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """How one load went. `busy`: the share of the time in which the load itself computed; near 1, it was the limit."""
+    """Figures of one load.
+
+    `busy` is the share of the time in which the load generator itself computed. Near 1 it was the limit, and not the
+    server.
+    """
 
     requests: int
     seconds: float
@@ -57,21 +61,21 @@ class LoadReport:
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
+        """The answers in a second."""
         return self.requests / self.seconds
 
 
 def write_targets(file: Path, targets: Sequence[Target]) -> Path:
-    """`file`, from which a load reads them."""
+    """Write the requests of a load to `file`, and return it."""
     file.write_text(json.dumps([asdict(target) for target in targets]))
     return file
 
 
 async def run_load(port: int, connections: int, targets: Path) -> LoadReport:
-    """Return the report of a load that ran in a process of its own.
+    """Run a load in its own process, and return its report.
 
     Raises:
-        RuntimeError: it failed, or an answer was no 200.
+        RuntimeError: the process failed, or an answer was not a 200.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, str(port), str(connections), str(targets), stdout=asyncio.subprocess.PIPE
@@ -86,13 +90,13 @@ async def run_load(port: int, connections: int, targets: Path) -> LoadReport:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent do not exceed."""
+    """Return the smallest value that `percent` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, min(len(ordered) - 1, round(len(ordered) * percent / 100) - 1))]
 
 
 class _Run:
-    """What the connections share."""
+    """State shared by the connections."""
 
     def __init__(self, requests: Iterator[bytes], connections: int) -> None:
         self.requests = requests
@@ -112,7 +116,7 @@ class _Run:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends, waits for the whole answer, sends the next."""
+    """A connection with one request at a time: it sends the next one after the whole answer to the last."""
 
     def __init__(self, run: _Run) -> None:
         self._run = run
@@ -121,7 +125,7 @@ class _Connection(asyncio.Protocol):
         self._sent_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked: uvloop's transports are no asyncio.Transport.
+        # A cast without a check, because uvloop's transports are not instances of asyncio.Transport.
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,7 +133,7 @@ class _Connection(asyncio.Protocol):
             self._run.end_one(exc or ConnectionError("the server hung up"))
 
     def send_next(self) -> None:
-        """Send the next request, or hang up where there is none left."""
+        """Send the next request, or close the connection if none is left."""
         assert self._transport is not None
         request = next(self._run.requests, None)
         if request is None:
@@ -176,7 +180,7 @@ async def _load(port: int, connections: int, requests: Sequence[bytes]) -> LoadR
 
 
 def main() -> None:
-    """The process: arguments in, a report out."""
+    """Run the load that the arguments describe, and print its report."""
     port, connections, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     requests = [Target(**fields).request() for fields in json.loads(file.read_text())]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

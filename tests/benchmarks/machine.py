@@ -1,4 +1,4 @@
-"""Where the figures come from: the machine, the versions, and how long this disk takes to make a write durable."""
+"""The origin of the figures: the machine, the versions, and the time this disk takes to make a write durable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAGE = bytes(4096)
 
 
 def describe_machine(folder: Path) -> dict[str, str | int | float]:
-    """Facts to print beside the figures; `folder` is where the databases are."""
+    """Return facts to print beside the figures; `folder` holds the databases."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -42,15 +42,15 @@ def _processor() -> str:
 
 
 def _sync_ms(folder: Path) -> float:
-    """Return the median of a page appended and synced, as a commit to a WAL does it."""
+    """Return the median time to append a page and sync it, as a commit to a WAL does."""
     sync = getattr(os, "fdatasync", os.fsync)
     file = folder / "sync"
-    took = []
+    durations = []
     with file.open("wb", buffering=0) as stream:
         for _ in range(_SYNCS):
             stream.write(_PAGE)
             started = time.perf_counter()
             sync(stream.fileno())
-            took.append(time.perf_counter() - started)
+            durations.append(time.perf_counter() - started)
     file.unlink()
-    return percentile(took, 50) * 1000
+    return percentile(durations, 50) * 1000

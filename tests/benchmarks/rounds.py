@@ -1,4 +1,4 @@
-"""Rounds of load on servers that stand side by side, in an order that turns: drift of the machine cancels out."""
+"""Rounds of load on servers side by side. The order rotates, so that drift of the machine cancels out."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _WARM_UP = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is measured."""
+    """The size of a measurement."""
 
     rounds: int
     requests: int
 
     @property
     def requests_in_all(self) -> int:
-        """For one server, its warm-up included."""
+        """The requests to one server, with its warm-up."""
         return _WARM_UP + self.rounds * self.requests
 
 
 @dataclass(slots=True)
 class Contender:
-    """What one server did, round by round; `cpu_us` is its processor time for one request."""
+    """The figures of one server, round by round; `cpu_us` is its processor time for one request."""
 
     reports: list[LoadReport] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
 
     def figures(self) -> dict[str, float | None]:
-        """Medians over the rounds."""
+        """Return the medians over the rounds."""
         return {
             "perSecond": median(report.per_second for report in self.reports),
             "p50Ms": median(report.p50_ms for report in self.reports),
@@ -51,13 +51,13 @@ class Contender:
 
 
 def ratio(one: Contender, other: Contender, *, of: str = "per_second") -> float:
-    """Return the median of the ratios round by round: what slows the machine for a while slows both."""
+    """Return the median of the ratios of each round, because a slow moment of the machine slows both servers."""
     pairs = zip(one.reports, other.reports, strict=True)
-    return float(median(getattr(a, of) / getattr(b, of) for a, b in pairs))
+    return float(median(getattr(report, of) / getattr(base, of) for report, base in pairs))
 
 
 async def run_rounds(folder: Path, plan: Plan) -> tuple[Mapping[str, Contender], Mapping[str, Contender]]:
-    """Callbacks for each of the four servers, then fetches of what the callbacks brought; by server."""
+    """Send callbacks to all servers, then fetch the results from two of them. Return both figures by server."""
     prepared = await prepare_tasks(folder / "receiver.db", plan.requests_in_all)
     other = await prepare_tasks(folder / "no store.db", 0)
     names = ("bare", "receiver", "no store", "aiosqlite", "aiosqlite guarded")
@@ -81,7 +81,7 @@ class _Rounds:
         for name in contenders:
             await self._load(name, islice(targets[name], _WARM_UP))
         for number in range(plan.rounds):
-            for name in _turned(list(contenders), number):
+            for name in _rotated(list(contenders), number):
                 await self._measure(name, islice(targets[name], plan.requests), contenders[name])
         return contenders
 
@@ -98,6 +98,6 @@ class _Rounds:
         return await run_load(self._servers[name].port, CONNECTIONS, file)
 
 
-def _turned(names: Sequence[str], number: int) -> Sequence[str]:
+def _rotated(names: Sequence[str], number: int) -> Sequence[str]:
     start = number % len(names)
     return [*names[start:], *names[:start]]

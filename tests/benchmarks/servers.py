@@ -1,4 +1,4 @@
-"""What is measured, each in a process of its own: `python -m tests.benchmarks.servers NAME PORT DATABASE`."""
+"""The servers to measure, each in its own process: `python -m tests.benchmarks.servers NAME PORT DATABASE`."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _DB: web.AppKey[aiosqlite.Connection] = web.AppKey("db", aiosqlite.Connection)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     port: int
     process: asyncio.subprocess.Process
 
     def cpu_seconds(self) -> float | None:
-        """Return the processor time it has used so far; None where the system does not tell (only Linux does)."""
+        """Return the processor time used so far, or None on systems other than Linux."""
         try:
             fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -61,9 +61,9 @@ class Server:
 
 @asynccontextmanager
 async def serving(name: str, database: Path) -> AsyncIterator[Server]:
-    """Yield the server `name` (those of `_APPS`, or "receiver") until the block is left.
+    """Run a server until the block is left; `name` is a key of `_APPS`, or "receiver".
 
-    The receiver is started as a user would start it; its log goes to a file beside the database.
+    The receiver is started by its own command, as a user would. Its log goes to a file beside the database.
     """
     port = free_port()
     environment = {variable: value for variable, value in os.environ.items() if not variable.startswith("RECEIVER_")}
@@ -103,7 +103,7 @@ async def _accepts(port: int, process: asyncio.subprocess.Process) -> None:
 
 
 def _bare(_database: Path) -> web.Application:
-    """Parse the same JSON and answer; nothing else."""
+    """Return a server that parses the same JSON and answers, without anything else."""
 
     async def take(request: web.Request) -> web.Response:
         await request.json()
@@ -120,16 +120,16 @@ def _bare(_database: Path) -> web.Application:
 
 
 def _aiosqlite(database: Path) -> web.Application:
-    """One commit for each request, on one connection that all share, written as one would at first.
+    """Return a server with one commit for each request on a shared connection, as a first version would be written.
 
-    Nothing keeps the statements of one request together: a commit takes along what others have inserted, and theirs
-    then has nothing left to do.
+    Nothing keeps the statements of one request together. A commit includes the rows inserted by other requests, and
+    their own commits then have nothing left to do.
     """
     return _one_commit_each(database, nullcontext)
 
 
 def _aiosqlite_guarded(database: Path) -> web.Application:
-    """Return the same with a lock around insert and commit, so that each request has a transaction of its own."""
+    """Return the same server with a lock around insert and commit, so that each request has its own transaction."""
     lock = asyncio.Lock()
     return _one_commit_each(database, lambda: lock)
 
@@ -160,25 +160,25 @@ def _one_commit_each(database: Path, guard: Callable[[], AbstractAsyncContextMan
     return app
 
 
-def _noting(_database: Path) -> web.Application:
-    """Return the receiver, which also tells when the COMMIT of each outcome returned: GET /bench/commits, by ref."""
+def _with_commit_times(_database: Path) -> web.Application:
+    """Return the receiver with GET /bench/commits: for the ref of each outcome, the time at which COMMIT returned."""
     settings = load_settings(Path.cwd())
     configure_logs(settings.log_format)
     commits: dict[str, int] = {}
     transact = Writer._transact
 
-    def noting(writer: Writer, connection: sqlite3.Connection, commands: Sequence[Command[Any]]) -> Any:
+    def transact_and_record(writer: Writer, connection: sqlite3.Connection, commands: Sequence[Command[Any]]) -> Any:
         committed = transact(writer, connection, commands)
         commits.update(dict.fromkeys((entry.ref for entry in committed.entries or ()), time.monotonic_ns()))
         return committed
 
-    async def told(_: web.Request) -> web.Response:
+    async def show_commits(_: web.Request) -> web.Response:
         return web.json_response(commits)
 
-    # The only place that knows the moment.
-    setattr(Writer, "_transact", noting)  # noqa: B010  (a method is not to be assigned to, says the type checker)
+    # Only this method knows the time at which COMMIT returned.
+    setattr(Writer, "_transact", transact_and_record)  # noqa: B010  (mypy forbids assigning to a method)
     app = create_app(settings)
-    app.router.add_get("/bench/commits", told)
+    app.router.add_get("/bench/commits", show_commits)
 
     async def tuned(_app: web.Application) -> AsyncIterator[None]:
         raise_file_limit()
@@ -190,7 +190,7 @@ def _noting(_database: Path) -> web.Application:
 
 
 def _no_store(_database: Path) -> web.Application:
-    """Return the receiver with everything on, but a store that keeps nothing and answers at once."""
+    """Return the whole receiver with a store that keeps nothing and answers at once."""
     settings = load_settings(Path.cwd())
     configure_logs(settings.log_format)
     app = create_app(settings)
@@ -215,13 +215,13 @@ def _no_store(_database: Path) -> web.Application:
 
 
 class _NoStore:
-    """As much of a `Store` as the callback path asks of it."""
+    """The part of a `Store` that the path of a callback uses."""
 
     def __init__(self, task: TaskRecord) -> None:
         self._delivered = DeliveryResult("accepted", task)
 
     async def write(self, _command: Command[Any], *, within_seconds: float) -> DeliveryResult:
-        """That the delivery was accepted."""
+        """Report the delivery as accepted."""
         del within_seconds
         return self._delivered
 
@@ -231,12 +231,12 @@ _APPS: dict[str, Callable[[Path], web.Application]] = {
     "aiosqlite": _aiosqlite,
     "aiosqlite guarded": _aiosqlite_guarded,
     "no store": _no_store,
-    "noting receiver": _noting,
+    "receiver with commit times": _with_commit_times,
 }
 
 
 def main() -> None:
-    """The process: serves until it is told to end."""
+    """Serve until a signal ends the process."""
     name, port, database = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     web.run_app(
         _APPS[name](database),

@@ -1,4 +1,4 @@
-"""Subscribers that stop reading: what each costs the server, and what those that read notice of them."""
+"""Subscribers that stop reading: the memory each one costs the server, and the delay of the others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from tests.benchmarks.crowd import kilobytes
 from tests.benchmarks.load import Target, percentile
-from tests.benchmarks.roads import commits_of
 from tests.benchmarks.servers import serving
 from tests.benchmarks.tasks import READ_KEY
+from tests.benchmarks.transports import commits_of
 from tests.benchmarks.waiters import Waiter, open_waiters, paced
 from tests.raw import events_request, websocket_request
 
-__all__ = ["Course", "Stalled", "measure_stalled"]
+__all__ = ["ServerFigures", "Stalled", "measure_stalled"]
 
 _LIMIT_SECONDS = 60.0
 _READERS = 20
@@ -26,8 +26,8 @@ _PER_SECOND = {2_000: 150.0, 100_000: 20.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """What one server did: how much it grew, how late its readers were, how many it dropped."""
+class ServerFigures:
+    """Figures of one server: the growth of its memory, the delay of its readers, the subscribers it dropped."""
 
     grown_kilobytes: int
     readers_p99_ms: float
@@ -36,21 +36,21 @@ class Course:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled:
-    """Results of so many bytes each while `stalled` subscribers of everything read nothing, and the same without."""
+    """Figures without and with `stalled` subscribers of everything that read nothing, for one size of results."""
 
     solution_bytes: int
     stalled: int
-    without: Course
-    with_them: Course
+    without: ServerFigures
+    with_them: ServerFigures
 
     @property
     def kilobytes_each(self) -> float:
-        """What one of them costs."""
+        """The memory that one of them costs."""
         return (self.with_them.grown_kilobytes - self.without.grown_kilobytes) / self.stalled
 
 
 async def measure_stalled(folder: Path, *, stalled: int, megabytes: int) -> Sequence[Stalled]:
-    """With small and with large results."""
+    """Measure with small and with large results."""
     measured = []
     for size in _PER_SECOND:
         results = megabytes * 1_000_000 // size
@@ -60,16 +60,18 @@ async def measure_stalled(folder: Path, *, stalled: int, megabytes: int) -> Sequ
     return measured
 
 
-async def _measure(database: Path, size: int, stalled: int, results: int) -> Course:
-    came: list[tuple[str, int]] = []
-    async with serving("noting receiver", database) as server:
-        readers = [Waiter(websocket_request(READ_KEY), lambda *told: came.append(told)) for _ in range(_READERS)]
+async def _measure(database: Path, size: int, stalled: int, results: int) -> ServerFigures:
+    arrivals: list[tuple[str, int]] = []
+    async with serving("receiver with commit times", database) as server:
+        readers = [
+            Waiter(websocket_request(READ_KEY), lambda *arrival: arrivals.append(arrival)) for _ in range(_READERS)
+        ]
         await open_waiters(server.port, readers)
         before = kilobytes(server.process)
         async with _silent(server.port, stalled), asyncio.timeout(_LIMIT_SECONDS):
             await asyncio.sleep(1)
             await paced(server.port, [_report(number, size) for number in range(results)], per_second=_PER_SECOND[size])
-            while len(came) < results * _READERS:
+            while len(arrivals) < results * _READERS:
                 await asyncio.sleep(0.05)
             grown = kilobytes(server.process) - before
             while (dropped := database.with_suffix(".log").read_text().count("stream.dropped")) < stalled:
@@ -77,8 +79,8 @@ async def _measure(database: Path, size: int, stalled: int, results: int) -> Cou
         commits = await commits_of(server)
         for reader in readers:
             reader.transport.close()
-    late = [(came_at - commits[ref]) / 1e6 for ref, came_at in came]
-    return Course(grown_kilobytes=grown, readers_p99_ms=percentile(late, 99), dropped=dropped)
+    late = [(received_at - commits[ref]) / 1e6 for ref, received_at in arrivals]
+    return ServerFigures(grown_kilobytes=grown, readers_p99_ms=percentile(late, 99), dropped=dropped)
 
 
 def _report(number: int, size: int) -> bytes:
@@ -90,7 +92,10 @@ def _report(number: int, size: int) -> bytes:
 
 @asynccontextmanager
 async def _silent(port: int, number: int) -> AsyncIterator[None]:
-    """So many subscribers of everything, by both roads, that read nothing; the system holds little for them."""
+    """Keep subscribers of everything that read nothing, half websockets, half server-sent events.
+
+    Their receive buffers are small, so that the results pile up in the server and not in the system.
+    """
     loop = asyncio.get_running_loop()
     peers = []
     try:

@@ -1,4 +1,4 @@
-"""Tasks that stand registered and bound in a database, and the callbacks that will end them."""
+"""Tasks in a database, registered and with their ids, and the callbacks to end them."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _LASTS_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A database with tasks in it, and the key that signs its callback URLs."""
+    """A database with tasks in it, and the signing key of its callback URLs."""
 
     tasks: Sequence[TaskRecord]
     signing_key: bytes
 
     def callbacks(self) -> Iterator[Target]:
-        """One for each task, on its own URL, each with another body."""
+        """Yield one callback for each task, with its own URL and its own body."""
         for task in self.tasks:
             token = make_token(Kind.TASK, UUID(task.ref), task.provider, self.signing_key)
             yield Target(f"/callback/{task.provider}/{token}", callback_body(task))
 
     def fetches(self) -> Iterator[Target]:
-        """Yield a GET of each task."""
+        """Yield a GET for each task."""
         return (Target(f"/v1/tasks/{task.ref}", key=READ_KEY) for task in self.tasks)
 
 
@@ -61,7 +61,7 @@ async def running(store: SqliteStore) -> AsyncIterator[SqliteStore]:
 
 
 async def prepare_tasks(database: Path, count: int) -> Prepared:
-    """Register tasks as if their clients had submitted them and bound the ids that createTask gave."""
+    """Register tasks as if clients had submitted them and createTask had returned their ids."""
     tasks = [task_record(number) for number in range(count)]
     async with (
         open_sqlite_store(database, now=microseconds_now(), clock=time.monotonic) as store,
@@ -73,14 +73,14 @@ async def prepare_tasks(database: Path, count: int) -> Prepared:
 
 
 async def register(store: SqliteStore, tasks: Sequence[TaskRecord]) -> None:
-    """Write new tasks."""
+    """Write new tasks, all at once."""
     async with asyncio.TaskGroup() as writes:
         for task in tasks:
             writes.create_task(store.write(Register(task=task, answer=None, idempotency=None)))
 
 
 def task_record(number: int) -> TaskRecord:
-    """Return a task that waits for its callback."""
+    """Return a pending task with an id; the same number gives the same id."""
     task = task_of_registration(
         Registration(provider=_PROVIDER, type="AntiTurnstileTaskProxyLess", timeout_seconds=_LASTS_SECONDS),
         DIALECTS[_PROVIDER],
@@ -93,7 +93,7 @@ def task_record(number: int) -> TaskRecord:
 
 
 def callback_body(task: TaskRecord) -> str:
-    """Return a callback of 750 bytes that ends the task; no two are alike."""
+    """Return the body of a callback to end the task: 750 bytes, different for each task."""
     solution = {"token": "", "type": "turnstile", "userAgent": "Mozilla/5.0 (X11; Linux x86_64)"}
     answer = {
         "errorId": 0,
@@ -108,7 +108,7 @@ def callback_body(task: TaskRecord) -> str:
 
 
 def task_view_example() -> dict[str, Any]:
-    """Return a finished task's JSON, for the bare server to answer with."""
+    """Return the JSON of a finished task, as the answer of the bare server."""
     task = task_record(0)
     view = task_view(task, lambda position: f"0123456789ab-{position}").model_dump(mode="json", by_alias=True)
     return {**view, "status": "ready", "solution": json.loads(callback_body(task))["solution"], "source": "callback"}

@@ -1,4 +1,4 @@
-"""Waiters as cheap as they can be: raw sockets that note when something came for which task."""
+"""Waiters that cost little: raw sockets that record the arrival time of the result of each task."""
 
 from __future__ import annotations
 
@@ -11,69 +11,72 @@ from typing import cast
 
 from tests.raw import PONG, events_request, poll_request, websocket_request
 
-__all__ = ["Noted", "Waiter", "open_waiters", "paced", "waiter_of"]
+__all__ = ["ReceivedAt", "Waiter", "open_waiters", "paced", "waiter_of"]
 
 _REF = re.compile(rb'"ref":"([0-9a-f-]{36})"')
 _PING = b"\x89\x00"
 _OVERLAP = 64
 _AT_ONCE = 100
 
-Noted = dict[str, int]
-"""For each ref, when its result came: nanoseconds of the clock that all processes share."""
+ReceivedAt = dict[str, int]
+"""The arrival time of the result for each ref, in nanoseconds of the monotonic clock, which all processes share."""
 
 
 class Waiter(asyncio.Protocol):
-    """One connection: sends what it was made with, and notes which refs come; after each it sends one of `then`."""
+    """One connection: it sends `request` first, and one of `then` after each result.
 
-    def __init__(self, request: bytes, noted: Callable[[str, int], object], then: Iterable[bytes] = ()) -> None:
+    It calls `record` with the ref and the arrival time of each result.
+    """
+
+    def __init__(self, request: bytes, record: Callable[[str, int], object], then: Iterable[bytes] = ()) -> None:
         self._request = request
-        self._noted = noted
+        self._record = record
         self._then = iter(then)
         self._rest = b""
         self.transport: asyncio.WriteTransport
         self.is_lost = False
 
-    def note_by(self, noted: Callable[[str, int], object]) -> None:
-        """From now on refs are noted by this."""
-        self._noted = noted
+    def record_with(self, record: Callable[[str, int], object]) -> None:
+        """Call this for the refs received from now on."""
+        self._record = record
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the request."""
-        # Not checked: uvloop's transports are no asyncio.Transport.
+        # A cast without a check, because uvloop's transports are not instances of asyncio.Transport.
         self.transport = cast("asyncio.WriteTransport", transport)
         self.transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note it."""
+        """Mark the waiter as lost."""
         del exc
         self.is_lost = True
 
     def data_received(self, data: bytes) -> None:
-        """Note the refs in it."""
-        came_at = time.monotonic_ns()
+        """Record the refs in it and answer a ping."""
+        received_at = time.monotonic_ns()
         if _PING in data:
             self.transport.write(PONG)
         for found in _REF.findall(self._rest + data):
-            self._noted(found.decode(), came_at)
+            self._record(found.decode(), received_at)
             following = next(self._then, None)
             if following is not None:
                 self.transport.write(following)
-        # A ref may come in two parts; one that came whole is not found again.
+        # A ref may arrive in two parts. One that arrived whole must not be found again.
         self._rest = b"" if _REF.search(data) else data[-_OVERLAP:]
 
 
-def waiter_of(road: str, key: str, refs: Sequence[str], noted: Callable[[str, int], object]) -> Waiter:
-    """One that waits for these tasks by this road: "long poll", "websocket" or "server-sent events"."""
-    if road == "long poll":
+def waiter_of(transport: str, key: str, refs: Sequence[str], record: Callable[[str, int], object]) -> Waiter:
+    """Return a waiter for these tasks; `transport` is "long poll", "websocket" or "server-sent events"."""
+    if transport == "long poll":
         first, *others = (poll_request(key, ref) for ref in refs)
-        return Waiter(first, noted, others)
-    if road == "websocket":
-        return Waiter(websocket_request(key, tasks=list(refs)), noted)
-    return Waiter(events_request(key, refs), noted)
+        return Waiter(first, record, others)
+    if transport == "websocket":
+        return Waiter(websocket_request(key, tasks=list(refs)), record)
+    return Waiter(events_request(key, refs), record)
 
 
 async def open_waiters(port: int, waiters: Sequence[Waiter]) -> None:
-    """Connect all, a few at a time, from several addresses of loopback, each of which has ports of its own."""
+    """Connect all, a few at a time, from several addresses of loopback, because each address has its own ports."""
     loop = asyncio.get_running_loop()
 
     async def connect(number: int, waiter: Waiter) -> None:
@@ -91,7 +94,7 @@ async def open_waiters(port: int, waiters: Sequence[Waiter]) -> None:
 
 
 async def paced(port: int, requests: Sequence[bytes], *, per_second: float, connections: int = 32) -> list[float]:
-    """Send the requests at this rate, whatever the answers; how late each was sent, in seconds."""
+    """Send the requests at this rate without waiting for answers. Return the delay of each one in seconds."""
     senders = [Waiter(b"", lambda _ref, _at: None) for _ in range(connections)]
     await open_waiters(port, senders)
     late = []

@@ -1,7 +1,7 @@
-"""Commit to wake inside one process: how long after its COMMIT a waiter knows.
+"""Commit to wake inside one process: the time from a COMMIT until its waiter resumes.
 
-From the moment in which `COMMIT` returned on the thread that writes, to the moment in which the waiter goes on: either
-`Tasks.wait_for`, which looks at the task again before it returns, or a bare waiter of the hub.
+It begins when `COMMIT` returns on the writer's thread. It ends when the waiter resumes. The waiter is `Tasks.wait_for`
+or a bare waiter of the hub; the former reads the task again before it returns.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _NO_QUOTAS = Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wakes:
-    """Milliseconds from a commit's return to the waiter's."""
+    """Milliseconds from the return of a COMMIT to the return of its waiter."""
 
     wakes: int
     p50_ms: float
@@ -64,7 +64,7 @@ class Wakes:
 
 
 async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
-    """By what they wait with: "tasks" or "hub"; each with 1,000 waiters at 1,000 callbacks a second."""
+    """Measure both kinds of waiters, "tasks" and "hub", with 1,000 of them and 1,000 callbacks a second."""
     hub = Hub()
     async with _noting_store(database) as store, asyncio.TaskGroup() as owner:
         feed = Feed(store)
@@ -95,7 +95,7 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
 
 
 class _Course:
-    """One measurement: as one waiter goes on, the next begins, so that 1,000 wait all the time."""
+    """One measurement. With each callback a new waiter begins, so that 1,000 wait all the time."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class _Course:
                     waiters.create_task(self._wait_once(self._tasks[number + WAITERS].ref))
             while len(self._latencies) < wakes:
                 await asyncio.sleep(0.001)
-            # Those that began last are ended too, unmeasured.
+            # The waiters that began last must end too, but are not measured.
             measured = list(self._latencies)
             async with asyncio.TaskGroup() as callbacks:
                 for number in range(wakes, len(self._tasks)):
@@ -155,7 +155,7 @@ def _incoming(task: TaskRecord) -> CallbackRequest:
 
 
 class _NotingConnection(sqlite3.Connection):
-    """Notes when COMMIT returned, for the tasks that were decided in the transaction."""
+    """A connection that records the time at which COMMIT returned, for the tasks decided in the transaction."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -171,7 +171,7 @@ class _NotingConnection(sqlite3.Connection):
 
 
 class _Noted:
-    """A command that leaves word of the tasks it was about."""
+    """A command that adds its tasks to `decided` when it decides."""
 
     def __init__(self, command: Command[Any], decided: list[str]) -> None:
         self.refs = command.refs
@@ -185,7 +185,7 @@ class _Noted:
 
 
 class _NotingStore(SqliteStore):
-    """The store as it is; `commits_at` tells when the commit of a task's outcome returned."""
+    """The real store, with the time at which the COMMIT of each task's outcome returned in `commits_at`."""
 
     commits_at: dict[str, float]
     decided: list[str]

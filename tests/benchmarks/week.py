@@ -1,7 +1,8 @@
 """A week in virtual time: the learned schedule beside the fixed one, on the same tasks.
 
-The plans are those of the catalogue. How long solving takes and how callbacks fare is made up: no provider publishes
-it. Latencies are lognormal, with a median that doubles from night to evening; the same seed gives the same figures.
+The polling plans are from the catalogue. Solving times and callback delays are made up, because no provider publishes
+them. Solving times are lognormal, with a median that doubles from night to evening. The same seed gives the same
+figures.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from receiver.domain.schedule import Schedule
 from tests.benchmarks.goals import Goal, table
 from tests.benchmarks.load import percentile
 
-__all__ = ["DAYS", "QUICK_DAYS", "WEATHERS", "Fared", "Task", "Week", "make_tasks", "poll_tasks", "simulate_week"]
+__all__ = [
+    "CALLBACK_DELAYS",
+    "DAYS",
+    "QUICK_DAYS",
+    "PollFigures",
+    "Task",
+    "Week",
+    "make_tasks",
+    "poll_tasks",
+    "simulate_week",
+]
 
 DAYS, QUICK_DAYS = 7.0, 1.0
 
@@ -34,7 +45,7 @@ _MEDIANS = {"ImageToTextTask": 4.0, "TurnstileTaskProxyless": 9.0, "RecaptchaV2T
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task: seconds of its submission and of its answer; `called_back_at` is infinite where that is lost."""
+    """One task, with its times in seconds; `called_back_at` is infinite if the callback is lost."""
 
     task_type: str
     submitted_at: float
@@ -43,10 +54,11 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Fared:
-    """How all tasks fared: waits are from the answer to the poll that brought it, where the callback was lost.
+class PollFigures:
+    """Figures of one schedule over all tasks.
 
-    A poll is wasted that brought nothing, or what a callback brought as well.
+    A wait is the time from the answer to the poll that fetched it, for tasks with a lost callback. A poll is wasted if
+    it brought nothing, or an answer that a callback brought too.
     """
 
     tasks: int
@@ -60,32 +72,32 @@ class Fared:
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """For each weather and provider: the fixed schedule, then the learned one."""
+    """The figures of the fixed schedule, then of the learned one, by kind of callbacks and provider."""
 
     days: float
-    fared: Mapping[tuple[str, str], tuple[Fared, Fared]]
+    rows: Mapping[tuple[str, str], tuple[PollFigures, PollFigures]]
 
     def goals(self) -> Sequence[Goal]:
-        """Return the learned schedule against the fixed one, where it does worst."""
-        ratios = [learned.wait_p50_seconds / fixed.wait_p50_seconds for fixed, learned in self.fared.values()]
-        wasted = [learned.wasted_per_task - fixed.wasted_per_task for fixed, learned in self.fared.values()]
+        """Return the worst comparisons of the learned schedule with the fixed one."""
+        ratios = [learned.wait_p50_seconds / fixed.wait_p50_seconds for fixed, learned in self.rows.values()]
+        wasted = [learned.wasted_per_task - fixed.wasted_per_task for fixed, learned in self.rows.values()]
         return [
             Goal("wait after a lost callback, p50, learned ÷ fixed, at worst", max(ratios), most=1.0),
             Goal("polls wasted on a task, learned - fixed, at worst", max(wasted), most=0.25),
         ]
 
     def figures(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return all figures as JSON."""
         return {
             "days": self.days,
             "rows": [
-                {"callbacks": weather, "provider": provider, "fixed": asdict(fixed), "learned": asdict(learned)}
-                for (weather, provider), (fixed, learned) in self.fared.items()
+                {"callbacks": callbacks, "provider": provider, "fixed": asdict(fixed), "learned": asdict(learned)}
+                for (callbacks, provider), (fixed, learned) in self.rows.items()
             ],
         }
 
     def tables(self) -> Sequence[Table]:
-        """For eyes."""
+        """Return all figures as a table to print."""
         shown = table(
             f"{self.days:g} days in virtual time: fixed → learned",
             "tasks",
@@ -96,9 +108,9 @@ class Week:
             "wasted",
             "reports",
         )
-        for (weather, provider), (fixed, learned) in self.fared.items():
+        for (callbacks, provider), (fixed, learned) in self.rows.items():
             shown.add_row(
-                f"{weather}: {provider}",
+                f"{callbacks}: {provider}",
                 f"{fixed.tasks:,}",
                 f"{fixed.lost:,}",
                 f"{fixed.wait_p50_seconds:.1f} → {learned.wait_p50_seconds:.1f}",
@@ -111,43 +123,43 @@ class Week:
 
 
 def _loses(share: float) -> Callable[[Random, float], float]:
-    """Callbacks that take about half a second, and a share that never comes."""
+    """Return a delay of about half a second for most callbacks, and infinity for a share of them."""
     return lambda random, _: math.inf if random.random() < share else random.expovariate(2.0)
 
 
 def _fails_for_two_hours(random: Random, at: float) -> float:
-    """No callback comes from 10 to 12 o'clock on any day."""
+    """Return infinity from 10 to 12 o'clock on each day, and short delays otherwise."""
     return math.inf if 10.0 <= at % _DAY / _HOUR < 12.0 else _loses(0.01)(random, at)
 
 
 def _delays(random: Random, at: float) -> float:
-    """Callbacks come half a minute late from 14 to 20 o'clock."""
+    """Return delays of about half a minute from 14 to 20 o'clock on each day, and short delays otherwise."""
     late = 30.0 * random.lognormvariate(0.0, 0.3) if 14.0 <= at % _DAY / _HOUR < 20.0 else 0.0
     return late + _loses(0.01)(random, at)
 
 
-WEATHERS: Mapping[str, Callable[[Random, float], float]] = {
+CALLBACK_DELAYS: Mapping[str, Callable[[Random, float], float]] = {
     "1 % lost": _loses(0.01),
     "30 % lost": _loses(0.3),
     "2 h a day none": _fails_for_two_hours,
     "6 h a day late": _delays,
 }
-"""How callbacks fare: how long after the answer one comes; infinity: never."""
+"""The seconds from an answer to its callback, for each kind of callbacks; infinity: it is lost."""
 
 
 def simulate_week(days: float) -> Week:
-    """Return every provider in every weather, each schedule with the same tasks."""
-    fared = {}
-    for weather, delay in WEATHERS.items():
+    """Simulate each provider with each kind of callbacks; both schedules get the same tasks."""
+    rows = {}
+    for callbacks, delay in CALLBACK_DELAYS.items():
         for provider in _PROVIDERS:
             plan = DIALECTS[provider].polls
-            tasks = make_tasks(Random(f"{_SEED} {weather} {provider}"), days, delay)
-            fared[weather, provider] = poll_tasks(plan, None, tasks), poll_tasks(plan, Schedule(plan), tasks)
-    return Week(days, fared)
+            tasks = make_tasks(Random(f"{_SEED} {callbacks} {provider}"), days, delay)
+            rows[callbacks, provider] = poll_tasks(plan, None, tasks), poll_tasks(plan, Schedule(plan), tasks)
+    return Week(days, rows)
 
 
 def make_tasks(random: Random, days: float, delay: Callable[[Random, float], float]) -> Sequence[Task]:
-    """So many days of tasks, one a minute, in the order of submission."""
+    """Return the tasks of several days, about one a minute, in the order of submission."""
     tasks, at = [], 0.0
     types = list(_MEDIANS)
     while (at := at + random.expovariate(1.0 / _GAP_SECONDS)) < days * _DAY:
@@ -158,16 +170,16 @@ def make_tasks(random: Random, days: float, delay: Callable[[Random, float], flo
     return tasks
 
 
-def poll_tasks(plan: PollPlan, schedule: Schedule | None, tasks: Sequence[Task]) -> Fared:
-    """Take each callback and make each poll when it is due; without a `schedule`, as the plan alone has it."""
+def poll_tasks(plan: PollPlan, schedule: Schedule | None, tasks: Sequence[Task]) -> PollFigures:
+    """Handle each callback and poll in the order of time; without a `schedule`, the plan's fixed waits hold."""
     run = _Run(plan, schedule, tasks)
     while run.due:
         run.step()
-    return run.fared()
+    return run.figures()
 
 
 class _Run:
-    """One schedule on its way through the tasks."""
+    """The simulation of one schedule with all tasks."""
 
     def __init__(self, plan: PollPlan, schedule: Schedule | None, tasks: Sequence[Task]) -> None:
         self._plan = plan
@@ -182,25 +194,25 @@ class _Run:
             heappush(self.due, (task.submitted_at, "submit", index))
 
     def step(self) -> None:
-        """What comes next."""
-        at, what, index = heappop(self.due)
+        """Handle the next event."""
+        at, event, index = heappop(self.due)
         task = self._tasks[index]
-        if what == "submit":
+        if event == "submit":
             heappush(self.due, (at + self._first_wait(task), "poll", index))
             if task.called_back_at < math.inf:
                 heappush(self.due, (task.called_back_at, "callback", index))
-        elif what == "callback":
+        elif event == "callback":
             self._called_back.add(index)
-            self._tell(index, "callback", at)
+            self._learn(index, "callback", at)
         elif index not in self._called_back:
             self._poll(index, at)
 
-    def fared(self) -> Fared:
-        """Return the figures."""
+    def figures(self) -> PollFigures:
+        """Return the figures of all tasks."""
         lost = [index for index, task in enumerate(self._tasks) if task.called_back_at == math.inf]
         waits = [self._brought_by_poll[index] - self._tasks[index].solved_at for index in lost]
         count, polls = len(self._tasks), sum(self._polls)
-        return Fared(
+        return PollFigures(
             tasks=count,
             lost=len(lost),
             wait_p50_seconds=round(percentile(waits, 50), 3),
@@ -220,7 +232,7 @@ class _Run:
         self._polls[index] += 1
         if task.solved_at <= at:
             self._brought_by_poll[index] = at
-            self._tell(index, "poll", at)
+            self._learn(index, "poll", at)
             return
         elapsed = at - task.submitted_at
         wait = self._plan.interval_seconds
@@ -228,7 +240,7 @@ class _Run:
             wait = self._schedule.next_poll_after(self._polls[index], elapsed_seconds=elapsed)
         heappush(self.due, (at + wait, "poll", index))
 
-    def _tell(self, index: int, source: str, at: float) -> None:
+    def _learn(self, index: int, source: str, at: float) -> None:
         if self._schedule is None:
             return
         task = self._tasks[index]

@@ -26,7 +26,7 @@ _ARGUMENTS = (
 
 @asynccontextmanager
 async def browsing() -> AsyncIterator[BrowserContext]:
-    """Yield a new browser without a past. If none is installed, skip the test, unless REQUIRE_BROWSER=1."""
+    """Yield a new browser with an empty profile. If none is installed, skip the test, unless REQUIRE_BROWSER=1."""
     program = _program()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)

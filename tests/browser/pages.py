@@ -39,7 +39,7 @@ class Backend:
         return web.FileResponse(_PAGE)
 
     async def ticket(self, _request: web.Request) -> web.Response:
-        """Return a ticket for a user who is logged in. In the tests everyone is."""
+        """Return a ticket for a logged-in user. In the tests every visitor is logged in."""
         key = {"Authorization": f"Bearer {READ_ONLY}"}
         async with (
             aiohttp.ClientSession() as session,

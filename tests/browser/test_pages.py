@@ -47,7 +47,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    """Yield a world that works."""
+    """Yield a receiver, its network and an allowed page's backend, all running."""
     with reserved_port() as port:
         async with (
             browsing() as browser,
@@ -66,12 +66,12 @@ async def ended(api: RunningReceiver) -> str:
 
 
 async def result_refs(page: Shown) -> list[str]:
-    """Return the refs of all results that the page got, in order, with repetitions."""
+    """Return the refs of all results in the order of the page, with repetitions."""
     return [frame["task"]["ref"] for frame in await page.frames() if frame["type"] == "result"]
 
 
 async def test_a_page_whose_connections_are_cut_misses_nothing(world: World, way: str) -> None:
-    """It goes on from its cursor when it gets through again: each result once, in order."""
+    """Once the page gets through again, it resumes at its cursor and gets each result once, in order."""
     page = await world.opened(way, world.backend)
     await page.says("open")
     refs = await world.ended(3)
@@ -89,7 +89,7 @@ async def test_a_page_whose_connections_are_cut_misses_nothing(world: World, way
 
 
 async def test_a_browser_that_is_offline_for_a_while_misses_nothing(world: World, way: str) -> None:
-    """It misses nothing even if the browser itself knows of the loss."""
+    """The page misses nothing even if the browser itself reports that it is offline."""
     page = await world.opened(way, world.backend)
     await page.says("open")
     refs = await world.ended()
@@ -106,7 +106,7 @@ async def test_a_browser_that_is_offline_for_a_while_misses_nothing(world: World
 
 
 async def test_a_page_outlives_a_restart_of_the_receiver(world: World, way: str, tmp_path: Path) -> None:
-    """Its ticket is not valid any more. It gets another one and goes on from its cursor."""
+    """The old ticket is no longer valid. The page gets another one and resumes at its cursor."""
     page = await world.opened(way, world.backend)
     await page.says("open")
     refs = await world.ended(2)
@@ -128,7 +128,7 @@ async def test_a_page_outlives_a_restart_of_the_receiver(world: World, way: str,
 
 
 async def test_a_page_of_another_origin_is_refused(world: World, way: str) -> None:
-    """It gets nothing, even with a valid ticket. The allowed page goes on."""
+    """Even with a valid ticket, that page gets nothing. The allowed page goes on."""
     async with backend(world.api.url) as other:
         allowed, refused = await world.opened(way, world.backend), await world.opened(way, other)
         await refused.says(REFUSED[way])

@@ -1,1 +1,1 @@
-"""Tests of what callers import."""
+"""Tests of the client's public names and of its packages."""

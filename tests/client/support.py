@@ -156,11 +156,11 @@ class JumpingClock:
         return time.monotonic() + self._ahead
 
     def jump(self, seconds: float = 60.0) -> None:
-        """Time passes."""
+        """Move the clock forward."""
         self._ahead += seconds
 
     async def jump_first(self, _: dict[str, Any]) -> None:
-        """Time passes before a scripted reply."""
+        """Move the clock forward before a scripted reply."""
         self.jump()
 
 
@@ -171,11 +171,11 @@ class HeldClock:
         self.released = asyncio.Event()
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the real time in seconds."""
         return time.monotonic()
 
     async def sleep(self, _seconds: float) -> None:
-        """Wait for `released`, however long that is."""
+        """Wait for `released`, without a limit."""
         await self.released.wait()
 
 
@@ -188,7 +188,7 @@ class ScriptedProvider:
         self.script: dict[str, list[Reply]] = defaultdict(lambda: [Reply(status=404)])
 
     def answers(self, method: str, *replies: Reply | dict[str, Any]) -> None:
-        """Set what a method answers from now on."""
+        """Set the replies of a method from now on."""
         self.script[method] = [reply if isinstance(reply, Reply) else Reply(reply) for reply in replies]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

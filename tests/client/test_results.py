@@ -49,7 +49,7 @@ async def log_reader(url: str, only: Subscribe | None = None, timing: Timing = _
 
 
 async def first(results: AsyncGenerator[Result], count: int) -> list[Result]:
-    """So many results; then it is left."""
+    """Return the first `count` results, then leave the loop."""
     taken: list[Result] = []
     async with asyncio.timeout(30), aclosing(results):
         async for result in results:
@@ -60,7 +60,7 @@ async def first(results: AsyncGenerator[Result], count: int) -> list[Result]:
 
 
 async def read(server: ScriptedStreams, count: int, only: Subscribe | None = None) -> list[tuple[str, str | None]]:
-    """Ref and cursor of so many results of a scripted receiver."""
+    """Return ref and cursor of the first `count` results of a scripted receiver."""
     async with log_reader(server.url, only) as reader:
         return [(result.ref, result.cursor) for result in await first(reader.results(), count)]
 
@@ -98,7 +98,7 @@ async def test_from_now_on(receiver: RunningReceiver) -> None:
 
 
 async def test_the_receiver_of_the_environment(receiver: RunningReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Address and key come from the environment where they are not given."""
+    """Address and key come from the environment if they are not given."""
     monkeypatch.setenv("CALLBACK_RECEIVER_URL", receiver.url)
     monkeypatch.setenv("CALLBACK_RECEIVER_KEY", ADMIN)
     ref = await ended(receiver)
@@ -107,7 +107,7 @@ async def test_the_receiver_of_the_environment(receiver: RunningReceiver, monkey
 
 
 async def test_filters(receiver: RunningReceiver) -> None:
-    """(provider AND all tags) OR tasks. A named task with an end before the cursor comes first."""
+    """The filter is (provider AND all tags) OR tasks. A named task with an end before the cursor comes first."""
     named = await ended(receiver)
     await ended(receiver, tags=["a"])
     tagged = await ended(receiver, tags=["a", "b"])
@@ -125,7 +125,7 @@ async def test_filters(receiver: RunningReceiver) -> None:
 
 
 async def test_goes_on_behind_a_break() -> None:
-    """From the last frame's cursor, even if that frame was no result; nothing is yielded twice."""
+    """Reading resumes at the last frame's cursor, even if that frame was no result. Nothing is yielded twice."""
     scripts = [
         [subscribed("c0"), result("c1", "ref-1"), heartbeat("c4"), CUT],
         [subscribed("c4"), result("c5", "ref-2"), Close(1001)],
@@ -148,7 +148,7 @@ async def test_from_now_is_said_once() -> None:
 
 
 async def test_named_tasks_are_given_out_once() -> None:
-    """They are told again after each break; another outcome of the same task is another result."""
+    """The receiver sends them again after each break. Another outcome of the same task is another result."""
     scripts = [
         [subscribed("c9"), result("c9", "ref-1", at="c2"), CUT],
         [subscribed("c9"), result("c9", "ref-1", at="c2"), result("c11", "ref-1", supersedes="c2")],
@@ -160,7 +160,7 @@ async def test_named_tasks_are_given_out_once() -> None:
 
 
 async def test_long_polls_stand_in() -> None:
-    """If websockets are blocked, long polls use the same cursor, and the next websocket theirs."""
+    """If websockets are blocked, long polls use the same cursor. A later websocket resumes at the last poll's."""
     hours = iter(range(0, 10**9, 3600))
     timing = replace(_HURRIED, clock=lambda: float(next(hours)))
     pages = [page("c1"), page("c3", {"cursor": "c2", "task": told_task("ref-1", cursor="c2")}), page("c4")]
@@ -185,7 +185,7 @@ async def test_long_polls_stand_in() -> None:
     ],
 )
 async def test_a_gap_is_an_error(scripts: list[Any], pages: list[Any]) -> None:
-    """It says where the log goes on; read again, it goes on from there."""
+    """The error names the next cursor, and a second reading resumes there."""
     behind = [[subscribed("n0"), result("n1")]]
     async with (
         scripted_streams(*scripts, *behind, pages=pages) as server,
@@ -208,7 +208,7 @@ async def test_a_gap_is_an_error(scripts: list[Any], pages: list[Any]) -> None:
     ],
 )
 async def test_refusals_are_raised(receiver: RunningReceiver, key: str, after: str | None, slug: str) -> None:
-    """A wrong key or cursor would be wrong the next time as well."""
+    """A wrong key or cursor would be wrong the next time too, so the error is raised."""
     with pytest.raises(ReceiverRefusedError) as error:
         await first(read_results(receiver_url=receiver.url, receiver_key=key, after=after), 1)
 
@@ -216,7 +216,7 @@ async def test_refusals_are_raised(receiver: RunningReceiver, key: str, after: s
 
 
 async def test_something_else_at_the_address() -> None:
-    """Without any answer of a receiver before, the address is wrong; else the receiver may come back."""
+    """If no receiver ever answered, the address is wrong. Otherwise the receiver may come back."""
     elsewhere = [web.Response(status=404, text="<html>") for _ in range(2)]
     async with scripted_streams(elsewhere[0], pages=[(404, "html")]) as server:
         with pytest.raises(ReceiverRefusedError):
@@ -227,7 +227,7 @@ async def test_something_else_at_the_address() -> None:
 
 
 async def test_waits_for_a_receiver_that_is_down() -> None:
-    """However long it does not answer."""
+    """Reading goes on after any number of failed connections."""
     refusals = [web.Response(status=503) for _ in range(4)]
     async with scripted_streams(*refusals, [subscribed(), result("c1")], pages=[(503, {})] * 9) as server:
         assert await read(server, 1) == [("ref-1", "c1")]
@@ -266,13 +266,13 @@ async def test_leaving_closes_the_connection(receiver: RunningReceiver) -> None:
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], text: str) -> None:
-    """Are told at once, by name."""
+    """The error for a wrong argument is raised at once, and names the argument."""
     with pytest.raises(BadArgumentError, match=text):
         read_results(receiver_url="http://127.0.0.1:1", **arguments)
 
 
 def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text names its variable."""
+    """The error for a missing address names its variable."""
     monkeypatch.delenv("CALLBACK_RECEIVER_URL", raising=False)
 
     with pytest.raises(BadArgumentError, match="CALLBACK_RECEIVER_URL: expected"):
@@ -280,6 +280,6 @@ def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_subscription_of_arguments() -> None:
-    """No names are none given; an empty list is none yet."""
+    """Without `tasks` the subscription has no field for them. An empty list names no task yet."""
     assert subscription_of("c1").tasks is None
     assert subscription_of(None, tasks=[]).tasks == ()

@@ -42,19 +42,19 @@ def _logged(uri: str) -> str:
     ],
 )
 def test_the_log_shows_the_route_alone(uri: str, logged: str) -> None:
-    """Neither a query nor anything below /callback/ is left, however the address is spelt."""
+    """Queries and everything below /callback/ are removed, in any spelling of the address."""
     assert _logged(uri) == logged
 
 
 def test_the_filter_covers_every_log() -> None:
-    """It is the default log's: failed requests are written there too, and no site has a log of its own."""
+    """The filter is in the default log. It has failed requests too, and no site has its own log."""
     assert CADDYFILE.count("log {") == CADDYFILE.count("format filter {") == 1
     assert re.search(r"\blog \{\s+format filter \{\s+wrap json\s", block(""))
     assert re.findall(r"(request>headers|resp_headers) delete", CADDYFILE) == ["request>headers", "resp_headers"]
 
 
 def test_callbacks_are_not_redirected() -> None:
-    """On port 80 they are proxied before everything else is redirected; Caddy's own redirects are off."""
+    """On port 80 callbacks are proxied, and all else is redirected. Caddy's own redirects are off."""
     port_80 = block("http://")
     proxied = r"\s+import receiver\s+\}"
     first = rf"handle /callback/\* \{{{proxied}[^{{]+handle /2captcha\.txt \{{{proxied}"
@@ -83,7 +83,7 @@ def test_the_receiver_sees_what_is_too_large_for_it() -> None:
 
 
 def test_the_proxy_closes_idle_connections_first() -> None:
-    """If the receiver did, a request could meet the close (litellm#19091); Google's proxies keep them for 600 s."""
+    """If the receiver closed first, a request could be lost (litellm#19091). Google's proxies keep them for 600 s."""
     kept = re.search(r"^\s*keepalive (\d+)m$", block("(receiver)"), re.MULTILINE)
     assert kept is not None
 
@@ -92,10 +92,10 @@ def test_the_proxy_closes_idle_connections_first() -> None:
 
 
 def test_long_requests_have_no_limit() -> None:
-    """Nothing in it ends a long poll or a websocket."""
+    """No time limit of the proxy ends a long poll or a websocket."""
     assert not re.search(r"^\s*(write|read_timeout|write_timeout|response_header_timeout) ", CADDYFILE, re.MULTILINE)
 
 
 def test_who_hangs_up_has_hung_up_at_the_receiver() -> None:
-    """No flush interval is set: it would hold the connection to the receiver open. Nothing is buffered either."""
+    """A flush interval would keep the connection to the receiver open, so none is set. Nothing is buffered."""
     assert not re.search(r"^\s*(flush_interval|buffer_\w+|response_buffers|request_buffers|encode) ?", CADDYFILE, re.M)

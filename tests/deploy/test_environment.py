@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_names_only_real_settings() -> None:
-    """Every variable in it, commented out or not, is a setting."""
+    """Every variable in the file is a setting, even if it is commented out."""
     names = {*settings_in(ENVIRONMENT, active=True), *settings_in(ENVIRONMENT, active=False)}
 
     assert names - {f"RECEIVER_{name.upper()}" for name in Settings.model_fields} == set()
@@ -62,7 +62,7 @@ def test_it_does_not_start_before_it_is_filled_in(folder: Path) -> None:
 
 
 def test_it_is_valid_once_a_key_is_in(folder: Path) -> None:
-    """Only a key is missing."""
+    """The file lacks nothing but a key."""
     (folder / ".env").write_text(ENVIRONMENT.replace("RECEIVER_API_KEYS=\n", f"RECEIVER_API_KEYS=worker:{KEY}\n"))
 
     settings = load_settings(folder)
@@ -74,7 +74,7 @@ def test_it_is_valid_once_a_key_is_in(folder: Path) -> None:
 
 
 def test_what_is_commented_out_is_the_default(folder: Path) -> None:
-    """Taking the comment marks away changes nothing."""
+    """The settings stay the same without the comment marks."""
     plain = ENVIRONMENT.replace("RECEIVER_API_KEYS=\n", f"RECEIVER_API_KEYS=worker:{KEY}\n")
     (folder / ".env").write_text(plain)
     as_shipped = load_settings(folder)

@@ -22,7 +22,7 @@ def test_it_names_only_real_settings() -> None:
 
 
 async def test_the_first_callback_goes_as_told(tmp_path: Path) -> None:
-    """The two bodies of the page make a task and end it, and the answers are as promised."""
+    """With the two bodies of the page a task is made and ended. The answers are those on the page."""
     registration, delivery = re.findall(r"--json '(\{.*?\})' ", PAGE)
     json = {"Content-Type": "application/json"}
 
@@ -36,7 +36,7 @@ async def test_the_first_callback_goes_as_told(tmp_path: Path) -> None:
 
 
 async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
-    """Restored as the page says, an older backup shows readers of the lost part a gap."""
+    """After a restoration by the page's steps, readers of the lost part get a gap."""
     (removed,) = re.findall(r"^rm -f (receiver\.db.*)$", PAGE, re.MULTILINE)
     database, backup = tmp_path / "receiver.db", tmp_path / "backup.db"
     async with running_receiver(database) as api:
@@ -65,7 +65,7 @@ def test_its_addresses_are_routes(tmp_path: Path) -> None:
 
 
 async def test_a_stream_begins_as_told(tmp_path: Path) -> None:
-    """With a heartbeat; then each result comes as an event of its own."""
+    """The stream begins with a heartbeat. Then each result is an event of its own."""
     async with running_receiver(tmp_path / "receiver.db") as api, open_events(api) as events:
         first, _, _ = await events.next()
         await api.call_back((await api.register())["callbackUrl"])
@@ -75,7 +75,7 @@ async def test_a_stream_begins_as_told(tmp_path: Path) -> None:
 
 
 async def test_readiness_is_shown_as_told(tmp_path: Path) -> None:
-    """The check behind the proxy prints the promised text."""
+    """The check behind the proxy prints the text on the page."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         answer = await api.send("GET", "/readyz", key=None)
 

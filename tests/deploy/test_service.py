@@ -1,4 +1,4 @@
-"""deploy/callback-receiver.service: that it starts the receiver, ends it cleanly and shuts it in."""
+"""deploy/callback-receiver.service: start, clean end and confinement of the receiver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_it_runs_the_serve_command() -> None:
 
 
 def test_the_database_lies_in_its_own_folder() -> None:
-    """The state folder, closed to others, is where the environment example puts the database."""
+    """The environment example puts the database into the state folder, which is closed to other users."""
     (folder,) = unit_values("StateDirectory")
 
     assert settings_in(ENVIRONMENT, active=True)["RECEIVER_DATABASE"] == f"/var/lib/{folder}/receiver.db"
@@ -53,12 +53,12 @@ def test_the_settings_are_where_the_page_puts_them() -> None:
     ],
 )
 def test_it_is_started_and_stopped_with_care(name: str, value: str) -> None:
-    """Failures start it again, a refusal (exit code 2) does not; SIGTERM gets more time than a shutdown takes."""
+    """Failures restart it, a refusal (exit code 2) does not. SIGTERM gets more time than a shutdown takes."""
     assert unit_values(name) == [value]
 
 
 def test_it_may_hold_all_that_wait() -> None:
-    """The limit of files is above the default limits of waits and streams, as the page says."""
+    """The limit of open files is above the default limits of waits and streams, as the page says."""
     (files,) = map(int, unit_values("LimitNOFILE"))
     waits, streams = (Settings.model_fields[name].default for name in ("max_waiters", "max_streams"))
 
@@ -86,5 +86,5 @@ def test_it_may_hold_all_that_wait() -> None:
     ],
 )
 def test_it_is_shut_in(name: str, value: str) -> None:
-    """It can write its own folder, speak over sockets, and do little else."""
+    """The receiver can write its own folder, use sockets, and do little else."""
     assert unit_values(name) == [value]

@@ -125,7 +125,7 @@ class _Honest:
         self.statuses.clear()
 
     async def call_back(self, seconds: float) -> None:
-        """Deliver ten answers a second for so long, and wait for the acknowledgements."""
+        """Deliver ten answers a second for `seconds`, and wait for the acknowledgements."""
         started = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for number in range(round(seconds * _PER_SECOND)):
@@ -162,7 +162,7 @@ class _MemoryWatch:
 
 
 async def start_attacker(name: str, url: str, seconds: float) -> asyncio.subprocess.Process:
-    """Start the process of an attack on the receiver at `url` for so long."""
+    """Start the process of an attack on the receiver at `url` for `seconds`."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.faults.attackers", name, url, str(seconds), stdin=asyncio.subprocess.DEVNULL
     )

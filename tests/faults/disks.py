@@ -13,7 +13,7 @@ __all__ = ["full_disk", "locked"]
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Another connection holds the right to write."""
+    """Hold the right to write with another connection."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -21,7 +21,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """Files of this process cannot become larger than the database's log is: a full disk, as any user can have it."""
+    """Let no file of this process grow beyond the size of the database's log, like a full disk. Any user can run it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = path.with_name(f"{path.name}-wal").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

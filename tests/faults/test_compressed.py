@@ -162,7 +162,7 @@ async def test_a_body_that_cannot_be_inflated_is_a_hint(
 async def test_nothing_is_inflated_without_a_proof(
     api: RunningReceiver, counted: Inflated, method: str, path: str, key: str | None, status: int
 ) -> None:
-    """Neither before the answer nor after it; the connection goes on where the rest of the body came."""
+    """Nothing is inflated before or after the answer. The connection stays usable once the whole body has come."""
     headers = {"Content_Encoding": "gzip", "Content_Type": "application/json"}
     headers |= {} if key is None else {"Authorization": f"Bearer {key}"}
     async with wired(api.url) as wire:
@@ -186,7 +186,10 @@ async def test_a_bomb_at_a_valid_url_is_inflated_up_to_the_limit(tmp_path: Path,
 
 @pytest.mark.parametrize("path", [BAD_TOKEN, None], ids=["bad-token", "valid-url"])
 async def test_a_mounted_receiver_takes_plain_bodies_only(tmp_path: Path, counted: Inflated, path: str | None) -> None:
-    """Its server inflates a little before the handler runs, and would all of it afterwards: 415 and a hint, or 404."""
+    """A valid URL gets 415 and a hint, a bad one 404.
+
+    The application's server inflates a little before the handler runs. After the answer it must not inflate the rest.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = web.Application()

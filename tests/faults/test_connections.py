@@ -20,7 +20,7 @@ MOST = 8
 
 @asynccontextmanager
 async def many_wires(url: str, count: int) -> AsyncIterator[Sequence[Wire]]:
-    """So many connections, one after the other."""
+    """Yield this many connections, opened one after the other."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(wired(url)) for _ in range(count)]
 
@@ -56,7 +56,7 @@ async def test_those_without_a_request_give_way(tmp_path: Path) -> None:
 
 
 async def test_one_that_was_used_is_without_a_request_afterwards(tmp_path: Path) -> None:
-    """One request does not buy a place for ever."""
+    """After its request a connection counts as idle again."""
     async with running_receiver(tmp_path / "receiver.db", most_connections=MOST) as api, wired(api.url) as used:
         await used.send(request("GET", f"{api.url}/healthz"))
         first = await used.response()
@@ -67,7 +67,7 @@ async def test_one_that_was_used_is_without_a_request_afterwards(tmp_path: Path)
 
 
 async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> None:
-    """Waiting requests are not closed in favour of a later one."""
+    """A waiting request is not closed in favour of a later one."""
     async with running_receiver(tmp_path / "receiver.db", most_connections=3) as api:
         task = await api.register()
         async with many_wires(api.url, 2) as waiting:
@@ -125,7 +125,7 @@ async def test_a_head_without_an_end_is_cut_off(tmp_path: Path, *, is_used: bool
 
 
 async def test_bytes_that_belong_to_no_head_do_not_count_as_one(tmp_path: Path) -> None:
-    """A large body in pieces, read or refused, and requests behind one another."""
+    """Large bodies in pieces, read or refused, and pipelined requests are not taken for a long head."""
     body = b'{"provider": "capsolver", "metadata": {"a": "' + b"x" * 3000 + b'"}}' + b" " * 200_000
     async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
         statuses = []
@@ -145,7 +145,7 @@ async def test_bytes_that_belong_to_no_head_do_not_count_as_one(tmp_path: Path) 
 
 
 async def send_until_cut_off(wire: Wire, piece: bytes, *, most: int) -> None:
-    """Send the piece again and again, at most so often; fail if all of it was taken."""
+    """Send the piece again and again, a limited number of times. Fail if all of it was taken."""
     with suppress(OSError):
         for _ in range(most):
             await wire.send(piece)
@@ -154,7 +154,7 @@ async def send_until_cut_off(wire: Wire, piece: bytes, *, most: int) -> None:
 
 @pytest.mark.parametrize("path", ["/callback/capsolver/no-token", "/nothing", "{callback}"])
 async def test_a_body_in_chunks_of_one_byte_is_cut_off(tmp_path: Path, path: str) -> None:
-    """Each chunk costs as much as a kilobyte: twenty such bodies, with a bad token, had stalled all callbacks."""
+    """Each chunk costs as much as a kilobyte. Twenty such bodies with a bad token once stalled all callbacks."""
     async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
         registered = await api.register()
         url = registered["callbackUrl"] if path == "{callback}" else api.url + path
@@ -225,7 +225,7 @@ async def test_idle_connections_do_not_use_up_the_files(tmp_path: Path) -> None:
 
 
 async def test_the_setting_says_how_long_a_connection_is_kept(tmp_path: Path) -> None:
-    """A used one is closed after RECEIVER_KEEPALIVE_SECONDS (litellm#19091)."""
+    """A used connection is closed after RECEIVER_KEEPALIVE_SECONDS (litellm#19091)."""
     async with (
         receiver_process(tmp_path / "receiver.db", port=free_port(), keepalive_seconds="1") as receiver,
         wired(receiver.url) as wire,

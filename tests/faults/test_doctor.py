@@ -22,7 +22,7 @@ READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
 
 async def test_a_running_receiver_has_only_a_local_url(tmp_path: Path) -> None:
-    """The doctor asks it if it can store. Notes are no problems."""
+    """The local URL is the only problem. The doctor asks the receiver if it can store, and notes are no problems."""
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver:
         here = {"PORT": receiver.url.rpartition(":")[2], "PUBLIC_URL": receiver.url}
         finished = await run_command(tmp_path, "doctor", "--json", API_KEYS=f"{KEY}:submit+read+admin", **here)
@@ -33,7 +33,7 @@ async def test_a_running_receiver_has_only_a_local_url(tmp_path: Path) -> None:
 
 
 async def test_problems_are_explained(tmp_path: Path) -> None:
-    """Nothing runs, and there is no public URL. The exit code is 1, and a remedy follows each problem."""
+    """Without a receiver and a public URL the exit code is 1, and a remedy follows each problem."""
     async with running_store(tmp_path / "receiver.db"):
         pass
 
@@ -46,7 +46,7 @@ async def test_problems_are_explained(tmp_path: Path) -> None:
 
 
 async def test_a_missing_database_is_refused(tmp_path: Path) -> None:
-    """It ends with exit code 2 and makes no database."""
+    """The doctor ends with exit code 2 and makes no database."""
     assert (await run_command(tmp_path, "doctor", API_KEYS=KEY)).refusal.startswith("receiver.db: there is no database")
     assert not (tmp_path / "receiver.db").exists()
 

@@ -19,7 +19,7 @@ from tests.support import API_KEYS, Api, free_port, receiver_process, running_re
 
 
 async def test_the_figures_equal_the_metrics(tmp_path: Path) -> None:
-    """They count lost and late callbacks, duplicates, refusals by verdict, latency and polls of one hour."""
+    """Both count lost and late callbacks, duplicates, refusals by verdict, latency and polls of one hour."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         await twelve_polled(api)
         await mixed_callbacks(api)
@@ -50,7 +50,7 @@ async def test_the_figures_equal_the_metrics(tmp_path: Path) -> None:
 
 
 async def test_an_unreadable_delivery_on_a_standing_url_is_among_the_refused(tmp_path: Path) -> None:
-    """It belongs to no known task, and its provider may have no task at all."""
+    """The delivery belongs to no known task, and its provider may have no task at all."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         made = await run_command(tmp_path, "callback-url", "hardcaptcha", API_KEYS=KEY, PUBLIC_URL=api.url)
         await api.send("POST", made.out.split()[0], key=None, data=b"<html>")

@@ -40,7 +40,7 @@ async def test_a_running_receiver_is_not_disturbed(tmp_path: Path) -> None:
 
 
 async def test_an_id_that_is_too_long_is_exit_code_two(tmp_path: Path) -> None:
-    """No task can have it, and it is not repeated."""
+    """No task can have such an id. The error does not repeat it."""
     async with running_store(tmp_path / "receiver.db"):
         pass
 
@@ -67,7 +67,7 @@ async def test_an_unknown_task_is_exit_code_one(tmp_path: Path) -> None:
     ],
 )
 async def test_another_schema_is_refused(tmp_path: Path, version: int, refusal: str) -> None:
-    """It only looks, so it does not bring a database up to date."""
+    """The command only reads, so it does not migrate a database."""
     async with running_store(tmp_path / "receiver.db"):
         pass
     with sqlite3.connect(tmp_path / "receiver.db") as connection:
@@ -78,6 +78,6 @@ async def test_another_schema_is_refused(tmp_path: Path, version: int, refusal: 
 
 
 async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
-    """And makes none."""
+    """The command makes no database."""
     assert (await run_command(tmp_path, "explain", "any", API_KEYS=KEY)).refusal.startswith("receiver.db: there is no")
     assert not (tmp_path / "receiver.db").exists()

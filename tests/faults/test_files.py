@@ -29,12 +29,12 @@ async def receiver_at(database: Path) -> AsyncIterator[tuple[ReceiverProcess, Ap
 
 
 def wal(database: Path) -> Path:
-    """Its write-ahead log."""
+    """Return the write-ahead log of the database."""
     return database.with_name(f"{database.name}-wal")
 
 
 def shm(database: Path) -> Path:
-    """Return the index of that."""
+    """Return the index of the write-ahead log."""
     return database.with_name(f"{database.name}-shm")
 
 
@@ -44,20 +44,20 @@ def rescued(database: Path) -> Path:
 
 
 def remove(*paths: Path) -> None:
-    """`rm`."""
+    """Remove the files, like `rm`."""
     for path in paths:
         path.unlink()
 
 
 def replace(path: Path, content: bytes = b"") -> None:
-    """Another file takes its name."""
+    """Put another file in the place of this one."""
     other = path.with_name("other")
     other.write_bytes(content)
     other.replace(path)
 
 
 def move_folder(database: Path) -> None:
-    """Rename the folder."""
+    """Rename the folder of the database."""
     database.parent.rename(database.parent.with_name("elsewhere"))
 
 
@@ -121,7 +121,7 @@ async def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path, lo
 
 @pytest.mark.parametrize("content", [b"", b"another program's file, longer than a header of SQLite is. " * 100])
 async def test_a_replaced_database_leaves_a_copy(tmp_path: Path, content: bytes) -> None:
-    """The new file is left alone; the copy beside it has all, and the old log is not taken for the new file's."""
+    """The new file stays as it is. The copy beside it has everything. The old log is not applied to the new file."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         stored, waiting = await registered(api), await registered(api)
@@ -139,7 +139,7 @@ async def test_a_replaced_database_leaves_a_copy(tmp_path: Path, content: bytes)
 
 
 async def test_a_folder_that_comes_back_has_everything(tmp_path: Path) -> None:
-    """While its folder is gone nothing can be saved; once it is there again nothing has to be."""
+    """Without the folder nothing can be saved. Once the folder is back, nothing has to be saved."""
     folder = tmp_path / "data"
     folder.mkdir()
     database = folder / "receiver.db"
@@ -160,7 +160,7 @@ async def test_a_folder_that_comes_back_has_everything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [wal, lambda database: database], ids=["log", "database"])
 async def test_a_truncated_file_is_noticed(tmp_path: Path, name: Callable[[Path], Path]) -> None:
-    """Its end is lost, and the reason says so. Nothing more is acknowledged into the rest."""
+    """The end of the file is lost, and the reason says so. Nothing more is acknowledged into the rest."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         waiting = await registered(api)
@@ -176,7 +176,7 @@ async def test_a_truncated_file_is_noticed(tmp_path: Path, name: Callable[[Path]
 
 
 async def test_a_log_that_another_program_has_begun_is_not_mixed_with_ours(tmp_path: Path) -> None:
-    """Its pages are not copied over, and ours are not copied into the database under it."""
+    """No page of that log is copied, and none of ours goes into a database with that log."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         waiting = await registered(api)
@@ -190,7 +190,7 @@ async def test_a_log_that_another_program_has_begun_is_not_mixed_with_ours(tmp_p
 
 
 async def test_a_receiver_that_was_killed_before_it_noticed(tmp_path: Path) -> None:
-    """Commands leave the database alone until it was started; then its log has a new id: readers are told of a gap."""
+    """Commands refuse the database until the receiver has started. Then its log has a new id, and readers get a gap."""
     database = tmp_path / "receiver.db"
     async with receiver_at(database) as (process, api):
         ref, path = await registered(api)
@@ -247,7 +247,7 @@ async def test_others_may_shorten_the_files(tmp_path: Path) -> None:
 
 
 async def test_a_database_behind_a_link(tmp_path: Path) -> None:
-    """Its log lies beside the target of the link. Acknowledged callbacks are saved there as usual."""
+    """The write-ahead log is beside the target of the link. Acknowledged callbacks are saved there as usual."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").mkdir()
     database, link = tmp_path / "disk" / "real.db", tmp_path / "data" / "receiver.db"
@@ -265,7 +265,7 @@ async def test_a_database_behind_a_link(tmp_path: Path) -> None:
 
 
 def execute(database: Path, statement: str) -> None:
-    """Run it as another program would."""
+    """Execute SQL like another program."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute(statement).fetchall()
 

@@ -56,7 +56,7 @@ FLOODS = {
 
 @asynccontextmanager
 async def flooding(url: str, sent: bytes) -> AsyncIterator[None]:
-    """Run sockets that send this over and over, and read all frames."""
+    """Run sockets that send these bytes again and again, and read all answers."""
     async with asyncio.TaskGroup() as group:
         floods = []
         for _ in range(_SOCKETS):
@@ -90,7 +90,7 @@ async def _drain(wire: Wire) -> None:
 
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_callbacks_are_acknowledged_beside_a_flood(tmp_path: Path, flood: str) -> None:
-    """Each is stored and answered 200. 503 would mean that the receiver had no time for it within 1.5 s."""
+    """Each callback is stored and answered 200. A 503 would mean that it was not stored within 1.5 s."""
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver, aiohttp.ClientSession() as session:
         api = Api(receiver.url, session)
         paths = [(await api.register())["callbackUrl"].partition("/callback/")[2] for _ in range(_CALLBACKS)]
@@ -125,7 +125,7 @@ async def test_as_many_names_as_may_be_are_taken_at_full_speed(tmp_path: Path) -
 
 
 async def test_unfinished_messages_take_a_bounded_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small messages of other sockets are answered meanwhile, and large ones once there is room again."""
+    """Meanwhile small messages of other sockets are answered. Large ones are answered once there is room again."""
     monkeypatch.setattr("receiver.web.streaming.pacing._UNFINISHED_BYTES_OF_KEY", 150_000)
     half = frame(1, b"x" * 1_000_000)[:200_000]
     async with (

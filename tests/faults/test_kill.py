@@ -23,7 +23,7 @@ STOPS = 3
 
 @dataclass
 class Acknowledgements:
-    """The knowledge of the senders: callbacks under way, acknowledged callbacks, and the log so far."""
+    """The callbacks known to the senders: those under way, the acknowledged ones, and the log so far."""
 
     cursor: str = "start"
     unanswered: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Acknowledgements:
     fetched: int = 0
 
     async def send(self, api: Api, ref: str, path: str) -> None:
-        """Delivers the answer of a task; it is acknowledged once a 200 was read."""
+        """Deliver the answer of a task. It counts as acknowledged once a 200 was read."""
         self.unanswered[ref] = path
         answer = await api.call_back(api.url + path, taskId=f"id-{ref}", solution={"text": f"answer of {ref}"})
         if answer.status == 200:
@@ -48,7 +48,7 @@ class Acknowledgements:
                 await self.send(api, registered.json["ref"], urlsplit(registered.json["callbackUrl"]).path)
 
     async def acknowledge(self, more: int) -> None:
-        """Wait until so many more were acknowledged."""
+        """Wait until this many more are acknowledged."""
         goal = len(self.acknowledged) + more
         await eventually(lambda: len(self.acknowledged) >= goal, seconds=60)
 
@@ -88,7 +88,7 @@ class Acknowledgements:
 
 @asynccontextmanager
 async def connections(url: str, count: int) -> AsyncIterator[list[Api]]:
-    """So many clients with one connection each."""
+    """Yield this many clients with one connection each."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         yield [Api(url, session) for _ in range(count)]
 
@@ -96,37 +96,37 @@ async def connections(url: str, count: int) -> AsyncIterator[list[Api]]:
 async def test_every_acknowledged_callback_survives_kill_9(tmp_path: Path) -> None:
     """After 20 kills, every callback with a 200 is found by id and once in the log. Cursors stay valid."""
     chance = random.Random(20)
-    ledger = Acknowledgements()
+    callbacks = Acknowledgements()
     lost: list[str] = []
     for _ in range(KILLS):
         async with (
             receiver_process(tmp_path / "receiver.db", port=0) as receiver,
             connections(receiver.url, CONNECTIONS) as apis,
         ):
-            lost += await ledger.missing(apis[0])
-            await ledger.send_again(apis[0])
-            await ledger.read_on(apis[0])
-            lost += [] if ledger.is_complete() else [f"the log after {len(ledger.acknowledged)} callbacks"]
+            lost += await callbacks.missing(apis[0])
+            await callbacks.send_again(apis[0])
+            await callbacks.read_on(apis[0])
+            lost += [] if callbacks.is_complete() else [f"the log after {len(callbacks.acknowledged)} callbacks"]
             async with asyncio.TaskGroup() as senders:
                 for api in apis:
-                    senders.create_task(ledger.submit_and_send(api))
-                await ledger.acknowledge(chance.randint(CONNECTIONS + 1, 10 * CONNECTIONS))
+                    senders.create_task(callbacks.submit_and_send(api))
+                await callbacks.acknowledge(chance.randint(CONNECTIONS + 1, 10 * CONNECTIONS))
                 await receiver.stop(signal.SIGKILL)
 
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver, connections(receiver.url, 1) as apis:
-        lost += await ledger.missing(apis[0])
-        await ledger.send_again(apis[0])
-        await ledger.read_on(apis[0])
+        lost += await callbacks.missing(apis[0])
+        await callbacks.send_again(apis[0])
+        await callbacks.read_on(apis[0])
 
     assert lost == []
-    assert ledger.is_complete()
-    assert len(ledger.acknowledged) > KILLS * CONNECTIONS
+    assert callbacks.is_complete()
+    assert len(callbacks.acknowledged) > KILLS * CONNECTIONS
 
 
 async def test_sigterm_loses_nothing_and_answers_those_who_wait(tmp_path: Path) -> None:
     """On SIGTERM waits are answered 202, acknowledged callbacks are stored, and the process ends with 0."""
     chance = random.Random(3)
-    ledger = Acknowledgements()
+    callbacks = Acknowledgements()
     for _ in range(STOPS):
         async with (
             receiver_process(tmp_path / "receiver.db", port=0) as receiver,
@@ -137,8 +137,8 @@ async def test_sigterm_loses_nothing_and_answers_those_who_wait(tmp_path: Path) 
                 waits = [group.create_task(wait(apis[0], ref)) for ref in waiting]
                 log_wait = group.create_task(wait_for_results(apis[0]))
                 for api in apis:
-                    group.create_task(ledger.submit_and_send(api))
-                await ledger.acknowledge(chance.randint(CONNECTIONS + 1, 10 * CONNECTIONS))
+                    group.create_task(callbacks.submit_and_send(api))
+                await callbacks.acknowledge(chance.randint(CONNECTIONS + 1, 10 * CONNECTIONS))
                 code = await receiver.stop(signal.SIGTERM)
 
         assert code == 0
@@ -148,13 +148,13 @@ async def test_sigterm_loses_nothing_and_answers_those_who_wait(tmp_path: Path) 
         assert (log_wait.result().status, log_wait.result().json["results"]) == (200, [])
 
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver, connections(receiver.url, 1) as apis:
-        lost = await ledger.missing(apis[0])
-        await ledger.send_again(apis[0])
-        await ledger.read_on(apis[0])
+        lost = await callbacks.missing(apis[0])
+        await callbacks.send_again(apis[0])
+        await callbacks.read_on(apis[0])
 
     assert lost == []
-    assert ledger.is_complete()
-    assert len(ledger.acknowledged) > STOPS * CONNECTIONS
+    assert callbacks.is_complete()
+    assert len(callbacks.acknowledged) > STOPS * CONNECTIONS
 
 
 async def wait(api: Api, ref: str) -> Answer:

@@ -51,14 +51,14 @@ def shown_in(text: str, encoding: str) -> str:
 
 
 def assert_is_plain(text: str) -> None:
-    """Nothing in it steers a terminal."""
+    """Fail if the text has a character to control a terminal."""
     assert [character for character in text if character != "\n" and not character.isprintable()] == []
 
 
 async def ran(
     folder: Path, module: str, *arguments: str, environ: Mapping[str, str]
 ) -> tuple[int | None, bytes, bytes]:
-    """Exit code, standard output and standard error."""
+    """Return exit code, standard output and standard error."""
     async with started(folder, module, *arguments, environ={**CLIENT_KEY, **environ}, streams={}) as process:
         out, err = await process.communicate()
     return process.returncode, out, err
@@ -99,7 +99,7 @@ async def called_back(url: str, session: aiohttp.ClientSession, task_id: str, **
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 async def test_results_in_any_encoding(folder: Path, encoding: str) -> None:
-    """Of `watch`, for eyes and for machines, and of `explain`."""
+    """`watch`, in both formats, `explain` and `doctor` print every text without a traceback."""
     async with running_receiver(folder / "receiver.db", api_keys=f"{KEY}:submit+read+admin") as receiver:
         async with aiohttp.ClientSession() as session:
             ref = await called_back(receiver.url, session, GIRAFFE)
@@ -113,19 +113,19 @@ async def test_results_in_any_encoding(folder: Path, encoding: str) -> None:
         table = await ran(folder, "client", *watch, environ=environ)
         lines = await ran(folder, "client", *watch, "--json", environ=environ)
         explained = await ran(folder, "receiver", "explain", ref, "--json", environ=environ)
-        judged = await ran(folder, "receiver", "doctor", environ=environ)
+        diagnosed = await ran(folder, "receiver", "doctor", environ=environ)
 
-    assert (table[0], lines[0], explained[0], judged[0]) == (0, 0, 0, 1)
+    assert (table[0], lines[0], explained[0], diagnosed[0]) == (0, 0, 0, 1)
     assert shown_in(GIRAFFE, encoding) in decoded(table[1], encoding)
     assert json.loads(decoded(lines[1], encoding))["solution"] == {"text": GIRAFFE, GIRAFFE: 1}
     assert json.loads(decoded(explained[1], encoding))["ref"] == ref
-    assert shown_in("→", encoding) in decoded(judged[1], encoding)
-    assert b"Traceback" not in table[2] + lines[2] + explained[2] + judged[2]
+    assert shown_in("→", encoding) in decoded(diagnosed[1], encoding)
+    assert b"Traceback" not in table[2] + lines[2] + explained[2] + diagnosed[2]
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 async def test_log_lines_do_not_steer_a_terminal(tmp_path: Path, log_format: str) -> None:
-    """A taskId of a caller or a provider is escaped in them; in JSON it is the same text."""
+    """The taskId of a caller or a provider is escaped in log lines. In JSON it stays the same text."""
     port = free_port()
     environ = {
         "RECEIVER_DATABASE": "receiver.db",
@@ -177,7 +177,7 @@ async def test_log_lines_do_not_steer_a_terminal(tmp_path: Path, log_format: str
     ],
 )
 async def test_refusals_do_not_steer_a_terminal(folder: Path, reply: Reply, arguments: Sequence[str]) -> None:
-    """A provider's words, and arguments, in one line with exit code 1 or 2, beside a log line about the code."""
+    """The provider's words and the arguments are escaped in one line, with exit code 1 or 2."""
     async with scripted_provider(createTask=reply, getBalance=reply, reportIncorrect=reply) as provider:
         environ = {"CAPSOLVER_URL": provider.url, "TWOCAPTCHA_URL": provider.url}
         code, out, err = await ran(folder, *arguments, environ=environ)
@@ -189,7 +189,7 @@ async def test_refusals_do_not_steer_a_terminal(folder: Path, reply: Reply, argu
 
 
 async def test_tables_and_timelines_do_not_steer_a_terminal(folder: Path) -> None:
-    """`watch`, `explain` and `callback-url`, also as JSON."""
+    """`watch` and `explain` escape texts in their tables and in their JSON."""
     async with running_receiver(folder / "receiver.db", api_keys=KEY) as receiver:
         async with aiohttp.ClientSession() as session:
             ref = await called_back(receiver.url, session, ODD)

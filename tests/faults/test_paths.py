@@ -61,7 +61,7 @@ async def posted(url: str, *paths: str, method: str = "POST", body: bytes = ANSW
 async def test_slashes_too_many_are_passed_over(
     api: RunningReceiver, spelling: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The answer is stored, a GET is answered as ever, a bad token is refused, and no log line shows the path."""
+    """The answer is stored, a GET is answered as usual, and a bad token is refused. No log line shows the path."""
     task = await api.register()
     path = spelt(spelling, task["callbackUrl"])
     token = task["callbackUrl"].rpartition("/")[2]
@@ -96,7 +96,7 @@ async def test_what_is_no_slash_is_no_separator(api: RunningReceiver) -> None:
 @pytest.mark.parametrize("prefix", ["/receiver", "//receiver", "/receiver/", "//receiver//"])
 @pytest.mark.parametrize("spelling", ["/callback/{rest}", *SPELLINGS])
 async def test_below_a_prefix_as_well(mounted: Mounted, prefix: str, spelling: str) -> None:
-    """In another application, before the prefix and behind it."""
+    """In another application, slashes before and after the prefix are ignored too."""
     task = await mounted.register()
     assert task.callback_url is not None
     path = prefix + spelt(spelling, task.callback_url)

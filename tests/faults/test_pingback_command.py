@@ -43,7 +43,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("answer", [_DONE, "OK", "OK_PINGBACK"])
 async def test_add(tmp_path: Path, answer: str) -> None:
-    """The host of the public URL is added, with whichever of its three forms the provider says so."""
+    """The host of the public URL is added, in each of the three forms of the provider's answer."""
     async with _provider(answer) as (url, queries):
         ran = await run_command(
             *(tmp_path, "pingback", "add", "--provider", "twocaptcha", "--url", url),
@@ -56,7 +56,7 @@ async def test_add(tmp_path: Path, answer: str) -> None:
 
 @pytest.mark.parametrize("quoted", [_KEY, _KEY.replace("t", r"\u0074"), _KEY.replace("-", "%2D")])
 async def test_a_key_that_the_provider_quotes_is_not_printed(tmp_path: Path, quoted: str) -> None:
-    """Hide the key in every spelling of the provider."""
+    """The key is hidden in every spelling of the provider."""
     refusal = f'{{"status":0,"request":"ERROR_WRONG_USER_KEY","error_text":"{quoted} is unknown"}}'
     async with _provider(refusal) as (url, _):
         ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha", "--url", url)
@@ -67,7 +67,7 @@ async def test_a_key_that_the_provider_quotes_is_not_printed(tmp_path: Path, quo
 
 @pytest.mark.parametrize("answer", ["OK|a.example.com|192.0.2.7", '{"status":1,"request":"a.example.com|192.0.2.7"}'])
 async def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    """Each host is a line; the address of the older API may come from the environment."""
+    """Each host is one line. The address of the older API may come from the environment."""
     async with _provider(answer) as (url, queries):
         monkeypatch.setenv("TWOCAPTCHA_V1_URL", url)
         ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha")
@@ -78,7 +78,7 @@ async def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 
 @pytest.mark.parametrize(("argument", "address"), [("192.0.2.7", "192.0.2.7"), ("--all", "all")])
 async def test_remove(tmp_path: Path, argument: str, address: str) -> None:
-    """One host is removed, or all of them where that is asked for."""
+    """One host is removed, or all hosts with the option for that."""
     async with _provider(_DONE) as (url, queries):
         ran = await run_command(tmp_path, "pingback", "remove", argument, "--provider", "twocaptcha", "--url", url)
 
@@ -120,7 +120,7 @@ async def test_refused(tmp_path: Path, answer: str, status: int, expected: str) 
     ],
 )
 async def test_wrong_arguments(tmp_path: Path, arguments: list[str], expected: str) -> None:
-    """Each gets one line and exit code 2, and nothing is sent."""
+    """Each wrong argument gets one line and exit code 2, and nothing is sent."""
     ran = await run_command(tmp_path, "pingback", *arguments)
 
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
@@ -147,21 +147,21 @@ def test_lists(listed: Any, hosts: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("listed", [7, [7], {"a": "b"}, True])
 def test_lists_that_are_none(listed: Any) -> None:
-    """Anything else is no list."""
+    """Any other text or JSON is no list."""
     with pytest.raises(UnreadableError):
         read_pingbacks(older_api("rucaptcha"), json.loads(json.dumps({"status": 1, "request": listed})))
 
 
 @pytest.mark.parametrize("host", ["", "ALL", "a b", "a.example:443", "http://a.example", "a.example/x", "a&addr=all"])
 def test_hosts_that_are_none(host: str) -> None:
-    """A URL, and the word for every host, are no host."""
+    """A URL is no host, and neither is the word for every host."""
     with pytest.raises(BadArgumentError):
         check_host(host)
 
 
 @pytest.mark.parametrize("status", [302, 403, 404])
 async def test_a_wrong_address_is_told_with_status_and_url(tmp_path: Path, status: int) -> None:
-    """The query is left out, because it holds the key."""
+    """The error leaves the query out, because the key is in it."""
     async with _provider("<html>Not here</html>", status) as (url, _):
         ran = await run_command(tmp_path, "pingback", "list", "--provider", "twocaptcha", "--url", url)
 

@@ -13,7 +13,7 @@ from tests.receiver.storage.stores import NOW, running_store
 
 
 async def test_all_are_listed(tmp_path: Path) -> None:
-    """A line each, without a database and without keys."""
+    """Each provider is one line. The command needs no database and no keys."""
     shown = await run_command(tmp_path, "providers")
 
     assert (shown.code, shown.err) == (0, "")
@@ -21,7 +21,7 @@ async def test_all_are_listed(tmp_path: Path) -> None:
 
 
 async def test_one_is_told_whole(tmp_path: Path) -> None:
-    """Each fact with its mark and its source; the same as JSON."""
+    """Each fact has its mark and its source, and JSON has the same facts."""
     shown = await run_command(tmp_path, "providers", "twocaptcha")
     as_json = json.loads((await run_command(tmp_path, "providers", "twocaptcha", "--json")).out)
 
@@ -73,7 +73,7 @@ async def test_what_was_observed_stands_beside_it(tmp_path: Path) -> None:
 
 
 async def test_without_a_database_nothing_was_observed(tmp_path: Path) -> None:
-    """The refusal says where it was looked for, and none is made."""
+    """The refusal names the missing database, and none is made."""
     refused = await run_command(tmp_path, "providers", "--observed", DATABASE=str(tmp_path / "none.db"))
 
     assert refused.refusal.startswith(f"{tmp_path / 'none.db'}: there is no database")

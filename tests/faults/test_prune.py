@@ -38,12 +38,12 @@ async def folder(tmp_path: Path) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Change with every byte of the database."""
+    """Return a digest of the database file, to compare every byte of it."""
     return hashlib.sha256((folder / "receiver.db").read_bytes()).hexdigest()
 
 
 async def prune(folder: Path, *arguments: str, **lives: str) -> Finished:
-    """Run the command with these lives."""
+    """Run the command with these retention times."""
     return await run_command(folder, "prune", *arguments, API_KEYS=KEY, **LONG | lives)
 
 
@@ -92,7 +92,7 @@ async def test_it_leaves_what_is_young(folder: Path) -> None:
 
 
 async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
-    """The receiver serves on, and forgets the removed tasks."""
+    """The receiver goes on serving, and no longer knows the removed tasks."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         tasks = [await api.register() for _ in range(3)]
         for task in tasks:
@@ -108,7 +108,7 @@ async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
 
 
 async def test_a_database_of_another_version_is_refused(folder: Path) -> None:
-    """A dry run changes nothing, so it does not bring an older file up to date either."""
+    """A dry run changes nothing, so it does not migrate an older file either."""
     connection = sqlite3.connect(folder / "receiver.db")
     connection.execute("PRAGMA user_version = 2")
     connection.close()
@@ -117,6 +117,6 @@ async def test_a_database_of_another_version_is_refused(folder: Path) -> None:
 
 
 async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
-    """None is made."""
+    """The command makes no database."""
     assert "there is no database" in (await prune(tmp_path)).refusal
     assert not (tmp_path / "receiver.db").exists()

@@ -43,7 +43,7 @@ def declared(tmp_path: Path) -> Path:
 
 
 async def test_a_long_poll_of_a_running_receiver_wakes(tmp_path: Path, declared: Path) -> None:
-    """The trial only shows the verdicts. --apply ends the task for its waiter, and then nothing is left."""
+    """The dry run only shows the verdicts. --apply ends the task and wakes its waiter, and then nothing is left."""
     here = {"API_KEYS": KEY, "PROVIDERS_FILE": str(declared)}
     async with (
         receiver_process(tmp_path / "receiver.db", port=free_port(), providers_file=str(declared)) as receiver,
@@ -74,7 +74,7 @@ async def test_a_long_poll_of_a_running_receiver_wakes(tmp_path: Path, declared:
 
 
 async def test_a_trial_needs_no_receiver_and_may_write_nothing(tmp_path: Path, declared: Path) -> None:
-    """A stopped receiver's database is read as it lies there."""
+    """The database of a stopped receiver is read and keeps its bytes."""
     async with running_store(tmp_path / "receiver.db"):
         pass
     before = (tmp_path / "receiver.db").read_bytes()
@@ -88,7 +88,7 @@ async def test_a_trial_needs_no_receiver_and_may_write_nothing(tmp_path: Path, d
 
 @pytest.mark.parametrize("arguments", [[], ["--apply"]])
 async def test_without_a_database_it_refuses(tmp_path: Path, arguments: list[str]) -> None:
-    """None is made."""
+    """The command makes no database."""
     finished = await run_command(tmp_path, "redeliver", *arguments)
 
     assert finished.refusal.startswith("receiver.db: there is no database")
@@ -96,7 +96,7 @@ async def test_without_a_database_it_refuses(tmp_path: Path, arguments: list[str
 
 
 async def test_only_one_provider_is_taken(tmp_path: Path) -> None:
-    """With --provider the bodies of others are left alone."""
+    """With --provider, bodies of other providers are not delivered again."""
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(1))
         await store.write(kept_for_task(1, body()))
@@ -116,7 +116,7 @@ async def test_an_unknown_provider_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_trial_on_an_older_database_is_refused(tmp_path: Path) -> None:
-    """Only a writing command can migrate it."""
+    """Only a writing command can migrate the database."""
     make_file(tmp_path / "receiver.db")
 
     finished = await run_command(tmp_path, "redeliver")

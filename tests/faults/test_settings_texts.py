@@ -89,7 +89,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
 def test_white_space_around_a_setting_means_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, behind: str
 ) -> None:
-    """In the environment, and in front of it as well (soliplex#1002)."""
+    """White space before and after a value in the environment is removed (soliplex#1002)."""
     plain = loaded(monkeypatch, folder, **{name: TEXTS[name]})
     spaced = loaded(monkeypatch, folder, **{name: f"{behind}{TEXTS[name]}{behind}"})
 
@@ -102,7 +102,7 @@ def test_white_space_around_a_setting_means_nothing(
 def test_white_space_around_a_value_in_json_means_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Keys, secrets and addresses of single providers, and the names of those."""
+    """It is removed around keys, secrets and addresses of single providers, and around the providers' names."""
     plain = loaded(monkeypatch, folder, **{name: TEXTS[name]})
     spaced = {f" {provider}\n": f"\t{value}\r\n" for provider, value in OF_SOME[name].items()}
 
@@ -111,7 +111,7 @@ def test_white_space_around_a_value_in_json_means_nothing(
 
 @pytest.mark.parametrize("separator", [",", ", ", ",\n", "\r\n,"])
 def test_lists_may_have_a_line_for_each_value(folder: Path, monkeypatch: pytest.MonkeyPatch, separator: str) -> None:
-    """Of API keys, signing keys and origins."""
+    """API keys, signing keys and origins may be separated by line breaks beside commas."""
     settings = loaded(
         monkeypatch,
         folder,
@@ -136,7 +136,7 @@ def test_what_cannot_be_seen_inside_a_setting_is_refused(
     name: str,
     inside: str,
 ) -> None:
-    """By the name of the variable, and without its value."""
+    """The refusal names the variable, without its value."""
     monkeypatch.setenv("RECEIVER_API_KEYS", KEY)
     monkeypatch.setenv(f"RECEIVER_{name}", TEXTS[name][:-2] + inside + TEXTS[name][-2:])
 
@@ -163,7 +163,7 @@ def test_what_a_provider_cannot_have_is_refused_by_its_name(
     value: str,
     expected: str,
 ) -> None:
-    """The variable and the provider are named, the value is not."""
+    """The refusal names the variable and the provider, without the value."""
     monkeypatch.setenv("RECEIVER_API_KEYS", KEY)
     monkeypatch.setenv(f"RECEIVER_{name}", json.dumps({"scrapeless": value}))
 
@@ -172,7 +172,7 @@ def test_what_a_provider_cannot_have_is_refused_by_its_name(
 
 @pytest.mark.parametrize("provider", ["capsolver", "scrapeless"])
 async def test_a_key_with_a_line_break_behind_it_is_the_key(tmp_path: Path, provider: str) -> None:
-    """In bodies and in headers: the provider knows it (soliplex#1002)."""
+    """The provider accepts the key without the line break, in bodies and in headers (soliplex#1002)."""
     body: dict[str, Any] = {"type": "captcha.recaptcha"} if provider == "scrapeless" else {"type": "AntiTurnstileTask"}
     async with (
         Sandbox(provider, SandboxSettings(client_keys=frozenset({"the-key"}), latency_seconds=(60.0, 60.0))) as sandbox,
@@ -188,7 +188,7 @@ async def test_a_key_with_a_line_break_behind_it_is_the_key(tmp_path: Path, prov
 
 
 async def test_a_callback_url_is_one_line(tmp_path: Path) -> None:
-    """The public URL came with a line break, from a file or the environment."""
+    """The URL is one line even if the public URL ends with a line break, in a file or in the environment."""
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "RECEIVER_PUBLIC_URL").write_text("https://from.example/secret\r\n")
     async with running_store(tmp_path / "receiver.db"):
@@ -203,7 +203,7 @@ async def test_a_callback_url_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_the_variables_of_the_client_are_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys and addresses; a variable of nothing but white space is not set."""
+    """Keys and addresses lose white space around them. A variable of white space alone counts as not set."""
     monkeypatch.setenv("CAPSOLVER_URL", "http://127.0.0.1:9/\n")
     monkeypatch.setenv("CAPSOLVER_CLIENT_KEY", "the-key\r\n")
     monkeypatch.setenv("CALLBACK_RECEIVER_PROVIDERS_FILE", " \n")
@@ -221,7 +221,7 @@ async def test_the_variables_of_the_client_are_read_alike(monkeypatch: pytest.Mo
 def test_files_that_people_edit_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch, mark: bytes, end: bytes
 ) -> None:
-    """As Windows' editors save them, too (lm-proxy#79): providers for both halves, .env, secrets."""
+    """Provider files of both halves, .env and secrets are read as Windows' editors save them (lm-proxy#79)."""
 
     def save(path: Path, text: str) -> None:
         path.write_bytes(mark + text.encode().replace(b"\n", end))
@@ -241,11 +241,11 @@ def test_files_that_people_edit_are_read(
     assert settings.keys
     assert settings.more_signing_keys == [SIGNING.encode()]
     assert settings.callback_secrets["capsolution"].get_secret_value() == SECRET
-    assert known(settings) == "mine"
+    assert declared_provider(settings) == "mine"
     assert TaskClient("mine", client_key="k", provider_url="http://127.0.0.1:9")
 
 
-def known(settings: Settings) -> str:
+def declared_provider(settings: Settings) -> str:
     """Return the provider of the file."""
     return known_dialects(settings)["mine"].provider
 
@@ -271,7 +271,7 @@ def test_another_encoding_is_named(
 
 
 def test_a_line_of_dotenv_that_cannot_be_read_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Refuse a broken line of ours. Lines of other programs may be anything."""
+    """A broken line with a setting of ours is refused. Lines of other programs may be anything."""
     (folder / ".env").write_text(f"if [ -f x ]; then\nRECEIVER_API_KEYS='{KEY}\n")
     assert refused(capsys).endswith(".env: line 2: expected NAME=value")
 
@@ -306,7 +306,7 @@ def pipe(path: Path) -> None:
 
 
 def too_large(path: Path) -> None:
-    """More than any secret has."""
+    """Write more than any secret has."""
     path.write_text(" " * 300_000)
 
 
@@ -356,7 +356,7 @@ def test_a_secret_that_cannot_be_loaded_ends_the_start(
     make: Callable[[Path], None],
     reason: str,
 ) -> None:
-    """Without it unsigned callbacks would be taken: exit code 2, and one line with the file and the reason."""
+    """Without the secret, unsigned callbacks would be accepted. So the start ends, with the file and the reason."""
     (folder / "secrets").mkdir()
     make(folder / "secrets" / "RECEIVER_CALLBACK_SECRETS")
     monkeypatch.setenv("RECEIVER_API_KEYS", KEY)
@@ -367,7 +367,7 @@ def test_a_secret_that_cannot_be_loaded_ends_the_start(
 
 
 def test_a_secrets_folder_of_kubernetes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files are links to a hidden folder beside them; other programs' secrets may lie there, too."""
+    """The files are links to a hidden folder beside them. Secrets of other programs are ignored."""
     hidden = folder / "secrets" / "..2026_11_26_10_00_00.123456789"
     hidden.mkdir(parents=True)
     (folder / "secrets" / "..data").symlink_to(hidden.name)
@@ -384,7 +384,7 @@ def test_a_secrets_folder_of_kubernetes(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_secrets_of_several_sources_are_taken_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The secret of one provider in a file, that of another in the environment."""
+    """The key of one provider comes from a file, the key of another from the environment."""
     (folder / "secrets").mkdir()
     (folder / "secrets" / "RECEIVER_PROVIDER_KEYS").write_text(json.dumps({"capsolver": "a", "scrapeless": "b"}))
 
@@ -395,7 +395,7 @@ def test_secrets_of_several_sources_are_taken_together(folder: Path, monkeypatch
 
 
 def test_a_folder_of_secrets_is_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in its place is refused."""
+    """A file in the place of the folder is refused."""
     (folder / "secrets").touch()
 
     with pytest.raises(CannotStartError, match="RECEIVER_SECRETS_DIR: there is no folder secrets"):

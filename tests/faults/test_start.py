@@ -28,7 +28,7 @@ SCOPES = f"{KEYS} (tests): expected scopes out of submit, read, admin, joined by
 
 
 async def test_the_soft_limit_of_files_is_raised(tmp_path: Path) -> None:
-    """A login shell's 256 open files are no bound for the connections; the hard limit is."""
+    """The soft limit of 256 open files in a login shell is raised to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft_before = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -122,7 +122,7 @@ def test_a_wrong_setting_is_refused(
     environment: dict[str, str],
     line: str,
 ) -> None:
-    """The line names every wrong variable and the expected value, and nothing was made on the disk."""
+    """The line names every wrong variable and the expected value. Nothing is made on the disk."""
     for name, value in environment.items():
         monkeypatch.setenv(f"RECEIVER_{name}", value)
 
@@ -135,14 +135,14 @@ def test_a_wrong_setting_is_refused(
 
 
 async def test_a_process_that_refuses_ends_with_code_2(tmp_path: Path) -> None:
-    """So does the process as a whole: exit code 2, one line, no traceback; with a key too short it does not begin."""
+    """The process prints one line without a traceback. The key in it is too short."""
     finished = await run_command(tmp_path, "serve", API_KEYS=KEY, SIGNING_KEYS=SECRET[:9])
 
     assert finished.refusal == "RECEIVER_SIGNING_KEYS: key 1 has 9 bytes, at least 32 are needed"
 
 
 async def test_a_database_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    """The path and the system's reason are told; so are those of a folder."""
+    """The line names the path and the system's reason, for a file and for a folder."""
     (tmp_path / "file").touch()
 
     below_a_file = await run_command(tmp_path, "serve", API_KEYS=KEY, PORT="0", DATABASE="file/receiver.db")

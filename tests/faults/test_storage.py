@@ -29,7 +29,7 @@ async def api(database: Path) -> AsyncIterator[Api]:
 async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(
     api: Api, database: Path, trouble: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
-    """503 with Retry-After, not ready with the reason, reads go on; afterwards the same delivery is accepted."""
+    """It gets 503 with Retry-After, `/readyz` has the reason, and reads go on. Afterwards the delivery is accepted."""
     registered = await api.register()
     with trouble(database):
         refused = await api.call_back(registered["callbackUrl"])
@@ -50,7 +50,7 @@ async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(
 
 @pytest.mark.parametrize("replace", [False, True])
 async def test_a_database_that_is_taken_away_acknowledges_nothing(tmp_path: Path, replace: bool) -> None:
-    """Removed or replaced under the running receiver, the file takes no more: 503, and `/readyz` says why."""
+    """If the file is removed or replaced under the receiver, callbacks get 503, and `/readyz` has the reason."""
     database = tmp_path / "receiver.db"
     async with running_receiver(database) as api:
         registered = await api.register()

@@ -32,7 +32,7 @@ async def narrow_receiver(folder: Path, **settings: Any) -> AsyncIterator[Runnin
 
 @asynccontextmanager
 async def silent_peers(api: RunningReceiver, count: int, *requests: bytes) -> AsyncIterator[list[Wire]]:
-    """Yield so many peers. They send these requests and do not read yet."""
+    """Yield `count` peers. They send these requests and do not read yet."""
     address = urlsplit(api.url)
     async with AsyncExitStack() as stack:
         wires = []

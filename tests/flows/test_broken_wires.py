@@ -43,7 +43,7 @@ HURRIED = Timing(sleep=pause)
 
 @dataclass
 class Waits:
-    """The waits of one client: most end with their results, every tenth goes on and would hear it again."""
+    """The waits of one client. Most end with their results. Every tenth stays, and would get a repeated result."""
 
     reader: TaskReader
     changes: Counter[str] = field(default_factory=Counter)
@@ -84,7 +84,7 @@ class Wait:
         self.waits.changes["forget"] += 1
 
     def wake(self) -> None:
-        """Do nothing: there is nothing to decide."""
+        """Do nothing, because these waits decide nothing."""
 
     def note(self, happened: str, **facts: Any) -> None:
         """Ignore the timeline."""
@@ -101,7 +101,7 @@ async def waiting(url: str, refs: Sequence[str]) -> AsyncIterator[Waits]:
 
 
 async def read(url: str, count: int, only: Subscribe) -> list[Result]:
-    """Return so many results."""
+    """Return the next `count` results."""
     results: list[Result] = []
     async with open_receiver_session() as session:
         reading = LogReader(ReceiverApi(session, url, ADMIN), only, HURRIED).results()
@@ -165,7 +165,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
 
 
 async def test_what_comes_during_a_stall_or_an_outage(tmp_path: Path) -> None:
-    """Is told once the stall or the outage is over; an outage makes the receiver count as silent, a stall does not."""
+    """Results arrive once the stall or the outage is over. Only an outage makes the receiver count as silent."""
     database = tmp_path / "receiver.db"
     refs = [task.ref for task in (await prepare_tasks(database, 20)).tasks]
     async with (
@@ -191,7 +191,7 @@ async def test_what_comes_during_a_stall_or_an_outage(tmp_path: Path) -> None:
 
 
 async def test_rare_filters_advance(tmp_path: Path) -> None:
-    """Behind thousands of results of others, over breaks, a rare one comes once, and there is no gap."""
+    """A rare result behind thousands of others comes once, over breaks and without a gap."""
     database = tmp_path / "receiver.db"
     refs = [task.ref for task in (await prepare_tasks(database, 1000)).tasks]
     async with (

@@ -14,7 +14,7 @@ from tests.demo_picture import PICTURE, draw
 
 
 async def test_the_demo_brings_every_answer_home(tmp_path: Path) -> None:
-    """34 right answers, each way used, exit code 0, and it says how to run the parts by hand."""
+    """All 34 answers are right and each kind of answer occurs. The demo ends with 0 and names the commands by hand."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "client", "demo", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
     )
@@ -29,7 +29,7 @@ async def test_the_demo_brings_every_answer_home(tmp_path: Path) -> None:
 
 
 def test_the_table_fits_80_columns() -> None:
-    """At 80 columns each case takes one line, also once its answers came in two ways."""
+    """At 80 columns each case takes one line, even if its answers came in two ways."""
     shown = io.StringIO()
     board = Board(Console(width=80, file=shown))
     for row in board.rows:
@@ -42,7 +42,7 @@ def test_the_table_fits_80_columns() -> None:
 
 
 def test_the_picture_shows_this_demo(tmp_path: Path) -> None:
-    """The picture in the documents is small and shows the cases of today. Renew it with `make picture`."""
+    """The picture in the documents is small and shows the current cases. Renew it with `make picture`."""
     board = Board(Console(file=io.StringIO()))
     draw(board, tmp_path / "demo.svg")
 

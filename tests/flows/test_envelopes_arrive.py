@@ -45,11 +45,11 @@ class _HastyClock:
     """The time of the loop; a sleep is over at once."""
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the time of the event loop in seconds."""
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
-        """Lets others run."""
+        """Let other tasks of the event loop run."""
         del seconds
         await asyncio.sleep(0)
 
@@ -85,7 +85,7 @@ async def test_hardcaptcha_with_another_key_is_refused(tmp_path: Path) -> None:
 
 
 async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
-    """Events arrive at a standing URL: a task with its id, a low balance without one."""
+    """Events arrive at a standing URL: a task with its id, and a low balance without one."""
     token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
     secrets = {"capsolution": SECRET}
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:
@@ -105,7 +105,7 @@ async def test_capsolution_tells_the_account(tmp_path: Path) -> None:
 
 
 async def test_a_task_of_capsolution_is_ended_by_the_event_of_the_account(tmp_path: Path) -> None:
-    """Its own URL is not given to createTask; the standing URL may end it. It is polled as if no callback came."""
+    """The standing URL may end a task without a callback URL in createTask. It is polled as if no callback came."""
     token = make_token(Kind.STANDING, new_ref(), "capsolution", SIGNING_KEY.encode())
     secrets = {"capsolution": SECRET}
     async with running_receiver(tmp_path / "receiver.db", callback_secrets=secrets, signing_keys=SIGNING_KEY) as api:

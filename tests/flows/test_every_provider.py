@@ -117,7 +117,7 @@ async def _solve_all(running: Running, tasks: list[dict[str, Any]]) -> list[Task
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_tasks_end_right(provider: str, tmp_path: Path) -> None:
-    """All end right: with a callback, without one, with a doubled, early or cut one, and slow ones by polls."""
+    """All tasks end right: with a callback, without one, with a doubled, early or cut one, and slow ones by polls."""
     faults: list[dict[str, Any]] = [
         {},
         {"callback": "lost"},
@@ -190,16 +190,16 @@ async def test_no_balance(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - CODELESS))
 async def test_the_balance(provider: str, tmp_path: Path) -> None:
-    """The balance is read."""
+    """The balance of the sandbox is returned."""
     async with _running(provider, tmp_path, balance=2.5) as running:
         assert await running.tasks.balance() == 2.5
 
 
 @pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - {"ezcaptchasync"}))
 async def test_polls_that_go_wrong(provider: str, tmp_path: Path) -> None:
-    """A throttled poll, a failing server, a firewall, a page of HTML and an unlisted code are overcome."""
+    """A throttled poll, a failing server, a firewall, a page of HTML and an unlisted code do not end a task."""
     faults = ["429", "500", "500json", "403", "html", "unlisted"]
-    tasks = [_task(provider, n, callback="lost", getTaskResult=fault) for n, fault in enumerate(faults)]
+    tasks = [_task(provider, number, callback="lost", getTaskResult=fault) for number, fault in enumerate(faults)]
     async with _running(provider, tmp_path) as running:
         results = await _solve_all(running, tasks)
         stats = running.sandbox.stats
@@ -211,7 +211,7 @@ async def test_polls_that_go_wrong(provider: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", ["capkill", "capmonster", "captcha69"])
 async def test_an_error_that_means_processing(provider: str, tmp_path: Path) -> None:
-    """CAPTCHA_NOT_READY is waited through (providers/README.md, "CapMonster Cloud")."""
+    """CAPTCHA_NOT_READY means another poll (providers/README.md, "CapMonster Cloud")."""
     task = _task(provider, 1, callback="lost", latencySeconds=40, isNotReadyAnError=True)
     clock = SettableClock()
     # By the clock of the sandbox, the task takes 40 s, and its answer is kept for 40 s.

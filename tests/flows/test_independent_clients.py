@@ -62,10 +62,10 @@ async def ask(ws: ClientConnection, **frame: Any) -> Any:
     text = json.dumps(frame)
     check_sent(text)
     await ws.send(text)
-    return await told(ws)
+    return await next_frame(ws)
 
 
-async def told(ws: ClientConnection) -> Any:
+async def next_frame(ws: ClientConnection) -> Any:
     """Return the next frame, heartbeats aside."""
     async with asyncio.timeout(30):
         while (frame := check_received(await ws.recv(decode=True)))["type"] == "heartbeat":
@@ -99,13 +99,13 @@ async def event(stream: AsyncIterator[ServerSentEvent], *, but: str = "heartbeat
 
 @pytest.mark.parametrize("way", ["header", "subprotocol", "ticket"])
 async def test_a_websocket_is_opened(api: RunningReceiver, way: str) -> None:
-    """With a key as a header or as a subprotocol, or with a ticket; only the subprotocol of the frames is echoed."""
+    """A key in a header or in a subprotocol opens it, and so does a ticket. Only the frames' subprotocol is echoed."""
     protocols = {"header": (), "subprotocol": (f"bearer.{READ_ONLY}",), "ticket": (f"ticket.{await new_ticket(api)}",)}
     headers = _KEY if way == "header" else {}
     async with socket(api, *protocols[way], **headers) as ws:
         answer = await ask(ws, type="subscribe", id=1)
         ref = await ended(api)
-        result = await told(ws)
+        result = await next_frame(ws)
 
     assert (ws.subprotocol, answer["type"], answer["id"]) == (SUBPROTOCOL, "subscribed", 1)
     assert (result["type"], result["task"]["ref"]) == ("result", ref)
@@ -117,38 +117,38 @@ async def test_a_websocket_adds_and_removes(api: RunningReceiver) -> None:
     async with socket(api, **_KEY) as ws:
         await ask(ws, type="subscribe", id="s", tasks=[])
         added = await ask(ws, type="add", id="a", tasks=[done, one["ref"], two["ref"]])
-        at_once = await told(ws)
+        at_once = await next_frame(ws)
         removed = await ask(ws, type="remove", id="r", tasks=[one["ref"]])
         await api.call_back(one["callbackUrl"])
         await api.call_back(two["callbackUrl"])
-        then = await told(ws)
+        then = await next_frame(ws)
 
     assert [(frame["type"], frame["id"]) for frame in (added, removed)] == [("added", "a"), ("removed", "r")]
     assert (at_once["task"]["ref"], then["task"]["ref"]) == (done, two["ref"])
 
 
 async def test_a_websocket_goes_on_after_a_cut(api: RunningReceiver) -> None:
-    """By the cursor of its last frame: nothing is missed, nothing comes twice."""
+    """With the cursor of its last frame, a new websocket misses nothing and gets nothing twice."""
     async with socket(api, **_KEY) as ws:
         await ask(ws, type="subscribe", id=1)
         seen = [await ended(api)]
-        cursor = (await told(ws))["cursor"]
+        cursor = (await next_frame(ws))["cursor"]
         ws.transport.abort()
     missed = [await ended(api), await ended(api)]
 
     async with socket(api, **_KEY) as ws:
         await ask(ws, type="subscribe", id=1, cursor=cursor)
-        caught_up = [(await told(ws))["task"]["ref"] for _ in missed]
+        caught_up = [(await next_frame(ws))["task"]["ref"] for _ in missed]
         last = await ended(api)
 
-        assert [*seen, *caught_up, (await told(ws))["task"]["ref"]] == [*seen, *missed, last]
+        assert [*seen, *caught_up, (await next_frame(ws))["task"]["ref"]] == [*seen, *missed, last]
 
 
 async def test_a_websocket_is_told_of_what_it_did_wrong(api: RunningReceiver) -> None:
-    """The problem names the field, and the socket goes on."""
+    """The problem names the field, and the websocket stays open."""
     async with socket(api, **_KEY) as ws:
         await ws.send('{"type": "subscribe", "id": 1, "filter": "x"}')
-        problem = await told(ws)
+        problem = await next_frame(ws)
         answer = await ask(ws, type="subscribe", id=2)
 
     assert (problem["id"], problem["problem"]["detail"].partition(":")[0]) == (1, "filter")
@@ -156,20 +156,20 @@ async def test_a_websocket_is_told_of_what_it_did_wrong(api: RunningReceiver) ->
 
 
 async def test_a_websocket_gets_goodbye(api: RunningReceiver) -> None:
-    """At shutdown, with a cursor, and then the close code 1001."""
+    """At shutdown a goodbye with a cursor comes, and then the close code 1001."""
     async with socket(api, **_KEY) as ws, asyncio.TaskGroup() as group:
         cursor = (await ask(ws, type="subscribe", id=1))["cursor"]
         group.create_task(api.stop())
-        goodbye = await told(ws)
+        goodbye = await next_frame(ws)
         with pytest.raises(ConnectionClosedOK):
-            await told(ws)
+            await next_frame(ws)
 
     assert goodbye == {"type": "goodbye", "cursor": cursor}
     assert ws.close_code == 1001
 
 
 async def test_pings_are_answered_both_ways(api: RunningReceiver) -> None:
-    """It outlives many pings of the receiver, and the receiver answers those of the other side."""
+    """The websocket outlives many pings of the receiver, and the receiver answers the pings of the client."""
     async with socket(api, **_KEY) as ws:
         await ask(ws, type="subscribe", id=1)
         async with asyncio.timeout(30):
@@ -182,7 +182,7 @@ async def test_pings_are_answered_both_ways(api: RunningReceiver) -> None:
 
 @pytest.mark.parametrize("way", ["header", "ticket"])
 async def test_events_are_read(api: RunningReceiver, way: str) -> None:
-    """With a key or a ticket: a heartbeat with the cursor, then each result, its cursor being the id."""
+    """A key or a ticket opens the stream. It begins with a heartbeat, and the id of each result is its cursor."""
     query = {"ticket": await new_ticket(api)} if way == "ticket" else {}
     async with events(api, _KEY if way == "header" else {}, **query) as (source, stream):
         start, beat = await event(stream, but="none")
@@ -195,7 +195,7 @@ async def test_events_are_read(api: RunningReceiver, way: str) -> None:
 
 
 async def test_events_go_on_after_a_cut(api: RunningReceiver) -> None:
-    """By `Last-Event-ID`, with the address unchanged: nothing is missed, nothing comes twice."""
+    """With `Last-Event-ID` and the same address, nothing is missed and nothing comes twice."""
     first = await ended(api)
     async with events(api, _KEY, after="start") as (_, stream):
         place, frame = await event(stream)
@@ -209,7 +209,7 @@ async def test_events_go_on_after_a_cut(api: RunningReceiver) -> None:
 
 
 async def test_events_tell_gaps_hints_and_deletions(api: RunningReceiver) -> None:
-    """Each is an event of its own, and its id is the cursor to resume at."""
+    """Each of them is an event of its own. Its id is the cursor to resume at."""
     registered = await api.register()
     async with events(api, {"Authorization": f"Bearer {ADMIN}"}, after="0123456789ab-4", hints="true") as (_, stream):
         gap = (await event(stream))[1]
@@ -225,7 +225,7 @@ async def test_events_tell_gaps_hints_and_deletions(api: RunningReceiver) -> Non
 
 
 async def test_events_end_with_goodbye(api: RunningReceiver) -> None:
-    """At shutdown; then the response ends as a whole one does."""
+    """At shutdown a goodbye comes, and the response ends as a complete one."""
     async with events(api, _KEY) as (_, stream), asyncio.TaskGroup() as group:
         start, _ = await event(stream, but="none")
         group.create_task(api.stop())

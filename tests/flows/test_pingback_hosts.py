@@ -60,7 +60,7 @@ async def test_a_host_is_added_listed_and_removed() -> None:
 
 
 async def test_a_host_is_added_from_itself_only() -> None:
-    """Asked from elsewhere, the provider refuses, and that is an error of its own."""
+    """If the request comes from another address, the provider refuses it. That is an error of its own."""
     async with Sandbox("twocaptchav1") as sandbox:
         reading = await _said(sandbox, add_pingback(KEY, "example.com"))
 

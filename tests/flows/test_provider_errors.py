@@ -32,7 +32,7 @@ intervalSeconds = 0.2
 
 @asynccontextmanager
 async def receiving(folder: Path, provider_url: str, *, port: int = 0) -> AsyncIterator[Api]:
-    """`callback-receiver serve` as a process, with a key at the provider; killed at the end."""
+    """Run `callback-receiver serve` as a process with a key at the provider, and kill it at the end."""
     (folder / "providers.toml").write_text(PROVIDERS)
     environment = {
         "provider_keys": json.dumps({"capsolver": KEY}),
@@ -54,7 +54,7 @@ async def submit(api: Api, **faults: Any) -> Any:
 
 
 async def ended(api: Api, ref: str) -> Any:
-    """Return the task once it has an outcome. If a kill cuts off a poll, it is repeated after its lease."""
+    """Return the task once it has an outcome. If a kill interrupts a poll, the poll is repeated after its lease."""
     for _ in range(3):
         task = (await api.send("GET", f"/v1/tasks/{ref}", params={"wait": "20"})).json
         if task["status"] != "processing":
@@ -71,7 +71,7 @@ def with_row(database: Path) -> int:
 
 @pytest.mark.parametrize("fault", ["500json", "403", "unlisted", "500", "html"])
 async def test_errors_that_end_no_task(tmp_path: Path, fault: str) -> None:
-    """The receiver polls on, and has the answer (2captcha-javascript#29, capmonster_python#4)."""
+    """The receiver polls again and gets the answer (2captcha-javascript#29, capmonster_python#4)."""
     async with Sandbox("capsolver") as sandbox, receiving(tmp_path, sandbox.url) as api:
         registered = await submit(api, getTaskResult=fault, getTaskResultTimes=2)
         task = await ended(api, registered["ref"])
@@ -81,7 +81,7 @@ async def test_errors_that_end_no_task(tmp_path: Path, fault: str) -> None:
 
 
 async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
-    """It ends the task provisionally, over a kill too; a callback replaces it; the operator sees code and counts."""
+    """It ends the task provisionally, even over a kill. A callback replaces that. The operator sees code and counts."""
     database, port = tmp_path / "receiver.db", free_port()
     async with Sandbox("capsolver", SandboxSettings(latency_seconds=(0.0, 0.0))) as sandbox:
         async with receiving(tmp_path, sandbox.url, port=port) as api:
@@ -129,7 +129,7 @@ async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
 
 
 async def test_a_code_that_was_declared_since_is_nothing_to_do(tmp_path: Path) -> None:
-    """The finding goes once its advice was followed."""
+    """Once the code is declared, as the finding advises, the finding is gone."""
     declared = f'[capsolver.codes."{ODD}"]\nreaction = "again"\n'
     async with Sandbox("capsolver") as sandbox, receiving(tmp_path, sandbox.url) as api:
         answer = await api.send(
@@ -164,7 +164,7 @@ async def test_a_code_that_was_declared_since_is_nothing_to_do(tmp_path: Path) -
     ],
 )
 async def test_a_submission_that_was_not_carried_out_is_told_at_once(tmp_path: Path, reply: Reply) -> None:
-    """With status and URL, and the task has ended; a repetition is told the same, and asks nobody."""
+    """The problem names status and URL, and the task has ended. A repetition gets the same without another request."""
     request: dict[str, Any] = {
         "json": {"provider": "capsolver", "task": IMAGE},
         "headers": {"Idempotency-Key": "order-7"},
@@ -197,7 +197,7 @@ async def test_a_submission_that_was_not_carried_out_is_told_at_once(tmp_path: P
     ],
 )
 async def test_a_callback_proves_that_a_task_was_made(tmp_path: Path, reply: Reply, code: str) -> None:
-    """An HTTP status may come from a proxy. The paid answer replaces our own outcome."""
+    """An HTTP status may come from a proxy. The paid answer then replaces the receiver's own outcome."""
     ready = {"errorId": 0, "status": "ready", "taskId": "t-1", "solution": {"text": "44795sds"}}
     async with scripted_provider(createTask=reply) as provider, receiving(tmp_path, provider.url) as api:
         answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": IMAGE, "timeoutSeconds": 3})

@@ -63,21 +63,21 @@ class Answering:
     answers: list[str] = field(default_factory=list)
 
     async def in_php(self, _: web.Request) -> web.Response:
-        """Return the older createTask."""
+        """Return the answer to a submission in the older API."""
         return web.json_response({"status": 1, "request": TASK_ID})
 
     async def res_php(self, _: web.Request) -> web.Response:
-        """Return the older getTaskResult."""
+        """Return the answer to a poll in the older API."""
         if self._is_first():
             return web.json_response({"status": 0, "request": self.code})
         return web.json_response({"status": 1, "request": "44795sds"})
 
     async def create_task(self, _: web.Request) -> web.Response:
-        """CreateTask."""
+        """Return the answer to createTask."""
         return web.json_response({"errorId": 0, "taskId": TASK_ID})
 
     async def get_task_result(self, _: web.Request) -> web.Response:
-        """GetTaskResult."""
+        """Return the answer to getTaskResult."""
         if self._is_first():
             return web.json_response({"errorId": 1, "errorCode": self.code, "errorDescription": "in words"})
         return web.json_response({"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}})
@@ -113,7 +113,7 @@ def _task(provider: str) -> dict[str, str]:
 
 @about_the_request
 async def test_the_clients_task_goes_on_after_the_pause(provider: str, code: str) -> None:
-    """The key pauses as long as the table says, and the next poll brings the answer."""
+    """The key pauses for the time in the table, and the next poll brings the answer."""
     async with (
         _answering(code) as answering,
         open_client(answering.url, provider=provider, dialects=HERE) as tasks,

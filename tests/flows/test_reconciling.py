@@ -1,6 +1,6 @@
 """Tasks are submitted through the receiver and awaited by websocket while callbacks are lost, late and doubled.
 
-The receiver is killed on the way: all end right, and no limit of the provider is broken.
+The receiver is killed several times. All tasks end right, and no limit of the provider is broken.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ requestsPerSecond = 100
 
 @dataclass
 class Caller:
-    """Somebody without a client of ours: submits over HTTP, each task under a key of its own, and reads a websocket."""
+    """A user without our client. It submits over HTTP, each task under its own key, and reads a websocket."""
 
     url: str
     session: aiohttp.ClientSession
@@ -94,7 +94,7 @@ def task_of(number: int) -> dict[str, Any]:
 
 
 async def test_all_end_right(tmp_path: Path) -> None:
-    """2,000 with RECONCILING_TASKS=2000; a third of the callbacks are lost, a tenth late, a tenth doubled."""
+    """A third of the callbacks are lost, a tenth late, a tenth doubled. RECONCILING_TASKS=2000 runs 2,000 tasks."""
     database, port = tmp_path / "receiver.db", free_port()
     (tmp_path / "providers.toml").write_text(PROVIDERS)
     settings = SandboxSettings(
@@ -138,7 +138,7 @@ async def test_all_end_right(tmp_path: Path) -> None:
 
 
 async def _live(database: Path, port: int, environment: dict[str, str], caller: Caller, *, kills: int) -> None:
-    """Submit and read until every task has ended; the receiver is killed at equal parts of the way."""
+    """Submit and read until every task has ended. Meanwhile the receiver is killed at regular points."""
     numbers = iter(range(TASKS))
 
     async def submit_some() -> None:
@@ -163,7 +163,7 @@ async def _live(database: Path, port: int, environment: dict[str, str], caller: 
 
 
 def _check_polls(database: Path, calls: int) -> None:
-    """Check that every poll counts: also an interrupted one, sent or not, unless a callback ended the task first."""
+    """Check that every poll counts, even an interrupted one, unless a callback ended the task before."""
     with closing(sqlite3.connect(database)) as connection:
         (counted,) = connection.execute("SELECT sum(polls) FROM task").fetchone()
         (cut_off,) = connection.execute("SELECT count(*) FROM poll WHERE said = ?", (CUT_OFF,)).fetchone()

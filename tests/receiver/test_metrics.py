@@ -36,7 +36,7 @@ async def asked(api: Api) -> dict[str, float]:
 
 
 async def test_every_delivery_is_counted_by_its_verdict(tmp_path: Path) -> None:
-    """Accepted, repeated, unreadable and refused ones have counts of their own."""
+    """Accepted, repeated, unreadable and refused deliveries have counts of their own."""
     async with running_receiver(tmp_path / "receiver.db", max_body_bytes=1024) as api:
         url = (await api.register())["callbackUrl"]
         for _ in range(2):
@@ -85,7 +85,7 @@ async def test_outcomes_tell_lost_and_late_callbacks_apart(tmp_path: Path) -> No
 
 
 async def test_what_is_so_now_is_told(tmp_path: Path) -> None:
-    """Waiting tasks, waiting requests and the state of the store are current."""
+    """The figures of waiting tasks, waiting requests and the store are current."""
     async with running_receiver(tmp_path / "receiver.db") as api:
         ref = (await api.register())["ref"]
         async with asyncio.TaskGroup() as group:
@@ -145,7 +145,7 @@ async def test_the_scope_is_admin(tmp_path: Path) -> None:
 
 
 async def test_they_have_an_address_of_their_own(tmp_path: Path) -> None:
-    """That address asks for no key and serves nothing else."""
+    """The address for metrics asks for no key and serves nothing else."""
     port = free_port()
     async with running_receiver(tmp_path / "receiver.db", metrics_address=f"127.0.0.1:{port}") as api:
         there = f"http://127.0.0.1:{port}"
@@ -157,7 +157,7 @@ async def test_they_have_an_address_of_their_own(tmp_path: Path) -> None:
 
 
 async def test_an_address_in_use_is_refused_by_name(tmp_path: Path) -> None:
-    """The error names the setting."""
+    """The error for an address in use names the setting."""
     async with running_receiver(tmp_path / "one.db") as other:
         address = other.url.removeprefix("http://")
         with pytest.raises(CannotStartError, match="RECEIVER_METRICS_ADDRESS: cannot listen on"):
@@ -167,6 +167,6 @@ async def test_an_address_in_use_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["9101", "localhost:", ":9101", "localhost:99999", "localhost:http"])
 def test_a_wrong_address_is_refused(tmp_path: Path, address: str) -> None:
-    """Both host and port are needed."""
+    """An address for metrics needs both host and port."""
     with pytest.raises(ValueError, match="expected host:port"):
         Settings(database=tmp_path / "receiver.db", metrics_address=address, _env_file=None)

@@ -311,8 +311,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             callback_seconds=5.0,
             callback_retries=3,
         ),
-        # Failure is errorId 12, without status. Errors have another status than 200, which one is unknown (3.7, 4). Ids
-        # have 13 digits (providers/README.md, "NextCaptcha").
+        # Failure is errorId 12, without status. Errors have an HTTP status other than 200, but it is unknown. Ids have
+        # 13 digits (providers/README.md, "NextCaptcha").
         "nextcaptcha": Profile(
             wire=_of_unknown_status(JsonWire(pending_status="pending", failed_error_id=12, refused_status=400)),
             limits=SandboxLimits(max_polls=0, poll_interval_seconds=0.5, ban_errors=0),

@@ -41,8 +41,12 @@ class Connections:
 
     An idle connection has no request. HTTP lets a server close it at any moment, and a client open another one.
 
-    `closed` is called with the reason of each close. "full": there are too many. "silent": no request came. "head": the
-    head has no end. "chunks": the body comes in chunks of a few bytes.
+    `closed` is called with the reason of each close:
+
+    * "full": there are too many;
+    * "silent": no request came;
+    * "head": the head has no end;
+    * "chunks": the body comes in chunks of a few bytes.
     """
 
     def __init__(

@@ -87,8 +87,8 @@ class Pacer(asyncio.Protocol):
     A message of more than 32 kB takes room until it is carried out. If there is none, no more of it is read. It has
     30 s to be complete. Then `drop` is called with the reason and has to cut the peer off.
 
-    aiohttp joins fragments and queues control frames before its caller sees any, so bytes are counted here. aiohttp
-    pauses the transport itself while its queue is full. Only aiohttp ends such a pause: a resumed transport would fill
+    aiohttp joins fragments and queues control frames before its caller sees any, so bytes are counted here. While its
+    queue is full, aiohttp pauses the transport itself. Only aiohttp ends such a pause: a resumed transport would fill
     its buffer behind the queue without a limit.
     """
 

@@ -102,7 +102,7 @@ async def test_failed_task(image: str) -> None:
 
 
 async def test_timed_out_task_as_json(image: str) -> None:
-    """With `--json` a failed task is printed too, for machines to read."""
+    """With `--json` a failed task is printed too, so that machines can read it."""
     async with Sandbox("capsolver", SandboxSettings(latency_seconds=(9.0, 9.0), async_images=True)) as sandbox:
         code, out, err = await run_command(
             *("solve", image, "--provider", "capsolver", "--provider-url", sandbox.url, "--timeout", "0.2", "--json"),

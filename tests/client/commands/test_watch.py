@@ -55,7 +55,7 @@ async def watching(
 
 
 async def ran(url: str, *arguments: str, key: str = ADMIN) -> tuple[int | None, str, str]:
-    """Exit code, standard output and standard error of the command."""
+    """Return exit code, standard output and standard error of the command."""
     async with watching(url, *arguments, key=key) as process:
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
@@ -103,7 +103,7 @@ async def test_json_is_flushed_line_by_line(receiver: RunningReceiver) -> None:
 
 
 async def test_filters(receiver: RunningReceiver) -> None:
-    """By provider, by tags, and tasks by name."""
+    """The options select results by provider, by tags, and by the names of tasks."""
     named = await ended(receiver)
     tagged = await receiver.register(tags=["a", "b"])
     await receiver.call_back(tagged["callbackUrl"])
@@ -118,7 +118,7 @@ async def test_filters(receiver: RunningReceiver) -> None:
 
 
 async def test_a_gap_is_told_and_watching_goes_on(receiver: RunningReceiver) -> None:
-    """On standard error, and as a line for machines."""
+    """The gap is reported on standard error, and with `--json` also as a line on standard output."""
     ref = await ended(receiver)
 
     code, out, err = await ran(receiver.url, "--json", "--since", "0123456789ab-7", "--count", "1")
@@ -129,7 +129,7 @@ async def test_a_gap_is_told_and_watching_goes_on(receiver: RunningReceiver) -> 
 
 
 async def test_interrupted() -> None:
-    """One line says where to go on."""
+    """After an interrupt, one line names the cursor to go on with."""
     script = [subscribed("c1"), result("c7")]
     async with scripted_streams(script) as server, watching(server.url, "--json") as process:
         await line_of(process)
@@ -142,7 +142,7 @@ async def test_interrupted() -> None:
 
 @pytest.mark.parametrize("arguments", [["--json"], []])
 async def test_a_closed_pipe_ends_it_quietly(receiver: RunningReceiver, arguments: list[str]) -> None:
-    """As `watch --json | head -1` does."""
+    """If the reader of the pipe closes it, as in `watch --json | head -1`, it ends with 0 and without an error."""
     await ended(receiver)
     reading, writing = os.pipe()
     async with watching(receiver.url, "--since", "start", *arguments, stdout=writing) as process:
@@ -155,7 +155,7 @@ async def test_a_closed_pipe_ends_it_quietly(receiver: RunningReceiver, argument
 
 @pytest.mark.parametrize("arguments", [["--json"], []])
 async def test_a_full_disk_is_told_in_one_line(receiver: RunningReceiver, full_disk: int, arguments: list[str]) -> None:
-    """It ends with 1, without a traceback, and names the cursor before the unwritten result."""
+    """The command ends with 1 and without a traceback. The line names the cursor before the unwritten result."""
     await ended(receiver)
     async with watching(receiver.url, "--since", "start", *arguments, stdout=full_disk) as process:
         _, err = await process.communicate()
@@ -210,7 +210,7 @@ async def test_no_receiver() -> None:
 
 
 async def test_help_tells_exit_codes() -> None:
-    """And the variables; the command is one of the client's."""
+    """The help of `watch` names the exit codes and the variables."""
     _, out, _ = await ran("", "--help")
 
     text = " ".join(out.split())

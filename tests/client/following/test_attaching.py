@@ -237,7 +237,7 @@ async def test_lost_callback_after_attaching(tmp_path: Path) -> None:
 
 
 async def test_killed_client(tmp_path: Path) -> None:
-    """After a process is killed right after its submit, another one needs only the taskId to go on."""
+    """If a process is killed right after its submit, another one needs only the taskId to go on."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         scripted_provider(createTask=CREATED) as provider,

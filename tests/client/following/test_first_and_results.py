@@ -84,7 +84,7 @@ async def test_first_in_time() -> None:
 
 
 async def test_first_of_none() -> None:
-    """Of no tasks none can be the first."""
+    """Without any task there is nothing to wait for, so the call is refused."""
     async with open_client("http://127.0.0.1:1") as tasks:
         with pytest.raises(BadArgumentError, match="tasks"):
             await tasks.first([])
@@ -207,7 +207,7 @@ async def test_results_without_a_receiver() -> None:
 
 
 async def test_receiver_that_is_given(tmp_path: Path) -> None:
-    """A client may be given a receiver instead of an address: it registers there, and is told by it."""
+    """A client may be given a receiver instead of an address. Its tasks are registered there and get their outcomes."""
     async with (
         running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
         Sandbox("capsolver", QUICK) as sandbox,

@@ -78,7 +78,7 @@ async def test_closed_client(tmp_path: Path) -> None:
 
 
 async def test_cancelled_closing(tmp_path: Path) -> None:
-    """If its closing is cancelled at once, a client has closed all the same, and does not wait for its own tasks."""
+    """Even if its closing is cancelled at once, a client closes, and does not wait for its own tasks."""
 
     async def closes() -> None:
         async with open_client(provider.url, receiver.url) as tasks:

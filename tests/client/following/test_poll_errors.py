@@ -65,7 +65,7 @@ def stepping(clock: JumpingClock, body: Mapping[str, Any], status: int = 200) ->
     ],
 )
 async def test_an_error_that_says_nothing_about_the_task_ends_nothing(body: dict[str, Any], status: int) -> None:
-    """Once such an error, then the answer: the task is ready."""
+    """After one such error the next poll brings the answer, and the task is ready."""
     replies = [Reply(body, status), Reply(PENDING), Reply(ready())]
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=replies) as provider,
@@ -90,7 +90,7 @@ async def test_a_listed_failure_under_500_is_an_outcome() -> None:
 
 
 async def test_a_failure_without_a_code_is_an_outcome() -> None:
-    """`status` "failed" is said of the task (uCaptcha)."""
+    """`status` "failed" is about the task, even without a code (uCaptcha)."""
     failed = Reply({"errorId": 0, "status": "failed"})
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=failed) as provider,
@@ -103,7 +103,7 @@ async def test_a_failure_without_a_code_is_an_outcome() -> None:
 
 
 async def test_the_same_unlisted_code_three_times_ends_the_task_provisionally() -> None:
-    """Over at least fifteen seconds; its error names the code."""
+    """The three polls take at least fifteen seconds. The error names the code."""
     clock = JumpingClock()
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=stepping(clock, ODD)) as provider,
@@ -123,7 +123,7 @@ async def test_the_same_unlisted_code_three_times_ends_the_task_provisionally() 
 
 
 async def test_an_unlisted_code_waits_longer_each_time_and_not_beyond_the_window() -> None:
-    """Many within a moment end nothing. The wait is not lengthened beyond the window."""
+    """Many codes within a moment end nothing. The wait never goes beyond the window."""
     polls = {"max_polls": None, "window_seconds": 2.0, "interval_seconds": 0.15}
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[*[Reply(ODD)] * 4, Reply(ready())]) as provider,
@@ -138,7 +138,7 @@ async def test_an_unlisted_code_waits_longer_each_time_and_not_beyond_the_window
     "between", [pytest.param(PENDING, id="processing"), pytest.param({**ODD, "errorCode": "ERROR_2"}, id="another")]
 )
 async def test_what_comes_in_between_begins_the_row_anew(between: dict[str, Any]) -> None:
-    """In a row means without a listed answer, and without another code."""
+    """A listed answer or another code in between starts the count of the row again."""
     clock = JumpingClock()
     odd = stepping(clock, ODD)
     replies = [odd, odd, stepping(clock, between), odd, odd, stepping(clock, ready())]
@@ -152,7 +152,7 @@ async def test_what_comes_in_between_begins_the_row_anew(between: dict[str, Any]
 
 
 async def test_what_comes_under_5xx_does_not_count() -> None:
-    """It neither lengthens the row nor ends it."""
+    """An unlisted code under 5xx neither lengthens the row nor ends it."""
     clock = JumpingClock()
     odd, under_500 = stepping(clock, ODD), stepping(clock, ODD, 500)
     replies = [odd, under_500, under_500, under_500, odd, under_500, stepping(clock, ready())]
@@ -183,7 +183,7 @@ async def test_at_create_task_an_unlisted_error_is_a_refusal(body: dict[str, Any
 
 @pytest.mark.parametrize("reply", NOT_DONE)
 async def test_a_create_task_that_was_not_carried_out_is_told_at_once(tmp_path: Path, reply: Reply) -> None:
-    """With status and URL, though a callback could come: nobody would call back (league-account-checker#77)."""
+    """The error names status and URL at once. A task not made is never called back (league-account-checker#77)."""
     async with (
         running_receiver(tmp_path / "receiver.db") as api,
         scripted_provider(createTask=reply) as provider,
@@ -201,7 +201,7 @@ async def test_a_create_task_that_was_not_carried_out_is_told_at_once(tmp_path: 
 
 @pytest.mark.parametrize("reply", [Reply(b"", 500), Reply(b"", 200), Reply(b"<html>", 502), Reply(b"", 408)])
 async def test_a_create_task_that_is_unclear_waits_for_its_callback(tmp_path: Path, reply: Reply) -> None:
-    """A task may have been made, so it is followed."""
+    """A task may have been made, so the client waits for its callback."""
     async with (
         running_receiver(tmp_path / "receiver.db") as api,
         scripted_provider(createTask=reply) as provider,
@@ -216,7 +216,7 @@ async def test_a_create_task_that_is_unclear_waits_for_its_callback(tmp_path: Pa
 
 @pytest.mark.parametrize("reply", NOT_DONE)
 async def test_polls_that_are_not_carried_out_go_on(reply: Reply) -> None:
-    """The reason is told once for each state, and not at every poll."""
+    """The reason is logged once for each state, and not at every poll."""
     replies = [*[reply] * 4, Reply(ready())]
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=replies) as provider,
@@ -234,7 +234,7 @@ async def test_polls_that_are_not_carried_out_go_on(reply: Reply) -> None:
 
 
 async def test_no_secret_of_the_url_is_told() -> None:
-    """The key stands in the query of some requests."""
+    """The key is in the query of some requests, so error texts leave the query out."""
     key = "tests-only-secret-of-v1"
     async with (
         scripted_provider() as provider,
@@ -280,7 +280,7 @@ async def test_errors_that_end_nothing_count_towards_a_ban(reply: Reply) -> None
 
 
 async def test_unlisted_codes_are_named_in_the_log() -> None:
-    """Once, whatever the status, and however many tasks get them."""
+    """A code is logged once, under any status, for any number of tasks."""
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[Reply(ODD), Reply(ODD, 500), Reply(ready())]) as provider,
         open_client(provider.url) as tasks,

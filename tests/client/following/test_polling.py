@@ -46,7 +46,7 @@ async def test_polled_answer() -> None:
 
 
 async def test_onecaptcha() -> None:
-    """The second service works the same way, and its answer says for how long it is good."""
+    """The second service works in the same way, and its answer has the time until which it is valid."""
     async with Sandbox("onecaptcha", QUICK) as sandbox, open_client(sandbox.url, provider="onecaptcha") as tasks:
         solved = await tasks.solve(image_task(imageType="Yandex2025"))
 
@@ -151,7 +151,7 @@ async def test_pause_holds_for_those_in_line() -> None:
 
 
 def has_come_to(calls: Sequence[object], number: int) -> bool:
-    """Return True if so many calls have come."""
+    """Return True if there were at least `number` calls."""
     return len(calls) >= number
 
 
@@ -168,7 +168,7 @@ async def test_unknown_id_is_not_final_at_once() -> None:
 
 
 async def test_unknown_id_after_the_window_is_final() -> None:
-    """Once the provider's window and the grace are over, "unknown id" is its last word."""
+    """After the provider's window and the grace, "unknown id" is the final answer."""
     unknown = Reply({"errorId": 1, "errorCode": "ERROR_TASKID_INVALID"}, 400)
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=unknown) as provider,
@@ -213,12 +213,12 @@ async def test_polls_of_all_tasks_share_one_rate() -> None:
         now = time.monotonic()
         return now
 
-    gate = KeyLimiter(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
+    limiter = KeyLimiter(KeyLimits(requests_per_second=50.0), Timing(clock=clock), "capsolver")
     times = []
 
     for number in range(6):
-        assert await gate.poll_turn(time.monotonic() + 60.0, is_first=number % 2 == 0)
-        # As the gate saw it: how late this test is told says nothing of the gate.
+        assert await limiter.poll_turn(time.monotonic() + 60.0, is_first=number % 2 == 0)
+        # The time seen by the limiter. This test may resume later, which is no fault of the limiter.
         times.append(now)
 
     assert all(later - earlier >= 0.0199 for earlier, later in pairwise(times))

@@ -50,7 +50,7 @@ async def test_wait_while_polling(code: str) -> None:
 
 
 async def test_slow_while_polling() -> None:
-    """The whole key pauses, and then the same is asked again."""
+    """The whole key pauses, and then the same request is sent again."""
     dialects = _with_codes(ERROR_BUSY=Code(Reaction.SLOW, "request", 0.3))
     async with (
         scripted_provider(createTask=CREATED, getTaskResult=[Reply(_error("ERROR_BUSY")), Reply(ready())]) as provider,
@@ -105,7 +105,7 @@ async def test_request_that_was_refused(at: str, code: str, error: type[Provider
 
 @pytest.mark.parametrize("at", ["createTask", "getTaskResult"])
 async def test_ban_is_final_after_a_repeat(at: str) -> None:
-    """A banned address is tried once more after the pause, and then no more."""
+    """A banned address is used once more after the pause, and then no more."""
     dialects = _with_codes(ERROR_IP_BANNED=Code(Reaction.SLOW, "request", 0.05, is_ban=True))
     script: dict[str, Any] = {"createTask": Reply(CREATED), at: Reply(_error("ERROR_IP_BANNED"))}
     async with scripted_provider(**script) as provider, open_client(provider.url, dialects=dialects) as tasks:

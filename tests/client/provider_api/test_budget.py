@@ -18,7 +18,7 @@ _EZCAPTCHA = DIALECTS["ezcaptcha"].key_limits
 
 
 def _most_within(times: Sequence[float], seconds: float) -> int:
-    """Return the number of times in the fullest stretch of so many seconds, its end excluded."""
+    """Return the largest number of times in any stretch of `seconds`, its end excluded."""
     return max((bisect_left(times, start + seconds - 1e-6) - index for index, start in enumerate(times)), default=0)
 
 

@@ -17,7 +17,7 @@ KEY = "CAP-0123456789ABCDEF/0123456789abc+_"
 
 
 def in_json(text: str, times: int = 1) -> str:
-    """Return a text with each character escaped as in JSON, inside of so many JSON strings."""
+    """Return a text with each character escaped as in JSON, in `times` JSON strings inside each other."""
     escaped = "".join(f"\\u{ord(character):04X}" for character in text)
     for _ in range(times - 1):
         escaped = json.dumps(escaped)[1:-1]

@@ -27,7 +27,7 @@ def _answer(code: str | None, codes: Mapping[str, Code] = FAMILY_CODES) -> Provi
 
 
 def _refused(code: str, times: int = IN_A_ROW, task: dict[str, Any] = _TASK) -> RepeatedRefusals:
-    """Return the refusals after so many refusals at second 0."""
+    """Return the refusals after `times` refusals at second 0."""
     refusals = RepeatedRefusals(FAMILY_CODES)
     for _ in range(times):
         refusals.take(task, _answer(code), 0.0)
@@ -84,7 +84,7 @@ def test_a_task_that_may_work_again_is_never_held(code: str | None) -> None:
 
 @pytest.mark.parametrize("between", [None, _BALANCE, _BAD_TASK])
 def test_only_the_same_code_in_a_row_counts(between: str | None) -> None:
-    """Any other answer in between starts the count anew."""
+    """Any other answer in between restarts the count."""
     refusals = _refused(_KEY, IN_A_ROW - 1)
     refusals.take(_OTHER, _answer(between), 0.0)
     refusals.take(_TASK, _answer(_KEY), 0.0)
@@ -118,7 +118,7 @@ def test_time_doubles_with_each_trial() -> None:
 
 
 def test_a_trial_that_works_ends_it() -> None:
-    """Another answer to the trial ends it: all requests are sent, and the count starts anew."""
+    """Another answer to the trial ends it: all requests are sent, and the count restarts."""
     refusals = _refused(_KEY)
     refusals.send(_TASK, 10.0)
     refusals.take(_TASK, _answer(None), 10.5)

@@ -48,10 +48,10 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.text(max_size=8), parts, max_size=4),
     max_leaves=12,
 )
-"""Whatever JSON can hold."""
+"""Any JSON value."""
 
 task_ids = st.integers(-(10**255) + 1, 10**256 - 1).filter(bool) | st.text(min_size=1, max_size=40)
-"""Ids as providers give them out."""
+"""Ids as providers return them."""
 
 answers: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},

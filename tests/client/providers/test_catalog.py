@@ -99,7 +99,7 @@ def test_own_meanings_of_codes(dialect: Dialect) -> None:
 
 @every_dialect
 def test_every_provider_has_facts_and_a_title(dialect: Dialect) -> None:
-    """Each fact has a source, and nothing is told twice about one provider."""
+    """Each fact has a source, and no provider has the same fact twice."""
     assert dialect.title
     assert dialect.facts
     assert all(fact.source for fact in dialect.facts)

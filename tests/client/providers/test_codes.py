@@ -156,7 +156,7 @@ def test_not_ready_is_no_error(dialect: Dialect, code: str) -> None:
 
 @both
 def test_a_code_that_nobody_knows_is_told_from_those_on_the_list(dialect: Dialect) -> None:
-    """An unknown code is kept as it was written; nothing tells that it is about the task."""
+    """An unknown code is kept as it was written. It is not known to be about the task."""
     reading = dialect.read_task_result({"errorId": 7, "errorCode": "ERROR_FROM_NEXT_YEAR", "errorDescription": None})
 
     assert reading == Failed(7, "ERROR_FROM_NEXT_YEAR", None, is_listed=False)

@@ -116,7 +116,7 @@ def test_a_time_limit_of_create_task(model: str) -> None:
 
 
 def test_a_provider_like_scrapeless_by_its_family() -> None:
-    """With `api = "scrapeless"` the key goes into a header."""
+    """With `api = "scrapeless"` the client key goes into a header."""
     mine = declared('[mine]\napi = "scrapeless"\nbaseUrl = "https://api.example.com"')
 
     assert dict(mine.get_task_result("k", "a1").headers)["x-api-token"] == "k"
@@ -125,7 +125,7 @@ def test_a_provider_like_scrapeless_by_its_family() -> None:
 
 @pytest.mark.parametrize("api", ["json", "v1"])
 def test_a_provider_of_a_family(api: str) -> None:
-    """Without a model it polls with care, and knows the codes of the family."""
+    """Without a model, a provider is polled slowly and has the codes of its family."""
     mine = declared(f'[mine]\napi = "{api}"\nbaseUrl = "https://api.example.com"')
 
     raw = b'{"errorId":0,"status":"ready","solution":{"text":"t"}}' if api == "json" else b"OK|t"
@@ -135,7 +135,7 @@ def test_a_provider_of_a_family(api: str) -> None:
 
 
 def test_one_of_which_only_callbacks_are_known() -> None:
-    """With `api = "none"` its callbacks are read, and nothing is asked."""
+    """With `api = "none"` callbacks are read, and no request can be made."""
     mine = declared('[mine]\napi = "none"\n[mine.callback]\nshape = "hardcaptcha"')
 
     callback = mine.read_callback(query=b"", body=b'{"id":"h1","status":"FAILED","result":{"token":null}}')

@@ -59,7 +59,7 @@ def test_the_right_signature_verifies() -> None:
 
 
 def test_the_first_header_decides() -> None:
-    """A right value in a later header does not mend a wrong one in an earlier."""
+    """A right value in a later header does not make up for a wrong one in an earlier."""
     assert not RULE.verifies({"hmac": SIGNATURE, "X-Webhook-Signature": "0" * 64}, BODY, SECRET)
 
 

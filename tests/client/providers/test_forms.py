@@ -81,7 +81,7 @@ def test_what_is_unclear_about_id_or_code_is_unreadable(provider: str, form: byt
 
 
 def test_a_status_that_comes_twice_has_to_be_the_same() -> None:
-    """The status field obeys the same rule."""
+    """Two different values of the status field are unreadable too."""
     query = b"captcha_id=a1&status=0&status=%s&worker"
     read = DIALECTS["ucaptcha"].read_callback
 
@@ -117,5 +117,5 @@ def test_what_stands_around_a_form_changes_nothing(body: bytes) -> None:
     ],
 )
 def test_an_answer_is_what_a_form_says(code: bytes, text: str) -> None:
-    """A plus is a blank, escapes are UTF-8, and whatever is not escaped stands as it is."""
+    """A plus is a blank, escapes are UTF-8, and all other characters stay as they are."""
     assert _posted("twocaptchav1", b"id=7&code=" + code) == CallbackReading("7", Bare(text))

@@ -122,7 +122,7 @@ def test_failed_with_error_id_zero(dialect: Dialect, status: str) -> None:
 @both
 @pytest.mark.parametrize("silence", [{}, {"errorCode": None}, {"errorCode": ""}], ids=["absent", "null", "empty"])
 def test_failure_without_a_code(dialect: Dialect, silence: dict[str, Any]) -> None:
-    """A failure without a code from the provider gets a code of ours, never an empty one."""
+    """A failure without a code from the provider gets the receiver's own code, never an empty one."""
     reading = dialect.read_task_result({"errorId": 0, "status": "failed", **silence})
 
     assert reading == Failed(1, "RECEIVER_REASON_NOT_GIVEN", None)

@@ -56,7 +56,7 @@ def check_length(reading: object) -> None:
 
 @every
 def test_no_way_brings_a_longer_text(dialect: Dialect) -> None:
-    """Answers to each request, and callbacks as JSON and as a form."""
+    """Texts in answers to each request, and in callbacks as JSON or as a form, are cut."""
     count, errors = 0, []
     for fields in messages():
         for read in (dialect.read_create_task, dialect.read_task_result, dialect.read_balance, dialect.read_report):

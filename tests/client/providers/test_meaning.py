@@ -64,7 +64,7 @@ def test_a_poll(body: str) -> None:
 
 @pytest.mark.parametrize("body", CREATE_TABLE)
 def test_create_task(body: str) -> None:
-    """A listed refusal counts under any status; without a word of the provider, the status tells if it was done."""
+    """A listed refusal counts under any status. Without a code of the provider, the status tells if it was done."""
     reading = CAPSOLVER.read_create_task(READABLE[body]) if body in READABLE else None
 
     assert tuple(meaning_of(status, reading, is_poll=False) for status in STATUSES) == CREATE_TABLE[body]
@@ -85,7 +85,7 @@ _READINGS = st.one_of(
 
 @given(status=st.integers(100, 999), reading=_READINGS, is_poll=st.booleans())
 def test_laws(status: int, reading: object, *, is_poll: bool) -> None:
-    """It is total; nothing unread is an answer; no 2xx and no 5xx says that nothing was done, but for overload."""
+    """Every answer has a meaning. Nothing unread is an answer. No 2xx or 5xx says "not done", except for overload."""
     meaning = meaning_of(status, reading, is_poll=is_poll)
 
     assert reading is not None or meaning is not Meaning.ANSWER

@@ -93,7 +93,7 @@ def test_reading_callbacks_is_total(dialect: Dialect, query: bytes, body: bytes)
 @MANY
 @given(answer=answers)
 def test_failures_always_have_a_number_and_a_code(dialect: Dialect, answer: dict[str, Any]) -> None:
-    """Whatever the provider leaves out, an error has an `errorId` from 1 to 2^31 - 1 and a code."""
+    """Even if the provider leaves fields out, an error has an `errorId` from 1 to 2^31 - 1 and a code."""
     with suppress(UnreadableError):
         reading = dialect.read_task_result({**answer, "status": "failed"})
         assert not isinstance(reading, Ready)

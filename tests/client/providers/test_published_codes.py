@@ -97,7 +97,7 @@ def _is_listed(name: str, names: set[str]) -> bool:
 
 
 def test_no_code_is_made_up() -> None:
-    """Every code of the shared table stands in some list."""
+    """Every code of the shared table is in some list."""
     assert [name for name in FAMILY_CODES if not _is_listed(name, NAMES)] == []
 
 
@@ -130,7 +130,7 @@ def test_every_list_names_its_source(published: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("provider", ["twocaptchav1", "rucaptchav1"])
 def test_a_number_that_nobody_explains_is_a_limit_too(provider: str) -> None:
-    """`ERROR: NNNN` is a limit on requests whatever the number, with or without the space."""
+    """`ERROR: NNNN` is a limit on requests for any number, with or without the space."""
     expected = Code(Reaction.SLOW, "request", 600.0)
 
     assert [code_named(DIALECTS[provider].codes, name) for name in ("ERROR: 1099", "ERROR:1099")] == [expected] * 2

@@ -1,7 +1,8 @@
 """Every example of the two documents in seeds/, as strict JSON with the same fields and values, through the dialects.
 
-Comments of the examples are left out, names and strings are quoted, a comma before a brace is dropped, and the base64
-text that one example breaks over three lines is whole again, as that document demands (seed: 1captcha, line 18).
+The examples here differ from the documents in four ways. Comments are left out. Names and strings are quoted. A comma
+before a brace is dropped. The base64 text of one example is in one line instead of three, as that document demands
+(seed: 1captcha, line 18).
 """
 
 from __future__ import annotations

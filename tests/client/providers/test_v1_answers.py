@@ -38,7 +38,7 @@ def called_back(dialect: Dialect, code: str, task_type: str | None) -> Any | Non
 @older
 @pytest.mark.parametrize("task_type", [None, "base64", "post"])
 def test_points_have_one_shape(dialect: Dialect, task_type: str | None) -> None:
-    """By callback, by a poll in plain text, and by a poll with json=1, even with numbers.
+    """A callback, a poll in plain text and a poll with json=1 give the same points, even as numbers.
 
     (APITest in astubbs/captcha-fun, Zaczero/2Captcha#15)
     """
@@ -122,7 +122,7 @@ def test_json_stays_what_it_is(dialect: Dialect, raw: bytes, solution: Any) -> N
 @MANY
 @given(points=st.lists(st.tuples(st.integers(0, 999_999), st.integers(0, 999_999)), min_size=1, max_size=20))
 def test_any_points_have_one_shape(points: list[tuple[int, int]]) -> None:
-    """For any points, the list equals the text."""
+    """For any points, the list of a poll equals the text of a callback."""
     text = "coordinates:" + ";".join(f"x={x},y={y}" for x, y in points)
     listed = [{"x": str(x), "y": str(y)} for x, y in points]
 

@@ -111,14 +111,14 @@ def test_the_longest_ids(task_id: int | str) -> None:
 
 @pytest.mark.parametrize("task_id", ["a" * 257, 10**256, -(10**255), 10**5000, "a" * 1_000_000], ids=count())
 def test_ids_that_are_too_long(task_id: int | str) -> None:
-    """They are unreadable, also where Python would not write the number out; the text does not repeat them."""
+    """Such ids are unreadable, even if Python would not write the number. The error does not repeat them."""
     with pytest.raises(UnreadableError, match=r"^taskId: expected at most 256 characters$"):
         read_task_id(task_id)
 
 
 @pytest.mark.parametrize("value", [True, False, 0.0, 1.0, [], {}], ids=repr)
 def test_ids_of_other_types(value: object) -> None:
-    """Anything else is unreadable, also where Python takes it for 0 or 1."""
+    """Any other value is unreadable, even if Python takes it for 0 or 1."""
     with pytest.raises(UnreadableError, match="taskId: expected an integer or a string"):
         read_task_id(value)
 

@@ -56,7 +56,7 @@ def test_what_is_no_answer_is_told(provider: str, raw: bytes) -> None:
 @pytest.mark.parametrize("provider", ["twocaptchav1", "rucaptchav1", "captchaai"])
 @pytest.mark.parametrize("raw", [b"OK", b"OK|", b'{"status":1,"request":""}'])
 def test_a_bare_ok_is_no_answer(provider: str, raw: bytes) -> None:
-    """A yes without an answer, as from a proxy, ends no task."""
+    """A success without an answer, as from a proxy, ends no task."""
     dialect = DIALECTS[provider]
 
     with pytest.raises(UnreadableError):

@@ -155,24 +155,24 @@ def page(cursor: str, *entries: dict[str, Any], more: bool = False) -> tuple[int
 
 
 class Waiting:
-    """A subscriber with a record of its calls: of the task in `told`, of the transport in `steps`."""
+    """A subscriber with a record of its calls: about the task in `calls`, about the transport in `steps`."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.steps: list[str] = []
         self.wakes = 0
 
     def offer(self, task: Task) -> None:
         """Note the task's status."""
-        self.told.append(task.status)
+        self.calls.append(task.status)
 
     def hint(self) -> None:
         """Note a hint."""
-        self.told.append("hint")
+        self.calls.append("hint")
 
     def forget(self) -> None:
         """Note that there is no such task."""
-        self.told.append("forget")
+        self.calls.append("forget")
 
     def wake(self) -> None:
         """Count."""

@@ -38,7 +38,7 @@ async def reading(url: str, timing: Timing = _HURRIED) -> AsyncIterator[TaskRead
 
 @asynccontextmanager
 async def polling(url: str) -> AsyncIterator[LongPolls]:
-    """Long polls of a receiver."""
+    """Yield a subscription by long polls."""
     async with open_receiver_session() as session:
         yield LongPolls(ReceiverApi(session, url, ADMIN), _HURRIED)
 
@@ -78,25 +78,25 @@ async def test_stand_in_where_websockets_are_blocked(status: int) -> None:
         reader.remove("ref-1", first)
         reader.remove("ref-2", second)
 
-    assert (first.told, second.told) == (["ready"], ["hint", "forget"])
+    assert (first.calls, second.calls) == (["ready"], ["hint", "forget"])
     assert first.steps == ["reader.fell_back"]
     assert [query["after"] for query in server.queries] == ["c0", "c4"]
 
 
 async def test_stand_in_for_websockets_that_break_at_once() -> None:
-    """Twice in a row a websocket was cut before anything came: something on the way takes no websockets."""
+    """After two websockets in a row without a message, long polls are used."""
     waiting = Waiting()
     pages = [page("c1", {"cursor": "c1", "task": told_task()})]
     async with scripted_streams([CUT], [CUT], pages=pages) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         reader.remove("ref-1", waiting)
 
     assert waiting.steps == ["receiver.lost", "reader.fell_back", "receiver.found"]
 
 
 async def test_the_websocket_is_tried_again() -> None:
-    """About a minute later, without a word while it stays blocked; then it carries on from the same cursor."""
+    """About a minute later it is tried, and a further block is not reported. Then it resumes at the same cursor."""
     waiting = Waiting()
     hours = iter(range(0, 10**9, 3600))
     timing = replace(_HURRIED, clock=lambda: float(next(hours)))
@@ -104,7 +104,7 @@ async def test_the_websocket_is_tried_again() -> None:
     scripts = [blocked(), blocked(), [subscribed("c2"), result("c5")]]
     async with scripted_streams(*scripts, pages=pages) as server, reading(server.url, timing) as reader:
         reader.add("ref-1", "c0", waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         reader.remove("ref-1", waiting)
 
     assert waiting.steps[-1] == "reader.connected"
@@ -118,7 +118,7 @@ async def test_what_a_websocket_had_not_told_is_looked_at() -> None:
     tasks = {"ref-1": (200, told_task(cursor="c6"))}
     async with scripted_streams(*scripts, tasks=tasks) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         await eventually(lambda: len(server.queries) == 1)
         reader.remove("ref-1", waiting)
 
@@ -136,7 +136,7 @@ async def test_gap_is_filled_by_looking() -> None:
         reader.remove("ref-1", waiting)
         reader.remove("ref-2", other)
 
-    assert (waiting.told, other.told) == (["ready"], ["forget"])
+    assert (waiting.calls, other.calls) == (["ready"], ["forget"])
     assert [query["after"] for query in server.queries] == ["c0", "c50"]
 
 
@@ -150,7 +150,7 @@ async def test_look_that_fails_is_repeated() -> None:
         await eventually(lambda: "receiver.lost" in waiting.steps)
         read_before = len(server.queries)
         tasks["ref-1"] = (200, told_task())
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         reader.remove("ref-1", waiting)
 
     assert read_before == 1
@@ -171,7 +171,7 @@ async def test_silence_is_noted_and_ends(failure: tuple[int, Any]) -> None:
         silent_since = reader.silent_since
         reader.remove("ref-1", waiting)
 
-    assert (silent_since, waiting.told) == (None, ["ready"])
+    assert (silent_since, waiting.calls) == (None, ["ready"])
     assert waiting.steps == ["receiver.lost", "reader.fell_back", "receiver.found"]
     assert [query["after"] for query in server.queries] == ["c0", "c0", "c0", "c1"]
 
@@ -188,7 +188,7 @@ async def test_early_answers_are_no_hot_loop() -> None:
 
 
 async def test_named_tasks_come_first_whatever_the_cursor(receiver: RunningReceiver) -> None:
-    """By ref or by the provider's id, in as many requests as it takes; then new results of the named ones only."""
+    """Finished tasks come first, by ref or by the provider's id. New results of the named tasks follow."""
     done, later = await receiver.register(), await receiver.register()
     await receiver.call_back(done["callbackUrl"], taskId="abc")
     refs = [f"01990000-0000-7000-8000-{number:012}" for number in range(400)]
@@ -205,7 +205,7 @@ async def test_named_tasks_come_first_whatever_the_cursor(receiver: RunningRecei
 
 
 async def test_a_task_named_no_more_is_not_told(receiver: RunningReceiver) -> None:
-    """Not even if it had ended before it was asked for."""
+    """A removed task does not come, even if it had ended before."""
     done, last = await receiver.register(), await receiver.register()
     await receiver.call_back(done["callbackUrl"])
     async with polling(receiver.url) as polls:
@@ -218,7 +218,7 @@ async def test_a_task_named_no_more_is_not_told(receiver: RunningReceiver) -> No
 
 
 async def test_a_filter_beside_names_is_kept(receiver: RunningReceiver) -> None:
-    """(provider AND all tags) OR tasks, as over a websocket."""
+    """The filter is (provider AND all tags) OR tasks, as over a websocket."""
     named, tagged, other = [await receiver.register(tags=tags) for tags in ([], ["a", "b"], ["a"])]
     async with polling(receiver.url) as polls:
         await polls.send(Subscribe(id=0, provider="capsolver", tags=("a", "b"), tasks=(named["ref"],)))
@@ -233,7 +233,7 @@ async def test_a_filter_beside_names_is_kept(receiver: RunningReceiver) -> None:
 
 
 async def test_a_gap_is_a_frame(receiver: RunningReceiver) -> None:
-    """The log goes on behind it."""
+    """The gap is a frame of its own, followed by the results behind it."""
     await receiver.call_back((await receiver.register())["callbackUrl"])
     async with polling(receiver.url) as polls:
         await polls.send(Subscribe(id=0, cursor="0123456789ab-7"))

@@ -19,7 +19,7 @@ def wanting(*refs: str, most: int = 10) -> NamedTasks:
 
 
 def test_a_new_connection_names_all() -> None:
-    """In the order of their arrival; nothing of it is sent again."""
+    """All wanted refs are named in the order of their arrival, and none of them a second time."""
     names = wanting("a", "b", "c")
     names.drop("b")
 
@@ -27,7 +27,7 @@ def test_a_new_connection_names_all() -> None:
 
 
 def test_only_changes_are_sent() -> None:
-    """A ref that came and went in between is no change; `changed` is set if there is something to send."""
+    """A ref wanted and dropped in between is no change. `changed` is set if there is something to send."""
     names = wanting("a", "b")
     names.begin()
     list(names.changes())
@@ -54,7 +54,7 @@ def test_a_name_that_is_wanted_again_is_sent_again() -> None:
 
 
 def test_those_that_came_last_wait_for_room() -> None:
-    """No more are named than allowed; each dropped ref makes room for one."""
+    """No more refs are named than allowed. Each dropped ref makes room for one."""
     names = wanting("a", "b", "c", "d", most=2)
     first = names.begin()
     at_once = sent(names)
@@ -67,7 +67,7 @@ def test_those_that_came_last_wait_for_room() -> None:
 
 
 def test_what_the_receiver_refused_is_wanted_still() -> None:
-    """No more is named than it took, until something is dropped, or it is tried again."""
+    """No more refs are named than the receiver took, until one is dropped or `try_again` is called."""
     names = wanting("a", "b", most=10)
     names.begin()
     for ref in "cd":
@@ -88,7 +88,7 @@ def test_what_the_receiver_refused_is_wanted_still() -> None:
 
 
 def test_what_was_refused_and_is_not_wanted_any_more_is_forgotten() -> None:
-    """Nothing is sent for it; a new connection begins anew."""
+    """Nothing is sent for it. A new connection starts without the limit."""
     names = wanting("a", most=10)
     names.begin()
     names.want("b")
@@ -101,14 +101,14 @@ def test_what_was_refused_and_is_not_wanted_any_more_is_forgotten() -> None:
 
 
 def test_frames_have_at_most_so_many() -> None:
-    """The first of them is the subscription."""
+    """A frame names 5,000 refs at most, and the first frame is the subscription."""
     names = wanting(*map(str, range(12_000)), most=50_000)
 
     assert (len(names.begin()), [len(refs) for _, refs in sent(names)]) == (5000, [5000, 2000])
 
 
 def test_a_name_that_is_asked_for_again_stays_named_when_that_is_refused() -> None:
-    """The receiver has it still: it is removed later, and its room is known."""
+    """The receiver still has the name, so it is removed later and its room is counted."""
     names = NamedTasks(most=10)
     names.want("a")
     sent(names)

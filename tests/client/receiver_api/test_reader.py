@@ -44,7 +44,7 @@ async def called_back(receiver: RunningReceiver, **fields: Any) -> Any:
 
 
 async def test_names_what_is_waited_for(receiver: RunningReceiver) -> None:
-    """Each subscriber is told of its own task, over one websocket; other tasks are not sent."""
+    """Each subscriber gets its own task, over one websocket. Other tasks are not sent."""
     first, second, other = await receiver.register(), await receiver.register(), await receiver.register()
     one, two = Waiting(), Waiting()
     async with reading(receiver.url) as reader:
@@ -53,7 +53,7 @@ async def test_names_what_is_waited_for(receiver: RunningReceiver) -> None:
         await eventually(lambda: one.steps == ["reader.connected"])
         for task in (other, second, first):
             await receiver.call_back(task["callbackUrl"])
-        await eventually(lambda: (one.told, two.told) == (["ready"], ["ready"]))
+        await eventually(lambda: (one.calls, two.calls) == (["ready"], ["ready"]))
         streams = receiver.streams
         reader.remove(first["ref"], one)
         reader.remove(second["ref"], two)
@@ -72,7 +72,7 @@ async def test_stops_with_the_last_wait(receiver: RunningReceiver) -> None:
         await eventually(lambda: receiver.streams == 0)
         await receiver.call_back(task["callbackUrl"])
         reader.add(task["ref"], task["cursor"], waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         reader.remove(task["ref"], waiting)
 
 
@@ -86,12 +86,12 @@ class BreaksOnce:
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[BreaksOnce]:
-        """Yield itself."""
+        """Yield this connection as the subscription."""
         self.opened += 1
         yield self
 
     async def send(self, frame: Any) -> None:
-        """Take anything."""
+        """Accept any frame."""
 
     async def receive(self) -> StreamFrame:
         """Return the answer to the subscription, then wait until it breaks."""
@@ -102,7 +102,7 @@ class BreaksOnce:
 
 
 async def test_stops_though_the_websocket_breaks_just_then() -> None:
-    """A break in the same turn of the loop as the last wait's end does not keep the reader, or its client, alive."""
+    """If a break comes in the same turn of the loop as the last wait's end, the reader and its client still stop."""
     connection, waiting = BreaksOnce(), Waiting()
     async with asyncio.timeout(30), asyncio.TaskGroup() as owner:
         reader = TaskReader(cast(ReceiverConnection, connection), owner, _HURRIED)
@@ -116,7 +116,7 @@ async def test_stops_though_the_websocket_breaks_just_then() -> None:
 
 
 async def test_names_come_and_go_in_one_frame_each() -> None:
-    """Changes in one turn of the loop are one frame; a name that came and went in it is none."""
+    """Changes in one turn of the event loop make one frame. A name added and removed in the same turn makes none."""
     waiting = Waiting()
     async with scripted_streams() as server, reading(server.url) as reader:
         reader.add("ref-0", "c0", waiting)
@@ -140,16 +140,16 @@ async def test_names_come_and_go_in_one_frame_each() -> None:
 
 
 async def test_each_outcome_is_told_once() -> None:
-    """A result repeated after a break is not told again; a superseding one is."""
+    """A repeated result after a break is not passed on again. A superseding one is."""
     waiting = Waiting()
     first = [subscribed(), result("c5"), CUT]
     second = [subscribed("c5"), result("c5"), result("c9", supersedes="c5"), heartbeat("c9")]
     async with scripted_streams(first, second) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", waiting)
-        await eventually(lambda: len(waiting.told) == 2)
+        await eventually(lambda: len(waiting.calls) == 2)
         reader.remove("ref-1", waiting)
 
-    assert waiting.told == ["ready", "ready"]
+    assert waiting.calls == ["ready", "ready"]
     assert [frames[0]["cursor"] for frames in server.received] == ["c0", "c5"]
 
 
@@ -158,7 +158,7 @@ async def test_who_joins_a_wait_is_told_too() -> None:
     one, two = Waiting(), Waiting()
     async with scripted_streams([subscribed(), result("c5")]) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", one)
-        await eventually(lambda: one.told == ["ready"])
+        await eventually(lambda: one.calls == ["ready"])
         reader.add("ref-1", "c0", two)
         await eventually(lambda: len(server.received[0]) == 2)
         reader.remove("ref-1", one)
@@ -169,7 +169,7 @@ async def test_who_joins_a_wait_is_told_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "told"),
+    ("frame", "calls"),
     [
         pytest.param({"type": "hint", "cursor": "c3", "ref": "ref-1"}, ["hint"], id="hint"),
         pytest.param({"type": "deleted", "cursor": "c3", "ref": "ref-1"}, ["forget"], id="deleted"),
@@ -179,37 +179,37 @@ async def test_who_joins_a_wait_is_told_too() -> None:
         pytest.param(b"\x00", [], id="binary"),
     ],
 )
-async def test_other_frames(frame: Any, told: list[str]) -> None:
-    """Hints and deletions are told; unknown frames are ignored."""
+async def test_other_frames(frame: Any, calls: list[str]) -> None:
+    """Hints and deletions are passed on. Unknown frames are ignored."""
     waiting = Waiting()
     script = [subscribed(), frame, result("c5")]
     async with scripted_streams(script) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", waiting)
-        await eventually(lambda: "ready" in waiting.told)
+        await eventually(lambda: "ready" in waiting.calls)
         reader.remove("ref-1", waiting)
 
-    assert waiting.told == [*told, "ready"]
+    assert waiting.calls == [*calls, "ready"]
 
 
 async def test_a_gap_is_noted_and_costs_nothing(receiver: RunningReceiver) -> None:
-    """With a cursor of another log the named tasks are told all the same."""
+    """With a cursor of another log, the named tasks come all the same."""
     waiting = Waiting()
     task = await called_back(receiver)
     async with reading(receiver.url) as reader:
         reader.add(task["ref"], "0123456789ab-7", waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         reader.remove(task["ref"], waiting)
 
     assert waiting.steps == ["reader.connected", "log.gap_found"]
 
 
 async def test_task_that_the_receiver_does_not_know(receiver: RunningReceiver) -> None:
-    """A restored database may not have it: no callback can come."""
+    """A restored database may lack the task. No callback can come, so its subscriber is told to forget it."""
     waiting = Waiting()
     ref = "01990000-0000-7000-8000-000000000000"
     async with reading(receiver.url) as reader:
         reader.add(ref, "start", waiting)
-        await eventually(lambda: waiting.told == ["forget"])
+        await eventually(lambda: waiting.calls == ["forget"])
         reader.remove(ref, waiting)
 
 
@@ -224,7 +224,7 @@ async def test_a_break_is_noted_and_mended(end: object) -> None:
         reading(server.url) as reader,
     ):
         reader.add("ref-1", "c0", waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         silent_since = reader.silent_since
         reader.remove("ref-1", waiting)
 
@@ -238,7 +238,7 @@ async def test_goodbye_is_a_break() -> None:
     first = [subscribed(), {"type": "goodbye", "cursor": "c4"}]
     async with scripted_streams(first, [subscribed(), result("c5")]) as server, reading(server.url) as reader:
         reader.add("ref-1", "c0", waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         reader.remove("ref-1", waiting)
 
     assert waiting.steps == ["reader.connected", "reader.broken", "reader.connected"]
@@ -250,7 +250,7 @@ async def test_a_refused_cursor_is_dropped() -> None:
     refused = {"type": "problem", "id": 0, "problem": {"status": 422, "detail": "cursor: expected one of mine"}}
     async with scripted_streams([refused], [subscribed(), result("c5")]) as server, reading(server.url) as reader:
         reader.add("ref-1", "odd", waiting)
-        await eventually(lambda: waiting.told == ["ready"])
+        await eventually(lambda: waiting.calls == ["ready"])
         reader.remove("ref-1", waiting)
 
     assert [frames[0].get("cursor") for frames in server.received] == ["odd", None]
@@ -269,7 +269,7 @@ async def test_key_without_the_scope_to_read(receiver: RunningReceiver) -> None:
 
 
 async def test_a_receiver_without_room_for_more_names_is_read_on() -> None:
-    """The names it took are told, on the same socket; the rest is named once something is dropped."""
+    """The accepted names are served on the same socket. The rest is named once a name is removed."""
     full = {"type": "urn:callback-receiver:problem:too-many-names", "status": 429}
     async with (
         scripted_streams([subscribed()], [subscribed()]) as server,
@@ -282,7 +282,7 @@ async def test_a_receiver_without_room_for_more_names_is_read_on() -> None:
         await eventually(lambda: len(server.received[0]) == 2)
         await server.tell({"type": "problem", "id": "add", "problem": full})
         await server.tell(result("c1", "ref-1"))
-        await eventually(lambda: first.told == ["ready"])
+        await eventually(lambda: first.calls == ["ready"])
         reader.remove("ref-1", first)
         await eventually(lambda: len(server.received[0]) == 4)
         reader.remove("ref-2", second)
@@ -293,7 +293,7 @@ async def test_a_receiver_without_room_for_more_names_is_read_on() -> None:
 
 
 async def test_as_many_as_may_be_named_are_named(receiver: RunningReceiver) -> None:
-    """All 50,000, in frames of 5,000, though the receiver reads them at its own pace; on one socket."""
+    """All 50,000 names fit on one socket, in frames of 5,000, even if the receiver reads them slowly."""
     waiting, last = Waiting(), Waiting()
     task = await called_back(receiver)
     async with reading(receiver.url) as reader:
@@ -301,27 +301,27 @@ async def test_as_many_as_may_be_named_are_named(receiver: RunningReceiver) -> N
         for ref in refs:
             reader.add(ref, task["cursor"], waiting)
         reader.add(task["ref"], task["cursor"], last)
-        await eventually(lambda: last.told == ["ready"], seconds=60)
-        await eventually(lambda: len(waiting.told) == len(refs), seconds=60)
+        await eventually(lambda: last.calls == ["ready"], seconds=60)
+        await eventually(lambda: len(waiting.calls) == len(refs), seconds=60)
         for ref in refs:
             reader.remove(ref, waiting)
         reader.remove(task["ref"], last)
 
-    assert (last.steps, set(waiting.told)) == (["reader.connected"], {"forget"})
+    assert (last.steps, set(waiting.calls)) == (["reader.connected"], {"forget"})
 
 
 async def test_thousands_are_named_in_parts(receiver: RunningReceiver) -> None:
-    """More names than a frame may hold are told all the same."""
+    """More names than a frame may hold are sent in several frames."""
     waiting = Waiting()
     task = await called_back(receiver)
     async with reading(receiver.url) as reader:
         for number in range(6000):
             reader.add(f"01990000-0000-7000-8000-{number:012}", task["cursor"], waiting)
         reader.add(task["ref"], task["cursor"], waiting)
-        await eventually(lambda: len(waiting.told) == 6001)
+        await eventually(lambda: len(waiting.calls) == 6001)
         for number in range(6000):
             reader.remove(f"01990000-0000-7000-8000-{number:012}", waiting)
         reader.remove(task["ref"], waiting)
         await eventually(lambda: receiver.streams == 0)
 
-    assert sorted(set(waiting.told)) == ["forget", "ready"]
+    assert sorted(set(waiting.calls)) == ["forget", "ready"]

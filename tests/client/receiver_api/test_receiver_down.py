@@ -31,7 +31,7 @@ from tests.support import RunningReceiver, eventually, receiver_process, running
 
 
 async def test_down_at_submit(tmp_path: Path) -> None:
-    """A task submitted while the receiver is down is polled; once it is back it is told, in one request."""
+    """A task submitted while the receiver is down is polled. Once it is back, it gets the outcome in one request."""
     with reserved_port() as port:
         async with (
             Sandbox("capsolver", QUICK) as sandbox,
@@ -82,7 +82,7 @@ async def test_hanging_at_submit() -> None:
 
 
 async def test_gone_while_waiting(tmp_path: Path) -> None:
-    """If the receiver dies, its tasks are polled after a few seconds; once it is back it gets the outcome."""
+    """If the receiver is killed, its tasks are polled after a few seconds. Once it is back, it gets the outcome."""
     with reserved_port() as port:
         async with (
             Sandbox("capsolver", QUICK) as sandbox,

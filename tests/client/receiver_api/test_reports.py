@@ -95,7 +95,7 @@ async def test_refused_report_does_not_block_the_rest(tmp_path: Path) -> None:
 
 
 async def test_an_id_that_is_taken_names_the_task_that_has_it(tmp_path: Path) -> None:
-    """In the error, in its text, and in the log line of a queued report."""
+    """The error, its text and the log line of a queued report name the other task."""
     async with running_receiver(tmp_path / "receiver.db") as receiver, _api(receiver.url) as api:
         owner, other = await receiver.register(), await receiver.register()
         await LateBinding(owner["ref"], "task-1").deliver(api)

@@ -24,7 +24,7 @@ class Attempts:
         self.choice = TransportChoice(Timing(clock=lambda: self.now, random=lambda: random), self._tell)
 
     def receive(self, seconds: float = 0.0) -> None:
-        """Receive something, and again after so many seconds."""
+        """Record a message now, and another one after `seconds`."""
         self.choice.received()
         self.now += seconds
         self.choice.received()
@@ -40,7 +40,7 @@ def attempts() -> Attempts:
 
 
 def test_begins_with_a_websocket(attempts: Attempts) -> None:
-    """Its connection is reported once."""
+    """The first transport is a websocket, and its connection is reported once."""
     attempts.receive()
 
     assert (attempts.choice.transport, attempts.reported) == ("websocket", ["reader.connected"])
@@ -55,13 +55,13 @@ def test_pauses_grow(attempts: Attempts) -> None:
 
 
 def test_pauses_are_drawn() -> None:
-    """Many clients do not reconnect at the same moment."""
+    """The pauses are random, so that many clients do not reconnect at the same moment."""
     assert Attempts(random=1.0).choice.failed(BROKEN) == 2 * Attempts(random=0.0).choice.failed(BROKEN)
 
 
 @pytest.mark.parametrize(("seconds", "pause"), [(6.0, 0.125), (1.0, 0.25)])
 def test_pauses_begin_anew_after_what_lasted(attempts: Attempts, seconds: float, pause: float) -> None:
-    """A connection that breaks soon is one more failure."""
+    """A long connection resets the pauses. A connection with an early break is one more failure."""
     attempts.choice.failed(BROKEN)
     attempts.receive(seconds)
 
@@ -81,7 +81,7 @@ def test_a_break_is_told_before_a_loss(attempts: Attempts) -> None:
 
 
 def test_long_polls_stand_in_at_once_where_websockets_are_blocked(attempts: Attempts) -> None:
-    """It is reported when they deliver, with the reason. Until then the receiver does not count as silent."""
+    """The first delivery is reported with the reason. Until then the receiver does not count as silent."""
     pause = attempts.choice.failed(BLOCKED)
     silent_since = attempts.choice.silent_since
     attempts.receive()
@@ -91,7 +91,7 @@ def test_long_polls_stand_in_at_once_where_websockets_are_blocked(attempts: Atte
 
 
 def test_long_polls_stand_in_after_two_websockets_in_vain(attempts: Attempts) -> None:
-    """The first may have been chance."""
+    """One websocket without any message may be chance, two in a row are not."""
     transports = []
     for _ in range(2):
         attempts.choice.failed(BROKEN)
@@ -101,7 +101,7 @@ def test_long_polls_stand_in_after_two_websockets_in_vain(attempts: Attempts) ->
 
 
 def test_a_websocket_that_told_something_was_not_in_vain(attempts: Attempts) -> None:
-    """However often it breaks."""
+    """After a message, no number of breaks makes long polls replace the websocket."""
     for _ in range(5):
         attempts.receive()
         attempts.choice.failed(BROKEN)
@@ -110,7 +110,7 @@ def test_a_websocket_that_told_something_was_not_in_vain(attempts: Attempts) -> 
 
 
 def test_long_polls_are_over_after_about_a_minute(attempts: Attempts) -> None:
-    """Then a websocket is tried. While it is blocked, nothing is reported."""
+    """After about a minute a websocket is tried. While websockets are blocked, nothing is reported."""
     attempts.choice.failed(BLOCKED)
     attempts.receive()
     attempts.now += 44
@@ -126,7 +126,7 @@ def test_long_polls_are_over_after_about_a_minute(attempts: Attempts) -> None:
 
 
 def test_long_polls_that_fail_are_over_too(attempts: Attempts) -> None:
-    """The next is a websocket, after a pause; its connection is reported."""
+    """After a pause a websocket is tried, and its connection is reported."""
     attempts.choice.failed(BLOCKED)
     attempts.receive()
     pause = attempts.choice.failed(BROKEN)
@@ -137,7 +137,7 @@ def test_long_polls_that_fail_are_over_too(attempts: Attempts) -> None:
 
 
 def test_a_lost_receiver_is_found(attempts: Attempts) -> None:
-    """By either transport."""
+    """The first message after a loss is reported, and the receiver is no longer silent."""
     attempts.choice.failed(BROKEN)
     attempts.receive()
 

@@ -79,7 +79,7 @@ async def test_cancelled_receiving_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("end", "reason"),
     [
         pytest.param(CUT, "1006", id="cut"),
         pytest.param(Close(1013, "receiver-full"), "1013 (receiver-full)", id="full"),
@@ -87,9 +87,9 @@ async def test_cancelled_receiving_loses_nothing() -> None:
         pytest.param(Close(1000), "1000", id="closed"),
     ],
 )
-async def test_the_end_is_told(end: object, said: str) -> None:
-    """With the code and the reason."""
-    assert await ended(end) == f"the websocket was closed with {said}"
+async def test_the_end_is_told(end: object, reason: str) -> None:
+    """The error names the close code and the reason."""
+    assert await ended(end) == f"the websocket was closed with {reason}"
 
 
 async def test_silence_is_an_end() -> None:
@@ -98,7 +98,7 @@ async def test_silence_is_an_end() -> None:
 
 
 async def test_sending_on_a_connection_that_is_gone() -> None:
-    """Is the same error."""
+    """Sending raises the same error as receiving."""
     async with scripted_streams([CUT]) as server, opened(server.url) as subscription:
         await subscription.send(Subscribe(id=0))
         with pytest.raises(ReceiverUnavailableError):
@@ -108,7 +108,7 @@ async def test_sending_on_a_connection_that_is_gone() -> None:
 
 
 async def test_leaving_closes_it(tmp_path: Path) -> None:
-    """At the receiver nothing is left, also where leaving is a cancellation."""
+    """A cancelled subscription leaves nothing behind at the receiver."""
     async with running_receiver(tmp_path / "receiver.db") as receiver:
 
         async def follow() -> None:
@@ -126,7 +126,7 @@ async def test_leaving_closes_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [200, 301, 400, 404, 405, 426, 502])
 async def test_an_answer_that_knows_no_websockets(status: int) -> None:
-    """After such an answer of a proxy, long polls may get through."""
+    """After such an answer, probably from a proxy, long polls may get through."""
     error = await refused(web.Response(status=status, text="<html>"))
 
     assert (type(error), str(status) in str(error)) == (StreamBlockedError, True)
@@ -134,7 +134,7 @@ async def test_an_answer_that_knows_no_websockets(status: int) -> None:
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 504])
 async def test_an_answer_for_now(status: int) -> None:
-    """The same may work later."""
+    """After such a status the same request may work later."""
     assert isinstance(await refused(web.Response(status=status)), ReceiverUnavailableError)
 
 
@@ -150,7 +150,7 @@ async def test_a_refusal_of_ours(status: int, slug: str) -> None:
 
 @pytest.mark.parametrize(("key", "status"), [("tests-only-wrong-key-0123456789", 401), (SUBMIT_ONLY, 403)])
 async def test_a_wrong_key(tmp_path: Path, key: str, status: int) -> None:
-    """The receiver says so before there is a websocket."""
+    """The receiver refuses the key before it opens the websocket."""
     async with running_receiver(tmp_path / "receiver.db") as receiver:
         with pytest.raises(ReceiverRefusedError) as error:
             async with opened(receiver.url, key):
@@ -161,14 +161,14 @@ async def test_a_wrong_key(tmp_path: Path, key: str, status: int) -> None:
 
 
 async def test_nobody_answers() -> None:
-    """Neither at all nor in time."""
+    """Without a listener the receiver counts as unavailable."""
     with pytest.raises(ReceiverUnavailableError, match="cannot be reached"):
         async with opened("http://127.0.0.1:1"):
             pass
 
 
 async def test_an_upgrade_that_is_held() -> None:
-    """Something on the way may neither pass it on nor refuse it."""
+    """A peer may never answer the upgrade. The attempt ends after a time limit."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(ReceiverUnavailableError, match=r"within 0\.1 s"):

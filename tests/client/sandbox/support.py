@@ -166,11 +166,11 @@ class StoppedClock:
     """A stopped clock, for machines of any speed."""
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the time of the clock in seconds."""
         return 1000.0
 
     async def sleep(self, seconds: float) -> None:
-        """Sleeps for real."""
+        """Sleep for real."""
         await asyncio.sleep(seconds)
 
 
@@ -181,9 +181,9 @@ class SettableClock:
     lead_seconds: float = 0.0
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the time of the clock in seconds."""
         return time.monotonic() + self.lead_seconds
 
     async def sleep(self, seconds: float) -> None:
-        """Sleeps for real."""
+        """Sleep for real."""
         await asyncio.sleep(seconds)

@@ -23,7 +23,7 @@ _DIALECTS = st.sampled_from(["capsolver", "onecaptcha"])
 
 @given(_DIALECTS, _TASKS)
 def test_order_of_fields_does_not_matter(dialect: str, task: dict[str, object]) -> None:
-    """Equal contents have equal solutions, in whatever order their fields stand."""
+    """Equal contents have equal solutions, in any order of their fields."""
     turned = dict(reversed(task.items()))
 
     assert expected_solution(dialect, turned) == expected_solution(dialect, task)

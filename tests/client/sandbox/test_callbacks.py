@@ -110,7 +110,7 @@ async def test_a_synchronous_task_can_be_called_back() -> None:
 
 
 async def test_onecaptcha_never_calls_back() -> None:
-    """1captcha.vip knows no callbacks: the address is ignored, whatever was ordered."""
+    """1captcha.vip knows no callbacks, so the address and ordered faults are ignored."""
     async with Catcher() as catcher, Sandbox("onecaptcha") as sandbox:
         for number, fault in enumerate(("early", "twice", None)):
             created = await create_task(sandbox, ordered(IMAGE, number, callback=fault), callback_url=catcher.url)

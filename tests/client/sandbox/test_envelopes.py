@@ -25,12 +25,12 @@ _TASK: dict[str, Any] = {"type": "captcha.recaptcha", "input": {"siteKey": "6Le"
 
 @dataclass
 class _HastyClock:
-    """The real time; a sleep is over at once, and noted."""
+    """The real time with sleeps of no length, which are recorded."""
 
     slept: list[float]
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the real time in seconds."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:

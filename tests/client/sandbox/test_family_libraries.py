@@ -1,6 +1,6 @@
-"""Client libraries of strangers against the sandbox: python-anticaptcha, nextcaptcha-python and 2captcha-python.
+"""Third-party client libraries against the sandbox: python-anticaptcha, nextcaptcha-python and 2captcha-python.
 
-The host of python-anticaptcha is an argument, and nothing else is done to it. The address of nextcaptcha-python is an
+They are used unchanged, apart from the address. python-anticaptcha takes it as an argument, nextcaptcha-python as an
 attribute. 2captcha-python writes https before every address, so its session is made to use http.
 """
 
@@ -32,7 +32,7 @@ def _plain(url: str) -> str:
 
 @pytest.fixture
 def over_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """2captcha-python speaks http to this machine, in a session without a proxy from the environment."""
+    """Let 2captcha-python use http on this machine, in a session without a proxy from the environment."""
     with requests.Session() as session:
         session.trust_env = False
         through = SimpleNamespace(
@@ -57,7 +57,7 @@ def _anticaptcha(host: str) -> tuple[str, float]:
 
 
 async def test_python_anticaptcha() -> None:
-    """It submits, polls, and reads the balance."""
+    """The library submits, polls, and reads the balance."""
     async with Sandbox("anticaptcha", SandboxSettings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
         token, balance = await asyncio.to_thread(_anticaptcha, _host(sandbox))
         stats = sandbox.stats
@@ -91,7 +91,7 @@ async def test_nextcaptcha_python() -> None:
 @pytest.mark.usefixtures("over_http")
 @pytest.mark.parametrize("dialect", ["twocaptchav1", "rucaptchav1"])
 async def test_twocaptcha_python(dialect: str) -> None:
-    """It submits through in.php, polls res.php, reads the balance, and reports."""
+    """The library submits through in.php, polls res.php, reads the balance, and reports."""
     async with Sandbox(dialect, SandboxSettings(latency_seconds=(0.0, 0.0), balance=2.0, cost=0.5)) as sandbox:
         library = TwoCaptcha(KEY, server=_host(sandbox), pollingInterval=1)
         result = await asyncio.to_thread(library.recaptcha, sitekey="6Le", url="https://example.com")

@@ -142,7 +142,7 @@ def test_latency_stays_in_its_span(seed: int, key: str, shortest: float, more: f
 
 
 def test_the_plan_does_not_depend_on_the_order_of_tasks() -> None:
-    """With one seed each task meets the same faults, in whatever order the tasks come."""
+    """With one seed each task meets the same faults, in any order of the tasks."""
     settings = SandboxSettings(seed=3, rates=_RATES)
     forwards, backwards = FaultPlanner(settings, None), FaultPlanner(settings, None)
 
@@ -173,7 +173,8 @@ def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
     """A rate strikes some polls of a task and not others, and other polls of another task."""
     planner = FaultPlanner(SandboxSettings(seed=3, rates=FaultRates(html=0.5)), None)
 
-    polls = [[plan.of_poll(number) for number in range(40)] for plan in (planner.plan(t, None) for t in _TASKS[:2])]
+    plans = [planner.plan(task, None) for task in _TASKS[:2]]
+    polls = [[plan.of_poll(number) for number in range(40)] for plan in plans]
 
     assert set(polls[0]) == {None, "html"}
     assert polls[0] != polls[1]

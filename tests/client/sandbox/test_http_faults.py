@@ -52,7 +52,7 @@ async def test_get_task_result_is_struck(fault: str, status: int, kind: str) -> 
 
 @pytest.mark.parametrize(("provider", "status"), [("capsolver", 400), ("onecaptcha", 200)])
 async def test_an_unlisted_code_comes_in_the_providers_envelope(provider: str, status: int) -> None:
-    """As any error of it, under the status of its errors."""
+    """The code comes in the provider's usual error, under its usual status."""
     async with Sandbox(provider) as sandbox:
         reply = await create_task(sandbox, ordered(TOKEN, createTask="unlisted"))
 
@@ -120,7 +120,7 @@ async def _run(tasks: list[dict[str, Any]], *, seed: int) -> dict[str, list[tupl
 
 
 async def test_a_seed_repeats_a_run() -> None:
-    """With one seed every call meets the same, over restarts and in whatever order the tasks come."""
+    """With one seed every call meets the same faults, over restarts and in any order of the tasks."""
     tasks = [{**TOKEN, "number": str(number)} for number in range(40)]
 
     one, other = await _run(tasks, seed=11), await _run(list(reversed(tasks)), seed=11)

@@ -114,7 +114,7 @@ def test_nobody_is_blocked_without_a_limit() -> None:
 
 
 def test_callers_are_forgotten_beyond_a_bound() -> None:
-    """Of more than a thousand callers the oldest is forgotten, so that strangers cannot fill the memory."""
+    """Beyond a thousand callers the oldest is forgotten, so that unknown callers cannot fill the memory."""
     block = Block(errors=2, seconds=10.0)
     block.count_error("oldest", 0.0)
     for number in range(1000):

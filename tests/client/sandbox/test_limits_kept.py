@@ -133,7 +133,7 @@ async def test_onecaptcha_blocks_nobody() -> None:
 
 
 async def test_stats_are_served_and_snapshots_stay() -> None:
-    """GET /sandbox/stats tells the counts under camelCase names; a snapshot taken before does not change."""
+    """GET /sandbox/stats has the counts under camelCase names. An earlier snapshot does not change."""
     async with Sandbox("capsolver", NOW) as sandbox:
         before = sandbox.stats
         created = await create_task(sandbox, TOKEN)

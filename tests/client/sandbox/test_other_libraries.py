@@ -1,6 +1,6 @@
-"""Client libraries of strangers work against the sandbox unchanged: python3-capsolver and yescaptcha-client.
+"""Third-party client libraries work against the sandbox unchanged: python3-capsolver and yescaptcha-client.
 
-Each lets its address be chosen, and nothing else is done to it. yescaptcha-client speaks the dialect of 1captcha.vip.
+Each takes its address as an argument or a setting. yescaptcha-client uses the dialect of 1captcha.vip.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def test_python3_capsolver_polls() -> None:
 
 
 async def test_yescaptcha_client_solves_at_the_1captcha_dialect() -> None:
-    """It submits, polls and reads the balance."""
+    """The library submits, polls and reads the balance."""
     async with Sandbox("onecaptcha", SandboxSettings(latency_seconds=(0.0, 0.3), balance=2.0, cost=0.5)) as sandbox:
         solution, balance = await asyncio.to_thread(_solve_and_ask, sandbox.url)
 

@@ -75,7 +75,10 @@ async def test_reports_by_res_php() -> None:
 
 
 async def test_ezcaptcha_bans() -> None:
-    """30 errors about the key within a minute: 3 minutes without createTask, one without getTaskResult (3.7)."""
+    """After 30 errors about the key within a minute, createTask is refused for 3 minutes and getTaskResult for one.
+
+    Source: providers/README.md, "Both hosts of EZ-Captcha".
+    """
     clock = SettableClock()
     async with Sandbox("ezcaptcha", NOW, clock=clock) as sandbox:
         created = await create_task(sandbox, TOKEN)

@@ -142,7 +142,7 @@ async def test_too_many_submits() -> None:
 
 
 async def test_too_many_polls_of_all_tasks() -> None:
-    """More polls than some for each task and some besides are refused with ERROR: 1005.
+    """ERROR: 1005 refuses polls beyond a number for each task and a number for all.
 
     Source: providers/README.md, "Older API".
     """

@@ -148,7 +148,7 @@ async def test_capsolver_wrong_key() -> None:
 
 
 async def test_capsolver_balance() -> None:
-    """CapSolver: getBalance tells `balance` and `packages` (providers/README.md, "Balance and reports")."""
+    """CapSolver: getBalance has `balance` and `packages` (providers/README.md, "Balance and reports")."""
     async with Sandbox("capsolver", SandboxSettings(balance=2.5)) as sandbox:
         reply = await call(sandbox, "/getBalance", {"clientKey": KEY})
 
@@ -205,7 +205,7 @@ async def test_onecaptcha_status_of_errors_can_be_chosen() -> None:
 
 
 async def test_onecaptcha_balance() -> None:
-    """1captcha.vip: getBalance tells `balance`."""
+    """1captcha.vip: getBalance has `balance`."""
     async with Sandbox("onecaptcha", SandboxSettings(balance=2.5)) as sandbox:
         reply = await call(sandbox, "/getBalance", {"clientKey": KEY})
 

@@ -46,7 +46,7 @@ WELL = Facts(
 
 
 def refused(count: int, verdict: str) -> RecentTasks:
-    """Return tasks with so many refused callbacks and nothing else wrong."""
+    """Return tasks with this many refused callbacks and nothing else wrong."""
     return replace(RECENT, verdicts={**RECENT.verdicts, verdict: count})
 
 
@@ -95,7 +95,7 @@ def test_a_healthy_receiver_has_no_findings() -> None:
     ],
 )
 def test_each_problem_is_found_alone(changed: dict[str, Any], about: str, is_wrong: bool, says: str) -> None:
-    """It makes one finding with a description and a remedy."""
+    """Each problem makes one finding with a description and a remedy."""
     (finding,) = judge(replace(WELL, **changed))
 
     assert (finding.about, finding.is_wrong) == (about, is_wrong)
@@ -173,7 +173,7 @@ def test_unknown_figures_are_null() -> None:
 
 
 def test_without_tasks_there_are_no_figures() -> None:
-    """The lines and the values are empty."""
+    """Without tasks, the lines and the values are empty."""
     nothing = replace(WELL, hour=(), day=(), waiting=())
 
     assert list(figure_lines(nothing)) == []

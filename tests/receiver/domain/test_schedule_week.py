@@ -10,15 +10,15 @@ import pytest
 
 from client.providers import DIALECTS
 from receiver.domain.schedule import Schedule
-from tests.benchmarks.week import WEATHERS, Fared, Task, make_tasks, poll_tasks
+from tests.benchmarks.week import CALLBACK_DELAYS, PollFigures, Task, make_tasks, poll_tasks
 
 _PLAN = DIALECTS["anticaptcha"].polls
 
 
 @cache
-def _day(weather: str) -> tuple[Fared, Fared]:
+def _day(weather: str) -> tuple[PollFigures, PollFigures]:
     """Return the fixed schedule, then the learned one."""
-    tasks = make_tasks(Random(1), 1.0, WEATHERS[weather])
+    tasks = make_tasks(Random(1), 1.0, CALLBACK_DELAYS[weather])
     return poll_tasks(_PLAN, None, tasks), poll_tasks(_PLAN, Schedule(_PLAN), tasks)
 
 
@@ -54,10 +54,10 @@ def test_a_failure_is_reported_once() -> None:
 
 def test_the_same_seed_gives_the_same_figures() -> None:
     """The figures depend neither on the clock nor on chance."""
-    tasks = make_tasks(Random(1), 0.2, WEATHERS["30 % lost"])
+    tasks = make_tasks(Random(1), 0.2, CALLBACK_DELAYS["30 % lost"])
 
     assert poll_tasks(_PLAN, Schedule(_PLAN), tasks) == poll_tasks(_PLAN, Schedule(_PLAN), tasks)
-    assert make_tasks(Random(1), 0.2, WEATHERS["30 % lost"]) == tasks
+    assert make_tasks(Random(1), 0.2, CALLBACK_DELAYS["30 % lost"]) == tasks
 
 
 def test_polls_are_counted() -> None:

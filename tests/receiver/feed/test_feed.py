@@ -371,19 +371,19 @@ async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteSto
 async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
     store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look that began before the id was bound does not count."""
+    """A read of the store from before the binding does not count."""
     await end(store, 1)
     reader = await reader_of(feed, named(("capsolver", "late")))
-    look = store.named
+    read_named = store.named
 
-    async def look_and_bind(*args: Any, **kwargs: Any) -> Any:
+    async def read_and_bind(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.undo()
-        found = await look(*args, **kwargs)
+        found = await read_named(*args, **kwargs)
         await store.write(Bind(ref=a_ref(1), task_id="late", now=NOW))
         await eventually(lambda: reader.calls > 0)
         return found
 
-    monkeypatch.setattr(store, "named", look_and_bind)
+    monkeypatch.setattr(store, "named", read_and_bind)
 
     assert await reader.read() == results(1)
 
@@ -391,14 +391,14 @@ async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
 async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
     store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task may be removed, end and be added again during a look. It is looked at once more."""
+    """A task may be removed, end and be added again during a read of the store. It is then read once more."""
     await store.write(a_registration(1))
     reader = await reader_of(feed, named(a_ref(1)))
-    look = store.named
+    read_named = store.named
 
-    async def look_and_end(*args: Any, **kwargs: Any) -> Any:
+    async def read_and_end(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.undo()
-        found = await look(*args, **kwargs)
+        found = await read_named(*args, **kwargs)
         reader.subscription.remove(TaskSet((a_ref(1),)))
         before = feed.tail.end
         await store.write(a_delivery(1))
@@ -406,13 +406,13 @@ async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
         reader.subscription.add(TaskSet((a_ref(1),)))
         return found
 
-    monkeypatch.setattr(store, "named", look_and_end)
+    monkeypatch.setattr(store, "named", read_and_end)
 
     assert await reader.read() == results(1)
 
 
 async def test_too_many_names_are_refused(feed: Feed) -> None:
-    """They are refused at the beginning and later. Earlier names stay."""
+    """Too many names are refused at the beginning and later. Earlier names stay."""
     names = [a_ref(number) for number in range(MAX_NAMED + 1)]
     reader = await reader_of(feed, named(a_ref(1)))
 
@@ -424,7 +424,7 @@ async def test_too_many_names_are_refused(feed: Feed) -> None:
 
 
 async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -> None:
-    """After its end nothing of it is left."""
+    """A closed reader gets no entries and leaves nothing behind."""
     reader = await reader_of(feed, ResultFilter(provider="capsolver", tasks=TaskSet((a_ref(1),))))
     await reader.read()
 
@@ -436,7 +436,7 @@ async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -
 
 
 async def test_a_cancelled_read_gives_nothing_out(store: SqliteStore, feed: Feed) -> None:
-    """The next read gives the same entries."""
+    """After a cancelled read, the next one gives the same entries."""
     await end(store, 1)
     reader = await reader_of(feed, cursor="start")
 

@@ -73,7 +73,7 @@ async def test_a_temporary_refusal_pauses_as_long_as_it_says(backoff: BackoffAtT
 
 
 async def test_a_final_refusal_is_polled_ever_more_rarely(backoff: BackoffAtTime) -> None:
-    """Polls are up to half an hour apart. An answer starts the pauses anew."""
+    """The longest distance between polls is half an hour. An answer resets the pauses."""
     waits = []
     for _ in range(7):
         waits.append(backoff.refused(WRONG_KEY))
@@ -85,7 +85,7 @@ async def test_a_final_refusal_is_polled_ever_more_rarely(backoff: BackoffAtTime
 
 
 async def test_a_ban_that_holds_after_its_pause_halts_for_hours(backoff: BackoffAtTime) -> None:
-    """The first pause is the ban's own. Then it is hours, because each poll may prolong the ban."""
+    """The first pause is the ban's own. Later ones take hours, because each poll may prolong the ban."""
     waits = []
     for _ in range(3):
         waits.append(backoff.refused(BANNED))
@@ -98,19 +98,19 @@ async def test_a_ban_that_holds_after_its_pause_halts_for_hours(backoff: Backoff
 
 @pytest.mark.parametrize("refused", [BANNED, SLOW, WRONG_KEY], ids=lambda refused: refused.error_code)
 async def test_polls_that_were_under_way_count_once(backoff: BackoffAtTime, refused: Refused) -> None:
-    """Fifty refusals at once are one refusal."""
+    """Fifty refusals at the same time count as one refusal."""
     first = backoff.refused(refused)
 
     assert [backoff.refused(refused) for _ in range(49)] == [first] * 49
 
 
 async def test_a_poll_that_came_too_early_pauses_nothing(backoff: BackoffAtTime) -> None:
-    """A refusal of one poll alone leaves the key as it was."""
+    """The refusal of a single poll does not pause the key."""
     assert backoff.refused(Refused(1, "CAPCHA_NOT_READY", None, Reaction.WAIT)) < 0
 
 
 async def test_a_busy_provider_gets_the_pause_that_it_asks_for(backoff: BackoffAtTime) -> None:
-    """Without a request for a pause it is a short one."""
+    """If the provider asks for no pause, a short one is made."""
     asked_for = backoff.busy(12.0)
     backoff.wait()
 

@@ -46,7 +46,7 @@ class Provider:
     under_way: int = 0
 
     async def get_task_result(self, request: web.Request) -> web.Response:
-        """Answer getTaskResult while `gate` is open."""
+        """Answer getTaskResult once `gate` is set."""
         asked = await request.json()
         self.asked.append(asked["taskId"])
         self.under_way += 1
@@ -60,7 +60,7 @@ class Provider:
 
 @asynccontextmanager
 async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
-    """Yield a provider on loopback with an open gate."""
+    """Yield a provider on loopback. It answers at once."""
     running = Provider()
     running.gate.set()
     app = web.Application()
@@ -73,7 +73,7 @@ async def running_provider(port: int = 0) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
-    """Yield a provider on loopback with an open gate."""
+    """Yield a provider on loopback. It answers at once."""
     async with running_provider() as running:
         yield running
 
@@ -208,7 +208,7 @@ async def test_a_callback_after_the_polls_answer_is_late(tmp_path: Path, provide
 
 
 async def test_a_hint_brings_the_poll_to_now(tmp_path: Path, provider: Provider) -> None:
-    """An unreadable callback is no answer, but a sign that there may be one."""
+    """An unreadable callback is no answer, but it shows that there may be one."""
     provider.answers["a1"] = READY
     slow = fast(first_after_callback_seconds=15.0, first_after_seconds=0.1, interval_seconds=0.1)
     async with reconciling(tmp_path / "receiver.db", provider, slow) as api:
@@ -222,7 +222,7 @@ async def test_a_hint_brings_the_poll_to_now(tmp_path: Path, provider: Provider)
 
 
 async def test_an_unknown_state_beside_a_solution_brings_one_poll(tmp_path: Path, provider: Provider) -> None:
-    """The solution is not trusted. However often such a callback comes, the provider is polled once, at once.
+    """The solution is not trusted. Any number of such callbacks brings one poll, at once.
 
     (AndreiDrang/python3-capsolver#150)
     """
@@ -243,7 +243,7 @@ async def test_an_unknown_state_beside_a_solution_brings_one_poll(tmp_path: Path
 
 
 async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) -> None:
-    """The store holds the times of polls, and a new key adopts the tasks that already wait."""
+    """The store has the times of polls, and a new key takes over the waiting tasks."""
     database = tmp_path / "receiver.db"
     async with running_receiver(database, dialects=QUICK) as api:
         registered = await submitted(api, "a1")
@@ -269,7 +269,7 @@ async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, pr
 
 
 async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
-    """A poll that was not sent does not count."""
+    """A poll not sent before the stop does not count."""
     slow = {
         name: replace(dialect, key_limits=replace(dialect.key_limits, requests_per_second=1.0))
         for name, dialect in QUICK.items()
@@ -286,7 +286,7 @@ async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path
 
 
 async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
-    """The store still takes the tasks, so they are given back. Otherwise they would wait for their leases."""
+    """Tasks taken during the stop are given back. Otherwise they would wait for their leases."""
     database = tmp_path / "receiver.db"
     async with running_store(database) as store:
         row = a_registration(7, task_id="a1", bound_by="create", is_polled_here=True, next_poll_at=NOW)
@@ -335,7 +335,7 @@ async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, p
 
 
 async def test_a_poll_that_a_clock_set_back_put_far_off_is_made_now(tmp_path: Path, provider: Provider) -> None:
-    """No poll is ever planned so far ahead, so the task does not wait for the clock to get there."""
+    """No plan has a poll so far ahead, so the task does not wait for the clock to reach that time."""
     database = tmp_path / "receiver.db"
     registered = await cut_off(database, provider)
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -418,7 +418,7 @@ async def test_an_unknown_id_is_final_after_the_window_alone(tmp_path: Path, pro
 
 @pytest.mark.parametrize("code", ["ERROR_KEY_DENIED_ACCESS", "ERROR_ZERO_BALANCE", "ERROR_RATE_LIMIT"])
 async def test_an_error_about_the_key_ends_no_task_and_pauses(tmp_path: Path, provider: Provider, code: str) -> None:
-    """A refused key is not used again and again. A callback still ends the task."""
+    """A refused key is not polled with again and again. A callback still ends the task."""
     names = [f"a{number}" for number in range(5)]
     provider.answers |= {name: {"errorId": 1, "errorCode": code} for name in names}
     async with reconciling(tmp_path / "receiver.db", provider) as api:
@@ -436,7 +436,7 @@ async def test_an_error_about_the_key_ends_no_task_and_pauses(tmp_path: Path, pr
 
 
 async def test_the_client_stays_quiet_where_the_receiver_polls(tmp_path: Path, provider: Provider) -> None:
-    """The task ends by the receiver's poll, and the client sends none."""
+    """The receiver's poll ends the task, and the client sends none."""
     quick = SandboxSettings(latency_seconds=(0.2, 0.2), async_images=True, rates=FaultRates(callback_lost=1.0))
     async with Sandbox("capsolver", quick) as sandbox:
         keys = {"provider_keys": {"capsolver": "tests-only-client-key"}, "provider_urls": {"capsolver": sandbox.url}}
