@@ -1,4 +1,4 @@
-"""The store as a plain dict and a list: the promises of DESIGN 3 and 5, written a second time and without SQL.
+"""The store as a plain dict and a list: the rules of outcomes and verdicts, written a second time and without SQL.
 
 `Model.take` answers a step as the store should.
 """
