@@ -228,6 +228,9 @@ class FinishPoll:
     def _row(self, transaction: Transaction, task: TaskRecord) -> UnlistedRow | None:
         """Return the row of answers with one unlisted code. No answer about the task leaves it as it was."""
         before = transaction.unlisted_row(task)
+        if before is not None and round(before.since * SECOND) < (task.bound_at or 0):
+            # Those answers were about an id that createTask replaced.
+            before = None
         if self.answer is None:
             return before
         return row_after(before, self.answer.reading, self.poll.ended_at / SECOND)

@@ -62,6 +62,7 @@ Kind = Literal[
     "forgotten_id",
     "deliveries",
     "delivery",
+    "verdict",
     "stray",
     "poll",
     "unlisted_row",
@@ -180,10 +181,13 @@ class Transaction:
 
     `head` is the last position of the log before all changes. The other attributes are changes to be written. New tasks
     have the rows -1, -2, … and new log entries the positions -1, -2, … until they are written, see `Numbered`.
+
+    Without `keeps_bodies`, for changes that are never written, the bodies of deliveries take no memory.
     """
 
-    def __init__(self, head: int) -> None:
+    def __init__(self, head: int, *, keeps_bodies: bool = True) -> None:
         self.head = head
+        self._keeps_bodies = keeps_bodies
         self.changed: dict[Key, None] = {}
         self.added: list[str] = []
         self.log: list[LogAppend] = []
@@ -284,7 +288,10 @@ class Transaction:
         return key is not None and bool(self._read(("forgotten_id", *key)))
 
     def deliveries(self, task: TaskRecord) -> Mapping[int, StoredDelivery]:
-        """Return the kept deliveries of a task by slot, in order."""
+        """Return the kept deliveries of a task by slot, in order.
+
+        The body of one that was not stored by this batch is empty if it is kept, unless the delivery is held back.
+        """
         self._read(("deliveries", task.ref))
         slots = range(DELIVERIES_KEPT + 2)
         found = ((slot, self._rows.get(("delivery", task.ref, slot))) for slot in slots)
@@ -382,6 +389,8 @@ class Transaction:
 
     def store_delivery(self, task: TaskRecord, slot: int, delivery: StoredDelivery) -> None:
         """Keep a delivery of a task in this slot, in place of the one before."""
+        if not self._keeps_bodies and delivery.body:
+            delivery = replace(delivery, body=b"")
         self._put(("delivery", task.ref, slot), delivery)
 
     def store_stray(self, delivery: StoredDelivery) -> None:
@@ -398,7 +407,9 @@ class Transaction:
         """Give the kept deliveries of the task with the verdict `was`, or with this id, another verdict."""
         for slot, delivery in self.deliveries(task).items():
             if was in (None, delivery.verdict) and id_text in (None, delivery.id_text):
-                self.store_delivery(task, slot, replace(delivery, verdict=verdict))
+                # Not a change of the whole row: its body may not have been fetched.
+                self._put(("delivery", task.ref, slot), replace(delivery, verdict=verdict), is_change=False)
+                self._put(("verdict", task.ref, slot), verdict)
 
     def store_poll(self, task: TaskRecord, poll: PollRecord) -> None:
         """Keep a poll in the slot numbered by the task's count of polls."""

@@ -65,11 +65,15 @@ class Submissions:
             ReceiverError: as `Tasks.register`. `provider-refused` or `provider-unreachable` if no task was made.
                 `idempotency-in-flight` also after the first caller has hung up.
         """
-        account = self._account(registration)
         self.keys_in_flight.take(owner, idempotency_key)
-        submitting = self._owner.create_task(
-            self._submit(account, registration, owner, idempotency_key), name="submission"
-        )
+        try:
+            account = self._account(registration)
+            submitting = self._owner.create_task(
+                self._submit(account, registration, owner, idempotency_key), name="submission"
+            )
+        except BaseException:
+            self.keys_in_flight.give_back(owner, idempotency_key)
+            raise
         self._under_way.add(submitting)
         submitting.add_done_callback(self._under_way.discard)
         submitting.add_done_callback(lambda _: self.keys_in_flight.give_back(owner, idempotency_key))

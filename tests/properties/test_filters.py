@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client.errors import BadArgumentError
@@ -35,7 +35,7 @@ tasks = st.lists(
     st.tuples(
         st.sampled_from(PROVIDERS),
         st.lists(st.sampled_from(TAGS), unique=True).map(tuple),
-        st.sampled_from(["no id", "number", "text"]),
+        st.sampled_from(["no id", "number", "text", "text with NUL"]),
         st.sampled_from(["result", "result", "hint", "deleted"]),
     ),
     min_size=1,
@@ -89,6 +89,10 @@ def test_a_set_in_parts_is_the_same_set(listed: list[TaskName], size: int) -> No
 
 @settings(max_examples=40, deadline=None)
 @given(tasks, st.lists(filters, min_size=1, max_size=12))
+@example(
+    [("capsolver", (), "text with NUL", "result"), ("capsolver", (), "text", "result")],
+    [ResultFilter(tasks=TaskSet([("capsolver", name)])) for name in ("1\0", "1", "2\0", "2")],
+)
 def test_the_filter_agrees_with_the_store(
     made: list[tuple[str, tuple[str, ...], str, str]], asked: list[ResultFilter]
 ) -> None:
@@ -101,7 +105,9 @@ async def check(made: list[tuple[str, tuple[str, ...], str, str]], asked: list[R
     with tempfile.TemporaryDirectory() as folder:
         async with running_store(Path(folder) / "receiver.db") as store:
             for number, (provider, tags, id_kind, end) in enumerate(made, start=1):
-                task_id = {"no id": None, "number": number, "text": str(number)}[id_kind]
+                task_id = {"no id": None, "number": number, "text": str(number), "text with NUL": f"{number}\0"}[
+                    id_kind
+                ]
                 await store.write(a_registration(number, provider=provider, tags=tags, task_id=task_id))
                 await store.write(a_delivery(number) if end == "result" else HintTask(ref=a_ref(number), now=NOW))
                 if end == "deleted":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
@@ -23,6 +24,7 @@ __all__ = [
     "Identity",
     "connect_reader",
     "connect_writer",
+    "execute_repeated",
     "make_file",
     "on_thread",
     "open_read_only",
@@ -37,6 +39,7 @@ Answer = TypeVar("Answer")
 
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_TIMEOUT_SECONDS = 1.0
+_MAX_ROWS = 128
 _TEMPORARY_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
@@ -58,6 +61,24 @@ def on_thread(connection: aiosqlite.Connection, function: Callable[[sqlite3.Conn
     # aiosqlite has no public call for this. To be replaced once it has one.
     run: Callable[..., Awaitable[Answer]] = connection._execute  # noqa: SLF001
     return run(function, connection._conn)  # noqa: SLF001
+
+
+def execute_repeated(
+    connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]
+) -> Sequence[tuple[Any, ...]]:
+    """Execute a statement with a group of values for all rows of values, many at a time. Return all rows it yields.
+
+    It is executed for 2^n rows at a time, so that SQLite keeps few statements prepared.
+    """
+    # Not executemany: it releases the GIL for each row, and a busy event loop returns it late.
+    found: list[tuple[Any, ...]] = []
+    start = 0
+    while start < len(rows):
+        size = min(_MAX_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
+        values = list(chain.from_iterable(rows[start : start + size]))
+        found += connection.execute(sql.repeat_values(statement, size), values)
+        start += size
+    return found
 
 
 async def read_on_thread(connection: aiosqlite.Connection, read: Callable[[sqlite3.Connection], Answer]) -> Answer:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Key, Kind
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.reader import read_in_one_row, read_tasks, read_tasks_by_id
+from receiver.storage.sqlite.database import execute_repeated
+from receiver.storage.sqlite.reader import read_tasks, read_tasks_by_id, tasks_in_one_row
 from receiver.storage.sqlite.rows import (
     delivery_from,
     idempotency_from,
@@ -45,7 +47,8 @@ def _tasks_by_id(connection: sqlite3.Connection, keys: Sequence[Key]) -> Rows:
     if len(keys) == 1:
         _, provider, id_text = keys[0]
         return _with_keys(read_tasks_by_id(connection, id_text, provider))
-    return _with_keys(read_in_one_row(connection, sql.SELECT_TASKS_BY_IDS, [key[1:] for key in keys]))
+    rows = execute_repeated(connection, sql.SELECT_TASKS_BY_IDS, [key[1:] for key in keys])
+    return _with_keys(chain.from_iterable(map(tasks_in_one_row, rows)))
 
 
 def _with_keys(tasks: Iterable[TaskRecord]) -> Rows:

@@ -124,14 +124,13 @@ def read_tasks(connection: sqlite3.Connection, refs: Sequence[str]) -> Iterable[
     """Return the tasks with these refs, in any order, joined ones too."""
     if len(refs) == 1:
         return map(task_from, connection.execute(sql.SELECT_TASK_BY_REF, (refs[0],)).fetchall())
-    return read_in_one_row(connection, sql.SELECT_TASKS_BY_REFS, refs)
+    return tasks_in_one_row(connection.execute(sql.SELECT_TASKS_BY_REFS, (json_array(refs),)).fetchone())
 
 
-def read_in_one_row(connection: sqlite3.Connection, statement: str, keys: Sequence[object]) -> Iterable[TaskRecord]:
-    """Return tasks by a statement that packs them into one row, as JSON."""
+def tasks_in_one_row(row: tuple[str]) -> Iterable[TaskRecord]:
+    """Return the tasks of a statement that packs them into one row, as JSON."""
     # Each row that leaves SQLite takes the GIL from a busy event loop, and waits for it.
-    (rows,) = connection.execute(statement, (json_array(keys),)).fetchone()
-    return map(task_from, from_json(rows))
+    return map(task_from, from_json(row[0]))
 
 
 def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:

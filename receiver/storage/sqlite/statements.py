@@ -61,6 +61,10 @@ def _replace(table: str, *columns: str) -> str:
 
 _TASK = f"{_of('task', TASK_COLUMNS)}, {_of('log', OUTCOME_COLUMNS)}"
 _DELIVERY = ", ".join(DELIVERY_COLUMNS)
+# For decisions. They need no bytes but those of a callback that is held back. An empty body stands for the others.
+_DELIVERY_IN_BRIEF = _DELIVERY.replace(
+    "body", "CASE WHEN verdict = 'held' THEN body WHEN body IS NOT NULL THEN x'' END AS body"
+)
 _STANDING_URL = ", ".join(STANDING_URL_COLUMNS)
 _SHAPE = ", ".join(SHAPE_COLUMNS)
 _WITH_OUTCOME = "FROM task LEFT JOIN log ON log.position = task.position"
@@ -79,11 +83,12 @@ SELECT_BOUNDS = (
 SELECT_TASKS_BY_REFS = (
     f"SELECT json_group_array(json_array({_TASK})) {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
 )
-# The tasks of a batch by the provider's ids. The parameter is a JSON array of [provider, id].
+# The tasks of a batch by the provider's ids, in one row, too. The values are repeated for each provider and id, and are
+# not JSON, because SQLite cuts texts from JSON at a NUL.
 SELECT_TASKS_BY_IDS = (
-    f"SELECT json_group_array(json_array({_TASK})) FROM json_each(?) AS wanted "
-    "CROSS JOIN task ON task.task_id = json_extract(wanted.value, '$[1]') "
-    "AND task.provider = json_extract(wanted.value, '$[0]') LEFT JOIN log ON log.position = task.position"
+    f"SELECT json_group_array(json_array({_TASK})) FROM ({_values(2)}) AS wanted "
+    "CROSS JOIN task ON task.task_id = wanted.column2 AND task.provider = wanted.column1 "
+    "LEFT JOIN log ON log.position = task.position"
 )
 # One task by our id.
 SELECT_TASK_BY_REF = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.ref = ?"
@@ -144,16 +149,17 @@ SELECT_UNREADABLE_STRAYS = (
     "ORDER BY stray.id LIMIT ?"
 )
 # One delivery without a known task.
-SELECT_STRAY = f"SELECT {_DELIVERY} FROM stray_delivery WHERE id = ?"
+SELECT_STRAY = f"SELECT {_DELIVERY_IN_BRIEF} FROM stray_delivery WHERE id = ?"
 # Redelivered, it belongs to a task now.
 DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
 # Redelivered, it has another verdict and perhaps no bytes.
 UPDATE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = ? WHERE id = ?"
+# A kept delivery gets another verdict.
+UPDATE_VERDICT = "UPDATE delivery SET verdict = ? WHERE id = ?"
 # The deliveries of one task by its ref, with their slots.
 SELECT_DELIVERIES_BY_REF = (
-    f"SELECT delivery.id % {SLOTS}, {_of('delivery', DELIVERY_COLUMNS)} FROM task "
-    f"CROSS JOIN delivery ON delivery.id {slots_range('task.id')} WHERE task.ref = ? "
-    f"ORDER BY delivery.id LIMIT {SLOTS}"
+    f"SELECT id % {SLOTS}, {_DELIVERY_IN_BRIEF} FROM (SELECT id AS task FROM task WHERE ref = ?) AS owner "
+    f"CROSS JOIN delivery ON id {slots_range('owner.task')} ORDER BY id LIMIT {SLOTS}"
 )
 # The deliveries of one task, in order.
 SELECT_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
@@ -300,8 +306,8 @@ SELECT_LOG = f"""
               = :tag_count
         )
         OR task.ref IN (SELECT value FROM json_each(:refs))
-        OR EXISTS (SELECT 1 FROM json_each(:ids) AS pair
-            WHERE json_extract(pair.value, '$[0]') = task.provider AND json_extract(pair.value, '$[1]') = task.task_id)
+        -- Compared as JSON, because SQLite cuts texts from JSON at a NUL.
+        OR EXISTS (SELECT 1 FROM json_each(:ids) AS pair WHERE pair.value = json_array(task.provider, task.task_id))
       )
     ORDER BY log.position LIMIT :limit
 """

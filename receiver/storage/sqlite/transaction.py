@@ -10,7 +10,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +29,7 @@ from receiver.domain.transaction import (
 )
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.sqlite.database import execute_repeated, open_read_only
 from receiver.storage.sqlite.fetching import fetch
 from receiver.storage.sqlite.reader import read_unreadable
 from receiver.storage.sqlite.retention import forget, prune
@@ -53,8 +52,7 @@ __all__ = ["Batch", "Decision", "DryRun", "open_dry_run"]
 
 Answer = TypeVar("Answer")
 
-_MAX_ROWS = 128
-# Each prefetch may decide the whole rest of the batch. Two or three find all missing rows of any commands.
+# Each prefetch may decide the whole rest of the batch. Two or three find all missing rows of most commands.
 _MAX_PREFETCHES = 4
 
 Decision = tuple[Any, ReceiverError | None]
@@ -75,12 +73,12 @@ async def open_dry_run(path: Path) -> AsyncIterator[DryRun]:
 class DryRun:
     """Decides commands as a store does, each on the changes of those before it, and writes nothing.
 
-    For commands: it reads on the thread of the event loop.
+    It is for commands without a query, such as `Redeliver`, and reads on the thread of the event loop.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._transaction = Transaction(head=0)
+        self._transaction = Transaction(head=0, keeps_bodies=False)
 
     async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
         """See `SqliteStore.unreadable`."""
@@ -214,7 +212,7 @@ class Batch:
             outcome = task.outcome if kind == "result" else None
             values = time_values(task.hinted_at) if outcome is None else outcome_values(outcome)
             rows.append((position, kind, task.row, None, *values))
-            # Readers get the task as the batch left it, with the outcome of this position.
+            # Readers get the task as it is written now, with the outcome of this position.
             latest = tasks[task.ref]
             self.appended.append((position, kind, task.ref, latest if latest.position == task.position else task))
         self._write(sql.INSERT_LOG, rows)
@@ -229,6 +227,9 @@ class Batch:
                 self._change_stray(parts[0], done.row(key))
         for kind in rows:
             self._write(_WRITES[kind][0], rows[kind])
+        for key in done.changed:
+            if key[0] == "verdict":
+                self._connection.execute(sql.UPDATE_VERDICT, (done.row(key), _slot(done, key[1:])))
         for delivery in done.strays:
             self._connection.execute(sql.INSERT_STRAY, delivery_values(delivery))
         for ref, poll in done.late_polls:
@@ -255,14 +256,7 @@ class Batch:
             run(sql.PRUNE_UNLISTED_CODES, (provider, provider, MOST_CODES + 1))
 
     def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Write the rows in statements of 2^n rows, so that SQLite keeps few of them prepared."""
-        # Not executemany: it releases the GIL for each row, and a busy event loop returns it late.
-        start = 0
-        while start < len(rows):
-            size = min(_MAX_ROWS, 1 << (len(rows) - start).bit_length() - 1)
-            values = list(chain.from_iterable(rows[start : start + size]))
-            self._connection.execute(sql.repeat_values(statement, size), values)
-            start += size
+        execute_repeated(self._connection, statement, rows)
 
 
 def _slot(done: Transaction, parts: Sequence[Any]) -> int:

@@ -316,6 +316,25 @@ async def test_an_answer_about_an_id_that_was_replaced_is_ignored(clocked: Clock
     assert again.task_id == "its own"
 
 
+async def test_unlisted_codes_of_a_replaced_id_do_not_count(clocked: Clocked) -> None:
+    """A code outside the table ends a task after a row of answers, all about the task's own id."""
+    task = await clocked.task()
+    unbound = task.evolve(ref=str(new_ref()), task_id=None, bound_by=None, bound_at=None)
+    await clocked.store.write(Register(task=unbound, answer=None, idempotency=None))
+    named = CallbackReading("another task's", Pending("processing"))
+    await clocked.store.write(delivery_to_task(unbound.ref, named, at=BEGAN))
+    strange = Failed(1, "ERROR_STRANGE", is_listed=False)
+    verdicts = []
+    for seconds, task_id in ((60, "another task's"), (90, "another task's"), (120, "its own"), (150, "its own")):
+        if task_id == "its own" and seconds == 120:
+            await clocked.store.write(Bind(ref=unbound.ref, task_id=task_id, now=BEGAN + 110 * SECOND))
+        (taken,) = [found for found in await clocked.take(seconds) if found.ref == unbound.ref]
+        assert taken.task_id == task_id
+        verdicts.append((await clocked.finish(taken, strange, seconds + 1)).verdict)
+
+    assert verdicts == ["notFinal"] * 4
+
+
 async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:
     """There is no id to ask for. A task bound late, so that its age is unknown, is due at once."""
     task = await clocked.task()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import TaskRecord
 from receiver.domain.registrations import Bind, Expire
-from receiver.domain.transaction import Command, Forget, Operation
+from receiver.domain.transaction import Command, Forget, Key, Operation
 from receiver.errors import ReceiverError
+from receiver.storage.sqlite.fetching import fetch
 from receiver.storage.sqlite.store import SqliteStore
 from tests.receiver.storage.stores import (
     NOW,
@@ -78,6 +81,32 @@ async def test_a_batch_comes_to_the_same_as_its_commands_one_by_one(
         apart = ([await answer(store, command) for command in commands], await contents(store))
 
     assert together == apart
+
+
+async def test_a_batch_finds_ids_with_a_nul(tmp_path: Path) -> None:
+    """SQLite cuts texts in JSON at a NUL. A batch that misses a task for that fails with all its commands."""
+    keys: list[Key] = [("task_id", "capsolver", text) for text in ("a\0b", "a\0c", "a")]
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(attach(1, "a\0b"))
+        await store.write(attach(2, "a"))
+    with closing(sqlite3.connect(tmp_path / "receiver.db")) as connection:
+        found = {task.task_id for _, task in fetch(connection, keys)}
+
+    assert found == {"a\0b", "a"}
+
+
+async def test_decisions_read_no_bodies_of_kept_deliveries(tmp_path: Path) -> None:
+    """A new verdict leaves the stored bodies as they are."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await prepare(store)
+        with closing(sqlite3.connect(tmp_path / "receiver.db")) as connection:
+            read = [delivery.body for _, delivery in fetch(connection, [("deliveries", a_ref(1))])]
+        await store.write(bind(1, "Y"))
+        task = await store.task(a_ref(1))
+        kept = () if task is None else (await store.history(task)).deliveries
+
+    assert read == [b""]
+    assert [(delivery.verdict, delivery.body) for delivery in kept] == [("mismatched", b"answer")]
 
 
 async def test_registrations_of_a_batch_start_behind_what_was_there(tmp_path: Path) -> None:
