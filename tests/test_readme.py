@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
@@ -19,6 +19,8 @@ from aiohttp import web
 
 from client.commands.demo import draw_picture
 from client.providers import DIALECTS, read_providers
+from client.providers.rules import CallbackShape
+from client.providers.tables import ProviderTable
 from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 from receiver.app import create_app
@@ -139,6 +141,16 @@ def test_the_declaration_of_a_provider_is_read() -> None:
     assert mine.callback is not None
     assert mine.callback.task_id == "missing"
     assert mine.codes["ERROR_TEAPOT"].pause_seconds == 30
+
+
+def test_every_key_of_a_declaration_is_told() -> None:
+    """Each key of the TOML format, and each form of callbacks, stands in its document."""
+    schema = ProviderTable.model_json_schema()
+    keys = {key for table in (schema, *schema["$defs"].values()) for key in table["properties"]}
+    code = " ".join([*examples(DECLARING, "toml"), *re.findall(r"`[^`\n]+`", DECLARING)])
+
+    assert {key for key in keys if not re.search(rf"\b{key}\b", code)} == set()
+    assert {shape for shape in get_args(CallbackShape) if f'"{shape}"' not in DECLARING} == set()
 
 
 @pytest.mark.parametrize(
