@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,6 +36,7 @@ from tests.support import ADMIN, eventually, running_receiver
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("", "client", "client/providers", "deploy", "receiver", "tests/benchmarks")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
+PAGES = [path for path in DOCUMENTS if path.parent != ROOT]
 README = (ROOT / "README.md").read_text()
 CLIENT = (ROOT / "client" / "README.md").read_text()
 DECLARING = (ROOT / "client" / "providers" / "DECLARING.md").read_text()
@@ -181,6 +183,17 @@ def test_every_route_is_told(tmp_path: Path) -> None:
 def test_every_problem_status_is_told() -> None:
     """Each HTTP status of a problem stands in the receiver's document."""
     assert {problem.status for problem in PROBLEMS.values() if str(problem.status) not in RECEIVER} == set()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_pages_begin_with_a_command(path: Path) -> None:
+    """The command works from a checkout. Those of make are only looked up."""
+    start = re.match(r"# .*\n\n```sh\n(.*?)(?: +#.*)?\n", path.read_text())
+    assert start is not None
+    program, *arguments = start[1].split()
+    command = ["make", "--dry-run"] if program == "make" else [str(Path(sys.executable).parent / Path(program).name)]
+
+    subprocess.run([*command, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=40)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
