@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.config.providers import load_providers
 from client.errors import (
     BadArgumentError,
     CallbackReceiverError,
@@ -46,5 +47,6 @@ __all__ = [
     "TaskTimedOutError",
     "UnsolvableError",
     "WrongKeyError",
+    "load_providers",
     "read_results",
 ]

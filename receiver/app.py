@@ -57,6 +57,8 @@ def create_app(
 ) -> web.Application:
     """Return the receiver as an aiohttp application. Its store is open from startup to cleanup.
 
+    Example::
+
         settings = load_settings(Path.cwd())
         web.run_app(create_app(settings), port=8080, handler_cancellation=True)
 

@@ -59,6 +59,8 @@ def mount(
 ) -> MountedReceiver:
     """Serve the receiver below `prefix` of an application, from its startup to its cleanup.
 
+    Example::
+
         app = web.Application()
         receiver = mount(app, load_settings(Path.cwd()))
         web.run_app(app, port=8080, handler_cancellation=True)

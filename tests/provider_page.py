@@ -56,7 +56,7 @@ def _section(title: str, paragraphs: Iterable[str], table: Mapping[str, Any]) ->
     parts = [f"## {title}", *(_filled(paragraph) for paragraph in paragraphs)]
     if table.get("facts"):
         rows = (
-            f"| {_cell(fact['about'])} | {_cell(fact['known'])} | {fact['mark']} | {_cell(fact['source'])} |"
+            f"| {_cell(fact['about'])} | {_cell(fact['known'])} | {fact['mark']} | {_cell(fact.get('source', ''))} |"
             for fact in table["facts"]
         )
         parts.append("\n".join(["| fact | known | certainty | source |", "|---|---|---|---|", *rows]))

@@ -7,11 +7,12 @@ import os
 import re
 import runpy
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
@@ -19,6 +20,8 @@ from aiohttp import web
 
 from client.commands.demo import draw_picture
 from client.providers import DIALECTS, read_providers
+from client.providers.rules import CallbackShape
+from client.providers.tables import ProviderTable
 from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 from receiver.app import create_app
@@ -27,12 +30,13 @@ from receiver.settings import Settings as ReceiverSettings
 from receiver.settings import settings_table
 from tests.curl import curl_requests
 from tests.provider_page import PAGE
-from tests.readme import SETTINGS, VERDICTS_PAGE, providers_table, verdicts_table
+from tests.readme import RECEIVER_PAGE, SETTINGS, providers_table, receiver_tables
 from tests.support import ADMIN, eventually, running_receiver
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("", "client", "client/providers", "deploy", "receiver", "tests/benchmarks")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
+PAGES = [path for path in DOCUMENTS if path.parent != ROOT]
 README = (ROOT / "README.md").read_text()
 CLIENT = (ROOT / "client" / "README.md").read_text()
 DECLARING = (ROOT / "client" / "providers" / "DECLARING.md").read_text()
@@ -141,14 +145,24 @@ def test_the_declaration_of_a_provider_is_read() -> None:
     assert mine.codes["ERROR_TEAPOT"].pause_seconds == 30
 
 
+def test_every_key_of_a_declaration_is_told() -> None:
+    """Each key of the TOML format, and each form of callbacks, stands in its document."""
+    schema = ProviderTable.model_json_schema()
+    keys = {key for table in (schema, *schema["$defs"].values()) for key in table["properties"]}
+    code = " ".join([*examples(DECLARING, "toml"), *re.findall(r"`[^`\n]+`", DECLARING)])
+
+    assert {key for key in keys if not re.search(rf"\b{key}\b", code)} == set()
+    assert {shape for shape in get_args(CallbackShape) if f'"{shape}"' not in DECLARING} == set()
+
+
 @pytest.mark.parametrize(
     ("path", "name", "table"),
     [
         (PAGE, "providers", providers_table()),
         (SETTINGS, "settings", settings_table()),
-        (VERDICTS_PAGE, "verdicts", verdicts_table()),
+        *((RECEIVER_PAGE, name, table) for name, table in receiver_tables().items()),
     ],
-    ids=["providers", "settings", "verdicts"],
+    ids=["providers", "settings", *receiver_tables()],
 )
 def test_tables_are_generated(path: Path, name: str, table: str) -> None:
     """Run `make docs` to renew them."""
@@ -162,14 +176,24 @@ def test_every_route_is_told(tmp_path: Path) -> None:
     settings = ReceiverSettings(database=tmp_path / "receiver.db", _env_file=None)
     routes = {resource.canonical for resource in create_app(settings).router.resources()}
 
-    documented = RECEIVER.replace("/tasks/{ref}", "/tasks/{id}")
     # Callback URLs with extra slashes are described in words.
-    assert {route for route in routes if f"{route}`" not in documented and not route.startswith("/{lead}")} == set()
+    assert {route for route in routes if f"{route}`" not in RECEIVER and not route.startswith("/{lead}")} == set()
 
 
 def test_every_problem_status_is_told() -> None:
     """Each HTTP status of a problem stands in the receiver's document."""
     assert {problem.status for problem in PROBLEMS.values() if str(problem.status) not in RECEIVER} == set()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_pages_begin_with_a_command(path: Path) -> None:
+    """The command works from a checkout. Those of make are only looked up."""
+    start = re.match(r"# .*\n\n```sh\n(.*?)(?: +#.*)?\n", path.read_text())
+    assert start is not None
+    program, *arguments = start[1].split()
+    command = ["make", "--dry-run"] if program == "make" else [str(Path(sys.executable).parent / Path(program).name)]
+
+    subprocess.run([*command, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=40)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -15,8 +15,11 @@ __all__ = ["load_providers"]
 def load_providers(path: Path | str) -> Mapping[str, Dialect]:
     """Return the shipped providers together with those of the file.
 
+    Example::
+
         async with TaskClient("myprovider", dialects=load_providers("providers.toml")) as tasks:
-            solved = await tasks.solve({"type": "ImageToTextTask", "body": image})
+            solved = await tasks.solve({"type": "ImageToTextTask", "body": Path("captcha.png")})
+            print(solved.solution["text"])
 
     Raises:
         BadArgumentError: the file cannot be read or is wrong. The text names the file, the table and the field.

@@ -1,6 +1,7 @@
-"""Routes of the receiver, in one table: it feeds the router, and the tests write the OpenAPI document from it.
+"""Routes of the receiver, in one table. The router reads it.
 
-A new route is one declaration here and its test.
+`make docs` writes the OpenAPI document and the table in `receiver/README.md` from it. So a new route is one declaration
+here, its handler and its test.
 """
 
 from __future__ import annotations
@@ -288,7 +289,7 @@ ROUTES: tuple[Route, ...] = (
         )
         for path, handler, summary in (
             ("/asyncapi.json", operations.asyncapi, "The contract of the streams (AsyncAPI 3.0)."),
-            ("/openapi.json", operations.openapi, "This document (OpenAPI 3.1)."),
+            ("/openapi.json", operations.openapi, "The contract of all routes (OpenAPI 3.1)."),
         )
     ),
     Route(

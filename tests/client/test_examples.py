@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import re
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 import client
-from client import TaskClient, read_results
+from client import TaskClient, load_providers, read_results
 from client.sandbox import Sandbox, SandboxSettings
+from receiver.app import create_app
+from receiver.mounting import mount
+from receiver.settings import load_settings
 from tests.support import ADMIN, eventually, running_receiver
 
 
@@ -74,3 +80,39 @@ async def test_submit_and_read_results() -> None:
     task_id = submitted[0].removeprefix("submitted as ")
     assert submitted[1]
     assert re.fullmatch(rf"{task_id} is ready; go on after \S+", read[0])
+
+
+@pytest.mark.usefixtures("_services")
+async def test_load_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of the image is shown, by a provider that only the file names."""
+    (tmp_path / "providers.toml").write_text('[myprovider]\nlike = "capsolver"\n')
+    monkeypatch.setenv("MYPROVIDER_CLIENT_KEY", "anything")
+    monkeypatch.setenv("MYPROVIDER_URL", os.environ["CAPSOLVER_URL"])
+    # The receiver does not know the provider.
+    monkeypatch.delenv("CALLBACK_RECEIVER_URL")
+    shown: list[str] = []
+    async with asyncio.timeout(40):
+        await run(example_of(load_providers), shown)
+
+    (text,) = shown
+    assert text
+
+
+@pytest.mark.parametrize("function", [create_app, mount])
+def test_applications(function: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application has the receiver's routes. Waits end when their peers hang up."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECEIVER_API_KEYS", f"tests:{ADMIN}")
+    served: list[web.Application] = []
+
+    def run_app(app: web.Application, *, port: int, handler_cancellation: bool) -> None:
+        assert port
+        assert handler_cancellation
+        served.append(app)
+
+    names = {"web": SimpleNamespace(Application=web.Application, run_app=run_app), "Path": Path}
+    exec(example_of(function), {**names, "load_settings": load_settings, function.__name__: function})  # noqa: S102
+
+    (app,) = served
+    prefix = "" if function is create_app else "/receiver"
+    assert f"{prefix}/v1/tasks" in {route.resource.canonical for route in app.router.routes() if route.resource}

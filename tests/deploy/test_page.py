@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -53,6 +54,18 @@ async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
         answer = await api.send("GET", f"/v1/results?after={cursor}")
 
     assert (answer.status, answer.json["reason"]) == (410, "other-log")
+
+
+def test_a_backup_is_private(tmp_path: Path) -> None:
+    """Its copy can be read by root only, and nothing of it stays beside the database."""
+    (kept,) = re.findall(r"^install .* && rm backup\.db$", PAGE, re.MULTILINE)
+    (tmp_path / "backup.db").touch(mode=0o644)
+    (tmp_path / "backups").mkdir()
+    subprocess.run(["/bin/sh", "-c", kept.replace("/var/backups", "backups")], cwd=tmp_path, check=True)
+
+    (copy,) = (tmp_path / "backups").iterdir()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "backup.db").exists()
 
 
 def test_its_addresses_are_routes(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""The single task that writes: it commits all queued commands in one transaction, then releases their callers.
+"""The writer: one asyncio task commits up to 256 queued commands in one transaction, then releases their callers.
 
+The commands are decided and written on the own thread of the writing connection, while the event loop goes on.
 Further commands arrive during a commit. Commands in requests that the event loop has already read join them. So the
 batch grows with the load, and nothing waits by the clock for it to fill.
 
