@@ -243,9 +243,8 @@ class FinishPoll:
     def _confirm(self, transaction: Transaction, task: TaskRecord, polled: Outcome) -> PolledTask:
         """Settle the task with the provider's answer. The callback that was held back gets its verdict from it."""
         held = _held_outcome(transaction, task, self.read)
-        verdict_of_held = "late" if held is None or weigh(polled, held) != "disagreed" else "disagreed"
-        transaction.set_verdict(task, verdict_of_held, was="held")
         is_contradicted = held is not None and weigh(polled, held) == "disagreed"
+        transaction.set_verdict(task, "disagreed" if is_contradicted else "late", was="held")
         verdict, settled = settle(transaction, task, polled)
         return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
 
