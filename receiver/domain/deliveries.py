@@ -31,7 +31,7 @@ from receiver.domain.records import (
     TaskRecord,
 )
 from receiver.domain.tokens import CallbackToken, Kind
-from receiver.domain.transaction import Key, TaskIdKey, Transaction
+from receiver.domain.transaction import Key, OneTaskCommand, TaskIdKey, Transaction
 from receiver.domain.verdicts import UNREAD, UnreadVerdict, Verdict
 from receiver.errors import ReceiverError
 
@@ -274,13 +274,8 @@ class _Delivery:
 
 
 @dataclass(slots=True, kw_only=True)
-class DeliverToTask(_Delivery):
+class DeliverToTask(_Delivery, OneTaskCommand):
     """A delivery on a task URL."""
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task of the URL."""
-        return (self.ref,)
 
     def decide(self, transaction: Transaction) -> DeliveryResult:
         """Return the verdict.
@@ -382,21 +377,12 @@ def delivery_command(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HintTask:
+class HintTask(OneTaskCommand):
     """A hint for a task, after a request that could not be read: the next poll is due now."""
 
     ref: str
     now: int
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task."""
-        return (self.ref,)
-
-    @property
-    def weight(self) -> int:
-        """Nothing to speak of."""
-        return 0
+    weight: int = 0
 
     def decide(self, transaction: Transaction) -> None:
         """Give the hint. An unknown task is no error."""
