@@ -33,7 +33,7 @@ from receiver.settings import Settings
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.upkeep.deadlines import end_overdue_tasks
 from receiver.upkeep.relay import relay_commits
-from receiver.upkeep.retention import Lives, prune_old
+from receiver.upkeep.retention import RetentionTimes, keep_pruning
 from receiver.upkeep.shapes import Observer
 from receiver.upstream.accounts import check_accounts, open_accounts
 from receiver.upstream.reconciler import Reconciler
@@ -46,7 +46,7 @@ from receiver.web.routes import add_routes
 from receiver.web.streaming.frames import Frames
 from receiver.web.streaming.streams import StreamRules, Streams
 
-__all__ = ["create_app", "delivery_rules_of", "lives_of", "microseconds_now", "new_ref", "open_runtime"]
+__all__ = ["create_app", "delivery_rules_of", "microseconds_now", "new_ref", "open_runtime", "retention_times"]
 
 _STOPPING_SECONDS = 2.0
 """Time that background loops have at the end to store that they were cut off."""
@@ -143,7 +143,7 @@ async def open_runtime(
             metrics=metrics,
             observer=observer,
         )
-        running = _start_loops(runtime, providers, lives_of(settings), owner)
+        running = _start_loops(runtime, providers, retention_times(settings), owner)
         owner.create_task(store.run(), name="writer")
         try:
             yield runtime
@@ -172,7 +172,7 @@ async def _open_providers(
 
 
 def _start_loops(
-    runtime: Runtime, providers: Providers, lives: Lives, owner: asyncio.TaskGroup
+    runtime: Runtime, providers: Providers, times: RetentionTimes, owner: asyncio.TaskGroup
 ) -> Sequence[asyncio.Task[None]]:
     """Start the background loops. Return those that have to be cancelled at the end."""
     store, waits = runtime.store, runtime.waits
@@ -193,7 +193,7 @@ def _start_loops(
         ("deadlines", end_overdue_tasks(store, read, microseconds_now)),
         ("beats", runtime.streams.beat()),
         ("learning", providers.schedules.run()),
-        ("retention", prune_old(store, lives, microseconds_now, forget_solutions)),
+        ("retention", keep_pruning(store, times, microseconds_now, forget_solutions)),
         ("shapes", runtime.observer.run()),
         *(("reconcile", reconciler.run()) for reconciler in reconcilers),
     ]
@@ -218,9 +218,9 @@ def new_ref() -> UUID:
     return UUID(bytes=uuid_utils.uuid7().bytes)
 
 
-def lives_of(settings: Settings) -> Lives:
+def retention_times(settings: Settings) -> RetentionTimes:
     """Return how long tasks, solutions and deliveries are kept, by the settings."""
-    return Lives(
+    return RetentionTimes(
         results_seconds=settings.retention_results_seconds,
         solutions_seconds=settings.retention_solutions_seconds,
         deliveries_seconds=settings.retention_deliveries_seconds,

@@ -29,7 +29,7 @@ RETRY_STATUSES = frozenset({408, 425, 429})
 class Attached:
     """A task that the receiver already had, with its age and the time to its deadline by the receiver's clock.
 
-    The age is cut off to whole seconds. If it is not known, the task counts as made now.
+    Over HTTP the age may be up to a second too small. If it is not known, the task counts as made now.
     """
 
     task: Task
@@ -56,7 +56,7 @@ class OpenSubscription(Protocol):
         """Return the next frame known to this version. Cancelling is safe.
 
         Raises:
-            ReceiverUnavailableError: the connection broke or was closed, or not even a heartbeat came for 40 s.
+            ReceiverUnavailableError: the connection broke or was closed, or not even a heartbeat came in time.
         """
 
 

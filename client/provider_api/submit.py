@@ -81,11 +81,7 @@ class Submitter:
         # A refusal that names the address. If the task is taken without the address, that was the cause.
         address_refusal: Reading | None = None
         while True:
-            refusal = self._withheld(task, timeline)
-            if refusal is None:
-                await self._turn(deadline_at, timeline)
-                # Others may have been refused while this one was in the queue.
-                refusal = self._withheld(task, timeline)
+            refusal = await self._wait_or_withhold(task, deadline_at, timeline)
             if refusal is not None:
                 return Submission(refusal, has_callback=False, sent_at=self._timing.clock())
             has_address = self._takes_address and not self._is_address_refused and address_refusal is None
@@ -126,6 +122,17 @@ class Submitter:
                 if bans > 1 or not self._may_repeat(failures, pause, deadline_at):
                     return Submission(answer, url is not None, sent_at)
             failures += 1
+
+    async def _wait_or_withhold(
+        self, task: Mapping[str, Any], deadline_at: float, timeline: Timeline
+    ) -> ProviderAnswer[Submitted] | None:
+        """Wait for the key's turn to submit, and return None. Return the last refusal if nothing is to be sent."""
+        refusal = self._withheld(task, timeline)
+        if refusal is not None:
+            return refusal
+        await self._turn(deadline_at, timeline)
+        # Others may have been refused while this one was in the queue.
+        return self._withheld(task, timeline)
 
     def _withheld(self, task: Mapping[str, Any], timeline: Timeline) -> ProviderAnswer[Submitted] | None:
         """Return the provider's last refusal if it has come often enough to send nothing now."""

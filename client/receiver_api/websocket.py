@@ -19,6 +19,7 @@ _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 10.0
 # The limit for the answer to the first request. Without an answer, frames do not get through.
 _ANSWER_SECONDS = 10.0
+# Longer than two heartbeats of the receiver.
 _SILENT_SECONDS = 40.0
 _CLOSE_SECONDS = 1.0
 _MAX_FRAME_BYTES = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The callbacks of a sandbox, with their ordered faults.
+"""The callbacks of a sandbox, with their requested faults.
 
 The profile (`client.sandbox.wires`) writes a callback. This module decides on its time and its repetitions.
 """

@@ -79,7 +79,7 @@ class _Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
         with formatter.section('Faults of one task, in its field "sandbox"'):
-            formatter.write_dl([(wire_name(fault), fault.metadata["help"]) for fault in fields(Faults)])
+            formatter.write_dl([(wire_name(declared), declared.metadata["help"]) for declared in fields(Faults)])
         with formatter.section("Values of callback"):
             formatter.write_dl(list(CALLBACK_FAULTS.items()))
         with formatter.section("Values of createTask and getTaskResult"):
@@ -98,15 +98,16 @@ class _Command(click.Command):
 @click.option("--dialect", type=click.Choice(sorted(PROFILES)), help="The provider to speak like; required.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="On 127.0.0.1; 0, the default: any free one.")
 @click.pass_context
+# Positional, as the type of `pass_context` asks: an option may be named `context`.
 def sandbox(context: click.Context, /, dialect: str | None, port: int, **_: Any) -> None:
     """Run a provider on this machine with the answers of a real one, and with faults on demand.
 
     Any clientKey but an empty one is right, unless --client-key names some. The answer depends on the task's content
-    alone. GET /sandbox/stats shows all counts. A single task orders faults in its field "sandbox", as in
+    alone. GET /sandbox/stats shows all counts. A single task requests faults in its field "sandbox", as in
     {"type": "...", "sandbox": {"callback": "lost", "latencySeconds": 0.5}}.
 
     onecaptcha, yescaptcha, ezcaptcha and ezcaptchasync never call back, and ignore the callback options. A task of
-    in.php orders faults in its field sandbox too, as JSON in text. The requests of hardcaptcha are unknown, so the
+    in.php requests faults in its field sandbox too, as JSON in text. The requests of hardcaptcha are unknown, so the
     sandbox takes createTask and getTaskResult instead.
 
     The help of some options names numbers for capsolver and onecaptcha only. The numbers of the others are in
@@ -124,8 +125,9 @@ def sandbox(context: click.Context, /, dialect: str | None, port: int, **_: Any)
         runner.run(_serve(provider, f"{dialect} sandbox at {{url}} (seed {settings.seed})", port))
 
 
-_SETTINGS = [option for model in (SandboxSettings, SandboxLimits, FaultRates) for option in _options_of(model)]
-sandbox.params += _SETTINGS
+# Made from the settings, which click's decorators cannot do. In the help they stand behind the options above.
+_OPTIONS = [option for model in (SandboxSettings, SandboxLimits, FaultRates) for option in _options_of(model)]
+sandbox.params += _OPTIONS
 
 
 def read_settings(dialect: str, params: Mapping[str, Any]) -> SandboxSettings:
@@ -134,7 +136,8 @@ def read_settings(dialect: str, params: Mapping[str, Any]) -> SandboxSettings:
     Raises:
         BadArgumentError: a value is out of its range.
     """
-    values = {option.opts[0]: params[str(option.name)] for option in _SETTINGS}
+    # click names the values after Python ("client_key"), the settings name their options as given ("--client-key").
+    values = {option.opts[0]: params[str(option.name)] for option in _OPTIONS}
     return SandboxSettings(
         **{"seed": random.SystemRandom().randrange(2**31), **_given(SandboxSettings, values)},
         rates=FaultRates(**_given(FaultRates, values)),

@@ -1,4 +1,4 @@
-"""The faults of each task, ordered or drawn. No I/O and no clock; the same seed draws the same faults.
+"""The faults of each task, requested or drawn. No I/O and no clock; the same seed draws the same faults.
 
 A draw depends on the seed, on the task's content, and on how often that content was submitted (or the task polled)
 before. So two runs with one seed strike the same tasks, even if their calls overlap differently. Submitting a task
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import Field as SettingField
+from dataclasses import Field as DataclassField
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -88,9 +88,9 @@ class Faults:
 _FAULTS: TypeAdapter[Faults] = TypeAdapter(Faults)
 
 
-def wire_name(fault: SettingField[Any]) -> str:
+def wire_name(declared: DataclassField[Any]) -> str:
     """Return the name of a field of `Faults` in a task."""
-    return to_camel(fault.name)
+    return to_camel(declared.name)
 
 
 def read_faults(value: Any) -> Faults:
@@ -110,12 +110,12 @@ def read_faults(value: Any) -> Faults:
 
 
 def _expectation(name: str, text: str) -> str:
-    names = [wire_name(fault) for fault in fields(Faults)]
+    names = [wire_name(declared) for declared in fields(Faults)]
     return text if name in names else f"no such field; there are {', '.join(names)}"
 
 
 def draw_faults(rates: FaultRates, *, seed: int, key: str) -> Faults:
-    """Return the faults of a task that orders none. `key` names the submission.
+    """Return the faults of a task that requests none. `key` names the submission.
 
     The faults of its calls are drawn call by call, see `draw_http_fault`.
     """
@@ -155,7 +155,7 @@ class FaultPlan:
     """The faults and the time of one createTask call and its task.
 
     `key` names the content and its submission; `times_seen` counts the submissions before it. `rates` is None for
-    ordered faults: then no other fault strikes.
+    requested faults: then no other fault strikes.
     """
 
     faults: Faults
@@ -170,16 +170,16 @@ class FaultPlan:
         """True if the connection closes instead of an answer, though the task is made."""
         return self.faults.create_task == "cut" and self.times_seen < self.faults.create_task_times
 
-    def of_create_task(self) -> HttpFault | None:
+    def choose_for_create_task(self) -> HttpFault | None:
         """Return the fault in place of the createTask answer, and of the task."""
         if self.rates is not None:
             return draw_http_fault(self.rates, seed=self.seed, call="createTask", key=self.key)
-        ordered = self.faults.create_task
-        if ordered is None or ordered == "cut" or self.times_seen >= self.faults.create_task_times:
+        requested = self.faults.create_task
+        if requested is None or requested == "cut" or self.times_seen >= self.faults.create_task_times:
             return None
-        return ordered
+        return requested
 
-    def of_poll(self, number: int) -> HttpFault | None:
+    def choose_for_poll(self, number: int) -> HttpFault | None:
         """Return the fault in place of the answer to poll `number`, from 1."""
         if self.rates is not None:
             return draw_http_fault(self.rates, seed=self.seed, call="getTaskResult", key=f"{self.key}/{number}")
@@ -187,7 +187,7 @@ class FaultPlan:
 
 
 class FaultPlanner:
-    """The faults of each submission: ordered in the task first, by `faults_for` second, drawn by the rates last.
+    """The faults of each submission: requested in the task first, by `faults_for` second, drawn by the rates last.
 
     The newest 50,000 contents are remembered. A forgotten one counts as new.
     """
@@ -197,20 +197,20 @@ class FaultPlanner:
         self._faults_for = faults_for
         self._times_seen: dict[bytes, int] = {}
 
-    def plan(self, task: dict[str, Any], ordered: Faults | None) -> FaultPlan:
+    def plan(self, task: dict[str, Any], requested: Faults | None) -> FaultPlan:
         """Return the plan for one more submission of this content."""
         digest = content_digest(task)
         times_seen = self._times_seen.pop(digest, 0)
         self._times_seen[digest] = times_seen + 1
         if len(self._times_seen) > _MOST_CONTENTS:
             del self._times_seen[next(iter(self._times_seen))]
-        if ordered is None and self._faults_for is not None:
-            ordered = self._faults_for(dict(task))
+        if requested is None and self._faults_for is not None:
+            requested = self._faults_for(dict(task))
         key = f"{digest.hex()}/{times_seen}"
-        faults = ordered or draw_faults(self._settings.rates, seed=self._settings.seed, key=key)
+        faults = requested or draw_faults(self._settings.rates, seed=self._settings.seed, key=key)
         return FaultPlan(
             faults=faults,
-            rates=None if ordered else self._settings.rates,
+            rates=None if requested else self._settings.rates,
             seed=self._settings.seed,
             key=key,
             times_seen=times_seen,

@@ -77,10 +77,10 @@ def in_php_fields(form: Mapping[str, str | bytes], *, is_get: bool) -> dict[str,
     values = {name: b64encode(value).decode() if isinstance(value, bytes) else value for name, value in form.items()}
     task: dict[str, Any] = {"type": values.get("method", "")}
     task |= {name: value for name, value in values.items() if name not in _IN_PHP_PARAMETERS}
-    with suppress(UnreadableError):
-        task[FAULTS_FIELD] = parse_object(values[FAULTS_FIELD].encode()) if FAULTS_FIELD in values else None
-    if task.get(FAULTS_FIELD) is None:
-        task.pop(FAULTS_FIELD, None)
+    if FAULTS_FIELD in values:
+        # Any other text stays, and is refused as the field of a task.
+        with suppress(UnreadableError):
+            task[FAULTS_FIELD] = parse_object(values[FAULTS_FIELD].encode())
     pingback = values.get("pingback")
     if is_get and pingback is not None:
         # Asked by GET, only the first parameter of the address survives (providers/README.md, "Form callbacks").

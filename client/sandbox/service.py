@@ -155,7 +155,7 @@ class Service:
         request = read_task_request(fields, self._provider)
         self._check_host(request)
         plan = self._planner.plan(request.task, request.faults)
-        fault = plan.of_create_task()
+        fault = plan.choose_for_create_task()
         if fault is not None:
             return self._faulty("createTask", fault)
         if not self._accounts.charge(key):
@@ -225,7 +225,7 @@ class Service:
         )
         task.polls, task.polled_at = poll.number, now
         self._check_poll(poll)
-        fault = task.plan.of_poll(task.polls)
+        fault = task.plan.choose_for_poll(task.polls)
         if fault is not None:
             return self._faulty("getTaskResult", fault)
         if now < task.finished_at:

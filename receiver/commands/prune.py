@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from client.output import show, tell
-from receiver.app import lives_of, microseconds_now
+from receiver.app import microseconds_now, retention_times
 from receiver.commands.store import open_store
 from receiver.domain.records import Horizon, Removed, Survey, time_view
 from receiver.logs import configure_logs
@@ -32,7 +32,7 @@ def prune_command(*, is_applied: bool) -> None:
     """
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
-    horizon = lives_of(settings).horizon(microseconds_now())
+    horizon = retention_times(settings).horizon(microseconds_now())
     if is_applied:
         removed = asyncio.run(_apply(settings, horizon))
         show(f"removed: {_counts(removed)}")

@@ -25,8 +25,8 @@ from receiver.domain.records import time_view
 from receiver.domain.redelivery import Redeliver, Redelivered, read_redelivery
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
+from receiver.storage.sqlite.batch import DryRun, open_dry_run
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.sqlite.transaction import DryRun, open_dry_run
 
 __all__ = ["redeliver"]
 

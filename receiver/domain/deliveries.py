@@ -13,7 +13,14 @@ from client.providers import Dialect
 from client.providers.readings import Bare, CallbackReading, Failed, Notice, Pending, Ready
 from receiver.domain.next_poll import Hinted, next_poll
 from receiver.domain.outcomes import accept, bind_from_callback, hint, is_open, weigh
-from receiver.domain.reading import CallbackRequest, Origin, make_outcome, meaning_of, read_callback, undecided
+from receiver.domain.reading import (
+    CallbackRequest,
+    Origin,
+    make_outcome,
+    meaning_for_type,
+    read_callback,
+    undecided_delivery,
+)
 from receiver.domain.records import (
     DELIVERIES_KEPT,
     SECOND,
@@ -24,7 +31,7 @@ from receiver.domain.records import (
     TaskRecord,
 )
 from receiver.domain.tokens import CallbackToken, Kind
-from receiver.domain.transaction import Key, TaskIdKey, Transaction
+from receiver.domain.transaction import Key, OneTaskCommand, TaskIdKey, Transaction
 from receiver.domain.verdicts import UNREAD, UnreadVerdict, Verdict
 from receiver.errors import ReceiverError
 
@@ -130,7 +137,7 @@ class _Delivery:
         reading, now = self.reading, self.now
         if isinstance(reading, str):
             return self._stored(transaction, hint(transaction, task, now), reading)
-        meaning = meaning_of(self.rules.dialect, reading, task.type)
+        meaning = meaning_for_type(self.rules.dialect, reading, task.type)
         if isinstance(meaning, Notice):
             return self._stored(transaction, task, "notice")
         bound = bind_from_callback(transaction, task, reading.task_id, now)
@@ -267,13 +274,8 @@ class _Delivery:
 
 
 @dataclass(slots=True, kw_only=True)
-class DeliverToTask(_Delivery):
+class DeliverToTask(_Delivery, OneTaskCommand):
     """A delivery on a task URL."""
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task of the URL."""
-        return (self.ref,)
 
     def decide(self, transaction: Transaction) -> DeliveryResult:
         """Return the verdict.
@@ -290,7 +292,7 @@ class DeliverToTask(_Delivery):
             return DeliveryResult("forgotten", None)
         if isinstance(self.reading, str):
             return DeliveryResult(self.reading, None)
-        meaning = meaning_of(self.rules.dialect, self.reading, None)
+        meaning = meaning_for_type(self.rules.dialect, self.reading, None)
         if not isinstance(meaning, Ready | Failed):
             return DeliveryResult("notice" if isinstance(meaning, Notice) else "notFinal", None)
         id_text = self.delivery.id_text
@@ -348,7 +350,7 @@ class DeliverToStanding(_Delivery):
         transaction.require(("forgotten_id", *key), ("quota", self.delivery.standing_id))
         if transaction.is_forgotten(None, key):
             return DeliveryResult("forgotten", None)
-        meaning = meaning_of(self.rules.dialect, reading, None)
+        meaning = meaning_for_type(self.rules.dialect, reading, None)
         if isinstance(meaning, Pending) and meaning.has_solution:
             # There is no task to poll. The bytes are kept for a newer dialect, which may have the state.
             return self._keep_stray(transaction, "unreadable")
@@ -368,28 +370,19 @@ def delivery_command(
     """Return the command that decides on a callback. `new_ref` makes the ref of a task that a standing URL may make."""
     reading, is_signed = read_callback(rules.dialect, request, rules.secret)
     is_standing = token.kind is Kind.STANDING
-    delivery = undecided(request, reading, standing_id=str(token.id) if is_standing else None, now=now)
+    delivery = undecided_delivery(request, reading, standing_id=str(token.id) if is_standing else None, now=now)
     command = DeliverToStanding if is_standing else DeliverToTask
     ref = str(new_ref() if is_standing else token.id)
     return command(ref=ref, reading=reading, delivery=delivery, rules=rules, now=now, is_signed=is_signed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HintTask:
+class HintTask(OneTaskCommand):
     """A hint for a task, after a request that could not be read: the next poll is due now."""
 
     ref: str
     now: int
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task."""
-        return (self.ref,)
-
-    @property
-    def weight(self) -> int:
-        """Nothing to speak of."""
-        return 0
+    weight: int = 0
 
     def decide(self, transaction: Transaction) -> None:
         """Give the hint. An unknown task is no error."""

@@ -37,7 +37,7 @@ from receiver.domain.records import (
     StoredDelivery,
     TaskRecord,
 )
-from receiver.domain.transaction import Transaction
+from receiver.domain.transaction import OneTaskCommand, Transaction
 from receiver.domain.verdicts import Verdict
 
 __all__ = [
@@ -119,7 +119,7 @@ def _count_cut_off(transaction: Transaction, task: TaskRecord) -> TaskRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GiveBack:
+class GiveBack(OneTaskCommand):
     """The return of a poll that was taken but not sent. It does not count, and is due again an interval after `now`."""
 
     ref: str
@@ -127,11 +127,6 @@ class GiveBack:
     now: int
     limits: PollLimits
     weight: int = 0
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task."""
-        return (self.ref,)
 
     def decide(self, transaction: Transaction) -> None:
         """Plan the poll again, unless another lease was given out."""
@@ -155,7 +150,7 @@ class PolledTask(AboutTask):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishPoll:
+class FinishPoll(OneTaskCommand):
     """The end of a poll. A poll that was not sent does not count.
 
     `asked_id` is the id in the request. If createTask has bound the task to another id since, then the answer is about
@@ -174,20 +169,13 @@ class FinishPoll:
     is_sent: bool = True
 
     @property
-    def refs(self) -> Sequence[str]:
-        """The task."""
-        return (self.ref,)
-
-    @property
     def weight(self) -> int:
         """The size of the answer."""
         return 0 if self.answer is None else self.answer.size
 
     def decide(self, transaction: Transaction) -> PolledTask | None:
         """Return the result; None if the task was deleted meanwhile."""
-        task = transaction.task(self.ref)
-        while task is not None and task.joined_ref is not None:
-            task = transaction.task(task.joined_ref)
+        task = transaction.joined_task(self.ref)
         if task is None:
             return None
         if self.answer is not None and task.id_text != self.asked_id:
@@ -246,9 +234,8 @@ class FinishPoll:
     def _confirm(self, transaction: Transaction, task: TaskRecord, polled: Outcome) -> PolledTask:
         """Settle the task with the provider's answer. The callback that was held back gets its verdict from it."""
         held = _held_outcome(transaction, task, self.read)
-        verdict_of_held = "late" if held is None or weigh(polled, held) != "disagreed" else "disagreed"
-        transaction.set_verdict(task, verdict_of_held, was="held")
         is_contradicted = held is not None and weigh(polled, held) == "disagreed"
+        transaction.set_verdict(task, "disagreed" if is_contradicted else "late", was="held")
         verdict, settled = settle(transaction, task, polled)
         return PolledTask(verdict, settled, task.lease != self.poll.lease, is_contradicted)
 

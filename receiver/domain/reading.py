@@ -38,13 +38,15 @@ __all__ = [
     "ReportedAnswer",
     "id_text_of",
     "make_outcome",
-    "meaning_of",
+    "meaning_for_type",
     "read_answer",
     "read_callback",
     "read_kept",
     "read_stored",
-    "undecided",
+    "undecided_delivery",
 ]
+
+_LONGEST_CONTENT_TYPE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,7 @@ class Origin:
 class ReportedAnswer:
     """A provider's answer to a client or to the receiver itself, as the dialect read it.
 
-    `unknown_final_after` is a time after the creation of the task, in µs: window and grace. From then on the provider's
+    `unknown_final_after` is a time after the task's `counts_from`, in µs: window and grace. From then on the provider's
     "unknown id" ends the task. `size` is that of the answer, in bytes.
     """
 
@@ -117,7 +119,7 @@ def read_callback(
     return _read(dialect, request.query, request.body), is_signed
 
 
-def undecided(
+def undecided_delivery(
     request: CallbackRequest, reading: CallbackReading | UnreadVerdict, *, standing_id: str | None, now: int
 ) -> StoredDelivery:
     """Return the callback as it will be kept, without its verdict. `standing_id` names the standing URL it came on."""
@@ -125,7 +127,7 @@ def undecided(
     return StoredDelivery(
         received_at=now,
         method=request.method,
-        content_type=_storable(request.headers.get("Content-Type", "")[:200]) or None,
+        content_type=_storable(request.headers.get("Content-Type", "")[:_LONGEST_CONTENT_TYPE]) or None,
         body=body,
         size=len(body),
         id_text=id_text_of(reading),
@@ -145,16 +147,17 @@ def read_kept(dialects: Mapping[str, Dialect], task: TaskRecord, delivery: Store
     if dialect is None or delivery.body is None:
         return None
     reading = read_stored(dialect, delivery)
+    # A text is a verdict instead of a reading.
     if isinstance(reading, str):
         return None
-    meaning = meaning_of(dialect, reading, task.type)
+    meaning = meaning_for_type(dialect, reading, task.type)
     if not isinstance(meaning, Ready | Failed):
         return None
     trust = "token" if delivery.standing_id is None else "standing"
     return make_outcome(meaning, Origin("callback", trust, delivery.received_at, dialect.answer_life_seconds))
 
 
-def meaning_of(
+def meaning_for_type(
     dialect: Dialect, reading: CallbackReading, task_type: str | None
 ) -> Ready | Bare | Failed | Pending | Notice:
     """Return the meaning for a task of this type. A bare answer stays bare if a poll would bring more."""
@@ -167,6 +170,7 @@ def meaning_of(
 
 def id_text_of(reading: CallbackReading | UnreadVerdict) -> str | None:
     """Return the provider's id in a reading, as it is compared."""
+    # A text is a verdict instead of a reading.
     if isinstance(reading, str) or reading.task_id is None:
         return None
     return task_id_text(reading.task_id)
@@ -203,13 +207,13 @@ def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskI
     except UnreadableError as error:
         raise ReceiverError("unreadable-answer", f"answer: {error}") from None
     finished_at = now if report.finished_at is None else min(now, round(report.finished_at.timestamp() * SECOND))
-    grace = dialect.polls.window_seconds + dialect.polls.grace_seconds
+    limit_seconds = dialect.polls.window_seconds + dialect.polls.grace_seconds
     return task_id, ReportedAnswer(
         reading=reading,
         origin=Origin(report.source, "reported", finished_at, dialect.answer_life_seconds),
         polls=report.polls,
         reported_at=now,
-        unknown_final_after=round(grace * SECOND),
+        unknown_final_after=round(limit_seconds * SECOND),
         size=len(to_json(report.answer)),
     )
 

@@ -22,6 +22,7 @@ __all__ = [
     "POLLS_KEPT",
     "SECOND",
     "SUBMITTING",
+    "TOMBSTONE_LIFE",
     "AboutTask",
     "Entry",
     "Growth",
@@ -50,6 +51,9 @@ SECOND = 1_000_000
 
 SUBMITTING = 60 * SECOND
 """The longest usual time from the registration of a task to the answer of its createTask, in µs."""
+
+TOMBSTONE_LIFE = 90 * 24 * 3600 * SECOND
+"""The time for which a deleted task is remembered, in µs. Then its tombstone is removed."""
 
 DELIVERIES_KEPT = 8
 """The first deliveries of a task are kept, this many, and the newest one. The others are only counted."""

@@ -15,7 +15,7 @@ from receiver.domain.next_poll import Registered, next_poll
 from receiver.domain.outcomes import bind, give_up, settle
 from receiver.domain.reading import ReportedAnswer, make_outcome
 from receiver.domain.records import SECOND, AboutTask, StandingUrl, TaskRecord
-from receiver.domain.transaction import IdempotencyRecord, TaskIdKey, Transaction
+from receiver.domain.transaction import IdempotencyRecord, OneTaskCommand, TaskIdKey, Transaction
 from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
 
@@ -143,17 +143,12 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bind:
+class Bind(OneTaskCommand):
     """Binds the createTask id to a task."""
 
     ref: str
     task_id: TaskId
     now: int
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task."""
-        return (self.ref,)
 
     @property
     def weight(self) -> int:
@@ -174,18 +169,13 @@ class ReportedTask(AboutTask):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(OneTaskCommand):
     """A client's report of a provider's answer."""
 
     ref: str
     task_id: TaskId | None
     answer: ReportedAnswer
     now: int
-
-    @property
-    def refs(self) -> Sequence[str]:
-        """The task."""
-        return (self.ref,)
 
     @property
     def weight(self) -> int:
@@ -251,9 +241,7 @@ class RevokeStandingUrl:
 
 
 def _existing(transaction: Transaction, ref: str) -> TaskRecord:
-    task = transaction.task(ref)
-    while task is not None and task.joined_ref is not None:
-        task = transaction.task(task.joined_ref)
+    task = transaction.joined_task(ref)
     if task is None:
         raise ReceiverError("unknown-task", "no task has this ref")
     return task

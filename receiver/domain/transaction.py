@@ -45,6 +45,7 @@ __all__ = [
     "Key",
     "Kind",
     "LogAppend",
+    "OneTaskCommand",
     "Operation",
     "Prune",
     "RowsNeeded",
@@ -139,6 +140,19 @@ class Command(Protocol[Decided]):
             ReceiverError: the reason for the caller. All changes of the command are dropped.
             RowsNeeded: rows have to be fetched first.
         """
+
+
+class OneTaskCommand:
+    """A command that reads the task `ref` first."""
+
+    __slots__ = ()
+
+    ref: str
+
+    @property
+    def refs(self) -> Sequence[str]:
+        """The task."""
+        return (self.ref,)
 
 
 class Operation(Generic[Answer]):
@@ -275,6 +289,13 @@ class Transaction:
         """Return the task with this ref, with its current outcome."""
         found: TaskRecord | None = self._read(("task", ref))
         return found
+
+    def joined_task(self, ref: str) -> TaskRecord | None:
+        """Return the task with this ref, or the one that it was joined to."""
+        task = self.task(ref)
+        while task is not None and task.joined_ref is not None:
+            task = self.task(task.joined_ref)
+        return task
 
     def task_by_id(self, key: TaskIdKey) -> TaskRecord | None:
         """Return the task with this id of the provider."""

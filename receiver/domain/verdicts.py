@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-__all__ = ["UNREAD", "VERDICTS", "UnreadVerdict", "Verdict", "VerdictRow"]
+__all__ = ["UNREAD", "VERDICTS", "UnreadVerdict", "Verdict", "VerdictRow", "is_refusal"]
 
 UnreadVerdict = Literal["badSignature", "unreadable"]
 """The verdict on a callback without a reading."""
@@ -19,6 +19,11 @@ Verdict = (
     Literal["accepted", "duplicate", "late", "disagreed", "notFinal", "held", "notice", "forgotten", "mismatched"]
     | UnreadVerdict
 )
+
+
+def is_refusal(status: int) -> bool:
+    """Return True if this response tells the provider that its callback was not taken."""
+    return status >= 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,7 @@ class VerdictRow:
     @property
     def is_refused(self) -> bool:
         """True if the provider is told that the callback was wrong."""
-        return self.status != 200
+        return is_refusal(self.status)
 
 
 _ROWS = (

@@ -14,26 +14,25 @@ from dataclasses import dataclass
 
 import structlog
 
-from receiver.domain.records import SECOND, Horizon, Removed
+from receiver.domain.records import SECOND, TOMBSTONE_LIFE, Horizon, Removed
 from receiver.domain.transaction import Prune
 from receiver.errors import ReceiverError
 from receiver.storage.store import Store
 
-__all__ = ["Lives", "prune", "prune_old"]
+__all__ = ["RetentionTimes", "keep_pruning", "prune"]
 
 _ROUND_SECONDS = 15.0
 _PAUSE_SECONDS = 0.05
 _SLOW_SECONDS = 0.02
 _MOST_ROWS = 200
 _FEWEST_ROWS = 10
-_TOMBSTONE_SECONDS = 90 * 24 * 3600
 _MOST_TOMBSTONES = 1_000_000
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lives:
+class RetentionTimes:
     """Times to keep things, in seconds since the task ended or the delivery came, and the most finished tasks."""
 
     results_seconds: int
@@ -48,7 +47,7 @@ class Lives:
             results=now - self.results_seconds * SECOND,
             solutions=now - self.solutions_seconds * SECOND,
             deliveries=now - self.deliveries_seconds * SECOND,
-            tombstones=now - _TOMBSTONE_SECONDS * SECOND,
+            tombstones=now - TOMBSTONE_LIFE,
             most_finished=self.most_finished,
             most_tombstones=_MOST_TOMBSTONES,
         )
@@ -80,8 +79,8 @@ async def prune(store: Store, horizon: Horizon, notify: Callable[[Removed], None
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def prune_old(
-    store: Store, lives: Lives, now: Callable[[], int], forget_solutions: Callable[[int], None]
+async def keep_pruning(
+    store: Store, times: RetentionTimes, now: Callable[[], int], forget_solutions: Callable[[int], None]
 ) -> None:
     """Remove old data every 15 s, until cancelled.
 
@@ -89,13 +88,14 @@ async def prune_old(
     theirs. While the store cannot write, everything stays as it is until the next round.
     """
     while True:
-        horizon = lives.horizon(now())
+        horizon = times.horizon(now())
         total = Removed()
 
         def note(removed: Removed) -> None:
             nonlocal total
             total = removed
 
+        # Memory first: from it, a reader could get a solution that the store has not any more.
         forget_solutions(horizon.solutions)
         try:
             await prune(store, horizon, note)

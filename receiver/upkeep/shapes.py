@@ -78,7 +78,7 @@ class Observer:
         """Count a callback. Its shape is computed, if necessary, after the response is on its way."""
         now = self._now()
         if self._counts.must_sample(provider, is_readable=is_readable, now=now):
-            asyncio.get_running_loop().call_soon(self._look, provider, incoming, is_readable, now)
+            asyncio.get_running_loop().call_soon(self._count_shape, provider, incoming, is_readable, now)
 
     def note_code(self, provider: str, code: str) -> None:
         """Count an unlisted code. `code` is one of few names; see `client.provider_api.unlisted`."""
@@ -102,7 +102,7 @@ class Observer:
 
     async def save(self) -> None:
         """Store the counts. If the store cannot write now, they are stored the next time."""
-        # Let callbacks be counted that were noted and not looked at yet.
+        # The shapes of callbacks noted in this turn of the loop are counted first.
         await asyncio.sleep(0)
         await self._save_codes()
         records = self._counts.take()
@@ -126,7 +126,7 @@ class Observer:
                 self._codes[name] = lost._replace(times=lost.times + since.times, last_seen=since.last_seen)
             _log.warning("codes.not_kept", reason=error.detail)
 
-    def _look(self, provider: str, incoming: CallbackRequest, is_readable: bool, now: int) -> None:
+    def _count_shape(self, provider: str, incoming: CallbackRequest, is_readable: bool, now: int) -> None:
         shape = shape_of(incoming.method, incoming.headers.get("Content-Type"), incoming.query, incoming.body)
         if self._counts.add(provider, shape, is_readable=is_readable, now=now):
             self._found.set()

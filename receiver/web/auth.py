@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -18,11 +18,10 @@ from client.protocol.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
 from receiver.settings import Settings, is_loopback
 from receiver.web.context import RUNTIME
-from receiver.web.middleware import KEY_NAME, problem_response
+from receiver.web.middleware import KEY_NAME, Handler, problem_response
 from receiver.web.request import check_query
 
 __all__ = [
-    "Handler",
     "allowed_origin",
     "key_in_subprotocol",
     "needs",
@@ -30,8 +29,6 @@ __all__ = [
     "origin_headers",
     "origins_of",
 ]
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Headers that proxies and content networks add: their own names, and those that many share.
 _FORWARDING_HEADERS = re.compile(

@@ -16,7 +16,7 @@ from client.providers import Dialect
 from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, check_token
-from receiver.domain.verdicts import UNREAD, VERDICTS
+from receiver.domain.verdicts import UNREAD, VERDICTS, is_refusal
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.bodies import read_body
@@ -127,6 +127,6 @@ def _retry_after(error: ReceiverError) -> dict[str, str]:
 
 
 def _answer(status: int, **headers: str) -> web.Response:
-    body = None if status == 204 else b"ok" if status == 200 else b"refused"
+    body = None if status == 204 else b"refused" if is_refusal(status) else b"ok"
     all_headers = {**_HEADERS, **{name.replace("Retry_After", "Retry-After"): value for name, value in headers.items()}}
     return web.Response(status=status, body=body, content_type="text/plain", headers=all_headers)

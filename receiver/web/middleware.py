@@ -20,6 +20,7 @@ from receiver.web.streaming.streams import PeerGoneError
 __all__ = [
     "KEY_NAME",
     "STREAM_FACTS",
+    "Handler",
     "mark_as_declared",
     "problem_fields",
     "problem_response",

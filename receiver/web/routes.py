@@ -25,7 +25,8 @@ from client.protocol.models import (
     Ticket,
 )
 from receiver.web import callbacks, operations, results, tasks, tickets
-from receiver.web.auth import Handler, needs, needs_for_stream
+from receiver.web.auth import needs, needs_for_stream
+from receiver.web.middleware import Handler
 from receiver.web.request import MAX_WAIT_SECONDS
 from receiver.web.streaming import sse, websocket
 

@@ -13,7 +13,7 @@ from client.errors import UnreadableError
 from client.providers import DIALECTS
 from client.providers.readings import Bare, Failed, Notice, Pending, Ready, Refused, Submitted, Unknown
 from receiver.domain.deliveries import DeliveryRules, delivery_command
-from receiver.domain.reading import CallbackRequest, meaning_of
+from receiver.domain.reading import CallbackRequest, meaning_for_type
 from receiver.domain.tokens import CallbackToken, Kind
 from receiver.domain.verdicts import UNREAD
 from tests.client.providers.deliveries import CALLING, changed
@@ -69,7 +69,7 @@ def test_any_delivery_is_read_or_refused(
     if isinstance(reading, str):
         assert reading in UNREAD
     else:
-        assert isinstance(meaning_of(dialect, reading, task_type), _MEANINGS)
+        assert isinstance(meaning_for_type(dialect, reading, task_type), _MEANINGS)
     assert delivery.body == (query if method == "GET" else body)
     assert (delivery.standing_id is None) == (kind is Kind.TASK)
     (delivery.content_type or "").encode()

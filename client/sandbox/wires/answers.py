@@ -138,7 +138,7 @@ class JsonWire:
         return json_answer({"errorId": 0, **self.created_fields, "taskId": self.wire_id(task_id)})
 
     def solved_at_once(self, task_id: str, solution: dict[str, Any]) -> Answer:
-        """Return the solution. Asked for only if the provider may answer so, or if a test orders it."""
+        """Return the solution. Asked for only if the provider may answer so, or if a test requests it."""
         named = self._named(task_id, is_named=self.has_id_at_once)
         return json_answer({"errorId": 0, **self.created_fields, "status": "ready", "solution": solution, **named})
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from receiver.domain.deliveries import ROW_BYTES, UNREADABLE_QUOTA, bodies_quota
-from receiver.domain.records import SECOND, Horizon, Removed, TaskRecord
+from receiver.domain.records import TOMBSTONE_LIFE, Horizon, Removed, TaskRecord
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import retention_statements as pruning
 from receiver.storage.sqlite import statements as sql
@@ -34,8 +34,6 @@ SOLUTIONS_FLOOR = "solutions_floor"
 # A step ends with the row that reaches this. SQLite reads and overwrites what it frees, about 4 ms a megabyte: 200
 # answers of 200 kB, which are kept twice, held up every callback for 350 ms.
 _STEP_BYTES = 4 * 1024 * 1024
-
-_TOMBSTONE_LIFE = 90 * 24 * 3600 * SECOND
 
 Freed = Sequence[tuple[str, int, int]]
 """Parts of quotas to be freed: name, rows, bytes."""
@@ -84,7 +82,7 @@ def forget(connection: sqlite3.Connection, ref: str, now: int) -> Sequence[TaskR
     forgotten = [*_joined_to(connection, task), task]
     for position in [task.position for task in forgotten]:
         _delete_entries_of(connection, position)
-    connection.execute(pruning.PRUNE_TOMBSTONES, (now - _TOMBSTONE_LIFE,))
+    connection.execute(pruning.PRUNE_TOMBSTONES, (now - TOMBSTONE_LIFE,))
     _free(connection, _delete_tasks(connection, [task.row for task in forgotten], now))
     return forgotten
 
@@ -144,12 +142,12 @@ def read_floor(connection: sqlite3.Connection, name: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _old_entries(connection: sqlite3.Connection, floor: str, horizon: int, until: int, limit: int) -> int | None:
-    """Return the last of the old entries behind the floor: those past the horizon, or not behind `until`."""
+def _old_entries(connection: sqlite3.Connection, floor: str, old_until: int, until: int, limit: int) -> int | None:
+    """Return the last of the old entries behind the floor: not later than `old_until`, or not behind `until`."""
     after = max(read_floor(connection, floor), read_floor(connection, _FLOOR))
     rows = connection.execute(pruning.SELECT_ENTRY_TIMES, (after, limit))
     # Only an older version wrote entries without a time, and nothing more is known of them.
-    return _last_old(rows, lambda position, time: position <= until or time is None or time <= horizon)
+    return _last_old(rows, lambda position, time: position <= until or time is None or time <= old_until)
 
 
 def _last_old(rows: Iterable[tuple[int, int | None, int]], is_old: Callable[[int, int | None], bool]) -> int | None:

@@ -85,6 +85,7 @@ def _columns(field_names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _TASK_FIELDS = _fields(TaskRecord, "outcome")
+# SQLite has no booleans. Types are compared as text, so a field of `bool | None` would come back as a number.
 _TASK_FLAGS = tuple(field.name for field in fields(TaskRecord) if field.type == "bool")
 _OUTCOME_FIELDS = _fields(Outcome)
 _DELIVERY_FIELDS = _fields(StoredDelivery, "slot")

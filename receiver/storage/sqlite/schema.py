@@ -215,7 +215,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """
     version = check_schema(connection, path)
     for step in MIGRATIONS[version:]:
-        # Not executescript: it commits first.
+        # Not executescript: it commits first. No statement may have a semicolon inside, as a trigger would.
         for statement in step.split(";"):
             if statement.strip():
                 connection.execute(statement)

@@ -19,7 +19,8 @@ __all__ = ["survey"]
 
 # The first entry to stay: behind a position, and younger than a time.
 _FIRST_TO_STAY = "SELECT min(position) FROM log WHERE position > ? AND finished_at > ?"
-# The tasks to remove, in a table of this connection.
+# The tasks to remove, in a table of this connection. A read-only connection may make one: SQLite keeps temporary tables
+# in a database of their own.
 _EXPIRED = f"CREATE TEMP TABLE expired AS {pruning.SELECT_EXPIRED_TASKS}"
 _COUNT_EXPIRED = "SELECT count(*) FROM temp.expired"
 # The entries to remove: their number, the bytes of their solutions, and the times of the oldest and the newest.
@@ -59,6 +60,7 @@ def survey(path: Path, horizon: Horizon) -> Survey:
         CannotStartError: there is none, it cannot be read, or it is not of this version.
     """
     with open_read_only(path) as connection:
+        # Temporary tables in memory: the disk may be full, and the folder of temporary files read-only.
         connection.execute("PRAGMA temp_store = MEMORY")
         with snapshot(connection):
             return _count(connection, horizon)
@@ -72,10 +74,11 @@ def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:
     run(_EXPIRED, {"after": after, "until": until})
     (tasks,) = run(_COUNT_EXPIRED).fetchone()
     entries, size, oldest, newest = run(_ENTRIES, (after, until)).fetchone()
-    stay = max(until, read_floor(connection, SOLUTIONS_FLOOR))
-    solved = {"after": stay, "until": _end_of_old(connection, stay, horizon.solutions, head)}
-    solutions, size_of_solutions = run(_SOLUTIONS, solved).fetchone()
-    bodies, size_of_bodies = run(_BODIES, solved | {"deliveries": horizon.deliveries}).fetchone()
+    solutions_from = max(until, read_floor(connection, SOLUTIONS_FLOOR))
+    solutions_until = _end_of_old(connection, solutions_from, horizon.solutions, head)
+    bounds = {"after": solutions_from, "until": solutions_until}
+    solutions, size_of_solutions = run(_SOLUTIONS, bounds).fetchone()
+    bodies, size_of_bodies = run(_BODIES, bounds | {"deliveries": horizon.deliveries}).fetchone()
     strays, size_of_strays = run(_STRAYS, (horizon.deliveries,)).fetchone()
     (tombstones,) = run(_TOMBSTONES, (horizon.tombstones, horizon.most_tombstones)).fetchone()
     (size_of_expired,) = run(_BODIES_OF_EXPIRED).fetchone()
@@ -87,7 +90,7 @@ def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:
     )
 
 
-def _end_of_old(connection: sqlite3.Connection, after: int, horizon: int, head: int) -> int:
-    """Return the position before the first young entry behind `after`."""
-    (first,) = connection.execute(_FIRST_TO_STAY, (after, horizon)).fetchone()
+def _end_of_old(connection: sqlite3.Connection, after: int, old_until: int, head: int) -> int:
+    """Return the position before the first entry behind `after` with a later time than `old_until`."""
+    (first,) = connection.execute(_FIRST_TO_STAY, (after, old_until)).fetchone()
     return head if first is None else int(first) - 1

@@ -23,9 +23,9 @@ from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.batch import Batch, Decision
 from receiver.storage.sqlite.database import on_thread, write_transaction
 from receiver.storage.sqlite.files import FilesLostError, FileWatch, data_version
-from receiver.storage.sqlite.transaction import Batch, Decision
 
 __all__ = ["Tally", "Writer"]
 

@@ -1,7 +1,7 @@
 """`GET /v1/subscribe`: the log over a websocket, with one subscription for each socket.
 
-The handler receives. A task sends: it starts when there is something to send, and ends when all of it was sent. Most
-sockets are idle most of the time, and an idle one costs no task.
+The handler receives. An asyncio task sends: it starts when there is something to send, and ends when all of it was
+sent. Most sockets are idle most of the time, and an idle one costs no task.
 """
 
 from __future__ import annotations
@@ -52,11 +52,13 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     runtime = request.app[RUNTIME]
     ws = web.WebSocketResponse(
         timeout=CLOSE_SECONDS,
+        # aiohttp pings so often, and gives the peer half of that time to answer.
         heartbeat=runtime.streams.rules.ping_seconds,
         autoping=False,
         protocols=(SUBPROTOCOL,),
         compress=False,
         max_msg_size=MAX_FRAME_BYTES,
+        # Each frame waits until the peer has room for it. Otherwise frames would gather here without a limit of time.
         writer_limit=1,
     )
     try:
@@ -69,8 +71,12 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         return ws
     with slot:
         await _shake_hands(request, ws)
+        if request.transport is None:
+            # The peer has hung up already, and nothing will be read.
+            request[STREAM_FACTS] = {"frames": 0, "closeCode": _ABNORMAL}
+            return ws
         bound_buffer(request)
-        await _Socket(request, ws, runtime).serve()
+        await _Socket(request, ws, runtime, request.transport).serve()
     return ws
 
 
@@ -89,20 +95,17 @@ class _Socket:
 
     __slots__ = ("_is_over", "_pacer", "_request", "_runtime", "_sending", "_writer", "_ws")
 
-    def __init__(self, request: web.Request, ws: web.WebSocketResponse, runtime: Runtime) -> None:
+    def __init__(
+        self, request: web.Request, ws: web.WebSocketResponse, runtime: Runtime, transport: asyncio.Transport
+    ) -> None:
         self._request = request
         self._ws = ws
         self._runtime = runtime
         self._writer = FrameWriter(
             request, runtime, encode=_parts_of, write=partial(ws.send_frame, opcode=WSMsgType.TEXT), wake=self._wake
         )
-        # Without a transport the peer has hung up already, and nothing will be read.
         streams = runtime.streams
-        self._pacer = (
-            None
-            if request.transport is None
-            else Pacer(request.transport, streams.budget, streams.messages, request[KEY_NAME], self._writer.drop)
-        )
+        self._pacer = Pacer(transport, streams.budget, streams.messages, request[KEY_NAME], self._writer.drop)
         self._sending: asyncio.Task[None] | None = None
         self._is_over = False
 
@@ -151,44 +154,37 @@ class _Socket:
         until = asyncio.get_running_loop().time() + self._runtime.streams.rules.subscribe_seconds
         while not self._ws.closed:
             try:
-                message = await self._ws.receive(self._patience(until))
+                message = await self._ws.receive(self._seconds_left(until))
             except TimeoutError:
                 await self._close(WSCloseCode.POLICY_VIOLATION, b"no subscription came")
                 return
-            await self._turn(FRAME_SECONDS)
+            await self._pacer.turn(FRAME_SECONDS)
             match message.type:
                 case WSMsgType.TEXT:
-                    if self._pacer is not None:
-                        self._pacer.read_message(message.data)
-                    await self._answer(message.data)
-                    if self._pacer is not None:
-                        self._pacer.let_go()
+                    self._pacer.read_message(message.data)
+                    await self._send_answer(message.data)
+                    self._pacer.let_go()
                 case WSMsgType.PING:
-                    if self._pacer is not None:
-                        self._pacer.read_control(message.data)
+                    self._pacer.read_control(message.data)
                     # Not by autoping, which would wait without a limit for a peer that does not read.
                     await self._writer.within_limit(partial(self._ws.pong, message.data))
                 case WSMsgType.PONG:
-                    if self._pacer is not None:
-                        self._pacer.read_control(message.data)
+                    self._pacer.read_control(message.data)
                 case WSMsgType.BINARY:
                     await self._close(WSCloseCode.UNSUPPORTED_DATA, b"expected text")
                     return
                 case _:
                     return
 
-    async def _turn(self, seconds: float) -> None:
-        if self._pacer is not None:
-            await self._pacer.turn(seconds)
-
-    def _patience(self, until: float) -> float | None:
+    def _seconds_left(self, until: float) -> float | None:
+        """Return the rest of the time to subscribe. A subscriber has no limit."""
         if self._writer.subscription is not None:
             return None
         # 0 would be no limit.
         return max(0.001, until - asyncio.get_running_loop().time())
 
-    async def _answer(self, text: str) -> None:
-        if len(text) <= _LARGE_CHARS or self._pacer is None:
+    async def _send_answer(self, text: str) -> None:
+        if len(text) <= _LARGE_CHARS:
             answer = await self._answer_to(text)
         else:
             async with self._pacer.held(), self._runtime.streams.large_frames:
@@ -217,16 +213,18 @@ class _Socket:
             case Remove():
                 subscription = self._subscribed
                 for part in tasks_of(frame.tasks).parts(NAMES_AT_A_TIME):
-                    await self._turn(len(part) * NAME_SECONDS)
+                    await self._pacer.turn(len(part) * NAME_SECONDS)
                     subscription.remove(part)
                 return Removed(id=frame.id, cursor=self._writer.cursor)
             case ReceiverError():
+                # The frame could not be read. Its error is answered as any other.
                 raise frame
             case _:
                 assert_never(frame)
 
     async def _begin(self, only: ResultFilter, cursor: str | None) -> Subscription:
         """Return a subscription that names its tasks. Nothing is sent before it is returned."""
+        # Its tasks are named below, in parts, so that many of them do not hold up the loop.
         unnamed = only if only.tasks is None else only.or_tasks(TaskSet())
         subscription = await self._runtime.results.subscribe(unnamed, cursor, self._wake, owner=self._request[KEY_NAME])
         try:
@@ -240,7 +238,7 @@ class _Socket:
         """Name tasks, all or none of them."""
         subscription.take_room(tasks)
         for part in tasks.parts(NAMES_AT_A_TIME):
-            await self._turn(len(part) * NAME_SECONDS)
+            await self._pacer.turn(len(part) * NAME_SECONDS)
             subscription.name(part)
 
     @property

@@ -174,7 +174,7 @@ def test_each_poll_of_each_task_is_drawn_by_itself() -> None:
     planner = FaultPlanner(SandboxSettings(seed=3, rates=FaultRates(html=0.5)), None)
 
     plans = [planner.plan(task, None) for task in _TASKS[:2]]
-    polls = [[plan.of_poll(number) for number in range(40)] for plan in plans]
+    polls = [[plan.choose_for_poll(number) for number in range(40)] for plan in plans]
 
     assert set(polls[0]) == {None, "html"}
     assert polls[0] != polls[1]
@@ -198,4 +198,4 @@ def test_ordered_faults_keep_the_rates_away() -> None:
 
     plan = planner.plan(_TASKS[0], Faults())
 
-    assert (plan.of_create_task(), plan.of_poll(1)) == (None, None)
+    assert (plan.choose_for_create_task(), plan.choose_for_poll(1)) == (None, None)

@@ -27,8 +27,8 @@ from receiver.domain.redelivery import Redeliver, Redelivered, read_redelivery
 from receiver.domain.registrations import CreateStandingUrl, Report, RevokeStandingUrl
 from receiver.domain.transaction import Command, Forget, Operation
 from receiver.domain.verdicts import UnreadVerdict
+from receiver.storage.sqlite.batch import DryRun, open_dry_run
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.sqlite.transaction import DryRun, open_dry_run
 from receiver.storage.store import PAGE_BYTES
 from tests.receiver.storage.stores import (
     NOW,

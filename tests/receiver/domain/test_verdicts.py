@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from receiver.domain.verdicts import UNREAD, VERDICTS, UnreadVerdict, Verdict, VerdictRow
+from receiver.domain.verdicts import UNREAD, VERDICTS, UnreadVerdict, Verdict, VerdictRow, is_refusal
 
 rows = pytest.mark.parametrize("row", VERDICTS.values(), ids=list(VERDICTS))
 
@@ -22,6 +22,12 @@ def test_each_verdict_has_a_row() -> None:
 def test_a_refusal_has_a_remedy(row: VerdictRow) -> None:
     """An operator can do something about a refusal, and about nothing else."""
     assert row.is_refused == (row.status >= 400) == (row.remedy is not None)
+
+
+@pytest.mark.parametrize(("status", "refused"), [(200, False), (202, False), (204, False), (400, True), (503, True)])
+def test_a_success_is_no_refusal(status: int, refused: bool) -> None:
+    """Only an error status refuses, whatever success a verdict answers with."""
+    assert is_refusal(status) is refused
 
 
 @rows

@@ -15,7 +15,7 @@ from receiver.domain.registrations import Bind, Expire, Register
 from receiver.domain.transaction import Forget, Prune, Transaction
 from receiver.errors import CursorGoneError
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.upkeep.retention import Lives, prune_old
+from receiver.upkeep.retention import RetentionTimes, keep_pruning
 from tests.receiver.storage.stores import (
     ALL,
     NOW,
@@ -184,11 +184,11 @@ async def test_two_processes_prune_one_log(store: SqliteStore, tmp_path: Path) -
         assert await refs(store) == await refs(other) == [a_ref(4)]
 
 
-def test_lives_are_seconds_before_now() -> None:
+def test_retention_times_are_seconds_before_now() -> None:
     """A lifetime of a minute removes things that are a minute old."""
-    lives = Lives(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
+    times = RetentionTimes(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
 
-    taken = lives.horizon(NOW)
+    taken = times.horizon(NOW)
 
     assert NOW - taken.results == 60 * SECOND
     assert NOW - taken.solutions == 30 * SECOND
@@ -199,11 +199,11 @@ def test_lives_are_seconds_before_now() -> None:
 async def test_a_round_takes_what_is_old(store: SqliteStore) -> None:
     """A round removes old tasks, and passes on the time up to which solutions must be gone from memory."""
     await finished(store, 1, at=NOW - 61 * SECOND)
-    lives = Lives(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
+    times = RetentionTimes(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)
     forgotten_until: list[int] = []
 
     async with asyncio.TaskGroup() as group:
-        rounds = group.create_task(prune_old(store, lives, lambda: NOW, forgotten_until.append))
+        rounds = group.create_task(keep_pruning(store, times, lambda: NOW, forgotten_until.append))
         async with asyncio.timeout(30):
             while await store.task(a_ref(1)) is not None:
                 await asyncio.sleep(0.01)

@@ -108,7 +108,7 @@ class Batch:
         self._last_row: int = sequences.get("task", 0)
         self._transaction = Transaction(self.position)
         self._answers: list[Decision] = []
-        self._numbered = 0
+        self._numbered_until = 0
         self._prefetches = 0
 
     def run(self, commands: Sequence[Command[Any] | Operation[Any]]) -> Sequence[Decision]:
@@ -181,10 +181,10 @@ class Batch:
             tasks = self._write_tasks(done)
             self._write_log(done, tasks)
             self._write_others(done)
-        for answer, _ in self._answers[self._numbered :]:
+        for answer, _ in self._answers[self._numbered_until :]:
             if isinstance(answer, Numbered):
                 answer.number(self.position, self._last_row)
-        self._numbered = len(self._answers)
+        self._numbered_until = len(self._answers)
         self.grown += done.grown
         self.position += len(done.log)
         self._last_row += len(done.added)
