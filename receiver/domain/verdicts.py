@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["UNREAD", "VERDICTS", "UnreadVerdict", "Verdict", "VerdictRow"]
 
@@ -35,7 +35,6 @@ class VerdictRow:
     timeline: str
     status: int = 200
     remedy: str | None = None
-    is_unread: bool = False
     is_late: bool = False
 
     @property
@@ -105,7 +104,6 @@ _ROWS = (
         timeline="it was not signed with the secret in RECEIVER_CALLBACK_SECRETS",
         status=401,
         remedy="Check the secret in RECEIVER_CALLBACK_SECRETS. If it is correct, someone is forging callbacks",
-        is_unread=True,
     ),
     VerdictRow(
         name="unreadable",
@@ -113,11 +111,10 @@ _ROWS = (
         timeline="{size} bytes of {content} that are no callback of {provider}",
         status=422,
         remedy="Correct the provider in RECEIVER_PROVIDERS_FILE, restart, then run callback-receiver redeliver",
-        is_unread=True,
     ),
 )
 
 VERDICTS: Mapping[str, VerdictRow] = MappingProxyType({row.name: row for row in _ROWS})
 """The row of each verdict by its name."""
 
-UNREAD = frozenset(row.name for row in _ROWS if row.is_unread)
+UNREAD: frozenset[Verdict] = frozenset(get_args(UnreadVerdict))
