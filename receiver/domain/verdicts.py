@@ -1,6 +1,8 @@
 """The verdicts on callbacks and reports. One row of a table holds all facts about a verdict.
 
 The response to the provider, the counts, the timeline of a task, the doctor and the documents read this table.
+
+A new verdict is a name in the type and a row. A type checker refuses any other name, and a test a name without a row.
 """
 
 from __future__ import annotations
