@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -33,11 +33,8 @@ SCOPES = ("submit", "read", "admin")
 _DEFAULT_SCOPES = frozenset({"submit", "read"})
 _SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
 _SIGNING_KEY_MIN_BYTES = 32
-_LISTS = ("api_keys", "signing_keys", "allowed_origins")
-"""Settings with several values, separated by commas."""
-_OBJECTS = ("callback_secrets", "provider_keys", "provider_urls")
-"""Settings that are JSON objects."""
-_SECRETS = ("api_keys", "signing_keys", "callback_secrets", "provider_keys")
+_LIST = "separated by commas"
+"""Marks the type of a setting with several values."""
 # More than the environment can hold; a secret has a few hundred bytes.
 _MAX_SECRET_BYTES = 256 * 1024
 
@@ -73,7 +70,7 @@ class Settings(BaseSettings):
         "Unset: tasks get no callback URLs, and clients poll.",
     )
     database: Path = Field(Path("receiver.db"), description="The SQLite file. A new one gets the mode 0600.")
-    api_keys: SecretStr = Field(
+    api_keys: Annotated[SecretStr, _LIST] = Field(
         SecretStr(""),
         description="API keys as `name:secret[:scopes]`, separated by commas. Scopes are `submit`, `read` and `admin`, "
         "joined by `+`; the default is `submit+read`. A secret has at least 24 characters, without `,` and `:`.",
@@ -81,7 +78,7 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="Serve without API keys. Allowed only if `HOST` and `PUBLIC_URL` are loopback addresses."
     )
-    signing_keys: SecretStr = Field(
+    signing_keys: Annotated[SecretStr, _LIST] = Field(
         SecretStr(""),
         description="Further signing keys for callback URLs, separated by commas, at least 32 bytes each. The first "
         "one signs, all are tried. The key made at the first start is in the database.",
@@ -124,7 +121,7 @@ class Settings(BaseSettings):
         description="Largest body of a callback, in bytes; answers have a few kilobytes. A larger body counts as a "
         "hint, and a poll brings the answer. Requests with a key may have 2 MB, enough for every answer of a poll.",
     )
-    allowed_origins: str = Field(
+    allowed_origins: Annotated[str, _LIST] = Field(
         "",
         description="Origins (`https://app.example`) of web pages with access, separated by commas. The origin of "
         "`PUBLIC_URL` always has access. Pages of other origins get 403 on every route with a key, so strangers cannot "
@@ -203,7 +200,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_tidy(cls, value: object, info: ValidationInfo) -> object:
         """Remove the line breaks that editors and shells add. This runs before the validators above."""
-        if isinstance(value, str) and info.field_name in _LISTS:
+        if isinstance(value, str) and _LIST in cls.model_fields[str(info.field_name)].metadata:
             return ",".join(map(tidy, value.split(",")))
         return _tidied(value)
 
@@ -397,7 +394,7 @@ def _read_secrets(folder: Path) -> dict[str, str]:
     secrets: dict[str, str] = {}
     for path in paths:
         name = path.name.upper()
-        if name.lower() in _SECRETS:
+        if name.lower() in Settings.model_fields and _holds_secret(Settings.model_fields[name.lower()].annotation):
             raise CannotStartError(f"{folder / path.name}: expected the name of the variable, {PREFIX}{name}")
         if name in secrets:
             raise CannotStartError(f"{folder / path.name}: there is another file for {name}")
@@ -423,6 +420,11 @@ def _read_secret(path: Path, root: Path) -> str:
         raise CannotStartError(str(error)) from None
 
 
+def _holds_secret(annotation: Any) -> bool:
+    """Return True for `SecretStr`, and for a type with it as a part."""
+    return annotation is SecretStr or any(map(_holds_secret, get_args(annotation)))
+
+
 def _values(*sources: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings by field. Later sources win, and JSON objects are merged."""
     values: dict[str, Any] = {}
@@ -431,7 +433,8 @@ def _values(*sources: Mapping[str, str]) -> dict[str, Any]:
             field = name.upper().removeprefix(PREFIX).lower()
             if not name.upper().startswith(PREFIX) or field not in Settings.model_fields:
                 continue
-            value = text if field not in _OBJECTS else _parsed(name, text)
+            is_object = get_origin(Settings.model_fields[field].annotation) is dict
+            value = _parsed(name, text) if is_object else text
             before = values.get(field)
             values[field] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
     return values

@@ -106,12 +106,12 @@ def sandbox(context: click.Context, /, dialect: str | None, port: int, **_: Any)
     alone. GET /sandbox/stats shows all counts. A single task requests faults in its field "sandbox", as in
     {"type": "...", "sandbox": {"callback": "lost", "latencySeconds": 0.5}}.
 
-    onecaptcha, yescaptcha, ezcaptcha and ezcaptchasync never call back, and ignore the callback options. A task of
-    in.php requests faults in its field sandbox too, as JSON in text. The requests of hardcaptcha are unknown, so the
-    sandbox takes createTask and getTaskResult instead.
+    Providers without callbacks, such as onecaptcha, ignore the callback options. A task of in.php requests faults in
+    its field sandbox too, as JSON in text. The requests of hardcaptcha are unknown, so the sandbox takes createTask and
+    getTaskResult instead.
 
     The help of some options names numbers for capsolver and onecaptcha only. The numbers of the others are in
-    client.sandbox.wires.profiles.
+    client/providers/catalog.toml, or else in client.sandbox.wires.profiles.
     """
     if dialect is None:
         # Not left to click, whose text for a missing choice goes over several lines.

@@ -1,10 +1,10 @@
 """The one decision about a task's next poll: an event and the provider's limits give its time. Pure, in µs.
 
-Only `next_poll` decides on `next_poll_at`. Each event moves a task between these states:
+Only `next_poll` plans polls; a task made by a delivery begins without one. Each event moves a task between these states:
 
 * *registered*: the first poll is planned for `poll_after`, or later by the time that createTask took;
 * *due*: a poll is planned. A hint plans it for now, and so does a callback that has to be confirmed;
-* *polled*: under a lease, `next_poll_at` stays as it was. A poll that was never sent comes back one interval later;
+* *polled*: under a lease, `next_poll_at` stays as it was. One that is given back unsent is due an interval later;
 * *quiet*: no poll is planned. The task has an outcome, or its polls or its window are used up. A hint ends it, and so
   does the adoption of a task without an outcome.
 """

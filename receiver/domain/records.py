@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
 from client.provider_api.unlisted import UnlistedRow
@@ -24,6 +24,7 @@ __all__ = [
     "SUBMITTING",
     "TOMBSTONE_LIFE",
     "AboutTask",
+    "Constant",
     "Entry",
     "Growth",
     "History",
@@ -63,6 +64,10 @@ POLLS_KEPT = 14
 
 CUT_OFF = "cut off"
 """Kept in place of the answer to a poll. Its process was killed, or was held up for longer than its lease."""
+
+_Value = TypeVar("_Value")
+Constant = Annotated[_Value, "constant"]
+"""The type of a field that stays as it was when its task was stored."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -133,30 +138,30 @@ class TaskRecord(Numbered):
     came and becomes the outcome at that time. Until then the provider is asked, and its answer wins.
     """
 
-    row: int
-    ref: str
-    provider: str
-    type: str | None
-    tags: tuple[str, ...]
-    metadata: str
-    created_by: str | None
-    client_key_id: str | None
-    has_url: bool
+    row: Constant[int]
+    ref: Constant[str]
+    provider: Constant[str]
+    type: Constant[str | None]
+    tags: Constant[tuple[str, ...]]
+    metadata: Constant[str]
+    created_by: Constant[str | None]
+    client_key_id: Constant[str | None]
+    has_url: Constant[bool]
     open_to_standing: bool
-    standing_id: str | None
+    standing_id: Constant[str | None]
     task_id: TaskId | None
     bound_by: str | None
-    registered_at: int
-    created_at: int
+    registered_at: Constant[int]
+    created_at: Constant[int]
     poll_after: int
     next_poll_at: int | None
-    deadline_at: int
+    deadline_at: Constant[int]
     hinted_at: int | None = None
     is_disputed: bool = False
     deliveries: int = 0
     polls: int = 0
-    quota: str | None = None
-    kept_bytes: int = 0
+    quota: Constant[str | None] = None
+    kept_bytes: Constant[int] = 0
     joined_ref: str | None = None
     position: int | None = None
     is_polled_here: bool = False

@@ -43,11 +43,11 @@ __all__ = [
     "Forget",
     "IdempotencyRecord",
     "Key",
-    "Kind",
     "LogAppend",
     "OneTaskCommand",
     "Operation",
     "Prune",
+    "RowKind",
     "RowsNeeded",
     "TaskIdKey",
     "Transaction",
@@ -56,7 +56,7 @@ __all__ = [
 Answer = TypeVar("Answer")
 Decided = TypeVar("Decided", covariant=True)
 
-Kind = Literal[
+RowKind = Literal[
     "task",
     "task_id",
     "forgotten_ref",
@@ -79,7 +79,7 @@ Kind = Literal[
 Key = tuple[Any, ...]
 """The kind of a row, and its own key: `("task", ref)`, `("task_id", provider, id_text)`, `("quota", name)`, …"""
 
-QUERIES: frozenset[Kind] = frozenset({"due", "overdue", "held"})
+QUERIES: frozenset[RowKind] = frozenset({"due", "overdue", "held"})
 """Kinds with a query, and its limit, as their key. The answer is several tasks, as the database has them."""
 
 _UNREAD = object()
@@ -193,7 +193,7 @@ class Prune(Operation[Removed | None]):
 class Transaction:
     """Fetched rows, with the changes of all commands decided on them.
 
-    `head` is the last position of the log before all changes. The other attributes are changes to be written. New tasks
+    `head` is a position of the log before all changes. The other attributes are changes to be written. New tasks
     have the rows -1, -2, … and new log entries the positions -1, -2, … until they are written, see `Numbered`.
 
     Without `keeps_bodies`, for changes that are never written, the bodies of deliveries take no memory.

@@ -41,7 +41,7 @@ class Route:
     """One method of one path.
 
     `scope` is the scope that an API key needs; None lets anyone in. `query` and `headers` name the parameters, with
-    their meaning. A JSON route refuses parameters outside `query`, unless that is None.
+    their meaning. A JSON route with a scope refuses parameters outside `query`, unless that is None.
     """
 
     method: str

@@ -1,7 +1,7 @@
 """Every provider with an API: client, receiver and sandbox together, within the limits of the sandbox.
 
-The sandbox was written from providers/README.md without our dialects; here the two halves meet. All times are a
-twentieth.
+The sandbox takes figures and the form of callbacks from the catalogue, and writes messages without our dialects. All
+times are a twentieth.
 """
 
 from __future__ import annotations

@@ -15,19 +15,20 @@ from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
+from client.providers import CallbackRule
+
 __all__ = [
     "CallbackContent",
     "Message",
     "WriteMessage",
     "capsolution_event",
-    "captchaai_query",
+    "code_message",
     "form_message",
     "hardcaptcha_envelope",
     "json_result",
     "low_balance_event",
     "scrapeless_envelope",
     "truncated",
-    "ucaptcha_query",
 ]
 
 _JSON = (("Content-Type", "application/json"),)
@@ -101,23 +102,25 @@ def form_message(content: CallbackContent) -> Message:
     return Message(headers=_FORM, body=urlencode(fields).encode(), has_user_agent=False)
 
 
-def ucaptcha_query(content: CallbackContent) -> Message:
-    """Return a GET with `captcha_id`, `status`, and for a solved task `code`.
+def code_message(rule: CallbackRule) -> WriteMessage:
+    """Return a writer of the fields that the rule names, by GET or in a form.
 
-    Source: providers/README.md, "Query callbacks".
+    A field for the status is "1", or "0" for a failure, which has no code then (providers/README.md, "uCaptcha").
+    Without it, a failure has its error code in place of the code. That is inferred of CaptchaAI (providers/README.md,
+    "Query callbacks").
     """
-    fields = {"captcha_id": content.task_id or "", "status": "0" if content.error_code else "1"}
-    if content.error_code is None:
-        fields["code"] = content.code
-    return Message(method="GET", query=urlencode(fields))
 
+    def write(content: CallbackContent) -> Message:
+        fields = {rule.id_field: content.task_id or ""}
+        if rule.status_field is not None:
+            fields[rule.status_field] = "0" if content.error_code else "1"
+        if rule.status_field is None or content.error_code is None:
+            fields[rule.code_field] = content.code
+        if "GET" in rule.methods:
+            return Message(method="GET", query=urlencode(fields))
+        return Message(headers=_FORM, body=urlencode(fields).encode())
 
-def captchaai_query(content: CallbackContent) -> Message:
-    """Return a GET with `id` and `code`. The error code of a failure there is inferred.
-
-    Source: providers/README.md, "Query callbacks".
-    """
-    return Message(method="GET", query=urlencode({"id": content.task_id or "", "code": content.code}))
+    return write
 
 
 def hardcaptcha_envelope(content: CallbackContent) -> Message:

@@ -21,9 +21,9 @@ from receiver.domain.transaction import (
     Command,
     Forget,
     Key,
-    Kind,
     Operation,
     Prune,
+    RowKind,
     RowsNeeded,
     Transaction,
 )
@@ -218,7 +218,7 @@ class Batch:
         self._write(sql.INSERT_LOG, rows)
 
     def _write_others(self, done: Transaction) -> None:
-        rows = defaultdict[Kind, list[tuple[Any, ...]]](list)
+        rows = defaultdict[RowKind, list[tuple[Any, ...]]](list)
         for key in done.changed:
             kind, *parts = key
             if kind in _WRITES:
@@ -266,7 +266,7 @@ def _slot(done: Transaction, parts: Sequence[Any]) -> int:
     return row_id
 
 
-_WRITES: Mapping[Kind, tuple[str, Callable[[Transaction, Sequence[Any], Any], tuple[Any, ...]]]] = {
+_WRITES: Mapping[RowKind, tuple[str, Callable[[Transaction, Sequence[Any], Any], tuple[Any, ...]]]] = {
     "delivery": (
         sql.INSERT_DELIVERY,
         lambda done, parts, delivery: (_slot(done, parts), *delivery_values(delivery)),

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from receiver.domain.records import TaskRecord
-from receiver.domain.transaction import Key, Kind
+from receiver.domain.transaction import Key, RowKind
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import execute_repeated
 from receiver.storage.sqlite.reader import read_tasks, read_tasks_by_id, tasks_in_one_row
@@ -32,7 +32,7 @@ Fetch = Callable[[sqlite3.Connection, Sequence[Key]], Rows]
 
 def fetch(connection: sqlite3.Connection, keys: Iterable[Key]) -> Rows:
     """Yield the rows with these keys. A key without a row yields nothing."""
-    by_kind = defaultdict[Kind, list[Key]](list)
+    by_kind = defaultdict[RowKind, list[Key]](list)
     for key in keys:
         by_kind[key[0]].append(key)
     for kind, kind_keys in by_kind.items():
@@ -97,7 +97,7 @@ def _due(connection: sqlite3.Connection, keys: Sequence[Key]) -> Rows:
         yield key, [task_from(row) for row in rows]
 
 
-_FETCHES: Mapping[Kind, Fetch] = {
+_FETCHES: Mapping[RowKind, Fetch] = {
     "task": _tasks,
     "task_id": _tasks_by_id,
     "forgotten_ref": _exists(sql.SELECT_TOMBSTONE_BY_REF),

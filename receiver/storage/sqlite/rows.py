@@ -1,7 +1,8 @@
 """The columns of the SQLite store, made from the fields of the records, and records as rows.
 
-A field of a record is a column of its table, in the order of the fields. A new field needs its migration besides.
-Reading, inserting and updating are all made from the tuples of columns here.
+A field of a record is a column of its table, in the order of the fields. A new field needs its migration besides. An
+update leaves out the fields of the type `Constant`. Reading, inserting and updating are all made from the tuples of
+columns here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic_core import from_json, to_json
 
@@ -68,13 +69,6 @@ LATE_VERDICTS = ", ".join(f"'{row.name}'" for row in VERDICTS.values() if row.is
 _COLUMN_NAMES = {"row": "id", "id_text": "task_id", "summary": "said"}
 """Columns with another name than their fields."""
 
-_CONSTANT_COLUMNS = frozenset(
-    {
-        *("id", "ref", "provider", "type", "tags", "metadata", "created_by", "client_key_id", "has_url"),
-        *("standing_id", "registered_at", "created_at", "deadline_at", "quota", "kept_bytes"),
-    }
-)
-
 
 def _fields(record: type[Any], *without: str) -> tuple[str, ...]:
     return tuple(field.name for field in fields(record) if field.name not in without)
@@ -85,15 +79,18 @@ def _columns(field_names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _TASK_FIELDS = _fields(TaskRecord, "outcome")
-# SQLite has no booleans. Types are compared as text, so a field of `bool | None` would come back as a number.
-_TASK_FLAGS = tuple(field.name for field in fields(TaskRecord) if field.type == "bool")
+# SQLite has no booleans.
+_TASK_FLAGS = tuple(name for name, kind in get_type_hints(TaskRecord).items() if kind is bool)
+_CONSTANT_FIELDS = tuple(
+    name for name, kind in get_type_hints(TaskRecord, include_extras=True).items() if get_origin(kind) is Annotated
+)
 _OUTCOME_FIELDS = _fields(Outcome)
 _DELIVERY_FIELDS = _fields(StoredDelivery, "slot")
 _POLL_FIELDS = _fields(PollRecord, "unlisted")
 
 # The type of the provider's id and the status follow from other fields. They have columns of their own.
 TASK_COLUMNS = (*_columns(_TASK_FIELDS), "task_id_is_integer", "status")
-TASK_STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in _CONSTANT_COLUMNS)
+TASK_STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in _columns(_CONSTANT_FIELDS))
 OUTCOME_COLUMNS = _columns(_OUTCOME_FIELDS)
 DELIVERY_COLUMNS = _columns(_DELIVERY_FIELDS)
 UNLISTED_ROW_COLUMNS = tuple(f"unlisted_{name}" for name in _fields(UnlistedRow))
