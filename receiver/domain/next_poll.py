@@ -1,6 +1,6 @@
 """The one decision about a task's next poll: an event and the provider's limits give its time. Pure, in µs.
 
-Only `next_poll` plans polls; a task made by a delivery begins without one. Each event moves a task between these states:
+Only `next_poll` plans polls. A task made by a delivery begins without one. Each event moves a task between states:
 
 * *registered*: the first poll is planned for `poll_after`, or later by the time that createTask took;
 * *due*: a poll is planned. A hint plans it for now, and so does a callback that has to be confirmed;

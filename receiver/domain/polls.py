@@ -216,8 +216,8 @@ class FinishPoll(OneTaskCommand):
     def _row(self, transaction: Transaction, task: TaskRecord) -> UnlistedRow | None:
         """Return the row of answers with one unlisted code. No answer about the task leaves it as it was."""
         before = transaction.unlisted_row(task)
-        if before is not None and round(before.since * SECOND) < (task.bound_at or 0):
-            # Those answers were about an id that createTask replaced.
+        if before is not None and round(before.since * SECOND) < (task.bound_at or 0) <= self.poll.ended_at:
+            # Those answers were about an id that createTask replaced. The clock was not set back meanwhile.
             before = None
         if self.answer is None:
             return before
