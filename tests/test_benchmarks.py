@@ -1,10 +1,11 @@
-"""The arithmetic of the benchmarks: ratios of neighbouring rounds, their spread, the drift of bare."""
+"""The arithmetic of the benchmarks: ratios of neighbouring rounds, their spread, the drift of bare, the order."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.benchmarks.comparison import Comparison, Figures, Round, Spread, decisive, quotients, ratios, spread
+from tests.benchmarks.tasks import in_any_order
 
 
 def figures(per_second: float, cpu_us: float | None = 100.0, p99_ms: float = 10.0) -> Figures:
@@ -56,3 +57,14 @@ def test_drift_is_taken_over_the_bare_rounds_of_all_servers() -> None:
     compared = Comparison(64, {"receiver": steady, "aiosqlite": slower})
     assert compared.drift() == {"per_second": pytest.approx(0.1), "cpu_us": pytest.approx(0.3)}
     assert compared.drifts
+
+
+def test_tasks_end_in_any_order_within_the_window() -> None:
+    """Each item comes once and never before the window reaches it; the same seed gives the same order."""
+    ended = list(in_any_order(range(1000), window=50, seed=1))
+
+    assert sorted(ended) == list(range(1000))
+    assert all(item < place + 50 for place, item in enumerate(ended))
+    assert ended == list(in_any_order(range(1000), window=50, seed=1))
+    assert ended != list(in_any_order(range(1000), window=50, seed=2))
+    assert list(in_any_order([], window=50, seed=1)) == []

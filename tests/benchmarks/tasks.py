@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, TypeVar
 from uuid import UUID
 
 from client.protocol.models import Registration
@@ -22,7 +23,18 @@ from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.web.views import task_view
 from tests.benchmarks.load import Target
 
-__all__ = ["READ_KEY", "Prepared", "callback_body", "prepare_tasks", "running", "task_record", "task_view_example"]
+__all__ = [
+    "READ_KEY",
+    "Prepared",
+    "callback_body",
+    "in_any_order",
+    "prepare_tasks",
+    "running",
+    "task_record",
+    "task_view_example",
+]
+
+Item = TypeVar("Item")
 
 READ_KEY = "benchmarks-only-read-key-0123456789"
 _PROVIDER = "capsolver"
@@ -47,6 +59,24 @@ class Prepared:
     def fetches(self) -> Iterator[Target]:
         """Yield a GET for each task."""
         return (Target(f"/v1/tasks/{task.ref}", key=READ_KEY) for task in self.tasks)
+
+
+def in_any_order(items: Iterable[Item], *, window: int, seed: int) -> Iterator[Item]:
+    """Yield all items in the order in which tasks end: each one is any of the `window` oldest open ones.
+
+    An item taken makes room for the next one of `items`. The same seed gives the same order.
+    """
+    random = Random(seed)
+    pending: list[Item] = []
+    for item in items:
+        if len(pending) < window:
+            pending.append(item)
+            continue
+        place = random.randrange(window)
+        taken, pending[place] = pending[place], item
+        yield taken
+    random.shuffle(pending)
+    yield from pending
 
 
 @asynccontextmanager
