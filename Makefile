@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test lint bench attacks fuzz docs picture lock clean
+.PHONY: help demo serve test lint bench bench-quick attacks fuzz docs picture lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(INSTALLED): tests/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -39,6 +39,9 @@ lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
 
 bench: $(INSTALLED)  ## figures, side by side in one run
 	$(BIN)/python -m tests.benchmarks
+
+bench-quick: $(INSTALLED)  ## the same with fewer rounds and 64 connections alone, in two minutes
+	$(BIN)/python -m tests.benchmarks --quick
 
 attacks: $(INSTALLED)  ## honest callbacks beside attackers: latencies and memory, in three minutes
 	$(BIN)/python -m tests.faults.attacks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.comparison import Comparison, Figures, Round, Spread, decisive, quotients, ratios, spread
+from tests.benchmarks.rounds import Plan
 from tests.benchmarks.tasks import in_any_order
 
 
@@ -68,3 +69,11 @@ def test_tasks_end_in_any_order_within_the_window() -> None:
     assert ended == list(in_any_order(range(1000), window=50, seed=1))
     assert ended != list(in_any_order(range(1000), window=50, seed=2))
     assert list(in_any_order([], window=50, seed=1)) == []
+
+
+def test_few_connections_get_fewer_requests() -> None:
+    """A round sends at most a thousand requests for each connection; tasks are made for all rounds and warm-ups."""
+    plan = Plan(rounds=9, requests=4000, connections=(1, 64))
+
+    assert [plan.requests_at(connections) for connections in plan.connections] == [1000, 4000]
+    assert plan.requests_in_all == 9 * (1000 + 4000) + 2 * 300

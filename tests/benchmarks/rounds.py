@@ -1,101 +1,87 @@
-"""Rounds of load on servers side by side. The order rotates, so that drift of the machine cancels out."""
+"""Rounds of load on servers side by side, each next to a round of bare with the same requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import median
 
-from tests.benchmarks.load import LoadReport, Target, run_load, write_targets
-from tests.benchmarks.servers import Server, serving
-from tests.benchmarks.tasks import Prepared, prepare_tasks
+from tests.benchmarks.comparison import Comparison, Figures, Round
+from tests.benchmarks.load import Target, run_load, write_targets
+from tests.benchmarks.servers import Server
 
-__all__ = ["CONNECTIONS", "Contender", "Plan", "ratio", "run_rounds"]
+__all__ = ["Plan", "run_rounds"]
 
-CONNECTIONS = 64
 _WARM_UP = 300
+_PER_CONNECTION = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The size of a measurement."""
+    """The size of a measurement; `requests` counts those of one round."""
 
     rounds: int
     requests: int
+    connections: Sequence[int]
+
+    def requests_at(self, connections: int) -> int:
+        """Return the requests of one round; few connections get fewer, because they take longer for each."""
+        return min(self.requests, _PER_CONNECTION * connections)
 
     @property
     def requests_in_all(self) -> int:
-        """The requests to one server, with its warm-up."""
-        return _WARM_UP + self.rounds * self.requests
+        """The requests to one server at all numbers of connections, with the warm-ups."""
+        return sum(_WARM_UP + self.rounds * self.requests_at(connections) for connections in self.connections)
 
 
-@dataclass(slots=True)
-class Contender:
-    """The figures of one server, round by round; `cpu_us` is its processor time for one request."""
+async def run_rounds(
+    folder: Path, servers: Mapping[str, Server], targets: Mapping[str, Iterator[Target]], plan: Plan, connections: int
+) -> Comparison:
+    """Measure each server that has targets, round by round, beside the server "bare".
 
-    reports: list[LoadReport] = field(default_factory=list)
-    cpu_us: list[float] = field(default_factory=list)
-
-    def figures(self) -> dict[str, float | None]:
-        """Return the medians over the rounds."""
-        return {
-            "perSecond": median(report.per_second for report in self.reports),
-            "p50Ms": median(report.p50_ms for report in self.reports),
-            "p99Ms": median(report.p99_ms for report in self.reports),
-            "cpuMicroseconds": median(self.cpu_us) if self.cpu_us else None,
-            "loadBusy": median(report.busy for report in self.reports),
-        }
-
-
-def ratio(one: Contender, other: Contender, *, of: str = "per_second") -> float:
-    """Return the median of the ratios of each round, because a slow moment of the machine slows both servers."""
-    pairs = zip(one.reports, other.reports, strict=True)
-    return float(median(getattr(report, of) / getattr(base, of) for report, base in pairs))
+    The order of servers rotates, and bare comes first in every second round, so that drift of the machine cancels out.
+    """
+    load = _Load(folder / "targets", connections)
+    rounds: dict[str, list[Round]] = {name: [] for name in targets}
+    for name, requests in targets.items():
+        warm_up = list(islice(requests, _WARM_UP))
+        await load.run(servers["bare"], warm_up)
+        await load.run(servers[name], warm_up)
+    for number in range(plan.rounds):
+        for name in _rotated(list(rounds), number):
+            same = list(islice(targets[name], plan.requests_at(connections)))
+            rounds[name].append(
+                await load.run_pair(servers[name], servers["bare"], same, is_bare_first=number % 2 == 0)
+            )
+    return Comparison(connections, rounds)
 
 
-async def run_rounds(folder: Path, plan: Plan) -> tuple[Mapping[str, Contender], Mapping[str, Contender]]:
-    """Send callbacks to all servers, then fetch the results from two of them. Return both figures by server."""
-    prepared = await prepare_tasks(folder / "receiver.db", plan.requests_in_all)
-    other = await prepare_tasks(folder / "no store.db", 0)
-    names = ("bare", "receiver", "no store", "aiosqlite", "aiosqlite guarded")
-    async with AsyncExitStack() as stack:
-        servers = {name: await stack.enter_async_context(serving(name, folder / f"{name}.db")) for name in names}
-        callbacks = {name: prepared.callbacks() for name in names}
-        callbacks["no store"] = Prepared(prepared.tasks, other.signing_key).callbacks()
-        called = await _Rounds(folder, servers).run(callbacks, plan)
-        fetching = {name: servers[name] for name in ("bare", "receiver")}
-        fetched = await _Rounds(folder, fetching).run({name: prepared.fetches() for name in fetching}, plan)
-    return called, fetched
+@dataclass(frozen=True, slots=True)
+class _Load:
+    file: Path
+    connections: int
 
+    async def run_pair(self, server: Server, bare: Server, targets: Sequence[Target], *, is_bare_first: bool) -> Round:
+        """Send the same requests to both servers, one right after the other."""
+        if is_bare_first:
+            base = await self.run(bare, targets)
+            return Round(await self.run(server, targets), base)
+        own = await self.run(server, targets)
+        return Round(own, await self.run(bare, targets))
 
-class _Rounds:
-    def __init__(self, folder: Path, servers: Mapping[str, Server]) -> None:
-        self._file = folder / "targets"
-        self._servers = servers
-
-    async def run(self, targets: Mapping[str, Iterator[Target]], plan: Plan) -> Mapping[str, Contender]:
-        contenders = {name: Contender() for name in self._servers}
-        for name in contenders:
-            await self._load(name, islice(targets[name], _WARM_UP))
-        for number in range(plan.rounds):
-            for name in _rotated(list(contenders), number):
-                await self._measure(name, islice(targets[name], plan.requests), contenders[name])
-        return contenders
-
-    async def _measure(self, name: str, targets: Iterable[Target], contender: Contender) -> None:
-        before = self._servers[name].cpu_seconds()
-        report = await self._load(name, targets)
-        after = self._servers[name].cpu_seconds()
-        contender.reports.append(report)
-        if before is not None and after is not None:
-            contender.cpu_us.append((after - before) / report.requests * 1e6)
-
-    async def _load(self, name: str, targets: Iterable[Target]) -> LoadReport:
-        file = write_targets(self._file, list(targets))
-        return await run_load(self._servers[name].port, CONNECTIONS, file)
+    async def run(self, server: Server, targets: Sequence[Target]) -> Figures:
+        file = write_targets(self.file, targets)
+        before = server.cpu_seconds()
+        report = await run_load(server.port, self.connections, file)
+        after = server.cpu_seconds()
+        return Figures(
+            per_second=report.per_second,
+            p50_ms=report.p50_ms,
+            p99_ms=report.p99_ms,
+            cpu_us=None if before is None or after is None else (after - before) / report.requests * 1e6,
+            busy=report.busy,
+        )
 
 
 def _rotated(names: Sequence[str], number: int) -> Sequence[str]:
