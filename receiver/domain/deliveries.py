@@ -236,9 +236,15 @@ class _Delivery:
         if slot is None:
             task = task.evolve(deliveries=task.deliveries + 1)
             slot = min(task.deliveries, DELIVERIES_KEPT + 1)
-        is_body_kept = self._count_body(transaction, task, verdict)
+        replaced = None
         if self.delivery.slot is None and task.deliveries > DELIVERIES_KEPT + 1:
-            _give_back(transaction, task, transaction.deliveries(task).get(slot))
+            replaced = transaction.deliveries(task).get(slot)
+        if replaced is not None and replaced.verdict == "held" and task.held_until is not None:
+            # An acknowledged answer waits there to be confirmed, so this delivery is counted and not kept.
+            transaction.change(task)
+            return task
+        is_body_kept = self._count_body(transaction, task, verdict)
+        _give_back(transaction, task, replaced)
         transaction.store_delivery(task, slot, self.delivery.decided(verdict, is_body_kept=is_body_kept))
         transaction.change(task)
         return task

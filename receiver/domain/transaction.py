@@ -413,6 +413,9 @@ class Transaction:
         if not self._keeps_bodies and delivery.body:
             delivery = replace(delivery, body=b"")
         self._put(("delivery", task.ref, slot), delivery)
+        if ("verdict", task.ref, slot) in self.changed:
+            # That verdict was for the delivery before.
+            self._put(("verdict", task.ref, slot), delivery.verdict)
 
     def store_stray(self, delivery: StoredDelivery) -> None:
         """Keep a delivery without a task."""

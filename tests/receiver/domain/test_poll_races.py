@@ -13,12 +13,12 @@ from client.providers import DIALECTS
 from client.providers.readings import CallbackReading, Failed, Pending, Reading, Ready, Unknown
 from receiver.app import new_ref
 from receiver.domain.next_poll import PollLimits, limits_of
-from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, TakeDue
-from receiver.domain.reading import Origin, ReportedAnswer
-from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
+from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, ReleaseHeld, TakeDue
+from receiver.domain.reading import Origin, ReportedAnswer, make_outcome
+from receiver.domain.records import CUT_OFF, SECOND, Outcome, PollRecord, StoredDelivery, TaskRecord
 from receiver.domain.registrations import Bind, Expire, Register
 from receiver.storage.store import Store
-from tests.receiver.storage.stores import delivery_to_task, running_store
+from tests.receiver.storage.stores import RULES, delivery_to_task, running_store
 
 PLAN = DIALECTS["capsolver"].polls
 LIMITS = limits_of(PLAN)
@@ -333,6 +333,29 @@ async def test_unlisted_codes_of_a_replaced_id_do_not_count(clocked: Clocked) ->
         verdicts.append((await clocked.finish(taken, strange, seconds + 1)).verdict)
 
     assert verdicts == ["notFinal"] * 4
+
+
+@pytest.mark.parametrize("later", ["its own", "another task's"])
+async def test_a_callback_that_is_held_back_is_not_replaced(clocked: Clocked, later: str) -> None:
+    """Only the newest of many deliveries is kept, but an acknowledged answer waits for its confirmation."""
+    task = await clocked.task()
+    later_id = task.task_id if later == "its own" else later
+    rules = replace(RULES, confirm="always", can_poll=True)
+    pending, ready = (
+        CallbackReading(task.task_id, reading) for reading in (Pending("processing"), Ready({"text": "answer"}))
+    )
+    for reading in (*[pending] * 9, ready, CallbackReading(later_id, Pending("processing"))):
+        body = b"the answer" if reading is ready else b"body"
+        await clocked.store.write(delivery_to_task(task.ref, reading, body, at=BEGAN, rules=rules))
+
+    def read(_task: TaskRecord, delivery: StoredDelivery) -> Outcome:
+        return make_outcome(Ready({"body": (delivery.body or b"").decode()}), Origin("callback", "token", BEGAN))
+
+    await clocked.store.write(ReleaseHeld(now=BEGAN + 11 * SECOND, limit=9, read=read))
+    ended = await clocked.store.task(task.ref)
+
+    assert ended is not None
+    assert (ended.deliveries, ended.outcome and ended.outcome.solution) == (11, '{"body":"the answer"}')
 
 
 async def test_a_task_without_its_id_is_not_taken(clocked: Clocked) -> None:

@@ -62,6 +62,10 @@ def attach(number: int, task_id: str) -> Command[Any]:
         pytest.param([forget(1), a_standing_delivery(2, "X"), bind(1, "X")], id="a-tombstone"),
         pytest.param([a_registration(2, deadline_at=NOW), Expire(now=NOW, limit=9), a_delivery(2)], id="a-deadline"),
         pytest.param([HintTask(ref=a_ref(1), now=NOW), bind(1, "Y"), a_delivery(1, task_id="X")], id="a-hint"),
+        pytest.param(
+            [*(a_delivery(1, task_id="X") for _ in range(9)), bind(1, "Y"), a_delivery(1, task_id="Y")],
+            id="a-replaced-delivery-with-a-new-verdict",
+        ),
         pytest.param([a_delivery(1, f"answer {number}", "X") for number in range(12)], id="many-deliveries"),
     ],
 )
