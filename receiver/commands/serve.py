@@ -108,6 +108,8 @@ def tune() -> None:
     # A full collection now skips the loaded modules. It took 25 ms, and every callback waited for it.
     gc.collect()
     gc.freeze()
+    # A batch of callbacks makes thousands of objects, and nearly all of them are gone after it.
+    gc.set_threshold(50_000, 20, 100)
     # The longest time that the store's threads wait for the event loop; the default is ten times as long.
     sys.setswitchinterval(0.0005)
 

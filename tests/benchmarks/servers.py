@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,18 +167,24 @@ def _with_commit_times(_database: Path) -> web.Application:
     settings = load_settings(Path.cwd())
     configure_logs(settings.log_format)
     commits: dict[str, int] = {}
-    transact = Writer._transact
+    written: list[str] = []
+    write, finish = Writer._write, Writer._finish
 
-    def transact_and_record(writer: Writer, connection: sqlite3.Connection, commands: Sequence[Command[Any]]) -> Any:
-        committed = transact(writer, connection, commands)
-        commits.update(dict.fromkeys((entry.ref for entry in committed.entries or ()), time.monotonic_ns()))
+    def write_and_record(*arguments: Any, **options: Any) -> Any:
+        committed = write(*arguments, **options)
+        written[:] = (entry.ref for entry in committed.entries or ())
         return committed
+
+    def finish_and_record(writer: Writer, connection: sqlite3.Connection) -> None:
+        finish(writer, connection)
+        commits.update(dict.fromkeys(written, time.monotonic_ns()))
 
     async def show_commits(_: web.Request) -> web.Response:
         return web.json_response(commits)
 
-    # Only this method knows the time at which COMMIT returned.
-    setattr(Writer, "_transact", transact_and_record)  # noqa: B010  (mypy forbids assigning to a method)
+    # Only these methods know the time at which COMMIT returned. (setattr, because mypy forbids assigning to a method.)
+    setattr(Writer, "_write", write_and_record)  # noqa: B010
+    setattr(Writer, "_finish", finish_and_record)  # noqa: B010
     app = create_app(settings)
     app.router.add_get("/bench/commits", show_commits)
 

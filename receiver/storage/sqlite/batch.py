@@ -1,7 +1,8 @@
 """One batch in one SQLite transaction: deciding its commands, fetching missing rows, and writing all changes.
 
-Batches run on the connection's thread. An operation sees the changes of all commands before it, and so does a query of
-a decision. Those changes are therefore written first, in the same SQLite transaction.
+A batch runs on the event loop if it is short, otherwise on the connection's thread. An operation sees the changes of
+all commands before it, and so does a query of a decision. Those changes are therefore written first, in the same SQLite
+transaction.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from receiver.domain.transaction import (
 )
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import execute_repeated, open_read_only
+from receiver.storage.sqlite.database import NeedsThreadError, execute_repeated, open_read_only
 from receiver.storage.sqlite.fetching import fetch
 from receiver.storage.sqlite.reader import read_unreadable
 from receiver.storage.sqlite.retention import forget, prune
@@ -97,12 +98,14 @@ class Batch:
     """Commands and operations on an open SQLite transaction.
 
     `grown` names changed tasks with possible waiters. `appended` holds the new log entries: position, kind, ref, task.
+    Unless it `may_wait`, it takes no operation and no query.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, may_wait: bool = True) -> None:
         self.grown: list[TaskKey] = []
         self.appended: list[tuple[int, str, str, TaskRecord | None]] = []
         self._connection = connection
+        self._may_wait = may_wait
         sequences = dict(connection.execute(sql.SELECT_SEQUENCES).fetchall())
         self.position: int = sequences.get("log", 0)
         self._last_row: int = sequences.get("task", 0)
@@ -112,7 +115,13 @@ class Batch:
         self._prefetches = 0
 
     def run(self, commands: Sequence[Command[Any] | Operation[Any]]) -> Sequence[Decision]:
-        """Write all changes, and return the answers as if the commands had run one by one."""
+        """Write all changes, and return the answers as if the commands had run one by one.
+
+        Raises:
+            NeedsThreadError: a command takes long, and this batch may not wait.
+        """
+        if not self._may_wait and any(isinstance(command, Operation) for command in commands):
+            raise NeedsThreadError
         refs = dict.fromkeys(ref for command in commands if not isinstance(command, Operation) for ref in command.refs)
         self._fetch([("task", ref) for ref in refs])
         for number, command in enumerate(commands):
@@ -131,7 +140,10 @@ class Batch:
             except ReceiverError as error:
                 return None, error
             except RowsNeeded as needed:
-                if any(key[0] in QUERIES for key in needed.keys) and self._transaction.has_changes:
+                is_query = any(key[0] in QUERIES for key in needed.keys)
+                if is_query and not self._may_wait:
+                    raise NeedsThreadError from None
+                if is_query and self._transaction.has_changes:
                     self._write_changes()
                 else:
                     self._fetch([*needed.keys, *self._missing_later(later)])
@@ -202,7 +214,9 @@ class Batch:
             self._connection.execute(sql.RELEASE_TASK_IDS, (json_array(released),))
         self._write(sql.INSERT_TASK, [task_values(tasks[ref]) for ref in new])
         self._write(sql.INSERT_TAG, [(tag, tasks[ref].row) for ref in new for tag in dict.fromkeys(tasks[ref].tags)])
-        self._write(sql.UPDATE_TASK, [task_state(task) for ref, task in tasks.items() if ref not in new])
+        # executemany, because the same for all rows in one statement takes twice as long.
+        changed = [task_state(task) for ref, task in tasks.items() if ref not in new]
+        self._connection.executemany(sql.UPDATE_TASK, changed)
         return tasks
 
     def _write_log(self, done: Transaction, tasks: Mapping[str, TaskRecord]) -> None:

@@ -22,16 +22,23 @@ from receiver.storage.sqlite.schema import MIGRATIONS, check_schema, migrate
 
 __all__ = [
     "Identity",
+    "NeedsThreadError",
+    "begin_at_once",
     "connect_reader",
     "connect_writer",
     "execute_repeated",
+    "handle_of",
     "make_file",
     "on_thread",
     "open_read_only",
     "prepare",
     "read_on_thread",
     "require_database",
+    "rolled_back_on_error",
+    "select_repeated",
     "snapshot",
+    "stop_waiting",
+    "waiting_if_busy",
     "write_transaction",
 ]
 
@@ -63,21 +70,39 @@ def on_thread(connection: aiosqlite.Connection, function: Callable[[sqlite3.Conn
     return run(function, connection._conn)  # noqa: SLF001
 
 
-def execute_repeated(
-    connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]
-) -> Sequence[tuple[Any, ...]]:
-    """Execute a statement with a group of values for all rows of values, many at a time. Return all rows it yields.
+class NeedsThreadError(Exception):
+    """The work takes too long, or has to wait, for the thread of the event loop."""
+
+
+def handle_of(connection: aiosqlite.Connection) -> sqlite3.Connection:
+    """Return the connection itself. Use it on the event loop only while its own thread has no work."""
+    return connection._conn  # noqa: SLF001
+
+
+def execute_repeated(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Execute a statement with a group of values for all rows of values, many at a time.
 
     It is executed for 2^n rows at a time, so that SQLite keeps few statements prepared.
     """
-    # Not executemany: it releases the GIL for each row, and a busy event loop returns it late.
-    found: list[tuple[Any, ...]] = []
     start = 0
     while start < len(rows):
         size = min(_MAX_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
         values = list(chain.from_iterable(rows[start : start + size]))
-        found += connection.execute(sql.repeat_values(statement, size), values)
+        connection.execute(sql.repeat_values(statement, size), values)
         start += size
+
+
+def select_repeated(
+    connection: sqlite3.Connection, statement: str, keys: Sequence[Sequence[object]]
+) -> list[tuple[Any, ...]]:
+    """Return all rows for a group of values of each key, many at a time. NULL, as a value, must find nothing."""
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(keys), _MAX_ROWS):
+        part = keys[start : start + _MAX_ROWS]
+        # Filled up to 2^n, so that SQLite keeps few statements prepared.
+        size = 1 << (len(part) - 1).bit_length()
+        values = list(chain.from_iterable(part)) + [None] * ((size - len(part)) * len(part[0]))
+        found += connection.execute(sql.repeat_values(statement, size), values).fetchall()
     return found
 
 
@@ -97,9 +122,45 @@ async def read_on_thread(connection: aiosqlite.Connection, read: Callable[[sqlit
 def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit what the body writes; if it raises, roll it back."""
     connection.execute("BEGIN IMMEDIATE")
-    try:
+    with rolled_back_on_error(connection):
         yield
         connection.execute("COMMIT")
+
+
+@contextmanager
+def waiting_if_busy(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let the statements of the body wait for other connections, and none after it."""
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_SECONDS * 1000:.0f}")
+    try:
+        yield
+    finally:
+        stop_waiting(connection)
+
+
+def stop_waiting(connection: sqlite3.Connection) -> None:
+    """Let statements fail at once if another connection is writing, so that they can run on the event loop."""
+    connection.execute("PRAGMA busy_timeout = 0")
+
+
+def begin_at_once(connection: sqlite3.Connection) -> None:
+    """Begin to write.
+
+    Raises:
+        NeedsThreadError: another connection is writing.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        raise NeedsThreadError from error
+
+
+@contextmanager
+def rolled_back_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    """Roll the open transaction back if the body raises."""
+    try:
+        yield
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -132,8 +193,9 @@ def make_file(path: Path) -> None:
 
 
 def connect_writer(path: Path) -> aiosqlite.Connection:
-    """Return a connection that may write."""
-    return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=rw"), iter_chunk_size=64)
+    """Return a connection that may write. The thread of the event loop may use it, too; see `handle_of`."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    return aiosqlite.Connection(lambda: _connect(uri, is_shared=True), iter_chunk_size=64)
 
 
 def connect_reader(path: Path) -> aiosqlite.Connection:
@@ -240,10 +302,15 @@ def _meta(connection: sqlite3.Connection, name: str) -> object:
     return None if row is None else row[0]
 
 
-def _connect(uri: str) -> sqlite3.Connection:
+def _connect(uri: str, *, is_shared: bool = False) -> sqlite3.Connection:
     try:
         return sqlite3.connect(
-            uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_SECONDS, cached_statements=256
+            uri,
+            uri=True,
+            isolation_level=None,
+            timeout=_BUSY_TIMEOUT_SECONDS,
+            cached_statements=256,
+            check_same_thread=not is_shared,
         )
     except sqlite3.Error as error:
         raise CannotStartError(f"the database cannot be opened: {error}") from error

@@ -1,6 +1,6 @@
 """Rows for decisions, read by their keys: the tasks of a whole batch at once, in as few rows as possible.
 
-Everything here runs on the connection's thread, in the transaction of the caller.
+Everything here runs in the transaction of the caller, and on its thread.
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
-from receiver.domain.records import TaskRecord
 from receiver.domain.transaction import Key, RowKind
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import execute_repeated
-from receiver.storage.sqlite.reader import read_tasks, read_tasks_by_id, tasks_in_one_row
+from receiver.storage.sqlite.database import select_repeated
 from receiver.storage.sqlite.rows import (
     delivery_from,
     idempotency_from,
@@ -40,19 +37,16 @@ def fetch(connection: sqlite3.Connection, keys: Iterable[Key]) -> Rows:
 
 
 def _tasks(connection: sqlite3.Connection, keys: Sequence[Key]) -> Rows:
-    return _with_keys(read_tasks(connection, [ref for _, ref in keys]))
+    return _with_keys(select_repeated(connection, sql.SELECT_BATCH_BY_REFS, [key[1:] for key in keys]))
 
 
 def _tasks_by_id(connection: sqlite3.Connection, keys: Sequence[Key]) -> Rows:
-    if len(keys) == 1:
-        _, provider, id_text = keys[0]
-        return _with_keys(read_tasks_by_id(connection, id_text, provider))
-    rows = execute_repeated(connection, sql.SELECT_TASKS_BY_IDS, [key[1:] for key in keys])
-    return _with_keys(chain.from_iterable(map(tasks_in_one_row, rows)))
+    return _with_keys(select_repeated(connection, sql.SELECT_BATCH_BY_IDS, [key[1:] for key in keys]))
 
 
-def _with_keys(tasks: Iterable[TaskRecord]) -> Rows:
-    for task in tasks:
+def _with_keys(rows: Iterable[tuple[Any, ...]]) -> Rows:
+    for row in rows:
+        task = task_from(row)
         yield ("task", task.ref), task
 
 

@@ -7,7 +7,7 @@ columns here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -101,20 +101,21 @@ SHAPE_KEY = ("provider", *_fields(Shape))
 SHAPE_COLUMNS = (*SHAPE_KEY, *_fields(ShapeRecord, "provider", "shape"))
 UNLISTED_CODE_COLUMNS = UnlistedCode._fields
 
+_IS_INTEGER = TASK_COLUMNS.index("task_id_is_integer")
+_FIRST_OF_OUTCOME = len(TASK_COLUMNS)
 _FINISHED_AT = OUTCOME_COLUMNS.index("finished_at")
 
 
 def task_from(row: tuple[Any, ...]) -> TaskRecord:
     """Return the record in a row of TASK_COLUMNS and OUTCOME_COLUMNS."""
-    width = len(_TASK_FIELDS)
     values: dict[str, Any] = dict(zip(_TASK_FIELDS, row, strict=False))
-    (is_integer, _), outcome = row[width : width + 2], row[width + 2 :]
     for name in _TASK_FLAGS:
-        values[name] = bool(values[name])
+        values[name] = values[name] != 0
     values["tags"] = () if values["tags"] == "[]" else tuple(from_json(values["tags"]))
-    if is_integer and values["task_id"] is not None:
+    if row[_IS_INTEGER] and values["task_id"] is not None:
         values["task_id"] = int(values["task_id"])
-    return TaskRecord(**values, outcome=None if outcome[0] is None else Outcome(*outcome))
+    values["outcome"] = None if row[_FIRST_OF_OUTCOME] is None else Outcome(*row[_FIRST_OF_OUTCOME:])
+    return TaskRecord.of(values)
 
 
 def _status(task: TaskRecord) -> str:
@@ -123,26 +124,23 @@ def _status(task: TaskRecord) -> str:
     return "processing" if task.outcome is None else task.outcome.status
 
 
-_TASK_GETTERS: dict[str, Callable[[TaskRecord], Any]] = {
-    _COLUMN_NAMES.get(name, name): attrgetter(name) for name in _TASK_FIELDS
-} | {
-    "tags": lambda task: to_json(task.tags).decode(),
-    "task_id": attrgetter("id_text"),
-    "task_id_is_integer": lambda task: isinstance(task.task_id, int),
-    "status": _status,
-}
-_TASK_VALUES = tuple(_TASK_GETTERS[name] for name in TASK_COLUMNS)
-_TASK_STATE = tuple(_TASK_GETTERS[name] for name in (*TASK_STATE_COLUMNS, "id"))
+# The columns are fields in order, but the last two.
+_TASK_PROPERTIES = {"task_id": "id_text"}
+_task_fields = attrgetter(*(_TASK_PROPERTIES.get(name, name) for name in _TASK_FIELDS))
+_state_fields = attrgetter(*(_TASK_PROPERTIES.get(name, name) for name in _TASK_FIELDS if name not in _CONSTANT_FIELDS))
+_TAGS = _TASK_FIELDS.index("tags")
 
 
 def task_values(task: TaskRecord) -> Sequence[Any]:
     """Return the values of TASK_COLUMNS."""
-    return [value_of(task) for value_of in _TASK_VALUES]
+    values = [*_task_fields(task), isinstance(task.task_id, int), _status(task)]
+    values[_TAGS] = to_json(task.tags).decode()
+    return values
 
 
 def task_state(task: TaskRecord) -> Sequence[Any]:
     """Return the values of TASK_STATE_COLUMNS, and the id."""
-    return [value_of(task) for value_of in _TASK_STATE]
+    return (*_state_fields(task), isinstance(task.task_id, int), _status(task), task.row)
 
 
 outcome_values = attrgetter(*_OUTCOME_FIELDS)

@@ -79,14 +79,18 @@ SELECT_BOUNDS = (
     "coalesce((SELECT value FROM meta WHERE name = 'floor'), 0)"
 )
 
-# The tasks of a batch in one row, as a JSON array of rows. The parameter is a JSON array of refs.
+# Several tasks in one row, as a JSON array of rows. The parameter is a JSON array of refs.
 SELECT_TASKS_BY_REFS = (
     f"SELECT json_group_array(json_array({_TASK})) {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
 )
-# The tasks of a batch by the provider's ids, in one row, too. The values are repeated for each provider and id, and are
-# not JSON, because SQLite cuts texts from JSON at a NUL.
-SELECT_TASKS_BY_IDS = (
-    f"SELECT json_group_array(json_array({_TASK})) FROM ({_values(2)}) AS wanted "
+# The tasks of a batch of commands, by our ids. The values are repeated for each ref.
+SELECT_BATCH_BY_REFS = (
+    f"SELECT {_TASK} FROM ({_values(1)}) AS wanted CROSS JOIN task ON task.ref = wanted.column1 "
+    "LEFT JOIN log ON log.position = task.position"
+)
+# The same by the provider's ids. The values are repeated for each provider and id.
+SELECT_BATCH_BY_IDS = (
+    f"SELECT {_TASK} FROM ({_values(2)}) AS wanted "
     "CROSS JOIN task ON task.task_id = wanted.column2 AND task.provider = wanted.column1 "
     "LEFT JOIN log ON log.position = task.position"
 )
@@ -121,11 +125,8 @@ SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM tas
 
 # A new task, with its id from the batch.
 INSERT_TASK = _insert("task", *TASK_COLUMNS)
-# The state of a task, without its constant columns. `columnN` is SQLite's name for the Nth of the values.
-UPDATE_TASK = (
-    f"UPDATE task SET {', '.join(f'{name} = column{number}' for number, name in enumerate(TASK_STATE_COLUMNS, 1))} "
-    f"FROM ({_values(len(TASK_STATE_COLUMNS) + 1)}) WHERE id = column{len(TASK_STATE_COLUMNS) + 1}"
-)
+# The state of a task, without its constant columns.
+UPDATE_TASK = f"UPDATE task SET {', '.join(f'{name} = ?' for name in TASK_STATE_COLUMNS)} WHERE id = ?"
 # Tasks lose their ids here before other tasks take them. The parameter is a JSON array of rows.
 RELEASE_TASK_IDS = "UPDATE task SET task_id = NULL WHERE id IN (SELECT value FROM json_each(?))"
 # One entry of the log, with its position from the batch.

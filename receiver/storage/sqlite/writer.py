@@ -1,6 +1,9 @@
 """The writer: one asyncio task commits up to 256 queued commands in one transaction, then releases their callers.
 
-The commands are decided and written on the own thread of the writing connection, while the event loop goes on.
+The commands are decided and written on the event loop, and committed on the own thread of the writing connection. A
+batch runs there as a whole if it takes long, or has to wait for another process. Only this task gives that thread
+work. So loop and thread never use the connection at the same time.
+
 Further commands arrive during a commit. Commands in requests that the event loop has already read join them. So the
 batch grows with the load, and nothing waits by the clock for it to fill.
 
@@ -24,7 +27,16 @@ from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.batch import Batch, Decision
-from receiver.storage.sqlite.database import on_thread, write_transaction
+from receiver.storage.sqlite.database import (
+    NeedsThreadError,
+    begin_at_once,
+    handle_of,
+    on_thread,
+    rolled_back_on_error,
+    stop_waiting,
+    waiting_if_busy,
+    write_transaction,
+)
 from receiver.storage.sqlite.files import FilesLostError, FileWatch, data_version
 
 __all__ = ["Tally", "Writer"]
@@ -35,7 +47,9 @@ _MAX_BATCH = 256
 _QUIET_TURNS = 2
 _MAX_QUEUED = 8192
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024
+_MAX_LOOP_BYTES = 1024 * 1024
 _TICK_SECONDS = 0.1
+_LIMIT_SECONDS = 0.05
 _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
 _SAVE_SECONDS = 30.0
@@ -49,10 +63,13 @@ Tally = Callable[[int, Sequence[TaskRecord]], None]
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+# Not frozen, as one is made for each callback. Nothing changes it.
+@dataclass(slots=True)
+class _Queued:
     command: Command[Any] | Operation[Any]
+    weight: int
     answer: asyncio.Future[Any]
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +128,11 @@ class Writer:
         self._connection = connection
         self._cursor_at = cursor_at
         self._clock = clock
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
-        self._arrived = asyncio.Event()
+        self._batch: Sequence[_Queued] = ()
+        self._arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._limits: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._has_ended = False
         self._position = 0
@@ -136,19 +155,18 @@ class Writer:
             raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
         if self._loss is not None:
             raise StoreFailedError(_FILES_LOST)
-        if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + command.weight > _MAX_QUEUED_BYTES:
+        weight = command.weight
+        if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + weight > _MAX_QUEUED_BYTES:
             raise StoreBusyError("too much is waiting to be stored")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        self._queue.append(_Entry(command, answer))
-        self._queued_bytes += command.weight
-        self._arrived.set()
-        # Not asyncio.timeout: every callback comes through here, and a bare timer is a fifth of the work.
-        limit = loop.call_later(within_seconds, _time_out, answer)
-        try:
-            return await answer
-        finally:
-            limit.cancel()
+        self._queue.append(_Queued(command, weight, answer, loop.time() + within_seconds))
+        self._queued_bytes += weight
+        _end(self._arrived)
+        # One timer for all commands. A timer for each is a tenth of the work on a callback.
+        if self._limits is None:
+            self._limits = loop.call_later(_LIMIT_SECONDS, self._check_limits, loop)
+        return await answer
 
     @property
     def queued(self) -> int:
@@ -157,7 +175,7 @@ class Writer:
 
     async def run(self) -> None:
         """Write until `stop`, then end with an empty queue."""
-        self._position = await on_thread(self._connection, _read_head)
+        self._position = await on_thread(self._connection, _open)
         self._noted_at, self._noted_position = self._clock(), self._position
         self._growing = _Growing(self._position)
         try:
@@ -165,6 +183,7 @@ class Writer:
                 if self._queue:
                     await self._gather()
                     await self._commit(self._take())
+                    self._batch = ()
                 else:
                     await self._idle()
                 if self._clock() - self._noted_at >= _NOTE_SECONDS:
@@ -177,7 +196,7 @@ class Writer:
     def stop(self) -> None:
         """Refuse new commands, and let `run` end after it has stored the queued ones."""
         self._is_stopping = True
-        self._arrived.set()
+        _end(self._arrived)
 
     async def commits(self) -> AsyncIterator[Growth]:
         """See `Store.commits`."""
@@ -201,18 +220,26 @@ class Writer:
             quiet_turns = quiet_turns + 1 if len(self._queue) == queued else 0
             queued = len(self._queue)
 
-    def _take(self) -> list[_Entry]:
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
-        self._queued_bytes -= sum(entry.command.weight for entry in batch)
-        return batch
+    def _take(self) -> Sequence[_Queued]:
+        self._batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
+        self._queued_bytes -= sum(queued.weight for queued in self._batch)
+        return self._batch
 
-    async def _commit(self, batch: list[_Entry]) -> None:
+    def _check_limits(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up waiting for commands beyond their time."""
+        now = loop.time()
+        waiting = [queued for queued in (*self._batch, *self._queue) if not queued.answer.done()]
+        for queued in waiting:
+            if queued.until <= now:
+                queued.answer.set_exception(StoreBusyError("it was not stored in time, and may still be stored"))
+        self._limits = loop.call_later(_LIMIT_SECONDS, self._check_limits, loop) if waiting else None
+
+    async def _commit(self, batch: Sequence[_Queued]) -> None:
         if self._loss is not None:
             self._release(batch, [(None, StoreFailedError(_FILES_LOST))] * len(batch))
             return
-        commands = [entry.command for entry in batch]
         try:
-            committed = await on_thread(self._connection, lambda connection: self._transact(connection, commands))
+            committed = await self._transact(batch)
         except FilesLostError as error:
             # The batch was committed, and saving the files includes it.
             self._release(batch, [(None, StoreBusyError(_FILES_LOST))] * len(batch))
@@ -226,7 +253,7 @@ class Writer:
                 for entry in batch:
                     await self._commit([entry])
             else:
-                _log.exception("command.failed", command=type(commands[0]).__name__)
+                _log.exception("command.failed", command=type(batch[0].command).__name__)
                 self._release(batch, [(None, StoreFailedError("the command cannot be stored"))])
         else:
             self.failure = None
@@ -238,7 +265,7 @@ class Writer:
                 self._tally(len(batch), committed.ended)
 
     @staticmethod
-    def _release(batch: Sequence[_Entry], answers: Sequence[Decision]) -> None:
+    def _release(batch: Sequence[_Queued], answers: Sequence[Decision]) -> None:
         for entry, (answer, error) in zip(batch, answers, strict=True):
             if entry.answer.done():
                 continue
@@ -264,7 +291,7 @@ class Writer:
         """Save all acknowledged commits and close the files. If saving fails, they stay open for the next try."""
         self._save_at = None
         try:
-            saved = await on_thread(self._connection, self._watch.save)
+            saved = await on_thread(self._connection, self._save_there)
         except (sqlite3.Error, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self.failure = f"{self._loss}; the acknowledged data is not saved yet: {reason}"
@@ -283,44 +310,80 @@ class Writer:
         self._noted_at, self._noted_position = self._clock(), position
 
     async def _idle(self) -> None:
-        """Wait for a command. Meanwhile check if another process wrote, and if writing still works."""
-        self._arrived.clear()
+        """Wait for a command. Without one, check the database from time to time."""
+        loop = asyncio.get_running_loop()
+        self._arrived = loop.create_future()
+        tick = loop.call_later(_TICK_SECONDS, _end, self._arrived)
+        await self._arrived
+        tick.cancel()
+        if not self._queue and not self._is_stopping:
+            await self._tick()
+
+    async def _tick(self) -> None:
+        """Check if another process wrote, if the files are in place, and if writing still works."""
+        if self._loss is not None:
+            if self._save_at is not None and self._clock() >= self._save_at:
+                await self._save()
+            return
         try:
-            async with asyncio.timeout(_TICK_SECONDS):
-                await self._arrived.wait()
-        except TimeoutError:
-            if self._loss is not None:
-                if self._save_at is not None and self._clock() >= self._save_at:
-                    await self._save()
-                return
+            self._grow(*await on_thread(self._connection, self._read_foreign_commits))
+            if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
+                await on_thread(self._connection, self._probe)
+                self._last_write = self._clock()
+                self.failure = None
+        except FilesLostError as error:
+            await self._handle_loss(error)
+        except sqlite3.Error as error:
+            if self.failure is None:
+                _log.error("probe.failed", reason=str(error))
+            self.failure = str(error)
+
+    async def _transact(self, batch: Sequence[_Queued]) -> _Committed:
+        """Carry out a batch. The connection's thread commits it. All of a long batch is done there."""
+        commands = [queued.command for queued in batch]
+        if sum(queued.weight for queued in batch) <= _MAX_LOOP_BYTES:
+            # Its thread has no work now: only this task gives it some.
+            connection = handle_of(self._connection)
             try:
-                self._grow(*await on_thread(self._connection, self._read_foreign_commits))
-                if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
-                    await on_thread(self._connection, self._probe)
-                    self._last_write = self._clock()
-                    self.failure = None
-            except FilesLostError as error:
-                await self._handle_loss(error)
-            except sqlite3.Error as error:
-                if self.failure is None:
-                    _log.error("probe.failed", reason=str(error))
-                self.failure = str(error)
+                begin_at_once(connection)
+                written = self._write(connection, commands, is_on_loop=True)
+            except NeedsThreadError:
+                pass
+            else:
+                await on_thread(self._connection, self._finish)
+                return written
+        return await on_thread(self._connection, lambda connection: self._transact_there(connection, commands))
+
+    def _write(
+        self, connection: sqlite3.Connection, commands: Sequence[Command[Any] | Operation[Any]], *, is_on_loop: bool
+    ) -> _Committed:
+        """Decide and write in an open transaction. If that fails, roll it back."""
+        with rolled_back_on_error(connection):
+            batch = Batch(connection, may_wait=not is_on_loop)
+            foreign = self._read_growth(connection) if batch.position > self._position else []
+            answers = batch.run(commands)
+        # If another process wrote in between, then only the keys of its entries are known. The entries are made
+        # before the commit, because callers wait from then on.
+        entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended]
+        ended = [task for _, kind, _, task in batch.appended if kind == "result" and task is not None]
+        return _Committed(answers, batch.position, [*foreign, *batch.grown], entries, ended)
 
     # These functions run on the connection's thread.
 
-    def _transact(
+    def _transact_there(
         self, connection: sqlite3.Connection, commands: Sequence[Command[Any] | Operation[Any]]
     ) -> _Committed:
-        with write_transaction(connection):
-            batch = Batch(connection)
-            foreign = self._read_growth(connection) if batch.position > self._position else []
-            answers = batch.run(commands)
-            # If another process wrote in between, then only the keys of its entries are known. The entries are made
-            # before the commit, because callers wait from then on.
-            entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended]
-            ended = [task for _, kind, _, task in batch.appended if kind == "result" and task is not None]
+        with waiting_if_busy(connection):
+            connection.execute("BEGIN IMMEDIATE")
+            written = self._write(connection, commands, is_on_loop=False)
+            self._finish(connection)
+        return written
+
+    def _finish(self, connection: sqlite3.Connection) -> None:
+        """Make the transaction durable, and check that its files are in place."""
+        with rolled_back_on_error(connection):
+            connection.execute("COMMIT")
         self._check_files(connection, reads_version=self._clock() - self._version_read_at >= _TICK_SECONDS)
-        return _Committed(answers, batch.position, [*foreign, *batch.grown], entries, ended)
 
     def _read_foreign_commits(
         self, connection: sqlite3.Connection
@@ -341,9 +404,13 @@ class Writer:
         return [TaskKey(*row) for row in rows]
 
     def _probe(self, connection: sqlite3.Connection) -> None:
-        with write_transaction(connection):
+        with waiting_if_busy(connection), write_transaction(connection):
             connection.execute(sql.SAVE_META, ("probed", str(self._clock())))
         self._check_files(connection, reads_version=True)
+
+    def _save_there(self, connection: sqlite3.Connection) -> str:
+        with waiting_if_busy(connection):
+            return self._watch.save(connection)
 
     def _check_files(self, connection: sqlite3.Connection, *, reads_version: bool) -> None:
         if reads_version:
@@ -351,14 +418,20 @@ class Writer:
         self._watch.check(connection, reads_version=reads_version)
 
 
+def _open(connection: sqlite3.Connection) -> int:
+    """Prepare the connection for the event loop. Return the end of the log."""
+    stop_waiting(connection)
+    return _read_head(connection)
+
+
 def _read_head(connection: sqlite3.Connection) -> int:
     (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
     return int(position)
 
 
-def _time_out(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        answer.set_exception(StoreBusyError("it was not stored in time, and may still be stored"))
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
 
 
 def _fails_every_command(error: Exception) -> bool:
