@@ -191,10 +191,10 @@ class TaskRecord(Numbered):
 
     @staticmethod
     def of(values: dict[str, Any]) -> TaskRecord:
-        """Return the record with these values, one for each field."""
+        """Return the record with these values, one for each field. The dictionary is its own from then on."""
         # A fifth of the time of the constructor, which sets each field of a frozen class through a function.
         task = object.__new__(TaskRecord)
-        task.__dict__.update(values)
+        object.__setattr__(task, "__dict__", values)
         return task
 
     def evolve(self, **changes: Any) -> TaskRecord:
