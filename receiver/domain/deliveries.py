@@ -157,8 +157,9 @@ class _Delivery:
             return self._hold(transaction, bound)
         outcome = self._outcome(meaning)
         verdict = weigh(bound.outcome, outcome)
-        task = self._store(transaction, bound, verdict)
-        return DeliveryResult(verdict, accept(transaction, task, outcome) if verdict == "accepted" else task)
+        if verdict == "accepted":
+            return self._accepted(transaction, bound, outcome)
+        return self._stored(transaction, bound, verdict)
 
     def _create(self, transaction: Transaction, meaning: Ready | Failed) -> DeliveryResult:
         """Make the task, its outcome and its log entry, in this one transaction.
@@ -204,8 +205,7 @@ class _Delivery:
         )
         if self._needs_confirmation(task):
             return self._hold(transaction, task)
-        task = self._store(transaction, task, "accepted")
-        return DeliveryResult("accepted", accept(transaction, task, self._outcome(meaning)))
+        return self._accepted(transaction, task, self._outcome(meaning))
 
     def _needs_confirmation(self, task: TaskRecord) -> bool:
         """Return True if the provider has to be asked first, and can be."""
@@ -228,6 +228,18 @@ class _Delivery:
             transaction.change(task)
             transaction.append_hint(task)
         return DeliveryResult("held", task)
+
+    def _accepted(self, transaction: Transaction, task: TaskRecord, outcome: Outcome) -> DeliveryResult:
+        """Make the outcome the task's. The log keeps the delivery with it, except in two slots.
+
+        A delivery with a slot was kept before and stays in its place. The slot of the newest one is used again.
+        """
+        if self.delivery.slot is not None or task.deliveries >= DELIVERIES_KEPT:
+            task = self._store(transaction, task, "accepted")
+            return DeliveryResult("accepted", accept(transaction, task, outcome))
+        task = task.evolve(deliveries=task.deliveries + 1)
+        delivery = self.delivery.decided("accepted", is_body_kept=self._count_body(transaction, task, "accepted"))
+        return DeliveryResult("accepted", accept(transaction, task, outcome, delivery))
 
     def _stored(self, transaction: Transaction, task: TaskRecord, verdict: Verdict) -> DeliveryResult:
         return DeliveryResult(verdict, self._store(transaction, task, verdict))

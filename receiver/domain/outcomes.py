@@ -13,7 +13,7 @@ from client.providers.readings import TaskId
 from client.providers.values import same_value, task_id_text
 from receiver.domain.next_poll import Bound, Hinted, Settled, next_poll
 from receiver.domain.reading import Origin, make_outcome
-from receiver.domain.records import Outcome, TaskRecord
+from receiver.domain.records import Outcome, StoredDelivery, TaskRecord
 from receiver.domain.transaction import TaskIdKey, Transaction
 from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
@@ -35,9 +35,14 @@ def is_open(task: TaskRecord) -> bool:
     return task.outcome is None or task.outcome.is_provisional
 
 
-def accept(transaction: Transaction, task: TaskRecord, outcome: Outcome) -> TaskRecord:
-    """Make an outcome of the provider the task's. No poll is due any more, and no callback is held back."""
-    return transaction.append_outcome(task, outcome, held_until=None)
+def accept(
+    transaction: Transaction, task: TaskRecord, outcome: Outcome, delivery: StoredDelivery | None = None
+) -> TaskRecord:
+    """Make an outcome of the provider the task's. No poll is due any more, and no callback is held back.
+
+    `delivery` is the newest of the task, if it is to be kept with the outcome.
+    """
+    return transaction.append_outcome(task, outcome, delivery, held_until=None)
 
 
 def settle(transaction: Transaction, task: TaskRecord, new: Outcome) -> tuple[Verdict, TaskRecord]:

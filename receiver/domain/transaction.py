@@ -102,10 +102,14 @@ class IdempotencyRecord:
 
 
 class LogAppend(NamedTuple):
-    """A new entry of the log: a result or a hint, with the task as the command left it."""
+    """A new entry of the log: a result or a hint, with the task as the command left it.
+
+    `delivery` became this result. It is the newest of the task, and the entry keeps it.
+    """
 
     kind: Literal["result", "hint"]
     task: TaskRecord
+    delivery: StoredDelivery | None = None
 
 
 class RowsNeeded(Exception):  # noqa: N818  (a request to the store, not an error)
@@ -388,10 +392,12 @@ class Transaction:
             # Readers that wait for this id have to look: there may be an outcome already.
             self._append(self.grown, TaskKey(task.ref, task.provider, id_text))
 
-    def append_outcome(self, task: TaskRecord, outcome: Outcome, **changes: Any) -> TaskRecord:
+    def append_outcome(
+        self, task: TaskRecord, outcome: Outcome, delivery: StoredDelivery | None = None, **changes: Any
+    ) -> TaskRecord:
         """Append the outcome to the log and make it the task's, with other changes. It ends the polls.
 
-        Return the task.
+        The entry keeps the delivery, if one became the outcome: the newest of the task, in its slot. Return the task.
         """
         if outcome.supersedes != task.position:
             outcome = replace(outcome, supersedes=task.position)
@@ -399,7 +405,11 @@ class Transaction:
             position=-len(self.log) - 1, outcome=outcome, next_poll_at=next_poll(task, Settled()), **changes
         )
         self.change(task)
-        self._append(self.log, LogAppend("result", task))
+        if delivery is not None:
+            delivery = self._kept(delivery)
+            # Not a change of its own: it is written with the entry.
+            self._put(("delivery", task.ref, task.deliveries), delivery, is_change=False)
+        self._append(self.log, LogAppend("result", task, delivery))
         self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))
         return task
 
@@ -410,8 +420,7 @@ class Transaction:
 
     def store_delivery(self, task: TaskRecord, slot: int, delivery: StoredDelivery) -> None:
         """Keep a delivery of a task in this slot, in place of the one before."""
-        if not self._keeps_bodies and delivery.body:
-            delivery = replace(delivery, body=b"")
+        delivery = self._kept(delivery)
         self._put(("delivery", task.ref, slot), delivery)
         if ("verdict", task.ref, slot) in self.changed:
             # That verdict was for the delivery before.
@@ -470,6 +479,9 @@ class Transaction:
         """Add how often unlisted codes came. Of each provider only the last seen are kept."""
         for record in records:
             self._append(self.unlisted_codes, record)
+
+    def _kept(self, delivery: StoredDelivery) -> StoredDelivery:
+        return delivery if self._keeps_bodies or not delivery.body else replace(delivery, body=b"")
 
     def _read(self, key: Key) -> Any:
         row = self._rows.get(key, _UNREAD)

@@ -35,9 +35,11 @@ from receiver.storage.sqlite.fetching import fetch
 from receiver.storage.sqlite.reader import read_unreadable
 from receiver.storage.sqlite.retention import forget, prune
 from receiver.storage.sqlite.rows import (
+    NO_DELIVERY,
     SLOTS,
     delivery_values,
     idempotency_values,
+    log_delivery_values,
     outcome_values,
     poll_values,
     shape_values,
@@ -181,7 +183,7 @@ class Batch:
         rows = []
         for task in forget(self._connection, operation.ref, operation.now):
             self.position += 1
-            rows.append((self.position, "deleted", None, task.ref, *time_values(operation.now)))
+            rows.append((self.position, "deleted", None, task.ref, *time_values(operation.now), *NO_DELIVERY))
             self.appended.append((self.position, "deleted", task.ref, None))
             self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
         self._write(sql.INSERT_LOG, rows)
@@ -221,11 +223,11 @@ class Batch:
 
     def _write_log(self, done: Transaction, tasks: Mapping[str, TaskRecord]) -> None:
         rows: list[tuple[Any, ...]] = []
-        for position, (kind, task) in enumerate(done.log, start=self.position + 1):
+        for position, (kind, task, delivery) in enumerate(done.log, start=self.position + 1):
             task.number(self.position, self._last_row)
             outcome = task.outcome if kind == "result" else None
             values = time_values(task.hinted_at) if outcome is None else outcome_values(outcome)
-            rows.append((position, kind, task.row, None, *values))
+            rows.append((position, kind, task.row, None, *values, *log_delivery_values(task, delivery)))
             # Readers get the task as it is written now, with the outcome of this position.
             latest = tasks[task.ref]
             self.appended.append((position, kind, task.ref, latest if latest.position == task.position else task))
@@ -243,13 +245,19 @@ class Batch:
             self._write(_WRITES[kind][0], rows[kind])
         for key in done.changed:
             if key[0] == "verdict":
-                self._connection.execute(sql.UPDATE_VERDICT, (done.row(key), _slot(done, key[1:])))
+                self._update_verdict(done, key)
         for delivery in done.strays:
             self._connection.execute(sql.INSERT_STRAY, delivery_values(delivery))
         for ref, poll in done.late_polls:
             values = (poll.started_at, poll.ended_at, poll.summary, *slots_of(done.row(("task", ref)).row), poll.lease)
             self._connection.execute(sql.COMPLETE_POLL, values)
         self._write_counts(done)
+
+    def _update_verdict(self, done: Transaction, key: Key) -> None:
+        """Update the delivery where it is: in its table or with the outcome of its task."""
+        verdict, (_, ref, slot) = done.row(key), key
+        self._connection.execute(sql.UPDATE_VERDICT, (verdict, _slot(done, (ref, slot))))
+        self._connection.execute(sql.UPDATE_LOG_VERDICT, (verdict, done.row(("task", ref)).position, slot))
 
     def _change_stray(self, stray_id: int, delivery: StoredDelivery | None) -> None:
         if delivery is None:

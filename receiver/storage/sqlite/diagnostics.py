@@ -72,6 +72,9 @@ SELECT_VERDICTS = f"""
         CROSS JOIN delivery ON delivery.id {slots_range("task.id")}
         WHERE {_NEWEST} AND task.deliveries > 0
         UNION ALL
+        SELECT task.provider, log.verdict FROM task CROSS JOIN log ON log.position = task.position
+        WHERE {_NEWEST} AND task.deliveries > 0 AND log.slot IS NOT NULL
+        UNION ALL
         SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
         CROSS JOIN standing_url ON standing_url.id = stray.standing_id
         WHERE stray.id > (SELECT coalesce(max(id), 0) - {_NEWEST_ROWS} FROM stray_delivery)

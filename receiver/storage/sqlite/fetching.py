@@ -14,6 +14,7 @@ from receiver.domain.transaction import Key, RowKind
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import select_repeated
 from receiver.storage.sqlite.rows import (
+    SLOTS,
     delivery_from,
     idempotency_from,
     standing_url_from,
@@ -68,8 +69,8 @@ def _one_by_one(statement: str, record_from: Callable[[tuple[Any, ...]], Any]) -
 
 def _deliveries(connection: sqlite3.Connection, keys: Sequence[Key]) -> Rows:
     for key in keys:
-        for slot, *row in connection.execute(sql.SELECT_DELIVERIES_BY_REF, key[1:]).fetchall():
-            yield ("delivery", key[1], slot), delivery_from(tuple(row))
+        for row_id, *row in connection.execute(sql.SELECT_DELIVERIES_BY_REF, key[1:]).fetchall():
+            yield ("delivery", key[1], row_id % SLOTS), delivery_from(tuple(row))
 
 
 def _query(statement: str) -> Fetch:

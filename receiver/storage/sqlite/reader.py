@@ -19,7 +19,16 @@ import aiosqlite
 from pydantic_core import from_json
 
 from client.protocol.filters import ResultFilter, TaskName, TaskSet
-from receiver.domain.records import Entry, History, Outcome, Page, TaskRecord, UnreadableDelivery, WaitingTasks
+from receiver.domain.records import (
+    Entry,
+    History,
+    Outcome,
+    Page,
+    StoredDelivery,
+    TaskRecord,
+    UnreadableDelivery,
+    WaitingTasks,
+)
 from receiver.domain.shapes import SHAPES_KEPT, ShapeRecord
 from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
@@ -32,6 +41,7 @@ __all__ = [
     "Cursors",
     "TaskReader",
     "read_bounds",
+    "read_deliveries",
     "read_history",
     "read_log",
     "read_named",
@@ -209,12 +219,16 @@ def _size(task: TaskRecord) -> int:
 
 def read_history(connection: sqlite3.Connection, task: TaskRecord) -> History:
     """Return the kept deliveries, polls and outcomes of a task."""
-    slots = slots_of(task.row)
     return History(
-        deliveries=tuple(delivery_from(row) for row in connection.execute(sql.SELECT_DELIVERIES, slots)),
-        polls=tuple(poll_from(row) for row in connection.execute(sql.SELECT_POLLS, slots)),
+        deliveries=read_deliveries(connection, task),
+        polls=tuple(poll_from(row) for row in connection.execute(sql.SELECT_POLLS, slots_of(task.row))),
         outcomes=_read_outcomes(connection, task),
     )
+
+
+def read_deliveries(connection: sqlite3.Connection, task: TaskRecord) -> tuple[StoredDelivery, ...]:
+    """See `Store.deliveries`."""
+    return tuple(delivery_from(row[1:]) for row in connection.execute(sql.SELECT_DELIVERIES, (task.row,)))
 
 
 def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Outcome, ...]:

@@ -1,7 +1,8 @@
 """Retention and deleting in SQLite: small steps, each in the transaction of the caller.
 
 Retention removes the log from its oldest end only, whatever the times in it. So one position, the floor, says how much
-is gone: a cursor before the floor has missed something, a cursor at it has not. Each step first finds its rows and then
+is gone: a cursor before the floor has missed something, a cursor at it has not. Solutions, and bodies kept with
+outcomes, have floors of their own, so no index has to order the log by age. Each step first finds its rows and then
 removes them. A reader can therefore find out if there is anything to do.
 """
 
@@ -21,7 +22,7 @@ from receiver.storage.sqlite.reader import read_task
 from receiver.storage.sqlite.rows import task_from
 from receiver.storage.sqlite.statements import json_array
 
-__all__ = ["SOLUTIONS_FLOOR", "forget", "prunable", "prune", "read_floor"]
+__all__ = ["BODIES_FLOOR", "SOLUTIONS_FLOOR", "forget", "prunable", "prune", "read_floor"]
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -30,6 +31,9 @@ _FLOOR = "floor"
 
 SOLUTIONS_FLOOR = "solutions_floor"
 """The name of the floor of solutions. No entry up to it has a solution any more."""
+
+BODIES_FLOOR = "bodies_floor"
+"""The name of the floor of bodies. No entry up to it has the body of a delivery any more."""
 
 # A step ends with the row that reaches this. SQLite reads and overwrites what it frees, about 4 ms a megabyte: 200
 # answers of 200 kB, which are kept twice, held up every callback for 350 ms.
@@ -54,6 +58,7 @@ def prunable(connection: sqlite3.Connection, horizon: Horizon) -> int | None:
     is_needed = (
         _old_entries(connection, _FLOOR, horizon.results, until, 1) is not None
         or _old_entries(connection, SOLUTIONS_FLOOR, horizon.solutions, 0, 1) is not None
+        or _old_entries(connection, BODIES_FLOOR, horizon.deliveries, 0, 1) is not None
         or bool(_old_bodies(connection, horizon, 1))
         or _old_strays(connection, horizon, 1) is not None
         or bool(_old_tombstones(connection, horizon, 1))
@@ -80,10 +85,12 @@ def forget(connection: sqlite3.Connection, ref: str, now: int) -> Sequence[TaskR
     if task is None:
         raise ReceiverError("unknown-task", "no task has this ref")
     forgotten = [*_joined_to(connection, task), task]
-    for position in [task.position for task in forgotten]:
+    positions = [task.position for task in forgotten if task.position is not None]
+    freed = _quotas_of_entries(connection, positions)
+    for position in positions:
         _delete_entries_of(connection, position)
     connection.execute(pruning.PRUNE_TOMBSTONES, (now - TOMBSTONE_LIFE,))
-    _free(connection, _delete_tasks(connection, [task.row for task in forgotten], now))
+    _free(connection, [*freed, *_delete_tasks(connection, [task.row for task in forgotten], now)])
     return forgotten
 
 
@@ -94,11 +101,12 @@ def _joined_to(connection: sqlite3.Connection, task: TaskRecord) -> Iterable[Tas
         yield joined
 
 
-def _delete_entries_of(connection: sqlite3.Connection, position: int | None) -> None:
+def _delete_entries_of(connection: sqlite3.Connection, position: int) -> None:
     """Delete an outcome and those that it replaced from the log."""
-    while position is not None:
-        row = connection.execute(pruning.DELETE_ENTRY, (position,)).fetchone()
-        position = row[0] if row else None
+    next_position: int | None = position
+    while next_position is not None:
+        row = connection.execute(pruning.DELETE_ENTRY, (next_position,)).fetchone()
+        next_position = row[0] if row else None
 
 
 def _delete_tasks(connection: sqlite3.Connection, rows: Sequence[int], now: int) -> Freed:
@@ -126,6 +134,9 @@ def _prune(connection: sqlite3.Connection, horizon: Horizon, until: int, limit: 
     position = _old_entries(connection, SOLUTIONS_FLOOR, horizon.solutions, 0, limit)
     if position is not None:
         return _remove_solutions(connection, position)
+    position = _old_entries(connection, BODIES_FLOOR, horizon.deliveries, 0, limit)
+    if position is not None:
+        return _remove_entry_bodies(connection, position)
     if bodies := _old_bodies(connection, horizon, limit):
         return _Step(Removed(bodies=len(bodies)), _remove_bodies(connection, bodies))
     if (stray := _old_strays(connection, horizon, limit)) is not None:
@@ -173,7 +184,9 @@ def _within_step(rows: Iterable[Row]) -> Iterator[Row]:
 def _remove_entries(connection: sqlite3.Connection, position: int, now: int) -> _Step:
     after = read_floor(connection, _FLOOR)
     expired = connection.execute(pruning.SELECT_EXPIRED_TASKS, {"after": after, "until": position}).fetchall()
-    freed = _delete_tasks(connection, [row[0] for row in expired], now)
+    # The log may be ahead of its tasks: a joined task stays as long as the one with its id.
+    freed = _quotas_of_entries(connection, _entries(connection, pruning.SELECT_ENTRIES_WITH_BODIES, after, position))
+    freed += _delete_tasks(connection, [row[0] for row in expired], now)
     entries = connection.execute(pruning.DELETE_ENTRIES, (after, position)).rowcount
     connection.execute(sql.SAVE_META, (_FLOOR, position))
     return _Step(Removed(tasks=len(expired), entries=entries), freed)
@@ -182,16 +195,36 @@ def _remove_entries(connection: sqlite3.Connection, position: int, now: int) -> 
 def _remove_solutions(connection: sqlite3.Connection, position: int) -> _Step:
     after = read_floor(connection, SOLUTIONS_FLOOR)
     bodies = [row[0] for row in connection.execute(pruning.SELECT_BODIES_OF_SOLUTIONS, (after, position))]
-    freed = _remove_bodies(connection, bodies)
+    with_bodies = _entries(connection, pruning.SELECT_ENTRIES_WITH_BOTH, after, position)
+    freed = [*_remove_bodies(connection, bodies), *_quotas_of_entries(connection, with_bodies)]
     solutions = connection.execute(pruning.REMOVE_SOLUTIONS, (after, position)).rowcount
     connection.execute(sql.SAVE_META, (SOLUTIONS_FLOOR, position))
-    return _Step(Removed(solutions=solutions, bodies=len(bodies)), freed)
+    return _Step(Removed(solutions=solutions, bodies=len(bodies) + len(with_bodies)), freed)
+
+
+def _remove_entry_bodies(connection: sqlite3.Connection, position: int) -> _Step:
+    after = max(read_floor(connection, BODIES_FLOOR), read_floor(connection, _FLOOR))
+    freed = _quotas_of_entries(connection, _entries(connection, pruning.SELECT_ENTRIES_WITH_BODIES, after, position))
+    bodies = connection.execute(pruning.REMOVE_ENTRY_BODIES, (after, position)).rowcount
+    connection.execute(sql.SAVE_META, (BODIES_FLOOR, position))
+    return _Step(Removed(bodies=bodies), freed)
 
 
 def _remove_bodies(connection: sqlite3.Connection, deliveries: Sequence[int]) -> Freed:
     freed = _quotas_of(connection, deliveries)
     connection.execute(pruning.REMOVE_BODIES, (json_array(deliveries),))
     return freed
+
+
+def _entries(connection: sqlite3.Connection, statement: str, after: int, until: int) -> Sequence[int]:
+    """Return the positions that the statement finds behind one position, up to another."""
+    return [row[0] for row in connection.execute(statement, (after, until))]
+
+
+def _quotas_of_entries(connection: sqlite3.Connection, positions: Sequence[int]) -> list[tuple[str, int, int]]:
+    """Return the part of the quotas that bodies kept with these outcomes take. Their tasks are still there."""
+    found = connection.execute(pruning.SELECT_BODIES_AMONG_ENTRIES, (ROW_BYTES, json_array(positions))).fetchall()
+    return [(bodies_quota(name), rows, size) for name, rows, size in found]
 
 
 def _quotas_of(connection: sqlite3.Connection, deliveries: Sequence[int]) -> list[tuple[str, int, int]]:

@@ -39,7 +39,7 @@ _POLLS_OF_TASKS = (
 )
 # The entries behind a position: their times, and about how many bytes go with each.
 SELECT_ENTRY_TIMES = f"""
-    SELECT position, finished_at, coalesce(length(solution), 0) + coalesce((
+    SELECT position, finished_at, coalesce(length(solution), 0) + coalesce(length(body), 0) + coalesce((
         SELECT sum(delivery.size) FROM delivery
         WHERE delivery.id {slots_range("log.task")} AND delivery.body IS NOT NULL
     ), 0)
@@ -59,6 +59,13 @@ SELECT_BODIES_AMONG = (
     f"AND delivery.verdict NOT IN ({UNREAD_VERDICTS}) AND name IS NOT NULL "
     f"AND (task.quota IS NULL OR delivery.id <> task.id * {SLOTS} + 1) GROUP BY name"
 )
+# The same for bodies that are kept with an outcome, by position. None of them is unreadable.
+SELECT_BODIES_AMONG_ENTRIES = (
+    "SELECT coalesce(log.standing_id, task.quota) AS name, count(*), sum(max(log.size, ?)) "
+    "FROM log JOIN task ON task.id = log.task "
+    "WHERE log.position IN (SELECT value FROM json_each(?)) AND log.body IS NOT NULL AND name IS NOT NULL "
+    "AND (task.quota IS NULL OR log.slot <> 1) GROUP BY name"
+)
 # The tombstones of tasks. The first parameter is the time.
 INSERT_TOMBSTONES = (
     "INSERT INTO tombstone (ref, provider, task_id, forgotten_at) "
@@ -77,9 +84,18 @@ DELETE_ENTRY = "DELETE FROM log WHERE position = ? RETURNING supersedes"
 # The log behind one position, up to another.
 DELETE_ENTRIES = "DELETE FROM log WHERE position > ? AND position <= ?"
 
-# Solutions between two positions go, their records stay.
-REMOVE_SOLUTIONS = "UPDATE log SET solution = NULL WHERE position > ? AND position <= ? AND solution IS NOT NULL"
-# The bodies that brought those solutions. An unreadable one may still be of use.
+# The entries between two positions that keep a body.
+SELECT_ENTRIES_WITH_BODIES = "SELECT position FROM log WHERE position > ? AND position <= ? AND body IS NOT NULL"
+# Those that keep a solution, too.
+SELECT_ENTRIES_WITH_BOTH = f"{SELECT_ENTRIES_WITH_BODIES} AND solution IS NOT NULL"
+# The bytes of their deliveries go, the facts stay.
+REMOVE_ENTRY_BODIES = "UPDATE log SET body = NULL WHERE position > ? AND position <= ? AND body IS NOT NULL"
+
+# Solutions between two positions go, with the bodies beside them. Their records stay.
+REMOVE_SOLUTIONS = (
+    "UPDATE log SET solution = NULL, body = NULL WHERE position > ? AND position <= ? AND solution IS NOT NULL"
+)
+# The other bodies that brought those solutions. An unreadable one may still be of use.
 SELECT_BODIES_OF_SOLUTIONS = f"""
     SELECT delivery.id FROM log
     CROSS JOIN delivery ON delivery.id {slots_range("log.task")}
@@ -87,7 +103,7 @@ SELECT_BODIES_OF_SOLUTIONS = f"""
       AND delivery.body IS NOT NULL AND delivery.verdict NOT IN ({UNREAD_VERDICTS})
 """
 
-# Old bodies of finished tasks, oldest first, and their sizes.
+# Old bodies of finished tasks, but for those kept with outcomes, oldest first, and their sizes.
 SELECT_OLD_BODIES = (
     f"SELECT delivery.id, delivery.size FROM delivery CROSS JOIN task ON task.id = delivery.id / {SLOTS} "
     "WHERE delivery.body IS NOT NULL AND delivery.received_at <= ? AND task.status <> 'processing' "

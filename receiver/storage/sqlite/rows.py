@@ -24,6 +24,8 @@ __all__ = [
     "DELIVERY_COLUMNS",
     "IDEMPOTENCY_COLUMNS",
     "LATE_VERDICTS",
+    "LOG_DELIVERY_COLUMNS",
+    "NO_DELIVERY",
     "OUTCOME_COLUMNS",
     "POLL_COLUMNS",
     "SHAPE_COLUMNS",
@@ -39,6 +41,7 @@ __all__ = [
     "delivery_values",
     "idempotency_from",
     "idempotency_values",
+    "log_delivery_values",
     "outcome_values",
     "poll_from",
     "poll_values",
@@ -93,6 +96,10 @@ TASK_COLUMNS = (*_columns(_TASK_FIELDS), "task_id_is_integer", "status")
 TASK_STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in _columns(_CONSTANT_FIELDS))
 OUTCOME_COLUMNS = _columns(_OUTCOME_FIELDS)
 DELIVERY_COLUMNS = _columns(_DELIVERY_FIELDS)
+# The delivery kept with an outcome was received when the task was finished.
+_LOG_DELIVERY_FIELDS = tuple(name for name in _DELIVERY_FIELDS if name != "received_at")
+LOG_DELIVERY_COLUMNS = ("slot", *_columns(_LOG_DELIVERY_FIELDS))
+NO_DELIVERY = (None,) * len(LOG_DELIVERY_COLUMNS)
 UNLISTED_ROW_COLUMNS = tuple(f"unlisted_{name}" for name in _fields(UnlistedRow))
 POLL_COLUMNS = (*_columns(_POLL_FIELDS), *UNLISTED_ROW_COLUMNS)
 STANDING_URL_COLUMNS = _fields(StandingUrl)
@@ -149,6 +156,8 @@ outcome_values = attrgetter(*_OUTCOME_FIELDS)
 delivery_values = attrgetter(*_DELIVERY_FIELDS)
 """Return the values of DELIVERY_COLUMNS."""
 
+_log_delivery_values = attrgetter(*_LOG_DELIVERY_FIELDS)
+
 standing_url_values = attrgetter(*STANDING_URL_COLUMNS)
 """Return the values of STANDING_URL_COLUMNS."""
 
@@ -157,6 +166,11 @@ idempotency_values = attrgetter(*IDEMPOTENCY_COLUMNS)
 
 _poll_values = attrgetter(*_POLL_FIELDS)
 _shape_values = attrgetter(*(f"shape.{name}" if name in _fields(Shape) else name for name in SHAPE_COLUMNS))
+
+
+def log_delivery_values(task: TaskRecord, delivery: StoredDelivery | None) -> tuple[Any, ...]:
+    """Return the values of LOG_DELIVERY_COLUMNS. The delivery is the newest of the task, in the slot of its number."""
+    return NO_DELIVERY if delivery is None else (task.deliveries, *_log_delivery_values(delivery))
 
 
 def time_values(time: int | None) -> tuple[Any, ...]:

@@ -185,6 +185,19 @@ MIGRATIONS = (
         PRIMARY KEY (provider, code)
     ) STRICT, WITHOUT ROWID;
     """,
+    # From here on the delivery that became an outcome is kept with it, received at `finished_at`. The others, and all
+    # earlier ones, are in their table. No earlier entry has a body. Behind a long body a column costs more to read.
+    """
+    ALTER TABLE log ADD COLUMN slot INTEGER;
+    ALTER TABLE log ADD COLUMN verdict TEXT;
+    ALTER TABLE log ADD COLUMN method TEXT;
+    ALTER TABLE log ADD COLUMN content_type TEXT;
+    ALTER TABLE log ADD COLUMN size INTEGER;
+    ALTER TABLE log ADD COLUMN task_id TEXT;
+    ALTER TABLE log ADD COLUMN standing_id TEXT;
+    ALTER TABLE log ADD COLUMN body BLOB;
+    INSERT INTO meta (name, value) SELECT 'bodies_floor', seq FROM sqlite_sequence WHERE name = 'log';
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from receiver.storage.sqlite.rows import (
     DELIVERY_COLUMNS,
     IDEMPOTENCY_COLUMNS,
+    LOG_DELIVERY_COLUMNS,
     OUTCOME_COLUMNS,
     POLL_COLUMNS,
     SHAPE_COLUMNS,
@@ -68,6 +69,20 @@ _DELIVERY_IN_BRIEF = _DELIVERY.replace(
 _STANDING_URL = ", ".join(STANDING_URL_COLUMNS)
 _SHAPE = ", ".join(SHAPE_COLUMNS)
 _WITH_OUTCOME = "FROM task LEFT JOIN log ON log.position = task.position"
+
+
+def _deliveries(task: str, columns: str) -> str:
+    """Return the query for the deliveries of a task with their ids, in order.
+
+    All have a row of their own but the one kept with the outcome, received at its time.
+    """
+    return (
+        f"WITH owner AS NOT MATERIALIZED (SELECT id AS owner_id, position AS outcome FROM task WHERE {task}) "
+        f"SELECT id, {columns} FROM owner CROSS JOIN delivery ON id {slots_range('owner_id')} "
+        f"UNION ALL SELECT task * {SLOTS} + slot, {columns.replace('received_at', 'finished_at')} "
+        f"FROM log WHERE position = (SELECT outcome FROM owner) AND slot IS NOT NULL ORDER BY id LIMIT {SLOTS}"
+    )
+
 
 # The last ids in use, so that a batch can number its rows itself. They are never used again.
 SELECT_SEQUENCES = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('task', 'log')"
@@ -130,7 +145,7 @@ UPDATE_TASK = f"UPDATE task SET {', '.join(f'{name} = ?' for name in TASK_STATE_
 # Tasks lose their ids here before other tasks take them. The parameter is a JSON array of rows.
 RELEASE_TASK_IDS = "UPDATE task SET task_id = NULL WHERE id IN (SELECT value FROM json_each(?))"
 # One entry of the log, with its position from the batch.
-INSERT_LOG = _insert("log", "position", "kind", "task", "ref", *OUTCOME_COLUMNS)
+INSERT_LOG = _insert("log", "position", "kind", "task", "ref", *OUTCOME_COLUMNS, *LOG_DELIVERY_COLUMNS)
 # A delivery in its slot. The newest one replaces the one before.
 INSERT_DELIVERY = _replace("delivery", "id", *DELIVERY_COLUMNS)
 # A delivery without a known task.
@@ -157,13 +172,12 @@ DELETE_STRAY = "DELETE FROM stray_delivery WHERE id = ?"
 UPDATE_STRAY = "UPDATE stray_delivery SET verdict = ?, body = ? WHERE id = ?"
 # A kept delivery gets another verdict.
 UPDATE_VERDICT = "UPDATE delivery SET verdict = ? WHERE id = ?"
-# The deliveries of one task by its ref, with their slots.
-SELECT_DELIVERIES_BY_REF = (
-    f"SELECT id % {SLOTS}, {_DELIVERY_IN_BRIEF} FROM (SELECT id AS task FROM task WHERE ref = ?) AS owner "
-    f"CROSS JOIN delivery ON id {slots_range('owner.task')} ORDER BY id LIMIT {SLOTS}"
-)
-# The deliveries of one task, in order.
-SELECT_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {SLOTS}"
+# The same for the one kept with an outcome. The parameters: the verdict, the position, the slot.
+UPDATE_LOG_VERDICT = "UPDATE log SET verdict = ? WHERE position = ? AND slot = ?"
+# The deliveries of one task by its ref.
+SELECT_DELIVERIES_BY_REF = _deliveries("ref = ?", _DELIVERY_IN_BRIEF)
+# The deliveries of one task by its row.
+SELECT_DELIVERIES = _deliveries("id = ?", _DELIVERY)
 
 _POLLED_HERE = "task.is_polled_here = 1 AND task.task_id IS NOT NULL AND task.provider = :provider"
 # Each of these has an index. In the last, the receiver ended the task, and a hint came afterwards.

@@ -45,6 +45,7 @@ from receiver.storage.sqlite.reader import (
     Cursors,
     TaskReader,
     read_bounds,
+    read_deliveries,
     read_history,
     read_log,
     read_named,
@@ -56,7 +57,7 @@ from receiver.storage.sqlite.reader import (
 )
 from receiver.storage.sqlite.restore_check import forget_head, note_head
 from receiver.storage.sqlite.retention import prunable
-from receiver.storage.sqlite.rows import delivery_from, poll_from, slots_of, standing_url_from
+from receiver.storage.sqlite.rows import poll_from, slots_of, standing_url_from
 from receiver.storage.sqlite.writer import Tally, Writer
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 
@@ -187,7 +188,7 @@ class SqliteStore:
 
     async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
         """See `Store`."""
-        return await self._rows(delivery_from, sql.SELECT_DELIVERIES, *slots_of(task.row))
+        return await read_on_thread(self._scan, lambda connection: read_deliveries(connection, task))
 
     async def unreadable(self, after: UnreadableDelivery | None, *, limit: int) -> Sequence[UnreadableDelivery]:
         """Return unreadable deliveries behind one of them; None: from the start. An empty page is the end."""

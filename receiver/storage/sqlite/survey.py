@@ -12,7 +12,7 @@ from receiver.domain.records import Horizon, Removed, Survey
 from receiver.storage.sqlite import retention_statements as pruning
 from receiver.storage.sqlite.database import open_read_only, snapshot
 from receiver.storage.sqlite.reader import read_bounds
-from receiver.storage.sqlite.retention import SOLUTIONS_FLOOR, read_floor
+from receiver.storage.sqlite.retention import BODIES_FLOOR, SOLUTIONS_FLOOR, read_floor
 from receiver.storage.sqlite.rows import SLOTS, UNREAD_VERDICTS
 
 __all__ = ["survey"]
@@ -23,12 +23,13 @@ _FIRST_TO_STAY = "SELECT min(position) FROM log WHERE position > ? AND finished_
 # in a database of their own.
 _EXPIRED = f"CREATE TEMP TABLE expired AS {pruning.SELECT_EXPIRED_TASKS}"
 _COUNT_EXPIRED = "SELECT count(*) FROM temp.expired"
-# The entries to remove: their number, the bytes of their solutions, and the times of the oldest and the newest.
+# The entries to remove: their number, the bytes of their solutions and bodies, and the times of the oldest and the
+# newest.
 _ENTRIES = (
-    "SELECT count(*), coalesce(sum(length(solution)), 0), min(finished_at), max(finished_at) FROM log "
-    "WHERE position > ? AND position <= ?"
+    "SELECT count(*), coalesce(sum(coalesce(length(solution), 0) + coalesce(length(body), 0)), 0), "
+    "min(finished_at), max(finished_at) FROM log WHERE position > ? AND position <= ?"
 )
-# The bytes of deliveries to remove with the tasks.
+# The bytes of other deliveries to remove with the tasks.
 _BODIES_OF_EXPIRED = (
     "SELECT coalesce(sum(size), 0) FROM delivery WHERE body IS NOT NULL "
     f"AND id / {SLOTS} IN (SELECT id FROM temp.expired)"
@@ -37,7 +38,12 @@ _BODIES_OF_EXPIRED = (
 _SOLUTIONS = (
     "SELECT count(solution), coalesce(sum(length(solution)), 0) FROM log WHERE position > :after AND position <= :until"
 )
-# The bodies to remove from deliveries that stay, by age or with a solution, and their bytes.
+# The bodies to remove from entries that stay, by age or with a solution, and their bytes.
+_ENTRY_BODIES = (
+    "SELECT count(*), coalesce(sum(length(body)), 0) FROM log WHERE position > :removed AND body IS NOT NULL "
+    "AND (position <= :old OR (position > :after AND position <= :until AND solution IS NOT NULL))"
+)
+# The bodies to remove from other deliveries that stay, in the same way.
 _BODIES = f"""
     SELECT count(*), coalesce(sum(delivery.size), 0) FROM delivery JOIN task ON task.id = delivery.id / {SLOTS}
     WHERE delivery.body IS NOT NULL AND task.id NOT IN (SELECT id FROM temp.expired) AND (
@@ -79,12 +85,15 @@ def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:
     bounds = {"after": solutions_from, "until": solutions_until}
     solutions, size_of_solutions = run(_SOLUTIONS, bounds).fetchone()
     bodies, size_of_bodies = run(_BODIES, bounds | {"deliveries": horizon.deliveries}).fetchone()
+    bodies_from = max(until, read_floor(connection, BODIES_FLOOR))
+    old = {"removed": until, "old": _end_of_old(connection, bodies_from, horizon.deliveries, head)}
+    entry_bodies, size_of_entry_bodies = run(_ENTRY_BODIES, bounds | old).fetchone()
     strays, size_of_strays = run(_STRAYS, (horizon.deliveries,)).fetchone()
     (tombstones,) = run(_TOMBSTONES, (horizon.tombstones, horizon.most_tombstones)).fetchone()
     (size_of_expired,) = run(_BODIES_OF_EXPIRED).fetchone()
     return Survey(
-        removed=Removed(tasks, entries, solutions, bodies, strays, tombstones),
-        size=size + size_of_expired + size_of_solutions + size_of_bodies + size_of_strays,
+        removed=Removed(tasks, entries, solutions, bodies + entry_bodies, strays, tombstones),
+        size=sum((size, size_of_expired, size_of_solutions, size_of_bodies, size_of_entry_bodies, size_of_strays)),
         oldest=oldest,
         newest=newest,
     )

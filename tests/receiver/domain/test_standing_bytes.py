@@ -26,6 +26,7 @@ from tests.receiver.storage.stores import (
     a_registration,
     delivery_to_standing,
     delivery_to_task,
+    kept_deliveries,
     running_store,
 )
 from tests.receiver.upkeep.pruning import pruned
@@ -44,14 +45,14 @@ def standing_path() -> str:
 
 def kept_bytes(database: Path) -> int:
     """Return the number of bytes of bodies in the database."""
-    with closing(sqlite3.connect(database)) as connection:
-        return int(connection.execute("SELECT coalesce(sum(length(body)), 0) FROM delivery").fetchone()[0])
+    (row,) = kept_deliveries(database, "SELECT coalesce(sum(length(body)), 0) FROM kept_delivery")
+    return int(row[0])
 
 
 def verdicts(database: Path) -> list[str]:
     """Return the verdicts of all kept deliveries of the first task."""
-    with closing(sqlite3.connect(database)) as connection:
-        return [row[0] for row in connection.execute("SELECT verdict FROM delivery WHERE id < 32 ORDER BY id")]
+    rows = kept_deliveries(database, "SELECT verdict FROM kept_delivery WHERE id < 32 ORDER BY id")
+    return [verdict for (verdict,) in rows]
 
 
 async def deliver(api: Api, path: str) -> list[int]:
@@ -171,16 +172,15 @@ def kept(database: Path) -> dict[str, int]:
         "SELECT quota, kept_bytes FROM task WHERE quota IS NOT NULL",
         """
         SELECT coalesce(delivery.standing_id, task.quota) || '/bodies', size
-        FROM delivery JOIN task ON task.id = delivery.id / 16
+        FROM kept_delivery AS delivery JOIN task ON task.id = delivery.id / 16
         WHERE verdict <> 'unreadable' AND body IS NOT NULL AND coalesce(delivery.standing_id, task.quota) IS NOT NULL
         AND NOT (task.quota IS NOT NULL AND delivery.id % 16 = 1)
         """,
     )
     found: dict[str, int] = {}
-    with closing(sqlite3.connect(database)) as connection:
-        for statement in sums:
-            for name, size in connection.execute(statement):
-                found[name] = found.get(name, 0) + max(size, 512)
+    for statement in sums:
+        for name, size in kept_deliveries(database, statement):
+            found[name] = found.get(name, 0) + max(size, 512)
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -35,6 +36,7 @@ __all__ = [
     "a_task",
     "delivery_to_standing",
     "delivery_to_task",
+    "kept_deliveries",
     "restarted",
     "running_store",
     "whole_log",
@@ -44,6 +46,14 @@ NOW = 1_700_000_000 * SECOND
 ALL = ResultFilter(hints=True)
 QUOTAS = Quotas(standing_rows=1000, standing_bytes=2**24, unreadable_bytes=2**24)
 RULES = DeliveryRules(dialect=DIALECTS["capsolver"], quotas=QUOTAS)
+
+VIEW_OF_DELIVERIES = """
+    CREATE TEMP VIEW kept_delivery AS
+    SELECT id, received_at, verdict, method, body, size, standing_id FROM delivery
+    UNION ALL
+    SELECT task * 16 + slot, finished_at, verdict, method, body, size, standing_id FROM log WHERE slot IS NOT NULL
+"""
+"""The deliveries of all tasks: those in their table, and those kept with the outcomes that they became."""
 
 
 @asynccontextmanager
@@ -129,6 +139,13 @@ def delivery_to_standing(
     """Return a delivery on a standing URL. The task that it may make has this ref."""
     delivery = _undecided(reading, body, at, url_id)
     return DeliverToStanding(ref=ref, reading=reading, delivery=delivery, rules=rules, now=at)
+
+
+def kept_deliveries(database: Path, query: str) -> list[Any]:
+    """Return the rows of a query on `kept_delivery`: the deliveries of all tasks, wherever they are."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        connection.execute(VIEW_OF_DELIVERIES)
+        return connection.execute(query).fetchall()
 
 
 class Restarted:

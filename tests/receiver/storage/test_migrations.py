@@ -17,11 +17,36 @@ from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, Unl
 from receiver.domain.registrations import Bind
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.transaction import Forget, Prune
+from receiver.storage.sqlite.diagnostics import read_recent
+from receiver.storage.sqlite.retention import BODIES_FLOOR, read_floor
+from receiver.storage.sqlite.rows import LOG_DELIVERY_COLUMNS
+from receiver.storage.sqlite.survey import survey
 from receiver.upkeep.shapes import AddShapes, AddUnlisted
-from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
-from tests.receiver.upkeep.pruning import horizon
+from tests.receiver.storage.stores import (
+    NOW,
+    a_delivery,
+    a_ref,
+    a_registration,
+    kept_deliveries,
+    running_store,
+    whole_log,
+)
+from tests.receiver.upkeep.pruning import found, horizon, pruned
+
+BACK_TO_6 = (
+    """
+    INSERT INTO delivery (id, received_at, verdict, method, content_type, body, size, task_id, standing_id)
+    SELECT task * 16 + slot, finished_at, verdict, method, content_type, body, size, task_id, standing_id FROM log
+    WHERE slot IS NOT NULL
+    """,
+    *(f"ALTER TABLE log DROP COLUMN {name}" for name in LOG_DELIVERY_COLUMNS),
+    "DELETE FROM meta WHERE name = 'bodies_floor'",
+    "PRAGMA user_version = 6",
+)
+"""Statements to take a database back to the schema before outcomes kept their deliveries."""
 
 BACK_TO_5 = (
+    *BACK_TO_6,
     "DROP INDEX task_by_second_look",
     "ALTER TABLE poll DROP COLUMN unlisted_code",
     "ALTER TABLE poll DROP COLUMN unlisted_times",
@@ -53,6 +78,51 @@ def take_back(path: Path, statements: Iterable[str]) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
+
+
+async def test_the_schema_before_outcomes_kept_deliveries_leaves_them_in_their_table(tmp_path: Path) -> None:
+    """No row moves. Later deliveries are kept with their outcomes, and every reader finds both."""
+    database = tmp_path / "receiver.db"
+    async with running_store(database) as store:
+        for number in range(1, 6):
+            await store.write(a_registration(number))
+        await store.write(a_delivery(1, task_id="t-1"))
+        await store.write(a_delivery(1))
+        await store.write(a_delivery(2))
+        before = await whole_log(store), await store.history(await found(store, 1))
+    take_back(database, BACK_TO_6)
+
+    async with running_store(database) as store:
+        with closing(sqlite3.connect(database)) as connection:
+            places = connection.execute("SELECT id FROM delivery").fetchall(), read_floor(connection, BODIES_FLOOR)
+        after = await whole_log(store), await store.history(await found(store, 1))
+        await store.write(a_delivery(2))
+        await store.write(a_delivery(3, task_id="t-3"))
+        await store.write(a_delivery(3))
+        for number in (1, 3):
+            await store.write(Bind(ref=a_ref(number), task_id=f"new-{number}", now=NOW))
+        deliveries = [await store.deliveries(await found(store, number)) for number in (1, 2, 3)]
+        with closing(sqlite3.connect(database)) as connection:
+            (recent,) = read_recent(connection, NOW, {})
+        surveyed = survey(database, horizon(deliveries=NOW)).removed
+        removed = await pruned(store, deliveries=NOW)
+        again = survey(database, horizon(deliveries=NOW)).removed
+        bodies = [[delivery.body for delivery in await store.deliveries(await found(store, n))] for n in (1, 2, 3)]
+        for number in (1, 2, 3):
+            await store.write(Forget(ref=a_ref(number), now=NOW))
+        left = kept_deliveries(database, "SELECT * FROM kept_delivery")
+
+    assert places == ([(17,), (18,), (33,)], len(before[0]))
+    assert after == before
+    assert [[delivery.verdict for delivery in kept] for kept in deliveries] == [
+        ["mismatched", "duplicate"],
+        ["accepted", "duplicate"],
+        ["mismatched", "duplicate"],
+    ]
+    assert recent.verdicts == {"accepted": 1, "duplicate": 3, "mismatched": 2}
+    assert (surveyed, removed, again) == (Removed(bodies=6), Removed(bodies=6), Removed())
+    assert bodies == [[None, None]] * 3
+    assert left == []
 
 
 async def test_the_schema_before_unlisted_codes_counts_them(tmp_path: Path) -> None:

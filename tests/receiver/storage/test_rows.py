@@ -13,7 +13,7 @@ from receiver.storage.sqlite.schema import MIGRATIONS
 
 TABLES = {
     "task": ((), rows.TASK_COLUMNS),
-    "log": (("position", "kind", "task", "ref"), rows.OUTCOME_COLUMNS),
+    "log": (("position", "kind", "task", "ref"), (*rows.OUTCOME_COLUMNS, *rows.LOG_DELIVERY_COLUMNS)),
     "delivery": (("id",), rows.DELIVERY_COLUMNS),
     "stray_delivery": (("id",), rows.DELIVERY_COLUMNS),
     "poll": (("id",), rows.POLL_COLUMNS),

@@ -99,7 +99,7 @@ async def test_nothing_is_left_of_a_task(store: SqliteStore, tmp_path: Path) -> 
     assert rows(tmp_path) == {
         "task": 1,
         "log": 2,
-        "delivery": 2,
+        "delivery": 1,
         "stray_delivery": 0,
         "poll": 1,
         "tag": 2,

@@ -128,7 +128,8 @@ async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path:
         # An answer is kept twice, as the solution and as the body that brought it; the last one is larger than a step.
         ({"results": NOW}, [Removed(tasks=count, entries=count) for count in (2, 2, 2, 1)]),
         ({"solutions": NOW}, [Removed(solutions=count, bodies=count) for count in (2, 2, 2, 1)]),
-        ({"deliveries": NOW}, [Removed(bodies=4), Removed(bodies=3)]),
+        # The row of the body holds the solution, too, and is written again with it.
+        ({"deliveries": NOW}, [Removed(bodies=count) for count in (2, 2, 2, 1)]),
     ],
     ids=["results", "solutions", "deliveries"],
 )

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 import structlog
 
+from tests.receiver.storage.stores import kept_deliveries
 from tests.support import running_receiver
 
 READY = b'{"errorId": 0, "status": "ready", "solution": {"text": "%d"}}'
@@ -49,7 +50,7 @@ async def test_the_first_eight_deliveries_and_the_newest_keep_their_bytes(databa
         for number in range(12):
             await api.send("POST", registered["callbackUrl"], key=None, data=READY % number)
 
-        bodies = [body for (body,) in stored(database, "SELECT body FROM delivery ORDER BY id")]
+        bodies = [body for (body,) in kept_deliveries(database, "SELECT body FROM kept_delivery ORDER BY id")]
         counted = stored(database, "SELECT deliveries FROM task")
 
     assert bodies == [READY % number for number in (0, 1, 2, 3, 4, 5, 6, 7, 11)]
@@ -66,7 +67,9 @@ async def test_verdicts_are_written_down(database: Path) -> None:
         await api.call_back(registered["callbackUrl"], solution={"text": "other"})
         await api.send("POST", registered["callbackUrl"], key=None, data=b"?")
 
-        verdicts = stored(database, "SELECT verdict, method, size = length(body) FROM delivery ORDER BY id")
+        verdicts = kept_deliveries(
+            database, "SELECT verdict, method, size = length(body) FROM kept_delivery ORDER BY id"
+        )
 
     expected = ["accepted", "duplicate", "mismatched", "disagreed", "unreadable"]
     assert verdicts == [(verdict, "POST", 1) for verdict in expected]
@@ -79,7 +82,7 @@ async def test_a_delivery_that_named_the_wrong_id_becomes_mismatched(database: P
         await api.call_back(registered["callbackUrl"], taskId="wrong")
         await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "right"})
 
-        verdicts = stored(database, "SELECT verdict FROM delivery")
+        verdicts = kept_deliveries(database, "SELECT verdict FROM kept_delivery")
 
     assert verdicts == [("mismatched",)]
 

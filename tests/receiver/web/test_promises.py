@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from receiver.storage.sqlite.database import connect_writer, make_file, on_thread, prepare
+from tests.receiver.storage.stores import kept_deliveries
 from tests.support import Api, RunningReceiver, eventually, running_receiver
 
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
@@ -46,7 +47,7 @@ async def test_acknowledged_means_durable(database: Path) -> None:
 
         assert answer.status == 200
         assert stored(database, "SELECT status FROM task") == [("ready",)]
-        assert stored(database, "SELECT verdict FROM delivery") == [("accepted",)]
+        assert kept_deliveries(database, "SELECT verdict FROM kept_delivery") == [("accepted",)]
         assert stored(database, "SELECT kind, solution FROM log") == [("result", '{"text":"44795sds"}')]
 
 
