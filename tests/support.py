@@ -164,6 +164,7 @@ async def running_receiver(
     send_buffer_bytes: int | None = None,
     most_connections: int = 40_000,
     head_seconds: float = HEAD_SECONDS,
+    has_front: bool = True,
     **settings: Any,
 ) -> AsyncIterator[RunningReceiver]:
     """Yield a receiver in this process, on a free port of loopback. Its callback URLs lead to it.
@@ -184,7 +185,12 @@ async def running_receiver(
         )
         app = create_app(given, dialects, rules=rules)
         runner = make_runner(
-            app, most=most_connections, head_seconds=head_seconds, logger=server_logger(), shutdown_timeout=2
+            app,
+            most=most_connections,
+            head_seconds=head_seconds,
+            has_front=has_front,
+            logger=server_logger(),
+            shutdown_timeout=2,
         )
         async with (
             serving(runner, listener),

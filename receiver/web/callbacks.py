@@ -22,13 +22,16 @@ from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.bodies import read_body
 from receiver.web.server.prebuilt import PrebuiltResponse
 
-__all__ = ["LENIENT_PATH", "callback"]
+__all__ = ["LENIENT_PATH", "RECEIVED", "callback", "receive"]
 
 LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}"
 """Spellings that proxies and senders make of `callback/{provider}/{token}`: more slashes before, between and behind.
 
 `%2F` is not one of them, because it is no separator (RFC 3986, 2.2). Proxies turn it into slashes, never the reverse.
 """
+
+RECEIVED: web.RequestKey[object] = web.RequestKey("received", object)
+"""The response of `receive`, or the error it raised, if it was called before the application."""
 
 _LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
@@ -38,16 +41,28 @@ _log = structlog.get_logger()
 
 
 async def callback(request: web.Request, app: web.Application | None = None) -> web.StreamResponse:
-    """Return the verdict as an HTTP status, once the delivery is durable.
+    """Answer a callback that came by the route.
 
     `app` is the receiver's application, if the route belongs to another one.
     """
-    started = time.perf_counter()
+    received = request.get(RECEIVED)
+    if isinstance(received, Exception):
+        raise received
+    if isinstance(received, web.StreamResponse):
+        return received
     runtime = (request.app if app is None else app)[RUNTIME]
-    dialect, token = _check(request, runtime)
+    return await receive(request, runtime, request.match_info["provider"], request.match_info["token"])
+
+
+async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, token_text: str) -> web.StreamResponse:
+    """Return the verdict as an HTTP status, once the delivery is durable."""
+    started = time.perf_counter()
+    # An unknown provider costs as much work as a bad token.
+    token = check_token(token_text, provider, runtime.signing_keys)
+    dialect = runtime.dialects.get(provider)
     if token is None or dialect is None or dialect.callback is None:
         _log.warning("callback.refused", status=404, reason="no such callback URL")
-        runtime.metrics.refused(request.match_info["provider"], 404)
+        runtime.metrics.refused(provider, 404)
         return _answer(404)
     if request.method == "GET" and not request.rel_url.raw_query_string:
         return _answer(404 if await runtime.callbacks.is_revoked(token) else 204)
@@ -70,7 +85,9 @@ async def callback(request: web.Request, app: web.Application | None = None) -> 
     return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 
-async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, token: CallbackToken) -> DeliveryResult:
+async def _deliver(
+    request: web.BaseRequest, runtime: Runtime, dialect: Dialect, token: CallbackToken
+) -> DeliveryResult:
     try:
         body = await read_body(request, runtime.max_body_bytes)
     except ReceiverError:
@@ -82,12 +99,12 @@ async def _deliver(request: web.Request, runtime: Runtime, dialect: Dialect, tok
     return delivered
 
 
-def _incoming(request: web.Request, body: bytes) -> CallbackRequest:
+def _incoming(request: web.BaseRequest, body: bytes) -> CallbackRequest:
     query = request.rel_url.raw_query_string.encode("utf-8", "surrogateescape")
     return CallbackRequest(method=request.method, headers=request.headers, query=query, body=body)
 
 
-def _without_waiting(request: web.Request) -> CallbackRequest | None:
+def _without_waiting(request: web.BaseRequest) -> CallbackRequest | None:
     """Return the request if its body has arrived completely. A request that is refused is not waited for."""
     if not request.content.is_eof() or "Content-Encoding" in request.headers:
         return None
@@ -101,13 +118,6 @@ def _note(runtime: Runtime, dialect: Dialect, incoming: CallbackRequest | None, 
     with suppress(Exception):
         if incoming is not None:
             runtime.observer.note(dialect.provider, incoming, is_readable=is_readable)
-
-
-def _check(request: web.Request, runtime: Runtime) -> tuple[Dialect | None, CallbackToken | None]:
-    """Return the dialect and the token, if they are known. An unknown provider costs as much work as a bad token."""
-    provider = request.match_info["provider"]
-    token = check_token(request.match_info["token"], provider, runtime.signing_keys)
-    return runtime.dialects.get(provider), token
 
 
 def _stored(dialect: Dialect, delivered: DeliveryResult, started: float) -> None:

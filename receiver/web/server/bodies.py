@@ -23,7 +23,7 @@ _UNSUPPORTED = frozenset({"aes128gcm", "br", "compress", "dcb", "dcz", "exi", "p
 _MOST_MEMBERS = 16
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     """Return the body, counted while it is read.
 
     A compressed body is inflated once it is complete, up to the limit.
@@ -86,7 +86,7 @@ def inflated(body: bytes, coding: str, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _coding_of(request: web.Request) -> str | None:
+def _coding_of(request: web.BaseRequest) -> str | None:
     """Return "gzip", "deflate", or None for a plain body, before a byte of it is read. Unknown names are ignored.
 
     Raises:
@@ -106,7 +106,7 @@ def _coding_of(request: web.Request) -> str | None:
     return _CODINGS[codings[0]]
 
 
-async def _read_chunks(request: web.Request, limit: int) -> bytes:
+async def _read_chunks(request: web.BaseRequest, limit: int) -> bytes:
     chunks = []
     size = 0
     async for chunk in request.content.iter_any():

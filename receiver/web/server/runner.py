@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from receiver.web.context import RUNTIME
+from receiver.web.front import Handler, front
 from receiver.web.server.connections import CONNECTIONS, HEAD_SECONDS, Connection, Connections
 
 __all__ = ["Runner", "Site", "make_runner", "most_connections"]
@@ -34,9 +35,13 @@ def most_connections(waiting: int, file_limit: int | None) -> int:
 
 
 class Runner(web.AppRunner):
-    """An `AppRunner` of an application that has its `CONNECTIONS` once it has started."""
+    """An `AppRunner` of an application that has its `CONNECTIONS` once it has started.
 
-    def __init__(self, app: web.Application, **options: Any) -> None:
+    With `has_front` callbacks come to `receiver.web.front` first.
+    """
+
+    def __init__(self, app: web.Application, *, has_front: bool = False, **options: Any) -> None:
+        self._has_front = has_front
         super().__init__(
             app,
             access_log=None,
@@ -48,7 +53,8 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        return _Server(self._app[CONNECTIONS], server, self._kwargs)
+        handler = front(self._app[RUNTIME], server.request_handler) if self._has_front else server.request_handler
+        return _Server(self._app[CONNECTIONS], server, handler, self._kwargs)
 
 
 class Site(web.TCPSite):
@@ -66,11 +72,11 @@ class Site(web.TCPSite):
 
 
 def make_runner(
-    app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, **options: Any
+    app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, has_front: bool = True, **options: Any
 ) -> web.AppRunner:
     """Return a runner of the receiver on its own sockets, with at most `most` connections.
 
-    `options` are those of `aiohttp.web.AppRunner`.
+    Without `has_front` the application gets every request. `options` are those of `aiohttp.web.AppRunner`.
     """
 
     @asynccontextmanager
@@ -86,14 +92,14 @@ def make_runner(
         yield
 
     app.cleanup_ctx.append(counted)
-    return Runner(app, **options)
+    return Runner(app, has_front=has_front, **options)
 
 
 class _Server(web.Server):
-    """A factory of one `Connection` for each socket, with the options and the application of aiohttp's server."""
+    """A factory of one `Connection` for each socket, with the options and the requests of aiohttp's server."""
 
-    def __init__(self, connections: Connections, server: web.Server, options: dict[str, Any]) -> None:
-        super().__init__(server.request_handler, request_factory=self._begin, **options)
+    def __init__(self, connections: Connections, server: web.Server, handler: Handler, options: dict[str, Any]) -> None:
+        super().__init__(handler, request_factory=self._begin, **options)
         self._connections_of = connections
         self._request_of = server.request_factory
 
