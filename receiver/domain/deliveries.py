@@ -328,8 +328,8 @@ class DeliverToTask(_Delivery, OneTaskCommand):
             if transaction.task_by_id(TaskIdKey(task.provider, id_text)) is not None:
                 return None
             changes |= {"task_id": reading.task_id, "bound_by": "callback", "bound_at": self.now}
-        task = transaction.append_outcome(task, self._outcome(reading.reading), **changes)
-        transaction.store_delivery(task, task.deliveries, delivery.decided("accepted"))
+        outcome = self._outcome(reading.reading)
+        task = transaction.append_outcome(task, outcome, delivery.decided("accepted"), **changes)
         return DeliveryResult("accepted", task)
 
     def _to_lost_task(self, transaction: Transaction) -> DeliveryResult:
