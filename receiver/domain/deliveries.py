@@ -142,11 +142,12 @@ class _Delivery:
         meaning = meaning_for_type(self.rules.dialect, reading, task.type)
         if isinstance(meaning, Notice):
             return self._stored(transaction, task, "notice")
-        bound = bind_from_callback(transaction, task, reading.task_id, now)
+        is_progress = isinstance(meaning, Pending) and not meaning.has_solution
+        bound = bind_from_callback(transaction, task, reading.task_id, now, may_join=not is_progress)
         if bound is None:
             task = task if self.rules.confirm == "never" else hint(transaction, task, now)
             return self._stored(transaction, task, "mismatched")
-        if isinstance(meaning, Pending) and not meaning.has_solution:
+        if is_progress:
             return self._stored(transaction, bound, "notFinal")
         if isinstance(meaning, Pending | Bare):
             if task.outcome is not None and not task.outcome.is_provisional:

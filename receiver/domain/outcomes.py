@@ -2,9 +2,20 @@
 
 The first outcome of the provider wins, whatever way it came. Outcomes of the receiver are provisional. An id from
 createTask replaces an id from a callback.
+
+States of a task that a standing URL made, and its races with a task of a client:
+
+* *alone*: it has its id and its outcome;
+* *joined for now*: a final callback gave the client's task this id. It has the outcome, too, if it had none;
+* *joined*: createTask gave the same id. That is final, and so is a join by createTask itself;
+* *alone again*: createTask gave another id. Whatever comes for the first id from now on is about this task. A callback
+  on the URL of the client's task is mismatched, and a poll that had asked for the first id is ignored.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic_core import from_json
 
@@ -90,7 +101,7 @@ def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) 
     """Bind the id that createTask gave, and return the task.
 
     Binding the same id again changes nothing. If only a callback had bound another id, createTask is right: the outcome
-    is disputed and a poll is due.
+    is disputed and a poll is due. If a standing URL had brought that other id, its task gets the id back.
 
     Raises:
         ReceiverError: `task-id-taken`, with the `ref` of the task that has the id, or `task-id-mismatch` if createTask
@@ -108,16 +119,33 @@ def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) 
     if owner is not None and owner.standing_id is None:
         text = f"taskId: {id_text[:80]!r} belongs to the task {owner.ref}"
         raise ReceiverError("task-id-taken", text, extra={"ref": owner.ref})
-    if task.id_text is not None:
-        transaction.set_verdict(task, "mismatched", id_text=task.id_text)
-        is_disputed = task.outcome is not None and task.outcome.source == "callback"
-        # An earlier hint was about something else. Without it, this one is always given.
-        task = hint(transaction, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
+    wrong_id, joined = task.task_id, transaction.joined_tasks(task) if task.bound_by == "callback" else ()
+    if wrong_id is not None:
+        task = _correct(transaction, task, joined, now)
+    task = task.evolve(task_id=task_id, bound_by="create", bound_at=now)
     if owner is not None:
-        return _join(transaction, task.evolve(task_id=task_id, bound_by="create", bound_at=now), owner)
-    task = _postpone(task.evolve(task_id=task_id, bound_by="create", bound_at=now))
-    transaction.change(task)
+        task = _join(transaction, task, owner)
+    else:
+        task = _postpone(task)
+        transaction.change(task)
+    for other in joined:
+        # After the change of `task`, which has released the id.
+        transaction.change(other.evolve(task_id=wrong_id, joined_ref=None))
     return task
+
+
+def _correct(transaction: Transaction, task: TaskRecord, joined: Sequence[TaskRecord], now: int) -> TaskRecord:
+    """Return the task without the effects of a wrong id: its deliveries are mismatched, and a poll is due.
+
+    The outcome of a joined task is withdrawn, so that the answer under the right id becomes the outcome. Any other
+    outcome that came in a callback stays. It may be the task's own, and is disputed.
+    """
+    transaction.set_verdict(task, "mismatched", id_text=task.id_text)
+    if any(_is_copy(task.outcome, other.outcome) for other in joined):
+        task = transaction.withdraw_outcome(task)
+    is_disputed = task.outcome is not None and task.outcome.source == "callback"
+    # An earlier hint was about something else. Without it, this one is always given.
+    return hint(transaction, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
 
 
 def _postpone(task: TaskRecord) -> TaskRecord:
@@ -127,18 +155,23 @@ def _postpone(task: TaskRecord) -> TaskRecord:
 
 
 def bind_from_callback(
-    transaction: Transaction, task: TaskRecord, task_id: TaskId | None, now: int
+    transaction: Transaction, task: TaskRecord, task_id: TaskId | None, now: int, *, may_join: bool
 ) -> TaskRecord | None:
-    """Return the task, bound to the id in a delivery on its own URL; None if the id is another task's."""
+    """Return the task, bound to the id in a delivery on its own URL; None if the id is another task's.
+
+    Without `may_join`, it stays without an id that a standing URL had brought.
+    """
     if task_id is None or task.id_text == task_id_text(task_id):
         return task
     if task.task_id is not None:
         return None
     bound = task.evolve(task_id=task_id, bound_by="callback", bound_at=now)
     owner = transaction.task_by_id(TaskIdKey(task.provider, task_id_text(task_id)))
-    if owner is not None:
-        return _join(transaction, bound, owner) if owner.standing_id is not None else None
-    return bound
+    if owner is None:
+        return bound
+    if owner.standing_id is None:
+        return None
+    return _join(transaction, bound, owner) if may_join else task
 
 
 def _join(transaction: Transaction, task: TaskRecord, owner: TaskRecord) -> TaskRecord:
@@ -149,6 +182,13 @@ def _join(transaction: Transaction, task: TaskRecord, owner: TaskRecord) -> Task
         return transaction.append_outcome(task, owner.outcome)
     transaction.change(task)
     return task
+
+
+def _is_copy(one: Outcome | None, other: Outcome | None) -> bool:
+    """Return True if one was made from the other. Retention may have removed one of the solutions."""
+    if one is None or other is None:
+        return False
+    return one == replace(other, supersedes=one.supersedes, solution=one.solution)
 
 
 def _is_same(one: Outcome, other: Outcome) -> bool:

@@ -71,15 +71,18 @@ RowKind = Literal[
     "standing_url",
     "idempotency",
     "released_id",
+    "outcome",
+    "withdrawn",
     "meta",
     "due",
     "overdue",
     "held",
+    "joined",
 ]
 Key = tuple[Any, ...]
 """The kind of a row, and its own key: `("task", ref)`, `("task_id", provider, id_text)`, `("quota", name)`, …"""
 
-QUERIES: frozenset[RowKind] = frozenset({"due", "overdue", "held"})
+QUERIES: frozenset[RowKind] = frozenset({"due", "overdue", "held", "joined"})
 """Kinds with a query, and its limit, as their key. The answer is several tasks, as the database has them."""
 
 _UNREAD = object()
@@ -363,6 +366,10 @@ class Transaction:
         """Return tasks with a callback held back for long enough, oldest first."""
         return self._query(("held", now, limit))
 
+    def joined_tasks(self, task: TaskRecord) -> Sequence[TaskRecord]:
+        """Return the tasks joined to this one. They have no id, because it went to this one."""
+        return self._query(("joined", task.ref))
+
     # Changing.
 
     def add(self, task: TaskRecord) -> TaskRecord:
@@ -412,6 +419,16 @@ class Transaction:
         self._append(self.log, LogAppend("result", task, delivery))
         self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))
         return task
+
+    def withdraw_outcome(self, task: TaskRecord) -> TaskRecord:
+        """Remove the outcome of the task and its log entry. The outcome that it had replaced counts again.
+
+        The outcome was not added in this batch. Return the task. It has to be changed besides.
+        """
+        before = None if task.outcome is None else task.outcome.supersedes
+        outcome = None if before is None else self._read(("outcome", before))
+        self._put(("withdrawn", task.position), None)
+        return task.evolve(position=None if outcome is None else before, outcome=outcome)
 
     def append_hint(self, task: TaskRecord) -> None:
         """Append a hint to the log."""

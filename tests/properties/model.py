@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -76,6 +77,7 @@ class ModelTask:
     is_hinted: bool = False
     hinted: int = 0
     joined: str | None = None
+    copied_from: int | None = None
     outcome: Outcome | None = None
     ended: int = 0
     position: int | None = None
@@ -316,7 +318,8 @@ class Model:
             if task.id is not None or (owner is not None and not owner.is_standing):
                 self._hint(task)
                 return "mismatched"
-            self._give_id(task, owner, step.id, "callback")
+            if owner is None or step.says[0] != "pending":
+                self._give_id(task, owner, step.id, "callback")
         if step.says[0] == "pending":
             return "notFinal"
         return _weigh(task.outcome, Outcome(*step.says, "callback"))
@@ -337,15 +340,32 @@ class Model:
         owner = self.owner(task.provider, str(task_id))
         if owner is not None and not owner.is_standing:
             raise ProblemError("task-id-taken")
-        if task.id is not None:
-            wrong = task.id_text
+        wrong, joined = task.id_text, [other for other in self.tasks.values() if other.joined == task.ref]
+        wrong_id = task.id
+        if wrong is not None:
             task.deliveries = [
                 (id_given, "mismatched" if id_given == wrong else verdict) for id_given, verdict in task.deliveries
             ]
+            self._withdraw(task, joined)
             task.is_disputed = task.outcome is not None and task.outcome.source == "callback"
             task.is_hinted = False
             self._hint(task)
         self._give_id(task, owner, task_id, "create")
+        for other in joined if wrong is not None else ():
+            other.id, other.joined = wrong_id, None
+
+    def _withdraw(self, task: ModelTask, joined: Sequence[ModelTask]) -> None:
+        """Take away an outcome that came from a joined task, with its entry."""
+        if not any(other.outcome is not None and task.copied_from == other.position for other in joined):
+            return
+        assert task.position is not None
+        assert task.outcome is not None
+        self.log[task.position - 1] = self.log[task.position - 1]._replace(ref="", outcome=None)
+        before = task.outcome.supersedes
+        task.position = task.outcome = task.copied_from = None
+        if before is not None and before > self.floor:
+            entry = self.log[before - 1]
+            task.position, task.outcome, task.ended = before, entry.outcome, entry.at
 
     def _give_id(self, task: ModelTask, owner: ModelTask | None, task_id: TaskId, bound_by: str) -> None:
         task.id, task.bound_by, task.bound = task_id, bound_by, self.now
@@ -355,6 +375,7 @@ class Model:
         task.is_open = True
         if owner.outcome is not None and _weigh(task.outcome, owner.outcome) == "accepted":
             self._publish(task, owner.outcome, owner.ended)
+            task.copied_from = owner.position
 
     def _settle_report(self, task: ModelTask, source: str, says: Says, *, unknown_final_after: int) -> str:
         is_final = source == "submit" or (says[0] == "unknown" and self.now >= task.counts_from + unknown_final_after)
@@ -374,7 +395,7 @@ class Model:
         task.outcome = outcome._replace(supersedes=task.position)
         task.ended = self.now if ended is None else ended
         self.log.append(LogEntry("result", task.ref, task.outcome, task.ended))
-        task.position, task.poll = len(self.log), None
+        task.position, task.poll, task.copied_from = len(self.log), None, None
 
     def _hint(self, task: ModelTask) -> None:
         is_ours = task.outcome is not None and task.outcome.is_ours

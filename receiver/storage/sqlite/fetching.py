@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from receiver.domain.records import Outcome
 from receiver.domain.transaction import Key, RowKind
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import select_repeated
@@ -106,4 +107,6 @@ _FETCHES: Mapping[RowKind, Fetch] = {
     "due": _due,
     "overdue": _query(sql.SELECT_OVERDUE),
     "held": _query(sql.SELECT_HELD),
+    "joined": _query(sql.SELECT_JOINED_TASKS),
+    "outcome": _one_by_one(sql.SELECT_OUTCOME, lambda row: Outcome(*row)),
 }

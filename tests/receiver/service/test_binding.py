@@ -230,3 +230,78 @@ async def test_a_standing_url_still_serves_a_joined_task(api: Api) -> None:
     answer = await api.call_back(path, taskId="T")
 
     assert answer.status == 200
+
+
+async def test_create_task_undoes_a_join_that_only_a_callback_had_made(api: Api) -> None:
+    """The other task has its id and its outcome again. This one waits for its own answer, without a dispute."""
+    await api.call_back(standing_path(), taskId="wrong", solution={"text": "another task's"})
+    made = await api.task("wrong")
+    registered = await api.register()
+    await api.call_back(registered["callbackUrl"], taskId="wrong")
+
+    bound = (await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "right"})).json
+    answered = await api.call_back(registered["callbackUrl"], taskId="right")
+
+    assert (bound["taskId"], bound["status"], "disputed" in bound) == ("right", "processing", False)
+    assert bound["nextPollAt"] is not None
+    assert await api.task("wrong") == made
+    assert (await api.task(made["ref"]))["solution"] == {"text": "another task's"}
+    assert answered.status == 200
+    assert (await api.task("right"))["solution"] == {"text": "44795sds"}
+    entries = [entry for entry in (await api.log())["results"] if not entry.get("hint")]
+    assert [entry["task"]["taskId"] for entry in entries] == ["wrong", "right"]
+
+
+async def test_the_callback_behind_an_undone_join_is_mismatched(api: Api) -> None:
+    """Its verdict says that it was about another task, and so does the answer to its repetition."""
+    await api.call_back(standing_path(), taskId="wrong")
+    registered = await api.register()
+    await api.call_back(registered["callbackUrl"], taskId="wrong")
+    await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "right"})
+
+    timeline = (await api.send("GET", f"/v1/tasks/{registered['ref']}/timeline")).json
+    again = await api.call_back(registered["callbackUrl"], taskId="wrong")
+
+    assert [step["verdict"] for step in timeline["steps"] if step["verdict"]] == ["mismatched"]
+    assert again.status == 409
+
+
+async def test_an_undone_join_leaves_an_outcome_of_the_tasks_own(api: Api) -> None:
+    """An outcome from before the join stays, and is disputed like any other of a callback."""
+    await api.call_back(standing_path(), taskId="wrong", solution={"text": "another task's"})
+    registered = await api.register()
+    await api.call_back(registered["callbackUrl"])
+    await api.call_back(registered["callbackUrl"], taskId="wrong")
+
+    bound = (await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "right"})).json
+
+    assert (bound["solution"], bound["disputed"]) == ({"text": "44795sds"}, True)
+    assert (await api.task("wrong"))["solution"] == {"text": "another task's"}
+
+
+async def test_nothing_of_a_withdrawn_outcome_stays_behind_a_deleted_task(api: Api) -> None:
+    """Deleting one of the two tasks leaves the other, each with its own answer."""
+    await api.call_back(standing_path(), taskId="wrong")
+    made = await api.task("wrong")
+    registered = await api.register()
+    await api.call_back(registered["callbackUrl"], taskId="wrong")
+    await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": "right"})
+
+    await api.send("DELETE", f"/v1/tasks/{registered['ref']}")
+
+    assert (await api.task("wrong"))["ref"] == made["ref"]
+    results = [entry for entry in (await api.log())["results"] if entry.get("task") and not entry.get("hint")]
+    assert [entry["task"]["ref"] for entry in results] == [made["ref"]]
+
+
+async def test_a_callback_that_is_not_final_joins_nothing(api: Api) -> None:
+    """The task takes no outcome from it, and the other keeps its id."""
+    await api.call_back(standing_path(), taskId="T")
+    made = await api.task("T")
+    registered = await api.register()
+
+    answer = await api.call_back(registered["callbackUrl"], taskId="T", status="processing", solution=None)
+
+    assert answer.status == 200
+    assert (await api.task("T"))["ref"] == made["ref"]
+    assert (await api.task(registered["ref"]))["status"] == "processing"

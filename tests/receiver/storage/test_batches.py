@@ -56,6 +56,10 @@ def attach(number: int, task_id: str) -> Command[Any]:
         pytest.param([bind(1, "Y"), a_standing_delivery(2, "X"), attach(3, "X")], id="an-id-that-was-taken-again"),
         pytest.param([bind(1, "Y"), a_standing_delivery(2, "Y")], id="an-id-that-was-just-bound"),
         pytest.param([a_standing_delivery(2, "Z"), bind(1, "Z"), attach(3, "Z")], id="a-task-that-was-joined"),
+        pytest.param(
+            [a_standing_delivery(2, "Z"), a_registration(3), a_delivery(3, task_id="Z"), bind(3, "W"), bind(1, "Z")],
+            id="a-task-that-was-joined-by-mistake",
+        ),
         pytest.param([attach(2, "Z"), bind(1, "Z"), a_standing_delivery(3, "Z")], id="a-new-task-that-has-the-id"),
         pytest.param([a_registration(2), a_delivery(2), a_delivery(2), forget(2), a_delivery(2)], id="a-whole-life"),
         pytest.param([forget(1), attach(2, "X"), a_standing_delivery(3, "X")], id="an-id-that-was-forgotten"),
