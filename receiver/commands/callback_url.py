@@ -64,8 +64,11 @@ def callback_url(provider: str | None, label: str | None, is_list: bool, revoke:
     elif revoke is not None:
         show(asyncio.run(_revoke_url(settings, _url_id(revoke), now=now)))
     else:
-        for line in asyncio.run(_list_urls(settings, now=now)):
+        lines = asyncio.run(_list_urls(settings, now=now))
+        for line in lines:
             show(line)
+        if not lines:
+            tell("there is no standing URL; make one with: callback-receiver callback-url PROVIDER")
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ async def _redeliver(
                 # Raised in here, it would be wrapped in an exception group.
                 unseen = error
             read_count += len(kept)
-            tell(f"{read_count} bodies read")
+            tell("1 body read" if read_count == 1 else f"{read_count} bodies read")
     if unseen is not None:
         raise unseen
     return counts

@@ -171,7 +171,9 @@ def _after_poll(task: TaskRecord, polled: Polled) -> int | None:
         return at
     # Beyond the window there is one thing left to learn: that the provider still does not know the id.
     last_at = window_ends_at + limits.grace
-    return last_at if isinstance(polled.reading, Unknown) and ended_at < last_at else None
+    if not isinstance(polled.reading, Unknown) or ended_at >= last_at:
+        return None
+    return max(last_at, ended_at + limits.interval)
 
 
 def _is_asked_again(task: TaskRecord, polled: Polled, *, was_hinted: bool) -> bool:

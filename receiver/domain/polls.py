@@ -29,6 +29,7 @@ from receiver.domain.outcomes import is_open, settle, weigh
 from receiver.domain.reading import ReportedAnswer, make_outcome
 from receiver.domain.records import (
     CUT_OFF,
+    IGNORED,
     SECOND,
     AboutTask,
     Numbered,
@@ -179,7 +180,8 @@ class FinishPoll(OneTaskCommand):
         if task is None:
             return None
         if self.answer is not None and task.id_text != self.asked_id:
-            return replace(self, answer=None).decide(transaction)
+            ignored = replace(self.poll, summary=IGNORED + self.poll.summary)
+            return replace(self, answer=None, poll=ignored).decide(transaction)
         is_doubled = task.lease != self.poll.lease
         row = None if is_doubled else self._row(transaction, task)
         task = task.evolve(polled_at=max(self.poll.ended_at, task.polled_at or 0))

@@ -19,6 +19,7 @@ from receiver.domain.verdicts import VERDICTS
 __all__ = [
     "CUT_OFF",
     "DELIVERIES_KEPT",
+    "IGNORED",
     "POLLS_KEPT",
     "SECOND",
     "SUBMITTING",
@@ -64,6 +65,9 @@ POLLS_KEPT = 14
 
 CUT_OFF = "cut off"
 """Kept in place of the answer to a poll. Its process was killed, or was held up for longer than its lease."""
+
+IGNORED = "ignored: "
+"""Kept before the answer to a poll. It was about an id that createTask replaced meanwhile."""
 
 _Value = TypeVar("_Value")
 Constant = Annotated[_Value, "constant"]

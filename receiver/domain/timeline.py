@@ -9,7 +9,17 @@ from datetime import UTC, datetime
 
 from client.protocol.models import PROVISIONAL, Step, TaskTimeline, Waiting
 from client.providers import PollPlan
-from receiver.domain.records import CUT_OFF, SECOND, History, Outcome, PollRecord, StoredDelivery, TaskRecord, time_view
+from receiver.domain.records import (
+    CUT_OFF,
+    IGNORED,
+    SECOND,
+    History,
+    Outcome,
+    PollRecord,
+    StoredDelivery,
+    TaskRecord,
+    time_view,
+)
 from receiver.domain.verdicts import VERDICTS
 
 __all__ = ["timeline_of"]
@@ -131,6 +141,10 @@ def _poll_step(poll: PollRecord) -> Step:
         )
         return Step(at=time_view(poll.started_at), happened="poll.cutOff", origin="receiver", text=text)
     seconds = max(0, poll.ended_at - poll.started_at) / SECOND
+    if poll.summary.startswith(IGNORED):
+        answer = _shown(poll.summary.removeprefix(IGNORED))
+        text = f"the receiver asked for a taskId that createTask replaced meanwhile; the answer was ignored: {answer}"
+        return Step(at=time_view(poll.started_at), happened="poll.completed", origin="receiver", text=text)
     text = f"the receiver asked {'' if seconds < 1 else f'for {seconds:.1f} s '}and was told: {_shown(poll.summary)}"
     return Step(at=time_view(poll.started_at), happened="poll.completed", origin="receiver", text=text)
 

@@ -47,6 +47,14 @@ async def test_what_it_cannot_do_is_refused(folder: Path, arguments: list[str], 
     assert (await run_command(folder, "callback-url", *arguments, **HERE)).refusal == line
 
 
+async def test_an_empty_list_says_so(folder: Path) -> None:
+    """Standard output stays empty for programs, and standard error has a note."""
+    finished = await run_command(folder, "callback-url", "--list", **HERE)
+
+    assert (finished.code, finished.out) == (0, "")
+    assert finished.err == "there is no standing URL; make one with: callback-receiver callback-url PROVIDER\n"
+
+
 async def test_without_a_public_url_it_refuses(folder: Path) -> None:
     """There is no address to give out."""
     finished = await run_command(folder, "callback-url", "capsolver", API_KEYS=KEY)

@@ -106,6 +106,7 @@ async def test_only_one_provider_is_taken(tmp_path: Path) -> None:
 
     assert others.out == "became: nothing; no unreadable body is kept\n"
     assert its_own.out.splitlines()[-1] == "became: 1 accepted"
+    assert its_own.err == "1 body read\n"
 
 
 async def test_an_unknown_provider_is_refused(tmp_path: Path) -> None:

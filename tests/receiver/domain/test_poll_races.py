@@ -15,7 +15,7 @@ from receiver.app import new_ref
 from receiver.domain.next_poll import PollLimits, limits_of
 from receiver.domain.polls import LEASE_SECONDS, FinishPoll, GiveBack, PolledTask, ReleaseHeld, TakeDue
 from receiver.domain.reading import Origin, ReportedAnswer, make_outcome
-from receiver.domain.records import CUT_OFF, SECOND, Outcome, PollRecord, StoredDelivery, TaskRecord
+from receiver.domain.records import CUT_OFF, IGNORED, SECOND, Outcome, PollRecord, StoredDelivery, TaskRecord
 from receiver.domain.registrations import Bind, Expire, Register
 from receiver.storage.store import Store
 from tests.receiver.storage.stores import RULES, delivery_to_task, running_store
@@ -309,11 +309,13 @@ async def test_an_answer_about_an_id_that_was_replaced_is_ignored(clocked: Clock
     (_, taken) = sorted(await clocked.take(35), key=lambda found: found.ref)
     await clocked.store.write(Bind(ref=unbound.ref, task_id="its own", now=BEGAN + 36 * SECOND))
     polled = await clocked.finish(taken, reading, 37)
+    (poll,) = (await clocked.store.history(polled.task)).polls
     (again,) = await clocked.take(42)
 
     assert taken.task_id == "another task's"
     assert (polled.verdict, polled.task.outcome, polled.task.polls) == ("notFinal", None, 1)
     assert again.task_id == "its own"
+    assert poll.summary.startswith(IGNORED)
 
 
 async def test_unlisted_codes_of_a_replaced_id_do_not_count(clocked: Clocked) -> None:

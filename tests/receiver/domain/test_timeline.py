@@ -11,7 +11,7 @@ import pytest
 
 from client.protocol.models import NO_ANSWER, TaskTimeline
 from client.providers import PollPlan
-from receiver.domain.records import SECOND, History, Outcome, PollRecord, StoredDelivery, TaskRecord
+from receiver.domain.records import IGNORED, SECOND, History, Outcome, PollRecord, StoredDelivery, TaskRecord
 from receiver.domain.timeline import timeline_of
 from tests.receiver.storage.stores import NOW, a_task
 from tests.support import READ_ONLY, SUBMIT_ONLY, Api, eventually, running_receiver
@@ -124,6 +124,15 @@ def test_a_providers_text_is_escaped() -> None:
     timeline = timeline_now(waiting_task(outcome=failed), History(polls=(poll,), outcomes=(failed,)))
 
     assert texts(timeline).replace("\n", "").isprintable()
+
+
+def test_an_ignored_answer_is_shown_as_ignored() -> None:
+    """A poll about an id that createTask replaced meanwhile brought the task nothing."""
+    poll = PollRecord(NOW, NOW, 1, IGNORED + "ready")
+
+    timeline = timeline_now(waiting_task(), History(polls=(poll,)))
+
+    assert timeline.steps[-1].text.endswith("createTask replaced meanwhile; the answer was ignored: ready")
 
 
 def test_no_secret_is_shown() -> None:
