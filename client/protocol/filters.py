@@ -21,6 +21,7 @@ TaskName = str | tuple[str, str]
 QUERY_FIELDS = ("provider", "tags", "tasks", "hints")
 """The query parameters of a filter."""
 
+_PART = re.compile(r"(?:[^,]|,,)+")
 _REF = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII)
 
 
@@ -147,7 +148,7 @@ class ResultFilter:
         return cls(query.get("provider"), _listed(query.get("tags", "")), tasks, hints == "true")
 
     def to_query(self) -> dict[str, str]:
-        """Return the query parameters of this filter. A comma in an id cannot be written in a query."""
+        """Return the query parameters of this filter."""
         query = {
             "provider": self.provider,
             "tags": ",".join(self.tags) or None,
@@ -187,8 +188,8 @@ def task_name(name: str | NamedTask) -> TaskName:
 
 
 def name_text(name: TaskName) -> str:
-    """Return a name as it stands in a query: `REF` or `PROVIDER:TASKID`."""
-    return name if isinstance(name, str) else ":".join(name)
+    """Return a name as it stands in a query: `REF` or `PROVIDER:TASKID`, with each comma doubled."""
+    return name if isinstance(name, str) else ":".join(name).replace(",", ",,")
 
 
 def _read_name(text: str) -> TaskName:
@@ -199,7 +200,7 @@ def _read_name(text: str) -> TaskName:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
+    return tuple(part.replace(",,", ",") for part in _PART.findall(text))
 
 
 def _exact_ref(text: str) -> str:

@@ -103,7 +103,7 @@ _WAIT = f"Seconds to hold the request until there is an answer; at most {MAX_WAI
 _FILTER = {
     "provider": "Only results of this provider,",
     "tags": "with all of these tags, separated by commas;",
-    "tasks": "or of these tasks, separated by commas: `REF` or `PROVIDER:TASKID`.",
+    "tasks": "or of these tasks, separated by commas: `REF` or `PROVIDER:TASKID`, where `,,` is a comma.",
     "hints": "`true`: hints as well.",
 }
 _AFTER = "A cursor, or `start` for the oldest entry kept; from now if not given."

@@ -41,9 +41,9 @@ tasks = st.lists(
     min_size=1,
     max_size=TASKS,
 )
-# In a query, commas divide, and the first colon ends the provider.
+# In a query, a single comma divides, and the first colon ends the provider.
 words = st.text(st.characters(codec="utf-8", exclude_characters=",:"), min_size=1, max_size=20)
-id_texts = st.text(st.characters(codec="utf-8", exclude_characters=","), max_size=MAX_TASK_ID_LENGTH)
+id_texts = st.text(st.characters(codec="utf-8") | st.just(","), max_size=MAX_TASK_ID_LENGTH)
 names = st.uuids().map(str) | st.tuples(words, id_texts)
 any_filters = st.builds(
     ResultFilter,
