@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from aiohttp import web
+from pydantic_core import to_json
 
 from receiver.web.context import RUNTIME
 from receiver.web.filtering import read_filter
 from receiver.web.middleware import KEY_NAME
 from receiver.web.request import read_int, read_text, read_wait
-from receiver.web.views import entry_view, json_response
+from receiver.web.views import entry_json, json_response
 
 __all__ = ["results"]
 
@@ -30,5 +31,6 @@ async def results(request: web.Request) -> web.Response:
         owner=owner,
         turn=runtime.unsent.turn(owner),
     )
-    entries = [entry_view(entry, runtime.store.cursor_at) for entry in page.entries]
-    return json_response({"results": entries, "cursor": page.cursor, "more": page.more})
+    entries = b",".join(entry_json(entry, runtime.store.cursor_at) for entry in page.entries)
+    rest = to_json({"cursor": page.cursor, "more": page.more})
+    return json_response(b'{"results":[%b],%b' % (entries, rest[1:]))

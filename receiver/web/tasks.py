@@ -6,14 +6,15 @@ import re
 import time
 
 from aiohttp import web
+from pydantic_core import to_json
 
-from client.protocol.models import Binding, OutcomeReport, Registration, Reported, TaskList
+from client.protocol.models import Binding, OutcomeReport, Registration
 from receiver.domain.records import TaskRecord
 from receiver.errors import ReceiverError
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.middleware import KEY_NAME
 from receiver.web.request import read_id, read_int, read_model, read_text, read_wait
-from receiver.web.views import json_response, registered_view, task_view
+from receiver.web.views import json_response, registered_view, task_json
 
 __all__ = ["bind", "fetch", "forget", "list_tasks", "register", "report", "timeline"]
 
@@ -54,8 +55,8 @@ async def report(request: web.Request) -> web.Response:
     runtime = request.app[RUNTIME]
     body = await read_model(request, OutcomeReport)
     reported = await runtime.tasks.report(read_id(request), body)
-    view = Reported(verdict=reported.verdict, task=task_view(reported.task, runtime.store.cursor_at))
-    return json_response(view.model_dump_json(by_alias=True).encode())
+    task = task_json(reported.task, runtime.store.cursor_at)
+    return json_response(b'{"verdict":%b,"task":%b}' % (to_json(reported.verdict), task))
 
 
 async def fetch(request: web.Request) -> web.Response:
@@ -93,8 +94,8 @@ async def list_tasks(request: web.Request) -> web.Response:
     limit = read_int(request, "limit", default=100, most=1000)
     async with runtime.unsent.turn(request[KEY_NAME]):
         tasks, next_page = await runtime.store.tasks(query, page=read_text(request, "page"), limit=limit)
-    view = TaskList(tasks=tuple(task_view(task, runtime.store.cursor_at) for task in tasks), next_page=next_page)
-    return json_response(view.model_dump_json(by_alias=True).encode())
+    views = b",".join(task_json(task, runtime.store.cursor_at) for task in tasks)
+    return json_response(b'{"tasks":[%b],"nextPage":%b}' % (views, to_json(next_page)))
 
 
 async def forget(request: web.Request) -> web.Response:
@@ -104,4 +105,4 @@ async def forget(request: web.Request) -> web.Response:
 
 
 def _task_response(runtime: Runtime, task: TaskRecord, status: int = 200) -> web.Response:
-    return json_response(task_view(task, runtime.store.cursor_at).model_dump_json(by_alias=True).encode(), status)
+    return json_response(task_json(task, runtime.store.cursor_at), status)

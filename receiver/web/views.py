@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from orjson import OPT_UTC_Z, dumps
 from pydantic_core import from_json, to_json
 
 from client.protocol.models import LogEntry, PollPlanView, Registered, Task
 from client.providers import PollPlan
-from receiver.domain.records import SECOND, Entry, TaskRecord, time_view
+from receiver.domain.records import SECOND, Entry, Outcome, TaskRecord, time_view
 
-__all__ = ["entry_view", "json_response", "log_entry", "registered_view", "task_view"]
+__all__ = ["entry_json", "json_response", "log_entry", "registered_view", "task_json", "task_view"]
 
 CursorAt = Callable[[int], str]
+
+_NO_OUTCOME = Outcome("processing", None, 0, None, None, source="", trust="", finished_at=0, valid_until=None)
 
 
 def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
@@ -55,6 +58,56 @@ def task_view(task: TaskRecord, cursor_at: CursorAt) -> Task:
     return Task(**fields)
 
 
+def task_json(task: TaskRecord, cursor_at: CursorAt) -> bytes:
+    """Return the JSON of `task_view`, byte for byte.
+
+    Stored JSON goes in as text, and there is no model, so this takes less than half of the time.
+    """
+    outcome = task.outcome or _NO_OUTCOME
+    after: dict[str, Any] = {
+        "source": outcome.source or None,
+        "trust": outcome.trust or None,
+        "createdAt": time_view(task.created_at),
+        "finishedAt": None if task.outcome is None else time_view(outcome.finished_at),
+        "validUntil": None if outcome.valid_until is None else time_view(outcome.valid_until),
+        "pollAfter": time_view(task.poll_after),
+        "nextPollAt": None if task.next_poll_at is None else time_view(task.next_poll_at),
+        "deadlineAt": time_view(task.deadline_at),
+        "cursor": cursor_at(task.registered_at if task.position is None else task.position),
+    }
+    if task.is_disputed:
+        after["disputed"] = True
+    if outcome.status == "ready" and outcome.solution is None:
+        after["solutionRemoved"] = True
+    if outcome.supersedes is not None:
+        after["supersedes"] = cursor_at(outcome.supersedes)
+    return (
+        b'{"errorId":%d,"errorCode":%b,"errorDescription":%b,"status":%b,"solution":%b,'
+        b'"taskId":%b,"ref":%b,"provider":%b,"type":%b,"tags":%b,"metadata":%b,%b'
+    ) % (
+        outcome.error_id,
+        dumps(outcome.error_code),
+        dumps(outcome.error_description),
+        dumps(outcome.status),
+        b"null" if outcome.solution is None else _stored_json(outcome.solution),
+        # An integer may be longer than orjson takes.
+        b"%d" % task.task_id if isinstance(task.task_id, int) else dumps(task.task_id),
+        dumps(task.ref),
+        dumps(task.provider),
+        dumps(task.type),
+        dumps(task.tags),
+        _stored_json(task.metadata),
+        dumps(after, option=OPT_UTC_Z)[1:],
+    )
+
+
+def _stored_json(text: str) -> bytes:
+    """Return stored JSON for an answer. Numbers that are no JSON, as Python code may give them, become null."""
+    if "NaN" in text or "Infinity" in text:
+        return to_json(from_json(text), inf_nan_mode="null")
+    return text.encode()
+
+
 def registered_view(task: TaskRecord, plan: PollPlan, callback_url: str | None, cursor_at: CursorAt) -> Registered:
     """Return the answer to a registration."""
     return Registered(
@@ -80,10 +133,11 @@ def log_entry(entry: Entry, cursor_at: CursorAt) -> LogEntry:
     return LogEntry(cursor=entry.cursor, ref=entry.ref, deleted=entry.kind == "deleted", hint=entry.kind == "hint")
 
 
-def entry_view(entry: Entry, cursor_at: CursorAt) -> dict[str, Any]:
+def entry_json(entry: Entry, cursor_at: CursorAt) -> bytes:
     """Return one entry of the log as the JSON of a page."""
-    fields = {"cursor", "task"} if entry.kind == "result" else {"cursor", "ref", entry.kind}
-    return log_entry(entry, cursor_at).model_dump(mode="json", by_alias=True, include=fields)
+    if entry.kind == "result" and entry.task is not None:
+        return b'{"cursor":%b,"task":%b}' % (to_json(entry.cursor), task_json(entry.task, cursor_at))
+    return to_json({"cursor": entry.cursor, "ref": entry.ref, entry.kind: True})
 
 
 def json_response(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> web.Response:

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from client.protocol.frames import ProblemFrame, StreamFrame, frame_of
 from receiver.domain.records import Entry, TaskRecord
-from receiver.web.views import log_entry, task_view
+from receiver.web.views import log_entry, task_json
 
 __all__ = ["Frames", "RenderedFrame"]
 
@@ -55,8 +55,7 @@ class Frames:
         key = (cursor, task.position, task.ref, task.id_text, task.is_disputed, has_solution)
         raw = self._rendered.get(key)
         if raw is None:
-            view = task_view(task, self._cursor_at).model_dump_json(by_alias=True).encode()
-            raw = b"".join((b'{"type":"result","cursor":', to_json(cursor), b',"task":', view, b"}"))
+            raw = b'{"type":"result","cursor":%b,"task":%b}' % (to_json(cursor), task_json(task, self._cursor_at))
             self._rendered[key] = raw
             self._size += len(raw)
             while self._size > self._most_bytes:
