@@ -61,21 +61,35 @@ _LOG_HEAD_COLUMNS = 3
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 
 
+_TaskName = str | tuple[str, str | None]
+"""Our id of a task, or the provider's id and the provider, if that is known."""
+
+
 class TaskReader:
-    """Reads tasks by their refs, on a connection that others may use, too."""
+    """Reads tasks by our ids and by the provider's, on a connection that others may use, too."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self._queue: deque[tuple[str, asyncio.Future[TaskRecord | None]]] = deque()
+        self._queue: deque[tuple[_TaskName, asyncio.Future[Any]]] = deque()
         self._arrived = asyncio.Event()
         self._is_running = False
 
     async def task(self, ref: str) -> TaskRecord | None:
         """See `Store.task`. The read begins after the call, so it sees all earlier commits. Cancelling is safe."""
+        task: TaskRecord | None = await self._read(ref)
+        return task
+
+    async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
+        """See `Store.tasks_by_id`; otherwise as `task`."""
+        tasks: Sequence[TaskRecord] = await self._read((id_text, provider))
+        return tasks
+
+    async def _read(self, name: _TaskName) -> Any:
         if not self._is_running:
-            return await read_on_thread(self._connection, lambda connection: read_task(connection, ref))
-        task: asyncio.Future[TaskRecord | None] = asyncio.get_running_loop().create_future()
-        self._queue.append((ref, task))
+            found = await read_on_thread(self._connection, lambda connection: _read_current(connection, [name]))
+            return found[name]
+        task: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((name, task))
         self._arrived.set()
         return await task
 
@@ -101,33 +115,37 @@ class TaskReader:
         self._is_running = False
         self._arrived.set()
 
-    async def _answer(self, batch: Sequence[tuple[str, asyncio.Future[TaskRecord | None]]]) -> None:
-        refs = list(dict.fromkeys(ref for ref, _ in batch))
-        tasks: Mapping[str, TaskRecord | None] | Exception
+    async def _answer(self, batch: Sequence[tuple[_TaskName, asyncio.Future[Any]]]) -> None:
+        names = list(dict.fromkeys(name for name, _ in batch))
+        found: Mapping[_TaskName, Any] | Exception
         try:
-            tasks = await read_on_thread(self._connection, lambda connection: _read_current(connection, refs))
+            found = await read_on_thread(self._connection, lambda connection: _read_current(connection, names))
         except Exception as error:
-            # One of the refs may be the cause. It must not fail the others.
-            if len(refs) > 1:
+            # One of the names may be the cause. It must not fail the others.
+            if len(names) > 1:
                 for request in batch:
                     await self._answer([request])
                 return
-            tasks = error
-        for ref, task in batch:
+            found = error
+        for name, task in batch:
             if task.done():
                 continue
-            if isinstance(tasks, Exception):
-                task.set_exception(tasks)
+            if isinstance(found, Exception):
+                task.set_exception(found)
             else:
-                task.set_result(tasks[ref])
+                task.set_result(found[name])
 
 
-def _read_current(connection: sqlite3.Connection, refs: Sequence[str]) -> Mapping[str, TaskRecord | None]:
-    """Return the tasks as `read_task` does."""
-    tasks: dict[str, TaskRecord | None] = dict.fromkeys(refs)
-    for task in read_tasks(connection, refs):
-        tasks[task.ref] = task if task.joined_ref is None else read_task(connection, task.joined_ref)
-    return tasks
+def _read_current(connection: sqlite3.Connection, names: Sequence[_TaskName]) -> Mapping[_TaskName, Any]:
+    """Return for our ids what `read_task` returns, and for the provider's what `read_tasks_by_id` returns."""
+    refs = [name for name in names if isinstance(name, str)]
+    found: dict[_TaskName, Any] = dict.fromkeys(refs)
+    for task in read_tasks(connection, refs) if refs else ():
+        found[task.ref] = task if task.joined_ref is None else read_task(connection, task.joined_ref)
+    for name in names:
+        if not isinstance(name, str):
+            found[name] = read_tasks_by_id(connection, *name)
+    return found
 
 
 def read_tasks(connection: sqlite3.Connection, refs: Sequence[str]) -> Iterable[TaskRecord]:

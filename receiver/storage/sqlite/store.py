@@ -51,7 +51,6 @@ from receiver.storage.sqlite.reader import (
     read_named,
     read_shapes,
     read_task_page,
-    read_tasks_by_id,
     read_unreadable,
     read_waiting,
 )
@@ -171,7 +170,7 @@ class SqliteStore:
 
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
         """See `Store`."""
-        return await read_on_thread(self._fetch, lambda connection: read_tasks_by_id(connection, id_text, provider))
+        return await self._tasks.tasks_by_id(id_text, provider)
 
     async def named(
         self, names: Sequence[TaskName], *, max_bytes: int = PAGE_BYTES

@@ -64,6 +64,28 @@ async def test_a_joined_task_is_found_among_others(store: SqliteStore) -> None:
     assert await read_together(store, [a_ref(50), a_ref(2)]) == [a_ref(1), a_ref(2)]
 
 
+async def test_ids_of_providers_are_read_together_with_refs(store: SqliteStore) -> None:
+    """Each caller gets the tasks of its own id: of one provider, of any provider, or none."""
+    await store.write(a_registration(4, task_id="T"))
+    await store.write(a_registration(5, task_id="T", provider="2captcha"))
+    provider = a_registration(4).task.provider
+
+    async with asyncio.TaskGroup() as group:
+        reads = [
+            group.create_task(store.tasks_by_id(*name))
+            for name in (("T", provider), ("T", None), ("T", "2captcha"), ("other", None))
+        ]
+        one = group.create_task(found(store, a_ref(1)))
+
+    assert [{task.ref for task in read.result()} for read in reads] == [
+        {a_ref(4)},
+        {a_ref(4), a_ref(5)},
+        {a_ref(5)},
+        set(),
+    ]
+    assert one.result() == a_ref(1)
+
+
 async def test_one_unreadable_ref_disturbs_no_other(store: SqliteStore) -> None:
     """A ref that UTF-8 cannot hold is an error for its caller alone."""
     assert await read_together(store, [a_ref(1), "\ud800", a_ref(2)]) == [a_ref(1), "UnicodeEncodeError", a_ref(2)]
