@@ -133,12 +133,12 @@ def _key_name(request: web.Request, scope: str) -> str:
 def _name_of(request: web.Request, secret: str, scope: str, field: str) -> str:
     # Digests are compared, so that the time this takes tells nothing about the secret.
     digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
-    key = next((key for key in request.app[RUNTIME].api_keys if key.digest == digest), None)
-    if key is None:
-        raise ReceiverError("no-key", f"{field}: this receiver does not know the API key")
-    if scope not in key.scopes:
-        raise ReceiverError("scope-missing", f"{field}: the API key {key.name} lacks the scope {scope}")
-    return key.name
+    for key in request.app[RUNTIME].api_keys:
+        if key.digest == digest:
+            if scope not in key.scopes:
+                raise ReceiverError("scope-missing", f"{field}: the API key {key.name} lacks the scope {scope}")
+            return key.name
+    raise ReceiverError("no-key", f"{field}: this receiver does not know the API key")
 
 
 def _check_is_local(request: web.Request) -> None:

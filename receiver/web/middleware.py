@@ -57,10 +57,11 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
         return response
     finally:
         # Also for a cancelled request: so ends a stream whose peer hangs up.
-        if _route(request) not in _QUIET_ROUTES:
+        route = _route(request)
+        if route not in _QUIET_ROUTES:
             facts = {
                 "method": request.method,
-                "route": _route(request),
+                "route": route,
                 "status": status,
                 "key": request.get(KEY_NAME),
                 "milliseconds": round((time.perf_counter() - started) * 1000, 2),

@@ -88,7 +88,8 @@ def read_text(request: web.Request, name: str) -> str | None:
     Raises:
         ReceiverError: `wrong-field`, also if it is given twice.
     """
-    values = request.query.getall(name, [])
+    # Without a query there is no need to parse the URL.
+    values = request.query.getall(name, []) if "?" in request.raw_path else []
     if len(values) > 1:
         raise ReceiverError("wrong-field", f"{name}: expected once")
     value = values[0] if values else None
