@@ -417,9 +417,9 @@ def delivery_command(
     """Return the command that decides on a callback. `new_ref` makes the ref of a task that a standing URL may make."""
     reading, is_signed = read_callback(rules.dialect, request, rules.secret)
     is_standing = token.kind is Kind.STANDING
-    delivery = undecided_delivery(request, reading, standing_id=str(token.id) if is_standing else None, now=now)
+    delivery = undecided_delivery(request, reading, standing_id=token.id if is_standing else None, now=now)
     command = DeliverToStanding if is_standing else DeliverToTask
-    ref = str(new_ref() if is_standing else token.id)
+    ref = str(new_ref()) if is_standing else token.id
     return command(ref=ref, reading=reading, delivery=delivery, rules=rules, now=now, is_signed=is_signed)
 
 

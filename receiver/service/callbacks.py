@@ -62,7 +62,7 @@ class Callbacks:
         """Return True if the token belongs to a standing URL that was revoked."""
         if token.kind is not Kind.STANDING:
             return False
-        url = await self._store.standing_url(str(token.id))
+        url = await self._store.standing_url(token.id)
         return url is not None and url.revoked_at is not None
 
     async def hint(self, token: CallbackToken) -> None:
@@ -72,5 +72,5 @@ class Callbacks:
             StoreFailedError, StoreBusyError: as `deliver`.
         """
         if token.kind is Kind.TASK:
-            command = HintTask(ref=str(token.id), now=self._now())
+            command = HintTask(ref=token.id, now=self._now())
             await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)

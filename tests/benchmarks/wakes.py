@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID
 
 import aiosqlite
 
@@ -146,7 +145,7 @@ def _ignore_hint() -> None:
 
 
 def _token(task: TaskRecord) -> CallbackToken:
-    return CallbackToken(Kind.TASK, UUID(task.ref))
+    return CallbackToken(Kind.TASK, task.ref)
 
 
 def _incoming(task: TaskRecord) -> CallbackRequest:

@@ -60,7 +60,7 @@ def test_any_delivery_is_read_or_refused(
     command = delivery_command(
         DeliveryRules(dialect=dialect, quotas=QUOTAS, secret=secret),
         CallbackRequest(method=method, headers=headers, query=query, body=body),
-        CallbackToken(kind, UUID(int=1)),
+        CallbackToken(kind, str(UUID(int=1))),
         now=1,
         new_ref=lambda: UUID(int=2),
     )
