@@ -10,8 +10,10 @@ import io
 import os
 import re
 import select
+import shutil
 import stat
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +25,7 @@ __all__ = [
     "CannotShowError",
     "check_output",
     "escape_json",
+    "fold",
     "printable",
     "show",
     "show_exactly",
@@ -31,6 +34,10 @@ __all__ = [
     "tell",
 ]
 
+_COLUMN = re.compile(r"^ +|(?<=\S)  +")
+_COMMAND = re.compile(r"callback-receiver [a-z-]+(?: --?[\w-]+| [A-Z]+\b)*")
+# `printable` has escaped it in everything that is folded, and textwrap does not break there.
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _NOT_PLAIN = re.compile(r"[^\n -~]")
 _MAX_WAITING_BYTES = 1024 * 1024
 """Room for lines while standard error is blocked, some 4,000. Further lines are lost and counted."""
@@ -65,12 +72,15 @@ def standard_streams() -> Iterator[None]:
 
 
 def show(line: str) -> None:
-    """Print a line of the command's answer, at once.
+    """Print a line of the command's answer, at once. A terminal gets it folded at its width.
+
+    Anywhere else it stays one line, because other programs read lines.
 
     Raises:
         CannotShowError: standard output takes no more.
     """
-    _print(printable(line))
+    line = printable(line)
+    _print(fold(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
 
 
 def show_exactly(text: str) -> None:
@@ -92,7 +102,10 @@ def show_json(text: str) -> None:
 
 
 def tell(note: str) -> None:
-    """Print a line beside the answer, on standard error. A closed stream is ignored."""
+    """Print a line beside the answer, on standard error. A closed stream is ignored.
+
+    It is never folded: an error is one line, which logs of services and of other programs keep as one.
+    """
     with suppress(OSError, ValueError):
         sys.stderr.write(f"{printable(note)}\n")
         sys.stderr.flush()
@@ -116,6 +129,29 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def fold(line: str, width: int) -> str:
+    """Return the line on several lines of at most `width`, the further ones below a column of the first.
+
+    Words stay whole, and so do URLs and commands to copy.
+    """
+    if len(line) <= width:
+        return line
+    columns = [found.end() for found in _COLUMN.finditer(line) if found.end() <= width // 2]
+    indent = max(columns, default=0)
+    if not line[:indent].strip():
+        indent += 2
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), line)
+    lines = textwrap.wrap(
+        whole,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+    return "\n".join(lines).replace(_NO_BREAK, " ")
 
 
 def escape_json(text: str, *, is_ascii: bool = False) -> str:

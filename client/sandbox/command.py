@@ -95,7 +95,12 @@ class _Command(click.Command):
     epilog="Exit codes: 0 stopped by SIGINT or SIGTERM, 2 wrong options or a port that cannot be had.",
     context_settings={"max_content_width": 110},
 )
-@click.option("--dialect", type=click.Choice(sorted(PROFILES)), help="The provider to speak like; required.")
+@click.option(
+    "--dialect",
+    type=click.Choice(sorted(PROFILES)),
+    metavar="PROVIDER",
+    help=f"The provider to speak like; required. One of {', '.join(sorted(PROFILES))}.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="On 127.0.0.1; 0, the default: any free one.")
 @click.pass_context
 # Positional, as the type of `pass_context` asks: an option may be named `context`.

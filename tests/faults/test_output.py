@@ -13,9 +13,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from client.output import escape_json, printable
+from client.output import escape_json, fold, printable
 from client.protocol.models import Task
+from client.providers import DIALECTS
 from receiver.domain.records import StandingUrl
 from receiver.domain.registrations import CreateStandingUrl
 from tests.client.support import PNG, Reply, scripted_provider
@@ -247,6 +250,48 @@ async def test_an_answer_is_exact_in_a_pipe_and_escaped_in_a_terminal(folder: Pa
 
     assert piped.decode() == f"{text}\n"
     assert (code, seen.decode()) == (0, f"{printable(text)}\r\n")
+
+
+async def test_lines_are_folded_in_a_terminal_only(folder: Path) -> None:
+    """A terminal of unknown width gets at most 80 columns. In a pipe each provider has one line."""
+    _, piped, _ = await ran(folder, "receiver", "providers", environ={})
+    master, slave = pty.openpty()
+    try:
+        environ = {"PYTHONIOENCODING": "utf-8"}
+        async with started(folder, "receiver", "providers", environ=environ, streams={1: slave}) as process:
+            code = await process.wait()
+        seen = await asyncio.to_thread(os.read, master, 16384)
+    finally:
+        os.close(slave)
+        os.close(master)
+
+    assert len(piped.splitlines()) == len(DIALECTS)
+    assert (code, max(map(len, seen.decode().splitlines())) <= 80) == (0, True)
+    assert seen.split() == piped.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "folded"),
+    [
+        ("a line that fits", "a line that fits"),
+        ("wrong  the disk is full, so callbacks fail", "wrong  the disk is full, so\n       callbacks fail"),
+        ("       → Free some space on it, please", "       → Free some space on\n         it, please"),
+        ("see https://callbacks.example.org/docs", "see\n  https://callbacks.example.org/docs"),
+        ("start: callback-receiver redeliver --apply", "start:\n  callback-receiver redeliver --apply"),
+    ],
+)
+def test_a_line_is_folded_between_words(line: str, folded: str) -> None:
+    """The rest stands below the text of the first line. URLs and commands can be copied whole."""
+    assert fold(line, 28) == folded
+
+
+@given(st.text(st.sampled_from("ab  →-"), max_size=60), st.integers(1, 40))
+def test_folding_keeps_all_words(line: str, width: int) -> None:
+    """Only words longer than the width make a line longer."""
+    folded = fold(line, width)
+
+    assert folded.split() == line.split()
+    assert all(len(part) <= width or len(part.split()) <= 1 for part in folded.split("\n"))
 
 
 @pytest.mark.parametrize("is_ascii", [False, True])

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from client.sandbox import FaultRates, Faults, Sandbox, SandboxSettings
 from client.sandbox.command import main, read_settings, sandbox
 from client.sandbox.settings import CALLBACK_FAULTS, HTTP_FAULTS
-from client.sandbox.wires.profiles import profile_named
+from client.sandbox.wires.profiles import PROFILES, profile_named
 from tests.client.sandbox.support import KEY, TOKEN
 
 
@@ -118,6 +118,14 @@ def test_help_names_what_is_unknown(words: str) -> None:
     text = " ".join(CliRunner().invoke(sandbox, ["--help"]).output.split())
 
     assert words in text
+
+
+def test_help_fits_a_terminal() -> None:
+    """No line is longer than 80 columns, not even that of all providers."""
+    lines = CliRunner().invoke(sandbox, ["--help"], terminal_width=80).output.splitlines()
+
+    assert [line for line in lines if len(line) > 80] == []
+    assert {name for name in PROFILES if name not in " ".join(lines)} == set()
 
 
 _ORDERED = [to_camel(fault.name) for fault in fields(Faults)]
