@@ -57,7 +57,8 @@ def _cut_error(error: Failed | Unknown | Refused) -> None:
         object.__setattr__(error, "error_description", _cut(error.error_description, _LONGEST_TEXT))
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as one is made for each callback. Nothing changes it.
+@dataclass(slots=True)
 class Ready:
     """The task ended with `solution`: any JSON value but null, mostly an object."""
 
@@ -163,7 +164,8 @@ class Submitted:
     reading: Reading
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as one is made for each callback. Nothing changes it.
+@dataclass(slots=True)
 class CallbackReading:
     """A callback: the id in it, if any, and its meaning."""
 

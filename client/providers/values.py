@@ -31,7 +31,6 @@ _MAX_DEPTH = 100
 """Half of the usual limit of parsers. So a value can be wrapped a few times and still be read elsewhere."""
 _LARGEST = 10**MAX_TASK_ID_LENGTH - 1
 _LEAST = -(10 ** (MAX_TASK_ID_LENGTH - 1)) + 1
-_CONTAINERS = (dict, list)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -111,12 +110,12 @@ def _check(value: Any) -> None:
     for _ in range(_MAX_DEPTH + 1):
         inner: list[Any] = []
         for container in level:
-            for part in container.values() if isinstance(container, dict) else container:
-                if isinstance(part, float):
-                    if not math.isfinite(part):
-                        raise UnreadableError("a number is too large to be read")
-                elif isinstance(part, _CONTAINERS):
+            for part in container.values() if type(container) is dict else container:
+                kind = type(part)
+                if kind is dict or kind is list:
                     inner.append(part)
+                elif kind is float and not math.isfinite(part):
+                    raise UnreadableError("a number is too large to be read")
         if not inner:
             return
         level = inner

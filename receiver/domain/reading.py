@@ -49,7 +49,8 @@ __all__ = [
 _LONGEST_CONTENT_TYPE = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as one is made for each callback. Nothing changes it.
+@dataclass(slots=True, kw_only=True)
 class CallbackRequest:
     """A callback as it came over HTTP; `query` is raw."""
 
@@ -59,7 +60,8 @@ class CallbackRequest:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as one is made for each outcome. Nothing changes it.
+@dataclass(slots=True)
 class Origin:
     """The source of an outcome, the trust in it, and the time when it was finished."""
 

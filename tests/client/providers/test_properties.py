@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import UnreadableError
-from client.providers import DIALECTS, Dialect, SignatureRule
+from client.providers import DIALECTS, Dialect, SignatureRule, callbacks
 from client.providers.readings import CallbackReading, Failed, Pending, Ready, Refused, Submitted, Unknown
 from client.providers.values import canonical_json, parse_json, parse_object, read_task_id, same_value, task_id_text
 from tests.client.providers.strategies import (
@@ -203,3 +203,36 @@ def test_the_right_signature_alone_verifies(body: bytes, secret: bytes, place: i
     assert not RULE.verifies({"hmac": right[:place] + digit + right[place + 1 :]}, body, secret)
     assert not RULE.verifies({"hmac": right}, body + b"\x00", secret)
     assert not RULE.verifies({"hmac": right}, body, secret + b"x")
+
+
+nearly_plain: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "errorId": st.sampled_from([0, 0, 0, 1, 0.0, "0", False, None]),
+        "status": st.sampled_from(["ready", "ready", "ready", "Ready", "failed", "", None, True]),
+        "solution": st.sampled_from([{"text": "x"}, {"text": "x"}, {}, [], "", 0, False, None]),
+        "taskId": st.sampled_from(["7", "7", "x", "", "0", 7, 0, None, True, 1.5, [], "x" * 256, "x" * 257, "é" * 256]),
+    },
+    optional={"errorCode": st.sampled_from(["", None, "", 0, False, [], "ERROR_NOBODY_KNOWS"])},
+)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+@MANY
+@given(answer=nearly_plain | answers)
+def test_the_quick_reading_is_that_of_the_general_one(dialect: Dialect, answer: Any) -> None:
+    """A callback in the usual form of a ready answer is read as without the quick way."""
+    body = as_json(answer)
+    quick = reading_of(dialect, body)
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(callbacks, "_is_plain", lambda _fields: False)
+        general = reading_of(dialect, body)
+
+    assert repr(quick) == repr(general)
+
+
+def reading_of(dialect: Dialect, body: bytes) -> CallbackReading | str:
+    """Return the reading, or the text of the error."""
+    try:
+        return dialect.read_callback(query=b"", body=body)
+    except UnreadableError as error:
+        return str(error)
