@@ -231,9 +231,9 @@ class _Delivery:
         return DeliveryResult("held", task)
 
     def _accepted(self, transaction: Transaction, task: TaskRecord, outcome: Outcome) -> DeliveryResult:
-        """Make the outcome the task's. The log keeps the delivery with it, except in two slots.
+        """Make the outcome the task's. Its log entry keeps the delivery, with two exceptions.
 
-        A delivery with a slot was kept before and stays in its place. The slot of the newest one is used again.
+        A delivery with a slot was kept before and stays in its place. The next delivery takes the slot of the newest.
         """
         if self.delivery.slot is not None or task.deliveries >= DELIVERIES_KEPT:
             task = self._store(transaction, task, "accepted")
