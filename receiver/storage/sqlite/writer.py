@@ -1,8 +1,8 @@
 """The writer: one asyncio task commits up to 256 queued commands in one transaction, then releases their callers.
 
 The commands are decided and written on the event loop, and committed on the own thread of the writing connection. A
-batch runs there as a whole if it takes long, or has to wait for another process. Only this task gives that thread
-work. So loop and thread never use the connection at the same time.
+batch runs there as a whole if it takes long, or has to wait for another process or for a slow disk. Only this task
+gives that thread work. So loop and thread never use the connection at the same time.
 
 Further commands arrive during a commit. Commands in requests that the event loop has already read join them. So the
 batch grows with the load, and nothing waits by the clock for it to fill.
@@ -48,6 +48,9 @@ _QUIET_TURNS = 2
 _MAX_QUEUED = 8192
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024
 _MAX_LOOP_BYTES = 1024 * 1024
+# A full batch takes some 10 ms.
+_SLOW_SECONDS = 0.02
+_SLOW_FOR_SECONDS = 2.0
 _TICK_SECONDS = 0.1
 _LIMIT_SECONDS = 0.05
 _PROBE_SECONDS = 5.0
@@ -133,6 +136,7 @@ class Writer:
         self._batch: Sequence[_Queued] = ()
         self._arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._limits: asyncio.TimerHandle | None = None
+        self._slow_until = 0.0
         self._is_stopping = False
         self._has_ended = False
         self._position = 0
@@ -341,7 +345,8 @@ class Writer:
     async def _transact(self, batch: Sequence[_Queued]) -> _Committed:
         """Carry out a batch. The connection's thread commits it. All of a long batch is done there."""
         commands = [queued.command for queued in batch]
-        if sum(queued.weight for queued in batch) <= _MAX_LOOP_BYTES:
+        started = self._clock()
+        if started >= self._slow_until and sum(queued.weight for queued in batch) <= _MAX_LOOP_BYTES:
             # Its thread has no work now: only this task gives it some.
             connection = handle_of(self._connection)
             try:
@@ -350,6 +355,9 @@ class Writer:
             except NeedsThreadError:
                 pass
             else:
+                if self._clock() - started > _SLOW_SECONDS:
+                    # Pages have to be read from the disk. The event loop must not wait for it again and again.
+                    self._slow_until = self._clock() + _SLOW_FOR_SECONDS
                 await on_thread(self._connection, self._finish)
                 return written
         return await on_thread(self._connection, lambda connection: self._transact_there(connection, commands))

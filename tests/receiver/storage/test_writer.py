@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ class Broken:
         """Raise an error."""
         transaction.add(a_task(a_ref(99)))
         raise ZeroDivisionError
+
+
+@dataclass
+class Located:
+    """A command that records the threads on which it was decided, and takes some time there."""
+
+    refs: Sequence[str] = ()
+    weight: int = 0
+    threads: list[int] = field(default_factory=list)
+    passes: Callable[[], None] = lambda: None
+
+    def decide(self, _transaction: Transaction) -> None:
+        """Record the thread."""
+        self.threads.append(threading.get_ident())
+        self.passes()
 
 
 @dataclass(frozen=True)
@@ -201,6 +217,48 @@ async def test_a_caller_waits_no_longer_than_it_says(store: SqliteStore, path: P
 
     await store.write(a_registration(2))
     assert await store.task(a_ref(1)) is not None
+
+
+async def test_long_work_leaves_the_event_loop_alone(store: SqliteStore) -> None:
+    """Short commands are decided on the loop. Large ones, and a batch with a search, are decided on the thread."""
+    loop, short, large, beside = threading.get_ident(), Located(), Located(weight=2**21), Located()
+    await store.write(short)
+    await store.write(large)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.write(beside))
+        group.create_task(store.write(Expire(now=NOW, limit=1)))
+
+    assert short.threads == [loop]
+    assert large.threads != [loop]
+    # The search came to light on the loop, so the batch was rolled back there and decided again.
+    assert beside.threads[0] == loop
+    assert beside.threads[-1] != loop
+
+
+async def test_a_slow_disk_moves_batches_to_the_thread(path: Path) -> None:
+    """After a slow batch the next ones run on the connection's thread for 2 s, and then on the event loop again."""
+    now = 0.0
+    loop, slow, while_slow, later = threading.get_ident(), Located(), Located(), Located()
+
+    def pass_time() -> None:
+        nonlocal now
+        now += 0.03
+
+    slow.passes = pass_time
+    async with (
+        open_sqlite_store(path, now=NOW, clock=lambda: now) as store,
+        asyncio.TaskGroup() as owner,
+    ):
+        owner.create_task(store.run())
+        await store.write(slow)
+        await store.write(while_slow)
+        now += 2.5
+        await store.write(later)
+        store.stop()
+
+    assert slow.threads == [loop]
+    assert while_slow.threads != [loop]
+    assert later.threads == [loop]
 
 
 async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, path: Path) -> None:
