@@ -131,7 +131,13 @@ class Subscription:
     @property
     def has_more(self) -> bool:
         """True if `read` would give more at once, as far as is known."""
-        return self._state is not ReadState.IDLE or bool(self._unread)
+        return self._state is not ReadState.IDLE or bool(self._unread) or self._gap is not None
+
+    def read_at_once(self) -> Sequence[Entry]:
+        """Return the next entries as `read` does, if the tail has them. Return none if `read` is needed."""
+        if self._state is not ReadState.READ_TAIL or self._unread or self._gap is not None:
+            return ()
+        return self._read_tail()
 
     async def read(self) -> Sequence[Entry | GapFrame]:
         """Return the next entries, at most `most`. If there are none, `listener` is called once there are.
@@ -223,7 +229,8 @@ class Subscription:
 
     def notice(self, position: int) -> None:
         """Note that an entry for this reader came at this position."""
-        if self._state is ReadState.IDLE:
+        # A listener may have read the entry with an earlier one of the same commit.
+        if self._state is ReadState.IDLE and position > self._position:
             # Nothing before the entry passed the filter since the reader caught up.
             self._position = max(self._position, position - 1)
             self._state = ReadState.READ_TAIL
