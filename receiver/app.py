@@ -32,7 +32,7 @@ from receiver.service.waits import Waits
 from receiver.settings import Settings
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.upkeep.deadlines import end_overdue_tasks
-from receiver.upkeep.relay import relay_commits
+from receiver.upkeep.relay import Relay
 from receiver.upkeep.retention import RetentionTimes, keep_pruning
 from receiver.upkeep.shapes import Observer
 from receiver.upstream.accounts import check_accounts, open_accounts
@@ -186,8 +186,7 @@ def _start_loops(
         for reconciler in reconcilers:
             reconciler.nudge()
 
-    # It ends by itself, with the store.
-    owner.create_task(relay_commits(store, waits.feed, waits.hub, nudge), name="relay")
+    store.listen(Relay(waits.feed, waits.hub, nudge, owner).take)
     forget_solutions = waits.feed.tail.drop_older
     loops = [
         ("deadlines", end_overdue_tasks(store, read, microseconds_now)),

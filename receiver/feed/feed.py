@@ -8,6 +8,7 @@ subscription is told to read the store. This can happen after another process wr
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from client.protocol.filters import ResultFilter, TaskName
@@ -26,7 +27,7 @@ _MOST_PAGES = 5
 
 
 class Feed:
-    """The subscriptions to one store's log. Call `open` first, and `take` for every growth of the log."""
+    """The subscriptions to one store's log. Call `open` first, and `take` for every growth of the log, in order."""
 
     def __init__(self, store: Store, tail: Tail | None = None, limits: Limits | None = None) -> None:
         self.store = store
@@ -36,24 +37,38 @@ class Feed:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def streams(self) -> int:
+        """The number of subscriptions that take more than named tasks."""
+        return self._index.streams
+
     async def open(self) -> None:
         """Begin at the current end of the log."""
         self.tail.begin_at(await self.store.position(await self.store.head()))
 
-    async def take(self, growth: Growth) -> None:
+    def has_entries(self, growth: Growth) -> bool:
+        """Return True if nothing is missing between the tail and the end of this growth."""
+        return growth.entries is not None and growth.after <= self.tail.end
+
+    async def with_entries(self, growth: Growth) -> Growth:
+        """Return the growth from the end of the tail on, read from the store. It never fails.
+
+        It has no entries if they cannot be read now, or are too many.
+        """
+        entries = await self._read(growth.until)
+        return replace(growth, after=self.tail.end, entries=None if entries is None else tuple(entries))
+
+    def take(self, growth: Growth) -> None:
         """Notify the subscriptions with a filter for the new entries.
 
-        It never fails. If entries cannot be read now, each subscription reads them itself.
+        If entries are missing, then each subscription reads the store itself.
         """
         end = self.tail.end
-        entries: Sequence[Entry] | None = growth.entries
-        if entries is None or growth.after > end:
-            entries = await self._read(growth.until)
-        if entries is None:
+        if growth.entries is None or growth.after > end:
             self.tail.begin_at(growth.until)
             self._index.lose_tail(end)
             return
-        news = [entry for entry in entries if entry.position > end]
+        news = [entry for entry in growth.entries if entry.position > end]
         self.tail.extend(news, growth.until)
         for entry in news:
             self._index.notice(entry)
@@ -61,6 +76,10 @@ class Feed:
         for key in growth.tasks or ():
             if key.id_text is not None and key.ref not in noticed:
                 self._index.notice_name((key.provider, key.id_text))
+
+    def skip(self, until: int) -> None:
+        """Move to this position of the log while there is no subscription. Later ones read the store up to it."""
+        self.tail.begin_at(until)
 
     async def subscribe(
         self, only: ResultFilter, cursor: str | None, listener: Listener, *, owner: str
@@ -148,6 +167,10 @@ class _Index:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    @property
+    def streams(self) -> int:
+        return sum(map(len, self._streams.values()))
 
     def add(self, subscription: Subscription) -> None:
         self._all.add(subscription)

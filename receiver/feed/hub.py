@@ -62,6 +62,9 @@ class Hub:
         self._woken: dict[str, int] = {}
         self.is_closed = False
 
+    def __len__(self) -> int:
+        return len(self._waiters)
+
     @contextmanager
     def waiting(self, key: str) -> Iterator[Waiter]:
         """Yield a waiter, registered until the block is left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from client.protocol.filters import ResultFilter, TaskName
@@ -137,10 +137,11 @@ class Store(Protocol):
     async def shapes(self, provider: str) -> Sequence[ShapeRecord]:
         """Return the shapes of a provider's callbacks, at most 50, the last seen first."""
 
-    def commits(self) -> AsyncIterator[Growth]:
-        """Yield the growth of the log after each commit, of any process. For one reader.
+    def listen(self, listener: Callable[[Growth], None]) -> None:
+        """Call `listener` with the growth of the log after each commit, of any process. There is one listener.
 
-        One growth may cover several commits. The iterator ends with the closing of the store.
+        It is called after the callers of the commit are released, and must not fail. One growth may cover several
+        commits.
         """
 
     @property

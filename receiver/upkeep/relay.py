@@ -2,22 +2,75 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+from receiver.domain.records import Growth
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
-from receiver.storage.store import Store
 
-__all__ = ["relay_commits"]
+__all__ = ["Relay"]
+
+_MOST_LATE = 64
+# More notices than this would hold up the acknowledgements of a commit by more than half a millisecond.
+_MOST_AT_ONCE = 16
 
 
-async def relay_commits(store: Store, feed: Feed, hub: Hub, hinted: Callable[[], None]) -> None:
-    """Wake waiters and readers after each commit that made the log grow, until the store is closed.
+class Relay:
+    """Wakes waiters and readers for each growth of the log, in order. `take` is the listener of the store.
 
+    A growth without its entries is read from the store first, in a task of `owner`. Later ones wait behind it.
     `hinted` is called if there is a hint among the new entries.
     """
-    async for growth in store.commits():
-        await feed.take(growth)
-        hub.wake(growth.tasks)
+
+    def __init__(self, feed: Feed, hub: Hub, hinted: Callable[[], None], owner: asyncio.TaskGroup) -> None:
+        self._feed = feed
+        self._hub = hub
+        self._hinted = hinted
+        self._owner = owner
+        self._late: list[Growth] = []
+
+    def take(self, growth: Growth) -> None:
+        """Wake all that wait for something in this growth, at once if its entries are known."""
+        if self._late:
+            self._late.append(growth)
+            if len(self._late) > _MOST_LATE:
+                # The first one is being read. For the others, all waiters look, and the log is read once.
+                self._late[1:] = [Growth(self._late[1].after, growth.until, None, None)]
+        elif self._is_anyone_there and not self._feed.has_entries(growth):
+            self._late.append(growth)
+            self._start()
+        elif len(growth.entries or ()) * max(1, self._feed.streams) <= _MOST_AT_ONCE:
+            self._wake(growth)
+        else:
+            # The released callers have their turn first. The next growth comes in a later turn of the loop.
+            asyncio.get_running_loop().call_soon(self._wake, growth)
         if any(entry.kind == "hint" for entry in growth.entries or ()):
-            hinted()
+            self._hinted()
+
+    @property
+    def _is_anyone_there(self) -> bool:
+        return bool(len(self._feed) or len(self._hub))
+
+    def _wake(self, growth: Growth) -> None:
+        if self._is_anyone_there:
+            self._feed.take(growth)
+            self._hub.wake(growth.tasks)
+        else:
+            self._feed.skip(growth.until)
+
+    def _start(self) -> None:
+        reading = self._read_late()
+        try:
+            self._owner.create_task(reading, name="relay")
+        except RuntimeError:
+            # A background task failed, and the receiver ends.
+            reading.close()
+
+    async def _read_late(self) -> None:
+        while self._late:
+            growth = self._late[0]
+            if not self._feed.has_entries(growth):
+                growth = await self._feed.with_entries(growth)
+            self._wake(growth)
+            del self._late[0]

@@ -37,7 +37,7 @@ from receiver.storage.sqlite.database import connect_reader, on_thread, prepare
 from receiver.storage.sqlite.files import FileWatch
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.store import WRITE_SECONDS
-from receiver.upkeep.relay import relay_commits
+from receiver.upkeep.relay import Relay
 from receiver.upstream.schedules import Schedules
 from tests.benchmarks.load import percentile
 from tests.benchmarks.tasks import callback_body, register, running, task_record
@@ -68,7 +68,7 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
     async with _noting_store(database) as store, asyncio.TaskGroup() as owner:
         feed = Feed(store)
         await feed.open()
-        relay = owner.create_task(relay_commits(store, feed, hub, _ignore_hint))
+        store.listen(Relay(feed, hub, _ignore_hint, owner).take)
         providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
         rules = delivery_rules(DIALECTS, _NO_QUOTAS, secrets={}, confirm="mismatched", polled=())
         callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
@@ -89,7 +89,6 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
             tasks = [task_record(len(measured) * (wakes + WAITERS) + number) for number in range(wakes + WAITERS)]
             await register(store, tasks)
             measured[name] = await _Course(store, callbacks, tasks, wait).run(wakes)
-        relay.cancel()
     return measured
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ steps = st.lists(
         st.tuples(st.just("forget"), numbers),
         st.tuples(st.just("commit"), st.just(0)),
         st.tuples(st.just("read"), st.just(0)),
+        st.tuples(st.just("read at once"), st.just(0)),
         st.tuples(st.just("add"), numbers),
         st.tuples(st.just("remove"), numbers),
         st.tuples(st.just("resume"), st.just(0)),
@@ -53,7 +54,7 @@ class Course:
 
     store: SqliteStore
     feed: Feed
-    growth: AsyncIterator[Growth]
+    growths: list[Growth]
     only: ResultFilter
     subscription: Subscription
     entries: list[Entry] = field(default_factory=list)
@@ -74,6 +75,8 @@ class Course:
                 await self.pass_commits()
             case "read":
                 self.take(await self.subscription.read())
+            case "read at once":
+                self.take(self.subscription.read_at_once())
             case "add" if not self.subscription.only.is_everything:
                 self.subscription.add(TaskSet((ref,)))
                 self.named.add(ref)
@@ -86,8 +89,9 @@ class Course:
 
     async def pass_commits(self) -> None:
         """Pass all commits to the feed."""
-        while self.feed.tail.end < await position(self.store, await self.store.head()):
-            await self.feed.take(await anext(self.growth))
+        for growth in self.growths:
+            self.feed.take(growth)
+        self.growths.clear()
 
     async def resume(self) -> None:
         """Close the reader and begin another one at its cursor, with the same named tasks."""
@@ -128,13 +132,15 @@ async def run(only: ResultFilter, from_start: bool, most: int, script: list[tupl
                 await store.write(a_registration(number, provider=provider, tags=("odd",) if number % 2 else ()))
             for number in (1, 2):
                 await store.write(a_delivery(number))
+            growths: list[Growth] = []
+            store.listen(growths.append)
             feed = Feed(store, Tail(most_entries=3))
             await feed.open()
             began_at = 0 if from_start else 2
             subscription = await feed.subscribe(only, "start" if from_start else None, nothing, owner="a")
             subscription.most = most
             named = {str(name) for name in only.tasks or ()}
-            course = Course(store, feed, store.commits(), only, subscription, named=named)
+            course = Course(store, feed, growths, only, subscription, named=named)
             course.since = dict.fromkeys(course.named, 0)
             for step, number in script:
                 await course.do(step, number)
@@ -156,11 +162,6 @@ async def check(course: Course, began_at: int) -> None:
         assert task is None or task.position is None or task.position in places
     if is_stream and not course.since:
         assert len(places) == len(set(places))
-
-
-async def position(store: SqliteStore, cursor: str) -> int:
-    """Return the position of a cursor."""
-    return await store.position(cursor)
 
 
 def nothing() -> None:

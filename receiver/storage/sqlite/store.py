@@ -141,9 +141,9 @@ class SqliteStore:
         """See `Store`."""
         return await self._writer.write(command, within_seconds)
 
-    def commits(self) -> AsyncIterator[Growth]:
+    def listen(self, listener: Callable[[Growth], None]) -> None:
         """See `Store`."""
-        return self._writer.commits()
+        self._writer.listener = listener
 
     @property
     def queued(self) -> int:

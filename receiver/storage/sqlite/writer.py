@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,7 +57,6 @@ _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
 _SAVE_SECONDS = 30.0
 _MAX_GROWTH = 10_000
-_MAX_GROWN_ENTRIES = 2000
 _FILES_LOST = "the store has lost its files"
 
 Tally = Callable[[int, Sequence[TaskRecord]], None]
@@ -82,35 +81,6 @@ class _Committed:
     grown: Sequence[TaskKey]
     entries: Sequence[Entry] | None
     ended: Sequence[TaskRecord]
-
-
-class _Growing:
-    """The growth of the log since `take`. It is bounded, because the reader of it may be slow."""
-
-    def __init__(self, after: int) -> None:
-        self._after = after
-        self._until = after
-        self._tasks: list[TaskKey] | None = []
-        self._entries: list[Entry] | None = []
-
-    @property
-    def is_news(self) -> bool:
-        return self._until > self._after or self._tasks is None or bool(self._tasks)
-
-    def grow(self, until: int, tasks: Sequence[TaskKey], entries: Sequence[Entry] | None) -> None:
-        self._until = max(self._until, until)
-        if self._tasks is not None:
-            self._tasks = [*self._tasks, *tasks] if len(self._tasks) + len(tasks) <= _MAX_GROWTH else None
-        if self._entries is not None:
-            fits = entries is not None and len(self._entries) + len(entries) <= _MAX_GROWN_ENTRIES
-            self._entries = [*self._entries, *(entries or ())] if fits else None
-
-    def take(self) -> Growth:
-        tasks = None if self._tasks is None else tuple(self._tasks)
-        entries = None if self._entries is None else tuple(self._entries)
-        growth = Growth(self._after, self._until, tasks, entries)
-        self._after, self._tasks, self._entries = self._until, [], []
-        return growth
 
 
 class Writer:
@@ -138,7 +108,6 @@ class Writer:
         self._limits: asyncio.TimerHandle | None = None
         self._slow_until = 0.0
         self._is_stopping = False
-        self._has_ended = False
         self._position = 0
         self._data_version: int | None = None
         self._last_write = clock()
@@ -150,8 +119,7 @@ class Writer:
         self._loss: FilesLostError | None = None
         self._save_at: float | None = None
         self._noted_at, self._noted_position = clock(), 0
-        self._growing = _Growing(0)
-        self._grew = asyncio.Event()
+        self.listener: Callable[[Growth], None] | None = None
 
     async def write(self, command: Command[Answer] | Operation[Answer], within_seconds: float) -> Answer:
         """See `Store.write`."""
@@ -181,7 +149,6 @@ class Writer:
         """Write until `stop`, then end with an empty queue."""
         self._position = await on_thread(self._connection, _open)
         self._noted_at, self._noted_position = self._clock(), self._position
-        self._growing = _Growing(self._position)
         try:
             while self._queue or not self._is_stopping:
                 if self._queue:
@@ -194,23 +161,12 @@ class Writer:
                     await self._note()
             await self._note()
         finally:
-            self._is_stopping = self._has_ended = True
-            self._grew.set()
+            self._is_stopping = True
 
     def stop(self) -> None:
         """Refuse new commands, and let `run` end after it has stored the queued ones."""
         self._is_stopping = True
         _end(self._arrived)
-
-    async def commits(self) -> AsyncIterator[Growth]:
-        """See `Store.commits`."""
-        while True:
-            await self._grew.wait()
-            self._grew.clear()
-            if self._growing.is_news:
-                yield self._growing.take()
-            if self._has_ended and not self._growing.is_news:
-                return
 
     async def _gather(self) -> None:
         """Wait while the next turns of the event loop bring more commands. Without any it takes microseconds.
@@ -279,10 +235,10 @@ class Writer:
                 entry.answer.set_exception(error)
 
     def _grow(self, position: int, grown: Sequence[TaskKey], entries: Sequence[Entry] | None) -> None:
-        self._position = max(position, self._position)
-        self._growing.grow(position, grown, entries)
-        if self._growing.is_news:
-            self._grew.set()
+        after, self._position = self._position, max(position, self._position)
+        if self.listener is not None and (grown or self._position > after):
+            tasks = tuple(grown) if len(grown) <= _MAX_GROWTH else None
+            self.listener(Growth(after, self._position, tasks, None if entries is None else tuple(entries)))
 
     async def _handle_loss(self, error: FilesLostError) -> None:
         """Stop writing, and save all acknowledged commits."""

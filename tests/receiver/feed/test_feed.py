@@ -18,9 +18,11 @@ from receiver.domain.registrations import Bind
 from receiver.domain.transaction import Forget
 from receiver.errors import ReceiverError
 from receiver.feed.feed import Feed
+from receiver.feed.hub import Hub
 from receiver.feed.subscription import Subscription
 from receiver.feed.tail import Tail
 from receiver.storage.sqlite.store import SqliteStore
+from receiver.upkeep.relay import Relay
 from tests.receiver.storage.stores import (
     ALL,
     NOW,
@@ -83,14 +85,9 @@ async def following(store: SqliteStore, tail: Tail | None = None) -> AsyncIterat
     feed = Feed(store, tail)
     await feed.open()
 
-    async def relay() -> None:
-        async for growth in store.commits():
-            await feed.take(growth)
-
     async with asyncio.TaskGroup() as owner:
-        relaying = owner.create_task(relay())
+        store.listen(Relay(feed, Hub(), lambda: None, owner).take)
         yield feed
-        relaying.cancel()
 
 
 async def reader_of(feed: Feed, only: ResultFilter = ALL, cursor: str | None = None) -> Reader:
@@ -342,13 +339,13 @@ async def test_what_the_store_told_before_the_feed_is_not_told_again(store: Sqli
     await feed.open()
     await end(store, 1, 2, 3)
     log = await whole_log(store)
-    await feed.take(Growth(0, 1, (), tuple(log[:1])))
+    feed.take(Growth(0, 1, (), tuple(log[:1])))
     reader = Reader()
     reader.subscription = await feed.subscribe(ALL, "start", reader.listen, owner="a")
 
     read = await reader.read()
     for number, entry in enumerate(log[1:], start=1):
-        await feed.take(Growth(number, number + 1, (), (entry,)))
+        feed.take(Growth(number, number + 1, (), (entry,)))
         read += await reader.read()
 
     assert read == results(1, 2, 3)
@@ -363,7 +360,7 @@ async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteSto
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(reader.read())
         await asyncio.sleep(0)
-        await feed.take(Growth(1, 2, (), (later,)))
+        feed.take(Growth(1, 2, (), (later,)))
 
     assert reading.result() == [*results(1), ("deleted", a_ref(2))]
 
@@ -450,12 +447,14 @@ async def test_a_cancelled_read_gives_nothing_out(store: SqliteStore, feed: Feed
 
 async def test_growth_tells_what_the_log_holds(store: SqliteStore) -> None:
     """The entries of a commit are those of the log: outcomes, hints, deletions."""
+    growths: list[Growth] = []
+    store.listen(growths.append)
     await store.write(a_registration(1, tags=("one",)))
     await store.write(HintTask(ref=a_ref(1), now=NOW))
     await store.write(a_delivery(1, task_id="abc"))
-    store.stop()
+    await eventually(lambda: growths[-1].until == 2)
 
-    grown = [entry async for growth in store.commits() for entry in growth.entries or ()]
+    grown = [entry for growth in growths for entry in growth.entries or ()]
 
     read = list(await whole_log(store))
     assert [(entry.cursor, entry.position, entry.kind, entry.ref) for entry in grown] == [

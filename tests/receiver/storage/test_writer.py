@@ -280,11 +280,12 @@ async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, 
 async def test_commits_of_another_process_are_reported(path: Path) -> None:
     """A result written by another store on the same file is reported."""
     async with running_store(path) as one, running_store(path) as other:
+        growths = growths_of(one)
         await other.write(a_registration(1))
         await other.write(a_delivery(1))
+        await eventually(lambda: bool(growths))
 
-        growth = await next_growth(one)
-
+        (growth,) = growths
         assert [task.ref for task in growth.tasks or ()] == [a_ref(1)]
         assert (one.cursor_at(growth.until), growth.entries) == (await one.head(), None)
 
@@ -295,12 +296,12 @@ async def test_commits_of_another_process_are_reported_with_own_ones(path: Path)
     async with running_store(path) as one, running_store(path) as other:
         await other.write(a_registration(1))
         await one.write(a_registration(2))
+        growths = growths_of(one)
         await other.write(a_delivery(1))
         await one.write(a_delivery(2))
+        await eventually(lambda: bool(growths) and growths[-1].until == 2)
 
-        refs = await refs_reported(one, until=a_ref(2))
-
-        assert refs == [a_ref(1), a_ref(2)]
+        assert [task.ref for growth in growths for task in growth.tasks or ()] == [a_ref(1), a_ref(2)]
 
 
 @pytest.mark.usefixtures("patient")
@@ -310,37 +311,42 @@ async def test_too_much_growth_wakes_all_waiters(path: Path) -> None:
         many = 10_001
         await write_together(other, [a_registration(number, deadline_at=NOW) for number in range(1, 6001)])
         await write_together(other, [a_registration(number, deadline_at=NOW) for number in range(6001, many + 1)])
+        growths = growths_of(one)
         assert await other.write(Expire(now=NOW, limit=many)) == many
+        await eventually(lambda: bool(growths))
 
-        growth = await next_growth(one)
-
-        assert growth == Growth(0, many, None, None)
+        assert growths == [Growth(0, many, None, None)]
 
 
-async def test_the_commits_end_with_the_store(path: Path) -> None:
-    """The last commit is still reported after the closing of the store."""
+async def test_the_last_commit_is_reported(path: Path) -> None:
+    """A commit while the store closes is still reported."""
     async with running_store(path) as store:
+        growths = growths_of(store)
         await store.write(a_registration(1))
-        await store.write(a_delivery(1))
+        async with asyncio.TaskGroup() as writes:
+            writes.create_task(store.write(a_delivery(1)))
+            await asyncio.sleep(0)
+            store.stop()
 
-    assert [(growth.after, growth.until) async for growth in store.commits()] == [(0, 1)]
-
-
-async def next_growth(store: SqliteStore) -> Growth:
-    """Return the next growth of the store's log."""
-    async with asyncio.timeout(30):
-        return await anext(store.commits())
+    assert [(growth.after, growth.until) for growth in growths] == [(0, 1)]
 
 
-async def refs_reported(store: SqliteStore, *, until: str) -> list[str]:
-    """Return the refs in the store's growth, up to one."""
-    refs: list[str] = []
-    async with asyncio.timeout(30):
-        async for growth in store.commits():
-            refs += [task.ref for task in growth.tasks or ()]
-            if until in refs:
-                break
-    return refs
+async def test_a_commit_is_reported_when_its_callers_are_released(store: SqliteStore) -> None:
+    """Nothing is reported before the commit, and a caller that has its answer never precedes the report."""
+    growths = growths_of(store)
+    await store.write(a_registration(1))
+    assert growths == []
+
+    await store.write(a_delivery(1))
+
+    assert [growth.until for growth in growths] == [1]
+
+
+def growths_of(store: SqliteStore) -> list[Growth]:
+    """Return a list that takes the growths of the store's log from now on."""
+    growths: list[Growth] = []
+    store.listen(growths.append)
+    return growths
 
 
 async def test_a_log_held_by_a_reader_is_cut_afterwards(store: SqliteStore, path: Path) -> None:

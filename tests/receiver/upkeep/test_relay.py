@@ -1,0 +1,169 @@
+"""The relay from the store to waiters and readers: in order, at once if it can be, and with bounded work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from client.protocol.filters import ResultFilter, TaskSet
+from receiver.domain.deliveries import HintTask
+from receiver.domain.records import Entry, Growth, TaskKey
+from receiver.feed.feed import Feed
+from receiver.feed.hub import Hub
+from receiver.feed.subscription import Subscription
+from receiver.storage.sqlite.store import SqliteStore
+from receiver.upkeep.relay import Relay
+from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, running_store, whole_log
+from tests.support import eventually
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """Yield a running store."""
+    async with running_store(tmp_path / "receiver.db") as running:
+        yield running
+
+
+@pytest.fixture
+async def feed(store: SqliteStore) -> Feed:
+    """Return a feed from the start of the log."""
+    feed = Feed(store)
+    await feed.open()
+    return feed
+
+
+@pytest.fixture
+async def owner() -> AsyncIterator[asyncio.TaskGroup]:
+    """Yield the owner of a relay's tasks."""
+    async with asyncio.TaskGroup() as group:
+        yield group
+
+
+class Reader:
+    """A reader of the tail alone. It reads whenever it is called."""
+
+    def __init__(self, feed: Feed, only: ResultFilter = ALL) -> None:
+        self.refs: list[str] = []
+        self.subscription: Subscription = feed.follow(only, 0, self.read, owner="a")
+
+    def read(self) -> None:
+        """Read all the tail has."""
+        while page := self.subscription.read_at_once():
+            self.refs += [entry.ref for entry in page]
+
+
+def nothing() -> None:
+    """Do nothing on a hint."""
+
+
+async def ended(store: SqliteStore, count: int) -> Sequence[Entry]:
+    """Return the log, after so many tasks have ended."""
+    for number in range(1, count + 1):
+        await store.write(a_registration(number))
+        await store.write(a_delivery(number))
+    return await whole_log(store)
+
+
+def growth_of(*entries: Entry) -> Growth:
+    """Return the growth by these entries."""
+    return Growth(entries[0].position - 1, entries[-1].position, (), entries)
+
+
+async def test_a_growth_reaches_its_readers_in_the_same_call(
+    store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup
+) -> None:
+    """A reader of the tail has the entry when `take` returns."""
+    reader = Reader(feed)
+    (entry,) = await ended(store, 1)
+
+    Relay(feed, Hub(), nothing, owner).take(growth_of(entry))
+
+    assert reader.refs == [a_ref(1)]
+
+
+async def test_later_growths_wait_for_one_that_is_read(
+    store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup
+) -> None:
+    """While the entries of another process are read, later growths do not overtake them."""
+    reader = Reader(feed)
+    log = await ended(store, 3)
+    relay = Relay(feed, Hub(), nothing, owner)
+
+    relay.take(Growth(0, 1, (), None))
+    for entry in log[1:]:
+        relay.take(growth_of(entry))
+    assert reader.refs == []
+
+    await eventually(lambda: len(reader.refs) == 3)
+    assert reader.refs == [a_ref(1), a_ref(2), a_ref(3)]
+
+
+async def test_too_many_late_growths_become_one(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+    """The relay keeps a bounded number of them. No entry is missing then, and all waiters look."""
+    reader = Reader(feed)
+    log = await ended(store, 70)
+    hub = Hub()
+    relay = Relay(feed, hub, nothing, owner)
+
+    with hub.waiting(a_ref(99)) as waiter:
+        relay.take(Growth(0, 1, (), None))
+        for entry in log[1:]:
+            relay.take(growth_of(entry))
+        assert await waiter.wait(30)
+
+    assert reader.refs == [entry.ref for entry in log]
+
+
+async def test_without_a_reader_nothing_is_kept(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+    """The tail moves on empty. A later reader from an older place has the entries from the store."""
+    log = await ended(store, 2)
+    relay = Relay(feed, Hub(), nothing, owner)
+
+    for entry in log:
+        relay.take(growth_of(entry))
+
+    assert (feed.tail.start, feed.tail.end) == (2, 2)
+    reader = Reader(feed)
+    assert [entry.cursor for entry in await reader.subscription.read()] == [entry.cursor for entry in log]
+
+
+async def test_a_waiter_alone_fills_the_tail(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+    """A wait for one task takes its outcome from the tail."""
+    (entry,) = await ended(store, 1)
+    hub = Hub()
+
+    with hub.waiting(a_ref(1)) as waiter:
+        growth = Growth(0, 1, (TaskKey(a_ref(1), "capsolver", None),), (entry,))
+        Relay(feed, hub, nothing, owner).take(growth)
+        assert await waiter.wait(0)
+
+    assert feed.tail.result(a_ref(1)) is entry.task
+
+
+async def test_many_notices_come_after_the_released_callers(
+    store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup
+) -> None:
+    """Callers that were released before the call have their turn before a large growth is passed on."""
+    log = await ended(store, 20)
+    reader = Reader(feed, ResultFilter(tasks=TaskSet(entry.ref for entry in log)))
+    seen: list[int] = []
+    asyncio.get_running_loop().call_soon(lambda: seen.append(len(reader.refs)))
+
+    Relay(feed, Hub(), nothing, owner).take(growth_of(*log))
+
+    await eventually(lambda: len(reader.refs) == 20)
+    assert seen == [0]
+
+
+async def test_a_hint_is_passed_on(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+    """A hint among the entries calls `hinted`, even if nobody listens."""
+    hints: list[str] = []
+    store.listen(Relay(feed, Hub(), lambda: hints.append("hint"), owner).take)
+    await store.write(a_registration(1))
+
+    await store.write(HintTask(ref=a_ref(1), now=NOW))
+
+    assert hints == ["hint"]
