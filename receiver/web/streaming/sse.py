@@ -7,6 +7,7 @@ Each event has the name of its frame, and its cursor as id. After a break, a bro
 from __future__ import annotations
 
 import random
+from collections import deque
 from functools import partial
 
 from aiohttp import web
@@ -96,7 +97,7 @@ class _Events:
             await writer.within_limit(partial(self._response.write, retry.encode()))
             while not writer.is_closing:
                 self._waiter.clear()
-                await writer.send_news()
+                await writer.send_news(deque())
                 await self._waiter.wait(self._runtime.streams.rules.heartbeat_seconds)
             await writer.send_goodbye()
         except PeerGoneError as gone:

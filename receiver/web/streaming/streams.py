@@ -26,6 +26,7 @@ __all__ = [
     "bound_buffer",
     "cut_off",
     "cut_off_later",
+    "has_room",
     "send_within",
 ]
 
@@ -141,6 +142,16 @@ def bound_buffer(request: web.Request) -> None:
     """Make writing wait while the peer has not taken so many bytes."""
     if request.transport is not None:
         request.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+
+
+def has_room(request: web.Request, size: int) -> bool:
+    """Return True if so many bytes can be written now, and no write has to wait for the peer."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return False
+    unsent = transport.get_write_buffer_size()
+    # A transport that paused writing resumes it at a quarter of its limit.
+    return unsent <= _BUFFER_BYTES // 4 and unsent + size <= _BUFFER_BYTES
 
 
 def cut_off(request: web.Request) -> None:

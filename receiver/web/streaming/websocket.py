@@ -1,12 +1,14 @@
 """`GET /v1/subscribe`: the log over a websocket, with one subscription for each socket.
 
-The handler receives. An asyncio task sends: it starts when there is something to send, and ends when all of it was
-sent. Most sockets are idle most of the time, and an idle one costs no task.
+The handler receives. New results are sent at once, without a task, to a peer that has caught up and has room. For all
+else an asyncio task sends: it starts when there is something to send, and ends when all of it was sent. Most sockets
+are idle most of the time, and an idle one costs no task.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from typing import assert_never
 
@@ -20,12 +22,14 @@ from client.protocol.frames import (
     Add,
     Added,
     Answer,
+    GapFrame,
     Remove,
     Removed,
     Request,
     Subscribe,
     Subscribed,
 )
+from receiver.domain.records import Entry
 from receiver.errors import ReceiverError
 from receiver.feed.subscription import Subscription
 from receiver.web.context import RUNTIME, Runtime
@@ -250,25 +254,36 @@ class _Socket:
     # Sending
 
     def _wake(self) -> None:
-        """Start the task that sends, unless it runs already."""
-        if self._sending is None and not self._is_over:
-            self._sending = self._runtime.streams.start(self._send_news())
+        """Send what the peer has room for. Start the task that sends the rest, unless it runs already."""
+        if self._sending is not None or self._is_over:
+            return
+        try:
+            page = self._writer.send_at_once()
+        except Exception as error:
+            self._drop(error)
+            return
+        if page or self._writer.has_work:
+            self._sending = self._runtime.streams.start(self._send_news(page))
             if self._sending is None:
                 self._writer.abort()
 
-    async def _send_news(self) -> None:
+    async def _send_news(self, page: deque[Entry | GapFrame]) -> None:
         try:
-            await self._writer.send_news()
+            await self._writer.send_news(page)
             if self._writer.is_closing:
                 await self._say_goodbye()
-        except PeerGoneError as gone:
-            self._writer.drop(str(gone))
         except Exception as error:
-            # A failure of one stream must not end the others.
-            _log.exception("stream.failed", key=self._request[KEY_NAME])
-            self._writer.drop(type(error).__name__)
+            self._drop(error)
         finally:
             self._sending = None
+
+    def _drop(self, error: Exception) -> None:
+        # A failure of one stream must not end the others.
+        if isinstance(error, PeerGoneError):
+            self._writer.drop(str(error))
+        else:
+            _log.error("stream.failed", key=self._request[KEY_NAME], exc_info=error)
+            self._writer.drop(type(error).__name__)
 
     async def _say_goodbye(self) -> None:
         if self._ws.closed:

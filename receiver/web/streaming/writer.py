@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -17,7 +18,7 @@ from receiver.feed.subscription import Subscription
 from receiver.web.context import Runtime
 from receiver.web.middleware import KEY_NAME
 from receiver.web.streaming.frames import RenderedFrame
-from receiver.web.streaming.streams import cut_off, send_within
+from receiver.web.streaming.streams import PeerGoneError, cut_off, has_room, send_within
 
 __all__ = ["FrameWriter"]
 
@@ -32,6 +33,8 @@ class FrameWriter:
     `encode` makes a frame into the bytes of the wire, in one part or several, and `write` takes each part. `wake` is
     called when there may be something to send: it lets `send_news` run, unless that runs already. `sent` counts the
     frames of the log. It is a `Stream`.
+
+    While `send_news` does not run, `send_at_once` may send without a task. What it leaves is given to `send_news`.
     """
 
     __slots__ = (
@@ -52,8 +55,8 @@ class FrameWriter:
         request: web.Request,
         runtime: Runtime,
         *,
-        encode: Callable[[RenderedFrame], Iterable[bytes]],
-        write: Callable[[bytes], Awaitable[object]],
+        encode: Callable[[RenderedFrame], Sequence[bytes]],
+        write: Callable[[bytes], Coroutine[Any, Any, object]],
         wake: Callable[[], None],
     ) -> None:
         self._request = request
@@ -92,17 +95,45 @@ class FrameWriter:
         for part in parts:
             await send_within(seconds, self._request, partial(self._write, part))
 
-    async def send_news(self) -> None:
-        """Send all that the subscription has, and a heartbeat if one is due; at shutdown, no more than a page.
+    @property
+    def has_work(self) -> bool:
+        """True if `send_news` has something to do, as far as is known, or the stream is to end."""
+        has_news = self.subscription is not None and self.subscription.has_more
+        return has_news or self.is_heartbeat_due or self.is_closing
+
+    def send_at_once(self) -> deque[Entry | GapFrame]:
+        """Send the next entries of the tail as far as the peer has room for them. Return the others of the page.
+
+        Raises:
+            PeerGoneError: the peer hung up.
+        """
+        page = deque[Entry | GapFrame]()
+        if self.subscription is None or self.is_closing or not self.subscription.has_more:
+            return page
+        self._sent_until = self.subscription.cursor
+        page.extend(self.subscription.read_at_once())
+        while page and self._write_at_once(page[0]):
+            self._sent_until = page.popleft().cursor
+            self.sent += 1
+        if not page:
+            self._sent_until = None
+        return page
+
+    async def send_news(self, page: deque[Entry | GapFrame]) -> None:
+        """Send a page, then all that the subscription has, and a heartbeat if one is due.
+
+        At shutdown, it sends no more than a page.
 
         Raises:
             PeerGoneError: as `send`.
         """
+        await self._send_page(page)
         while self.subscription is not None and not self.is_closing:
             before = self.subscription.cursor
             page = deque(await self._read(self.subscription))
             if page:
-                await self._send_page(page, before)
+                self._sent_until = before
+                await self._send_page(page)
             elif self.is_heartbeat_due:
                 # The subscription is read again behind it: a writer at work is not woken.
                 self.is_heartbeat_due = False
@@ -150,8 +181,24 @@ class FrameWriter:
                 failures += 1
         return ()
 
-    async def _send_page(self, page: deque[Entry | GapFrame], before: str) -> None:
-        self._sent_until = before
+    def _write_at_once(self, entry: Entry | GapFrame) -> bool:
+        parts = self._encode(self._runtime.frames.render(entry))
+        if not has_room(self._request, sum(map(len, parts))):
+            return False
+        for part in parts:
+            writing = self._write(part)
+            # A task would run it only in the next turn of the loop. With room for its bytes, it does not wait.
+            try:
+                writing.send(None)
+            except StopIteration:
+                continue
+            except (ConnectionError, RuntimeError) as error:
+                raise PeerGoneError("the peer hung up") from error
+            # It has written its bytes, and waits for room for more. The next write will see to that.
+            writing.close()
+        return True
+
+    async def _send_page(self, page: deque[Entry | GapFrame]) -> None:
         # Each entry leaves the page before it is sent, and `send` lets go of it before it waits. So a peer that stops
         # reading a large result holds its bytes, which it shares with others, and not the task as well.
         while page:
