@@ -33,12 +33,12 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
             its Content-Encoding. `unsupported-media-type` if that is not gzip or deflate.
     """
     coding = _coding_of(request)
-    if (request.content_length or 0) > limit:
-        raise _too_large(limit)
     try:
         if request.content.is_eof():
             # It is complete already: no need to wait for it.
             body = request.content.read_nowait()
+        elif (request.content_length or 0) > limit:
+            raise _too_large(limit)
         else:
             async with asyncio.timeout(_READ_SECONDS):
                 body = await _read_chunks(request, limit)
