@@ -55,7 +55,7 @@ def test_drift_is_taken_over_the_bare_rounds_of_all_servers() -> None:
     slower = [Round(figures(500), figures(1000, 130))]
 
     assert not Comparison(64, {"receiver": steady}).drifts
-    compared = Comparison(64, {"receiver": steady, "aiosqlite": slower})
+    compared = Comparison(64, {"receiver": steady, "naive": slower})
     assert compared.drift() == {"per_second": pytest.approx(0.1), "cpu_us": pytest.approx(0.3)}
     assert compared.drifts
 

@@ -17,10 +17,12 @@ import click
 import uvloop
 from rich.console import Console
 
-from tests.benchmarks import callbacks, waiting
+from tests.benchmarks import broadcast, callbacks, waiting
+from tests.benchmarks.broadcast import Broadcast, measure_broadcast
 from tests.benchmarks.callbacks import Callbacks, measure_callbacks
-from tests.benchmarks.goals import Goal, table
+from tests.benchmarks.goals import Goal, goal_table
 from tests.benchmarks.machine import describe_machine
+from tests.benchmarks.peers import is_dbos_installed
 from tests.benchmarks.waiting import Waiting, measure_waiting
 from tests.benchmarks.week import DAYS, QUICK_DAYS, Week, simulate_week
 
@@ -31,13 +33,19 @@ class Measured:
 
     machine: Mapping[str, Any]
     callbacks: Callbacks | None
+    broadcast: Broadcast | None
     waiting: Waiting | None
     week: Week | None
 
     @property
-    def parts(self) -> Mapping[str, Callbacks | Waiting | Week]:
+    def parts(self) -> Mapping[str, Callbacks | Broadcast | Waiting | Week]:
         """The measured parts, by name."""
-        named = {"callbacks": self.callbacks, "waiting": self.waiting, "week": self.week}
+        named = {
+            "callbacks": self.callbacks,
+            "broadcast": self.broadcast,
+            "waiting": self.waiting,
+            "week": self.week,
+        }
         return {name: part for name, part in named.items() if part is not None}
 
     def goals(self) -> Sequence[Goal]:
@@ -47,7 +55,9 @@ class Measured:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="About two minutes, with figures that scatter more.")
-@click.option("--only", type=click.Choice(["callbacks", "waiting", "week"]), help="Measure this part alone.")
+@click.option(
+    "--only", type=click.Choice(["callbacks", "broadcast", "waiting", "week"]), help="Measure this part alone."
+)
 @click.option(
     "--connections",
     type=click.IntRange(min=1),
@@ -72,10 +82,12 @@ def main(*, quick: bool, only: str | None, connections: Sequence[int], json_file
 async def _measure(folder: Path, only: str | None, connections: Sequence[int], *, is_quick: bool) -> Measured:
     calls = callbacks.QUICK if is_quick else callbacks.FULL
     calls = replace(calls, connections=connections or calls.connections)
+    wakes = broadcast.QUICK if is_quick else broadcast.FULL
     waits = waiting.QUICK if is_quick else waiting.FULL
     return Measured(
         machine=describe_machine(folder),
         callbacks=await measure_callbacks(folder, calls) if only in {None, "callbacks"} else None,
+        broadcast=await measure_broadcast(folder, wakes) if only in {None, "broadcast"} else None,
         waiting=await measure_waiting(folder, waits) if only in {None, "waiting"} else None,
         week=simulate_week(QUICK_DAYS if is_quick else DAYS) if only in {None, "week"} else None,
     )
@@ -92,10 +104,9 @@ def _show(measured: Measured) -> None:
     for part in measured.parts.values():
         for shown in part.tables():
             console.print(shown)
-    goals = table("against the goals", "measured", "goal")
-    for goal in measured.goals():
-        goals.add_row(goal.name, f"{goal.value:,.2f}", goal.wanted)
-    console.print(goals)
+    if not is_dbos_installed():
+        console.print("DBOS was skipped, because it is not installed: `pip install dbos` adds it to the comparison.")
+    console.print(goal_table(measured.goals()))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -23,15 +23,19 @@ from tests.benchmarks.comparison import (
     spread,
 )
 from tests.benchmarks.goals import Goal, table
+from tests.benchmarks.load import Target
+from tests.benchmarks.peers import is_dbos_installed
+from tests.benchmarks.registering import OpenTask, register_tasks
 from tests.benchmarks.rounds import Plan, run_rounds
-from tests.benchmarks.servers import serving
-from tests.benchmarks.tasks import Prepared, in_any_order, prepare_tasks
+from tests.benchmarks.servers import Server, serving
+from tests.benchmarks.tasks import in_any_order, prepare_tasks
 
 __all__ = ["FULL", "QUICK", "Callbacks", "measure_callbacks"]
 
 _GOAL_CONNECTIONS = 64
 """The goals and the fetches are for this number of connections."""
-FULL = Plan(rounds=9, requests=4000, connections=(1, 8, _GOAL_CONNECTIONS, 256))
+_FEW_CONNECTIONS = 8
+FULL = Plan(rounds=9, requests=4000, connections=(1, _FEW_CONNECTIONS, _GOAL_CONNECTIONS, 256))
 QUICK = Plan(rounds=5, requests=2000, connections=(_GOAL_CONNECTIONS,))
 _WINDOW = 5000
 _SEED = 5
@@ -39,32 +43,32 @@ _ABOUT = {
     "bare": "parses the same JSON and answers",
     "receiver": "everything on, durable",
     "no store": "everything on, stored nowhere",
-    "aiosqlite": "one commit for each request",
-    "aiosqlite guarded": "the same, each in its own transaction",
+    "naive": "aiohttp and aiosqlite, one commit for each request",
+    "DBOS": "send to a workflow, on SQLite",
 }
+_DBOS_REQUESTS = 300
+"""DBOS takes a few hundred callbacks a second."""
+_LEAST_TO_BARE = {_GOAL_CONNECTIONS: 0.6, _FEW_CONNECTIONS: 0.4}
+_LEAST_TO_NAIVE = {_GOAL_CONNECTIONS: 1.2, _FEW_CONNECTIONS: 1.0, 1: 0.9}
 _COMPARED: Sequence[Figure] = ("per_second", "p99_ms", "cpu_us")
 _DRIFT_NAMES: dict[Figure, str] = {"per_second": "rate", "cpu_us": "CPU"}
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """The figures of callbacks at each number of connections, and of fetches by id."""
+    """The figures of callbacks at each number of connections, and of fetches by id.
+
+    `by_dbos` is None if DBOS is not installed.
+    """
 
     called: Sequence[Comparison]
     fetched: Comparison
+    by_dbos: Comparison | None
 
     def goals(self) -> Sequence[Goal]:
-        """Return the figures that have a goal, all at 64 connections."""
-        fetches = spread(ratios(self.fetched.rounds["receiver"], "per_second"))
-        return [
-            *(
-                goal
-                for compared in self.called
-                if compared.connections == _GOAL_CONNECTIONS
-                for goal in _goals(compared)
-            ),
-            Goal("fetch by id ÷ bare GET", fetches.median, least=0.7),
-        ]
+        """Return the figures that have a goal."""
+        called = [goal for compared in self.called for goal in _goals(compared)]
+        return [*called, _rate_goal("fetch by id ÷ bare GET", self.fetched, least=0.6)]
 
     def figures(self) -> dict[str, Any]:
         """Return all rounds, and their ratios to bare, as JSON."""
@@ -73,45 +77,73 @@ class Callbacks:
             "seed": _SEED,
             "called": [_comparison_figures(compared) for compared in self.called],
             "fetched": _comparison_figures(self.fetched),
+            "dbos": None if self.by_dbos is None else _comparison_figures(self.by_dbos),
         }
 
     def tables(self) -> Sequence[Table]:
         """Return the medians and the ratios to bare as tables to print."""
         called = [shown for compared in self.called for shown in _comparison_tables("callbacks", compared, _ABOUT)]
-        return [*called, *_comparison_tables("fetch by id", self.fetched, {})]
+        by_dbos = [] if self.by_dbos is None else _comparison_tables("callbacks", self.by_dbos, _ABOUT)
+        return [*called, *by_dbos, *_comparison_tables("fetch by id", self.fetched, {})]
 
 
 async def measure_callbacks(folder: Path, plan: Plan) -> Callbacks:
-    """Send callbacks to all servers, then fetch the results from the receiver and from bare.
+    """Register all tasks over HTTP, send their callbacks to all servers, then fetch the results.
 
-    All tasks are registered before, through the store, because over HTTP that would take longer than the callbacks.
+    All servers get the same bodies. Fetches go to the receiver and to bare.
     """
-    prepared = await prepare_tasks(folder / "receiver.db", plan.requests_in_all)
     other = await prepare_tasks(folder / "no store.db", 0)
-    unstored = Prepared(prepared.tasks, other.signing_key)
     async with AsyncExitStack() as stack:
-        servers = {name: await stack.enter_async_context(serving(name, folder / f"{name}.db")) for name in _ABOUT}
-        sent = {name: unstored if name == "no store" else prepared for name in _ABOUT if name != "bare"}
-        targets = {name: in_any_order(tasks.callbacks(), window=_WINDOW, seed=_SEED) for name, tasks in sent.items()}
+
+        async def start(name: str) -> Server:
+            return await stack.enter_async_context(serving(name, folder / f"{name}.db"))
+
+        servers = {name: await start(name) for name in _ABOUT if name != "DBOS"}
+        tasks = await register_tasks(servers["receiver"].port, plan.requests_in_all)
+        sent = {name: tasks for name in servers if name != "bare"}
+        sent["no store"] = [task.signed_with(other.signing_key) for task in tasks]
+        targets = {name: _callbacks_in_any_order(open_tasks) for name, open_tasks in sent.items()}
         called = [await run_rounds(folder, servers, targets, plan, connections) for connections in plan.connections]
-        fetches = {"receiver": cycle(prepared.fetches())}
+        fetches = {"receiver": cycle(task.fetch() for task in tasks)}
         fetched = await run_rounds(folder, servers, fetches, plan, _GOAL_CONNECTIONS)
-    return Callbacks(called, fetched)
+        by_dbos = None
+        if is_dbos_installed():
+            servers["DBOS"] = await start("DBOS")
+            few = replace(plan, requests=_DBOS_REQUESTS)
+            callbacks = {"DBOS": cycle(map(OpenTask.callback, tasks))}
+            by_dbos = await run_rounds(folder, servers, callbacks, few, _GOAL_CONNECTIONS)
+    return Callbacks(called, fetched, by_dbos)
+
+
+def _callbacks_in_any_order(tasks: Sequence[OpenTask]) -> Iterator[Target]:
+    return map(OpenTask.callback, in_any_order(tasks, window=_WINDOW, seed=_SEED))
 
 
 def _goals(compared: Comparison) -> Sequence[Goal]:
-    receiver = compared.rounds["receiver"]
+    """Return the goals at this number of connections."""
+    at, least = compared.connections, _LEAST_TO_BARE.get(compared.connections)
+    goals = [] if least is None else [_rate_goal(f"callbacks, durable ÷ bare, at {at}", compared, least=least)]
+    if at in _LEAST_TO_NAIVE:
+        goals.append(_rate_goal(f"the same ÷ naive, at {at}", compared, "naive", least=_LEAST_TO_NAIVE[at]))
+    if at == _GOAL_CONNECTIONS:
+        receiver = compared.rounds["receiver"]
+        if cpu := ratios(receiver, "cpu_us"):
+            goals.append(Goal(f"CPU for each callback ÷ bare's, at {at}", spread(cpu).median, most=1.6))
+        p99 = spread(ratios(receiver, "p99_ms")).median
+        goals.append(Goal(f"p99 of the acknowledgement ÷ bare's, at {at}", p99, most=2.5))
+    return goals
 
-    def faster_than(other: str) -> float:
-        return spread(quotients(receiver, compared.rounds[other], "per_second")).median
 
-    return [
-        Goal("callbacks, durable ÷ bare", spread(ratios(receiver, "per_second")).median, least=0.8),
-        Goal("callbacks, durable ÷ no store", faster_than("no store"), least=0.65),
-        Goal("p99 of the acknowledgement ÷ bare's", spread(ratios(receiver, "p99_ms")).median, most=2.5),
-        Goal("callbacks, durable ÷ one aiosqlite commit each", faster_than("aiosqlite"), least=1.7),
-        Goal("the same ÷ guarded by a lock", faster_than("aiosqlite guarded"), least=1.7),
-    ]
+def _rate_goal(name: str, compared: Comparison, other: str | None = None, *, least: float) -> Goal:
+    """Return a goal of the receiver's rate ÷ bare's or another server's, and by CPU where that decides."""
+    rounds = compared.rounds["receiver"]
+
+    def ratio(of: Figure) -> Sequence[float]:
+        return ratios(rounds, of) if other is None else quotients(rounds, compared.rounds[other], of)
+
+    is_steady = all(decisive(compared.rounds[server]) == "rate" for server in {"receiver", other or "receiver"})
+    by_cpu = None if is_steady else 1 / spread(ratio("cpu_us")).median
+    return Goal(name, spread(ratio("per_second")).median, least=least, by_cpu=by_cpu)
 
 
 def _comparison_figures(compared: Comparison) -> dict[str, Any]:

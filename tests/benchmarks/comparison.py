@@ -33,11 +33,13 @@ class Figures:
     """Figures of one server in one round.
 
     `cpu_us` is its processor time for one request, None if the system does not tell. `busy` is the load generator's.
+    `distribution_ms` has the latencies at `load.PERCENTS`.
     """
 
     per_second: float
     p50_ms: float
     p99_ms: float
+    distribution_ms: Sequence[float] = ()
     cpu_us: float | None
     busy: float
 

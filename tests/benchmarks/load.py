@@ -19,24 +19,28 @@ from typing import cast
 
 import uvloop
 
-__all__ = ["LoadReport", "Target", "percentile", "run_load", "write_targets"]
+__all__ = ["PERCENTS", "LoadReport", "Target", "distribution", "percentile", "run_load", "write_targets"]
 
 _LIMIT_SECONDS = 60.0
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *([0-9]+)")
 _HEAD_END = b"\r\n\r\n"
+PERCENTS = (1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9)
+"""The percentages of a `distribution`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One request: POST if it has a JSON body, GET otherwise; `key` is a bearer key."""
+    """One request: POST if it has a JSON body, GET otherwise, unless `method` is set; `key` is a bearer key."""
 
     path: str
     body: str | None = None
     key: str | None = None
+    method: str | None = None
 
     def request(self) -> bytes:
         """Return the bytes on the wire."""
-        lines = [f"{'GET' if self.body is None else 'POST'} {self.path} HTTP/1.1", "Host: 127.0.0.1"]
+        method = self.method or ("GET" if self.body is None else "POST")
+        lines = [f"{method} {self.path} HTTP/1.1", "Host: 127.0.0.1"]
         if self.key is not None:
             lines.append(f"Authorization: Bearer {self.key}")
         if self.body is not None:
@@ -56,6 +60,7 @@ class LoadReport:
     seconds: float
     p50_ms: float
     p99_ms: float
+    distribution_ms: Sequence[float]
     busy: float
     statuses: dict[str, int]
 
@@ -93,6 +98,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that `percent` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, min(len(ordered) - 1, round(len(ordered) * percent / 100) - 1))]
+
+
+def distribution(values: Sequence[float]) -> Sequence[float]:
+    """Return the percentile at each of PERCENTS, rounded to four digits."""
+    ordered = sorted(values)
+    return [float(f"{percentile(ordered, percent):.4g}") for percent in PERCENTS]
 
 
 class _Run:
@@ -174,6 +185,7 @@ async def _load(port: int, connections: int, requests: Sequence[bytes]) -> LoadR
         seconds=seconds,
         p50_ms=percentile(run.latencies, 50) * 1000,
         p99_ms=percentile(run.latencies, 99) * 1000,
+        distribution_ms=distribution([latency * 1000 for latency in run.latencies]),
         busy=(time.process_time() - computed) / seconds,
         statuses={status.decode(): count for status, count in run.statuses.items()},
     )

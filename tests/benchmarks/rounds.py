@@ -11,7 +11,7 @@ from tests.benchmarks.comparison import Comparison, Figures, Round
 from tests.benchmarks.load import Target, run_load, write_targets
 from tests.benchmarks.servers import Server
 
-__all__ = ["Plan", "run_rounds"]
+__all__ = ["Load", "Plan", "run_rounds"]
 
 _WARM_UP = 300
 _PER_CONNECTION = 1000
@@ -42,7 +42,7 @@ async def run_rounds(
 
     The order of servers rotates, and bare comes first in every second round, so that drift of the machine cancels out.
     """
-    load = _Load(folder / "targets", connections)
+    load = Load(folder / "targets", connections)
     rounds: dict[str, list[Round]] = {name: [] for name in targets}
     for name, requests in targets.items():
         warm_up = list(islice(requests, _WARM_UP))
@@ -58,7 +58,9 @@ async def run_rounds(
 
 
 @dataclass(frozen=True, slots=True)
-class _Load:
+class Load:
+    """Loads over this number of connections. Their requests pass through `file`."""
+
     file: Path
     connections: int
 
@@ -71,6 +73,7 @@ class _Load:
         return Round(own, await self.run(bare, targets))
 
     async def run(self, server: Server, targets: Sequence[Target]) -> Figures:
+        """Send the requests, and return the figures of the server."""
         file = write_targets(self.file, targets)
         before = server.cpu_seconds()
         report = await run_load(server.port, self.connections, file)
@@ -79,6 +82,7 @@ class _Load:
             per_second=report.per_second,
             p50_ms=report.p50_ms,
             p99_ms=report.p99_ms,
+            distribution_ms=report.distribution_ms,
             cpu_us=None if before is None or after is None else (after - before) / report.requests * 1e6,
             busy=report.busy,
         )

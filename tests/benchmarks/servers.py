@@ -9,12 +9,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import aiosqlite
 import uvloop
 from aiohttp import web
 
@@ -33,7 +32,8 @@ from receiver.storage.sqlite.writer import Writer
 from receiver.storage.store import Store
 from receiver.upstream.schedules import Schedules
 from receiver.web.context import RUNTIME
-from tests.benchmarks.tasks import READ_KEY, task_record, task_view_example
+from tests.benchmarks.peers import PEERS
+from tests.benchmarks.tasks import READ_KEY, task_record
 from tests.support import free_port
 
 __all__ = ["Server", "serving"]
@@ -41,8 +41,6 @@ __all__ = ["Server", "serving"]
 _START_SECONDS = 20.0
 _PROCESS_CPU_CLOCK = 2
 """CPUCLOCK_SCHED of the kernel, which makes a clock of the complement of a process id: clock_getcpuclockid(3)."""
-_CALLBACK = "/callback/{provider}/{token}"
-_DB: web.AppKey[aiosqlite.Connection] = web.AppKey("db", aiosqlite.Connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,64 +100,6 @@ async def _accepts(port: int, process: asyncio.subprocess.Process) -> None:
             else:
                 return
     raise RuntimeError(f"the server ended with {process.returncode}; its log says why")
-
-
-def _bare(_database: Path) -> web.Application:
-    """Return a server that parses the same JSON and answers, without anything else."""
-
-    async def take(request: web.Request) -> web.Response:
-        await request.json()
-        return web.json_response({"status": "ok"})
-
-    async def give(_request: web.Request) -> web.Response:
-        return web.json_response(task)
-
-    task = task_view_example()
-    app = web.Application()
-    app.router.add_post(_CALLBACK, take)
-    app.router.add_get("/v1/tasks/{id}", give)
-    return app
-
-
-def _aiosqlite(database: Path) -> web.Application:
-    """Return a server with one commit for each request on a shared connection, as a first version would be written.
-
-    Nothing keeps the statements of one request together. A commit includes the rows inserted by other requests, and
-    their own commits then have nothing left to do.
-    """
-    return _one_commit_each(database, nullcontext)
-
-
-def _aiosqlite_guarded(database: Path) -> web.Application:
-    """Return the same server with a lock around insert and commit, so that each request has its own transaction."""
-    lock = asyncio.Lock()
-    return _one_commit_each(database, lambda: lock)
-
-
-def _one_commit_each(database: Path, guard: Callable[[], AbstractAsyncContextManager[None]]) -> web.Application:
-
-    async def connection(_app: web.Application) -> AsyncIterator[None]:
-        async with aiosqlite.connect(database) as db:
-            await db.execute("PRAGMA journal_mode = WAL")
-            await db.execute("PRAGMA synchronous = FULL")
-            await db.execute("CREATE TABLE callback (id INTEGER PRIMARY KEY, task_id TEXT, body TEXT)")
-            await db.commit()
-            app[_DB] = db
-            yield
-
-    async def take(request: web.Request) -> web.Response:
-        body = await request.json()
-        db = request.app[_DB]
-        values = (body["taskId"], await request.text())
-        async with guard():
-            await db.execute("INSERT INTO callback (task_id, body) VALUES (?, ?)", values)
-            await db.commit()
-        return web.json_response({"status": "ok"})
-
-    app = web.Application()
-    app.cleanup_ctx.append(connection)
-    app.router.add_post(_CALLBACK, take)
-    return app
 
 
 def _with_commit_times(_database: Path) -> web.Application:
@@ -235,9 +175,7 @@ class _NoStore:
 
 
 _APPS: dict[str, Callable[[Path], web.Application]] = {
-    "bare": _bare,
-    "aiosqlite": _aiosqlite,
-    "aiosqlite guarded": _aiosqlite_guarded,
+    **PEERS,
     "no store": _no_store,
     "receiver with commit times": _with_commit_times,
 }

@@ -24,12 +24,14 @@ from receiver.web.views import task_view
 from tests.benchmarks.load import Target
 
 __all__ = [
+    "PROVIDER",
     "READ_KEY",
     "Prepared",
     "callback_body",
     "in_any_order",
     "prepare_tasks",
     "running",
+    "task_id_of",
     "task_record",
     "task_view_example",
 ]
@@ -37,7 +39,7 @@ __all__ = [
 Item = TypeVar("Item")
 
 READ_KEY = "benchmarks-only-read-key-0123456789"
-_PROVIDER = "capsolver"
+PROVIDER = "capsolver"
 _BODY_BYTES = 750
 _REGISTERED_AT_ONCE = 1000
 _LASTS_SECONDS = 24 * 3600.0
@@ -54,11 +56,7 @@ class Prepared:
         """Yield one callback for each task, with its own URL and its own body."""
         for task in self.tasks:
             token = make_token(Kind.TASK, UUID(task.ref), task.provider, self.signing_key)
-            yield Target(f"/callback/{task.provider}/{token}", callback_body(task))
-
-    def fetches(self) -> Iterator[Target]:
-        """Yield a GET for each task."""
-        return (Target(f"/v1/tasks/{task.ref}", key=READ_KEY) for task in self.tasks)
+            yield Target(f"/callback/{task.provider}/{token}", callback_body(task.ref, task.task_id))
 
 
 def in_any_order(items: Iterable[Item], *, window: int, seed: int) -> Iterator[Item]:
@@ -112,28 +110,28 @@ async def register(store: SqliteStore, tasks: Sequence[TaskRecord]) -> None:
 def task_record(number: int) -> TaskRecord:
     """Return a pending task with an id; the same number gives the same id."""
     task = task_of_registration(
-        Registration(provider=_PROVIDER, type="AntiTurnstileTaskProxyLess", timeout_seconds=_LASTS_SECONDS),
-        DIALECTS[_PROVIDER],
+        Registration(provider=PROVIDER, type="AntiTurnstileTaskProxyLess", timeout_seconds=_LASTS_SECONDS),
+        DIALECTS[PROVIDER],
         ref=str(new_ref()),
         owner="bench",
         now=microseconds_now(),
         is_reachable=True,
     )
-    return task.evolve(task_id=_task_id(number), bound_by="create")
+    return task.evolve(task_id=task_id_of(number), bound_by="create")
 
 
-def callback_body(task: TaskRecord) -> str:
+def callback_body(ref: str, task_id: object) -> str:
     """Return the body of a callback to end the task: 750 bytes, different for each task."""
     solution = {"token": "", "type": "turnstile", "userAgent": "Mozilla/5.0 (X11; Linux x86_64)"}
     answer = {
         "errorId": 0,
         "errorCode": "",
         "errorDescription": "",
-        "taskId": task.task_id,
+        "taskId": task_id,
         "status": "ready",
         "solution": solution,
     }
-    solution["token"] = f"0.{task.ref}{'kJ3x_Zq-' * 99}"[: _BODY_BYTES - len(json.dumps(answer))]
+    solution["token"] = f"0.{ref}{'kJ3x_Zq-' * 99}"[: _BODY_BYTES - len(json.dumps(answer))]
     return json.dumps(answer)
 
 
@@ -141,8 +139,14 @@ def task_view_example() -> dict[str, Any]:
     """Return the JSON of a finished task, as the answer of the bare server."""
     task = task_record(0)
     view = task_view(task, lambda position: f"0123456789ab-{position}").model_dump(mode="json", by_alias=True)
-    return {**view, "status": "ready", "solution": json.loads(callback_body(task))["solution"], "source": "callback"}
+    return {
+        **view,
+        "status": "ready",
+        "solution": json.loads(callback_body(task.ref, task.task_id))["solution"],
+        "source": "callback",
+    }
 
 
-def _task_id(number: int) -> str:
+def task_id_of(number: int) -> str:
+    """Return the id that the provider gave to the task of this number."""
     return str(UUID(int=0x37223A89_06ED_442C_A0B8_220000000000 + number))

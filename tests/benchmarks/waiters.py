@@ -7,11 +7,11 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from tests.raw import PONG, events_request, poll_request, websocket_request
 
-__all__ = ["ReceivedAt", "Waiter", "open_waiters", "paced", "waiter_of"]
+__all__ = ["ReceivedAt", "Sent", "Waiter", "open_waiters", "paced", "waiter_of"]
 
 _REF = re.compile(rb'"ref":"([0-9a-f-]{36})"')
 _PING = b"\x89\x00"
@@ -93,19 +93,26 @@ async def open_waiters(port: int, waiters: Sequence[Waiter]) -> None:
                 group.create_task(connect(number, waiter))
 
 
-async def paced(port: int, requests: Sequence[bytes], *, per_second: float, connections: int = 32) -> list[float]:
-    """Send the requests at this rate without waiting for answers. Return the delay of each one in seconds."""
+class Sent(NamedTuple):
+    """The times at which a request was due and was sent, in nanoseconds of the monotonic clock."""
+
+    due_at: int
+    sent_at: int
+
+
+async def paced(port: int, requests: Sequence[bytes], *, per_second: float, connections: int = 32) -> Sequence[Sent]:
+    """Send the requests at this rate without waiting for answers."""
     senders = [Waiter(b"", lambda _ref, _at: None) for _ in range(connections)]
     await open_waiters(port, senders)
-    late = []
-    started = time.perf_counter()
+    sent = []
+    started = time.monotonic_ns()
     for number, request in enumerate(requests):
-        due = started + number / per_second
-        if (left := due - time.perf_counter()) > 0:
-            await asyncio.sleep(left)
+        due_at = started + round(number / per_second * 1e9)
+        if (left := due_at - time.monotonic_ns()) > 0:
+            await asyncio.sleep(left / 1e9)
+        sent.append(Sent(due_at, time.monotonic_ns()))
         senders[number % connections].transport.write(request)
-        late.append(time.perf_counter() - due)
     await asyncio.sleep(0.5)
     for sender in senders:
         sender.transport.close()
-    return late
+    return sent

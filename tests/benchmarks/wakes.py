@@ -149,7 +149,9 @@ def _token(task: TaskRecord) -> CallbackToken:
 
 def _incoming(task: TaskRecord) -> CallbackRequest:
     headers = {"Content-Type": "application/json"}
-    return CallbackRequest(method="POST", headers=headers, query=b"", body=callback_body(task).encode())
+    return CallbackRequest(
+        method="POST", headers=headers, query=b"", body=callback_body(task.ref, task.task_id).encode()
+    )
 
 
 class _NotingConnection(sqlite3.Connection):
