@@ -37,8 +37,10 @@ lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(INSTALLED)  ## figures, side by side in one run
-	$(BIN)/python -m tests.benchmarks
+bench: $(INSTALLED)  ## figures, side by side in one run, and their plots in build/bench
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.benchmarks --json build/bench/figures.json
+	@$(BIN)/python -m tests.benchmarks.plots build/bench/figures.json build/bench
 
 bench-quick: $(INSTALLED)  ## the same with fewer rounds and 64 connections alone, in two minutes
 	$(BIN)/python -m tests.benchmarks --quick
