@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test lint bench bench-quick attacks fuzz docs picture lock clean
+.PHONY: help demo serve test lint bench bench-quick bench-scale attacks fuzz docs picture lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,10 @@ bench: $(INSTALLED)  ## figures, side by side in one run, and their plots in bui
 
 bench-quick: $(INSTALLED)  ## the same with fewer rounds and 64 connections alone, in two minutes
 	$(BIN)/python -m tests.benchmarks --quick
+
+bench-scale: $(INSTALLED)  ## with 10 million results, a million open tasks, 15,000 connections
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.benchmarks.scale --json build/bench/scale.json
 
 attacks: $(INSTALLED)  ## honest callbacks beside attackers: latencies and memory, in three minutes
 	$(BIN)/python -m tests.faults.attacks

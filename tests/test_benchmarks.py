@@ -1,12 +1,25 @@
-"""The arithmetic of the benchmarks: ratios of neighbouring rounds, their spread, the drift of bare, the order."""
+"""The benchmarks: ratios of neighbouring rounds, spread, drift, order, goals, plots and large databases."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
 import pytest
 
+from tests.benchmarks.callbacks import Callbacks
 from tests.benchmarks.comparison import Comparison, Figures, Round, Spread, decisive, quotients, ratios, spread
+from tests.benchmarks.goals import Goal
+from tests.benchmarks.load import PERCENTS, Target, distribution
+from tests.benchmarks.plots import write_plots
+from tests.benchmarks.registering import connected
 from tests.benchmarks.rounds import Plan
-from tests.benchmarks.tasks import in_any_order
+from tests.benchmarks.scale.database import open_database, sample_refs
+from tests.benchmarks.servers import serving
+from tests.benchmarks.tasks import READ_KEY, in_any_order
 
 
 def figures(per_second: float, cpu_us: float | None = 100.0, p99_ms: float = 10.0) -> Figures:
@@ -77,3 +90,79 @@ def test_few_connections_get_fewer_requests() -> None:
 
     assert [plan.requests_at(connections) for connections in plan.connections] == [1000, 4000]
     assert plan.requests_in_all == 9 * (1000 + 4000) + 2 * 300
+
+
+def test_the_deciding_figure_is_compared_with_the_goal() -> None:
+    """If CPU decides, it says if the goal is met, and both figures are shown."""
+    assert Goal("rate", 0.7, least=0.6).is_met
+    assert not Goal("rate", 0.7, least=0.6, by_cpu=0.5).is_met
+    assert Goal("p99", 2.5, most=2.5).is_met
+    assert Goal("rate", 0.7, least=0.6, by_cpu=0.5).measured == "0.70, by CPU 0.50"
+
+
+def test_goals_depend_on_the_connections() -> None:
+    """Each number of connections has its own goals, against bare and against the naive server."""
+    slow, fast = rounds((500, 1000)), rounds((250, 1000))
+    called = [Comparison(connections, {"receiver": slow, "naive": fast}) for connections in (1, 8, 64, 256)]
+    fetched = Comparison(64, {"receiver": slow})
+
+    goals = {goal.name: (goal.value, goal.wanted) for goal in Callbacks(called, fetched, None).goals()}
+
+    assert goals == {
+        "the same ÷ naive, at 1": (2.0, "≥ 0.9"),
+        "callbacks, durable ÷ bare, at 8": (0.5, "≥ 0.4"),
+        "the same ÷ naive, at 8": (2.0, "≥ 1"),
+        "callbacks, durable ÷ bare, at 64": (0.5, "≥ 0.6"),
+        "the same ÷ naive, at 64": (2.0, "≥ 1.2"),
+        "CPU for each callback ÷ bare's, at 64": (1.0, "≤ 1.6"),
+        "p99 of the acknowledgement ÷ bare's, at 64": (1.0, "≤ 2.5"),
+        "fetch by id ÷ bare GET": (0.5, "≥ 0.6"),
+    }
+
+
+def test_a_distribution_has_a_latency_for_each_percentage() -> None:
+    """The latencies grow with the percentages, and have four digits."""
+    latencies = distribution([number / 7 for number in range(10_000)])
+
+    assert len(latencies) == len(PERCENTS)
+    assert list(latencies) == sorted(latencies)
+    assert latencies[PERCENTS.index(50.0)] == 714.1
+
+
+def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
+    """Each plot is well-formed and names its servers; a part not measured has none."""
+    measured = Round(
+        Figures(per_second=900, p50_ms=1, p99_ms=5, distribution_ms=[1.0] * len(PERCENTS), cpu_us=None, busy=0),
+        Figures(per_second=2000, p50_ms=1, p99_ms=2, distribution_ms=[0.3] * len(PERCENTS), cpu_us=None, busy=0),
+    )
+    called = [Comparison(connections, {"receiver": [measured, measured]}) for connections in (1, 64)]
+    figures = Callbacks(called, called[0], None).figures()
+    wake = {"rounds": [{"receiver": asdict(measured.own), "broadcaster": asdict(measured.bare)}]}
+
+    plots = write_plots({"callbacks": figures, "broadcast": wake}, tmp_path)
+
+    assert [plot.stem for plot in plots] == ["throughput", "p99", "acknowledgement", "wake"]
+    for plot, servers in zip(plots, [{"receiver", "bare"}] * 3 + [{"receiver", "broadcaster"}], strict=True):
+        assert servers <= {element.text for element in ET.fromstring(plot.read_text()).iter()}  # noqa: S314
+    assert write_plots({"week": {}}, tmp_path) == []
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+async def test_a_large_database_is_one_of_the_receiver(
+    tmp_path: Path, state: Literal["finished", "unfinished"]
+) -> None:
+    """Its tasks are found by SQL in their order, and the receiver serves them. It is built once."""
+    path = await open_database(tmp_path, 300, "finished")
+    refs = sample_refs(path, 30, 300, seed=1)
+
+    assert await open_database(tmp_path, 300, "finished") == path
+    assert len(set(refs)) == 30
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT count(DISTINCT task_id) FROM task").fetchone() == (300,)
+        ordered = [ref for (ref,) in connection.execute("SELECT ref FROM task ORDER BY id")]
+    assert ordered == sorted(ordered)
+    async with serving("receiver", path) as server, connected(server.port) as connection_to_it:
+        for ref in refs:
+            found = await connection_to_it.ask(Target(f"/v1/tasks/{ref}", key=READ_KEY))
+            assert found["status"] == "ready"

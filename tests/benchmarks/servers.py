@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from tests.benchmarks.peers import PEERS
 from tests.benchmarks.tasks import READ_KEY, task_record
 from tests.support import free_port
 
-__all__ = ["Server", "serving"]
+__all__ = ["Server", "kilobytes", "serving"]
 
 _START_SECONDS = 20.0
 _PROCESS_CPU_CLOCK = 2
@@ -60,9 +60,12 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(name: str, database: Path) -> AsyncIterator[Server]:
+async def serving(
+    name: str, database: Path, settings: Mapping[str, str] | None = None, *, start_seconds: float = _START_SECONDS
+) -> AsyncIterator[Server]:
     """Run a server until the block is left; `name` is a key of `_APPS`, or "receiver".
 
+    `settings` are further variables of its environment. It must accept connections within `start_seconds`.
     The receiver is started by its own command, as a user would. Its log goes to a file beside the database.
     """
     port = free_port()
@@ -75,6 +78,7 @@ async def serving(name: str, database: Path) -> AsyncIterator[Server]:
         "RECEIVER_MAX_WAITERS_PER_KEY": "20000",
         "RECEIVER_MAX_STREAMS_PER_KEY": "20000",
         "PYTHONPATH": str(Path.cwd()),
+        **(settings or {}),
     }
     command = ["receiver", "serve"] if name == "receiver" else [__name__, name, str(port), str(database)]
     with database.with_suffix(".log").open("wb") as log:
@@ -82,7 +86,7 @@ async def serving(name: str, database: Path) -> AsyncIterator[Server]:
             sys.executable, "-m", *command, env=environment, cwd=database.parent, stdout=log, stderr=log
         )
     try:
-        await _accepts(port, process)
+        await _accepts(port, process, start_seconds)
         yield Server(port, process)
     finally:
         if process.returncode is None:
@@ -90,8 +94,14 @@ async def serving(name: str, database: Path) -> AsyncIterator[Server]:
         await process.wait()
 
 
-async def _accepts(port: int, process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(_START_SECONDS):
+def kilobytes(process: asyncio.subprocess.Process) -> int:
+    """Return the resident memory of the process."""
+    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line]
+    return int(line.split()[1])
+
+
+async def _accepts(port: int, process: asyncio.subprocess.Process, start_seconds: float) -> None:
+    async with asyncio.timeout(start_seconds):
         while process.returncode is None:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()

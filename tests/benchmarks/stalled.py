@@ -10,9 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.crowd import kilobytes
 from tests.benchmarks.load import Target, percentile
-from tests.benchmarks.servers import serving
+from tests.benchmarks.servers import kilobytes, serving
 from tests.benchmarks.tasks import READ_KEY
 from tests.benchmarks.transports import commits_of
 from tests.benchmarks.waiters import Waiter, open_waiters, paced

@@ -1,4 +1,4 @@
-"""All measurements of waiting: the delay, the number of waiters, and the cost of those that stop reading."""
+"""Measurements of waiting: the delay, and the cost of waiters that stop reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from tests.benchmarks.crowd import Crowd, measure_crowd
 from tests.benchmarks.goals import Goal, table
 from tests.benchmarks.stalled import Stalled, measure_stalled
 from tests.benchmarks.transports import TransportWakes, measure_transports
@@ -28,13 +27,12 @@ class WaitingPlan:
 
     wakes: int
     tasks_each: int
-    connections: int
     stalled: int
     megabytes: int
 
 
-FULL = WaitingPlan(wakes=5000, tasks_each=5, connections=15_000, stalled=100, megabytes=4)
-QUICK = WaitingPlan(wakes=500, tasks_each=1, connections=1000, stalled=20, megabytes=4)
+FULL = WaitingPlan(wakes=5000, tasks_each=5, stalled=100, megabytes=4)
+QUICK = WaitingPlan(wakes=500, tasks_each=1, stalled=20, megabytes=4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,6 @@ class Waiting:
 
     in_process: Mapping[str, Wakes]
     transports: Mapping[str, TransportWakes]
-    crowd: Crowd
     stalled: Sequence[Stalled]
 
     def goals(self) -> Sequence[Goal]:
@@ -52,8 +49,6 @@ class Waiting:
         return [
             Goal(f"{name}in process", self.in_process["tasks"].p99_ms, most=0.5),
             *(Goal(f"{name}{transport}", measured.p99_ms, most=2) for transport, measured in self.transports.items()),
-            Goal("waiting connections in one process", self.crowd.connections, least=15_000),
-            Goal("kB for each of them", self.crowd.kilobytes_each, most=16),
             *(
                 Goal(
                     f"kB for one that stops reading, results of {stalled.solution_bytes:,} bytes",
@@ -69,7 +64,6 @@ class Waiting:
         return {
             "inProcess": {name: asdict(measured) for name, measured in self.in_process.items()},
             "transports": {name: asdict(measured) for name, measured in self.transports.items()},
-            "crowd": asdict(self.crowd),
             "stalled": [{**asdict(stalled), "kilobytes_each": stalled.kilobytes_each} for stalled in self.stalled],
         }
 
@@ -84,17 +78,6 @@ class Waiting:
         for name, transport in self.transports.items():
             late = f"{transport.late_p99_ms:.2f}"
             wakes.add_row(name, f"{transport.p50_ms:.2f}", f"{transport.p99_ms:.2f}", f"{transport.wakes}", late)
-        crowd = table("waiting connections, half websockets, half long polls", "connections", "kB each", "opened in s")
-        crowd.add_column("all woken, own tasks, s", justify="right")
-        crowd.add_column("all woken, one task, s", justify="right")
-        crowd.add_row(
-            "one server process",
-            f"{self.crowd.connections:,}",
-            f"{self.crowd.kilobytes_each:.1f}",
-            f"{self.crowd.open_seconds:.1f}",
-            f"{self.crowd.own_tasks_seconds:.2f}",
-            f"{self.crowd.one_task_seconds:.2f}",
-        )
         subscribers = table("subscribers of everything that stop reading", "stalled", "kB each", "dropped")
         subscribers.add_column("others' p99 ms", justify="right")
         subscribers.add_column("without them", justify="right")
@@ -107,7 +90,7 @@ class Waiting:
                 f"{stalled.with_them.readers_p99_ms:.1f}",
                 f"{stalled.without.readers_p99_ms:.1f}",
             )
-        return [wakes, crowd, subscribers]
+        return [wakes, subscribers]
 
 
 async def measure_waiting(folder: Path, plan: WaitingPlan) -> Waiting:
@@ -115,6 +98,5 @@ async def measure_waiting(folder: Path, plan: WaitingPlan) -> Waiting:
     return Waiting(
         in_process=await measure_wakes(folder / "wakes.db", plan.wakes),
         transports=await measure_transports(folder, waiters=WAITERS, tasks_each=plan.tasks_each, per_second=PER_SECOND),
-        crowd=await measure_crowd(folder, plan.connections),
         stalled=await measure_stalled(folder, stalled=plan.stalled, megabytes=plan.megabytes),
     )

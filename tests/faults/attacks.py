@@ -23,9 +23,9 @@ import aiohttp
 import click
 from rich.console import Console
 
-from tests.benchmarks.crowd import kilobytes
 from tests.benchmarks.goals import table
 from tests.benchmarks.load import percentile
+from tests.benchmarks.servers import kilobytes
 from tests.faults.attackers import ATTACKS, FINISHED_TASKS, SOLUTION_BYTES
 from tests.support import Api, ReceiverProcess, receiver_process
 

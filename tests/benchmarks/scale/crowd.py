@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.load import run_load, write_targets
-from tests.benchmarks.servers import Server, serving
+from tests.benchmarks.servers import Server, kilobytes, serving
 from tests.benchmarks.tasks import READ_KEY, prepare_tasks
 from tests.benchmarks.waiters import ReceivedAt, Waiter, open_waiters, paced, waiter_of
 from tests.raw import poll_request, text_frame
 
-__all__ = ["Crowd", "kilobytes", "measure_crowd"]
+__all__ = ["Crowd", "measure_crowd"]
 
 _SETTLE_SECONDS = 3.0
 _LIMIT_SECONDS = 45.0
@@ -29,7 +29,8 @@ class Crowd:
 
     connections: int
     open_seconds: float
-    kilobytes_each: float
+    websocket_kilobytes: float
+    long_poll_kilobytes: float
     own_tasks_seconds: float
     one_task_seconds: float
 
@@ -45,18 +46,19 @@ async def measure_crowd(folder: Path, wanted: int) -> Crowd:
     burst = write_targets(folder / "burst", callbacks)
     received_at: ReceivedAt = {}
 
-    async with serving("receiver with commit times", folder / "crowd.db") as server:
+    async with serving("receiver", folder / "crowd.db") as server:
         await paced(server.port, [b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"] * 100, per_second=1000)
         before = kilobytes(server.process)
         began_at = time.perf_counter()
-        transports = ("websocket", "long poll")
-        waiting = [
-            waiter_of(transports[number % 2], READ_KEY, [ref], received_at.setdefault) for number, ref in enumerate(own)
-        ]
-        await open_waiters(server.port, waiting)
-        await asyncio.sleep(_SETTLE_SECONDS)
-        open_seconds = time.perf_counter() - began_at - _SETTLE_SECONDS
-        kilobytes_each = (kilobytes(server.process) - before) / connections
+        waiting: list[Waiter] = []
+        grown: list[int] = []
+        for transport, refs in (("websocket", own[: connections // 2]), ("long poll", own[connections // 2 :])):
+            opened = [waiter_of(transport, READ_KEY, [ref], received_at.setdefault) for ref in refs]
+            await open_waiters(server.port, opened)
+            await asyncio.sleep(_SETTLE_SECONDS)
+            grown.append(kilobytes(server.process) - before - sum(grown))
+            waiting += opened
+        open_seconds = time.perf_counter() - began_at - 2 * _SETTLE_SECONDS
         own_tasks = await _burst(server, burst, received_at, set(own))
         one_task = await _one_for_all(server, waiting, one, last.request())
         for waiter in waiting:
@@ -64,7 +66,8 @@ async def measure_crowd(folder: Path, wanted: int) -> Crowd:
     return Crowd(
         connections=connections,
         open_seconds=open_seconds,
-        kilobytes_each=kilobytes_each,
+        websocket_kilobytes=grown[0] / (connections // 2),
+        long_poll_kilobytes=grown[1] / (connections - connections // 2),
         own_tasks_seconds=own_tasks,
         one_task_seconds=one_task,
     )
@@ -86,7 +89,11 @@ async def _one_for_all(server: Server, waiting: Sequence[Waiter], ref: str, call
     arrivals: list[int] = []
     for number, waiter in enumerate(waiting):
         waiter.record_with(lambda _ref, received_at: arrivals.append(received_at))
-        again = poll_request(READ_KEY, ref) if number % 2 else text_frame({"type": "add", "id": 2, "tasks": [ref]})
+        again = (
+            poll_request(READ_KEY, ref)
+            if number >= len(waiting) // 2
+            else text_frame({"type": "add", "id": 2, "tasks": [ref]})
+        )
         waiter.transport.write(again)
         if number % 500 == 0:
             await asyncio.sleep(0.05)
@@ -98,9 +105,3 @@ async def _one_for_all(server: Server, waiting: Sequence[Waiter], ref: str, call
         while len(arrivals) < len(waiting):
             await asyncio.sleep(0.05)
     return (max(arrivals) - began_at) / 1e9
-
-
-def kilobytes(process: asyncio.subprocess.Process) -> int:
-    """Return the resident memory of the process."""
-    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line]
-    return int(line.split()[1])

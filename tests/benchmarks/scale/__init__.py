@@ -1,0 +1,1 @@
+"""Measurements with millions of tasks, and with thousands of waiting connections."""
