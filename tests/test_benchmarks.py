@@ -147,10 +147,7 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     assert write_plots({"week": {}}, tmp_path) == []
 
 
-@pytest.mark.parametrize("state", ["finished", "unfinished"])
-async def test_a_large_database_is_one_of_the_receiver(
-    tmp_path: Path, state: Literal["finished", "unfinished"]
-) -> None:
+async def test_a_large_database_is_one_of_the_receiver(tmp_path: Path) -> None:
     """Its tasks are found by SQL in their order, and the receiver serves them. It is built once."""
     path = await open_database(tmp_path, 300, "finished")
     refs = sample_refs(path, 30, 300, seed=1)
