@@ -17,13 +17,14 @@ import click
 import uvloop
 from rich.console import Console
 
-from tests.benchmarks import broadcast, callbacks, waiting
+from tests.benchmarks import broadcast, callbacks
 from tests.benchmarks.broadcast import Broadcast, measure_broadcast
 from tests.benchmarks.callbacks import Callbacks, measure_callbacks
 from tests.benchmarks.goals import Goal, goal_table
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.peers import is_dbos_installed
-from tests.benchmarks.waiting import Waiting, measure_waiting
+from tests.benchmarks.waiting import measurements as waiting
+from tests.benchmarks.waiting.measurements import Waiting, measure_waiting
 from tests.benchmarks.week import DAYS, QUICK_DAYS, Week, simulate_week
 
 
@@ -84,9 +85,11 @@ async def _measure(folder: Path, only: str | None, connections: Sequence[int], *
     calls = replace(calls, connections=connections or calls.connections)
     wakes = broadcast.QUICK if is_quick else broadcast.FULL
     waits = waiting.QUICK if is_quick else waiting.FULL
+    machine = describe_machine(folder)
+    called = await measure_callbacks(folder, calls) if only in {None, "callbacks"} else None
     return Measured(
-        machine=describe_machine(folder),
-        callbacks=await measure_callbacks(folder, calls) if only in {None, "callbacks"} else None,
+        machine=machine if called is None else {**machine, **called.machine()},
+        callbacks=called,
         broadcast=await measure_broadcast(folder, wakes) if only in {None, "broadcast"} else None,
         waiting=await measure_waiting(folder, waits) if only in {None, "waiting"} else None,
         week=simulate_week(QUICK_DAYS if is_quick else DAYS) if only in {None, "week"} else None,

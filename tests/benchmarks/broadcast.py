@@ -20,7 +20,7 @@ from tests.benchmarks.load import distribution, percentile
 from tests.benchmarks.registering import OpenTask, register_tasks
 from tests.benchmarks.servers import Server, serving
 from tests.benchmarks.tasks import PROVIDER, READ_KEY
-from tests.benchmarks.waiters import ReceivedAt, open_waiters, paced, waiter_of
+from tests.benchmarks.waiting.waiters import ReceivedAt, open_waiters, paced, waiter_of
 
 __all__ = ["FULL", "QUICK", "Broadcast", "BroadcastPlan", "measure_broadcast"]
 

@@ -70,6 +70,11 @@ class Callbacks:
         called = [goal for compared in self.called for goal in _goals(compared)]
         return [*called, _rate_goal("fetch by id ÷ bare GET", self.fetched, least=0.6)]
 
+    def machine(self) -> dict[str, Any]:
+        """Return facts about the machine: bare's CPU for a request, by connections, in µs."""
+        measured = {compared.connections: _cpu_us(compared.bare) for compared in self.called}
+        return {f"bareCpuUsAt{connections}": round(cpu_us) for connections, cpu_us in measured.items() if cpu_us}
+
     def figures(self) -> dict[str, Any]:
         """Return all rounds, and their ratios to bare, as JSON."""
         return {
@@ -184,12 +189,17 @@ def _comparison_tables(name: str, compared: Comparison, about: Mapping[str, str]
     return [medians, to_bare]
 
 
-def _medians(measured: Sequence[Figures]) -> Sequence[str]:
+def _cpu_us(measured: Sequence[Figures]) -> float | None:
     cpu_us = [figures.cpu_us for figures in measured if figures.cpu_us is not None]
+    return median(cpu_us) if cpu_us else None
+
+
+def _medians(measured: Sequence[Figures]) -> Sequence[str]:
+    cpu_us = _cpu_us(measured)
     return [
         f"{median(figures.per_second for figures in measured):,.0f}",
         f"{median(figures.p50_ms for figures in measured):.2f}",
         f"{median(figures.p99_ms for figures in measured):.2f}",
-        f"{median(cpu_us):.0f}" if cpu_us else "",
+        "" if cpu_us is None else f"{cpu_us:.0f}",
         f"{median(figures.busy for figures in measured):.2f}",
     ]

@@ -28,7 +28,7 @@ def describe_machine(folder: Path) -> dict[str, str | int | float]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         **{name: version(name) for name in ("aiohttp", "aiosqlite", "uvloop", "pydantic", "structlog")},
-        "fdatasyncP50Ms": round(_sync_ms(folder), 3),
+        **_sync_times(folder),
     }
 
 
@@ -41,8 +41,8 @@ def _processor() -> str:
     return next(names, platform.processor() or "unknown")
 
 
-def _sync_ms(folder: Path) -> float:
-    """Return the median time to append a page and sync it, as a commit to a WAL does."""
+def _sync_times(folder: Path) -> dict[str, float]:
+    """Return the times to append a page and sync it, as a commit to a WAL does."""
     sync = getattr(os, "fdatasync", os.fsync)
     file = folder / "sync"
     durations = []
@@ -53,4 +53,4 @@ def _sync_ms(folder: Path) -> float:
             sync(stream.fileno())
             durations.append(time.perf_counter() - started)
     file.unlink()
-    return percentile(durations, 50) * 1000
+    return {f"fdatasyncP{percent}Ms": round(percentile(durations, percent) * 1000, 3) for percent in (50, 99)}

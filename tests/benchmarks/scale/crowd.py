@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks.load import run_load, write_targets
 from tests.benchmarks.servers import Server, kilobytes, serving
 from tests.benchmarks.tasks import READ_KEY, prepare_tasks
-from tests.benchmarks.waiters import ReceivedAt, Waiter, open_waiters, paced, waiter_of
+from tests.benchmarks.waiting.waiters import ReceivedAt, Waiter, open_waiters, paced, waiter_of
 from tests.raw import poll_request, text_frame
 
 __all__ = ["Crowd", "measure_crowd"]

@@ -21,7 +21,7 @@ from tests.benchmarks.rounds import Load
 from tests.benchmarks.scale.database import drop_from_memory, read_into_memory, sample_refs
 from tests.benchmarks.servers import Server, serving
 from tests.benchmarks.tasks import READ_KEY, in_any_order
-from tests.benchmarks.waiters import paced
+from tests.benchmarks.waiting.waiters import paced
 
 __all__ = ["SETTINGS", "Cold", "Stored", "measure_stored"]
 

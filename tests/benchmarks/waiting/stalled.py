@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.benchmarks.load import Target, percentile
 from tests.benchmarks.servers import kilobytes, serving
 from tests.benchmarks.tasks import READ_KEY
-from tests.benchmarks.transports import commits_of
-from tests.benchmarks.waiters import Waiter, open_waiters, paced
+from tests.benchmarks.waiting.transports import commits_of
+from tests.benchmarks.waiting.waiters import Waiter, open_waiters, paced
 from tests.raw import events_request, websocket_request
 
 __all__ = ["ServerFigures", "Stalled", "measure_stalled"]

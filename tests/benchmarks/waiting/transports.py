@@ -15,7 +15,7 @@ import aiohttp
 from tests.benchmarks.load import Target, percentile
 from tests.benchmarks.servers import Server, serving
 from tests.benchmarks.tasks import READ_KEY, prepare_tasks
-from tests.benchmarks.waiters import ReceivedAt, Waiter, open_waiters, paced, waiter_of
+from tests.benchmarks.waiting.waiters import ReceivedAt, Waiter, open_waiters, paced, waiter_of
 
 __all__ = ["TransportWakes", "commits_of", "measure_transports"]
 

@@ -10,9 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from tests.benchmarks.goals import Goal, table
-from tests.benchmarks.stalled import Stalled, measure_stalled
-from tests.benchmarks.transports import TransportWakes, measure_transports
-from tests.benchmarks.wakes import PER_SECOND, WAITERS, Wakes, measure_wakes
+from tests.benchmarks.waiting.stalled import Stalled, measure_stalled
+from tests.benchmarks.waiting.transports import TransportWakes, measure_transports
+from tests.benchmarks.waiting.wakes import PER_SECOND, WAITERS, Wakes, measure_wakes
 
 __all__ = ["FULL", "QUICK", "Waiting", "WaitingPlan", "measure_waiting"]
 

@@ -1,0 +1,1 @@
+"""Measurements of waiting for results."""
