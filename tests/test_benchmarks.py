@@ -144,6 +144,8 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     assert [plot.stem for plot in plots] == ["throughput", "p99", "acknowledgement", "wake"]
     for plot, servers in zip(plots, [{"receiver", "bare"}] * 3 + [{"receiver", "broadcaster"}], strict=True):
         assert servers <= {element.text for element in ET.fromstring(plot.read_text()).iter()}  # noqa: S314
+    alone = Callbacks(called[:1], called[0], None).figures()
+    assert [plot.stem for plot in write_plots({"callbacks": alone}, tmp_path)] == ["acknowledgement"]
     assert write_plots({"week": {}}, tmp_path) == []
 
 

@@ -96,14 +96,15 @@ def draw(title: str, across: Axis, up: Axis, lines: Sequence[Line]) -> str:
 
 
 def write_plots(figures: Mapping[str, Any], folder: Path) -> Sequence[Path]:
-    """Write the plots of all parts measured. Return their files."""
+    """Write the plots of all parts measured, over connections if there are several. Return their files."""
     plots = {}
     if "callbacks" in figures:
         called = sorted(figures["callbacks"]["called"], key=lambda compared: compared["connections"])
-        connections = Axis("connections", _at_least_two([compared["connections"] for compared in called]), math.log)
-        rates, delays = _lines(called, "per_second"), _lines(called, "p99_ms")
-        plots["throughput"] = draw("Callbacks a second", connections, _linear("callbacks a second", rates), rates)
-        plots["p99"] = draw("p99 of the acknowledgement", connections, _logarithmic("milliseconds", delays), delays)
+        if len(called) > 1:
+            connections = Axis("connections", [compared["connections"] for compared in called], math.log)
+            rates, delays = _lines(called, "per_second"), _lines(called, "p99_ms")
+            plots["throughput"] = draw("Callbacks a second", connections, _linear("callbacks a second", rates), rates)
+            plots["p99"] = draw("p99 of the acknowledgement", connections, _logarithmic("milliseconds", delays), delays)
         largest = min(called, key=lambda compared: abs(compared["connections"] - 64))
         plots["acknowledgement"] = _distribution(
             f"Acknowledgement, {largest['connections']} connections", _rounds(largest)
@@ -174,11 +175,6 @@ def _logarithmic(title: str, lines: Sequence[Line]) -> Axis:
     first = max(number for number, mark in enumerate(marks) if mark <= min(values) or number == 0)
     last = min(number for number, mark in enumerate(marks) if mark >= max(values) or number == len(marks) - 1)
     return Axis(title, marks[first : last + 1], math.log)
-
-
-def _at_least_two(values: Sequence[float]) -> Sequence[float]:
-    """Return the values, with another one beside a single one: an axis needs two."""
-    return values if len(values) > 1 else [*values, values[0] * 2]
 
 
 def _text(text: str, x: float, y: float, anchor: str, style: str = "") -> str:
