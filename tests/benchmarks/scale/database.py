@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -29,8 +30,8 @@ _BYTES_EACH = 600
 _TABLES = ("task", "log", "delivery")
 _CHUNK = 1 << 20
 _YEARS_AHEAD = 10 * 365 * 86_400_000_000
-_PART = "lower(hex(randomblob({})))"
-_TASK_ID = " || '-' || ".join(_PART.format(size) for size in (4, 2, 2, 2, 6))
+# Unique, because the factor is odd, and in no order, as the ids of providers are.
+_TASK_ID = "printf('%08x-0000-4000-8000-%012x', (n * 2654435761) & 4294967295, n)"
 # A UUIDv7 for each millisecond before the template's: they grow, as those of the receiver do.
 _REF = (
     "printf('%08x-%04x-7%03x-%04x-%012x', (:millisecond + n) >> 16, (:millisecond + n) & 65535, "
@@ -46,8 +47,10 @@ _EXPRESSIONS = {
     ("log", "position"): "n",
     ("log", "task"): "n",
     ("log", "ref"): _REF,
+    ("log", "task_id"): _TASK_ID,
     ("log", "body"): "NULL",
     ("delivery", "id"): f"n * {SLOTS} + id % {SLOTS}",
+    ("delivery", "task_id"): _TASK_ID,
     ("delivery", "body"): "NULL",
 }
 
@@ -63,7 +66,8 @@ async def open_database(folder: Path, count: int, state: State) -> Path:
     Raises:
         RuntimeError: too little space is free for it.
     """
-    path = folder / f"{count}-{state}-schema-{len(MIGRATIONS)}.db"
+    schema = zlib.crc32("".join(MIGRATIONS).encode())
+    path = folder / f"{count}-{state}-schema-{len(MIGRATIONS)}-{schema:08x}.db"
     if path.exists():
         return path
     _require_space(path, count * _BYTES_EACH)
