@@ -19,7 +19,10 @@ from tests.benchmarks.registering import connected
 from tests.benchmarks.rounds import Plan
 from tests.benchmarks.scale.database import open_database, sample_refs
 from tests.benchmarks.servers import serving
+from tests.benchmarks.stages import Stages
 from tests.benchmarks.tasks import READ_KEY, in_any_order
+
+STAGES = Stages(64, {"decide": 5.0, "the rest": 60.0})
 
 
 def figures(per_second: float, cpu_us: float | None = 100.0, p99_ms: float = 10.0) -> Figures:
@@ -106,7 +109,7 @@ def test_goals_depend_on_the_connections() -> None:
     called = [Comparison(connections, {"receiver": slow, "naive": fast}) for connections in (1, 8, 64, 256)]
     fetched = Comparison(64, {"receiver": slow})
 
-    goals = {goal.name: (goal.value, goal.wanted) for goal in Callbacks(called, fetched, None).goals()}
+    goals = {goal.name: (goal.value, goal.wanted) for goal in Callbacks(called, fetched, STAGES, None).goals()}
 
     assert goals == {
         "the same ÷ naive, at 1": (2.0, "≥ 0.9"),
@@ -136,7 +139,7 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
         Figures(per_second=2000, p50_ms=1, p99_ms=2, distribution_ms=[0.3] * len(PERCENTS), cpu_us=None, busy=0),
     )
     called = [Comparison(connections, {"receiver": [measured, measured]}) for connections in (1, 64)]
-    figures = Callbacks(called, called[0], None).figures()
+    figures = Callbacks(called, called[0], STAGES, None).figures()
     wake = {"rounds": [{"receiver": asdict(measured.own), "broadcaster": asdict(measured.bare)}]}
 
     plots = write_plots({"callbacks": figures, "broadcast": wake}, tmp_path)
@@ -144,7 +147,7 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     assert [plot.stem for plot in plots] == ["throughput", "p99", "acknowledgement", "wake"]
     for plot, servers in zip(plots, [{"receiver", "bare"}] * 3 + [{"receiver", "broadcaster"}], strict=True):
         assert servers <= {element.text for element in ET.fromstring(plot.read_text()).iter()}  # noqa: S314
-    alone = Callbacks(called[:1], called[0], None).figures()
+    alone = Callbacks(called[:1], called[0], STAGES, None).figures()
     assert [plot.stem for plot in write_plots({"callbacks": alone}, tmp_path)] == ["acknowledgement"]
     assert write_plots({"week": {}}, tmp_path) == []
 

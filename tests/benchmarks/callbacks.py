@@ -28,6 +28,7 @@ from tests.benchmarks.peers import is_dbos_installed
 from tests.benchmarks.registering import OpenTask, register_tasks
 from tests.benchmarks.rounds import Plan, run_rounds
 from tests.benchmarks.servers import Server, serving
+from tests.benchmarks.stages import Stages, measure_stages
 from tests.benchmarks.tasks import in_any_order, prepare_tasks
 
 __all__ = ["FULL", "QUICK", "Callbacks", "measure_callbacks"]
@@ -46,6 +47,9 @@ _ABOUT = {
     "naive": "aiohttp and aiosqlite, one commit for each request",
     "DBOS": "send to a workflow, on SQLite",
 }
+_STAGED = "receiver with stages"
+_STAGED_REQUESTS = 12_000
+"""Enough for all its rounds."""
 _DBOS_REQUESTS = 300
 """DBOS takes a few hundred callbacks a second."""
 _LEAST_TO_BARE = {_GOAL_CONNECTIONS: 0.6, _FEW_CONNECTIONS: 0.4}
@@ -63,6 +67,7 @@ class Callbacks:
 
     called: Sequence[Comparison]
     fetched: Comparison
+    stages: Stages
     by_dbos: Comparison | None
 
     def goals(self) -> Sequence[Goal]:
@@ -82,6 +87,7 @@ class Callbacks:
             "seed": _SEED,
             "called": [_comparison_figures(compared) for compared in self.called],
             "fetched": _comparison_figures(self.fetched),
+            "stages": self.stages.figures(),
             "dbos": None if self.by_dbos is None else _comparison_figures(self.by_dbos),
         }
 
@@ -89,7 +95,7 @@ class Callbacks:
         """Return the medians and the ratios to bare as tables to print."""
         called = [shown for compared in self.called for shown in _comparison_tables("callbacks", compared, _ABOUT)]
         by_dbos = [] if self.by_dbos is None else _comparison_tables("callbacks", self.by_dbos, _ABOUT)
-        return [*called, *by_dbos, *_comparison_tables("fetch by id", self.fetched, {})]
+        return [*called, *by_dbos, self.stages.table(), *_comparison_tables("fetch by id", self.fetched, {})]
 
 
 async def measure_callbacks(folder: Path, plan: Plan) -> Callbacks:
@@ -111,13 +117,17 @@ async def measure_callbacks(folder: Path, plan: Plan) -> Callbacks:
         called = [await run_rounds(folder, servers, targets, plan, connections) for connections in plan.connections]
         fetches = {"receiver": cycle(task.fetch() for task in tasks)}
         fetched = await run_rounds(folder, servers, fetches, plan, _GOAL_CONNECTIONS)
+        staged = await start(_STAGED)
+        open_tasks = await register_tasks(staged.port, _STAGED_REQUESTS)
+        callbacks = _callbacks_in_any_order(open_tasks)
+        stages = await measure_stages(folder, staged, callbacks, connections=_GOAL_CONNECTIONS)
         by_dbos = None
         if is_dbos_installed():
             servers["DBOS"] = await start("DBOS")
             few = replace(plan, requests=_DBOS_REQUESTS)
-            callbacks = {"DBOS": cycle(map(OpenTask.callback, tasks))}
-            by_dbos = await run_rounds(folder, servers, callbacks, few, _GOAL_CONNECTIONS)
-    return Callbacks(called, fetched, by_dbos)
+            sendings = {"DBOS": cycle(map(OpenTask.callback, tasks))}
+            by_dbos = await run_rounds(folder, servers, sendings, few, _GOAL_CONNECTIONS)
+    return Callbacks(called, fetched, stages, by_dbos)
 
 
 def _callbacks_in_any_order(tasks: Sequence[OpenTask]) -> Iterator[Target]:

@@ -43,15 +43,16 @@ def _bare(_database: Path) -> web.Application:
 def _naive(database: Path) -> web.Application:
     """Return a receiver as written in an afternoon: one shared connection, one commit for each request.
 
-    Nothing keeps the statements of one request together. A commit includes the rows inserted by other requests, and
-    their own commits then have nothing left to do.
+    The answers are found by their taskId, and a repeated callback makes no second row. Nothing keeps the statements of
+    one request together. A commit includes the rows inserted by other requests, and their own commits then have
+    nothing left to do.
     """
 
     async def connection(_app: web.Application) -> AsyncIterator[None]:
         async with aiosqlite.connect(database) as db:
             await db.execute("PRAGMA journal_mode = WAL")
             await db.execute("PRAGMA synchronous = FULL")
-            await db.execute("CREATE TABLE callback (id INTEGER PRIMARY KEY, task_id TEXT, body TEXT)")
+            await db.execute("CREATE TABLE callback (task_id TEXT PRIMARY KEY, body TEXT)")
             await db.commit()
             app[_DB] = db
             yield
@@ -60,7 +61,7 @@ def _naive(database: Path) -> web.Application:
         body = await request.json()
         db = request.app[_DB]
         values = (body["taskId"], await request.text())
-        await db.execute("INSERT INTO callback (task_id, body) VALUES (?, ?)", values)
+        await db.execute("INSERT OR REPLACE INTO callback (task_id, body) VALUES (?, ?)", values)
         await db.commit()
         return _ok()
 

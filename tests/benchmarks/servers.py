@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sqlite3
 import sys
@@ -19,6 +20,7 @@ from aiohttp import web
 
 from client.provider_api.unlisted import UnlistedCodes
 from client.providers import DIALECTS
+from client.signals import on_signals
 from receiver.app import create_app, microseconds_now, new_ref
 from receiver.commands.serve import raise_file_limit, tune
 from receiver.domain.deliveries import DeliveryResult, Quotas, delivery_rules
@@ -32,6 +34,7 @@ from receiver.storage.sqlite.writer import Writer
 from receiver.storage.store import Store
 from receiver.upstream.schedules import Schedules
 from receiver.web.context import RUNTIME
+from receiver.web.server.runner import make_runner
 from tests.benchmarks.peers import PEERS
 from tests.benchmarks.tasks import READ_KEY, task_record
 from tests.support import free_port
@@ -39,6 +42,7 @@ from tests.support import free_port
 __all__ = ["Server", "kilobytes", "serving"]
 
 _START_SECONDS = 20.0
+_MOST_CONNECTIONS = 30_000
 _PROCESS_CPU_CLOCK = 2
 """CPUCLOCK_SCHED of the kernel, which makes a clock of the complement of a process id: clock_getcpuclockid(3)."""
 
@@ -63,7 +67,7 @@ class Server:
 async def serving(
     name: str, database: Path, settings: Mapping[str, str] | None = None, *, start_seconds: float = _START_SECONDS
 ) -> AsyncIterator[Server]:
-    """Run a server until the block is left; `name` is a key of `_APPS`, or "receiver".
+    """Run a server until the block is left; `name` is a key of `PEERS` or `_RECEIVERS`, or "receiver".
 
     `settings` are further variables of its environment. It must accept connections within `start_seconds`.
     The receiver is started by its own command, as a user would. Its log goes to a file beside the database.
@@ -137,13 +141,18 @@ def _with_commit_times(_database: Path) -> web.Application:
     setattr(Writer, "_finish", finish_and_record)  # noqa: B010
     app = create_app(settings)
     app.router.add_get("/bench/commits", show_commits)
+    return app
 
-    async def tuned(_app: web.Application) -> AsyncIterator[None]:
-        raise_file_limit()
-        tune()
-        yield
 
-    app.cleanup_ctx.append(tuned)
+def _with_stages(_database: Path) -> web.Application:
+    """Return the receiver with GET /bench/stages: its processor time by stage."""
+    # Here, because that module starts servers.
+    from tests.benchmarks.stages import add_stages
+
+    settings = load_settings(Path.cwd())
+    configure_logs(settings.log_format)
+    app = create_app(settings)
+    add_stages(app)
     return app
 
 
@@ -162,7 +171,6 @@ def _no_store(_database: Path) -> web.Application:
             polled=(),
         )
         store = cast("Store", _NoStore(task_record(0)))
-        tune()
         providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
         callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
         app[RUNTIME] = replace(app[RUNTIME], callbacks=callbacks)
@@ -184,26 +192,37 @@ class _NoStore:
         return self._delivered
 
 
-_APPS: dict[str, Callable[[Path], web.Application]] = {
-    **PEERS,
+_RECEIVERS: Mapping[str, Callable[[Path], web.Application]] = {
     "no store": _no_store,
     "receiver with commit times": _with_commit_times,
+    "receiver with stages": _with_stages,
 }
+"""Receivers with a change for the measurement. They are served as the receiver's own command does."""
 
 
 def main() -> None:
     """Serve until a signal ends the process."""
     name, port, database = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    web.run_app(
-        _APPS[name](database),
-        host="127.0.0.1",
-        port=port,
-        access_log=None,
-        handler_cancellation=True,
-        backlog=1024,
-        print=None,
-        loop=uvloop.new_event_loop(),
-    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(name, port, database))
+
+
+async def _serve(name: str, port: int, database: Path) -> None:
+    stop = asyncio.Event()
+    on_signals(stop.set, signal.SIGTERM, signal.SIGINT)
+    if name in _RECEIVERS:
+        runner = make_runner(_RECEIVERS[name](database), most=_MOST_CONNECTIONS)
+    else:
+        runner = web.AppRunner(PEERS[name](database), access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
+        if name in _RECEIVERS:
+            raise_file_limit()
+            tune()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
 
 
 if __name__ == "__main__":
