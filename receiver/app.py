@@ -39,6 +39,7 @@ from receiver.upstream.accounts import check_accounts, open_accounts
 from receiver.upstream.reconciler import Reconciler
 from receiver.upstream.schedules import Schedules
 from receiver.web.auth import origins_of
+from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.middleware import mark_as_declared, request_middleware
 from receiver.web.operations import at_own_address
@@ -142,6 +143,7 @@ async def open_runtime(
             frames=Frames(store.cursor_at),
             metrics=metrics,
             observer=observer,
+            bookkeeping=Bookkeeping(metrics, observer),
         )
         running = _start_loops(runtime, providers, retention_times(settings), owner)
         owner.create_task(store.run(), name="writer")

@@ -60,6 +60,9 @@ ROW_BYTES = 512
 """A kept delivery counts for at least this many bytes of a quota, so that empty ones are bounded too."""
 
 
+_FINAL = (Ready, Failed)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
     """Bounds on strangers' data: tasks and bytes of each standing URL, bytes of all unreadable bodies."""
@@ -315,7 +318,7 @@ class DeliverToTask(_Delivery, OneTaskCommand):
         It is a short way to the same result, because nearly every callback is such an answer.
         """
         reading, delivery = self.reading, self.delivery
-        if isinstance(reading, str) or not isinstance(reading.reading, Ready | Failed) or delivery.slot is not None:
+        if isinstance(reading, str) or not isinstance(reading.reading, _FINAL) or delivery.slot is not None:
             return None
         if task.outcome is not None or task.held_until is not None or task.quota is not None:
             return None

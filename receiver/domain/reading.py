@@ -225,16 +225,27 @@ def read_answer(dialect: Dialect, report: FirstOutcome, now: int) -> tuple[TaskI
 
 def make_outcome(reading: Ready | Failed, origin: Origin) -> Outcome:
     """Return the outcome in a reading. An error of a poll with an unlisted code is provisional."""
-    life = origin.answer_life_seconds
-    is_ready = isinstance(reading, Ready)
+    if isinstance(reading, Ready):
+        life = origin.answer_life_seconds
+        return Outcome(
+            status="ready",
+            solution=to_json(reading.solution).decode(),
+            error_id=0,
+            error_code=None,
+            error_description=None,
+            source=origin.source,
+            trust=origin.trust,
+            finished_at=origin.finished_at,
+            valid_until=None if life is None else origin.finished_at + round(life * SECOND),
+        )
     return Outcome(
-        status="ready" if is_ready else "failed",
-        solution=to_json(reading.solution).decode() if isinstance(reading, Ready) else None,
-        error_id=0 if isinstance(reading, Ready) else reading.error_id,
-        error_code=None if isinstance(reading, Ready) else reading.error_code,
-        error_description=None if isinstance(reading, Ready) else reading.error_description,
+        status="failed",
+        solution=None,
+        error_id=reading.error_id,
+        error_code=reading.error_code,
+        error_description=reading.error_description,
         source=origin.source,
         trust=PROVISIONAL if is_provisional(reading, origin.source) else origin.trust,
         finished_at=origin.finished_at,
-        valid_until=origin.finished_at + round(life * SECOND) if is_ready and life is not None else None,
+        valid_until=None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from client.protocol.models import NO_ANSWER, PROVISIONAL, SUBMIT_UNKNOWN
@@ -188,9 +189,9 @@ class TaskRecord(Numbered):
         is_late = self.bound_at - self.created_at > SUBMITTING
         return self.created_at if is_late else max(self.created_at, self.bound_at)
 
-    @property
+    @cached_property
     def id_text(self) -> str | None:
-        """The provider's id as text, for comparisons."""
+        """The provider's id as text, for comparisons. It is asked for seven times for each callback."""
         return None if self.task_id is None else task_id_text(self.task_id)
 
     @staticmethod
@@ -205,7 +206,10 @@ class TaskRecord(Numbered):
         """Return a copy with `changes`."""
         if not changes.keys() <= self.__dict__.keys():
             raise TypeError(f"a task has none of {sorted(changes.keys() - self.__dict__.keys())}")
-        return TaskRecord.of({**self.__dict__, **changes})
+        values = {**self.__dict__, **changes}
+        if "task_id" in changes:
+            values.pop("id_text", None)
+        return TaskRecord.of(values)
 
     def number(self, head: int, last_row: int) -> None:
         """See `Numbered`. Once the record has its numbers, nothing changes any more."""

@@ -13,10 +13,9 @@ import structlog
 from aiohttp import web
 
 from client.providers import Dialect
-from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, check_token
-from receiver.domain.verdicts import UNREAD, VERDICTS, is_refusal
+from receiver.domain.verdicts import VERDICTS, is_refusal
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.bodies import read_body
@@ -33,7 +32,6 @@ LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}
 RECEIVED: web.RequestKey[object] = web.RequestKey("received", object)
 """The response of `receive`, or the error it raised, if it was called before the application."""
 
-_LONGEST_LOGGED = 100
 _HEADERS = {"Cache-Control": "no-store"}
 _ACKNOWLEDGED = PrebuiltResponse("ok")
 
@@ -68,68 +66,44 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
         return _answer(404 if await runtime.callbacks.is_revoked(token) else 204)
     if request.method not in dialect.callback.methods:
         runtime.metrics.refused(dialect.provider, 405)
-        _note(runtime, dialect, _without_waiting(request), is_readable=False)
+        _note_unread(runtime, dialect, request)
         return _answer(405, Allow=", ".join(sorted(dialect.callback.methods)))
     try:
-        delivered = await _deliver(request, runtime, dialect, token)
+        incoming = _incoming(request, await _body_of(request, runtime, token))
+        delivered = await runtime.callbacks.deliver(dialect, token, incoming)
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
         _log.warning("callback.refused", provider=dialect.provider, status=status, reason=error.detail)
         runtime.metrics.refused(dialect.provider, status)
         return _answer(status, **_retry_after(error))
-    # Nothing that happens after the commit may change the answer, not even a log that cannot be written.
-    with suppress(Exception):
-        runtime.metrics.delivered(dialect.provider, delivered.verdict, delivered.task)
-        _stored(dialect, delivered, started)
+    runtime.bookkeeping.add(dialect.provider, incoming, delivered, started)
     status = VERDICTS[delivered.verdict].status
     return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 
-async def _deliver(
-    request: web.BaseRequest, runtime: Runtime, dialect: Dialect, token: CallbackToken
-) -> DeliveryResult:
+async def _body_of(request: web.BaseRequest, runtime: Runtime, token: CallbackToken) -> bytes:
     try:
-        body = await read_body(request, runtime.max_body_bytes)
+        return await read_body(request, runtime.max_body_bytes)
     except ReceiverError:
         await runtime.callbacks.hint(token)
         raise
-    incoming = _incoming(request, body)
-    delivered = await runtime.callbacks.deliver(dialect, token, incoming)
-    _note(runtime, dialect, incoming, is_readable=delivered.verdict not in UNREAD)
-    return delivered
 
 
 def _incoming(request: web.BaseRequest, body: bytes) -> CallbackRequest:
-    query = request.rel_url.raw_query_string.encode("utf-8", "surrogateescape")
+    query = b""
+    if "?" in request.raw_path:
+        query = request.rel_url.raw_query_string.encode("utf-8", "surrogateescape")
     return CallbackRequest(method=request.method, headers=request.headers, query=query, body=body)
 
 
-def _without_waiting(request: web.BaseRequest) -> CallbackRequest | None:
-    """Return the request if its body has arrived completely. A request that is refused is not waited for."""
+def _note_unread(runtime: Runtime, dialect: Dialect, request: web.BaseRequest) -> None:
+    """Record the shape of a refused request if its body has arrived completely. It is not waited for."""
     if not request.content.is_eof() or "Content-Encoding" in request.headers:
-        return None
+        return
+    # Errors in that do not change the response.
     with suppress(Exception):
-        return _incoming(request, request.content.read_nowait())
-    return None
-
-
-def _note(runtime: Runtime, dialect: Dialect, incoming: CallbackRequest | None, *, is_readable: bool) -> None:
-    """Record the shape of the callback. Errors in that do not change the response."""
-    with suppress(Exception):
-        if incoming is not None:
-            runtime.observer.note(dialect.provider, incoming, is_readable=is_readable)
-
-
-def _stored(dialect: Dialect, delivered: DeliveryResult, started: float) -> None:
-    task = delivered.task
-    _log.info(
-        "callback.stored",
-        provider=dialect.provider,
-        verdict=delivered.verdict,
-        ref=None if task is None else task.ref,
-        taskId=None if task is None or task.id_text is None else task.id_text[:_LONGEST_LOGGED],
-        milliseconds=round((time.perf_counter() - started) * 1000, 2),
-    )
+        incoming = _incoming(request, request.content.read_nowait())
+        runtime.observer.note(dialect.provider, incoming, is_readable=False)
 
 
 def _retry_after(error: ReceiverError) -> dict[str, str]:

@@ -18,6 +18,7 @@ from receiver.service.waits import Waits
 from receiver.settings import ApiKey
 from receiver.storage.store import Store
 from receiver.upkeep.shapes import Observer
+from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.server.unsent import Unsent
 from receiver.web.streaming.frames import Frames
 from receiver.web.streaming.streams import Streams
@@ -46,6 +47,7 @@ class Runtime:
     frames: Frames
     metrics: Metrics
     observer: Observer
+    bookkeeping: Bookkeeping
     unsent: Unsent = field(default_factory=Unsent)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,11 +135,11 @@ class SqliteStore:
         """Let `run` end after it has stored all commands that it has."""
         self._writer.stop()
 
-    async def write(
+    def write(
         self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
-    ) -> Answer:
+    ) -> Coroutine[Any, Any, Answer]:
         """See `Store`."""
-        return await self._writer.write(command, within_seconds)
+        return self._writer.write(command, within_seconds)
 
     def listen(self, listener: Callable[[Growth], None]) -> None:
         """See `Store`."""
