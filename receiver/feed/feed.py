@@ -37,11 +37,6 @@ class Feed:
     def __len__(self) -> int:
         return len(self._index)
 
-    @property
-    def streams(self) -> int:
-        """The number of subscriptions that take more than named tasks."""
-        return self._index.streams
-
     async def open(self) -> None:
         """Begin at the current end of the log."""
         self.tail.begin_at(await self.store.position(await self.store.head()))
@@ -167,10 +162,6 @@ class _Index:
 
     def __len__(self) -> int:
         return len(self._all)
-
-    @property
-    def streams(self) -> int:
-        return sum(map(len, self._streams.values()))
 
     def add(self, subscription: Subscription) -> None:
         self._all.add(subscription)

@@ -12,8 +12,6 @@ from receiver.feed.hub import Hub
 __all__ = ["Relay"]
 
 _MOST_LATE = 64
-# More notices than this would hold up the acknowledgements of a commit by more than half a millisecond.
-_MOST_AT_ONCE = 16
 
 
 class Relay:
@@ -31,7 +29,7 @@ class Relay:
         self._late: list[Growth] = []
 
     def take(self, growth: Growth) -> None:
-        """Wake all that wait for something in this growth, at once if its entries are known."""
+        """Wake all that wait for something in this growth, in the next turn of the loop if its entries are known."""
         if self._late:
             self._late.append(growth)
             if len(self._late) > _MOST_LATE:
@@ -40,10 +38,9 @@ class Relay:
         elif self._is_anyone_there and not self._feed.has_entries(growth):
             self._late.append(growth)
             self._start()
-        elif len(growth.entries or ()) * max(1, self._feed.streams) <= _MOST_AT_ONCE:
-            self._wake(growth)
         else:
-            # The released callers have their turn first. The next growth comes in a later turn of the loop.
+            # The released callers have their turn first. So the sender of an outcome has its answer before its waiters
+            # have a frame. The next growth comes in a later turn of the loop.
             asyncio.get_running_loop().call_soon(self._wake, growth)
         if any(entry.kind == "hint" for entry in growth.entries or ()):
             self._hinted()
