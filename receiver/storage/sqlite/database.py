@@ -24,6 +24,7 @@ __all__ = [
     "Identity",
     "NeedsThreadError",
     "begin_at_once",
+    "connect_here",
     "connect_reader",
     "connect_writer",
     "execute_repeated",
@@ -203,6 +204,11 @@ def connect_reader(path: Path) -> aiosqlite.Connection:
     return aiosqlite.Connection(lambda: _connect(f"{path.absolute().as_uri()}?mode=ro"), iter_chunk_size=64)
 
 
+def connect_here(path: Path) -> sqlite3.Connection:
+    """Return a connection for short reads on this thread. It waits for no other connection."""
+    return _connect(f"{path.absolute().as_uri()}?mode=ro", timeout=0)
+
+
 def require_database(path: Path) -> None:
     """Check that there is a database to open. For commands, which must not make one.
 
@@ -302,13 +308,13 @@ def _meta(connection: sqlite3.Connection, name: str) -> object:
     return None if row is None else row[0]
 
 
-def _connect(uri: str, *, is_shared: bool = False) -> sqlite3.Connection:
+def _connect(uri: str, *, is_shared: bool = False, timeout: float = _BUSY_TIMEOUT_SECONDS) -> sqlite3.Connection:
     try:
         return sqlite3.connect(
             uri,
             uri=True,
             isolation_level=None,
-            timeout=_BUSY_TIMEOUT_SECONDS,
+            timeout=timeout,
             cached_statements=256,
             check_same_thread=not is_shared,
         )

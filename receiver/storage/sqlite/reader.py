@@ -1,8 +1,7 @@
-"""Reads of the SQLite store. The functions run on the connection's thread, in the transaction of the caller.
+"""Reads of the SQLite store. The functions use the connection of the caller, in its transaction, if there is one.
 
-`TaskReader` reads single tasks in batches. A read on a thread costs little, but the way there and back costs much. Each
-row takes the GIL from a busy event loop and then waits to get it again. So requests that arrive during a read share the
-next one: a thousand waiters, woken by a few commits, cost a few reads.
+`TaskReader` reads single tasks in batches, on the event loop. The way to a thread and back costs several reads. All
+requests of a turn of the loop share statements: a thousand woken waiters cost some sixty.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiosqlite
-from pydantic_core import from_json
 
 from client.protocol.filters import ResultFilter, TaskName, TaskSet
 from receiver.domain.records import (
@@ -32,7 +30,7 @@ from receiver.domain.records import (
 from receiver.domain.shapes import SHAPES_KEPT, ShapeRecord
 from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import read_on_thread, snapshot
+from receiver.storage.sqlite.database import read_on_thread, select_repeated, snapshot
 from receiver.storage.sqlite.rows import SLOTS, delivery_from, poll_from, shape_from, slots_of, task_from
 from receiver.storage.sqlite.statements import json_array
 from receiver.storage.store import PAGE_BYTES, TaskQuery
@@ -48,13 +46,19 @@ __all__ = [
     "read_shapes",
     "read_task",
     "read_task_page",
-    "read_tasks",
     "read_tasks_by_id",
     "read_unreadable",
     "read_waiting",
 ]
 
-_MAX_BATCH = 256
+# A read takes some 10 µs, and 300 µs if its pages come from a disk.
+_MAX_BATCH = 16
+_TURN_SECONDS = 0.002
+_SLOW_SECONDS = 0.005
+# A slow read may also be one of a busy machine, so the next try comes soon.
+_ASIDE_SECONDS = 0.25
+# Two show that the id is ambiguous.
+_MOST_OF_AN_ID = 2
 _MAX_OUTCOMES = 16
 _SCANNED_ROWS = 2000
 _LOG_HEAD_COLUMNS = 3
@@ -66,10 +70,17 @@ _TaskName = str | tuple[str, str | None]
 
 
 class TaskReader:
-    """Reads tasks by our ids and by the provider's, on a connection that others may use, too."""
+    """Reads tasks by our ids and by the provider's.
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
+    `here` belongs to the thread of the event loop. After a slow read the connection `aside`, with a thread of its own,
+    reads for a while. Others may use that one, too.
+    """
+
+    def __init__(self, here: sqlite3.Connection, aside: aiosqlite.Connection, clock: Callable[[], float]) -> None:
+        self._here = here
+        self._aside = aside
+        self._clock = clock
+        self._slow_until = clock()
         self._queue: deque[tuple[_TaskName, asyncio.Future[Any]]] = deque()
         self._arrived = asyncio.Event()
         self._is_running = False
@@ -86,8 +97,7 @@ class TaskReader:
 
     async def _read(self, name: _TaskName) -> Any:
         if not self._is_running:
-            found = await read_on_thread(self._connection, lambda connection: _read_current(connection, [name]))
-            return found[name]
+            return (await self._find_aside([name]))[name]
         task: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((name, task))
         self._arrived.set()
@@ -99,7 +109,7 @@ class TaskReader:
         try:
             while self._is_running or self._queue:
                 if self._queue:
-                    await self._answer([self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))])
+                    await self._answer_turn()
                 else:
                     self._arrived.clear()
                     await self._arrived.wait()
@@ -115,11 +125,19 @@ class TaskReader:
         self._is_running = False
         self._arrived.set()
 
+    async def _answer_turn(self) -> None:
+        """Answer what is queued, as far as the loop may be kept from all else."""
+        until = self._clock() + _TURN_SECONDS
+        while self._queue and self._clock() < until:
+            await self._answer([self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))])
+        if self._queue:
+            await asyncio.sleep(0)
+
     async def _answer(self, batch: Sequence[tuple[_TaskName, asyncio.Future[Any]]]) -> None:
         names = list(dict.fromkeys(name for name, _ in batch))
         found: Mapping[_TaskName, Any] | Exception
         try:
-            found = await read_on_thread(self._connection, lambda connection: _read_current(connection, names))
+            found = self._find_here(names) or await self._find_aside(names)
         except Exception as error:
             # One of the names may be the cause. It must not fail the others.
             if len(names) > 1:
@@ -135,30 +153,42 @@ class TaskReader:
             else:
                 task.set_result(found[name])
 
+    def _find_here(self, names: Sequence[_TaskName]) -> Mapping[_TaskName, Any] | None:
+        """Return what is found, or None if only a thread may read now."""
+        started = self._clock()
+        if started < self._slow_until:
+            return None
+        try:
+            return _read_current(self._here, names)
+        except sqlite3.Error:
+            # The other connection waits where this one fails at once. If it fails, too, then it says why.
+            return None
+        finally:
+            ended = self._clock()
+            if ended - started > _SLOW_SECONDS:
+                self._slow_until = ended + _ASIDE_SECONDS
+
+    async def _find_aside(self, names: Sequence[_TaskName]) -> Mapping[_TaskName, Any]:
+        return await read_on_thread(self._aside, lambda connection: _read_current(connection, names))
+
 
 def _read_current(connection: sqlite3.Connection, names: Sequence[_TaskName]) -> Mapping[_TaskName, Any]:
     """Return for our ids what `read_task` returns, and for the provider's what `read_tasks_by_id` returns."""
     refs = [name for name in names if isinstance(name, str)]
     found: dict[_TaskName, Any] = dict.fromkeys(refs)
-    for task in read_tasks(connection, refs) if refs else ():
+    for row in select_repeated(connection, sql.SELECT_BATCH_BY_REFS, [(ref,) for ref in refs]):
+        task = task_from(row)
         found[task.ref] = task if task.joined_ref is None else read_task(connection, task.joined_ref)
-    for name in names:
-        if not isinstance(name, str):
-            found[name] = read_tasks_by_id(connection, *name)
+    pairs = [name for name in names if not isinstance(name, str)]
+    by_id = defaultdict[str | None, list[TaskRecord]](list)
+    id_texts = dict.fromkeys(id_text for id_text, _ in pairs)
+    for row in select_repeated(connection, sql.SELECT_TASKS_BY_IDS, [(id_text,) for id_text in id_texts]):
+        task = task_from(row)
+        by_id[task.id_text].append(task)
+    for id_text, provider in pairs:
+        tasks = [task for task in by_id[id_text] if provider in (None, task.provider)]
+        found[id_text, provider] = tasks[:_MOST_OF_AN_ID]
     return found
-
-
-def read_tasks(connection: sqlite3.Connection, refs: Sequence[str]) -> Iterable[TaskRecord]:
-    """Return the tasks with these refs, in any order, joined ones too."""
-    if len(refs) == 1:
-        return map(task_from, connection.execute(sql.SELECT_TASK_BY_REF, (refs[0],)).fetchall())
-    return tasks_in_one_row(connection.execute(sql.SELECT_TASKS_BY_REFS, (json_array(refs),)).fetchone())
-
-
-def tasks_in_one_row(row: tuple[str]) -> Iterable[TaskRecord]:
-    """Return the tasks of a statement that packs them into one row, as JSON."""
-    # Each row that leaves SQLite takes the GIL from a busy event loop, and waits for it.
-    return map(task_from, from_json(row[0]))
 
 
 def read_task(connection: sqlite3.Connection, ref: str) -> TaskRecord | None:

@@ -94,10 +94,6 @@ SELECT_BOUNDS = (
     "coalesce((SELECT value FROM meta WHERE name = 'floor'), 0)"
 )
 
-# Several tasks in one row, as a JSON array of rows. The parameter is a JSON array of refs.
-SELECT_TASKS_BY_REFS = (
-    f"SELECT json_group_array(json_array({_TASK})) {_WITH_OUTCOME} WHERE task.ref IN (SELECT value FROM json_each(?))"
-)
 # The tasks of a batch of commands, by our ids. The values are repeated for each ref.
 SELECT_BATCH_BY_REFS = (
     f"SELECT {_TASK} FROM ({_values(1)}) AS wanted CROSS JOIN task ON task.ref = wanted.column1 "
@@ -107,6 +103,11 @@ SELECT_BATCH_BY_REFS = (
 SELECT_BATCH_BY_IDS = (
     f"SELECT {_TASK} FROM ({_values(2)}) AS wanted "
     "CROSS JOIN task ON task.task_id = wanted.column2 AND task.provider = wanted.column1 "
+    "LEFT JOIN log ON log.position = task.position"
+)
+# The same for all providers. Few tasks have the same id.
+SELECT_TASKS_BY_IDS = (
+    f"SELECT {_TASK} FROM ({_values(1)}) AS wanted CROSS JOIN task ON task.task_id = wanted.column1 "
     "LEFT JOIN log ON log.position = task.position"
 )
 # One task by our id.

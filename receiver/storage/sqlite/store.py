@@ -1,4 +1,4 @@
-"""The SQLite store: one connection that writes, two that read, one file."""
+"""The SQLite store: one connection that writes, three that read, one file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import (
     Identity,
+    connect_here,
     connect_reader,
     connect_writer,
     make_file,
@@ -90,7 +91,8 @@ async def open_sqlite_store(
         identity = await on_thread(writer, lambda connection: prepare(connection, path, now))
         watch = await on_thread(writer, lambda connection: FileWatch(path, connection))
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
-            yield SqliteStore(path, identity, (writer, fetch, scan), watch, clock, tally=tally)
+            with closing(connect_here(path)) as here:
+                yield SqliteStore(path, identity, (writer, fetch, scan, here), watch, clock, tally=tally)
 
 
 class SqliteStore:
@@ -100,7 +102,7 @@ class SqliteStore:
         self,
         path: Path,
         identity: Identity,
-        connections: tuple[aiosqlite.Connection, aiosqlite.Connection, aiosqlite.Connection],
+        connections: tuple[aiosqlite.Connection, aiosqlite.Connection, aiosqlite.Connection, sqlite3.Connection],
         watch: FileWatch,
         clock: Callable[[], float],
         *,
@@ -108,9 +110,9 @@ class SqliteStore:
     ) -> None:
         self._identity = identity
         self._cursors = Cursors(identity.log_id)
-        self._connections = connections
         # Lists and pages take long. A single task, read by its id, must not wait behind them.
-        writer, self._fetch, self._scan = connections
+        writer, self._fetch, self._scan, self._here = connections
+        self._threads = writer, self._fetch, self._scan
         self._writer = Writer(
             writer,
             cursor_at=self._cursors.at,
@@ -120,7 +122,7 @@ class SqliteStore:
             clock=clock,
             tally=tally,
         )
-        self._tasks = TaskReader(self._fetch)
+        self._tasks = TaskReader(self._here, self._fetch, clock)
 
     async def run(self) -> None:
         """Write and read until `stop`."""
@@ -285,8 +287,9 @@ class SqliteStore:
 
     async def _close_files(self) -> None:
         """Close all files. The writer first: the last one to be closed may copy from the log into the database."""
-        for connection in self._connections:
+        for connection in self._threads:
             await on_thread(connection, sqlite3.Connection.close)
+        self._here.close()
 
 
 def _page_row(page: str | None) -> int:

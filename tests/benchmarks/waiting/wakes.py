@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
 from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.waits import Waits
-from receiver.storage.sqlite.database import connect_reader, on_thread, prepare
+from receiver.storage.sqlite.database import connect_here, connect_reader, on_thread, prepare
 from receiver.storage.sqlite.files import FileWatch
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.store import WRITE_SECONDS
@@ -207,9 +207,11 @@ async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
         writer = await stack.enter_async_context(aiosqlite.Connection(connect, iter_chunk_size=64))
         connection: Any = writer._conn
         identity = await on_thread(writer, lambda connection: prepare(connection, database, microseconds_now()))
-        readers = [await stack.enter_async_context(connect_reader(database)) for _ in range(2)]
+        fetch = await stack.enter_async_context(connect_reader(database))
+        scan = await stack.enter_async_context(connect_reader(database))
         watch = await on_thread(writer, lambda connection: FileWatch(database, connection))
-        store = _NotingStore(database, identity, (writer, readers[0], readers[1]), watch, time.monotonic)
+        here = stack.enter_context(closing(connect_here(database)))
+        store = _NotingStore(database, identity, (writer, fetch, scan, here), watch, time.monotonic)
         store.commits_at, store.decided = connection.commits_at, connection.decided
         await stack.enter_async_context(running(store))
         yield store

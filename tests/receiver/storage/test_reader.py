@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from receiver.domain.registrations import Bind
 from receiver.errors import StoreFailedError
+from receiver.storage.sqlite.database import connect_here, connect_reader
+from receiver.storage.sqlite.reader import TaskReader
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, a_standing_delivery, running_store
 
@@ -89,6 +93,74 @@ async def test_ids_of_providers_are_read_together_with_refs(store: SqliteStore) 
 async def test_one_unreadable_ref_disturbs_no_other(store: SqliteStore) -> None:
     """A ref that UTF-8 cannot hold is an error for its caller alone."""
     assert await read_together(store, [a_ref(1), "\ud800", a_ref(2)]) == [a_ref(1), "UnicodeEncodeError", a_ref(2)]
+
+
+class _Disk:
+    """A clock, moved on by each statement of a connection that it is told of."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 100.0
+        self.reads = 0
+        self._seconds = seconds
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def read(self, _statement: str) -> None:
+        """Let a statement take its time."""
+        self.reads += 1
+        self.now += self._seconds
+
+
+@asynccontextmanager
+async def task_reader(path: Path, disk: _Disk, *, is_open: bool = True) -> AsyncIterator[TaskReader]:
+    """Yield a running reader of a database. Its connection on the event loop uses the disk, or is closed."""
+    with closing(connect_here(path)) as here:
+        here.set_trace_callback(disk.read)
+        if not is_open:
+            here.close()
+        async with connect_reader(path) as aside, asyncio.TaskGroup() as group:
+            reader = TaskReader(here, aside, disk.clock)
+            running = group.create_task(reader.run())
+            await asyncio.sleep(0)
+            yield reader
+            reader.stop()
+            await running
+
+
+async def test_a_slow_disk_does_not_hold_up_the_loop(store: SqliteStore, tmp_path: Path) -> None:
+    """After a slow read, the next reads run on a thread."""
+    disk = _Disk(0.006)
+    async with task_reader(tmp_path / "receiver.db", disk) as reader:
+        for _ in range(5):
+            assert await reader.task(a_ref(1)) is not None
+        slow = disk.reads
+        disk.now += 1.1
+        assert await reader.task(a_ref(2)) is not None
+
+    assert (slow, disk.reads) == (1, 2)
+    assert await found(store, a_ref(3)) == a_ref(3)
+
+
+async def test_many_reads_let_others_run(store: SqliteStore, tmp_path: Path) -> None:
+    """The loop runs other tasks between the statements of a thousand reads."""
+    disk, turns = _Disk(0.001), list[int]()
+    async with task_reader(tmp_path / "receiver.db", disk) as reader, asyncio.TaskGroup() as group:
+        reads = [group.create_task(reader.task(a_ref(number))) for number in range(1, 1001)]
+        while not all(read.done() for read in reads):
+            turns.append(disk.reads)
+            await asyncio.sleep(0)
+
+    assert max(after - before for before, after in pairwise(turns)) <= 3
+    assert [read.result() is not None for read in reads] == [True] * 3 + [False] * 997
+    assert store.failure is None
+
+
+async def test_a_thread_reads_what_cannot_be_read_at_once(store: SqliteStore, tmp_path: Path) -> None:
+    """A failure on the event loop is no failure of the read."""
+    async with task_reader(tmp_path / "receiver.db", _Disk(0.0), is_open=False) as reader:
+        assert await reader.task(a_ref(1)) == await store.task(a_ref(1))
 
 
 async def test_a_cancelled_read_disturbs_no_other(store: SqliteStore) -> None:
