@@ -17,12 +17,13 @@ from aiohttp import web
 from client.protocol.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
 from receiver.settings import Settings, is_loopback
-from receiver.web.context import RUNTIME
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.middleware import KEY_NAME, Handler, problem_response
 from receiver.web.request import check_query
 
 __all__ = [
     "allowed_origin",
+    "bearer_name",
     "key_in_subprotocol",
     "needs",
     "needs_for_stream",
@@ -92,7 +93,7 @@ def _stream_key_name(request: web.Request) -> str:
     if named is None and ticket is None:
         return _key_name(request, "read")
     if named is not None and named[0] == "bearer":
-        return _name_of(request, named[1], "read", "Sec-WebSocket-Protocol")
+        return _name_of(request.app[RUNTIME], named[1], "read", "Sec-WebSocket-Protocol")
     # A websocket uses its ticket up. Server-sent events reconnect by themselves, with the same address.
     field = "ticket" if named is None else "Sec-WebSocket-Protocol"
     text = ticket or "" if named is None else named[1]
@@ -124,16 +125,25 @@ def _key_name(request: web.Request, scope: str) -> str:
     if not request.app[RUNTIME].api_keys:
         _check_is_local(request)
         return _ANONYMOUS
+    return bearer_name(request, request.app[RUNTIME], scope)
+
+
+def bearer_name(request: web.BaseRequest, runtime: Runtime, scope: str) -> str:
+    """Return the name of the API key in the request.
+
+    Raises:
+        ReceiverError: `no-key`, `scope-missing`.
+    """
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() != "bearer" or not secret:
         raise ReceiverError("no-key", "Authorization: expected `Bearer <secret>`")
-    return _name_of(request, secret, scope, "Authorization")
+    return _name_of(runtime, secret, scope, "Authorization")
 
 
-def _name_of(request: web.Request, secret: str, scope: str, field: str) -> str:
+def _name_of(runtime: Runtime, secret: str, scope: str, field: str) -> str:
     # Digests are compared, so that the time this takes tells nothing about the secret.
     digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
-    for key in request.app[RUNTIME].api_keys:
+    for key in runtime.api_keys:
         if key.digest == digest:
             if scope not in key.scopes:
                 raise ReceiverError("scope-missing", f"{field}: the API key {key.name} lacks the scope {scope}")

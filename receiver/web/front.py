@@ -1,45 +1,108 @@
-"""Callbacks before router, middleware and application, which cost as much as all other work for one.
+"""Plain requests before router, middleware and application, which cost as much as all other work for one.
 
-Only a plain request that ends in the usual acknowledgement is answered here. The application answers all others. It
-gets the response that is made already, so that it adds what it adds to every response.
+Callbacks are answered here if they end in the usual acknowledgement, and tasks fetched by their ids if there is nothing
+to refuse. The application answers all other requests. It gets the response to a callback that is made already, so that
+it adds what it adds to every response.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from aiohttp import web
 
+from receiver.web.auth import bearer_name
 from receiver.web.callbacks import RECEIVED, receive
 from receiver.web.context import Runtime
-from receiver.web.server.prebuilt import PrebuiltResponse
+from receiver.web.middleware import KEY_NAME, log_request
+from receiver.web.server.prebuilt import SENT, PrebuiltResponse, json_head
+from receiver.web.server.unsent import send_small
+from receiver.web.streaming.streams import PeerGoneError
+from receiver.web.views import task_json
 
 __all__ = ["Handler", "front"]
 
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 """A handler of the low-level `web.Server`."""
 
-_PLAIN_PATH = re.compile(r"/callback/([a-z0-9]+)/([A-Za-z0-9_-]+)")
+_CALLBACK_PATH = re.compile(r"/callback/([a-z0-9]+)/([A-Za-z0-9_-]+)")
 """The spelling in our own URLs. The router knows the others."""
+
+_TASK_PATH = re.compile(r"/v1/tasks/([A-Za-z0-9_-]{1,64})(?:\?provider=([a-z0-9]+))?")
+_TASK_ROUTE = "/v1/tasks/{id}"
+_TASK_HEADS = {200: json_head("200 OK"), 202: json_head("202 Accepted")}
+# The application waits for some of these, and refuses others.
+_OTHER_HEADERS = ("Expect", "Origin", "Prefer", "Sec-Fetch-Site")
+_MOST_BYTES = 64 * 1024
+
+_log = structlog.get_logger()
 
 
 def front(runtime: Runtime, application: Handler) -> Handler:
-    """Return the handler that takes plain callbacks and leaves everything else to `application`."""
+    """Return the handler that takes plain requests and leaves everything else to `application`."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        path = _PLAIN_PATH.fullmatch(request.raw_path)
-        if path is None or request.method != "POST" or "Expect" in request.headers:
-            return await application(request)
-        try:
-            response = await receive(request, runtime, path[1], path[2])
-        except Exception as error:
-            request[RECEIVED] = error
-        else:
-            if isinstance(response, PrebuiltResponse):
-                return response
-            request[RECEIVED] = response
-        return await application(request)
+        response = None
+        if request.method == "POST":
+            path = _CALLBACK_PATH.fullmatch(request.raw_path)
+            if path is not None and "Expect" not in request.headers:
+                response = await _received(request, runtime, path[1], path[2])
+        elif request.method == "GET":
+            path = _TASK_PATH.fullmatch(request.raw_path)
+            if path is not None and PrebuiltResponse.fits(request) and _is_plain(request):
+                response = await _fetched(request, runtime, path[1], path[2])
+        return await application(request) if response is None else response
 
     return handle
+
+
+async def _received(
+    request: web.BaseRequest, runtime: Runtime, provider: str, token_text: str
+) -> web.StreamResponse | None:
+    try:
+        response = await receive(request, runtime, provider, token_text)
+    except Exception as error:
+        request[RECEIVED] = error
+        return None
+    request[RECEIVED] = response
+    return response if isinstance(response, PrebuiltResponse) else None
+
+
+def _is_plain(request: web.BaseRequest) -> bool:
+    return not (request.body_exists or any(map(request.headers.__contains__, _OTHER_HEADERS)))
+
+
+async def _fetched(
+    request: web.BaseRequest, runtime: Runtime, task_or_ref: str, provider: str | None
+) -> web.StreamResponse | None:
+    """Answer with a task as `receiver.web.tasks.fetch` does, unless there is an error to tell. That changed nothing."""
+    started = time.perf_counter()
+    try:
+        request[KEY_NAME] = owner = bearer_name(request, runtime, "read")
+        runtime.unsent.check(owner)
+        task = await runtime.tasks.find(task_or_ref, provider)
+        if task is None:
+            return None
+        body = task_json(task, runtime.store.cursor_at)
+        runtime.unsent.check_answer(owner, len(body))
+    except Exception:
+        return None
+    except asyncio.CancelledError:
+        log_request(request, _TASK_ROUTE, None, started=started)
+        raise
+    if len(body) > _MOST_BYTES:
+        return None
+    runtime.metrics.fetched(task, time.time_ns() // 1000)
+    status = 202 if task.outcome is None else 200
+    try:
+        await send_small(request, _TASK_HEADS[status].with_body(body), runtime.unsent, owner, runtime.streams.rules)
+    except PeerGoneError as error:
+        _log.info("answer.dropped", route=_TASK_ROUTE, key=owner, reason=str(error))
+    finally:
+        log_request(request, _TASK_ROUTE, status, started=started)
+    return SENT

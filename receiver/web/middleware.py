@@ -21,6 +21,7 @@ __all__ = [
     "KEY_NAME",
     "STREAM_FACTS",
     "Handler",
+    "log_request",
     "mark_as_declared",
     "problem_fields",
     "problem_response",
@@ -59,14 +60,19 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
         # Also for a cancelled request: so ends a stream whose peer hangs up.
         route = _route(request)
         if route not in _QUIET_ROUTES:
-            facts = {
-                "method": request.method,
-                "route": route,
-                "status": status,
-                "key": request.get(KEY_NAME),
-                "milliseconds": round((time.perf_counter() - started) * 1000, 2),
-            }
-            _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
+            log_request(request, route, status, started=started)
+
+
+def log_request(request: web.BaseRequest, route: str, status: int | None, *, started: float) -> None:
+    """Write the log line of a request. `started` is a time of `time.perf_counter`."""
+    facts = {
+        "method": request.method,
+        "route": route,
+        "status": status,
+        "key": request.get(KEY_NAME),
+        "milliseconds": round((time.perf_counter() - started) * 1000, 2),
+    }
+    _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
 
 
 async def mark_as_declared(_request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -16,9 +16,9 @@ from aiohttp.abc import AbstractStreamWriter
 
 from receiver.errors import ReceiverError
 from receiver.storage.store import PAGE_BYTES
-from receiver.web.streaming.streams import send_within
+from receiver.web.streaming.streams import PeerGoneError, StreamRules, send_within
 
-__all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Unsent", "send_answer"]
+__all__ = ["UNSENT_BYTES", "UNSENT_BYTES_OF_KEY", "Unsent", "send_answer", "send_small"]
 
 UNSENT_BYTES = 32 * 1024 * 1024
 """Limit on waiting bytes in all, about thirty pages."""
@@ -120,6 +120,24 @@ async def send_answer(seconds: float, request: web.Request, response: web.Respon
     await send_within(seconds, request, response.write_eof)
     # aiohttp keeps the last response of each connection until the next one: 1.1 MB for each idle reader of pages.
     response.body = None
+
+
+async def send_small(request: web.BaseRequest, data: bytes, unsent: Unsent, owner: str, rules: StreamRules) -> None:
+    """Send the bytes of a response, as `send_answer` does. They are counted if the system does not take all at once.
+
+    Raises:
+        PeerGoneError: as `send_answer`.
+    """
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(high=0)
+    try:
+        await request.writer.write(data)
+    except (ConnectionError, RuntimeError) as error:
+        raise PeerGoneError("the peer hung up") from error
+    # A time limit costs more than the sending.
+    if request.protocol.writing_paused:
+        with unsent.counted(owner, len(data)):
+            await send_within(rules.send_seconds, request, request.writer.drain)
 
 
 async def _write(writer: AbstractStreamWriter, part: memoryview) -> None:

@@ -154,7 +154,7 @@ def has_room(request: web.Request, size: int) -> bool:
     return unsent <= _BUFFER_BYTES // 4 and unsent + size <= _BUFFER_BYTES
 
 
-def cut_off(request: web.Request) -> None:
+def cut_off(request: web.BaseRequest) -> None:
     """End the connection at once. Bytes that the peer has not taken are dropped."""
     if request.transport is not None:
         request.transport.abort()
@@ -170,7 +170,7 @@ def cut_off_later(request: web.Request) -> None:
         asyncio.get_running_loop().call_later(CLOSE_SECONDS, transport.abort)
 
 
-async def send_within(seconds: float, request: web.Request, send: Callable[[], Awaitable[object]]) -> None:
+async def send_within(seconds: float, request: web.BaseRequest, send: Callable[[], Awaitable[object]]) -> None:
     """Send, or cut the peer off after `seconds`. A blocked send stays blocked, even after a missing pong.
 
     Raises:
