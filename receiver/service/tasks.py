@@ -158,10 +158,7 @@ class Tasks:
         Raises:
             ReceiverError: `ambiguous-task-id` if several providers have a task with this id.
         """
-        task = await self._store.task(task_or_ref)
-        if task is not None:
-            return task
-        found = await self._store.tasks_by_id(task_or_ref, provider)
+        found = await self._store.find(task_or_ref, provider)
         if len(found) > 1:
             raise ReceiverError(
                 "ambiguous-task-id", "provider: several providers have a task with this id; name one of them"

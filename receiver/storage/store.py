@@ -60,6 +60,9 @@ class Store(Protocol):
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
         """Return the tasks with this id of the provider's: at most one with `provider`, two without."""
 
+    async def find(self, ref_or_id: str, provider: str | None) -> Sequence[TaskRecord]:
+        """Return what `task` finds, or else what `tasks_by_id` finds."""
+
     async def named(
         self, names: Sequence[TaskName], *, max_bytes: int = PAGE_BYTES
     ) -> Sequence[tuple[TaskName, TaskRecord | None]]:

@@ -12,7 +12,7 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiosqlite
 
@@ -65,8 +65,15 @@ _LOG_HEAD_COLUMNS = 3
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 
 
-_TaskName = str | tuple[str, str | None]
-"""Our id of a task, or the provider's id and the provider, if that is known."""
+class _Search(NamedTuple):
+    """A ref, or an id of the provider's, or both. Then the ref wins."""
+
+    ref: str | None
+    id_text: str | None = None
+    provider: str | None = None
+
+
+_Found = Mapping[_Search, Sequence[TaskRecord]]
 
 
 class TaskReader:
@@ -81,27 +88,29 @@ class TaskReader:
         self._aside = aside
         self._clock = clock
         self._slow_until = clock()
-        self._queue: deque[tuple[_TaskName, asyncio.Future[Any]]] = deque()
+        self._queue: deque[tuple[_Search, asyncio.Future[Sequence[TaskRecord]]]] = deque()
         self._arrived = asyncio.Event()
         self._is_running = False
 
     async def task(self, ref: str) -> TaskRecord | None:
         """See `Store.task`. The read begins after the call, so it sees all earlier commits. Cancelling is safe."""
-        task: TaskRecord | None = await self._read(ref)
-        return task
+        return next(iter(await self._read(_Search(ref))), None)
 
     async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
         """See `Store.tasks_by_id`; otherwise as `task`."""
-        tasks: Sequence[TaskRecord] = await self._read((id_text, provider))
-        return tasks
+        return await self._read(_Search(None, id_text, provider))
 
-    async def _read(self, name: _TaskName) -> Any:
+    async def find(self, ref_or_id: str, provider: str | None) -> Sequence[TaskRecord]:
+        """See `Store.find`; otherwise as `task`."""
+        return await self._read(_Search(ref_or_id, ref_or_id, provider))
+
+    async def _read(self, search: _Search) -> Sequence[TaskRecord]:
         if not self._is_running:
-            return (await self._find_aside([name]))[name]
-        task: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((name, task))
+            return (await self._find_aside([search]))[search]
+        tasks: asyncio.Future[Sequence[TaskRecord]] = asyncio.get_running_loop().create_future()
+        self._queue.append((search, tasks))
         self._arrived.set()
-        return await task
+        return await tasks
 
     async def run(self) -> None:
         """Read until `stop`, and answer all calls made until then. If it is cancelled, the other calls fail."""
@@ -115,9 +124,9 @@ class TaskReader:
                     await self._arrived.wait()
         finally:
             self._is_running = False
-            for _, task in self._queue:
-                if not task.done():
-                    task.set_exception(StoreFailedError("the store was closed"))
+            for _, tasks in self._queue:
+                if not tasks.done():
+                    tasks.set_exception(StoreFailedError("the store was closed"))
             self._queue.clear()
 
     def stop(self) -> None:
@@ -133,33 +142,33 @@ class TaskReader:
         if self._queue:
             await asyncio.sleep(0)
 
-    async def _answer(self, batch: Sequence[tuple[_TaskName, asyncio.Future[Any]]]) -> None:
-        names = list(dict.fromkeys(name for name, _ in batch))
-        found: Mapping[_TaskName, Any] | Exception
+    async def _answer(self, batch: Sequence[tuple[_Search, asyncio.Future[Sequence[TaskRecord]]]]) -> None:
+        searches = list(dict.fromkeys(search for search, _ in batch))
+        found: _Found | Exception
         try:
-            found = self._find_here(names) or await self._find_aside(names)
+            found = self._find_here(searches) or await self._find_aside(searches)
         except Exception as error:
-            # One of the names may be the cause. It must not fail the others.
-            if len(names) > 1:
+            # One of the searches may be the cause. It must not fail the others.
+            if len(searches) > 1:
                 for request in batch:
                     await self._answer([request])
                 return
             found = error
-        for name, task in batch:
-            if task.done():
+        for search, tasks in batch:
+            if tasks.done():
                 continue
             if isinstance(found, Exception):
-                task.set_exception(found)
+                tasks.set_exception(found)
             else:
-                task.set_result(found[name])
+                tasks.set_result(found[search])
 
-    def _find_here(self, names: Sequence[_TaskName]) -> Mapping[_TaskName, Any] | None:
+    def _find_here(self, searches: Sequence[_Search]) -> _Found | None:
         """Return what is found, or None if only a thread may read now."""
         started = self._clock()
         if started < self._slow_until:
             return None
         try:
-            return _read_current(self._here, names)
+            return _find(self._here, searches)
         except sqlite3.Error:
             # The other connection waits where this one fails at once. If it fails, too, then it says why.
             return None
@@ -168,26 +177,30 @@ class TaskReader:
             if ended - started > _SLOW_SECONDS:
                 self._slow_until = ended + _ASIDE_SECONDS
 
-    async def _find_aside(self, names: Sequence[_TaskName]) -> Mapping[_TaskName, Any]:
-        return await read_on_thread(self._aside, lambda connection: _read_current(connection, names))
+    async def _find_aside(self, searches: Sequence[_Search]) -> _Found:
+        return await read_on_thread(self._aside, lambda connection: _find(connection, searches))
 
 
-def _read_current(connection: sqlite3.Connection, names: Sequence[_TaskName]) -> Mapping[_TaskName, Any]:
-    """Return for our ids what `read_task` returns, and for the provider's what `read_tasks_by_id` returns."""
-    refs = [name for name in names if isinstance(name, str)]
-    found: dict[_TaskName, Any] = dict.fromkeys(refs)
+def _find(connection: sqlite3.Connection, searches: Sequence[_Search]) -> _Found:
+    by_ref: dict[str | None, TaskRecord] = {}
+    refs = dict.fromkeys(search.ref for search in searches if search.ref is not None)
     for row in select_repeated(connection, sql.SELECT_BATCH_BY_REFS, [(ref,) for ref in refs]):
         task = task_from(row)
-        found[task.ref] = task if task.joined_ref is None else read_task(connection, task.joined_ref)
-    pairs = [name for name in names if not isinstance(name, str)]
+        current = task if task.joined_ref is None else read_task(connection, task.joined_ref)
+        if current is not None:
+            by_ref[task.ref] = current
     by_id = defaultdict[str | None, list[TaskRecord]](list)
-    id_texts = dict.fromkeys(id_text for id_text, _ in pairs)
+    rest = [search for search in searches if search.id_text is not None and search.ref not in by_ref]
+    id_texts = dict.fromkeys(search.id_text for search in rest)
     for row in select_repeated(connection, sql.SELECT_TASKS_BY_IDS, [(id_text,) for id_text in id_texts]):
         task = task_from(row)
         by_id[task.id_text].append(task)
-    for id_text, provider in pairs:
-        tasks = [task for task in by_id[id_text] if provider in (None, task.provider)]
-        found[id_text, provider] = tasks[:_MOST_OF_AN_ID]
+    found: dict[_Search, Sequence[TaskRecord]] = {
+        search: [by_ref[search.ref]] if search.ref in by_ref else () for search in searches
+    }
+    for search in rest:
+        tasks = [task for task in by_id[search.id_text] if search.provider in (None, task.provider)]
+        found[search] = tasks[:_MOST_OF_AN_ID]
     return found
 
 

@@ -90,6 +90,27 @@ async def test_ids_of_providers_are_read_together_with_refs(store: SqliteStore) 
     assert one.result() == a_ref(1)
 
 
+async def test_a_ref_wins_over_an_id(store: SqliteStore) -> None:
+    """Text that may be a ref or an id finds the task with this ref alone, or else those with this id."""
+    await store.write(a_registration(4, task_id=a_ref(1)))
+    await store.write(a_registration(5, task_id="T"))
+    await store.write(a_registration(6, task_id="T", provider="2captcha"))
+
+    async with asyncio.TaskGroup() as group:
+        reads = [
+            group.create_task(store.find(*name))
+            for name in ((a_ref(1), None), ("T", None), ("T", "2captcha"), ("T", "nobody"), (a_ref(99), None))
+        ]
+
+    assert [[task.ref for task in read.result()] for read in reads] == [
+        [a_ref(1)],
+        [a_ref(6), a_ref(5)],
+        [a_ref(6)],
+        [],
+        [],
+    ]
+
+
 async def test_one_unreadable_ref_disturbs_no_other(store: SqliteStore) -> None:
     """A ref that UTF-8 cannot hold is an error for its caller alone."""
     assert await read_together(store, [a_ref(1), "\ud800", a_ref(2)]) == [a_ref(1), "UnicodeEncodeError", a_ref(2)]
