@@ -108,6 +108,11 @@ class _Lines:
     def flush(self) -> None:
         """Write the buffered lines."""
         lines, self._lines = self._lines, []
+        rendered = []
+        for line in lines:
+            # A line with a value that cannot be written is dropped alone.
+            with suppress(Exception):
+                rendered.append(_render(line))
         with suppress(OSError, ValueError):
-            self._stream.write(b"".join(map(_render, lines)))
+            self._stream.write(b"".join(rendered))
             self._stream.flush()
