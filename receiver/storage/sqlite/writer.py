@@ -305,6 +305,9 @@ class Writer:
         if started >= self._slow_until and sum(queued.weight for queued in batch) <= _MAX_LOOP_BYTES:
             # Its thread has no work now: only this task gives it some.
             connection = handle_of(self._connection)
+            if connection.in_transaction:
+                # An error such as a lack of memory came between writing and COMMIT, so nothing was acknowledged.
+                connection.rollback()
             try:
                 begin_at_once(connection)
                 written = self._write(connection, commands, is_on_loop=True)
@@ -326,10 +329,10 @@ class Writer:
             batch = Batch(connection, may_wait=not is_on_loop)
             foreign = self._read_growth(connection) if batch.position > self._position else []
             answers = batch.run(commands)
-        # If another process wrote in between, then only the keys of its entries are known. The entries are made
-        # before the commit, because callers wait from then on.
-        entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended]
-        ended = [task for _, kind, _, task in batch.appended if kind == "result" and task is not None]
+            # If another process wrote in between, then only the keys of its entries are known. The entries are made
+            # before the commit, because callers wait from then on.
+            entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended]
+            ended = [task for _, kind, _, task in batch.appended if kind == "result" and task is not None]
         return _Committed(answers, batch.position, [*foreign, *batch.grown], entries, ended)
 
     # These functions run on the connection's thread.

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -18,6 +19,7 @@ from receiver.domain.records import Growth
 from receiver.domain.registrations import Expire
 from receiver.domain.transaction import Command, Transaction
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
+from receiver.storage.sqlite import writer
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from tests.faults.disks import full_disk, locked
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, a_task, running_store
@@ -259,6 +261,18 @@ async def test_a_slow_disk_moves_batches_to_the_thread(path: Path) -> None:
     assert slow.threads == [loop]
     assert while_slow.threads != [loop]
     assert later.threads == [loop]
+
+
+async def test_an_error_between_writing_and_commit_is_left_behind(store: SqliteStore) -> None:
+    """The transaction is rolled back before the next one begins. Nothing of it was acknowledged."""
+    await store.write(a_registration(1))
+    with patch.object(writer, "_Committed", side_effect=MemoryError), pytest.raises(StoreFailedError):
+        await store.write(a_delivery(1))
+
+    await store.write(a_registration(2))
+    task = await store.task(a_ref(1))
+    assert task is not None
+    assert task.outcome is None
 
 
 async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, path: Path) -> None:
