@@ -1,8 +1,8 @@
 """Counts of this process since its start, in the format of Prometheus.
 
 Labels are bounded: known providers, verdicts, statuses and sources of the contract, and a few error codes. They never
-hold ids, keys or other text of strangers. Counting costs a callback two dictionary look-ups and two additions. The rest
-is counted after the acknowledgement, or while `/metrics` is rendered.
+hold ids, keys or other text of strangers. Callbacks are counted after their acknowledgement, in dictionaries. Their
+counts reach the counters while `/metrics` is rendered.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class ResultFilter:
         tasks = None if names is None else TaskSet(map(_read_name, _listed(names))).with_exact_refs()
         if hints not in ("true", "false"):
             raise BadArgumentError("hints: expected true or false")
-        return cls(query.get("provider"), _listed(query.get("tags", "")), tasks, hints == "true")
+        return cls(query.get("provider"), tuple(filter(None, query.get("tags", "").split(","))), tasks, hints == "true")
 
     def to_query(self) -> dict[str, str]:
         """Return the query parameters of this filter."""

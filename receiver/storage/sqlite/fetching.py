@@ -1,4 +1,4 @@
-"""Rows for decisions, read by their keys: the tasks of a whole batch at once, in as few rows as possible.
+"""Rows for decisions, read by their keys: the tasks of a whole batch at once.
 
 Everything here runs in the transaction of the caller, and on its thread.
 """
@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from receiver.domain.records import Outcome
 from receiver.domain.transaction import Key, RowKind
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import select_repeated
@@ -108,5 +107,4 @@ _FETCHES: Mapping[RowKind, Fetch] = {
     "overdue": _query(sql.SELECT_OVERDUE),
     "held": _query(sql.SELECT_HELD),
     "joined": _query(sql.SELECT_JOINED_TASKS),
-    "outcome": _one_by_one(sql.SELECT_OUTCOME, lambda row: Outcome(*row)),
 }
