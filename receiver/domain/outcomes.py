@@ -9,13 +9,11 @@ States of a task that a standing URL made, and its races with a task of a client
 * *joined for now*: a final callback gave the client's task this id. It has the outcome, too, if it had none;
 * *joined*: createTask gave the same id. That is final, and so is a join by createTask itself;
 * *alone again*: createTask gave another id. Whatever comes for the first id from now on is about this task. A callback
-  on the URL of the client's task is mismatched, and a poll that had asked for the first id is ignored.
+  on the URL of the client's task is mismatched, and a poll that had asked for the first id is ignored. The outcome
+  stays with the client's task, too, and is disputed there: readers of the log have it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
 
 from pydantic_core import from_json
 
@@ -121,7 +119,10 @@ def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) 
         raise ReceiverError("task-id-taken", text, extra={"ref": owner.ref})
     wrong_id, joined = task.task_id, transaction.joined_tasks(task) if task.bound_by == "callback" else ()
     if wrong_id is not None:
-        task = _correct(transaction, task, joined, now)
+        transaction.set_verdict(task, "mismatched", id_text=task.id_text)
+        is_disputed = task.outcome is not None and task.outcome.source == "callback"
+        # An earlier hint was about something else. Without it, this one is always given.
+        task = hint(transaction, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
     task = task.evolve(task_id=task_id, bound_by="create", bound_at=now)
     if owner is not None:
         task = _join(transaction, task, owner)
@@ -132,20 +133,6 @@ def bind(transaction: Transaction, task: TaskRecord, task_id: TaskId, now: int) 
         # After the change of `task`, which has released the id.
         transaction.change(other.evolve(task_id=wrong_id, joined_ref=None))
     return task
-
-
-def _correct(transaction: Transaction, task: TaskRecord, joined: Sequence[TaskRecord], now: int) -> TaskRecord:
-    """Return the task without the effects of a wrong id: its deliveries are mismatched, and a poll is due.
-
-    The outcome of a joined task is withdrawn, so that the answer under the right id becomes the outcome. Any other
-    outcome that came in a callback stays. It may be the task's own, and is disputed.
-    """
-    transaction.set_verdict(task, "mismatched", id_text=task.id_text)
-    if any(_is_copy(task.outcome, other.outcome) for other in joined):
-        task = transaction.withdraw_outcome(task)
-    is_disputed = task.outcome is not None and task.outcome.source == "callback"
-    # An earlier hint was about something else. Without it, this one is always given.
-    return hint(transaction, task.evolve(is_disputed=is_disputed, hinted_at=None), now)
 
 
 def _postpone(task: TaskRecord) -> TaskRecord:
@@ -182,13 +169,6 @@ def _join(transaction: Transaction, task: TaskRecord, owner: TaskRecord) -> Task
         return transaction.append_outcome(task, owner.outcome)
     transaction.change(task)
     return task
-
-
-def _is_copy(one: Outcome | None, other: Outcome | None) -> bool:
-    """Return True if one was made from the other. Retention may have removed one of the solutions."""
-    if one is None or other is None:
-        return False
-    return one == replace(other, supersedes=one.supersedes, solution=one.solution)
 
 
 def _is_same(one: Outcome, other: Outcome) -> bool:

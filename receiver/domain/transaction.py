@@ -71,8 +71,6 @@ RowKind = Literal[
     "standing_url",
     "idempotency",
     "released_id",
-    "outcome",
-    "withdrawn",
     "meta",
     "due",
     "overdue",
@@ -419,16 +417,6 @@ class Transaction:
         self._append(self.log, LogAppend("result", task, delivery))
         self._append(self.grown, TaskKey(task.ref, task.provider, task.id_text))
         return task
-
-    def withdraw_outcome(self, task: TaskRecord) -> TaskRecord:
-        """Remove the outcome of the task and its log entry. The outcome that it had replaced counts again.
-
-        The outcome was not added in this batch. Return the task. It has to be changed besides.
-        """
-        before = None if task.outcome is None else task.outcome.supersedes
-        outcome = None if before is None else self._read(("outcome", before))
-        self._put(("withdrawn", task.position), None)
-        return task.evolve(position=None if outcome is None else before, outcome=outcome)
 
     def append_hint(self, task: TaskRecord) -> None:
         """Append a hint to the log."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -77,7 +76,6 @@ class ModelTask:
     is_hinted: bool = False
     hinted: int = 0
     joined: str | None = None
-    copied_from: int | None = None
     outcome: Outcome | None = None
     ended: int = 0
     position: int | None = None
@@ -346,26 +344,12 @@ class Model:
             task.deliveries = [
                 (id_given, "mismatched" if id_given == wrong else verdict) for id_given, verdict in task.deliveries
             ]
-            self._withdraw(task, joined)
             task.is_disputed = task.outcome is not None and task.outcome.source == "callback"
             task.is_hinted = False
             self._hint(task)
         self._give_id(task, owner, task_id, "create")
         for other in joined if wrong is not None else ():
             other.id, other.joined = wrong_id, None
-
-    def _withdraw(self, task: ModelTask, joined: Sequence[ModelTask]) -> None:
-        """Take away an outcome that came from a joined task, with its entry."""
-        if not any(other.outcome is not None and task.copied_from == other.position for other in joined):
-            return
-        assert task.position is not None
-        assert task.outcome is not None
-        self.log[task.position - 1] = self.log[task.position - 1]._replace(ref="", outcome=None)
-        before = task.outcome.supersedes
-        task.position = task.outcome = task.copied_from = None
-        if before is not None and before > self.floor:
-            entry = self.log[before - 1]
-            task.position, task.outcome, task.ended = before, entry.outcome, entry.at
 
     def _give_id(self, task: ModelTask, owner: ModelTask | None, task_id: TaskId, bound_by: str) -> None:
         task.id, task.bound_by, task.bound = task_id, bound_by, self.now
@@ -375,7 +359,6 @@ class Model:
         task.is_open = True
         if owner.outcome is not None and _weigh(task.outcome, owner.outcome) == "accepted":
             self._publish(task, owner.outcome, owner.ended)
-            task.copied_from = owner.position
 
     def _settle_report(self, task: ModelTask, source: str, says: Says, *, unknown_final_after: int) -> str:
         is_final = source == "submit" or (says[0] == "unknown" and self.now >= task.counts_from + unknown_final_after)
@@ -395,7 +378,7 @@ class Model:
         task.outcome = outcome._replace(supersedes=task.position)
         task.ended = self.now if ended is None else ended
         self.log.append(LogEntry("result", task.ref, task.outcome, task.ended))
-        task.position, task.poll, task.copied_from = len(self.log), None, None
+        task.position, task.poll = len(self.log), None
 
     def _hint(self, task: ModelTask) -> None:
         is_ours = task.outcome is not None and task.outcome.is_ours

@@ -246,8 +246,6 @@ class Batch:
         for key in done.changed:
             if key[0] == "verdict":
                 self._update_verdict(done, key)
-            elif key[0] == "withdrawn":
-                self._connection.execute(sql.WITHDRAW_RESULT, key[1:])
         for delivery in done.strays:
             self._connection.execute(sql.INSERT_STRAY, delivery_values(delivery))
         for ref, poll in done.late_polls:

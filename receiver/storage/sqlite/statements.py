@@ -223,8 +223,6 @@ SELECT_UNFINISHED = (
 )
 # The outcome at a position of the log.
 SELECT_OUTCOME = f"SELECT {', '.join(OUTCOME_COLUMNS)} FROM log WHERE position = ? AND kind = 'result'"
-# The result that a task had from a joined task, which got back its id.
-WITHDRAW_RESULT = "DELETE FROM log WHERE position = ?"
 # Tasks with a held callback, due for release.
 SELECT_HELD = f"SELECT {_TASK} {_WITH_OUTCOME} WHERE task.held_until <= ? ORDER BY task.held_until LIMIT ?"
 # The time of the next release.
