@@ -27,6 +27,7 @@ from tests.benchmarks.load import Target
 from tests.benchmarks.peers import is_dbos_installed
 from tests.benchmarks.registering import OpenTask, register_tasks
 from tests.benchmarks.rounds import Plan, run_rounds
+from tests.benchmarks.rows_alone import copy_database
 from tests.benchmarks.servers import Server, serving
 from tests.benchmarks.stages import Stages, measure_stages
 from tests.benchmarks.tasks import in_any_order, prepare_tasks
@@ -44,6 +45,7 @@ _ABOUT = {
     "bare": "parses the same JSON and answers",
     "receiver": "everything on, durable",
     "no store": "everything on, stored nowhere",
+    "rows alone": "everything on, the same rows written, nothing read or decided",
     "naive": "aiohttp and aiosqlite, one commit for each request",
     "DBOS": "send to a workflow, on SQLite",
 }
@@ -109,8 +111,10 @@ async def measure_callbacks(folder: Path, plan: Plan) -> Callbacks:
         async def start(name: str) -> Server:
             return await stack.enter_async_context(serving(name, folder / f"{name}.db"))
 
-        servers = {name: await start(name) for name in _ABOUT if name != "DBOS"}
+        servers = {name: await start(name) for name in _ABOUT if name not in ("DBOS", "rows alone")}
         tasks = await register_tasks(servers["receiver"].port, plan.requests_in_all)
+        copy_database(folder / "receiver.db", folder / "rows alone.db")
+        servers["rows alone"] = await start("rows alone")
         sent = {name: tasks for name in servers if name != "bare"}
         sent["no store"] = [task.signed_with(other.signing_key) for task in tasks]
         targets = {name: _callbacks_in_any_order(open_tasks) for name, open_tasks in sent.items()}

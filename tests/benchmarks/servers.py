@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,12 +30,14 @@ from receiver.logs import configure_logs
 from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
 from receiver.settings import load_settings
+from receiver.storage.sqlite.database import connect_writer
 from receiver.storage.sqlite.writer import Writer
 from receiver.storage.store import Store
 from receiver.upstream.schedules import Schedules
 from receiver.web.context import RUNTIME
 from receiver.web.server.runner import make_runner
 from tests.benchmarks.peers import PEERS
+from tests.benchmarks.rows_alone import RowsAlone
 from tests.benchmarks.tasks import READ_KEY, task_record
 from tests.support import free_port
 
@@ -158,11 +160,37 @@ def _with_stages(_database: Path) -> web.Application:
 
 def _no_store(_database: Path) -> web.Application:
     """Return the whole receiver with a store that keeps nothing and answers at once."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[_NoStore]:
+        yield _NoStore(task_record(0))
+
+    return _with_store(opened)
+
+
+def _rows_alone(database: Path) -> web.Application:
+    """Return the whole receiver with a store that writes the rows of a callback and does nothing else."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[RowsAlone]:
+        async with connect_writer(database) as connection:
+            await connection.execute("PRAGMA synchronous = FULL")
+            store = RowsAlone(connection, task_record(0))
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(store.run())
+                yield store
+                writer.cancel()
+
+    return _with_store(opened)
+
+
+def _with_store(opened: Callable[[], AbstractAsyncContextManager[_NoStore | RowsAlone]]) -> web.Application:
+    """Return the whole receiver. Its callbacks go to another store."""
     settings = load_settings(Path.cwd())
     configure_logs(settings.log_format)
     app = create_app(settings)
 
-    async def without_store(_app: web.Application) -> AsyncIterator[None]:
+    async def use_store(_app: web.Application) -> AsyncIterator[None]:
         rules = delivery_rules(
             DIALECTS,
             Quotas(standing_rows=0, standing_bytes=0, unreadable_bytes=0),
@@ -170,13 +198,14 @@ def _no_store(_database: Path) -> web.Application:
             confirm="mismatched",
             polled=(),
         )
-        store = cast("Store", _NoStore(task_record(0)))
-        providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
-        callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
-        app[RUNTIME] = replace(app[RUNTIME], callbacks=callbacks)
-        yield
+        async with opened() as own:
+            store = cast("Store", own)
+            providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
+            callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
+            app[RUNTIME] = replace(app[RUNTIME], callbacks=callbacks)
+            yield
 
-    app.cleanup_ctx.append(without_store)
+    app.cleanup_ctx.append(use_store)
     return app
 
 
@@ -194,6 +223,7 @@ class _NoStore:
 
 _RECEIVERS: Mapping[str, Callable[[Path], web.Application]] = {
     "no store": _no_store,
+    "rows alone": _rows_alone,
     "receiver with commit times": _with_commit_times,
     "receiver with stages": _with_stages,
 }
