@@ -194,6 +194,18 @@ class TaskRecord(Numbered):
         """The provider's id as text, for comparisons. It is asked for seven times for each callback."""
         return None if self.task_id is None else task_id_text(self.task_id)
 
+    @property
+    def task_id_is_integer(self) -> bool:
+        """True if the provider gave the id as a number."""
+        return isinstance(self.task_id, int)
+
+    @property
+    def status(self) -> str:
+        """The status for readers, or `joined`."""
+        if self.joined_ref is not None:
+            return "joined"
+        return "processing" if self.outcome is None else self.outcome.status
+
     @staticmethod
     def of(values: dict[str, Any]) -> TaskRecord:
         """Return the record with these values, one for each field. The dictionary is its own from then on."""

@@ -216,6 +216,7 @@ class Transaction:
         self.shapes: list[ShapeRecord] = []
         self.unlisted_codes: list[UnlistedCode] = []
         self._rows: dict[Key, Any] = {}
+        self._fetched: dict[str, TaskRecord] = {}
         self._queries: dict[Key, Sequence[str]] = {}
         # Either a list to shorten by one, or a key with its row before and whether that was a change already.
         self._undo: list[tuple[list[Any]] | tuple[Key, Any, bool]] = []
@@ -277,6 +278,11 @@ class Transaction:
     def row(self, key: Key) -> Any:
         """Return a changed row."""
         return self._rows[key]
+
+    def before(self, ref: str) -> TaskRecord:
+        """Return a fetched task as the database has it, except for an id that was taken away from it."""
+        task = self._fetched[ref]
+        return task.evolve(task_id=None) if ("released_id", ref) in self.changed else task
 
     # Reading.
 
@@ -503,7 +509,7 @@ class Transaction:
     def _supply_task(self, task: TaskRecord) -> None:
         if ("task", task.ref) in self._rows:
             return
-        self._rows["task", task.ref] = task
+        self._rows["task", task.ref] = self._fetched[task.ref] = task
         if task.id_text is not None:
             self._rows.setdefault(("task_id", task.provider, task.id_text), task.ref)
 

@@ -37,6 +37,7 @@ from receiver.storage.sqlite.retention import forget, prune
 from receiver.storage.sqlite.rows import (
     NO_DELIVERY,
     SLOTS,
+    changed_columns,
     delivery_values,
     idempotency_values,
     log_delivery_values,
@@ -45,9 +46,9 @@ from receiver.storage.sqlite.rows import (
     shape_values,
     slots_of,
     standing_url_values,
-    task_state,
     task_values,
     time_values,
+    update_values,
 )
 from receiver.storage.sqlite.statements import json_array
 
@@ -216,9 +217,14 @@ class Batch:
             self._connection.execute(sql.RELEASE_TASK_IDS, (json_array(released),))
         self._write(sql.INSERT_TASK, [task_values(tasks[ref]) for ref in new])
         self._write(sql.INSERT_TAG, [(tag, tasks[ref].row) for ref in new for tag in dict.fromkeys(tasks[ref].tags)])
-        # executemany, because the same for all rows in one statement takes twice as long.
-        changed = [task_state(task) for ref, task in tasks.items() if ref not in new]
-        self._connection.executemany(sql.UPDATE_TASK, changed)
+        changed = defaultdict[tuple[str, ...], list[TaskRecord]](list)
+        for ref, task in tasks.items():
+            if ref not in new:
+                changed[changed_columns(done.before(ref), task)].append(task)
+        for columns, alike in changed.items():
+            if columns:
+                # executemany, because the same for all rows in one statement takes twice as long.
+                self._connection.executemany(sql.update_task(columns), map(update_values(columns), alike))
         return tasks
 
     def _write_log(self, done: Transaction, tasks: Mapping[str, TaskRecord]) -> None:

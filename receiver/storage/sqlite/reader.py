@@ -270,7 +270,7 @@ def read_task_page(
 def _matches(task: TaskRecord, status: str | None, provider: str | None) -> bool:
     if task.joined_ref is not None or (provider is not None and task.provider != provider):
         return False
-    return status is None or status == ("processing" if task.outcome is None else task.outcome.status)
+    return status is None or status == task.status
 
 
 def _size(task: TaskRecord) -> int:

@@ -1,14 +1,16 @@
 """The columns of the SQLite store, made from the fields of the records, and records as rows.
 
 A field of a record is a column of its table, in the order of the fields. A new field needs its migration besides. An
-update leaves out the fields of the type `Constant`. Reading, inserting and updating are all made from the tuples of
-columns here.
+update has the changed columns alone, and never a field of the type `Constant`. Reading, inserting and updating are all
+made from the tuples of columns here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import lru_cache
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -33,10 +35,10 @@ __all__ = [
     "SLOTS",
     "STANDING_URL_COLUMNS",
     "TASK_COLUMNS",
-    "TASK_STATE_COLUMNS",
     "UNLISTED_CODE_COLUMNS",
     "UNLISTED_ROW_COLUMNS",
     "UNREAD_VERDICTS",
+    "changed_columns",
     "delivery_from",
     "delivery_values",
     "idempotency_from",
@@ -52,10 +54,10 @@ __all__ = [
     "standing_url_from",
     "standing_url_values",
     "task_from",
-    "task_state",
     "task_values",
     "time_values",
     "unlisted_row_from",
+    "update_values",
 ]
 
 SLOTS = 16
@@ -93,7 +95,6 @@ _POLL_FIELDS = _fields(PollRecord, "unlisted")
 
 # The type of the provider's id and the status follow from other fields. They have columns of their own.
 TASK_COLUMNS = (*_columns(_TASK_FIELDS), "task_id_is_integer", "status")
-TASK_STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in _columns(_CONSTANT_FIELDS))
 OUTCOME_COLUMNS = _columns(_OUTCOME_FIELDS)
 DELIVERY_COLUMNS = _columns(_DELIVERY_FIELDS)
 # The delivery kept with an outcome was received when the task was finished.
@@ -107,6 +108,10 @@ IDEMPOTENCY_COLUMNS = _fields(IdempotencyRecord)
 SHAPE_KEY = ("provider", *_fields(Shape))
 SHAPE_COLUMNS = (*SHAPE_KEY, *_fields(ShapeRecord, "provider", "shape"))
 UNLISTED_CODE_COLUMNS = UnlistedCode._fields
+
+_STATE_FIELDS = tuple(name for name in (*_TASK_FIELDS, "outcome") if name not in _CONSTANT_FIELDS)
+_FOLLOWING = {"task_id": ("task_id_is_integer",), "joined_ref": ("status",), "outcome": ("status",)}
+"""Columns that follow from a field of another name."""
 
 _IS_INTEGER = TASK_COLUMNS.index("task_id_is_integer")
 _FIRST_OF_OUTCOME = len(TASK_COLUMNS)
@@ -125,29 +130,35 @@ def task_from(row: tuple[Any, ...]) -> TaskRecord:
     return TaskRecord.of(values)
 
 
-def _status(task: TaskRecord) -> str:
-    if task.joined_ref is not None:
-        return "joined"
-    return "processing" if task.outcome is None else task.outcome.status
-
-
-# The columns are fields in order, but the last two.
-_TASK_PROPERTIES = {"task_id": "id_text"}
-_task_fields = attrgetter(*(_TASK_PROPERTIES.get(name, name) for name in _TASK_FIELDS))
-_state_fields = attrgetter(*(_TASK_PROPERTIES.get(name, name) for name in _TASK_FIELDS if name not in _CONSTANT_FIELDS))
-_TAGS = _TASK_FIELDS.index("tags")
+_TASK_ATTRIBUTES = {"id": "row", "task_id": "id_text"}
+_task_values = attrgetter(*(_TASK_ATTRIBUTES.get(name, name) for name in TASK_COLUMNS))
+_TAGS = TASK_COLUMNS.index("tags")
 
 
 def task_values(task: TaskRecord) -> Sequence[Any]:
     """Return the values of TASK_COLUMNS."""
-    values = [*_task_fields(task), isinstance(task.task_id, int), _status(task)]
+    values = list(_task_values(task))
     values[_TAGS] = to_json(task.tags).decode()
     return values
 
 
-def task_state(task: TaskRecord) -> Sequence[Any]:
-    """Return the values of TASK_STATE_COLUMNS, and the id."""
-    return (*_state_fields(task), isinstance(task.task_id, int), _status(task), task.row)
+def changed_columns(before: TaskRecord, after: TaskRecord) -> tuple[str, ...]:
+    """Return the columns of a task to write. Writing a column again costs as much as its index, if it has one."""
+    old, new = vars(before), vars(after)
+    return _columns_of(tuple([name for name in _STATE_FIELDS if new[name] is not old[name]]))
+
+
+@lru_cache
+def _columns_of(field_names: tuple[str, ...]) -> tuple[str, ...]:
+    following = chain.from_iterable(_FOLLOWING.get(name, ()) for name in field_names)
+    own = (name for name in field_names if name != "outcome")
+    return tuple(dict.fromkeys((*own, *following)))
+
+
+@lru_cache
+def update_values(columns: tuple[str, ...]) -> Callable[[TaskRecord], Sequence[Any]]:
+    """Return the function for the values of these columns, and the id."""
+    return attrgetter(*(_TASK_ATTRIBUTES.get(name, name) for name in (*columns, "id")))
 
 
 outcome_values = attrgetter(*_OUTCOME_FIELDS)

@@ -22,13 +22,12 @@ from receiver.storage.sqlite.rows import (
     SLOTS,
     STANDING_URL_COLUMNS,
     TASK_COLUMNS,
-    TASK_STATE_COLUMNS,
     UNLISTED_CODE_COLUMNS,
     UNLISTED_ROW_COLUMNS,
     slots_range,
 )
 
-__all__ = ["json_array", "repeat_values"]
+__all__ = ["json_array", "repeat_values", "update_task"]
 
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 
@@ -37,6 +36,12 @@ _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 def repeat_values(statement: str, rows: int) -> str:
     """Return the statement with its group of values repeated for this number of rows."""
     return _VALUES.sub(lambda values: f"VALUES {', '.join([values[1]] * rows)}", statement, count=1)
+
+
+@lru_cache
+def update_task(columns: tuple[str, ...]) -> str:
+    """Return the statement that writes these columns of a task. The id is its last parameter."""
+    return f"UPDATE task SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"
 
 
 def json_array(values: Iterable[object]) -> str:
@@ -141,8 +146,6 @@ SELECT_NEWEST = "SELECT created_at FROM task WHERE id = (SELECT max(id) FROM tas
 
 # A new task, with its id from the batch.
 INSERT_TASK = _insert("task", *TASK_COLUMNS)
-# The state of a task, without its constant columns.
-UPDATE_TASK = f"UPDATE task SET {', '.join(f'{name} = ?' for name in TASK_STATE_COLUMNS)} WHERE id = ?"
 # Tasks lose their ids here before other tasks take them. The parameter is a JSON array of rows.
 RELEASE_TASK_IDS = "UPDATE task SET task_id = NULL WHERE id IN (SELECT value FROM json_each(?))"
 # One entry of the log, with its position from the batch.

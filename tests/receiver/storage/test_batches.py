@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from receiver.domain.deliveries import HintTask
 from receiver.domain.records import TaskRecord
 from receiver.domain.registrations import Bind, Expire
-from receiver.domain.transaction import Command, Forget, Key, Operation
+from receiver.domain.transaction import Command, Forget, Key, OneTaskCommand, Operation, Transaction
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite.fetching import fetch
 from receiver.storage.sqlite.store import SqliteStore
@@ -89,6 +89,33 @@ async def test_a_batch_comes_to_the_same_as_its_commands_one_by_one(
         apart = ([await answer(store, command) for command in commands], await contents(store))
 
     assert together == apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiveId(OneTaskCommand):
+    """A command that gives a task another id, or takes it away."""
+
+    ref: str
+    task_id: str | None
+    weight: int = 0
+
+    def decide(self, transaction: Transaction) -> None:
+        """Change the task."""
+        task = transaction.task(self.ref)
+        assert task is not None
+        transaction.change(task.evolve(task_id=self.task_id))
+
+
+async def test_an_id_that_comes_back_within_a_batch_is_stored(tmp_path: Path) -> None:
+    """An id is taken away in the database first. The task has it again, and equals the fetched one."""
+    async with running_store(tmp_path / "receiver.db") as store:
+        await prepare(store)
+        async with asyncio.TaskGroup() as group:
+            for task_id in (None, "X"):
+                group.create_task(store.write(GiveId(ref=a_ref(1), task_id=task_id)))
+        found = await store.tasks_by_id("X", "capsolver")
+
+    assert [task.ref for task in found] == [a_ref(1)]
 
 
 async def test_a_batch_finds_ids_with_a_nul(tmp_path: Path) -> None:
