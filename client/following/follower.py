@@ -48,6 +48,8 @@ class Follower:
         self._accepted = asyncio.Event()
         self._submit_error: MakeError | None = None
         self._woken = asyncio.Event()
+        # The outcome from the log, if it came before the answer to this client's own report.
+        self._overtook: Task | None = None
         self._running: asyncio.Task[None] | None = None
         self.registration = registration
         self.state = state = TaskState(
@@ -114,9 +116,10 @@ class Follower:
         """Take the task as the receiver knows it, with or without an outcome."""
         state = self.state
         if task.is_final:
-            # The provider's own answer is being reported, and replaces a provisional outcome.
-            if state.stage != "concluding" or not task.is_provisional:
+            if state.stage != "concluding":
                 self._settle(task, heard_by)
+            elif not task.is_provisional:
+                self._overtook = task
             return
         if state.stage == "waiting" and state.task_id is None and task.task_id is not None:
             # The createTask answer was lost, but a callback without an outcome had the id.
@@ -321,7 +324,7 @@ class Follower:
         self.state.stage = "concluding"
         winner = await self._report(source, answer)
         if winner is None or not winner.is_final or winner.is_provisional:
-            winner = self._local().ended(reading, source, self._resources.timing.now())
+            winner = self._overtook or self._local().ended(reading, source, self._resources.timing.now())
         return winner if self._settle(winner, "createTask" if source == "submit" else "poll") else None
 
     async def _report(self, source: Literal["submit", "poll"], answer: ProviderAnswer[Any]) -> Task | None:

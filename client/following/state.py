@@ -27,8 +27,8 @@ class TaskState:
     * `submitting`: from the registration until the provider's id is bound. An outcome that the receiver reports ends
       the task, but createTask goes on, because its id still has to be bound.
     * `waiting`: the task is polled, or waits for its callback. The first outcome ends it and cancels its follower.
-    * `concluding`: the provider's own answer is being reported to the receiver. A provisional outcome from there is
-      ignored, because the report replaces it.
+    * `concluding`: the provider's own answer is being reported to the receiver. Its answer to the report ends the task.
+      An outcome from the log waits for that, and a provisional one is ignored, because the report replaces it.
     """
 
     plan: PollPlan

@@ -9,6 +9,7 @@ import asyncio
 import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +23,14 @@ from client import (
     UnsolvableError,
     WrongKeyError,
 )
+from client.following.follower import Follower
+from client.following.record import ReceiverRecord
+from client.protocol.models import FirstOutcome, Task
 from client.provider_api.timing import Timing
 from client.providers.codes import FAMILY_CODES, Code
 from client.providers.readings import Reaction
 from tests.client.support import CREATED, FAST, Reply, fast, image_task, open_client, ready, scripted_provider
+from tests.support import running_receiver
 
 
 def _error(code: str) -> dict[str, Any]:
@@ -82,6 +87,37 @@ async def test_task_that_failed(at: str, code: str, error: type[TaskFailedError]
     assert type(caught.value) is error
     assert (caught.value.task.error_code, caught.value.task.error_description) == (code, "in words")
     assert len(provider.calls[at]) == 1
+
+
+async def test_a_failed_submit_is_raised_although_the_log_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame about the client's own report may arrive before the answer to that report."""
+    offered = asyncio.Event()
+    offer, report = Follower.offer, ReceiverRecord.report
+
+    def offer_and_tell(follower: Follower, task: Task, *heard_by: Any) -> None:
+        offer(follower, task, *heard_by)
+        if task.is_final:
+            offered.set()
+
+    async def report_slowly(record: ReceiverRecord, outcome: FirstOutcome) -> Task | None:
+        task = await report(record, outcome)
+        async with asyncio.timeout(20):
+            await offered.wait()
+        return task
+
+    monkeypatch.setattr(Follower, "offer", offer_and_tell)
+    monkeypatch.setattr(ReceiverRecord, "report", report_slowly)
+    async with (
+        running_receiver(tmp_path / "receiver.db", dialects=FAST) as receiver,
+        scripted_provider(createTask=Reply(_error("ERROR_CAPTCHA_UNSOLVABLE"))) as provider,
+        open_client(provider.url, receiver.url) as tasks,
+    ):
+        with pytest.raises(UnsolvableError) as caught:
+            await tasks.submit(image_task())
+
+    assert caught.value.task.source == "submit"
 
 
 @pytest.mark.parametrize("at", ["createTask", "getTaskResult"])
