@@ -131,6 +131,7 @@ async def open_runtime(
             signing_keys=signing_keys,
             max_body_bytes=settings.max_body_bytes,
             origins=origins_of(settings),
+            proxies=settings.proxies,
             verification_text=settings.verification_text,
             store=store,
             waits=waits,

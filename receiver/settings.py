@@ -26,7 +26,7 @@ from client.errors import BadArgumentError
 from client.protocol.models import API_KEY_MIN_LENGTH
 from receiver.errors import CannotStartError
 
-__all__ = ["SCOPES", "ApiKey", "Settings", "is_loopback", "load_settings", "settings_table"]
+__all__ = ["SCOPES", "ApiKey", "Network", "Settings", "is_loopback", "load_settings", "settings_table"]
 
 PREFIX = "RECEIVER_"
 SCOPES = ("submit", "read", "admin")
@@ -41,6 +41,8 @@ _MAX_SECRET_BYTES = 256 * 1024
 # Kubernetes sets these variables for a service called "receiver".
 _SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 RetentionSeconds = Annotated[int, Field(ge=60, le=100 * 366 * 24 * 3600)]
 
@@ -126,6 +128,12 @@ class Settings(BaseSettings):
         description="Origins (`https://app.example`) of web pages with access, separated by commas. The origin of "
         "`PUBLIC_URL` always has access. Pages of other origins get 403 on every route with a key, so strangers cannot "
         "reach this receiver through a user's browser.",
+    )
+    trusted_proxies: Annotated[str, _LIST] = Field(
+        "",
+        description="Addresses and networks of your own proxies, separated by commas: `127.0.0.1,::1` for a proxy on "
+        "this machine. Only they are believed what `X-Forwarded-For` says about a client. Unset: a client's address is "
+        "that of its connection, because anyone can send the header.",
     )
     send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
         10.0,
@@ -239,6 +247,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"expected scheme://host or scheme://host:port in lower case, got {origin}")
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for network in _parse_networks(value):
+            if network.prefixlen == 0:
+                raise ValueError(f"expected the networks of your proxies, got {network}, which is every address")
+        return value
+
     @field_validator("metrics_address")
     @classmethod
     def _is_host_port(cls, value: str) -> str:
@@ -258,6 +274,11 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of `allowed_origins`."""
         return frozenset(filter(None, map(str.strip, self.allowed_origins.split(","))))
+
+    @property
+    def proxies(self) -> Sequence[Network]:
+        """The networks of `trusted_proxies`."""
+        return _parse_networks(self.trusted_proxies)
 
     @property
     def metrics_host_port(self) -> tuple[str, int]:
@@ -484,6 +505,20 @@ def _check_names(given: Iterable[str]) -> None:
 def _sentence(detail: Any) -> str:
     name = f"{PREFIX}{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
     return f"{name}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _parse_networks(text: str) -> Sequence[Network]:
+    return [_parse_network(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"expected an IP address or a network, such as 10.0.0.0/8, got {text[:80]!r}") from None
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"expected IPv4 addresses as IPv4, got {text[:80]!r}")
+    return network
 
 
 def _parse_keys(text: str) -> Sequence[ApiKey]:

@@ -18,6 +18,7 @@ from receiver.domain.tokens import CallbackToken, check_token
 from receiver.domain.verdicts import VERDICTS, is_refusal
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME, Runtime
+from receiver.web.edge.addresses import client_address
 from receiver.web.server.bodies import read_body
 from receiver.web.server.prebuilt import PrebuiltResponse
 
@@ -59,7 +60,8 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
     token = check_token(token_text, provider, runtime.signing_keys)
     dialect = runtime.dialects.get(provider)
     if token is None or dialect is None or dialect.callback is None:
-        _log.warning("callback.refused", status=404, reason="no such callback URL")
+        address = client_address(request, runtime.proxies)
+        _log.warning("callback.refused", status=404, address=address, reason="no such callback URL")
         runtime.metrics.refused(provider, 404)
         return _answer(404)
     if request.method == "GET" and not request.rel_url.raw_query_string:
@@ -73,7 +75,8 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
         delivered = await runtime.callbacks.deliver(dialect, token, incoming)
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
-        _log.warning("callback.refused", provider=dialect.provider, status=status, reason=error.detail)
+        address = client_address(request, runtime.proxies)
+        _log.warning("callback.refused", provider=dialect.provider, status=status, address=address, reason=error.detail)
         runtime.metrics.refused(dialect.provider, status)
         return _answer(status, **_retry_after(error))
     runtime.bookkeeping.add(dialect.provider, incoming, delivered, started)

@@ -15,7 +15,7 @@ from receiver.service.submissions import Submissions
 from receiver.service.tasks import Tasks
 from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
-from receiver.settings import ApiKey
+from receiver.settings import ApiKey, Network
 from receiver.storage.store import Store
 from receiver.upkeep.shapes import Observer
 from receiver.web.bookkeeping import Bookkeeping
@@ -35,6 +35,7 @@ class Runtime:
     signing_keys: Sequence[bytes]
     max_body_bytes: int
     origins: frozenset[str]
+    proxies: Sequence[Network]
     verification_text: str | None
     store: Store
     waits: Waits

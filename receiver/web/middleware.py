@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from client.protocol.models import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME
+from receiver.web.edge.addresses import client_address
 from receiver.web.server.bodies import is_inflated_below
 from receiver.web.server.unsent import send_answer
 from receiver.web.streaming.streams import PeerGoneError
@@ -60,18 +61,25 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
         # Also for a cancelled request: so ends a stream whose peer hangs up.
         route = _route(request)
         if route not in _QUIET_ROUTES:
-            log_request(request, route, status, started=started)
+            log_request(request, route, status, started=started, refused=_refused_address(request, status))
 
 
-def log_request(request: web.BaseRequest, route: str, status: int | None, *, started: float) -> None:
-    """Write the log line of a request. `started` is a time of `time.perf_counter`."""
-    facts = {
+def log_request(
+    request: web.BaseRequest, route: str, status: int | None, *, started: float, refused: str | None = None
+) -> None:
+    """Write the log line of a request. `started` is a time of `time.perf_counter`.
+
+    `refused` is the address of the client if the request was refused.
+    """
+    facts: dict[str, Any] = {
         "method": request.method,
         "route": route,
         "status": status,
         "key": request.get(KEY_NAME),
         "milliseconds": round((time.perf_counter() - started) * 1000, 2),
     }
+    if refused is not None:
+        facts["address"] = refused
     _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
 
 
@@ -131,6 +139,13 @@ async def _sent(request: web.Request, response: web.Response) -> web.Response:
 
 def _size_of(response: web.Response) -> int:
     return len(response.body) if isinstance(response.body, bytes) else 0
+
+
+def _refused_address(request: web.Request, status: int | None) -> str | None:
+    runtime = request.app.get(RUNTIME)
+    if status is None or status < 400 or runtime is None:
+        return None
+    return client_address(request, runtime.proxies)
 
 
 def _stop_inflating(request: web.Request, response: web.StreamResponse) -> None:

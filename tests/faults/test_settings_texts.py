@@ -43,6 +43,7 @@ TEXTS: Mapping[str, str] = {
     "ALLOWED_ORIGINS": "https://app.example.com",
     "METRICS_ADDRESS": "127.0.0.1:9090",
     "MAX_BODY_BYTES": "2048",
+    "TRUSTED_PROXIES": "10.0.0.0/8",
     "SEND_TIMEOUT_SECONDS": "2.5",
     "LOG_FORMAT": "console",
 }
