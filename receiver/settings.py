@@ -102,7 +102,8 @@ class Settings(BaseSettings):
     )
     provider_urls: dict[str, str] = Field(
         default_factory=dict,
-        description="JSON object, provider → base URL of another endpoint or of a sandbox.",
+        description="JSON object, provider → base URL of another endpoint or of a sandbox. Its host may be in a "
+        "private network. The host of a shipped provider may not, unless it is named here.",
     )
     confirm_callbacks: Literal["never", "mismatched", "always"] = Field(
         "mismatched",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +21,7 @@ from client.errors import ProviderUnreachableError, UnreadableError
 from client.protocol.models import MAX_ANSWER_BYTES
 from client.provider_api.limits import KeyLimiter
 from client.provider_api.redaction import Redaction
+from client.provider_api.resolving import CheckedResolver, PrivateAddressError
 from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Call, Dialect
 from client.providers.meaning import Meaning, meaning_of
@@ -236,10 +237,13 @@ class ProviderApi:
         return self._dialect.parse_answer(raw)
 
 
-def open_provider_session() -> aiohttp.ClientSession:
-    """Return a session for a provider. Its limits are the ones of `ProviderApi`, not aiohttp's own."""
+def open_provider_session(public_hosts: Collection[str] = ()) -> aiohttp.ClientSession:
+    """Return a session for a provider. Its limits are the ones of `ProviderApi`, not aiohttp's own.
+
+    A connection to one of `public_hosts` is refused if the host resolves to an address of a private network.
+    """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
+        connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, resolver=CheckedResolver(public_hosts)),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
@@ -261,5 +265,7 @@ def _read_seconds(retry_after: str | None) -> float | None:
 def _reason(error: Exception) -> str:
     """Return the cause of a failed connection, without the address: that may hold more than a host."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, PrivateAddressError):
+        return str(cause)
     errno = getattr(cause, "errno", None)
     return os.strerror(errno) if isinstance(errno, int) and errno > 0 else type(cause).__name__

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from client.errors import BadArgumentError
 from client.protocol.models import client_key_id
@@ -12,7 +13,7 @@ from client.provider_api.http import ProviderApi, open_provider_session
 from client.provider_api.limits import KeyLimiter
 from client.provider_api.timing import Timing
 from client.provider_api.unlisted import UnlistedCodes
-from client.providers import Dialect, dialect_named
+from client.providers import DIALECTS, Dialect, dialect_named
 from receiver.errors import CannotStartError
 from receiver.settings import Settings
 
@@ -68,7 +69,7 @@ async def open_accounts(
     """Return an account for each key in the settings. `stack` closes their session, `unlisted` counts their codes."""
     if not settings.provider_keys:
         return {}
-    session = await stack.enter_async_context(open_provider_session())
+    session = await stack.enter_async_context(open_provider_session(_public_hosts(settings)))
     timing = Timing()
     accounts = {}
     for provider, secret in settings.provider_keys.items():
@@ -78,3 +79,10 @@ async def open_accounts(
         api = ProviderApi(session, dialect, key, url, limiter, unlisted)
         accounts[provider] = Account(dialect, client_key_id(key), api, limiter, timing)
     return accounts
+
+
+def _public_hosts(settings: Settings) -> Collection[str]:
+    """Return the hosts of the shipped providers. One that the settings name may be in a private network."""
+    shipped = {urlsplit(dialect.base_url or "").hostname for dialect in DIALECTS.values()}
+    named = {urlsplit(url).hostname for url in settings.provider_urls.values()}
+    return {host for host in shipped - named if host is not None}
