@@ -53,11 +53,15 @@ _TEMPORARY_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_B
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The id of the log, the signing keys, newest first, and the last position of the log."""
+    """The id of the log, the signing keys, newest first, and the last position of the log.
+
+    `replaced_log_id`: the id until now, if an older copy of the database was put in place.
+    """
 
     log_id: str
     signing_keys: tuple[bytes, ...]
     head: int
+    replaced_log_id: str | None = None
 
 
 def on_thread(connection: aiosqlite.Connection, function: Callable[[sqlite3.Connection], Answer]) -> Awaitable[Answer]:
@@ -291,16 +295,17 @@ def _restrict_modes(path: Path) -> None:
 
 def _identify(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
     """Return the identity. A log that went back gets a new id, so that old cursors show a gap."""
-    log_id = _meta(connection, "log_id")
+    log_id = known_id = _meta(connection, "log_id")
     (head,) = connection.execute(sql.SELECT_HEAD).fetchone()
-    if log_id is None or has_gone_back(path, str(log_id), head):
+    if known_id is None or has_gone_back(path, str(known_id), head):
         log_id = secrets.token_hex(6)
         connection.execute(sql.SAVE_META, ("log_id", log_id))
     keys = connection.execute(sql.SELECT_SIGNING_KEYS).fetchall()
     if not keys:
         keys = [(secrets.token_bytes(32),)]
         connection.execute(sql.INSERT_SIGNING_KEY, (keys[0][0], now))
-    return Identity(str(log_id), tuple(key for (key,) in keys), head)
+    replaced = None if known_id in (None, log_id) else str(known_id)
+    return Identity(str(log_id), tuple(key for (key,) in keys), head, replaced)
 
 
 def _meta(connection: sqlite3.Connection, name: str) -> object:

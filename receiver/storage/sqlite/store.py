@@ -89,6 +89,14 @@ async def open_sqlite_store(
     make_file(path)
     async with connect_writer(path) as writer:
         identity = await on_thread(writer, lambda connection: prepare(connection, path, now))
+        if identity.replaced_log_id is not None:
+            _log.warning(
+                "database.restored",
+                database=str(path),
+                logId=identity.replaced_log_id,
+                newLogId=identity.log_id,
+                consequence="readers with a cursor are told of a gap",
+            )
         watch = await on_thread(writer, lambda connection: FileWatch(path, connection))
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
             with closing(connect_here(path)) as here:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.errors import CannotStartError, CursorGoneError
 from receiver.storage.sqlite.store import open_sqlite_store
@@ -194,12 +195,27 @@ async def test_an_older_copy_in_its_place_is_another_log(tmp_path: Path) -> None
         cursor = await store.head()
     shutil.copy(backup, database)
 
-    async with running_store(database) as store:
-        await store.write(a_delivery(1))
-        with pytest.raises(CursorGoneError) as caught:
-            await store.results(cursor, limit=10, only=ALL)
+    with capture_logs() as lines:
+        async with running_store(database) as store:
+            await store.write(a_delivery(1))
+            with pytest.raises(CursorGoneError) as caught:
+                await store.results(cursor, limit=10, only=ALL)
+            restored_id = (await store.head()).partition("-")[0]
 
     assert caught.value.reason == "other-log"
+    (line,) = [line for line in lines if line["event"] == "database.restored"]
+    assert (line["logId"], line["newLogId"]) == (cursor.partition("-")[0], restored_id)
+    assert line["log_level"] == "warning"
+
+
+async def test_only_a_restored_database_is_logged_as_one(tmp_path: Path) -> None:
+    """A new database and one that goes on are silent."""
+    with capture_logs() as lines:
+        for _ in range(2):
+            async with running_store(tmp_path / "receiver.db") as store:
+                await store.head()
+
+    assert [line["event"] for line in lines] == []
 
 
 async def test_a_restored_folder_is_another_log(tmp_path: Path) -> None:
