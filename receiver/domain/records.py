@@ -401,8 +401,8 @@ class RecentTasks:
     any callback. Of these, `late` got the callback afterwards.
 
     Of all tasks, `ended` have ended, after `polls` polls. `nearly_out` of these used up nearly all polls of a task. The
-    limit is `most_polls`, or None if there is no known limit. `verdicts` counts the kept deliveries. `latency` is None
-    without callbacks.
+    limit is `most_polls`, or None if there is no known limit. `verdicts` counts the kept deliveries. `newest` has the
+    time of the newest delivery of each verdict. `latency` is None without callbacks.
     """
 
     provider: str
@@ -415,6 +415,7 @@ class RecentTasks:
     nearly_out: int = 0
     most_polls: int | None = None
     verdicts: Mapping[str, int] = field(default_factory=dict)
+    newest: Mapping[str, int] = field(default_factory=dict)
     latency: Latency | None = None
 
     @property

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from receiver.commands.doctor.findings import judge
 from receiver.commands.doctor.probes import read_facts
 from receiver.domain.records import SECOND
 from receiver.domain.registrations import Expire
+from receiver.health.findings import judge
 from receiver.settings import Settings
 from tests.faults.commands import KEY, SECRET, run_command
 from tests.receiver.storage.stores import NOW, a_registration, running_store
@@ -83,7 +83,7 @@ async def test_lost_late_and_refused_callbacks_are_read_from_the_database(tmp_pa
     assert not [finding for finding in findings if finding.about in ("lost", "late", "refused")]
     says = [finding.says for finding in lately if finding.about in ("lost", "late", "refused")]
     assert "capsolver: 10 of 12 answers in the last hour came by a poll alone: their callbacks were lost" in says
-    assert "capsolver: 2 of 12 answers in the last day were polled before their callback arrived" in says
+    assert "capsolver: 2 of 12 answers in the last hour were polled before their callback arrived" in says
     assert "capsolver: 1 callbacks of the last hour were refused as unreadable" in says
 
 

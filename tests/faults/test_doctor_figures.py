@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 
 from receiver.commands.doctor.figures import figure_values
-from receiver.commands.doctor.findings import judge
 from receiver.commands.doctor.probes import read_facts
+from receiver.health.findings import judge
 from receiver.settings import Settings
 from tests.faults.commands import KEY, run_command
 from tests.faults.test_doctor import READY, twelve_polled
@@ -61,7 +61,7 @@ async def test_an_unreadable_delivery_on_a_standing_url_is_among_the_refused(tmp
 
     assert figure_values(later)["providers"] == {}
     assert figure_values(facts)["providers"]["hardcaptcha"]["day"]["refused"] == {"unreadable": 1}
-    assert "hardcaptcha: 1 callbacks of the last day were refused as unreadable" in [
+    assert "hardcaptcha: 1 callbacks of the last hour were refused as unreadable" in [
         found.says for found in judge(facts)
     ]
 

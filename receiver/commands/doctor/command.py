@@ -12,8 +12,8 @@ import click
 
 from client.output import show, show_json
 from receiver.commands.doctor.figures import figure_lines, figure_values
-from receiver.commands.doctor.findings import Finding, judge
 from receiver.commands.doctor.probes import read_facts
+from receiver.health.findings import Finding, judge
 from receiver.settings import load_settings
 
 __all__ = ["doctor"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from receiver.commands.doctor.findings import Facts
 from receiver.domain.records import SECOND, RecentTasks
+from receiver.health.findings import Facts
 
 __all__ = ["figure_lines", "figure_values"]
 

@@ -14,10 +14,10 @@ import aiohttp
 
 from client.providers import Dialect
 from client.providers.codes import code_named
-from receiver.commands.doctor.findings import Facts, ProbeResult
 from receiver.dialects import known_dialects
 from receiver.domain.records import SECOND, UnlistedCode
 from receiver.domain.tokens import Kind, make_token
+from receiver.health.findings import Facts, ProbeResult
 from receiver.settings import Settings, is_loopback
 from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.diagnostics import Overview, read_overview

@@ -65,17 +65,18 @@ SELECT_RECENT = f"""
     )
     GROUP BY provider
 """
-# The number of their kept deliveries, by provider and verdict, with those on standing URLs without a known task.
+# The number of their kept deliveries, by provider and verdict, with those on standing URLs without a known task, and
+# the time of the newest one.
 SELECT_VERDICTS = f"""
-    SELECT provider, verdict, count(*) FROM (
-        SELECT task.provider AS provider, delivery.verdict AS verdict FROM task
+    SELECT provider, verdict, count(*), max(received_at) FROM (
+        SELECT task.provider AS provider, delivery.verdict AS verdict, delivery.received_at AS received_at FROM task
         CROSS JOIN delivery ON delivery.id {slots_range("task.id")}
         WHERE {_NEWEST} AND task.deliveries > 0
         UNION ALL
-        SELECT task.provider, log.verdict FROM task CROSS JOIN log ON log.position = task.position
+        SELECT task.provider, log.verdict, log.finished_at FROM task CROSS JOIN log ON log.position = task.position
         WHERE {_NEWEST} AND task.deliveries > 0 AND log.slot IS NOT NULL
         UNION ALL
-        SELECT standing_url.provider, stray.verdict FROM stray_delivery AS stray
+        SELECT standing_url.provider, stray.verdict, stray.received_at FROM stray_delivery AS stray
         CROSS JOIN standing_url ON standing_url.id = stray.standing_id
         WHERE stray.id > (SELECT coalesce(max(id), 0) - {_NEWEST_ROWS} FROM stray_delivery)
             AND stray.received_at >= :since
@@ -160,8 +161,10 @@ def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[
     """
     values = {"since": since, "most_polls": to_json(most_polls).decode()}
     verdicts: dict[str, dict[str, int]] = defaultdict(dict)
-    for provider, verdict, count in connection.execute(SELECT_VERDICTS, values):
+    newest: dict[str, dict[str, int]] = defaultdict(dict)
+    for provider, verdict, count, received_at in connection.execute(SELECT_VERDICTS, values):
         verdicts[provider][verdict] = count
+        newest[provider][verdict] = received_at
     waited: dict[str, list[float]] = defaultdict(list)
     for provider, microseconds in connection.execute(SELECT_LATENCIES, values):
         waited[provider].append(microseconds / SECOND)
@@ -171,6 +174,7 @@ def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[
             tasks.get(provider) or RecentTasks(provider),
             most_polls=most_polls.get(provider),
             verdicts=verdicts.get(provider, {}),
+            newest=newest.get(provider, {}),
             latency=_latency(sorted(waited.get(provider, []))),
         )
         for provider in sorted({*tasks, *verdicts})

@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 
 from receiver.app import new_ref
 from receiver.commands.doctor.figures import figure_values
-from receiver.commands.doctor.findings import judge
 from receiver.commands.doctor.probes import read_facts
 from receiver.domain import deliveries
 from receiver.domain.records import SECOND
 from receiver.domain.schedule import ENOUGH
 from receiver.domain.tokens import Kind, make_token
 from receiver.errors import CannotStartError
+from receiver.health.findings import judge
 from receiver.settings import Settings
 from tests.client.support import fast
 from tests.receiver.test_metrics import asked

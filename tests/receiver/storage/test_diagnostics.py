@@ -33,7 +33,7 @@ async def test_latencies_are_those_of_tasks_that_were_registered(tmp_path: Path)
 
     assert tasks.latency == Latency(20, 10.5, 19.0)
     assert (tasks.with_url, tasks.answered, tasks.ended) == (20, 20, 21)
-    assert tasks.verdicts == {"accepted": 21}
+    assert (tasks.verdicts, tasks.newest) == ({"accepted": 21}, {"accepted": NOW})
 
 
 @pytest.mark.parametrize(

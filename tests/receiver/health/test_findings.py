@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from receiver.commands.doctor.figures import figure_lines, figure_values
-from receiver.commands.doctor.findings import Facts, ProbeResult, judge
 from receiver.domain.records import SECOND, Latency, RecentTasks, UnlistedCode, WaitingTasks
+from receiver.health.findings import Facts, ProbeResult, judge
 from tests.receiver.storage.stores import NOW
 
 GIGABYTE = 2**30
@@ -25,6 +25,7 @@ RECENT = RecentTasks(
     nearly_out=2,
     most_polls=120,
     verdicts={"accepted": 98, "late": 1, "duplicate": 6},
+    newest={"accepted": NOW, "late": NOW, "duplicate": NOW},
     latency=Latency(98, 8.25, 21.5),
 )
 WELL = Facts(
@@ -45,9 +46,9 @@ WELL = Facts(
 )
 
 
-def refused(count: int, verdict: str) -> RecentTasks:
+def refused(count: int, verdict: str, *, at: int = NOW) -> RecentTasks:
     """Return tasks with this many refused callbacks and nothing else wrong."""
-    return replace(RECENT, verdicts={**RECENT.verdicts, verdict: count})
+    return replace(RECENT, verdicts={**RECENT.verdicts, verdict: count}, newest={**RECENT.newest, verdict: at})
 
 
 def test_a_healthy_receiver_has_no_findings() -> None:
@@ -103,6 +104,49 @@ def test_each_problem_is_found_alone(changed: dict[str, Any], about: str, is_wro
     assert finding.todo
 
 
+@pytest.mark.parametrize(("minutes", "is_wrong"), [(0, True), (59, True), (61, False), (23 * 60, False)])
+def test_old_refusals_are_a_note(minutes: int, is_wrong: bool) -> None:
+    """The newest of them decides: after an hour without another one, nothing needs to be done any more."""
+    old = refused(30, "unreadable", at=NOW - minutes * 60 * SECOND)
+
+    (finding,) = judge(replace(WELL, hour=(), day=(old,)))
+
+    assert (finding.about, finding.is_wrong) == ("refused", is_wrong)
+    assert ("none of them in the last" in finding.says) is not is_wrong
+
+
+def test_a_problem_of_the_hour_and_the_day_is_reported_once() -> None:
+    """The hour names it. The figures below the findings have both."""
+    hour = replace(refused(7, "unreadable"), polled=40, late=20, nearly_out=50)
+
+    findings = judge(replace(WELL, hour=(hour,), day=(hour,)))
+
+    assert sorted(finding.about for finding in findings) == ["late", "lost", "polls", "refused"]
+    assert all("the last hour" in finding.says for finding in findings)
+
+
+def test_losses_before_the_last_hour_are_a_note_once_callbacks_come_again() -> None:
+    """Without enough answers in the last hour, nothing shows that they come again."""
+    lost = replace(RECENT, polled=30, late=0)
+
+    (over,) = judge(replace(WELL, day=(lost,)))
+    (unproved,) = judge(replace(WELL, hour=(replace(RECENT, answered=9),), day=(lost,)))
+
+    assert (over.about, over.is_wrong) == ("lost", False)
+    assert over.says.endswith("in the last hour they came again")
+    assert (unproved.about, unproved.is_wrong) == ("lost", True)
+
+
+def test_findings_of_two_providers_are_told_apart() -> None:
+    """The same problem at two providers is two problems, and each keeps its name while its figures change."""
+    lost = replace(RECENT, polled=30)
+    other = replace(lost, provider="capmonster", polled=31)
+
+    findings = judge(replace(WELL, hour=(lost, other)))
+
+    assert [(finding.about, finding.of) for finding in findings] == [("lost", "capmonster"), ("lost", "capsolver")]
+
+
 def test_few_tasks_are_no_share() -> None:
     """One polled answer of three proves nothing yet. Nor does one task with its polls used up."""
     few = replace(RECENT, answered=3, polled=1, late=0, ended=3, nearly_out=1)
@@ -120,7 +164,8 @@ def test_few_tasks_are_no_share() -> None:
 )
 def test_each_verdict_has_its_remedy(verdict: str, todo: str) -> None:
     """Each refusal has its own cause, and its finding names the remedy for that cause."""
-    both = replace(RECENT, verdicts={"mismatched": 9, "badSignature": 9, "unreadable": 9})
+    each = ("mismatched", "badSignature", "unreadable")
+    both = replace(RECENT, verdicts=dict.fromkeys(each, 9), newest=dict.fromkeys(each, NOW))
 
     findings = judge(replace(WELL, hour=(both,)))
     (found,) = [finding for finding in findings if finding.says.endswith(f"refused as {verdict}")]

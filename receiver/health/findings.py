@@ -1,4 +1,4 @@
-"""The problems of a receiver and their remedies, judged from facts that `probes` has read. Pure."""
+"""The problems of a receiver and their remedies, judged from facts. Pure. `doctor` and the notices use it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ _MANY_LATE = 0.1
 _MANY_REFUSED = 0.01
 # Most tasks end with polls to spare. Unsolvable tasks use up their polls on a healthy receiver too.
 _MANY_NEARLY_OUT = 0.05
-_PERIODS = ("hour", "day")
+_HOUR = 3600 * SECOND
 _USES = (("submit", "register a task"), ("read", "read a result"), ("admin", "delete tasks or see /metrics"))
 """The scopes of API keys with their use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem (`is_wrong`) or a note: its description and its remedy. Neither holds a secret."""
+    """A problem (`is_wrong`) or a note: its description and its remedy. Neither holds a secret.
+
+    `about` and `of` name the same problem while its figures change. `of` is a provider, or a part of `about`.
+    """
 
     about: str
     is_wrong: bool
     says: str
     todo: str
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,11 @@ class Facts:
 def judge(facts: Facts) -> list[Finding]:
     """Return the findings, problems before notes; an empty list if all is well."""
     found = [*_store(facts), *_reachability(facts), *_access(facts)]
-    for period, recent in zip(_PERIODS, (facts.hour, facts.day), strict=True):
-        for tasks in recent:
-            found += [*_refused(tasks, period), *_callbacks(tasks, period), *_polls(tasks, period)]
+    hours, days = ({tasks.provider: tasks for tasks in recent} for recent in (facts.hour, facts.day))
+    for provider in sorted({*hours, *days}):
+        nothing = RecentTasks(provider)
+        hour, day = hours.get(provider, nothing), days.get(provider, nothing)
+        found += [*_refused(hour, day, facts.now), *_callbacks(hour, day), *_polls(hour, day)]
     found += [*_overdue(facts), *_unlisted(facts)]
     return sorted(found, key=lambda finding: not finding.is_wrong)
 
@@ -89,14 +95,14 @@ def _store(facts: Facts) -> Iterator[Finding]:
         yield Finding("store", True, text, "Change the owner (chown) or the mode (chmod).")
     if not facts.is_private:
         text = "other users can read the database; it holds the signing key of the callback URLs"
-        yield Finding("store", True, text, "Run chmod 600 on the file and on those beside it.")
+        yield Finding("store", True, text, "Run chmod 600 on the file and on those beside it.", "mode")
     if facts.free_bytes < _LITTLE_SPACE_BYTES:
         text = f"the database's disk has only {_megabytes(facts.free_bytes)} free; when it is full, callbacks fail"
-        yield Finding("store", True, text, "Free some space, or move the database.")
+        yield Finding("store", True, text, "Free some space, or move the database.", "space")
     if facts.wal_bytes > _LARGE_WAL_BYTES:
         text = f"the write-ahead log has {_megabytes(facts.wal_bytes)}: a program that reads keeps it from shrinking"
         todo = "End long readers of the database (backups, shells). The next callbacks then cut the log to 8 MB."
-        yield Finding("store", True, text, todo)
+        yield Finding("store", True, text, todo, "log")
     if facts.newest_task is not None and facts.newest_task > facts.now + _CLOCK_SLACK:
         ahead = (facts.newest_task - facts.now) / SECOND
         text = f"the newest task was registered {ahead:.0f} s in the future: the clock was set back"
@@ -134,41 +140,72 @@ def _access(facts: Facts) -> Iterator[Finding]:
             )
     for provider in sorted(set(facts.signs) - facts.secrets):
         text = f"{provider} signs its callbacks, but its secret is not set, so signatures are not checked"
-        yield Finding("signature", True, text, f'Add "{provider}" to RECEIVER_CALLBACK_SECRETS.')
+        yield Finding("signature", True, text, f'Add "{provider}" to RECEIVER_CALLBACK_SECRETS.', provider)
 
 
-def _refused(tasks: RecentTasks, period: str) -> Iterator[Finding]:
-    """Compare refusals with all callbacks: standing URLs get callbacks without a waiting task."""
-    callbacks = sum(tasks.verdicts.values())
-    for verdict, count in tasks.refused.items():
-        text = f"{tasks.provider}: {count} callbacks of the last {period} were refused as {verdict}"
+def _refused(hour: RecentTasks, day: RecentTasks, now: int) -> Iterator[Finding]:
+    """Compare refusals with all callbacks: standing URLs get callbacks without a waiting task.
+
+    Old refusals are a note, because nothing needs to be done any more.
+    """
+    for verdict in VERDICTS:
+        found = [(period, tasks) for period, tasks in _periods(hour, day) if verdict in tasks.refused]
+        if not found:
+            continue
+        period, tasks = found[0]
+        is_many = any(of.refused[verdict] > sum(of.verdicts.values()) * _MANY_REFUSED for _, of in found)
+        since = now - max(of.newest.get(verdict, 0) for _, of in found)
+        text = f"{tasks.provider}: {tasks.refused[verdict]} callbacks of the last {period} were refused as {verdict}"
+        if since > _HOUR:
+            text += f", none of them in the last {since // _HOUR} h"
         todo = f"{VERDICTS[verdict].remedy}. For details run callback-receiver explain with one of its tasks."
-        yield Finding("refused", count > callbacks * _MANY_REFUSED, text, todo)
+        yield Finding("refused", is_many and since <= _HOUR, text, todo, f"{tasks.provider} {verdict}")
 
 
-def _callbacks(tasks: RecentTasks, period: str) -> Iterator[Finding]:
-    """Count an answer by a poll as a lost callback, unless its callback arrived afterwards."""
-    if tasks.answered < _ENOUGH_TASKS:
-        return
-    lost = tasks.lost
-    share = f"of {tasks.answered} answers in the last {period}"
-    if lost > tasks.answered * _MANY_LOST:
-        text = f"{tasks.provider}: {lost} {share} came by a poll alone: their callbacks were lost"
-        yield Finding("lost", True, text, "Check that the provider can reach RECEIVER_PUBLIC_URL.")
-    if tasks.late > tasks.answered * _MANY_LATE:
-        text = f"{tasks.provider}: {tasks.late} {share} were polled before their callback arrived"
-        todo = "Raise firstAfterCallbackSeconds of the provider in RECEIVER_PROVIDERS_FILE."
-        yield Finding("late", False, text, todo)
+def _callbacks(hour: RecentTasks, day: RecentTasks) -> Iterator[Finding]:
+    """Count an answer by a poll as a lost callback, unless its callback arrived afterwards.
+
+    Losses before the last hour are a note if enough callbacks came since.
+    """
+    enough = [(period, tasks) for period, tasks in _periods(hour, day) if tasks.answered >= _ENOUGH_TASKS]
+    for period, tasks in enough:
+        if tasks.lost > tasks.answered * _MANY_LOST:
+            share = f"{tasks.lost} of {tasks.answered} answers in the last {period}"
+            text = f"{tasks.provider}: {share} came by a poll alone: their callbacks were lost"
+            is_over = tasks is not enough[0][1]
+            if is_over:
+                text += "; in the last hour they came again"
+            todo = "Check that the provider can reach RECEIVER_PUBLIC_URL."
+            yield Finding("lost", not is_over, text, todo, tasks.provider)
+            break
+    for period, tasks in enough:
+        if tasks.late > tasks.answered * _MANY_LATE:
+            share = f"{tasks.late} of {tasks.answered} answers in the last {period}"
+            text = f"{tasks.provider}: {share} were polled before their callback arrived"
+            todo = "Raise firstAfterCallbackSeconds of the provider in RECEIVER_PROVIDERS_FILE."
+            yield Finding("late", False, text, todo, tasks.provider)
+            break
 
 
-def _polls(tasks: RecentTasks, period: str) -> Iterator[Finding]:
-    if tasks.ended >= _ENOUGH_TASKS and tasks.nearly_out > tasks.ended * _MANY_NEARLY_OUT:
-        text = (
-            f"{tasks.provider}: {tasks.nearly_out} of {tasks.ended} tasks that ended in the last {period} used nearly "
-            f"all of their {tasks.most_polls} allowed polls; after the last poll only a callback can end a task"
-        )
-        todo = "Raise intervalSeconds of the provider in RECEIVER_PROVIDERS_FILE. Find out why callbacks do not arrive."
-        yield Finding("polls", False, text, todo)
+def _polls(hour: RecentTasks, day: RecentTasks) -> Iterator[Finding]:
+    for period, tasks in _periods(hour, day):
+        if tasks.ended >= _ENOUGH_TASKS and tasks.nearly_out > tasks.ended * _MANY_NEARLY_OUT:
+            text = (
+                f"{tasks.provider}: {tasks.nearly_out} of {tasks.ended} tasks that ended in the last {period} used "
+                f"nearly all of their {tasks.most_polls} allowed polls; after the last poll only a callback can end a "
+                "task"
+            )
+            todo = (
+                "Raise intervalSeconds of the provider in RECEIVER_PROVIDERS_FILE. Find out why callbacks do not "
+                "arrive."
+            )
+            yield Finding("polls", False, text, todo, tasks.provider)
+            break
+
+
+def _periods(hour: RecentTasks, day: RecentTasks) -> tuple[tuple[str, RecentTasks], tuple[str, RecentTasks]]:
+    """Return the periods with their tasks, the shorter one first: a problem is reported once, for the first."""
+    return ("hour", hour), ("day", day)
 
 
 def _overdue(facts: Facts) -> Iterator[Finding]:
@@ -179,7 +216,7 @@ def _overdue(facts: Facts) -> Iterator[Finding]:
                 "Check that the client of these tasks still runs. If the receiver polls them, look for a pause in its "
                 "log. callback-receiver explain shows what a task waits for."
             )
-            yield Finding("overdue", True, text, todo)
+            yield Finding("overdue", True, text, todo, waiting.provider)
 
 
 def _unlisted(facts: Facts) -> Iterator[Finding]:
