@@ -7,6 +7,7 @@ counts reach the counters while `/metrics` is rendered.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class Metrics:
         self._by_provider: dict[str, _OfProvider] = {}
         # Counts of every callback, until they are rendered. A counter itself takes five times as long.
         self._pending: defaultdict[Counter, int] = defaultdict(int)
+        self._last_callbacks: dict[str, int] = {}
         ProcessCollector(registry=self._registry)
         Info(f"{_PREFIX}_build", "The version of this program.", registry=self._registry).info({"version": VERSION})
         counter, gauge = self._counter, self._gauge
@@ -95,6 +97,11 @@ class Metrics:
         self._overdue = gauge(
             "oldest_overdue_seconds", "Delay of the earliest poll still to be made, in seconds.", "provider"
         )
+        self._silence = gauge(
+            "callback_silence_seconds",
+            "Time for which tasks with a callback URL wait and no callback came; absent without such a task.",
+            "provider",
+        )
         self._waiters = gauge("waiters", "Requests waiting now.")
         self._streams = gauge("streams", "Open websockets and streams of server-sent events.")
         self._connections = gauge("connections", "Open connections; 0 for a mounted receiver.")
@@ -114,6 +121,7 @@ class Metrics:
         if counted is None:
             counted = self._verdicts[provider, verdict] = self._deliveries.labels(provider, verdict)
         self._pending[counted] += 1
+        self._last_callbacks[provider] = time.time_ns()
         if VERDICTS[verdict].is_late and task is not None and task.deliveries == 1 and _is_polled(task):
             self._late.labels(provider).inc()
 
@@ -157,11 +165,15 @@ class Metrics:
         self._pending.clear()
         self._waiting.clear()
         self._overdue.clear()
+        self._silence.clear()
         for waiting in moment.waiting:
             due = moment.now if waiting.oldest_due is None else waiting.oldest_due
             overdue = max(0, moment.now - due) / SECOND
             self._waiting.labels(waiting.provider).set(waiting.tasks)
             self._overdue.labels(waiting.provider).set(overdue)
+            if waiting.called_since is not None:
+                since = max(waiting.called_since, self._last_callbacks.get(waiting.provider, 0) // 1000)
+                self._silence.labels(waiting.provider).set(max(0, moment.now - since) / SECOND)
         self._waiters.set(moment.waiters)
         self._streams.set(moment.streams)
         self._connections.set(moment.connections)

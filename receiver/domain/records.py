@@ -434,11 +434,13 @@ class WaitingTasks(NamedTuple):
     """The number of tasks of a provider without an outcome.
 
     `oldest_due` is the time of the earliest poll still to be made, as far as it is known, or None without such a poll.
+    `called_since` is the registration of the oldest of them with a callback URL, or None without such a task.
     """
 
     provider: str
     tasks: int
     oldest_due: int | None
+    called_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

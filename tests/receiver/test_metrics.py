@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +34,11 @@ async def asked(api: Api) -> dict[str, float]:
     answer = await api.send("GET", "/metrics")
     assert answer.status == 200, answer.body
     return samples(answer.body.decode())
+
+
+def moment(*waiting: WaitingTasks, now: int) -> Moment:
+    """Return a quiet moment with these waiting tasks."""
+    return Moment(waiting=waiting, waiters=0, streams=0, queued=0, is_failing=False, now=now)
 
 
 async def test_every_delivery_is_counted_by_its_verdict(tmp_path: Path) -> None:
@@ -117,21 +123,55 @@ async def test_a_stale_answer_is_counted_when_it_is_fetched(tmp_path: Path) -> N
     assert counted["stale_answers_total/onecaptcha"] == 1
 
 
+def test_silence_lasts_from_the_last_callback() -> None:
+    """A refused callback ends it as well. Before the first callback, the oldest registration counts."""
+    metrics, now = Metrics(DIALECTS), time.time_ns() // 1000
+    waiting = WaitingTasks("capsolver", 3, None, called_since=now - 3600 * SECOND)
+
+    before = samples(metrics.rendered(moment(waiting, now=now)).decode())
+    metrics.delivered("capsolver", "unreadable", None)
+    after = samples(metrics.rendered(moment(waiting, now=now + 60 * SECOND)).decode())
+
+    assert before["callback_silence_seconds/capsolver"] == 3600
+    assert after["callback_silence_seconds/capsolver"] <= 60
+
+
+def test_silence_needs_a_task_that_waits_for_a_callback() -> None:
+    """A younger task shortens it, and without a callback URL no callback is missed."""
+    metrics, now = Metrics(DIALECTS), time.time_ns() // 1000
+    metrics.delivered("capsolver", "accepted", None)
+    young = WaitingTasks("capsolver", 1, None, called_since=now + 100 * SECOND)
+    later = now + 160 * SECOND
+
+    with_url = samples(metrics.rendered(moment(young, now=later)).decode())
+    without = samples(metrics.rendered(moment(young._replace(called_since=None), now=later)).decode())
+
+    assert with_url["callback_silence_seconds/capsolver"] == 60
+    assert "callback_silence_seconds/capsolver" not in without
+
+
+async def test_the_oldest_task_with_a_url_is_read_from_the_store(tmp_path: Path) -> None:
+    """A task registered by its id has no callback URL."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "taskId": "attached"})
+        attached = await asked(api)
+        url = (await api.register())["callbackUrl"]
+        registered = await asked(api)
+        await api.call_back(url)
+        called = await asked(api)
+
+    assert [shown["waiting_tasks/capsolver"] for shown in (attached, registered, called)] == [1, 2, 1]
+    assert 0 <= registered["callback_silence_seconds/capsolver"] < 60
+    assert not {name for shown in (attached, called) for name in shown if name.startswith("callback_silence")}
+
+
 @pytest.mark.parametrize(("due_in", "overdue"), [(-90, 90), (20, 0), (None, 0)])
 def test_a_task_is_overdue_from_its_next_poll_on(due_in: int | None, overdue: int) -> None:
     """The first poll may be long past. Without a next poll, nothing is late."""
     metrics = Metrics(DIALECTS)
     due = None if due_in is None else (1000 + due_in) * SECOND
-    moment = Moment(
-        waiting=(WaitingTasks("capsolver", 3, due),),
-        waiters=0,
-        streams=0,
-        queued=0,
-        is_failing=False,
-        now=1000 * SECOND,
-    )
 
-    shown = samples(metrics.rendered(moment).decode())
+    shown = samples(metrics.rendered(moment(WaitingTasks("capsolver", 3, due), now=1000 * SECOND)).decode())
 
     assert (shown["waiting_tasks/capsolver"], shown["oldest_overdue_seconds/capsolver"]) == (3, overdue)
 

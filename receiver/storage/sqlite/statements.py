@@ -136,8 +136,8 @@ SELECT_NEXT_DEADLINE = "SELECT min(deadline_at) FROM task WHERE status = 'proces
 # A task without its id is not polled here.
 SELECT_WAITING = (
     "SELECT provider, count(*), min(CASE WHEN is_polled_here = 0 THEN poll_after "
-    "WHEN task_id IS NOT NULL THEN next_poll_at END) "
-    "FROM (SELECT provider, poll_after, is_polled_here, task_id, next_poll_at FROM task "
+    "WHEN task_id IS NOT NULL THEN next_poll_at END), min(CASE WHEN has_url THEN created_at END) "
+    "FROM (SELECT provider, poll_after, is_polled_here, task_id, next_poll_at, has_url, created_at FROM task "
     "WHERE status = 'processing' AND deadline_at > 0 LIMIT 20000) GROUP BY provider"
 )
 
