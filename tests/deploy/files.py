@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["CADDYFILE", "ENVIRONMENT", "PAGE", "UNIT", "block", "settings_in", "unit_values"]
+__all__ = ["CADDYFILE", "ENVIRONMENT", "MONITORING", "OPERATING", "PAGE", "UNIT", "block", "settings_in", "unit_values"]
 
 _DEPLOY = Path(__file__).parents[2] / "deploy"
 
 CADDYFILE = (_DEPLOY / "Caddyfile").read_text("utf-8")
 ENVIRONMENT = (_DEPLOY / "environment.example").read_text("utf-8")
+MONITORING = _DEPLOY / "monitoring"
+OPERATING = (_DEPLOY / "OPERATING.md").read_text("utf-8")
 PAGE = (_DEPLOY / "README.md").read_text("utf-8")
 UNIT = (_DEPLOY / "callback-receiver.service").read_text("utf-8")
 
