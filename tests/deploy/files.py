@@ -5,16 +5,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["CADDYFILE", "ENVIRONMENT", "MONITORING", "OPERATING", "PAGE", "UNIT", "block", "settings_in", "unit_values"]
+__all__ = [
+    "CADDYFILE",
+    "DEPLOY",
+    "ENVIRONMENT",
+    "MONITORING",
+    "OPERATING",
+    "PAGE",
+    "UNIT",
+    "block",
+    "settings_in",
+    "unit_values",
+]
 
-_DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
-CADDYFILE = (_DEPLOY / "Caddyfile").read_text("utf-8")
-ENVIRONMENT = (_DEPLOY / "environment.example").read_text("utf-8")
-MONITORING = _DEPLOY / "monitoring"
-OPERATING = (_DEPLOY / "OPERATING.md").read_text("utf-8")
-PAGE = (_DEPLOY / "README.md").read_text("utf-8")
-UNIT = (_DEPLOY / "callback-receiver.service").read_text("utf-8")
+CADDYFILE = (DEPLOY / "proxies" / "Caddyfile").read_text("utf-8")
+ENVIRONMENT = (DEPLOY / "environment.example").read_text("utf-8")
+MONITORING = DEPLOY / "monitoring"
+OPERATING = (DEPLOY / "OPERATING.md").read_text("utf-8")
+PAGE = (DEPLOY / "README.md").read_text("utf-8")
+UNIT = (DEPLOY / "systemd" / "callback-receiver.service").read_text("utf-8")
 
 
 def settings_in(text: str, *, active: bool) -> dict[str, str]:

@@ -68,9 +68,9 @@ def test_the_proxy_leads_to_the_receiver() -> None:
     """Address and port are those of the environment example."""
     given = settings_in(ENVIRONMENT, active=True)
 
-    assert f"reverse_proxy {given['RECEIVER_HOST']}:{given['RECEIVER_PORT']} {{" in block("(receiver)")
+    assert f"{given['RECEIVER_HOST']}:{given['RECEIVER_PORT']}}} {{" in block("(proxied)")
     assert "callbacks.example.org" in given["RECEIVER_PUBLIC_URL"]
-    assert "import receiver" in block("callbacks.example.org")
+    assert "import receiver" in block("{$CALLBACK_HOST:callbacks.example.org}")
 
 
 def test_the_receiver_sees_what_is_too_large_for_it() -> None:
@@ -84,11 +84,17 @@ def test_the_receiver_sees_what_is_too_large_for_it() -> None:
 
 def test_the_proxy_closes_idle_connections_first() -> None:
     """If the receiver closed first, a request could be lost (litellm#19091). Google's proxies keep them for 600 s."""
-    kept = re.search(r"^\s*keepalive (\d+)m$", block("(receiver)"), re.MULTILINE)
+    kept = re.search(r"^\s*import proxied (\d+)m$", block("(receiver)"), re.MULTILINE)
     assert kept is not None
+    assert "keepalive {args.0}" in block("(proxied)")
 
     longest_of_proxies = max(int(kept[1]) * 60, 600)
     assert Settings(_env_file=None).keepalive_seconds > longest_of_proxies
+
+
+def test_a_callback_has_a_connection_of_its_own() -> None:
+    """It cannot meet the close of a used connection, which Caddy would answer with 502."""
+    assert re.search(r"handle /callback/\* \{\s+import proxied off\s+\}", block("(receiver)"))
 
 
 def test_long_requests_have_no_limit() -> None:
