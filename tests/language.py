@@ -117,7 +117,7 @@ def prose_of_module(path: Path) -> Prose:
 def prose_of_document(path: Path) -> Prose:
     """Return the counts of a Markdown page without its code, tables, headings and addresses."""
     text = "\n".join(text for _, text in _prose_lines(path))
-    return Prose.of(re.sub(r"\]\([^)]*\)|<[^>]*>|https?://\S+", "", text), str(path))
+    return Prose.of(re.sub(r"\]\([^)]*\)|<[^>]*>|https?://[^\s`]+", "", text), str(path))
 
 
 def long_lines(path: Path) -> list[str]:
