@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-__all__ = ["on_signals", "run_interruptibly"]
+__all__ = ["interrupts_noted", "on_signals", "run_interruptibly"]
 
 Answer = TypeVar("Answer")
 
@@ -52,3 +52,24 @@ def run_interruptibly(main: Coroutine[Any, Any, Answer]) -> Answer:
         if interrupts:
             raise KeyboardInterrupt from None
         raise
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[Callable[[], None]]:
+    """Let SIGINT, SIGTERM and SIGHUP only be noted in the body, so that nothing is left half done.
+
+    Yield a function that raises KeyboardInterrupt after such a signal. Call it where stopping is safe.
+    """
+    noted: list[int] = []
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [signal.signal(number, lambda number, _frame: noted.append(number)) for number in numbers]
+
+    def check() -> None:
+        if noted:
+            raise KeyboardInterrupt
+
+    try:
+        yield check
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -11,6 +11,7 @@ import click
 from client.errors import BadArgumentError, CallbackReceiverError
 from client.output import CannotShowError, standard_streams, tell
 from client.version import VERSION
+from receiver.commands.backup import backup
 from receiver.commands.callback_url import callback_url
 from receiver.commands.doctor.command import doctor
 from receiver.commands.explain import explain
@@ -18,6 +19,7 @@ from receiver.commands.pingback import pingback
 from receiver.commands.providers import providers
 from receiver.commands.prune import prune_command
 from receiver.commands.redeliver import redeliver
+from receiver.commands.restore import restore_command
 from receiver.commands.serve import serve
 from receiver.errors import CannotStartError
 
@@ -28,7 +30,7 @@ SECTIONS: Mapping[str, Sequence[click.Command]] = MappingProxyType(
         "Run": (serve,),
         "Set up callbacks": (providers, callback_url, pingback),
         "Find problems": (doctor, explain),
-        "Maintain the database": (redeliver, prune_command),
+        "Maintain the database": (backup, restore_command, redeliver, prune_command),
     }
 )
 """All commands in the order of their use, as `--help` lists them."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import sqlite3
-import subprocess
-from contextlib import closing
 from pathlib import Path
 
 from receiver.app import create_app
 from receiver.settings import Settings
 from tests.deploy.files import PAGE
+from tests.faults.commands import KEY, run_command
 from tests.receiver.web.sockets import open_events
 from tests.support import running_receiver
 
@@ -37,35 +35,23 @@ async def test_the_first_callback_goes_as_told(tmp_path: Path) -> None:
 
 
 async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
-    """After a restoration by the page's steps, readers of the lost part get a gap."""
-    (removed,) = re.findall(r"^rm -f (receiver\.db.*)$", PAGE, re.MULTILINE)
-    database, backup = tmp_path / "receiver.db", tmp_path / "backup.db"
+    """By the page's commands a backup is private, and after its restoration readers of the lost part get a gap."""
+    (folder,) = re.findall(r"^callback-receiver backup (/\S+)/\$\(date \+%F\)\.db$", PAGE, re.MULTILINE)
+    (restored,) = re.findall(r"^callback-receiver restore (/\S+)/DATE\.db$", PAGE, re.MULTILINE)
+    assert folder == restored
+    database, copy = tmp_path / "receiver.db", tmp_path / "copy.db"
     async with running_receiver(database) as api:
         registered = await api.register()
-        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(backup)) as target:
-            source.backup(target)
+        assert (await run_command(tmp_path, "backup", str(copy), API_KEYS=KEY)).code == 0
         await api.call_back(registered["callbackUrl"])
         cursor = (await api.log())["cursor"]
-    for name in removed.split():
-        (tmp_path / name).unlink(missing_ok=True)
-    backup.rename(database)
+    assert (await run_command(tmp_path, "restore", str(copy), API_KEYS=KEY)).code == 0
 
     async with running_receiver(database) as api:
         answer = await api.send("GET", f"/v1/results?after={cursor}")
 
     assert (answer.status, answer.json["reason"]) == (410, "other-log")
-
-
-def test_a_backup_is_private(tmp_path: Path) -> None:
-    """Its copy can be read by root only, and nothing of it stays beside the database."""
-    (kept,) = re.findall(r"^install .* && rm backup\.db$", PAGE, re.MULTILINE)
-    (tmp_path / "backup.db").touch(mode=0o644)
-    (tmp_path / "backups").mkdir()
-    subprocess.run(["/bin/sh", "-c", kept.replace("/var/backups", "backups")], cwd=tmp_path, check=True)
-
-    (copy,) = (tmp_path / "backups").iterdir()
     assert copy.stat().st_mode & 0o777 == 0o600
-    assert not (tmp_path / "backup.db").exists()
 
 
 def test_its_addresses_are_routes(tmp_path: Path) -> None:

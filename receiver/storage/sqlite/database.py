@@ -230,10 +230,10 @@ def require_database(path: Path) -> None:
 
 
 @contextmanager
-def open_read_only(path: Path, *, passes: bool = False) -> Iterator[sqlite3.Connection]:
+def open_read_only(path: Path, *, passes: bool = False, may_be_older: bool = False) -> Iterator[sqlite3.Connection]:
     """Yield a connection for reading, on the caller's thread, whether a receiver runs on the database or not.
 
-    `passes`: a database that cannot be read now may be readable later.
+    `passes`: a database that cannot be read now may be readable later. `may_be_older`: older schemas are accepted.
 
     Raises:
         CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
@@ -242,7 +242,7 @@ def open_read_only(path: Path, *, passes: bool = False) -> Iterator[sqlite3.Conn
     connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
     try:
         version = check_schema(connection, path)
-        if version < len(MIGRATIONS):
+        if version < (1 if may_be_older else len(MIGRATIONS)):
             raise CannotStartError(
                 f"{path}: the database has schema {version}, this program needs {len(MIGRATIONS)}; start the receiver "
                 "once to update it"

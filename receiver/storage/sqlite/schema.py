@@ -7,7 +7,7 @@ from pathlib import Path
 
 from receiver.errors import CannotStartError
 
-__all__ = ["MIGRATIONS", "check_schema", "migrate"]
+__all__ = ["MIGRATIONS", "check_owner", "check_schema", "migrate"]
 
 _APPLICATION_ID = 0x43425243
 
@@ -202,6 +202,18 @@ MIGRATIONS = (
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 
 
+def check_owner(connection: sqlite3.Connection, path: Path) -> None:
+    """Check that an open database is ours, or empty.
+
+    Raises:
+        CannotStartError: it is another program's.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != _APPLICATION_ID and (tables or application):
+        raise CannotStartError(f"{path}: this is another program's database")
+
+
 def check_schema(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of the schema of an open database, 0 for an empty file.
 
@@ -209,10 +221,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> int:
         CannotStartError: the database is newer than this program, or another program's.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != _APPLICATION_ID and (tables or application):
-        raise CannotStartError(f"{path}: this is another program's database")
+    check_owner(connection, path)
     if version > len(MIGRATIONS):
         raise CannotStartError(
             f"{path}: the database is newer (schema {version}) than this program (schema {len(MIGRATIONS)})"

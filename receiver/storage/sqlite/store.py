@@ -6,7 +6,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from receiver.domain.shapes import ShapeRecord
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
+from receiver.storage.sqlite.backups.locks import opening
 from receiver.storage.sqlite.database import (
     Identity,
     connect_here,
@@ -86,9 +87,12 @@ async def open_sqlite_store(
     elif lacks_log(path):
         _log.error("log.missing", database=str(path), consequence="what was acknowledged last may be lost")
         forget_head(path)
-    make_file(path)
-    async with connect_writer(path) as writer:
-        identity = await on_thread(writer, lambda connection: prepare(connection, path, now))
+    async with AsyncExitStack() as stack:
+        with opening(path):
+            make_file(path)
+            writer = await stack.enter_async_context(connect_writer(path))
+            identity = await on_thread(writer, lambda connection: prepare(connection, path, now))
+            watch = await on_thread(writer, lambda connection: FileWatch(path, connection))
         if identity.replaced_log_id is not None:
             _log.warning(
                 "database.restored",
@@ -97,7 +101,6 @@ async def open_sqlite_store(
                 newLogId=identity.log_id,
                 consequence="readers with a cursor are told of a gap",
             )
-        watch = await on_thread(writer, lambda connection: FileWatch(path, connection))
         async with connect_reader(path) as fetch, connect_reader(path) as scan:
             with closing(connect_here(path)) as here:
                 yield SqliteStore(path, identity, (writer, fetch, scan, here), watch, clock, tally=tally)
