@@ -41,6 +41,7 @@ from receiver.upstream.schedules import Schedules
 from receiver.web.auth import origins_of
 from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.context import RUNTIME, Runtime
+from receiver.web.edge.edge import Edge
 from receiver.web.middleware import mark_as_declared, request_middleware
 from receiver.web.operations import at_own_address
 from receiver.web.routes import add_routes
@@ -145,6 +146,9 @@ async def open_runtime(
             metrics=metrics,
             observer=observer,
             bookkeeping=Bookkeeping(metrics, observer),
+            edge=Edge(
+                settings.proxies, per_address=settings.max_requests_per_address, per_key=settings.max_requests_per_key
+            ),
         )
         running = _start_loops(runtime, providers, retention_times(settings), owner)
         owner.create_task(store.run(), name="writer")

@@ -15,6 +15,7 @@ __all__ = [
     "ReceiverError",
     "StoreBusyError",
     "StoreFailedError",
+    "TooManyRequestsError",
 ]
 
 
@@ -47,11 +48,13 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "wrong-field": Problem(422, "A field is wrong"),
         "unreadable-answer": Problem(422, "This provider gives no such answer"),
         "idempotency-key-reused": Problem(422, "The Idempotency-Key was used with another body"),
+        "too-many-requests": Problem(429, "There are too many requests from this address or key"),
         "too-many-waiters": Problem(429, "The API key has too many requests waiting"),
         "too-many-names": Problem(429, "The streams of the API key name too many tasks"),
         "too-many-tickets": Problem(429, "Too many tickets are valid at once"),
         "too-much-unsent": Problem(429, "The API key has too many unread answers"),
         "too-many-streams": Problem(429, "The API key has too many streams open"),
+        "head-too-large": Problem(431, "The head of the request is too large"),
         "server-error": Problem(500, "The receiver failed"),
         "provider-refused": Problem(502, "The provider refused the task"),
         "provider-unreachable": Problem(503, "The provider accepts no tasks now"),
@@ -68,8 +71,10 @@ class ReceiverError(Exception):
     """An error that a request is answered with.
 
     `slug` names it in PROBLEMS. `detail` describes the fault without secrets. `extra` holds further members of the
-    problem, and `retry_after_seconds` becomes the header Retry-After.
+    problem, and `retry_after_seconds` becomes the header Retry-After. `headers` are further headers of the answer.
     """
+
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -98,6 +103,14 @@ class StoreBusyError(ReceiverError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("not-stored", detail, retry_after_seconds=2)
+
+
+class TooManyRequestsError(ReceiverError):
+    """A request beyond a rate. `headers` say which rate it is."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: int, headers: Mapping[str, str]) -> None:
+        super().__init__("too-many-requests", detail, retry_after_seconds=retry_after_seconds)
+        self.headers = headers
 
 
 class CursorGoneError(ReceiverError):

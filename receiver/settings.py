@@ -160,6 +160,17 @@ class Settings(BaseSettings):
     max_streams_per_key: Annotated[int, Field(ge=1)] = Field(
         10_000, description="The same for each API key. Further ones are closed with 1013, or get 429."
     )
+    max_requests_per_address: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = Field(
+        20.0,
+        description="Most requests a second of an address without a valid key or token, ten seconds' worth at once. "
+        "Further ones get 429; 0 is no limit. Callbacks with a valid token and requests with a key are not counted: "
+        "only guesses, scans and mistakes are. In IPv6 an address is its /64.",
+    )
+    max_requests_per_key: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = Field(
+        1000.0,
+        description="Most requests a second of each API key, twenty seconds' worth at once: all waits of a key may "
+        "come again after a restart. Further ones get 429; 0 is no limit.",
+    )
     standing_max_tasks: Annotated[int, Field(ge=0)] = Field(
         100_000, description="Most tasks made by deliveries on one standing URL. Further deliveries get 503."
     )

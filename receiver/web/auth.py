@@ -54,7 +54,8 @@ def needs(scope: str, handler: Handler, *, query: Collection[str] | None) -> Han
 
     async def behind_key(request: web.Request) -> web.StreamResponse:
         allowed_origin(request)
-        request[KEY_NAME] = name = _key_name(request, scope)
+        name = _key_name(request, scope)
+        _admit(request, name)
         request.app[RUNTIME].unsent.check(name)
         if request.body_exists and not _JSON.fullmatch(request.content_type):
             text = f"Content-Type: expected application/json, got {request.content_type[:80]}"
@@ -76,7 +77,7 @@ def needs_for_stream(handler: Handler) -> Handler:
     async def behind_key_or_ticket(request: web.Request) -> web.StreamResponse:
         origin = allowed_origin(request)
         try:
-            request[KEY_NAME] = _stream_key_name(request)
+            _admit(request, _stream_key_name(request))
             return await handler(request)
         except ReceiverError as error:
             # The page may read the reason, too.
@@ -85,6 +86,14 @@ def needs_for_stream(handler: Handler) -> Handler:
             return response
 
     return behind_key_or_ticket
+
+
+def _admit(request: web.Request, name: str) -> None:
+    """Set the name of the key, and count the request, unless the front has done so."""
+    is_counted = KEY_NAME in request
+    request[KEY_NAME] = name
+    if not is_counted:
+        request.app[RUNTIME].edge.admit_key(name)
 
 
 def _stream_key_name(request: web.Request) -> str:

@@ -7,6 +7,7 @@ signing key and touches no storage.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 import structlog
@@ -16,7 +17,7 @@ from client.providers import Dialect
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, check_token
 from receiver.domain.verdicts import VERDICTS, is_refusal
-from receiver.errors import PROBLEMS, ReceiverError
+from receiver.errors import PROBLEMS, ReceiverError, TooManyRequestsError
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.edge.addresses import client_address
 from receiver.web.server.bodies import read_body
@@ -33,6 +34,7 @@ LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}
 RECEIVED: web.RequestKey[object] = web.RequestKey("received", object)
 """The response of `receive`, or the error it raised, if it was called before the application."""
 
+_NO_HEADERS: Mapping[str, str] = {}
 _HEADERS = {"Cache-Control": "no-store"}
 _ACKNOWLEDGED = PrebuiltResponse("ok")
 
@@ -60,16 +62,13 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
     token = check_token(token_text, provider, runtime.signing_keys)
     dialect = runtime.dialects.get(provider)
     if token is None or dialect is None or dialect.callback is None:
-        address = client_address(request, runtime.proxies)
-        _log.warning("callback.refused", status=404, address=address, reason="no such callback URL")
-        runtime.metrics.refused(provider, 404)
-        return _answer(404)
+        return _refused_stranger(request, runtime, provider)
     if request.method == "GET" and not request.rel_url.raw_query_string:
         return _answer(404 if await runtime.callbacks.is_revoked(token) else 204)
     if request.method not in dialect.callback.methods:
         runtime.metrics.refused(dialect.provider, 405)
         _note_unread(runtime, dialect, request)
-        return _answer(405, Allow=", ".join(sorted(dialect.callback.methods)))
+        return _answer(405, {"Allow": ", ".join(sorted(dialect.callback.methods))})
     try:
         incoming = _incoming(request, await _body_of(request, runtime, token))
         delivered = await runtime.callbacks.deliver(dialect, token, incoming)
@@ -78,10 +77,23 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
         address = client_address(request, runtime.proxies)
         _log.warning("callback.refused", provider=dialect.provider, status=status, address=address, reason=error.detail)
         runtime.metrics.refused(dialect.provider, status)
-        return _answer(status, **_retry_after(error))
+        return _answer(status, _headers_of(error))
     runtime.bookkeeping.add(dialect.provider, incoming, delivered, started)
     status = VERDICTS[delivered.verdict].status
     return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
+
+
+def _refused_stranger(request: web.BaseRequest, runtime: Runtime, provider: str) -> web.Response:
+    status, headers = 404, _NO_HEADERS
+    try:
+        runtime.edge.admit_stranger(request)
+    except TooManyRequestsError as error:
+        status, headers = PROBLEMS[error.slug].status, _headers_of(error)
+    runtime.metrics.refused(provider, status)
+    if runtime.edge.logs_refusal(request):
+        address = client_address(request, runtime.proxies)
+        _log.warning("callback.refused", status=status, address=address, reason="no such callback URL")
+    return _answer(status, headers)
 
 
 async def _body_of(request: web.BaseRequest, runtime: Runtime, token: CallbackToken) -> bytes:
@@ -109,11 +121,12 @@ def _note_unread(runtime: Runtime, dialect: Dialect, request: web.BaseRequest) -
         runtime.observer.note(dialect.provider, incoming, is_readable=False)
 
 
-def _retry_after(error: ReceiverError) -> dict[str, str]:
-    return {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
+def _headers_of(error: ReceiverError) -> Mapping[str, str]:
+    if error.retry_after_seconds is None:
+        return error.headers
+    return {"Retry-After": str(error.retry_after_seconds), **error.headers}
 
 
-def _answer(status: int, **headers: str) -> web.Response:
+def _answer(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> web.Response:
     body = None if status == 204 else b"refused" if is_refusal(status) else b"ok"
-    all_headers = {**_HEADERS, **{name.replace("Retry_After", "Retry-After"): value for name, value in headers.items()}}
-    return web.Response(status=status, body=body, content_type="text/plain", headers=all_headers)
+    return web.Response(status=status, body=body, content_type="text/plain", headers={**_HEADERS, **headers})

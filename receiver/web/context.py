@@ -19,6 +19,7 @@ from receiver.settings import ApiKey, Network
 from receiver.storage.store import Store
 from receiver.upkeep.shapes import Observer
 from receiver.web.bookkeeping import Bookkeeping
+from receiver.web.edge.edge import Edge
 from receiver.web.server.unsent import Unsent
 from receiver.web.streaming.frames import Frames
 from receiver.web.streaming.streams import Streams
@@ -49,6 +50,7 @@ class Runtime:
     metrics: Metrics
     observer: Observer
     bookkeeping: Bookkeeping
+    edge: Edge
     unsent: Unsent = field(default_factory=Unsent)
 
 

@@ -83,7 +83,9 @@ async def _fetched(
     """Answer with a task as `receiver.web.tasks.fetch` does, unless there is an error to tell. That changed nothing."""
     started = time.perf_counter()
     try:
-        request[KEY_NAME] = owner = bearer_name(request, runtime, "read")
+        owner = bearer_name(request, runtime, "read")
+        runtime.edge.admit_key(owner)
+        request[KEY_NAME] = owner
         runtime.unsent.check(owner)
         task = await runtime.tasks.find(task_or_ref, provider)
         if task is None:

@@ -50,7 +50,7 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
     started = time.perf_counter()
     status = None
     try:
-        response = await _answer(request, handler)
+        response = await _limited_answer(request, handler)
         status = response.status
         _stop_inflating(request, response)
         if isinstance(response, web.Response) and not response.prepared:
@@ -60,7 +60,7 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
     finally:
         # Also for a cancelled request: so ends a stream whose peer hangs up.
         route = _route(request)
-        if route not in _QUIET_ROUTES:
+        if route not in _QUIET_ROUTES and (status is None or status < 400 or _logs_refusal(request)):
             log_request(request, route, status, started=started, refused=_refused_address(request, status))
 
 
@@ -107,7 +107,7 @@ def problem_response(error: ReceiverError) -> web.Response:
     """Return the problem for `error` as a response."""
     problem = PROBLEMS[error.slug]
     body = problem_fields(error)
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", **error.headers}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if problem.status == 401:
@@ -141,6 +141,11 @@ def _size_of(response: web.Response) -> int:
     return len(response.body) if isinstance(response.body, bytes) else 0
 
 
+def _logs_refusal(request: web.Request) -> bool:
+    runtime = request.app.get(RUNTIME)
+    return runtime is None or KEY_NAME in request or runtime.edge.logs_refusal(request)
+
+
 def _refused_address(request: web.Request, status: int | None) -> str | None:
     runtime = request.app.get(RUNTIME)
     if status is None or status < 400 or runtime is None:
@@ -154,6 +159,22 @@ def _stop_inflating(request: web.Request, response: web.StreamResponse) -> None:
         response.force_close()
         # From now on the connection parses nothing.
         request.protocol.close()
+
+
+async def _limited_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer within the limits of the edge. Callbacks have limits of their own, and probes have none."""
+    runtime, route = request.app.get(RUNTIME), _route(request)
+    if runtime is None or route in _QUIET_ROUTES:
+        return await _answer(request, handler)
+    try:
+        with runtime.edge.at_once():
+            response = await _answer(request, handler)
+            if KEY_NAME not in request:
+                # Whatever the answer is, no key has paid for it.
+                runtime.edge.admit_stranger(request)
+            return response
+    except ReceiverError as error:
+        return problem_response(error)
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -85,7 +85,7 @@ def add_routes(router: web.UrlDispatcher, *, verification_name: str | None) -> N
 
 
 _VERIFICATION_PATH = "/2captcha.txt"
-_UNREAD = ("too-much-unsent", "receiver-full")
+_UNREAD = ("too-much-unsent", "receiver-full", "too-many-requests")
 _KEYED = (
     *("no-key", "scope-missing", "origin-refused", "unsupported-media-type"),
     *_UNREAD,
@@ -121,6 +121,7 @@ _CALLBACK: Answers = {
     413: ("The body is too large.", _PLAIN),
     415: ("The body is compressed, but not by gzip or deflate.", _PLAIN),
     422: ("The body is not a callback of this provider.", _PLAIN),
+    429: ("There is no such callback URL, and this address asked for many.", _PLAIN),
     503: ("The callback was not stored in time, though it still may be. Send it again.", _PLAIN),
 }
 
@@ -277,7 +278,7 @@ ROUTES: tuple[Route, ...] = (
         takes_head=True,
         summary="Returns the text that proves to a provider that the host is yours.",
         answers={200: ("The text of the settings.", _PLAIN)},
-        problems=("not-found",),
+        problems=("not-found", "too-many-requests", "receiver-full"),
     ),
     *(
         Route(

@@ -83,6 +83,7 @@ async def serving(
         "RECEIVER_API_KEYS": f"bench:{READ_KEY}:read+submit",
         "RECEIVER_MAX_WAITERS_PER_KEY": "20000",
         "RECEIVER_MAX_STREAMS_PER_KEY": "20000",
+        "RECEIVER_MAX_REQUESTS_PER_KEY": "1000000",
         "PYTHONPATH": str(Path.cwd()),
         **(settings or {}),
     }

@@ -40,6 +40,15 @@ _SECURITY = {
         "description": "For pages in a browser, and server-sent events only; `POST /v1/tickets` makes one.",
     },
 }
+_HEADERS = {
+    "Retry-After": ("Seconds until the same request may work.", "integer"),
+    "RateLimit": ('For `too-many-requests`: the limit that was met, as `"key";r=0;t=SECONDS`.', "string"),
+    "RateLimit-Policy": (
+        'For `too-many-requests`: the limit, as `"key";q=REQUESTS;w=SECONDS` (draft-ietf-httpapi-ratelimit-headers).',
+        "string",
+    ),
+}
+_LIMITED = {"headers": {name: ref_to("components", "headers", name) for name in _HEADERS}}
 
 
 def rendered() -> str:
@@ -58,7 +67,13 @@ def document() -> dict[str, Any]:
         # Below the public URL's path, if it has one.
         "servers": [{"url": "."}],
         "paths": dict(paths),
-        "components": {"schemas": _schemas(), "securitySchemes": _SECURITY},
+        "components": {
+            "schemas": _schemas(),
+            "headers": {
+                name: {"description": about, "schema": {"type": kind}} for name, (about, kind) in _HEADERS.items()
+            },
+            "securitySchemes": _SECURITY,
+        },
     }
 
 
@@ -85,13 +100,15 @@ def _operation(route: Route) -> dict[str, Any]:
 def _answers(route: Route) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for status, (about, content) in sorted(route.answers.items()):
-        answers[f"{status}"] = {"description": about, **_content(content)}
+        limited = _LIMITED if status == 429 else {}
+        answers[f"{status}"] = {"description": about, **limited, **_content(content)}
     by_status: defaultdict[int, list[str]] = defaultdict(list)
     for slug in route.problems:
         by_status[PROBLEMS[slug].status].append(slug)
     for status, slugs in sorted(by_status.items()):
         described = "; ".join(f"`{slug}`: {PROBLEMS[slug].title}" for slug in slugs)
-        answers[f"{status}"] = {"description": described, "content": _problem()}
+        limited = _LIMITED if status == 429 else {}
+        answers[f"{status}"] = {"description": described, **limited, "content": _problem()}
     return answers
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from receiver.settings import Network
 
-__all__ = ["UNKNOWN", "Address", "address_of_text", "client_address", "is_in"]
+__all__ = ["UNKNOWN", "Address", "address_of_text", "client_address", "client_ip", "is_in"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -29,15 +29,20 @@ _MOST_HOPS = 16
 
 
 def client_address(request: web.BaseRequest, proxies: Sequence[Network]) -> str:
+    """Return the address of the client as text, or `UNKNOWN`; see `client_ip`."""
+    address = client_ip(request, proxies)
+    return UNKNOWN if address is None else str(address)
+
+
+def client_ip(request: web.BaseRequest, proxies: Sequence[Network]) -> Address | None:
     """Return the address of the client: that of the peer, or what trusted proxies say about theirs.
 
     Hops are counted from the right, as long as they are trusted. A part that is no address ends the search, and the
     last trusted hop is the answer. IPv4 addresses in IPv6 form are returned as IPv4.
     """
-    peer = address_of_text(request.remote or "")
-    if peer is None:
-        return UNKNOWN
-    client = peer
+    client = address_of_text(request.remote or "")
+    if client is None:
+        return None
     if proxies:
         hops = _hops(request.headers.getall("X-Forwarded-For", ()))
         for _ in range(_MOST_HOPS):
@@ -47,7 +52,7 @@ def client_address(request: web.BaseRequest, proxies: Sequence[Network]) -> str:
             if hop is None:
                 break
             client = hop
-    return str(client)
+    return client
 
 
 def is_in(address: Address, networks: Sequence[Network]) -> bool:
