@@ -147,7 +147,10 @@ async def open_runtime(
             observer=observer,
             bookkeeping=Bookkeeping(metrics, observer),
             edge=Edge(
-                settings.proxies, per_address=settings.max_requests_per_address, per_key=settings.max_requests_per_key
+                settings.proxies,
+                per_address=settings.max_requests_per_address,
+                per_key=settings.max_requests_per_key,
+                connections_per_address=settings.max_connections_per_address,
             ),
         )
         running = _start_loops(runtime, providers, retention_times(settings), owner)

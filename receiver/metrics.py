@@ -108,8 +108,8 @@ class Metrics:
         self._idle_connections = gauge("idle_connections", "Open connections without a request.")
         self._connections_closed = counter(
             "connections_closed",
-            "Connections closed by reason: full (too many were open), silent (no request came), "
-            "head (a head without an end), chunks (a body in chunks of a few bytes).",
+            "Connections closed by reason: full (too many were open), address (too many of one address), silent "
+            "(no request came), head (a head too long or too slow), chunks (a body in chunks of a few bytes).",
             "reason",
         )
         self._queued = gauge("store_queue", "Commands waiting to be stored.")
@@ -141,7 +141,7 @@ class Metrics:
         self._refused.labels(provider if provider in self._dialects else UNKNOWN, str(status)).inc()
 
     def connection_closed(self, reason: str) -> None:
-        """Count a connection closed by the receiver: "full", "silent", "head" or "chunks"."""
+        """Count a connection closed by the receiver: "full", "address", "silent", "head" or "chunks"."""
         self._connections_closed.labels(reason).inc()
 
     def fetched(self, task: TaskRecord, now: int) -> None:

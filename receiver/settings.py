@@ -171,6 +171,11 @@ class Settings(BaseSettings):
         description="Most requests a second of each API key, twenty seconds' worth at once: all waits of a key may "
         "come again after a restart. Further ones get 429; 0 is no limit.",
     )
+    max_connections_per_address: Annotated[int, Field(ge=1)] = Field(
+        10_000,
+        description="Most connections of an address at once, as many as a key may have requests waiting. Further ones "
+        "are closed. `TRUSTED_PROXIES` may have any number. In IPv6 an address is its /64.",
+    )
     standing_max_tasks: Annotated[int, Field(ge=0)] = Field(
         100_000, description="Most tasks made by deliveries on one standing URL. Further deliveries get 503."
     )

@@ -23,7 +23,7 @@ from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.settings import Settings
 from receiver.web.context import RUNTIME
-from receiver.web.server.connections import HEAD_SECONDS
+from receiver.web.server.connections import CONNECTIONS, HEAD_SECONDS
 from receiver.web.server.runner import make_runner
 from receiver.web.streaming.streams import StreamRules, Streams
 from tests.contracts.check_answers import check_answer
@@ -126,6 +126,11 @@ class RunningReceiver(Api):
     def streams(self) -> int:
         """The number of open streams."""
         return self._runner.app[RUNTIME].waits.streams
+
+    @property
+    def connections(self) -> int:
+        """The number of its open connections."""
+        return len(self._runner.app[CONNECTIONS])
 
     @property
     def unread_messages(self) -> int:

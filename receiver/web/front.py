@@ -54,8 +54,9 @@ def front(runtime: Runtime, application: Handler) -> Handler:
                 response = await _received(request, runtime, path[1], path[2])
         elif request.method == "GET":
             path = _TASK_PATH.fullmatch(request.raw_path)
-            if path is not None and PrebuiltResponse.fits(request) and _is_plain(request):
-                response = await _fetched(request, runtime, path[1], path[2])
+            if path is not None and PrebuiltResponse.fits(request) and _is_plain(request) and not runtime.edge.is_full:
+                with runtime.edge.at_once():
+                    response = await _fetched(request, runtime, path[1], path[2])
         return await application(request) if response is None else response
 
     return handle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.context import RUNTIME
 from receiver.web.edge.addresses import client_address
 from receiver.web.server.bodies import is_inflated_below
+from receiver.web.server.prebuilt import SECURITY_HEADERS
 from receiver.web.server.unsent import send_answer
 from receiver.web.streaming.streams import PeerGoneError
 
@@ -84,8 +86,8 @@ def log_request(
 
 
 async def mark_as_declared(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Add `nosniff` to each response, so that no browser takes it for a page."""
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    """Add the headers that keep a browser from taking a response for a page."""
+    response.headers.update(SECURITY_HEADERS)
 
 
 def problem_fields(error: ReceiverError) -> dict[str, Any]:
@@ -167,7 +169,8 @@ async def _limited_answer(request: web.Request, handler: Handler) -> web.StreamR
     if runtime is None or route in _QUIET_ROUTES:
         return await _answer(request, handler)
     try:
-        with runtime.edge.at_once():
+        # Metrics are read when something is wrong.
+        with nullcontext() if route == "/metrics" else runtime.edge.at_once():
             response = await _answer(request, handler)
             if KEY_NAME not in request:
                 # Whatever the answer is, no key has paid for it.

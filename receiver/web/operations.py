@@ -12,8 +12,9 @@ from aiohttp import web
 from receiver.errors import CannotStartError
 from receiver.metrics import CONTENT_TYPE, Moment
 from receiver.web.context import RUNTIME
+from receiver.web.edge.edge import Edge
 from receiver.web.middleware import mark_as_declared
-from receiver.web.server.connections import CONNECTIONS, Connections
+from receiver.web.server.connections import CONNECTIONS, ConnectionRules, Connections
 from receiver.web.server.runner import Runner
 from receiver.web.views import json_response
 
@@ -55,12 +56,9 @@ def at_own_address(host: str, port: int) -> Callable[[web.Application], AsyncIte
         alone.router.add_get("/metrics", answer)
         alone.on_response_prepare.append(mark_as_declared)
         runtime = app[RUNTIME]
-        alone[CONNECTIONS] = Connections(
-            _MOST_CONNECTIONS,
-            runtime.metrics.connection_closed,
-            runtime.streams.budget,
-            send_seconds=runtime.streams.rules.send_seconds,
-        )
+        rules = ConnectionRules(most=_MOST_CONNECTIONS, send_seconds=runtime.streams.rules.send_seconds)
+        # Beside the receiver's own edge, because this listener has no room to share.
+        alone[CONNECTIONS] = Connections(rules, runtime.metrics.connection_closed, runtime.streams.budget, Edge())
         runner = Runner(alone, shutdown_timeout=1)
         await runner.setup()
         try:

@@ -84,6 +84,7 @@ async def serving(
         "RECEIVER_MAX_WAITERS_PER_KEY": "20000",
         "RECEIVER_MAX_STREAMS_PER_KEY": "20000",
         "RECEIVER_MAX_REQUESTS_PER_KEY": "1000000",
+        "RECEIVER_MAX_CONNECTIONS_PER_ADDRESS": "40000",
         "PYTHONPATH": str(Path.cwd()),
         **(settings or {}),
     }

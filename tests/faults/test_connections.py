@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from tests.faults.wire import ANSWER, Wire, chunked, request, wired
+from tests.faults.wire import ANSWER, Wire, chunked, connected, request, wired
 from tests.raw import poll_request, websocket_request
 from tests.support import ADMIN, Api, eventually, free_port, receiver_process, running_receiver
 
@@ -90,25 +91,107 @@ async def test_where_all_have_requests_the_new_one_is_closed(tmp_path: Path) -> 
 
 
 async def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
-    """It is closed with nothing or half a head. After a request it stays open as long as the settings say."""
+    """It is closed without a head, and gets 408 with half of one. Later it stays open as long as the settings say."""
     async with running_receiver(tmp_path / "receiver.db", head_seconds=2.0) as api, many_wires(api.url, 3) as wires:
         silent, half, used = wires
         await half.send(b"POST /callback/capsolver/")
         await used.send(request("GET", f"{api.url}/healthz"))
         first = await used.response()
 
-        rest = [await silent.rest(), await half.rest()]
+        rest = await silent.rest()
+        refused, end = await half.response(), await half.rest()
 
         await used.send(request("GET", f"{api.url}/healthz"))
         second = await used.response()
-        count = await closed(api, "silent")
+        counts = [await closed(api, reason) for reason in ("silent", "head")]
 
-    assert (first.status, rest, second.status, count) == (200, [b"", b""], 200, 2)
+    assert (first.status, rest, second.status, counts) == (200, b"", 200, [1, 1])
+    assert (refused.status, refused.headers["connection"], end) == (408, "close", b"")
+    assert json.loads(refused.body)["detail"] == "head: expected all of it within 2 s"
+
+
+async def test_a_second_head_has_its_time_too(tmp_path: Path) -> None:
+    """A used connection may be silent, but not in the middle of a head. One that waits for its answer may be."""
+    async with running_receiver(tmp_path / "receiver.db", head_seconds=1.0) as api, wired(api.url) as waiting:
+        task = await api.register()
+        await waiting.send(poll_request(ADMIN, task["ref"]))
+        await eventually(lambda: api.waiting == 1)
+        used = await connected(api.url)
+        await used.send(request("GET", f"{api.url}/healthz"))
+        first = await used.response()
+        await asyncio.sleep(1.5)
+        await waiting.send(b"GET /healthz HTT")
+        await used.send(b"GET /healthz HTT")
+        refused, end = await used.response(), await used.rest()
+        await api.call_back(task["callbackUrl"])
+        waited = await waiting.response()
+        await waiting.send(b"P/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        last = await waiting.response()
+        used.reset()
+
+    assert (first.status, refused.status, end) == (200, 408, b"")
+    assert (waited.status, last.status) == (200, 200)
+
+
+async def test_an_address_has_a_limited_number(tmp_path: Path) -> None:
+    """Beyond it new connections are closed at once, and the address is logged. A trusted proxy has no limit."""
+    async with running_receiver(tmp_path / "receiver.db", max_connections_per_address=4) as api:
+        with capture_logs() as logs:
+            async with many_wires(api.url, 4) as wires:
+                async with wired(api.url) as fifth:
+                    rest = await fifth.rest()
+                await wires[0].hang_up()
+                await eventually(lambda: api.connections == 3)
+                async with wired(api.url) as sixth:
+                    await sixth.send(request("GET", f"{api.url}/healthz"))
+                    answer = await sixth.response()
+            await eventually(lambda: api.connections == 0)
+        count = await closed(api, "address")
+    async with (
+        running_receiver(
+            tmp_path / "proxied.db", max_connections_per_address=1, trusted_proxies="127.0.0.1"
+        ) as proxied,
+        many_wires(proxied.url, 5) as wires,
+    ):
+        for wire in wires:
+            await wire.send(request("GET", f"{proxied.url}/healthz"))
+        statuses = [(await wire.response()).status for wire in wires]
+
+    assert (rest, answer.status, count) == (b"", 200, 1)
+    assert [line["address"] for line in logs if line["event"] == "connection.refused"] == ["127.0.0.1"]
+    assert statuses == [200] * 5
+
+
+async def test_reads_leave_a_lane_for_callbacks(tmp_path: Path) -> None:
+    """A quarter of the connections is left when reads wait on all others. Reads get 503, and callbacks are stored."""
+    async with running_receiver(tmp_path / "receiver.db", most_connections=MOST) as api, AsyncExitStack() as stack:
+        task = await api.register()
+        for _ in range(3 * MOST // 4):
+            wire = await stack.enter_async_context(wired(api.url))
+            await wire.send(poll_request(ADMIN, task["ref"]))
+        await eventually(lambda: api.waiting == 3 * MOST // 4)
+        refused = [
+            await api.send("GET", path) for path in (f"/v1/tasks/{task['ref']}", "/v1/results", "/v1/results/stream")
+        ]
+        probes = [await api.send("GET", path) for path in ("/healthz", "/readyz", "/metrics")]
+        # Idle connections give way to the callback's, and the waiting ones don't.
+        idle = [await stack.enter_async_context(wired(api.url)) for _ in range(2 * MOST)]
+        async with wired(api.url) as provider:
+            await provider.send(request("POST", task["callbackUrl"], ANSWER))
+            stored = await provider.response()
+        await eventually(lambda: api.waiting == 0)
+        fetched = await api.send("GET", f"/v1/tasks/{task['ref']}")
+
+    assert [answer.status for answer in refused] == [503] * 3
+    assert refused[0].json["detail"] == "6 requests are being handled, and the other connections are for callbacks"
+    assert refused[0].headers["Retry-After"] == "5"
+    assert [answer.status for answer in probes] == [200] * 3
+    assert (stored.status, fetched.status, len(idle)) == (200, 200, 2 * MOST)
 
 
 @pytest.mark.parametrize("is_used", [False, True])
 async def test_a_head_without_an_end_is_cut_off(tmp_path: Path, *, is_used: bool) -> None:
-    """Many short lines are too long together. A connection after its first request is no exception."""
+    """Many short lines are too long together: 431. A connection after its first request is no exception."""
     async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
         if is_used:
             await wire.send(request("GET", f"{api.url}/healthz"))
@@ -117,11 +200,31 @@ async def test_a_head_without_an_end_is_cut_off(tmp_path: Path, *, is_used: bool
         with suppress(ConnectionError):
             for number in range(120):
                 await wire.send(f"X-{number}: {'y' * 1000}\r\n".encode())
-        with suppress(ConnectionError):
-            assert await wire.rest() == b""
+        refused, end = await wire.response(), await wire.rest()
         count = await closed(api, "head")
 
-    assert count == 1
+    assert (refused.status, end, count) == (431, b"", 1)
+    assert json.loads(refused.body)["errorCode"] == "RECEIVER_HEAD_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 9000 + b"\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X-A: a\r\n" * 200 + b"\r\n",
+    ],
+)
+async def test_a_line_that_is_too_long(tmp_path: Path, head: bytes) -> None:
+    """One long line, or many lines, get 431 and a problem that shows nothing of them. The log names the address."""
+    with capture_logs() as logs:
+        async with running_receiver(tmp_path / "receiver.db") as api, wired(api.url) as wire:
+            await wire.send(head)
+            refused = await wire.response()
+
+    assert (refused.status, refused.headers["content-type"]) == (431, "application/problem+json")
+    assert b"aaaa" not in refused.body
+    assert [line["address"] for line in logs if line["event"] == "request.malformed"] == ["127.0.0.1"]
 
 
 async def test_bytes_that_belong_to_no_head_do_not_count_as_one(tmp_path: Path) -> None:

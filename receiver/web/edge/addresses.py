@@ -15,7 +15,7 @@ from aiohttp import web
 
 from receiver.settings import Network
 
-__all__ = ["UNKNOWN", "Address", "address_of_text", "client_address", "client_ip", "is_in"]
+__all__ = ["UNKNOWN", "Address", "address_of_text", "client_address", "client_ip", "is_in", "owner_of"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -58,6 +58,11 @@ def client_ip(request: web.BaseRequest, proxies: Sequence[Network]) -> Address |
 def is_in(address: Address, networks: Sequence[Network]) -> bool:
     """Return True if one of the networks holds the address."""
     return any(address in network for network in networks)
+
+
+def owner_of(address: Address | None) -> object:
+    """Return what limits are counted for: an address, and in IPv6 the network of one customer (RFC 6177), a /64."""
+    return None if address is None else address.packed[:8]
 
 
 @lru_cache(maxsize=4096)

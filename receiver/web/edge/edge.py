@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,7 +24,7 @@ from aiohttp import web
 
 from receiver.errors import ReceiverError, TooManyRequestsError
 from receiver.settings import Network
-from receiver.web.edge.addresses import UNKNOWN, Address, client_ip
+from receiver.web.edge.addresses import UNKNOWN, address_of_text, client_ip, is_in, owner_of
 from receiver.web.edge.rates import RateLimit
 from receiver.web.edge.refusals import RefusalLog
 
@@ -41,9 +42,10 @@ _ALL_LINES_AT_ONCE = 1000
 
 
 class Edge:
-    """The limits on requests: by address, by key, and at once.
+    """The limits on requests and connections: by address, by key, and at once.
 
-    `per_address` and `per_key` are requests per second; 0 is no limit. `proxies` are trusted to name clients.
+    `per_address` and `per_key` are requests per second; 0 is no limit. `proxies` are trusted to name clients, and may
+    have any number of connections.
     """
 
     def __init__(
@@ -52,15 +54,18 @@ class Edge:
         *,
         per_address: float = 0.0,
         per_key: float = 0.0,
+        connections_per_address: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._proxies = proxies
         self._addresses = RateLimit(per_address, per_address * _ADDRESS_BURST_SECONDS, clock=clock)
         self._keys = RateLimit(per_key, per_key * _KEY_BURST_SECONDS, clock=clock)
-        self.log = RefusalLog(
+        self._log = RefusalLog(
             of_each=RateLimit(_LINES_PER_SECOND, _LINES_AT_ONCE, clock=clock),
             of_all=RateLimit(_ALL_LINES_PER_SECOND, _ALL_LINES_AT_ONCE, clock=clock),
         )
+        self._connections: Counter[object] = Counter()
+        self._most_connections = connections_per_address
         self._most_at_once = math.inf
         self._at_once = 0
 
@@ -108,21 +113,40 @@ class Edge:
         if not self._addresses.per_second:
             return
         address = client_ip(request, self._proxies)
-        wait = self._addresses.take(_owner(address))
+        wait = self._addresses.take(owner_of(address))
         if wait:
             raise _too_many("address", f"{UNKNOWN if address is None else address} sends", self._addresses, wait)
 
     def logs_refusal(self, request: web.BaseRequest) -> bool:
         """Return True if the refusal of a stranger is to be logged."""
         address = client_ip(request, self._proxies)
-        return self.log.takes(_owner(address), lambda: UNKNOWN if address is None else str(address))
+        return self._log.takes(owner_of(address), lambda: UNKNOWN if address is None else str(address))
 
+    def logs_peer(self, peer: str) -> bool:
+        """Return True if the refusal of a connection is to be logged."""
+        return self._log.takes(owner_of(address_of_text(peer)), lambda: peer)
 
-def _owner(address: Address | None) -> object:
-    """Return the owner of an address. In IPv6, it is the network of one customer (RFC 6177)."""
-    if address is None:
-        return None
-    return address.packed[:8]
+    def connection_opened(self, peer: str) -> bool:
+        """Count a connection. Return False if its address has more than it may have; it is counted all the same."""
+        owner = self._connection_owner(peer)
+        if owner is None:
+            return True
+        self._connections[owner] += 1
+        return self._connections[owner] <= self._most_connections
+
+    def connection_lost(self, peer: str) -> None:
+        """Stop counting a connection."""
+        owner = self._connection_owner(peer)
+        if owner is None:
+            return
+        self._connections[owner] -= 1
+        if not self._connections[owner]:
+            del self._connections[owner]
+
+    def _connection_owner(self, peer: str) -> object:
+        """Return the owner of a connection, or None if it has no address or comes from a trusted proxy."""
+        address = address_of_text(peer)
+        return None if address is None or is_in(address, self._proxies) else owner_of(address)
 
 
 def _too_many(policy: str, sender: str, limit: RateLimit, wait: float) -> TooManyRequestsError:

@@ -1,5 +1,13 @@
 """HTTP connections below the application: limits on their number, their memory and their time.
 
+A connection is in one of four states:
+
+* idle: no request, or a part of a head. Its kind is not known yet, and it gives way to a new connection.
+* busy: a request is being handled. Requests other than callbacks leave a lane (`receiver.web.edge.edge`), so that among
+  all connections there are always idle ones or free places.
+* upgraded: a websocket, which counts as a request until its end.
+* refused: its head was too long or too slow. The answer is sent, what still comes is dropped, and it is closed.
+
 By default aiohttp inflates compressed bodies while it parses them, before any handler runs and after one has answered.
 Here it never does: `read_body` inflates once the sender has proved itself, and only up to the limit of a body.
 """
@@ -9,20 +17,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
+from pydantic_core import to_json
 
+from receiver.errors import PROBLEMS, ReceiverError
+from receiver.web.edge.edge import Edge
+from receiver.web.middleware import problem_fields, problem_response
+from receiver.web.server.prebuilt import SECURITY_HEADERS, problem_head
 from receiver.web.streaming.pacing import Budget
 
-__all__ = ["CONNECTIONS", "HEAD_SECONDS", "Connection", "Connections"]
+__all__ = ["CONNECTIONS", "HEAD_SECONDS", "LINGER_SECONDS", "Connection", "ConnectionRules", "Connections"]
 
 HEAD_SECONDS = 20.0
-"""Time in which a new connection must send the head of its first request, as in Apache's mod_reqtimeout."""
+"""Time for the head of a request, as in Apache's mod_reqtimeout. A new connection has it for its first byte, too."""
+
+LINGER_SECONDS = 2.0
+"""Time in which the rest of a refused request is read and dropped, so that its sender sees the answer, and no reset."""
 
 MAX_HEAD_BYTES = 32 * 1024
-"""Longest head of a request, as in nginx; a longer one is cut off. aiohttp would keep 128 lines of 8 kB, each twice."""
+"""Longest head of a request, as in nginx; a longer one gets 431. aiohttp would keep 128 lines of 8 kB, each twice."""
 
 _LOG_SECONDS = 60.0
 # A plain body of this size is parsed in some 5 µs, one in chunks of one byte in 2 ms.
@@ -32,8 +50,18 @@ _CHEAP_SECONDS = 0.0005
 _MOST_LINES = 500
 _LINE_BYTES = 16
 _LATER_SECONDS = 1.0
+_TOO_MANY_LINES = "Too many headers received"
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRules:
+    """Limits on connections: their number, the time for a head, and the time in which a peer must read something."""
+
+    most: int
+    send_seconds: float
+    head_seconds: float = HEAD_SECONDS
 
 
 class Connections:
@@ -44,24 +72,16 @@ class Connections:
     `closed` is called with the reason of each close:
 
     * "full": there are too many;
+    * "address": its address has too many;
     * "silent": no request came;
-    * "head": the head has no end;
+    * "head": the head is too long, or did not arrive in time;
     * "chunks": the body comes in chunks of a few bytes.
     """
 
-    def __init__(
-        self,
-        most: int,
-        closed: Callable[[str], None],
-        budget: Budget,
-        *,
-        send_seconds: float,
-        head_seconds: float = HEAD_SECONDS,
-    ) -> None:
+    def __init__(self, rules: ConnectionRules, closed: Callable[[str], None], budget: Budget, edge: Edge) -> None:
+        self.rules = rules
         self.budget = budget
-        self.send_seconds = send_seconds
-        self.head_seconds = head_seconds
-        self._most = most
+        self.edge = edge
         self._closed = closed
         self._count = 0
         self._idle: dict[web.RequestHandler, None] = {}
@@ -75,11 +95,18 @@ class Connections:
         """Number of connections without a request."""
         return len(self._idle)
 
-    def opened(self, connection: web.RequestHandler) -> None:
-        """Count a new connection. At the limit, close the one idle longest, or this one if all others have requests."""
+    def opened(self, connection: web.RequestHandler, peer: str) -> None:
+        """Count a new connection. At the limit, close the one idle longest, or this one if all others have requests.
+
+        Close it if its address has too many.
+        """
         self._count += 1
         self._idle[connection] = None
-        if self._count > self._most:
+        if not self.edge.connection_opened(peer):
+            self.close(connection, "address")
+            if self.edge.logs_peer(peer):
+                _log.warning("connection.refused", address=peer, reason="too many connections of this address")
+        elif self._count > self.rules.most:
             self.close(next(iter(self._idle)), "full")
             self._warn()
 
@@ -92,23 +119,32 @@ class Connections:
         if connection.transport is not None:
             self._idle[connection] = None
 
-    def lost(self, connection: web.RequestHandler) -> None:
+    def is_idle(self, connection: web.RequestHandler) -> bool:
+        """Return True if the connection has no request."""
+        return connection in self._idle
+
+    def lost(self, connection: web.RequestHandler, peer: str) -> None:
         """Stop counting a connection."""
+        self.edge.connection_lost(peer)
         self._count -= 1
         self._idle.pop(connection, None)
 
     def close(self, connection: web.RequestHandler, reason: str) -> None:
         """Close a connection, and say why."""
+        self.count_closed(reason)
         self._idle.pop(connection, None)
-        self._closed(reason)
         connection.force_close()
+
+    def count_closed(self, reason: str) -> None:
+        """Count a connection that the receiver closes."""
+        self._closed(reason)
 
     def _warn(self) -> None:
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + _LOG_SECONDS
             _log.warning(
                 "connections.full",
-                most=self._most,
+                most=self.rules.most,
                 consequence="connections without a request are closed, the oldest first",
             )
 
@@ -126,6 +162,7 @@ class Connection(web.RequestHandler):
         "_head_handle",
         "_is_chunked",
         "_parse_handle",
+        "_peer",
         "_send_handle",
     )
 
@@ -136,6 +173,7 @@ class Connection(web.RequestHandler):
         self._head_bytes = self._body_bytes = self._body_lines = 0
         self._is_chunked = False
         self._backlog = b""
+        self._peer = ""
         self._head_handle: asyncio.TimerHandle | None = None
         self._parse_handle: asyncio.TimerHandle | None = None
         self._send_handle: asyncio.TimerHandle | None = None
@@ -146,10 +184,9 @@ class Connection(web.RequestHandler):
         # What the system does not take is noticed at once, and not when 64 kB are kept.
         if self.transport is not None:
             self.transport.set_write_buffer_limits(high=0)
-        self._head_handle = self._loop.call_later(
-            self._connections.head_seconds, self._connections.close, self, "silent"
-        )
-        self._connections.opened(self)
+        self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self._wait_for_head()
+        self._connections.opened(self, self._peer)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """See `asyncio.Protocol`."""
@@ -157,7 +194,7 @@ class Connection(web.RequestHandler):
         self._stop_watching()
         if self._parse_handle is not None:
             self._parse_handle.cancel()
-        self._connections.lost(self)
+        self._connections.lost(self, self._peer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -210,7 +247,38 @@ class Connection(web.RequestHandler):
             return
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse("head-too-large", f"head: expected at most {MAX_HEAD_BYTES} bytes, got more")
+        elif self._head_handle is None:
+            self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
+        self._head_handle = self._loop.call_later(self._connections.rules.head_seconds, self._miss_head)
+
+    def _miss_head(self) -> None:
+        """Close the connection, because the head of a request is not complete in time."""
+        self._head_handle = None
+        if not self._connections.is_idle(self):
+            # A part of the next head came early. It has its time once this request is answered.
+            return
+        if self._head_bytes:
+            self._refuse("too-slow", f"head: expected all of it within {self._connections.rules.head_seconds:g} s")
+        else:
+            self._connections.close(self, "silent")
+
+    def _refuse(self, slug: str, detail: str) -> None:
+        """Answer a head that no handler will see, and close the connection."""
+        self._stop_waiting()
+        if self.transport is None or not self._connections.is_idle(self):
+            # The answer of another request is on its way.
             self._connections.close(self, "head")
+            return
+        self._connections.count_closed("head")
+        status = PROBLEMS[slug].status
+        self.transport.write(problem_head(status).with_body(to_json(problem_fields(ReceiverError(slug, detail)))))
+        self.transport.write_eof()
+        # From now on the connection parses nothing.
+        self._force_close = True
+        self._head_handle = self._loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _is_shredded(self, data: bytes) -> bool:
         """Return True if the body comes in chunks of a few bytes. Each of them costs as much as a kilobyte."""
@@ -256,10 +324,22 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return aiohttp's answer to bytes that are not HTTP, with `nosniff`."""
+        """Return the answer to bytes that are not HTTP: aiohttp's, or 431 if a line is too long, or has too many."""
         response = super().handle_error(request, status, exc, message)
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message == _TOO_MANY_LINES):
+            text = "head: expected at most 128 lines of at most 8190 bytes each, got more"
+            response = problem_response(ReceiverError("head-too-large", text))
+            response.force_close()
+        response.headers.update(SECURITY_HEADERS)
         return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log an error of the server. Of malformed requests, log only the kind: the text may show a token."""
+        error = kw.get("exc_info")
+        if not isinstance(error, HttpProcessingError):
+            super().log_exception(*args, **kw)
+        elif self._connections.edge.logs_peer(self._peer):
+            _log.warning("request.malformed", reason=type(error).__name__, address=self._peer)
 
     def _watch_sending(self, transport: asyncio.Transport, unsent_before: int | None = None) -> None:
         """Cut the peer off if it has taken nothing since the last look. The sender's own limit ends a moment earlier.
@@ -270,7 +350,7 @@ class Connection(web.RequestHandler):
         if unsent == unsent_before:
             transport.abort()
             return
-        seconds = self._connections.send_seconds + _LATER_SECONDS
+        seconds = self._connections.rules.send_seconds + _LATER_SECONDS
         self._send_handle = self._loop.call_later(seconds, self._watch_sending, transport, unsent)
 
     def _stop_watching(self) -> None:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
+from http import HTTPStatus
+from types import MappingProxyType
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
 
-__all__ = ["SENT", "PrebuiltHead", "PrebuiltResponse", "json_head"]
+__all__ = ["SECURITY_HEADERS", "SENT", "PrebuiltHead", "PrebuiltResponse", "json_head", "problem_head"]
 
+SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Referrer-Policy": "no-referrer",
+    }
+)
+"""Headers of every response. No answer is a page: a browser must not take it for one, frame it, or name its URL.
+
+`Strict-Transport-Security` is left to the proxy, because only it knows about TLS.
+"""
 
 _NO_STORE = "Cache-Control: no-store"
-_NO_SNIFFING = "X-Content-Type-Options: nosniff"
+_SECURITY = tuple(f"{name}: {value}" for name, value in SECURITY_HEADERS.items())
 
 
 class PrebuiltHead:
@@ -44,7 +57,14 @@ class PrebuiltHead:
 def json_head(status: str) -> PrebuiltHead:
     """Return the head of a response with JSON. It has the order of `json_response` sent by aiohttp."""
     before = f"HTTP/1.1 {status}", _NO_STORE, "Content-Type: application/json"
-    return PrebuiltHead(*before, after=(f"Server: {SERVER_SOFTWARE}", _NO_SNIFFING))
+    return PrebuiltHead(*before, after=(f"Server: {SERVER_SOFTWARE}", *_SECURITY))
+
+
+def problem_head(status: int) -> PrebuiltHead:
+    """Return the head of a problem after which the connection is closed."""
+    first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+    before = first, _NO_STORE, "Content-Type: application/problem+json", *_SECURITY
+    return PrebuiltHead(*before, after=("Connection: close",))
 
 
 class _SentResponse(web.StreamResponse):
@@ -76,7 +96,7 @@ class PrebuiltResponse(_SentResponse):
     def __init__(self, text: str, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
         first, text_type = "HTTP/1.1 200 OK", "Content-Type: text/plain"
-        self._head = PrebuiltHead(first, _NO_STORE, text_type, _NO_SNIFFING, clock=clock)
+        self._head = PrebuiltHead(first, _NO_STORE, text_type, *_SECURITY, clock=clock)
         self._content = text.encode("ascii")
 
     @staticmethod

@@ -13,12 +13,16 @@ from aiohttp.abc import AbstractStreamWriter
 
 from receiver.web.context import RUNTIME
 from receiver.web.front import Handler, front
-from receiver.web.server.connections import CONNECTIONS, HEAD_SECONDS, Connection, Connections
+from receiver.web.server.connections import (
+    CONNECTIONS,
+    HEAD_SECONDS,
+    LINGER_SECONDS,
+    Connection,
+    ConnectionRules,
+    Connections,
+)
 
 __all__ = ["Runner", "Site", "make_runner", "most_connections"]
-
-LINGER_SECONDS = 2.0
-"""Time in which the rest of a refused body is read and dropped, so that its sender sees the answer, and no reset."""
 
 _ROOM = 4096
 # Files that are no connections: the database, the log, polls of its own.
@@ -82,13 +86,9 @@ def make_runner(
     @asynccontextmanager
     async def counted(_app: web.Application) -> AsyncIterator[None]:
         runtime = app[RUNTIME]
-        app[CONNECTIONS] = Connections(
-            most,
-            runtime.metrics.connection_closed,
-            runtime.streams.budget,
-            send_seconds=runtime.streams.rules.send_seconds,
-            head_seconds=head_seconds,
-        )
+        rules = ConnectionRules(most=most, send_seconds=runtime.streams.rules.send_seconds, head_seconds=head_seconds)
+        app[CONNECTIONS] = Connections(rules, runtime.metrics.connection_closed, runtime.streams.budget, runtime.edge)
+        runtime.edge.leave_lane(most, min(_ROOM, most // 4))
         yield
 
     app.cleanup_ctx.append(counted)

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from tests.faults.wire import ANSWER, request, wired
 from tests.receiver.web.sockets import open_events, open_socket
@@ -164,7 +165,7 @@ async def test_callbacks_are_taken_from_anywhere(
 
 
 async def test_every_answer_is_of_the_type_it_declares(tmp_path: Path) -> None:
-    """Results, refusals, acknowledgements, streams and broken HTTP have `X-Content-Type-Options: nosniff`."""
+    """Results, refusals, acknowledgements, streams and broken HTTP have the headers that keep them from being pages."""
     async with (
         running_receiver(tmp_path / "receiver.db", verification_text="mine", metrics_address="127.0.0.1:0") as api,
         aiohttp.ClientSession() as session,
@@ -179,12 +180,19 @@ async def test_every_answer_is_of_the_type_it_declares(tmp_path: Path) -> None:
             *[await api.send("GET", path) for path in ("/v1/results?after=start", "/metrics", "/2captcha.txt")],
             *[await api.send("GET", path) for path in ("/healthz", "/openapi.json", "/nothing", "/v1/tasks/unknown")],
         ]
-        async with wired(api.url) as wire:
-            await wire.send(b"no HTTP\r\n\r\n")
-            broken = await wire.response()
+        broken = []
+        for head in (b"no HTTP\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200, b"X: y\r\n" * 20_000):
+            async with wired(api.url) as wire:
+                await wire.send(head)
+                broken.append((await wire.response()).headers)
         async with open_events(api) as events, open_socket(api) as socket:
             streams = [events.response.headers, socket.ws._response.headers]
 
-    declared = [answer.headers.get("X-Content-Type-Options") for answer in answers]
-    declared += [headers.get("X-Content-Type-Options") for headers in streams]
-    assert [*declared, broken.headers.get("x-content-type-options")] == ["nosniff"] * 15
+    declared = [*(answer.headers for answer in answers), *streams, *map(CIMultiDict, broken)]
+    assert len(declared) == 17
+    for name, value in (
+        ("X-Content-Type-Options", "nosniff"),
+        ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("Referrer-Policy", "no-referrer"),
+    ):
+        assert [headers.get(name) for headers in declared] == [value] * 17
