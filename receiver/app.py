@@ -25,6 +25,7 @@ from receiver.metrics import Metrics
 from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
 from receiver.service.results import Results
+from receiver.service.signing_keys import SigningKeys
 from receiver.service.submissions import Submissions
 from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.tickets import Tickets
@@ -121,8 +122,9 @@ async def open_runtime(
         feed = Feed(store, limits=limits)
         await feed.open()
         waits = Waits(Hub(), feed, limits)
-        signing_keys = [*settings.more_signing_keys, *store.signing_keys]
-        urls = CallbackUrls(settings.public_url, signing_keys[0])
+        signing_keys = SigningKeys(store, settings.more_signing_keys, microseconds_now)
+        await signing_keys.open()
+        urls = CallbackUrls(settings.public_url, signing_keys)
         rules_of_provider = delivery_rules_of(settings, dialects)
         tasks = Tasks(store, providers, waits, urls=urls, now=microseconds_now, new_ref=new_ref)
         owner = await stack.enter_async_context(asyncio.TaskGroup())
@@ -202,6 +204,7 @@ def _start_loops(
         ("deadlines", end_overdue_tasks(store, read, microseconds_now)),
         ("beats", runtime.streams.beat()),
         ("learning", providers.schedules.run()),
+        ("signing keys", runtime.signing_keys.run()),
         ("retention", keep_pruning(store, times, microseconds_now, forget_solutions)),
         ("shapes", runtime.observer.run()),
         *(("reconcile", reconciler.run()) for reconciler in reconcilers),

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
-__all__ = ["CallbackToken", "Kind", "check_token", "make_token"]
+__all__ = ["CallbackToken", "Kind", "SigningKey", "check_token", "made_at", "make_token"]
 
 _VERSION = 1
 _MAC_BYTES = 31
@@ -36,10 +36,19 @@ class Kind(Enum):
 
 
 class CallbackToken(NamedTuple):
-    """A token that was verified. `id` is a UUID as text."""
+    """A token that was verified. `id` is a UUID as text. `is_ending`: its key was replaced, and will end."""
 
     kind: Kind
     id: str
+    is_ending: bool = False
+
+
+class SigningKey(NamedTuple):
+    """A key of the store. Times are in µs since 1970; without an end, `accepted_until` is None."""
+
+    key: bytes
+    created_at: int
+    accepted_until: int | None
 
 
 _HEADERS = {kind: bytes([_VERSION << 4 | kind.value]) for kind in Kind}
@@ -69,6 +78,11 @@ def check_token(token: str, provider: str, keys: Sequence[bytes]) -> CallbackTok
     digits = head[1:].hex()
     # A UUID object costs twice as much.
     return CallbackToken(kind, f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
+
+
+def made_at(token: CallbackToken) -> int:
+    """Return the time of the UUIDv7 in the token, in µs since 1970: when its task or standing URL was made."""
+    return int(token.id[:8] + token.id[9:13], 16) * 1000
 
 
 def _mac(key: bytes, head: bytes, provider: str) -> bytes:

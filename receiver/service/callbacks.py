@@ -11,6 +11,7 @@ from client.providers.readings import CallbackReading, Failed
 from receiver.domain.deliveries import DeliveryResult, DeliveryRules, HintTask, delivery_command
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, Kind
+from receiver.errors import ReceiverError
 from receiver.service.providers import Providers
 from receiver.storage.store import Store
 
@@ -44,10 +45,13 @@ class Callbacks:
         """Return the verdict, once the delivery is durable.
 
         Raises:
-            ReceiverError: `not-found` for a revoked URL, `quota-full`.
+            ReceiverError: `not-found` for a revoked URL, or for an unknown task if the key was replaced; `quota-full`.
             StoreFailedError: nothing was stored.
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
+        if token.is_ending and token.kind is Kind.TASK and await self._store.task(token.id) is None:
+            # With the key leaked, its holder could make as many tasks as the quota allows.
+            raise ReceiverError("not-found", "no such callback URL: its signing key was replaced")
         rules = self._rules[dialect.provider]
         command = delivery_command(rules, incoming, token, now=self._now(), new_ref=self._new_ref)
         delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)

@@ -30,6 +30,7 @@ from receiver.domain.tokens import Kind, make_token
 from receiver.domain.transaction import Forget
 from receiver.errors import ReceiverError
 from receiver.service.providers import Providers
+from receiver.service.signing_keys import SigningKeys
 from receiver.service.waits import IN_PROCESS, Waits
 from receiver.storage.store import Store
 
@@ -38,10 +39,10 @@ __all__ = ["CallbackUrls", "Tasks"]
 
 @dataclass(frozen=True, slots=True)
 class CallbackUrls:
-    """Task URLs below the public URL, if there is one, with tokens that `signing_key` signs."""
+    """Task URLs below the public URL, if there is one, with tokens that the key of the moment signs."""
 
     public_url: str | None
-    signing_key: bytes
+    signing_keys: SigningKeys
 
     def of(self, task: TaskRecord) -> str | None:
         """Return the callback URL of the task.
@@ -50,7 +51,7 @@ class CallbackUrls:
         """
         if self.public_url is None or not task.has_url:
             return None
-        token = make_token(Kind.TASK, UUID(task.ref), task.provider, self.signing_key)
+        token = make_token(Kind.TASK, UUID(task.ref), task.provider, self.signing_keys.current)
         return f"{self.public_url}/callback/{task.provider}/{token}"
 
 

@@ -18,6 +18,7 @@ from receiver.domain.records import (
     WaitingTasks,
 )
 from receiver.domain.shapes import ShapeRecord
+from receiver.domain.tokens import SigningKey
 from receiver.domain.transaction import Command, Operation
 
 __all__ = ["PAGE_BYTES", "WRITE_SECONDS", "Store", "TaskQuery"]
@@ -154,6 +155,9 @@ class Store(Protocol):
     @property
     def failure(self) -> str | None:
         """The reason of the last failed commit or probe; None while the store can write."""
+
+    async def read_signing_keys(self) -> Sequence[SigningKey]:
+        """Return the store's own keys for callback tokens as they are now, newest first, ended ones too."""
 
     @property
     def signing_keys(self) -> Sequence[bytes]:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from client.providers import Dialect
 from receiver.domain.reading import CallbackRequest
-from receiver.domain.tokens import CallbackToken, check_token
+from receiver.domain.tokens import CallbackToken
 from receiver.domain.verdicts import VERDICTS, is_refusal
 from receiver.errors import PROBLEMS, ReceiverError, TooManyRequestsError
 from receiver.web.context import RUNTIME, Runtime
@@ -59,7 +59,7 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
     """Return the verdict as an HTTP status, once the delivery is durable."""
     started = time.perf_counter()
     # An unknown provider costs as much work as a bad token.
-    token = check_token(token_text, provider, runtime.signing_keys)
+    token = runtime.signing_keys.check(token_text, provider)
     dialect = runtime.dialects.get(provider)
     if token is None or dialect is None or dialect.callback is None:
         return _refused_stranger(request, runtime, provider)

@@ -11,6 +11,7 @@ from client.providers import Dialect
 from receiver.metrics import Metrics
 from receiver.service.callbacks import Callbacks
 from receiver.service.results import Results
+from receiver.service.signing_keys import SigningKeys
 from receiver.service.submissions import Submissions
 from receiver.service.tasks import Tasks
 from receiver.service.tickets import Tickets
@@ -33,7 +34,7 @@ class Runtime:
 
     dialects: Mapping[str, Dialect]
     api_keys: Sequence[ApiKey]
-    signing_keys: Sequence[bytes]
+    signing_keys: SigningKeys
     max_body_bytes: int
     origins: frozenset[str]
     proxies: Sequence[Network]

@@ -17,6 +17,7 @@ from receiver.domain.records import (
     History,
     Latency,
     RecentTasks,
+    StandingUrl,
     TaskRecord,
     UnlistedCode,
     WaitingTasks,
@@ -35,6 +36,7 @@ __all__ = [
     "find_task",
     "read_overview",
     "read_recent",
+    "read_standing_urls",
 ]
 
 # The newest rows of a table, so that the cost of a query is bounded.
@@ -141,7 +143,7 @@ def read_overview(
     newest = run(sql.SELECT_NEWEST).fetchone()
     waiting = tuple(read_waiting(connection))
     hour, day = (read_recent(connection, since, most_polls) for since in (hour_ago, day_ago))
-    standing = {url.provider for url in map(standing_url_from, run(sql.SELECT_STANDING_URLS)) if url.revoked_at is None}
+    standing = {url.provider for url in read_standing_urls(connection)}
     used = {tasks.provider for tasks in waiting} | {tasks.provider for tasks in day if tasks.with_url} | standing
     return Overview(
         newest_task=None if newest is None else newest[0],
@@ -152,6 +154,12 @@ def read_overview(
         signing_keys=tuple(key for (key,) in run(sql.SELECT_SIGNING_KEYS)),
         unlisted=tuple(UnlistedCode(*row) for row in run(sql.SELECT_UNLISTED_CODES)),
     )
+
+
+def read_standing_urls(connection: sqlite3.Connection) -> list[StandingUrl]:
+    """Return the standing URLs that were not revoked, oldest first."""
+    urls = map(standing_url_from, connection.execute(sql.SELECT_STANDING_URLS))
+    return [url for url in urls if url.revoked_at is None]
 
 
 def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[str, int]) -> tuple[RecentTasks, ...]:

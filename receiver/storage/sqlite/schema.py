@@ -198,6 +198,8 @@ MIGRATIONS = (
     ALTER TABLE log ADD COLUMN body BLOB;
     INSERT INTO meta (name, value) SELECT 'bodies_floor', seq FROM sqlite_sequence WHERE name = 'log';
     """,
+    # The end of a signing key that was replaced, in microseconds since 1970.
+    "ALTER TABLE signing_key ADD COLUMN accepted_until INTEGER",
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 

@@ -27,6 +27,7 @@ from receiver.domain.records import (
     WaitingTasks,
 )
 from receiver.domain.shapes import ShapeRecord
+from receiver.domain.tokens import SigningKey
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite import statements as sql
@@ -59,6 +60,7 @@ from receiver.storage.sqlite.reader import (
 from receiver.storage.sqlite.restore_check import forget_head, note_head
 from receiver.storage.sqlite.retention import prunable
 from receiver.storage.sqlite.rows import poll_from, slots_of, standing_url_from
+from receiver.storage.sqlite.tables.signing_keys import read_signing_keys
 from receiver.storage.sqlite.writer import Tally, Writer
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 
@@ -283,6 +285,10 @@ class SqliteStore:
         """See `Store`."""
         urls = await self._rows(standing_url_from, sql.SELECT_STANDING_URL, url_id)
         return next(iter(urls), None)
+
+    async def read_signing_keys(self) -> Sequence[SigningKey]:
+        """See `Store`."""
+        return await read_on_thread(self._fetch, read_signing_keys)
 
     async def waiting_tasks(self) -> Sequence[WaitingTasks]:
         """See `Store`."""

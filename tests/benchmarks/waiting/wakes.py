@@ -31,6 +31,7 @@ from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
+from receiver.service.signing_keys import SigningKeys
 from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.waits import Waits
 from receiver.storage.sqlite.database import connect_here, connect_reader, on_thread, prepare
@@ -72,7 +73,7 @@ async def measure_wakes(database: Path, wakes: int) -> dict[str, Wakes]:
         providers = Providers(DIALECTS, {}, Schedules(store, {}, microseconds_now), UnlistedCodes())
         rules = delivery_rules(DIALECTS, _NO_QUOTAS, secrets={}, confirm="mismatched", polled=())
         callbacks = Callbacks(store, providers, rules, now=microseconds_now, new_ref=new_ref)
-        urls = CallbackUrls(None, store.signing_keys[0])
+        urls = CallbackUrls(None, SigningKeys(store, store.signing_keys, microseconds_now))
         waits = Waits(hub, feed, Limits())
         services = Tasks(store, providers, waits, urls=urls, now=microseconds_now, new_ref=new_ref)
 

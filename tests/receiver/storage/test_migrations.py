@@ -33,7 +33,11 @@ from tests.receiver.storage.stores import (
 )
 from tests.receiver.upkeep.pruning import found, horizon, pruned
 
+BACK_TO_7 = ("ALTER TABLE signing_key DROP COLUMN accepted_until", "PRAGMA user_version = 7")
+"""Statements to take a database back to the schema before signing keys had an end."""
+
 BACK_TO_6 = (
+    *BACK_TO_7,
     """
     INSERT INTO delivery (id, received_at, verdict, method, content_type, body, size, task_id, standing_id)
     SELECT task * 16 + slot, finished_at, verdict, method, content_type, body, size, task_id, standing_id FROM log
@@ -78,6 +82,20 @@ def take_back(path: Path, statements: Iterable[str]) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
+
+
+async def test_the_schema_before_signing_keys_ended_keeps_its_keys(tmp_path: Path) -> None:
+    """The keys stay in their order, without an end."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        keys = store.signing_keys
+    take_back(path, BACK_TO_7)
+
+    async with running_store(path) as store:
+        records = await store.read_signing_keys()
+
+    assert [(record.key, record.accepted_until) for record in records] == [(key, None) for key in keys]
+    assert keys
 
 
 async def test_the_schema_before_outcomes_kept_deliveries_leaves_them_in_their_table(tmp_path: Path) -> None:

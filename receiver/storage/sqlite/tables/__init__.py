@@ -1,0 +1,1 @@
+"""Tables apart from tasks and the log, a module for each."""
