@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from structlog.testing import capture_logs
@@ -91,6 +92,35 @@ async def test_what_is_no_slash_is_no_separator(api: RunningReceiver) -> None:
     )
 
     assert statuses == [404] * 7
+
+
+@pytest.mark.parametrize(("slashes", "status"), [(64, 200), (65, 404), (7000, 404)])
+async def test_slashes_have_a_limit(api: RunningReceiver, slashes: int, status: int) -> None:
+    """A path of 64 slashes is routed, a longer one is 404 with a log line. Slashes in a query don't count."""
+    path = urlsplit((await api.register())["callbackUrl"]).path
+    before = "/" * (slashes - path.count("/"))
+
+    with capture_logs() as lines:
+        statuses = await posted(api.url, f"{before}{path}?{'/' * 100}")
+
+    assert statuses == [status]
+    assert (status == 404) == ([line["event"] for line in lines] == ["request.completed"])
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "http://xn--a/healthz"),
+        ("POST", f"http://{'xn--' * 1700}/"),
+        ("CONNECT", "xn--a:443"),
+    ],
+)
+async def test_a_target_with_a_wrong_host_is_answered(api: RunningReceiver, method: str, target: str) -> None:
+    """It is 404, and a connection with such a request serves the next one."""
+    statuses = await posted(api.url, target, method=method, body=b"")
+    next_ones = await posted(api.url, "http://xn--a/", "/healthz", method="GET", body=b"")
+
+    assert (statuses, next_ones) == ([404], [404, 200])
 
 
 @pytest.mark.parametrize("prefix", ["/receiver", "//receiver", "/receiver/", "//receiver//"])
