@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from aiohttp import web
 
@@ -58,8 +58,8 @@ class Edge:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._proxies = proxies
-        self._addresses = RateLimit(per_address, per_address * _ADDRESS_BURST_SECONDS, clock=clock)
-        self._keys = RateLimit(per_key, per_key * _KEY_BURST_SECONDS, clock=clock)
+        self._addresses = RateLimit(per_address, max(1.0, per_address * _ADDRESS_BURST_SECONDS), clock=clock)
+        self._keys = RateLimit(per_key, max(1.0, per_key * _KEY_BURST_SECONDS), clock=clock)
         self._log = RefusalLog(
             of_each=RateLimit(_LINES_PER_SECOND, _LINES_AT_ONCE, clock=clock),
             of_all=RateLimit(_ALL_LINES_PER_SECOND, _ALL_LINES_AT_ONCE, clock=clock),
@@ -68,6 +68,7 @@ class Edge:
         self._most_connections = connections_per_address
         self._most_at_once = math.inf
         self._at_once = 0
+        self._slot = _Slot(self)
 
     @property
     def is_full(self) -> bool:
@@ -78,9 +79,8 @@ class Edge:
         """Leave `lane` of the `most` connections to callbacks."""
         self._most_at_once = most - lane
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Count a request other than a callback as being handled, inside the block.
+    def at_once(self) -> AbstractContextManager[None]:
+        """Count a request other than a callback as being handled, until the end of a block.
 
         Raises:
             ReceiverError: `receiver-full`. The rest of the connections is for callbacks.
@@ -89,10 +89,11 @@ class Edge:
             detail = f"{self._at_once} requests are being handled, and the other connections are for callbacks"
             raise ReceiverError("receiver-full", detail, retry_after_seconds=_RETRY_SECONDS)
         self._at_once += 1
-        try:
-            yield
-        finally:
-            self._at_once -= 1
+        return self._slot
+
+    def ended(self) -> None:
+        """Stop counting a request of `at_once`."""
+        self._at_once -= 1
 
     def admit_key(self, name: str) -> None:
         """Count a request with a key.
@@ -147,6 +148,21 @@ class Edge:
         """Return the owner of a connection, or None if it has no address or comes from a trusted proxy."""
         address = address_of_text(peer)
         return None if address is None or is_in(address, self._proxies) else owner_of(address)
+
+
+class _Slot:
+    """The end of a block of `Edge.at_once`. One object serves all requests, because all it does is count."""
+
+    __slots__ = ("_edge",)
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    def __enter__(self) -> None:
+        """Do nothing: the request was counted already."""
+
+    def __exit__(self, *_: object) -> None:
+        self._edge.ended()
 
 
 def _too_many(policy: str, sender: str, limit: RateLimit, wait: float) -> TooManyRequestsError:

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,42 @@ def requests(task: str, form: str, asked: str, signed: str) -> Sequence[bytes]:
     ]
 
 
+def hostile_requests(task: str, _form: str, asked: str, _signed: str) -> Sequence[bytes]:
+    """Return requests of strangers: forged headers, foreign addresses, floods, tricks with paths, and odd bytes."""
+    forged, answer = "/callback/capsolver/forged", f"{asked}?id=7&code=abc"
+    addresses = ("198.51.100.1", "192.0.2.1", "198.51.100.1, 192.0.2.1", "192.0.2.1, 198.51.100.1", "unknown", "")
+    deep = b"[" * 2000 + b"]" * 2000
+    return [
+        *(request(answer, None, f"X-Forwarded-For: {address}", method="GET") for address in addresses),
+        *(request(forged, READY, f"X-Forwarded-For: {address}") for address in addresses),
+        request(answer, None, "X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 198.51.100.1", method="GET"),
+        request(answer, None, "X-Forwarded-For: 198.51.100.1", "X-Forwarded-For: 192.0.2.1", method="GET"),
+        request(answer, None, "Forwarded: for=192.0.2.1", "CF-Connecting-IP: 192.0.2.1", method="GET"),
+        request(forged, READY, f"X-Forwarded-For: {'1, ' * 2000}"),
+        # Bodies.
+        *(request(task, body) for body in (deep, b"\x00" * 64, b"\xff\xfe{\x00}\x00", b'{"errorId":1e999}')),
+        request(task, b'{"errorId":0,"status":"ready","solution":%b}' % deep),
+        request(task, b'{"taskId":%b}' % (b"9" * 3000)),
+        request(task, gzip.compress(b" " * 5_000_000), "Content-Encoding: gzip"),
+        request(task, gzip.compress(b"") * 100, "Content-Encoding: gzip"),
+        request(forged, gzip.compress(b" " * 5_000_000), "Content-Encoding: gzip"),
+        # Heads.
+        *(request(task, READY, *[f"X-{number}: x" for number in range(count)]) for count in (100, 200)),
+        *(request(task, READY, f"X: {'x' * size}") for size in (8000, 9000)),
+        *(request(f"{task}?{'x' * size}", READY) for size in (7000, 9000)),
+        *(request(task, READY, line) for line in ("X: \x00", "X : x", " X: x", "X\udcff: x", "Content-Length: +10")),
+        *(request(task, READY, line) for line in ("Authorization: Bearer x", "Cookie: a=b", "Host: other")),
+        # Paths.
+        *(
+            request(path, READY)
+            for path in (f"/..{task}", f"/%2e%2e{task}", f"{task}%00", f"{task}\x00", f"{task}/..", f"{task};x", "*")
+        ),
+        *(request(path, None, method="GET") for path in ("/v1/tasks/..", "/v1/tasks/%00", "/.env", "//", "/%")),
+        request("/v1/tasks/1", None, "Authorization: Bearer forged", method="GET"),
+        request("/v1/tasks/1", None, "Authorization: Bearer \udcff", method="GET"),
+    ]
+
+
 async def exchange(url: str, sent: bytes, *, pause_at: int | None = None) -> bytes:
     """Send bytes, in two parts if asked to. Return what comes until a short silence or the end, without its date."""
     address = urlsplit(url)
@@ -166,8 +202,12 @@ def _masked(text: str) -> str:
 
 
 def lines(logs: Sequence[Any]) -> list[str]:
-    """Return log lines without durations."""
-    kept = [{name: value for name, value in line.items() if name != "milliseconds"} for line in logs]
+    """Return log lines without durations, and without the one that names a copy of the database."""
+    kept = [
+        {name: value for name, value in line.items() if name != "milliseconds"}
+        for line in logs
+        if line["event"] != "database.restored"
+    ]
     return [_masked(json.dumps(line, default=str, sort_keys=True)) for line in kept]
 
 
@@ -188,7 +228,7 @@ async def prepared(tmp_path: Path) -> tuple[Path, Sequence[str]]:
     return database, [urlsplit(task["callbackUrl"]).path for task in tasks]
 
 
-def receiver(database: Path, *, has_front: bool = True) -> Any:
+def receiver(database: Path, *, has_front: bool = True, **settings: Any) -> Any:
     """Return a receiver with small limits."""
     return running_receiver(
         database,
@@ -198,11 +238,23 @@ def receiver(database: Path, *, has_front: bool = True) -> Any:
         signing_keys=KEY,
         max_body_bytes=4096,
         unreadable_max_bytes=3000,
+        trusted_proxies="127.0.0.1",
+        # Requests without the header come from the proxy itself.
+        callback_addresses={"ucaptcha": "127.0.0.1, 192.0.2.0/24"},
+        **settings,
     )
 
 
-async def test_the_front_changes_nothing(prepared: tuple[Path, Sequence[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sets", [requests, hostile_requests])
+async def test_the_front_changes_nothing(
+    prepared: tuple[Path, Sequence[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sets: Callable[..., Sequence[bytes]],
+) -> None:
     """Each request gets the same bytes, at once or in two parts, and leaves the same rows and log lines."""
+    # All refusals come from one address, and all are compared.
+    monkeypatch.setattr("receiver.web.edge.edge._LINES_AT_ONCE", 1000)
     database, urls = prepared
     results = []
     for has_front in (True, False):
@@ -211,7 +263,7 @@ async def test_the_front_changes_nothing(prepared: tuple[Path, Sequence[str]], t
         answers = []
         with capture_logs() as logs:
             async with receiver(copy, has_front=has_front) as api:
-                for sent in requests(*urls):
+                for sent in sets(*urls):
                     answers.append((sent, await exchange(api.url, sent)))
                     answers.append((sent, await exchange(api.url, sent, pause_at=len(sent) - 3)))
                 metrics = (await api.send("GET", "/metrics")).body
@@ -224,6 +276,25 @@ async def test_the_front_changes_nothing(prepared: tuple[Path, Sequence[str]], t
     assert logged == other_logged
     assert counts == other_counts
     assert stored == other_stored
+    assert not [answer for _, answer in answers if b"HTTP/1.1 5" in answer]
+
+
+async def test_strangers_are_limited_alike(prepared: tuple[Path, Sequence[str]], tmp_path: Path) -> None:
+    """Beyond the rate of an address both ways refuse it, and take what has a valid token."""
+    database, (url, *_) = prepared
+    results = []
+    for has_front in (True, False):
+        copy = tmp_path / f"front-{has_front}.db"
+        shutil.copy(database, copy)
+        with capture_logs() as logs:
+            async with receiver(copy, has_front=has_front, max_requests_per_address=0.001) as api:
+                sent = [request("/callback/capsolver/forged")] * 2 + [request(url)]
+                answers = [re.sub(rb"[0-9]{3,4}\r", b"seconds\r", await exchange(api.url, raw)) for raw in sent]
+        results.append((answers, lines(logs)))
+
+    assert [answer[:12] for answer in results[0][0]] == [b"HTTP/1.1 404", b"HTTP/1.1 429", b"HTTP/1.1 200"]
+    assert b'RateLimit: "address";r=0;t=seconds' in results[0][0][1]
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("error", [StoreBusyError("the store is busy"), RuntimeError("a fault of ours")])
