@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from ipaddress import ip_address
 from uuid import UUID
 
 import uuid_utils
@@ -30,7 +31,7 @@ from receiver.service.submissions import Submissions
 from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
-from receiver.settings import Settings
+from receiver.settings import Settings, is_loopback
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.upkeep.deadlines import end_overdue_tasks
 from receiver.upkeep.relay import Relay
@@ -77,6 +78,7 @@ def create_app(
     """
     dialects = known_dialects(settings) if dialects is None else dialects
     _check_secrets(settings, dialects)
+    _check_callback_addresses(settings, dialects)
     check_accounts(settings, dialects)
     # Read for its error: a malformed key is refused now, and not at startup.
     _ = settings.keys
@@ -135,6 +137,7 @@ async def open_runtime(
             max_body_bytes=settings.max_body_bytes,
             origins=origins_of(settings),
             proxies=settings.proxies,
+            callback_networks=settings.callback_networks,
             verification_text=settings.verification_text,
             store=store,
             waits=waits,
@@ -279,4 +282,18 @@ def _check_secrets(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
         if rule is None or rule.signature is None:
             raise CannotStartError(
                 f"RECEIVER_CALLBACK_SECRETS: {provider}: expected a provider that signs its callbacks"
+            )
+
+
+def _check_callback_addresses(settings: Settings, dialects: Mapping[str, Dialect]) -> None:
+    loopback = [ip_address("127.0.0.1"), ip_address("::1")]
+    for provider, networks in settings.callback_networks.items():
+        name = "RECEIVER_CALLBACK_ADDRESSES"
+        if provider not in dialects or dialects[provider].callback is None:
+            raise CannotStartError(f"{name}: {provider}: expected a provider with callbacks")
+        is_local = any(address in network for network in networks for address in loopback)
+        if is_loopback(settings.host) and not settings.proxies and not is_local:
+            raise CannotStartError(
+                f"{name}: RECEIVER_HOST is {settings.host}, so all callbacks come from a proxy on this machine; "
+                "name it in RECEIVER_TRUSTED_PROXIES"
             )

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         description="JSON object, provider → secret of its callback signatures. Unset: signatures are not checked, and "
         "the URL alone is the proof.",
     )
+    callback_addresses: dict[str, str] = Field(
+        default_factory=dict,
+        description="JSON object, provider → the addresses and networks it calls back from, separated by commas. A "
+        "callback from elsewhere gets 403 and counts as a hint, so a poll brings the answer. Unset: callbacks may come "
+        "from anywhere, because most providers publish no addresses. Behind a proxy, set `TRUSTED_PROXIES` too.",
+    )
     provider_keys: dict[str, Annotated[SecretStr, Field(min_length=1)]] = Field(
         default_factory=dict,
         description="JSON object, provider → client key. With a key, the receiver submits tasks for callers and polls "
@@ -291,6 +297,23 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of `allowed_origins`."""
         return frozenset(filter(None, map(str.strip, self.allowed_origins.split(","))))
+
+    @field_validator("callback_addresses")
+    @classmethod
+    def _are_networks_of(cls, value: dict[str, str]) -> dict[str, str]:
+        for provider, text in value.items():
+            try:
+                networks = _parse_networks(text)
+            except ValueError as error:
+                raise ValueError(f"{provider}: {error}") from None
+            if not networks:
+                raise ValueError(f"{provider}: expected an address or a network, got none")
+        return value
+
+    @property
+    def callback_networks(self) -> Mapping[str, Sequence[Network]]:
+        """The networks of `callback_addresses`."""
+        return {provider: _parse_networks(text) for provider, text in self.callback_addresses.items()}
 
     @property
     def proxies(self) -> Sequence[Network]:

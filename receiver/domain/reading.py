@@ -52,12 +52,17 @@ _LONGEST_CONTENT_TYPE = 200
 # Not frozen, as one is made for each callback. Nothing changes it.
 @dataclass(slots=True, kw_only=True)
 class CallbackRequest:
-    """A callback as it came over HTTP; `query` is raw."""
+    """A callback as it came over HTTP; `query` is raw.
+
+    `is_foreign`: its address is not among those of the provider. `address` is set to log a refusal.
+    """
 
     method: str
     headers: Mapping[str, str]
     query: bytes
     body: bytes
+    is_foreign: bool = False
+    address: str | None = None
 
 
 # Not frozen, as one is made for each outcome. Nothing changes it.
@@ -110,8 +115,10 @@ def read_callback(
 ) -> tuple[CallbackReading | UnreadVerdict, bool]:
     """Return the reading, or the verdict if there is none; and True if a signature was verified.
 
-    With a `secret`, a callback without its signature is not read at all.
+    With a `secret`, a callback without its signature is not read at all. Neither is one from a foreign address.
     """
+    if request.is_foreign:
+        return "foreignAddress", False
     rule = dialect.callback
     is_signed = False
     if rule is not None and rule.signature is not None and secret is not None:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 __all__ = ["UNREAD", "VERDICTS", "UnreadVerdict", "Verdict", "VerdictRow", "is_refusal"]
 
-UnreadVerdict = Literal["badSignature", "unreadable"]
+UnreadVerdict = Literal["foreignAddress", "badSignature", "unreadable"]
 """The verdict on a callback without a reading."""
 
 Verdict = (
@@ -104,6 +104,16 @@ _ROWS = (
         timeline="it names {id}, which is not that of this task",
         status=409,
         remedy="Give each createTask a callbackUrl of its own: these callbacks belong to other tasks",
+    ),
+    VerdictRow(
+        name="foreignAddress",
+        condition="it came from an address outside `RECEIVER_CALLBACK_ADDRESSES`; a hint",
+        timeline="it came from an address outside RECEIVER_CALLBACK_ADDRESSES",
+        status=403,
+        remedy=(
+            "Look for the addresses in the log. Add those of the provider to RECEIVER_CALLBACK_ADDRESSES. "
+            "If they are not the provider's, someone knows callback URLs"
+        ),
     ),
     VerdictRow(
         name="badSignature",

@@ -46,6 +46,7 @@ class Bookkeeping:
             with suppress(Exception):
                 self._metrics.delivered(provider, delivered.verdict, task)
                 self._observer.note(provider, incoming, is_readable=delivered.verdict not in UNREAD)
+                refused = {} if incoming.address is None else {"address": incoming.address}
                 _log.info(
                     "callback.stored",
                     provider=provider,
@@ -53,4 +54,5 @@ class Bookkeeping:
                     ref=None if task is None else task.ref,
                     taskId=None if task is None or task.id_text is None else task.id_text[:_LONGEST_LOGGED],
                     milliseconds=round(seconds * 1000, 2),
+                    **refused,
                 )

@@ -7,7 +7,7 @@ signing key and touches no storage.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -18,8 +18,9 @@ from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken
 from receiver.domain.verdicts import VERDICTS, is_refusal
 from receiver.errors import PROBLEMS, ReceiverError, TooManyRequestsError
+from receiver.settings import Network
 from receiver.web.context import RUNTIME, Runtime
-from receiver.web.edge.addresses import client_address
+from receiver.web.edge.addresses import client_address, client_ip, is_in
 from receiver.web.server.bodies import read_body
 from receiver.web.server.prebuilt import PrebuiltResponse
 
@@ -71,6 +72,9 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
         return _answer(405, {"Allow": ", ".join(sorted(dialect.callback.methods))})
     try:
         incoming = _incoming(request, await _body_of(request, runtime, token))
+        networks = runtime.callback_networks.get(provider)
+        if networks is not None:
+            incoming.is_foreign = not _is_from(request, networks, runtime)
         delivered = await runtime.callbacks.deliver(dialect, token, incoming)
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
@@ -78,8 +82,10 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
         _log.warning("callback.refused", provider=dialect.provider, status=status, address=address, reason=error.detail)
         runtime.metrics.refused(dialect.provider, status)
         return _answer(status, _headers_of(error))
-    runtime.bookkeeping.add(dialect.provider, incoming, delivered, started)
     status = VERDICTS[delivered.verdict].status
+    if status >= 400:
+        incoming.address = client_address(request, runtime.proxies)
+    runtime.bookkeeping.add(dialect.provider, incoming, delivered, started)
     return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 
@@ -109,6 +115,11 @@ def _incoming(request: web.BaseRequest, body: bytes) -> CallbackRequest:
     if "?" in request.raw_path:
         query = request.rel_url.raw_query_string.encode("utf-8", "surrogateescape")
     return CallbackRequest(method=request.method, headers=request.headers, query=query, body=body)
+
+
+def _is_from(request: web.BaseRequest, networks: Sequence[Network], runtime: Runtime) -> bool:
+    address = client_ip(request, runtime.proxies)
+    return address is not None and is_in(address, networks)
 
 
 def _note_unread(runtime: Runtime, dialect: Dialect, request: web.BaseRequest) -> None:

@@ -38,6 +38,7 @@ class Runtime:
     max_body_bytes: int
     origins: frozenset[str]
     proxies: Sequence[Network]
+    callback_networks: Mapping[str, Sequence[Network]]
     verification_text: str | None
     store: Store
     waits: Waits

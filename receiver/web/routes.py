@@ -114,6 +114,7 @@ _CALLBACK: Answers = {
     204: ("A GET without a query on a valid URL: this receiver can be reached. Nothing is stored.", None),
     400: ("The body cannot be decoded.", _PLAIN),
     401: ("The signature of this provider is missing or wrong.", _PLAIN),
+    403: ("The callback came from an address that is not the provider's.", _PLAIN),
     404: ("There is no such callback URL, or it was revoked.", _PLAIN),
     405: ("The provider does not call back by this method.", _PLAIN),
     408: ("The body did not arrive in time.", _PLAIN),

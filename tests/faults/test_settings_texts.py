@@ -43,11 +43,15 @@ TEXTS: Mapping[str, str] = {
     "ALLOWED_ORIGINS": "https://app.example.com",
     "METRICS_ADDRESS": "127.0.0.1:9090",
     "MAX_BODY_BYTES": "2048",
+    "CALLBACK_ADDRESSES": json.dumps({"capsolver": "192.0.2.0/24"}),
     "TRUSTED_PROXIES": "10.0.0.0/8",
     "SEND_TIMEOUT_SECONDS": "2.5",
     "LOG_FORMAT": "console",
 }
-OF_SOME = {name: json.loads(TEXTS[name]) for name in ("CALLBACK_SECRETS", "PROVIDER_KEYS", "PROVIDER_URLS")}
+OF_SOME = {
+    name: json.loads(TEXTS[name])
+    for name in ("CALLBACK_ADDRESSES", "CALLBACK_SECRETS", "PROVIDER_KEYS", "PROVIDER_URLS")
+}
 TOML = '[mine]\nlike = "capsolver"\n'
 UTF_16 = "expected text in UTF-8, got UTF-16; save the file as UTF-8"
 

@@ -100,6 +100,7 @@ def test_a_replaced_outcome_is_named() -> None:
 @pytest.mark.parametrize(
     ("delivery", "reason"),
     [
+        (a_delivery("foreignAddress"), "refused (403): it came from an address outside"),
         (a_delivery("badSignature"), "refused (401): it was not signed"),
         (a_delivery("unreadable", content_type="text/html"), "refused (422): 13 bytes of 'text/html'"),
         (a_delivery("mismatched", id_text="other\x1b[2J"), r"refused (409): it names the taskId 'other\x1b[2J'"),
