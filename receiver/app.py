@@ -24,6 +24,7 @@ from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.metrics import Metrics
 from receiver.service.callbacks import Callbacks
+from receiver.service.keys import Keys
 from receiver.service.providers import Providers
 from receiver.service.results import Results
 from receiver.service.signing_keys import SigningKeys
@@ -109,7 +110,7 @@ async def open_runtime(
     fails, the task that entered the block is cancelled.
 
     Raises:
-        CannotStartError: the database cannot be used.
+        CannotStartError: the database cannot be used, or neither it nor the settings hold an API key.
     """
     rules = rules or StreamRules(send_seconds=settings.send_timeout_seconds)
     limits = _limits(settings, rules)
@@ -118,6 +119,8 @@ async def open_runtime(
         store = await stack.enter_async_context(
             open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic, tally=metrics.committed)
         )
+        keys = Keys(store, settings.keys, now=microseconds_now, allows_anonymous=settings.allow_anonymous)
+        await keys.open()
         observer = Observer(store, microseconds_now)
         unlisted = UnlistedCodes(partial(_count_code, metrics, observer))
         providers = await _open_providers(settings, dialects, store, stack, unlisted)
@@ -132,7 +135,7 @@ async def open_runtime(
         owner = await stack.enter_async_context(asyncio.TaskGroup())
         runtime = Runtime(
             dialects=dialects,
-            api_keys=settings.keys,
+            keys=keys,
             signing_keys=signing_keys,
             max_body_bytes=settings.max_body_bytes,
             origins=origins_of(settings),
@@ -167,6 +170,7 @@ async def open_runtime(
                 loop.cancel()
             await asyncio.wait(running, timeout=_STOPPING_SECONDS)
             await runtime.submissions.end()
+            await keys.save()
             await providers.schedules.save()
             await observer.save()
             store.stop()
@@ -206,6 +210,7 @@ def _start_loops(
     loops = [
         ("deadlines", end_overdue_tasks(store, read, microseconds_now)),
         ("beats", runtime.streams.beat()),
+        ("keys", runtime.keys.run(runtime.streams.check_keys)),
         ("learning", providers.schedules.run()),
         ("signing keys", runtime.signing_keys.run()),
         ("retention", keep_pruning(store, times, microseconds_now, forget_solutions)),

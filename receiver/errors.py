@@ -33,6 +33,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "bad-request": Problem(400, "The request cannot be read"),
         "no-key": Problem(401, "An API key is needed"),
         "scope-missing": Problem(403, "The API key lacks a scope"),
+        "provider-not-allowed": Problem(403, "The API key is limited to other providers"),
         "origin-refused": Problem(403, "Pages of this origin may not use this receiver"),
         "not-found": Problem(404, "There is nothing at this address"),
         "unknown-task": Problem(404, "No such task"),

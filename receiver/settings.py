@@ -26,11 +26,26 @@ from client.errors import BadArgumentError
 from client.protocol.models import API_KEY_MIN_LENGTH
 from receiver.errors import CannotStartError
 
-__all__ = ["SCOPES", "ApiKey", "Network", "Settings", "is_loopback", "load_settings", "settings_table"]
+__all__ = [
+    "DEFAULT_SCOPES",
+    "KEY_NAME",
+    "SCOPES",
+    "ApiKey",
+    "Network",
+    "Settings",
+    "digest_of",
+    "is_loopback",
+    "load_settings",
+    "no_keys_error",
+    "settings_table",
+]
 
 PREFIX = "RECEIVER_"
 SCOPES = ("submit", "read", "admin")
-_DEFAULT_SCOPES = frozenset({"submit", "read"})
+DEFAULT_SCOPES = frozenset({"submit", "read"})
+"""The scopes of a key for which none are named."""
+KEY_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+"""The pattern of a key's name."""
 _SECRETS_FOLDER = "RECEIVER_SECRETS_DIR"
 _SIGNING_KEY_MIN_BYTES = 32
 _LIST = "separated by commas"
@@ -49,11 +64,19 @@ RetentionSeconds = Annotated[int, Field(ge=60, le=100 * 366 * 24 * 3600)]
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key of the API: its name in logs, the digest of its secret, and its scopes."""
+    """One key of the API: its name in logs, the digest of its secret, and what it may do.
+
+    Several keys may have one name. Limits and Idempotency-Keys go by the name, so they hold while a secret is replaced.
+    `providers` is None for a key of all providers. `expires_at` is in microseconds since 1970. `key_id` is None for a
+    key of the settings.
+    """
 
     name: str
     digest: bytes
     scopes: frozenset[str]
+    providers: frozenset[str] | None = None
+    expires_at: int | None = None
+    key_id: str | None = None
 
 
 class Settings(BaseSettings):
@@ -75,7 +98,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[SecretStr, _LIST] = Field(
         SecretStr(""),
         description="API keys as `name:secret[:scopes]`, separated by commas. Scopes are `submit`, `read` and `admin`, "
-        "joined by `+`; the default is `submit+read`. A secret has at least 24 characters, without `,` and `:`.",
+        "joined by `+`; the default is `submit+read`. A secret has at least 24 characters, without `,` and `:`. Two "
+        "secrets of one name replace each other without a break. `callback-receiver keys` makes further keys, with "
+        "limits.",
     )
     allow_anonymous: bool = Field(
         False, description="Serve without API keys. Allowed only if `HOST` and `PUBLIC_URL` are loopback addresses."
@@ -352,22 +377,31 @@ class Settings(BaseSettings):
     def check_exposure(self) -> None:
         """Check that strangers cannot use the receiver.
 
+        A database may hold keys. `receiver.app` looks for them at startup, because only that opens it.
+
         Raises:
-            CannotStartError: there are no keys, and other machines could reach the receiver.
+            CannotStartError: there are no keys, or other machines could reach a receiver without keys.
         """
         if self.keys:
             return
         if not self.allow_anonymous:
-            raise CannotStartError(
-                f"{PREFIX}API_KEYS: at least one key is needed, as name:secret; for a trial on this machine alone, "
-                f"set {PREFIX}ALLOW_ANONYMOUS=true"
-            )
+            if not self.database.is_file():
+                raise no_keys_error()
+            return
         if not is_loopback(self.host):
             raise CannotStartError(f"{PREFIX}ALLOW_ANONYMOUS: {PREFIX}HOST is {self.host}, expected a loopback address")
         if self.public_url is not None and not is_loopback(urlsplit(self.public_url).hostname or ""):
             raise CannotStartError(
                 f"{PREFIX}ALLOW_ANONYMOUS: {PREFIX}PUBLIC_URL is not on this machine; keys are needed"
             )
+
+
+def no_keys_error() -> CannotStartError:
+    """Return the refusal to start without an API key."""
+    return CannotStartError(
+        f"{PREFIX}API_KEYS: at least one key is needed, as name:secret or made by callback-receiver keys add; for a "
+        f"trial on this machine alone, set {PREFIX}ALLOW_ANONYMOUS=true"
+    )
 
 
 def load_settings(folder: Path, *, serves: bool = True) -> Settings:
@@ -563,20 +597,29 @@ def _parse_network(text: str) -> Network:
 
 def _parse_keys(text: str) -> Sequence[ApiKey]:
     keys = [_parse_key(part.strip(), number) for number, part in enumerate(text.split(","), start=1) if part.strip()]
-    for what, values in (("name", [key.name for key in keys]), ("secret", [key.digest for key in keys])):
-        if len(set(values)) < len(values):
-            raise CannotStartError(f"{PREFIX}API_KEYS: two keys have the same {what}")
+    if len({key.digest for key in keys}) < len(keys):
+        raise CannotStartError(f"{PREFIX}API_KEYS: two keys have the same secret")
     return keys
 
 
 def _parse_key(text: str, number: int) -> ApiKey:
     where = f"{PREFIX}API_KEYS: key {number}"
     parts = text.split(":")
-    if len(parts) not in (2, 3) or not re.fullmatch(r"[\w.-]{1,64}", parts[0], re.ASCII):
+    if len(parts) not in (2, 3) or not KEY_NAME.fullmatch(parts[0]):
         raise CannotStartError(f"{where}: expected name:secret or name:secret:scopes")
     if len(parts[1]) < API_KEY_MIN_LENGTH:
         raise CannotStartError(f"{where} ({parts[0]}): the secret needs at least {API_KEY_MIN_LENGTH} characters")
-    scopes = frozenset(parts[2].split("+")) if len(parts) == 3 else _DEFAULT_SCOPES
+    scopes = frozenset(parts[2].split("+")) if len(parts) == 3 else DEFAULT_SCOPES
     if not scopes <= set(SCOPES):
         raise CannotStartError(f"{where} ({parts[0]}): expected scopes out of {', '.join(SCOPES)}, joined by +")
-    return ApiKey(parts[0], hashlib.sha256(parts[1].encode()).digest(), scopes)
+    return ApiKey(parts[0], digest_of(parts[1]), scopes)
+
+
+def digest_of(secret: str) -> bytes:
+    """Return the SHA-256 digest of an API key's secret. Only digests are kept, in memory and in the database.
+
+    A slow hash, as for passwords, would add nothing for a random secret of 256 bits: nobody can try them all. It would
+    cost each request its time. The digests are found by a hash table, never compared byte by byte with a scan. The time
+    of that depends on the digest of what was sent, and nobody can choose a digest bit by bit.
+    """
+    return hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()

@@ -21,6 +21,7 @@ from client.providers import DIALECTS, Dialect
 from client.sandbox.serving import serving, stop_accepting
 from receiver.app import create_app
 from receiver.logs import server_logger
+from receiver.service.keys import Keys
 from receiver.settings import Settings
 from receiver.web.context import RUNTIME
 from receiver.web.server.connections import CONNECTIONS, HEAD_SECONDS
@@ -131,6 +132,11 @@ class RunningReceiver(Api):
     def connections(self) -> int:
         """The number of its open connections."""
         return len(self._runner.app[CONNECTIONS])
+
+    @property
+    def keys(self) -> Keys:
+        """Its API keys."""
+        return self._runner.app[RUNTIME].keys
 
     @property
     def unread_messages(self) -> int:

@@ -120,12 +120,14 @@ class ResultFilter:
     """The part of the log that a reader gets: (`provider` AND all `tags`) OR `tasks`.
 
     Without any of the three it gets everything; with an empty `tasks` alone, nothing yet. Hints come only with `hints`.
+    If `within` is given, tasks of other providers never pass. It comes from the reader's API key, not by the wire.
     """
 
     provider: str | None = None
     tags: tuple[str, ...] = ()
     tasks: TaskSet | None = None
     hints: bool = False
+    within: frozenset[str] | None = None
 
     @classmethod
     def of(cls, frame: Subscribe) -> ResultFilter:
@@ -173,12 +175,20 @@ class ResultFilter:
 
     def matches(self, task: FilteredTask) -> bool:
         """Return True if results of this task pass the filter, and its hints with `hints`."""
+        if not self.admits(task.provider):
+            return False
         if self.is_stream and self.provider in (None, task.provider) and set(self.tags).issubset(task.tags):
             return True
         return self.tasks is not None and self.tasks.holds(task)
 
-    def may_match_deleted(self, ref: str) -> bool:
-        """Return True if a deleted task may have passed. Only its ref is kept: any id may have named it."""
+    def admits(self, provider: str | None) -> bool:
+        """Return True if tasks of this provider may pass; None is a provider no longer known."""
+        return self.within is None or provider in self.within
+
+    def may_match_deleted(self, ref: str, provider: str | None = None) -> bool:
+        """Return True if a deleted task may have passed. Its id is not kept: any id may have named it."""
+        if not self.admits(provider):
+            return False
         return self.is_stream or (self.tasks is not None and (ref in self.tasks.refs or bool(self.tasks.task_ids)))
 
 

@@ -15,24 +15,26 @@ __all__ = ["open_store"]
 
 
 @asynccontextmanager
-async def open_store(settings: Settings, now: int) -> AsyncIterator[SqliteStore]:
-    """Yield the store of the settings, with its writer.
+async def open_store(settings: Settings, now: int, *, create: bool = False) -> AsyncIterator[SqliteStore]:
+    """Yield the store of the settings, with its writer. With `create`, make the database if there is none.
 
     Raises:
         CannotStartError: there is no database, or it cannot carry out the command now.
     """
-    refused: ReceiverError | None = None
+    refused: ReceiverError | CannotStartError | None = None
     async with (
-        open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=False) as store,
+        open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=create) as store,
         asyncio.TaskGroup() as owner,
     ):
         owner.create_task(store.run(), name="writer")
         try:
             yield store
-        except ReceiverError as error:
+        except (ReceiverError, CannotStartError) as error:
             # Raised in here, it would be wrapped in an exception group.
             refused = error
         finally:
             store.stop()
+    if isinstance(refused, CannotStartError):
+        raise refused
     if refused is not None:
         raise CannotStartError(f"{settings.database}: {refused.detail}", passes=refused.slug == "not-stored")

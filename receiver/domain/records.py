@@ -348,7 +348,7 @@ class TaskKey(NamedTuple):
 # Not frozen, as one is made for each callback. Nothing changes one.
 @dataclass(slots=True)
 class Entry:
-    """One place in the log. `kind` is "result", "deleted" or "hint". A deletion has no task.
+    """One place in the log. `kind` is "result", "deleted" or "hint". A deletion has no task, but a `provider`.
 
     `position` orders the entries of one log. `task` has the outcome of this place, which a later one may replace. A
     reader continues from `cursor`.
@@ -359,6 +359,7 @@ class Entry:
     kind: str
     ref: str
     task: TaskRecord | None
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

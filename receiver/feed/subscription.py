@@ -166,7 +166,7 @@ class Subscription:
     def lets_through(self, entry: Entry) -> bool:
         """Return True if the entry passes the filter of this reader."""
         if entry.task is None:
-            return self.only.may_match_deleted(entry.ref)
+            return self.only.may_match_deleted(entry.ref, entry.provider)
         return (entry.kind != "hint" or self.only.hints) and self.only.matches(entry.task)
 
     def take_room(self, tasks: TaskSet) -> None:
@@ -274,7 +274,8 @@ class Subscription:
         return entries
 
     def _entries_of(self, name: TaskName, task: TaskRecord | None, named_at: int) -> Iterator[Entry]:
-        if task is None:
+        if task is None or not self.only.admits(task.provider):
+            # As for a ref that no task has, so that a limited reader learns nothing of a task of another provider.
             if isinstance(name, str):
                 yield Entry(self.cursor, named_at, "deleted", name, None)
         elif task.outcome is not None and task.position is not None:

@@ -79,7 +79,11 @@ class Results:
         found = [await self._store.task(ref) for ref in named.refs]
         for provider, id_text in named.task_ids:
             found.extend(await self._store.tasks_by_id(id_text, provider))
-        finished = {task.ref: task for task in found if task is not None and task.outcome is not None}
+        finished = {
+            task.ref: task
+            for task in found
+            if task is not None and task.outcome is not None and only.admits(task.provider)
+        }
         return [
             Entry(self._store.cursor_at(task.position), task.position, "result", ref, task)
             for ref, task in finished.items()

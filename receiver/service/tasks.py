@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -36,6 +36,9 @@ from receiver.storage.store import Store
 
 __all__ = ["CallbackUrls", "Tasks"]
 
+Within = Collection[str] | None
+"""The providers of a limited caller; None for all."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallbackUrls:
@@ -56,7 +59,10 @@ class CallbackUrls:
 
 
 class Tasks:
-    """Everything that clients do with tasks. `now` returns microseconds since 1970, `new_ref` a UUIDv7."""
+    """Everything that clients do with tasks. `now` returns microseconds since 1970, `new_ref` a UUIDv7.
+
+    For a caller that is limited to providers, `within` names them. Tasks of other providers are unknown to it.
+    """
 
     def __init__(
         self,
@@ -113,23 +119,24 @@ class Tasks:
             raise ReceiverError("wrong-field", "taskId: expected one, because an outcome is reported")
         return dialect
 
-    async def bind(self, ref: str, task_id: TaskId) -> TaskRecord:
+    async def bind(self, ref: str, task_id: TaskId, *, within: Within = None) -> TaskRecord:
         """Return the task, bound to the id that createTask gave it.
 
         Raises:
             ReceiverError: `unknown-task`, `task-id-taken`, `task-id-mismatch`.
         """
+        await self._check_within(ref, within)
         return await self._store.write(Bind(ref=ref, task_id=task_id, now=self._now()))
 
-    async def report(self, ref: str, report: OutcomeReport) -> ReportedTask:
+    async def report(self, ref: str, report: OutcomeReport, *, within: Within = None) -> ReportedTask:
         """Return the verdict on a provider's answer that a client reports, and the task.
 
         Raises:
             ReceiverError: `unreadable-answer`, or as `bind`.
         """
         task = await self._store.task(ref)
-        if task is None:
-            raise ReceiverError("unknown-task", "no task has this ref")
+        if task is None or not _is_within(task, within):
+            raise _unknown_ref()
         dialect = self._providers.dialects.get(task.provider)
         if dialect is None:
             raise ReceiverError(
@@ -145,34 +152,46 @@ class Tasks:
         """Return the verdict on an answer that the receiver got itself, and the task; raises as `bind`."""
         return await self._store.write(Report(ref=ref, task_id=task_id, answer=answer, now=answer.reported_at))
 
-    async def forget(self, ref: str) -> None:
+    async def forget(self, ref: str, *, within: Within = None) -> None:
         """Delete the task.
 
         Raises:
             ReceiverError: `unknown-task`.
         """
+        await self._check_within(ref, within)
         await self._store.write(Forget(ref=ref, now=self._now()))
 
-    async def find(self, task_or_ref: str, provider: str | None) -> TaskRecord | None:
+    async def _check_within(self, ref: str, within: Within) -> None:
+        if within is not None:
+            task = await self._store.task(ref)
+            if task is None or not _is_within(task, within):
+                raise _unknown_ref()
+
+    async def find(self, task_or_ref: str, provider: str | None, *, within: Within = None) -> TaskRecord | None:
         """Return the task with this ref or provider's id; the ref wins.
 
         Raises:
             ReceiverError: `ambiguous-task-id` if several providers have a task with this id.
         """
         found = await self._store.find(task_or_ref, provider)
+        if within is not None:
+            if len(found) > 1:
+                # The store gives two of all that have the id.
+                found = [task for name in within for task in await self._store.tasks_by_id(task_or_ref, name)]
+            found = [task for task in found if _is_within(task, within)]
         if len(found) > 1:
             raise ReceiverError(
                 "ambiguous-task-id", "provider: several providers have a task with this id; name one of them"
             )
         return found[0] if found else None
 
-    async def timeline(self, task_or_ref: str, provider: str | None) -> TaskTimeline | None:
+    async def timeline(self, task_or_ref: str, provider: str | None, *, within: Within = None) -> TaskTimeline | None:
         """Return the history of a task and the next step it waits for; None if there is no such task.
 
         Raises:
             ReceiverError: as `find`.
         """
-        task = await self.find(task_or_ref, provider)
+        task = await self.find(task_or_ref, provider, within=within)
         if task is None:
             return None
         dialect = self._providers.dialects.get(task.provider)
@@ -181,7 +200,13 @@ class Tasks:
         return timeline_of(task, history, plan, now=self._now(), wakes=self._waits.hub.wakes(task.ref))
 
     async def wait_for(
-        self, task_or_ref: str, provider: str | None, seconds: float, *, owner: str = IN_PROCESS
+        self,
+        task_or_ref: str,
+        provider: str | None,
+        seconds: float,
+        *,
+        owner: str = IN_PROCESS,
+        within: Within = None,
     ) -> TaskRecord | None:
         """Return the task once it has an outcome, or as it is after `seconds`. The id may be unknown until then.
 
@@ -198,14 +223,24 @@ class Tasks:
             in_tail = None
             while True:
                 waiter.clear()
-                task = in_tail or await self.find(task_or_ref, provider)
+                task = in_tail or await self.find(task_or_ref, provider, within=within)
                 is_gone = was_found and task is None
                 was_found = task is not None
                 if is_gone or (task is not None and task.outcome is not None):
                     return task
                 if not await self._waits.until_woken(waiter, deadline):
-                    return await self.find(task_or_ref, provider)
+                    return await self.find(task_or_ref, provider, within=within)
                 in_tail = self._waits.feed.tail.result(task_or_ref)
+                if in_tail is not None and not _is_within(in_tail, within):
+                    in_tail = None
+
+
+def _is_within(task: TaskRecord, within: Within) -> bool:
+    return within is None or task.provider in within
+
+
+def _unknown_ref() -> ReceiverError:
+    return ReceiverError("unknown-task", "no task has this ref")
 
 
 def _digest(registration: Registration) -> bytes:

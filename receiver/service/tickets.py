@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.errors import ReceiverError
+from receiver.settings import ApiKey
 
 __all__ = ["TICKET_SECONDS", "Tickets"]
 
@@ -23,7 +24,7 @@ _MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Ticket:
-    owner: str
+    key: ApiKey
     ends_at: float
 
 
@@ -39,26 +40,26 @@ class Tickets:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def make(self, owner: str) -> str:
-        """Return a new ticket for the key `owner`.
+    def make(self, key: ApiKey) -> str:
+        """Return a new ticket for this API key.
 
         Raises:
             ReceiverError: `too-many-tickets`.
         """
         self._drop_ended()
-        if len(self._tickets) >= _MOST or self._by_owner[owner] >= _MOST_EACH:
+        if len(self._tickets) >= _MOST or self._by_owner[key.name] >= _MOST_EACH:
             raise ReceiverError(
                 "too-many-tickets",
                 f"the limit on valid tickets is reached; each expires after {TICKET_SECONDS:g} s",
                 retry_after_seconds=10,
             )
         ticket = secrets.token_urlsafe(24)
-        self._tickets[_digest(ticket)] = _Ticket(owner, self._clock() + TICKET_SECONDS)
-        self._by_owner[owner] += 1
+        self._tickets[_digest(ticket)] = _Ticket(key, self._clock() + TICKET_SECONDS)
+        self._by_owner[key.name] += 1
         return ticket
 
-    def owner_of(self, ticket: str, *, is_used_up: bool) -> str | None:
-        """Return the name of the key that made the ticket, or None if it is not valid.
+    def key_of(self, ticket: str, *, is_used_up: bool) -> ApiKey | None:
+        """Return the key that made the ticket, or None if the ticket is not valid. The key may have ended since.
 
         With `is_used_up` the ticket is not valid from now on.
         """
@@ -67,7 +68,7 @@ class Tickets:
         found = self._tickets.get(digest)
         if found is not None and is_used_up:
             self._drop(digest)
-        return None if found is None else found.owner
+        return None if found is None else found.key
 
     def _drop_ended(self) -> None:
         now = self._clock()
@@ -79,9 +80,9 @@ class Tickets:
 
     def _drop(self, digest: bytes) -> None:
         ticket = self._tickets.pop(digest)
-        self._by_owner[ticket.owner] -= 1
-        if not self._by_owner[ticket.owner]:
-            del self._by_owner[ticket.owner]
+        self._by_owner[ticket.key.name] -= 1
+        if not self._by_owner[ticket.key.name]:
+            del self._by_owner[ticket.key.name]
 
 
 def _digest(ticket: str) -> bytes:

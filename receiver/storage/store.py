@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from client.protocol.filters import ResultFilter, TaskName
+from receiver.domain.access.api_keys import StoredKey
 from receiver.domain.records import (
     Growth,
     History,
@@ -69,8 +70,13 @@ class Store(Protocol):
     ) -> Sequence[tuple[TaskName, TaskRecord | None]]:
         """Return the tasks of the first names, at least of one, as far as a page goes. None means no such task."""
 
-    async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
-        """Return tasks, newest first, and the next page, if there is one. A page may hold fewer tasks than `limit`."""
+    async def tasks(
+        self, query: TaskQuery, *, page: str | None, limit: int, within: Collection[str] | None = None
+    ) -> tuple[Sequence[TaskRecord], str | None]:
+        """Return tasks, newest first, and the next page, if there is one. A page may hold fewer tasks than `limit`.
+
+        If `within` is given, only tasks of these providers are returned.
+        """
 
     async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
         """Return the kept deliveries of a task, in the order of their arrival."""
@@ -134,6 +140,9 @@ class Store(Protocol):
 
     async def standing_url(self, url_id: str) -> StandingUrl | None:
         """Return the standing URL with this id, revoked or not."""
+
+    async def api_keys(self) -> Sequence[StoredKey]:
+        """Return all API keys of the store, oldest first, revoked and expired ones too. There are at most 1,000."""
 
     async def waiting_tasks(self) -> Sequence[WaitingTasks]:
         """Return the waiting tasks by provider. Above 20,000 only those with the earliest deadlines count."""

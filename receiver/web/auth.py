@@ -7,7 +7,6 @@ its reader's machine. A browser sends a POST of `text/plain` without asking the 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -16,14 +15,16 @@ from aiohttp import web
 
 from client.protocol.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
-from receiver.settings import Settings, is_loopback
+from receiver.service.keys import ANONYMOUS
+from receiver.settings import ApiKey, Settings, is_loopback
 from receiver.web.context import RUNTIME, Runtime
-from receiver.web.middleware import KEY_NAME, Handler, problem_response
+from receiver.web.middleware import API_KEY, KEY_NAME, Handler, problem_response
 from receiver.web.request import check_query
 
 __all__ = [
     "allowed_origin",
-    "bearer_name",
+    "bearer_key",
+    "check_provider",
     "key_in_subprotocol",
     "needs",
     "needs_for_stream",
@@ -39,7 +40,6 @@ _FORWARDING_HEADERS = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _JSON = re.compile(r"application/json|[^/]+/[^/]+\+json")
-_ANONYMOUS = "anonymous"
 _FOREIGN = frozenset({"cross-site", "same-site"})
 
 
@@ -49,20 +49,24 @@ def needs(scope: str, handler: Handler, *, query: Collection[str] | None) -> Han
     It answers 401 without a known key, 403 without the scope or to a page of another origin, and 415 to a body without
     a JSON type. A browser sends JSON to another origin only if that one agrees, and the receiver does not.
 
-    Parameters other than `query` get 422, unless `query` is None.
+    Parameters other than `query` get 422, unless `query` is None. A key that was revoked during a GET gets 401, too. So
+    a wait brings it nothing.
     """
 
     async def behind_key(request: web.Request) -> web.StreamResponse:
         allowed_origin(request)
-        name = _key_name(request, scope)
-        _admit(request, name)
-        request.app[RUNTIME].unsent.check(name)
+        runtime = request.app[RUNTIME]
+        key = _admit(request, _key(request, scope))
+        runtime.unsent.check(key.name)
         if request.body_exists and not _JSON.fullmatch(request.content_type):
             text = f"Content-Type: expected application/json, got {request.content_type[:80]}"
             raise ReceiverError("unsupported-media-type", text)
         if query is not None:
             check_query(request, query)
-        return await handler(request)
+        response = await handler(request)
+        if request.method == "GET" and not runtime.keys.is_valid(key):
+            raise ReceiverError("no-key", "Authorization: the API key is no longer valid")
+        return response
 
     return behind_key
 
@@ -77,7 +81,7 @@ def needs_for_stream(handler: Handler) -> Handler:
     async def behind_key_or_ticket(request: web.Request) -> web.StreamResponse:
         origin = allowed_origin(request)
         try:
-            _admit(request, _stream_key_name(request))
+            _admit(request, _stream_key(request))
             return await handler(request)
         except ReceiverError as error:
             # The page may read the reason, too.
@@ -88,30 +92,33 @@ def needs_for_stream(handler: Handler) -> Handler:
     return behind_key_or_ticket
 
 
-def _admit(request: web.Request, name: str) -> None:
-    """Set the name of the key, and count the request, unless the front has done so."""
+def _admit(request: web.Request, key: ApiKey) -> ApiKey:
+    """Set the key, and count the request, unless the front has done so. Return the key."""
     is_counted = KEY_NAME in request
-    request[KEY_NAME] = name
+    request[API_KEY] = key
+    request[KEY_NAME] = key.name
     if not is_counted:
-        request.app[RUNTIME].edge.admit_key(name)
+        request.app[RUNTIME].edge.admit_key(key.name)
+    return key
 
 
-def _stream_key_name(request: web.Request) -> str:
+def _stream_key(request: web.Request) -> ApiKey:
+    runtime = request.app[RUNTIME]
     named = key_in_subprotocol(request)
     ticket = request.query.get("ticket") if "?" in request.raw_path else None
     if named is None and ticket is None:
-        return _key_name(request, "read")
+        return _key(request, "read")
     if named is not None and named[0] == "bearer":
-        return _name_of(request.app[RUNTIME], named[1], "read", "Sec-WebSocket-Protocol")
+        return _known_key(runtime, named[1], "read", "Sec-WebSocket-Protocol")
     # A websocket uses its ticket up. Server-sent events reconnect by themselves, with the same address.
     field = "ticket" if named is None else "Sec-WebSocket-Protocol"
     text = ticket or "" if named is None else named[1]
-    owner = request.app[RUNTIME].tickets.owner_of(text, is_used_up=named is not None)
-    if owner is None:
+    key = runtime.tickets.key_of(text, is_used_up=named is not None)
+    if key is None or not runtime.keys.is_valid(key):
         raise ReceiverError(
             "no-key", f"{field}: the ticket is unknown, used or expired; get a new one by POST /v1/tickets"
         )
-    return owner
+    return key
 
 
 def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
@@ -130,15 +137,15 @@ def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
     return None
 
 
-def _key_name(request: web.Request, scope: str) -> str:
-    if not request.app[RUNTIME].api_keys:
+def _key(request: web.Request, scope: str) -> ApiKey:
+    if request.app[RUNTIME].keys.is_anonymous:
         _check_is_local(request)
-        return _ANONYMOUS
-    return bearer_name(request, request.app[RUNTIME], scope)
+        return ANONYMOUS
+    return bearer_key(request, request.app[RUNTIME], scope)
 
 
-def bearer_name(request: web.BaseRequest, runtime: Runtime, scope: str) -> str:
-    """Return the name of the API key in the request.
+def bearer_key(request: web.BaseRequest, runtime: Runtime, scope: str) -> ApiKey:
+    """Return the API key in the request.
 
     Raises:
         ReceiverError: `no-key`, `scope-missing`.
@@ -146,18 +153,27 @@ def bearer_name(request: web.BaseRequest, runtime: Runtime, scope: str) -> str:
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() != "bearer" or not secret:
         raise ReceiverError("no-key", "Authorization: expected `Bearer <secret>`")
-    return _name_of(runtime, secret, scope, "Authorization")
+    return _known_key(runtime, secret, scope, "Authorization")
 
 
-def _name_of(runtime: Runtime, secret: str, scope: str, field: str) -> str:
-    # Digests are compared, so that the time this takes tells nothing about the secret.
-    digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
-    for key in runtime.api_keys:
-        if key.digest == digest:
-            if scope not in key.scopes:
-                raise ReceiverError("scope-missing", f"{field}: the API key {key.name} lacks the scope {scope}")
-            return key.name
-    raise ReceiverError("no-key", f"{field}: this receiver does not know the API key")
+def _known_key(runtime: Runtime, secret: str, scope: str, field: str) -> ApiKey:
+    key = runtime.keys.find(secret)
+    if key is None:
+        raise ReceiverError("no-key", f"{field}: this receiver does not know the API key, or no longer")
+    if scope not in key.scopes:
+        raise ReceiverError("scope-missing", f"{field}: the API key {key.name} lacks the scope {scope}")
+    return key
+
+
+def check_provider(key: ApiKey, provider: str | None) -> None:
+    """Check that the key may use a provider named in a request. None names none.
+
+    Raises:
+        ReceiverError: `provider-not-allowed`.
+    """
+    if key.providers is not None and provider is not None and provider not in key.providers:
+        allowed = ", ".join(sorted(key.providers))
+        raise ReceiverError("provider-not-allowed", f"provider: the API key {key.name} is limited to {allowed}")
 
 
 def _check_is_local(request: web.Request) -> None:

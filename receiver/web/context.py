@@ -10,13 +10,14 @@ from aiohttp import web
 from client.providers import Dialect
 from receiver.metrics import Metrics
 from receiver.service.callbacks import Callbacks
+from receiver.service.keys import Keys
 from receiver.service.results import Results
 from receiver.service.signing_keys import SigningKeys
 from receiver.service.submissions import Submissions
 from receiver.service.tasks import Tasks
 from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
-from receiver.settings import ApiKey, Network
+from receiver.settings import Network
 from receiver.storage.store import Store
 from receiver.upkeep.shapes import Observer
 from receiver.web.bookkeeping import Bookkeeping
@@ -33,7 +34,7 @@ class Runtime:
     """The parts of a running receiver, complete from the startup of its application to its cleanup."""
 
     dialects: Mapping[str, Dialect]
-    api_keys: Sequence[ApiKey]
+    keys: Keys
     signing_keys: SigningKeys
     max_body_bytes: int
     origins: frozenset[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -10,18 +11,21 @@ from client.errors import BadArgumentError
 from client.protocol.filters import QUERY_FIELDS, ResultFilter, TaskSet, task_name
 from client.protocol.frames import NamedTask, Subscribe
 from receiver.errors import ReceiverError
+from receiver.settings import ApiKey
+from receiver.web.auth import check_provider
+from receiver.web.middleware import API_KEY
 from receiver.web.request import read_text
 
-__all__ = ["exact", "filter_of", "read_filter", "tasks_of"]
+__all__ = ["check_tasks", "exact", "filter_of", "limited", "read_filter", "tasks_of"]
 
 _MOST_NAMED = 200
 
 
 def read_filter(request: web.Request) -> ResultFilter:
-    """Return the filter in the query: `provider`, `tags`, `tasks`, `hints`.
+    """Return the filter in the query, `provider`, `tags`, `tasks` and `hints`, within the limits of the API key.
 
     Raises:
-        ReceiverError: `wrong-field`.
+        ReceiverError: `wrong-field`, `provider-not-allowed`.
     """
     given = {name: read_text(request, name) for name in QUERY_FIELDS}
     try:
@@ -30,7 +34,32 @@ def read_filter(request: web.Request) -> ResultFilter:
         raise ReceiverError("wrong-field", str(error)) from None
     if only.tasks is not None and len(only.tasks) > _MOST_NAMED:
         raise ReceiverError("wrong-field", f"tasks: at most {_MOST_NAMED} can be named")
-    return only
+    return limited(only, request[API_KEY])
+
+
+def limited(only: ResultFilter, key: ApiKey) -> ResultFilter:
+    """Return the filter within the limits of an API key.
+
+    Raises:
+        ReceiverError: `provider-not-allowed`: the filter names another provider.
+    """
+    if key.providers is None:
+        return only
+    check_provider(key, only.provider)
+    if only.tasks is not None:
+        check_tasks(only.tasks, key)
+    return replace(only, within=key.providers)
+
+
+def check_tasks(tasks: TaskSet, key: ApiKey) -> None:
+    """Check that an API key may name these tasks. A ref names no provider, so it is always allowed.
+
+    Raises:
+        ReceiverError: `provider-not-allowed`.
+    """
+    if key.providers is not None:
+        for provider, _ in tasks.task_ids:
+            check_provider(key, provider)
 
 
 def filter_of(frame: Subscribe) -> ResultFilter:

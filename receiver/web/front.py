@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from receiver.web.auth import bearer_name
+from receiver.web.auth import bearer_key
 from receiver.web.callbacks import RECEIVED, receive
 from receiver.web.context import Runtime
 from receiver.web.middleware import KEY_NAME, log_request
@@ -84,11 +84,14 @@ async def _fetched(
     """Answer with a task as `receiver.web.tasks.fetch` does, unless there is an error to tell. That changed nothing."""
     started = time.perf_counter()
     try:
-        owner = bearer_name(request, runtime, "read")
+        key = bearer_key(request, runtime, "read")
+        owner = key.name
         runtime.edge.admit_key(owner)
         request[KEY_NAME] = owner
+        if key.providers is not None and provider is not None and provider not in key.providers:
+            return None
         runtime.unsent.check(owner)
-        task = await runtime.tasks.find(task_or_ref, provider)
+        task = await runtime.tasks.find(task_or_ref, provider, within=key.providers)
         if task is None:
             return None
         body = task_json(task, runtime.store.cursor_at)

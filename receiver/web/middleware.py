@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from client.protocol.models import PROBLEM_PREFIX
 from receiver.errors import PROBLEMS, ReceiverError
+from receiver.settings import ApiKey
 from receiver.web.context import RUNTIME
 from receiver.web.edge.addresses import client_address
 from receiver.web.server.bodies import is_inflated_below
@@ -21,6 +22,7 @@ from receiver.web.server.unsent import send_answer
 from receiver.web.streaming.streams import PeerGoneError
 
 __all__ = [
+    "API_KEY",
     "KEY_NAME",
     "STREAM_FACTS",
     "Handler",
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+API_KEY: web.RequestKey[ApiKey] = web.RequestKey("api_key", ApiKey)
+"""The API key of a request."""
 
 KEY_NAME: web.RequestKey[str] = web.RequestKey("key_name", str)
 """Name of the API key of a request, for its log line."""

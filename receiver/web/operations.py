@@ -9,11 +9,11 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from receiver.errors import CannotStartError
+from receiver.errors import CannotStartError, ReceiverError
 from receiver.metrics import CONTENT_TYPE, Moment
 from receiver.web.context import RUNTIME
 from receiver.web.edge.edge import Edge
-from receiver.web.middleware import mark_as_declared
+from receiver.web.middleware import API_KEY, mark_as_declared
 from receiver.web.server.connections import CONNECTIONS, ConnectionRules, Connections
 from receiver.web.server.runner import Runner
 from receiver.web.views import json_response
@@ -37,7 +37,14 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Return the metrics for Prometheus; 503 while the store cannot be read."""
+    """Return the metrics for Prometheus; 503 while the store cannot be read.
+
+    They are of all providers. So a key limited to some gets 403.
+    """
+    key = request[API_KEY]
+    if key.providers is not None:
+        text = f"the metrics are of all providers, and the API key {key.name} is limited to some"
+        raise ReceiverError("provider-not-allowed", text)
     return await _rendered(request.app)
 
 

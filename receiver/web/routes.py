@@ -87,7 +87,7 @@ def add_routes(router: web.UrlDispatcher, *, verification_name: str | None) -> N
 _VERIFICATION_PATH = "/2captcha.txt"
 _UNREAD = ("too-much-unsent", "receiver-full", "too-many-requests")
 _KEYED = (
-    *("no-key", "scope-missing", "origin-refused", "unsupported-media-type"),
+    *("no-key", "scope-missing", "provider-not-allowed", "origin-refused", "unsupported-media-type"),
     *_UNREAD,
     *("wrong-field", "server-error", "not-stored"),
 )

@@ -11,8 +11,9 @@ from pydantic_core import to_json
 from client.protocol.models import Binding, OutcomeReport, Registration
 from receiver.domain.records import TaskRecord
 from receiver.errors import ReceiverError
+from receiver.web.auth import check_provider
 from receiver.web.context import RUNTIME, Runtime
-from receiver.web.middleware import KEY_NAME
+from receiver.web.middleware import API_KEY, KEY_NAME
 from receiver.web.request import read_id, read_int, read_model, read_text, read_wait
 from receiver.web.views import json_response, registered_view, task_json
 
@@ -30,6 +31,7 @@ async def register(request: web.Request) -> web.Response:
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise ReceiverError("wrong-field", "Idempotency-Key: expected 1 to 200 visible ASCII characters")
     registration = await read_model(request, Registration)
+    check_provider(request[API_KEY], registration.provider)
     if registration.task is None:
         with runtime.submissions.keys_in_flight.held(owner, key):
             registered = await runtime.tasks.register(registration, owner=owner, idempotency_key=key)
@@ -47,14 +49,15 @@ async def bind(request: web.Request) -> web.Response:
     """`PATCH /v1/tasks/{ref}`: 200 with the task."""
     runtime = request.app[RUNTIME]
     binding = await read_model(request, Binding)
-    return _task_response(runtime, await runtime.tasks.bind(read_id(request), binding.task_id))
+    task = await runtime.tasks.bind(read_id(request), binding.task_id, within=request[API_KEY].providers)
+    return _task_response(runtime, task)
 
 
 async def report(request: web.Request) -> web.Response:
     """`PUT /v1/tasks/{ref}/outcome`: 200 with the verdict and the task."""
     runtime = request.app[RUNTIME]
     body = await read_model(request, OutcomeReport)
-    reported = await runtime.tasks.report(read_id(request), body)
+    reported = await runtime.tasks.report(read_id(request), body, within=request[API_KEY].providers)
     task = task_json(reported.task, runtime.store.cursor_at)
     return json_response(b'{"verdict":%b,"task":%b}' % (to_json(reported.verdict), task))
 
@@ -62,11 +65,12 @@ async def report(request: web.Request) -> web.Response:
 async def fetch(request: web.Request) -> web.Response:
     """`GET /v1/tasks/{id}`: 200 finished, 202 processing, 404 unknown. Waits as `wait` says, at most 50 s."""
     runtime = request.app[RUNTIME]
-    task_or_ref, provider, seconds = read_id(request), read_text(request, "provider"), read_wait(request)
+    task_or_ref, provider, seconds = read_id(request), _read_provider(request), read_wait(request)
+    owner, within = request[KEY_NAME], request[API_KEY].providers
     if seconds:
-        task = await runtime.tasks.wait_for(task_or_ref, provider, seconds, owner=request[KEY_NAME])
+        task = await runtime.tasks.wait_for(task_or_ref, provider, seconds, owner=owner, within=within)
     else:
-        task = await runtime.tasks.find(task_or_ref, provider)
+        task = await runtime.tasks.find(task_or_ref, provider, within=within)
     if task is None:
         raise ReceiverError("unknown-task", "no task has this ref or taskId")
     runtime.metrics.fetched(task, time.time_ns() // 1000)
@@ -78,7 +82,8 @@ async def fetch(request: web.Request) -> web.Response:
 
 async def timeline(request: web.Request) -> web.Response:
     """`GET /v1/tasks/{id}/timeline`: 200 with the timeline, 404 for an unknown task."""
-    found = await request.app[RUNTIME].tasks.timeline(read_id(request), read_text(request, "provider"))
+    tasks, within = request.app[RUNTIME].tasks, request[API_KEY].providers
+    found = await tasks.timeline(read_id(request), _read_provider(request), within=within)
     if found is None:
         raise ReceiverError("unknown-task", "no task has this ref or taskId")
     return json_response(found.model_dump_json(by_alias=True).encode())
@@ -90,18 +95,25 @@ async def list_tasks(request: web.Request) -> web.Response:
     status = read_text(request, "status")
     if status is not None and status not in _STATUSES:
         raise ReceiverError("wrong-field", f"status: expected one of {', '.join(_STATUSES)}, got {status[:80]!r}")
-    query = (status, read_text(request, "provider"), read_text(request, "tag"))
+    query = (status, _read_provider(request), read_text(request, "tag"))
+    within = request[API_KEY].providers
     limit = read_int(request, "limit", default=100, most=1000)
     async with runtime.unsent.turn(request[KEY_NAME]):
-        tasks, next_page = await runtime.store.tasks(query, page=read_text(request, "page"), limit=limit)
+        tasks, next_page = await runtime.store.tasks(query, page=read_text(request, "page"), limit=limit, within=within)
     views = b",".join(task_json(task, runtime.store.cursor_at) for task in tasks)
     return json_response(b'{"tasks":[%b],"nextPage":%b}' % (views, to_json(next_page)))
 
 
 async def forget(request: web.Request) -> web.Response:
     """`DELETE /v1/tasks/{ref}`: 204."""
-    await request.app[RUNTIME].tasks.forget(read_id(request))
+    await request.app[RUNTIME].tasks.forget(read_id(request), within=request[API_KEY].providers)
     return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+def _read_provider(request: web.Request) -> str | None:
+    provider = read_text(request, "provider")
+    check_provider(request[API_KEY], provider)
+    return provider
 
 
 def _task_response(runtime: Runtime, task: TaskRecord, status: int = 200) -> web.Response:

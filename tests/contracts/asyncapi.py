@@ -42,7 +42,8 @@ _RULES = StreamRules(send_seconds=Settings.model_fields["send_timeout_seconds"].
 _CLOSE_CODES = {
     WSCloseCode.GOING_AWAY: "The receiver shuts down; `goodbye` came before.",
     WSCloseCode.UNSUPPORTED_DATA: "A frame was not text.",
-    WSCloseCode.POLICY_VIOLATION: f"No subscription came within {_RULES.subscribe_seconds:g} seconds.",
+    WSCloseCode.POLICY_VIOLATION: f"No subscription came within {_RULES.subscribe_seconds:g} seconds, "
+    "or, with the reason `no-key`, the key was revoked or has expired.",
     WSCloseCode.MESSAGE_TOO_BIG: f"A frame had more than {MAX_FRAME_BYTES} bytes.",
     WSCloseCode.TRY_AGAIN_LATER: "No room; the reason is `too-many-streams` (of this key) or `receiver-full`.",
 }
@@ -80,7 +81,9 @@ second, and fewer while many sockets send.
 
 **Refusals.** Before the upgrade by HTTP: 401 without a known key or ticket, 403 where the key lacks the scope `read`
 (`scope-missing`) or the page's origin is not among `RECEIVER_ALLOWED_ORIGINS` (`origin-refused`). An unreadable
-request is answered by `problem`, and the socket stays open. Otherwise it is closed with one of these codes:
+request is answered by `problem`, and the socket stays open. So is one that names a provider outside the limits of the
+key (`provider-not-allowed`). Tasks of such providers are unknown to it. Otherwise the socket is closed with one of
+these codes:
 
 """
 

@@ -21,8 +21,8 @@ from tests.support import receiver_process
 ANONYMOUS = {"ALLOW_ANONYMOUS": "true"}
 KEYS = "RECEIVER_API_KEYS: key 1"
 NO_KEYS = (
-    "RECEIVER_API_KEYS: at least one key is needed, as name:secret; for a trial on this machine alone, "
-    "set RECEIVER_ALLOW_ANONYMOUS=true"
+    "RECEIVER_API_KEYS: at least one key is needed, as name:secret or made by callback-receiver keys add; for a "
+    "trial on this machine alone, set RECEIVER_ALLOW_ANONYMOUS=true"
 )
 SCOPES = f"{KEYS} (tests): expected scopes out of submit, read, admin, joined by +"
 
@@ -77,7 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"API_KEYS": f"{KEY}:read:admin"}, f"{KEYS}: expected name:secret or name:secret:scopes"),
         ({"API_KEYS": f"{KEY}:read+wirte"}, SCOPES),
         ({"API_KEYS": f"{KEY}:"}, SCOPES),
-        ({"API_KEYS": f"{KEY},{KEY}2"}, "RECEIVER_API_KEYS: two keys have the same name"),
+        ({"API_KEYS": f"{KEY},other:{SECRET}"}, "RECEIVER_API_KEYS: two keys have the same secret"),
         ({"API_KEYS": KEY + "\udcff"}, "RECEIVER_API_KEYS: expected text in UTF-8"),
         (
             {"API_KEYS": KEY, "SIGNING_KEYS": SECRET[:9]},
@@ -156,7 +156,7 @@ async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     """A database of another program, a newer one, and a text file are refused by name."""
     async with running_store(tmp_path / "newer.db"):
         pass
-    for name, statement in (("theirs.db", "CREATE TABLE theirs (id INTEGER)"), ("newer.db", "PRAGMA user_version = 9")):
+    for name, statement in (("theirs.db", "CREATE TABLE theirs (id INTEGER)"), ("newer.db", "PRAGMA user_version = 99")):
         with closing(sqlite3.connect(tmp_path / name)) as connection:
             connection.execute(statement)
             connection.commit()
@@ -167,7 +167,7 @@ async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     none = await run_command(tmp_path, "serve", API_KEYS=KEY, PORT="0", DATABASE="notes.txt")
 
     assert theirs.refusal == "theirs.db: this is another program's database"
-    assert newer.refusal.startswith("newer.db: the database is newer (schema 9) than this program")
+    assert newer.refusal.startswith("newer.db: the database is newer (schema 99) than this program")
     assert none.refusal == "notes.txt: the database cannot be used: file is not a database"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from client.provider_api.unlisted import MOST_CODES
+from receiver.domain.access.api_keys import AddKey, NoteKeysUsed, RevokeKeys
 from receiver.domain.records import Numbered, StoredDelivery, TaskKey, TaskRecord, UnreadableDelivery
 from receiver.domain.shapes import SHAPES_KEPT
 from receiver.domain.transaction import (
@@ -51,6 +52,7 @@ from receiver.storage.sqlite.rows import (
     update_values,
 )
 from receiver.storage.sqlite.statements import json_array
+from receiver.storage.sqlite.tables.api_keys import change_keys
 
 __all__ = ["Batch", "Decision", "DryRun", "open_dry_run"]
 
@@ -100,13 +102,13 @@ class DryRun:
 class Batch:
     """Commands and operations on an open SQLite transaction.
 
-    `grown` names changed tasks with possible waiters. `appended` holds the new log entries: position, kind, ref, task.
-    Unless it `may_wait`, it takes no operation and no query.
+    `grown` names changed tasks with possible waiters. `appended` holds the new log entries: position, kind, ref, task,
+    and the provider of a deleted one. Unless it `may_wait`, it takes no operation and no query.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, may_wait: bool = True) -> None:
         self.grown: list[TaskKey] = []
-        self.appended: list[tuple[int, str, str, TaskRecord | None]] = []
+        self.appended: list[tuple[int, str, str, TaskRecord | None, str | None]] = []
         self._connection = connection
         self._may_wait = may_wait
         sequences = dict(connection.execute(sql.SELECT_SEQUENCES).fetchall())
@@ -176,6 +178,9 @@ class Batch:
                     return None, None
                 case Prune():
                     return prune(self._connection, operation.horizon, operation.until, operation.limit), None
+                case AddKey() | RevokeKeys() | NoteKeysUsed():
+                    change_keys(self._connection, operation)
+                    return None, None
         except ReceiverError as error:
             return None, error
         raise TypeError(operation)
@@ -185,7 +190,7 @@ class Batch:
         for task in forget(self._connection, operation.ref, operation.now):
             self.position += 1
             rows.append((self.position, "deleted", None, task.ref, *time_values(operation.now), *NO_DELIVERY))
-            self.appended.append((self.position, "deleted", task.ref, None))
+            self.appended.append((self.position, "deleted", task.ref, None, task.provider))
             self.grown.append(TaskKey(task.ref, task.provider, task.id_text))
         self._write(sql.INSERT_LOG, rows)
 
@@ -236,7 +241,8 @@ class Batch:
             rows.append((position, kind, task.row, None, *values, *log_delivery_values(task, delivery)))
             # Readers get the task as it is written now, with the outcome of this position.
             latest = tasks[task.ref]
-            self.appended.append((position, kind, task.ref, latest if latest.position == task.position else task))
+            latest = latest if latest.position == task.position else task
+            self.appended.append((position, kind, task.ref, latest, None))
         self._write(sql.INSERT_LOG, rows)
 
     def _write_others(self, done: Transaction) -> None:

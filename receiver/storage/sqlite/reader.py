@@ -10,7 +10,7 @@ import asyncio
 import re
 import sqlite3
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ _ASIDE_SECONDS = 0.25
 _MOST_OF_AN_ID = 2
 _MAX_OUTCOMES = 16
 _SCANNED_ROWS = 2000
-_LOG_HEAD_COLUMNS = 3
+_LOG_HEAD_COLUMNS = 4
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 
 
@@ -244,7 +244,12 @@ def read_named(
 
 
 def read_task_page(
-    connection: sqlite3.Connection, query: TaskQuery, before: int, limit: int
+    connection: sqlite3.Connection,
+    query: TaskQuery,
+    before: int,
+    limit: int,
+    *,
+    within: Collection[str] | None = None,
 ) -> tuple[Sequence[TaskRecord], str | None]:
     """See `Store.tasks`. The page begins before the task in the row `before`."""
     status, provider, tag = query
@@ -257,7 +262,7 @@ def read_task_page(
     last = before
     for row in rows:
         task = task_from(row)
-        if _matches(task, status, provider):
+        if _matches(task, status, provider) and (within is None or task.provider in within):
             if len(tasks) == limit or size > PAGE_BYTES:
                 return tasks, str(last)
             tasks.append(task)
@@ -404,11 +409,11 @@ def read_log(
 
 
 def _entry(cursors: Cursors, row: tuple[Any, ...]) -> Entry:
-    position, kind, ref = row[:_LOG_HEAD_COLUMNS]
+    position, kind, ref, provider = row[:_LOG_HEAD_COLUMNS]
     task = None if kind == "deleted" else task_from(row[_LOG_HEAD_COLUMNS:])
     if task is not None and kind == "result":
         task = task.evolve(position=position)
-    return Entry(cursors.at(position), position, kind, ref, task)
+    return Entry(cursors.at(position), position, kind, ref, task, provider)
 
 
 def _filter_parameters(only: ResultFilter) -> dict[str, object]:
@@ -422,4 +427,5 @@ def _filter_parameters(only: ResultFilter) -> dict[str, object]:
         "tag_count": len(tags),
         "refs": json_array(tasks.refs),
         "ids": json_array(tasks.task_ids),
+        "within": None if only.within is None else json_array(sorted(only.within)),
     }

@@ -200,6 +200,19 @@ MIGRATIONS = (
     """,
     # The end of a signing key that was replaced, in microseconds since 1970.
     "ALTER TABLE signing_key ADD COLUMN accepted_until INTEGER",
+    """
+    CREATE TABLE api_key (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        digest BLOB NOT NULL UNIQUE,
+        scopes TEXT NOT NULL,
+        providers TEXT,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        revoked_at INTEGER,
+        last_used_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 

@@ -307,11 +307,15 @@ SELECT_UNLISTED_CODES = (
 
 # The last of the next entries of the log: one read goes no further.
 SELECT_LOG_WINDOW = "SELECT max(position) FROM (SELECT position FROM log WHERE position > ? ORDER BY position LIMIT ?)"
+_DELETED_PROVIDER = (
+    "CASE WHEN log.kind = 'deleted' THEN (SELECT provider FROM tombstone WHERE tombstone.ref = log.ref) END"
+)
 # The entries between two positions that match the filter. Its parameters, by name: after, until, limit, hints (0 or 1),
 # everything (0 or 1), provider (or null), tags (JSON array), tag_count, refs (JSON array), ids (JSON array of
-# [provider, taskId]). Deletions match every filter: a waiter of a deleted task must learn of it.
+# [provider, taskId]), within (JSON array of providers, or null). Deletions match every filter but the last: a waiter of
+# a deleted task must learn of it. Its provider stands in its tombstone.
 SELECT_LOG = f"""
-    SELECT log.position, log.kind, coalesce(log.ref, task.ref), {_TASK}
+    SELECT log.position, log.kind, coalesce(log.ref, task.ref), {_DELETED_PROVIDER}, {_TASK}
     FROM log LEFT JOIN task ON task.id = log.task
     WHERE log.position > :after AND log.position <= :until
       AND (log.kind = 'deleted' OR task.id IS NOT NULL)
@@ -328,6 +332,8 @@ SELECT_LOG = f"""
         -- Compared as JSON, because SQLite cuts texts from JSON at a NUL.
         OR EXISTS (SELECT 1 FROM json_each(:ids) AS pair WHERE pair.value = json_array(task.provider, task.task_id))
       )
+      AND (:within IS NULL
+        OR coalesce(task.provider, {_DELETED_PROVIDER}) IN (SELECT value FROM json_each(:within)))
     ORDER BY log.position LIMIT :limit
 """
 # The keys of new entries behind a position, for the waiters of this process.

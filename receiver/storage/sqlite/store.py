@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import aiosqlite
 import structlog
 
 from client.protocol.filters import ResultFilter, TaskName
+from receiver.domain.access.api_keys import StoredKey
 from receiver.domain.records import (
     Growth,
     History,
@@ -60,6 +61,7 @@ from receiver.storage.sqlite.reader import (
 from receiver.storage.sqlite.restore_check import forget_head, note_head
 from receiver.storage.sqlite.retention import prunable
 from receiver.storage.sqlite.rows import poll_from, slots_of, standing_url_from
+from receiver.storage.sqlite.tables.api_keys import read_keys
 from receiver.storage.sqlite.tables.signing_keys import read_signing_keys
 from receiver.storage.sqlite.writer import Tally, Writer
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
@@ -199,10 +201,14 @@ class SqliteStore:
             return [(names[0], await self.task(names[0]))]
         return await read_on_thread(self._fetch, lambda connection: read_named(connection, names, max_bytes))
 
-    async def tasks(self, query: TaskQuery, *, page: str | None, limit: int) -> tuple[Sequence[TaskRecord], str | None]:
+    async def tasks(
+        self, query: TaskQuery, *, page: str | None, limit: int, within: Collection[str] | None = None
+    ) -> tuple[Sequence[TaskRecord], str | None]:
         """See `Store`."""
         before = _page_row(page)
-        return await read_on_thread(self._scan, lambda connection: read_task_page(connection, query, before, limit))
+        return await read_on_thread(
+            self._scan, lambda connection: read_task_page(connection, query, before, limit, within=within)
+        )
 
     async def deliveries(self, task: TaskRecord) -> Sequence[StoredDelivery]:
         """See `Store`."""
@@ -289,6 +295,10 @@ class SqliteStore:
     async def read_signing_keys(self) -> Sequence[SigningKey]:
         """See `Store`."""
         return await read_on_thread(self._fetch, read_signing_keys)
+
+    async def api_keys(self) -> Sequence[StoredKey]:
+        """See `Store`."""
+        return await read_on_thread(self._fetch, read_keys)
 
     async def waiting_tasks(self) -> Sequence[WaitingTasks]:
         """See `Store`."""

@@ -332,7 +332,7 @@ class Writer:
             # If another process wrote in between, then only the keys of its entries are known. The entries are made
             # before the commit, because callers wait from then on.
             entries = None if foreign else [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended]
-            ended = [task for _, kind, _, task in batch.appended if kind == "result" and task is not None]
+            ended = [task for _, kind, _, task, _ in batch.appended if kind == "result" and task is not None]
         return _Committed(answers, batch.position, [*foreign, *batch.grown], entries, ended)
 
     # These functions run on the connection's thread.

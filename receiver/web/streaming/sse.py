@@ -90,6 +90,8 @@ class _Events:
         await self._response.prepare(self._request)
         bound_buffer(self._request)
         self._runtime.streams.add(writer)
+        # It may have been revoked since the request came.
+        writer.check_key()
         # The first event tells the place at which the stream begins, unless a result does.
         writer.is_heartbeat_due = True
         try:
@@ -99,7 +101,8 @@ class _Events:
                 self._waiter.clear()
                 await writer.send_news(deque())
                 await self._waiter.wait(self._runtime.streams.rules.heartbeat_seconds)
-            await writer.send_goodbye()
+            if not writer.is_refused:
+                await writer.send_goodbye()
         except PeerGoneError as gone:
             writer.drop(str(gone))
         finally:

@@ -72,6 +72,9 @@ class Stream(Protocol):
     def wake(self) -> None:
         """Send what there is, or end at shutdown."""
 
+    def check_key(self) -> None:
+        """End the stream if its API key is no longer valid."""
+
     def abort(self) -> None:
         """Cut the peer off."""
 
@@ -126,6 +129,11 @@ class Streams:
                 for stream in streams:
                     if stream in self._streams:
                         stream.beat()
+
+    def check_keys(self) -> None:
+        """End the streams of API keys that are no longer valid."""
+        for stream in tuple(self._streams):
+            stream.check_key()
 
     async def end(self) -> None:
         """Let each stream say goodbye. Cut off the rest in time, so that they do not delay the shutdown."""

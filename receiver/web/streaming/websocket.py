@@ -33,8 +33,8 @@ from receiver.domain.records import Entry
 from receiver.errors import ReceiverError
 from receiver.feed.subscription import Subscription
 from receiver.web.context import RUNTIME, Runtime
-from receiver.web.filtering import filter_of, tasks_of
-from receiver.web.middleware import KEY_NAME, STREAM_FACTS
+from receiver.web.filtering import check_tasks, filter_of, limited, tasks_of
+from receiver.web.middleware import API_KEY, KEY_NAME, STREAM_FACTS
 from receiver.web.request import check_query
 from receiver.web.streaming.frames import RenderedFrame
 from receiver.web.streaming.pacing import FRAME_SECONDS, NAME_SECONDS, NAMES_AT_A_TIME, Pacer
@@ -118,6 +118,8 @@ class _Socket:
         self._runtime.streams.add(self._writer)
         if self._writer.is_closing:
             self._wake()
+        # It may have been revoked during the handshake.
+        self._writer.check_key()
         try:
             await self._receive()
             if self._writer.is_closing and self._sending is not None:
@@ -209,10 +211,13 @@ class _Socket:
             case Subscribe():
                 if self._writer.subscription is not None:
                     raise ReceiverError("wrong-field", "type: there is a subscription on this socket already")
-                self._writer.subscription = await self._begin(filter_of(frame), frame.cursor)
+                only = limited(filter_of(frame), self._request[API_KEY])
+                self._writer.subscription = await self._begin(only, frame.cursor)
                 return Subscribed(id=frame.id, cursor=self._writer.cursor)
             case Add():
-                await self._add(self._subscribed, tasks_of(frame.tasks))
+                tasks = tasks_of(frame.tasks)
+                check_tasks(tasks, self._request[API_KEY])
+                await self._add(self._subscribed, tasks)
                 return Added(id=frame.id, cursor=self._writer.cursor)
             case Remove():
                 subscription = self._subscribed
@@ -287,6 +292,9 @@ class _Socket:
 
     async def _say_goodbye(self) -> None:
         if self._ws.closed:
+            return
+        if self._writer.is_refused:
+            await self._close(WSCloseCode.POLICY_VIOLATION, b"no-key")
             return
         if self._writer.subscription is not None:
             await self._writer.send_goodbye()

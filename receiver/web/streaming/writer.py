@@ -16,7 +16,7 @@ from receiver.domain.records import Entry
 from receiver.errors import StoreFailedError
 from receiver.feed.subscription import Subscription
 from receiver.web.context import Runtime
-from receiver.web.middleware import KEY_NAME
+from receiver.web.middleware import API_KEY, KEY_NAME
 from receiver.web.streaming.frames import RenderedFrame
 from receiver.web.streaming.streams import PeerGoneError, cut_off, has_room, send_within
 
@@ -32,7 +32,7 @@ class FrameWriter:
 
     `encode` makes a frame into the bytes of the wire, in one part or several, and `write` takes each part. `wake` is
     called when there may be something to send: it lets `send_news` run, unless that runs already. `sent` counts the
-    frames of the log. It is a `Stream`.
+    frames of the log. `is_refused` is True once the API key is no longer valid. It is a `Stream`.
 
     While `send_news` does not run, `send_at_once` may send without a task. What it leaves is given to `send_news`.
     """
@@ -45,6 +45,7 @@ class FrameWriter:
         "_sent_until",
         "_write",
         "is_heartbeat_due",
+        "is_refused",
         "sent",
         "subscription",
         "wake",
@@ -66,6 +67,7 @@ class FrameWriter:
         self.wake = wake
         self.subscription: Subscription | None = None
         self.is_heartbeat_due = False
+        self.is_refused = False
         self.sent = 0
         self._sent_at_beat = 0
         self._sent_until: str | None = None
@@ -79,8 +81,8 @@ class FrameWriter:
 
     @property
     def is_closing(self) -> bool:
-        """True once the receiver shuts down."""
-        return self._runtime.waits.is_closing
+        """True once the receiver shuts down, or the API key is no longer valid."""
+        return self.is_refused or self._runtime.waits.is_closing
 
     async def send(self, frame: Entry | StreamFrame) -> None:
         """Send a frame, or the frame for an entry of the log.
@@ -158,6 +160,12 @@ class FrameWriter:
             self.is_heartbeat_due = True
             self.wake()
         self._sent_at_beat = self.sent
+
+    def check_key(self) -> None:
+        """End the stream, `is_refused`, if its API key is no longer valid."""
+        if not self._runtime.keys.is_valid(self._request[API_KEY]):
+            self.is_refused = True
+            self.wake()
 
     def drop(self, reason: str) -> None:
         """Cut the peer off, and log the reason."""

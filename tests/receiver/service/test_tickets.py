@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.service.tickets import Tickets
-from receiver.settings import load_settings
+from receiver.settings import ApiKey, load_settings
 from tests.receiver.web.sockets import open_events, open_socket
 from tests.support import READ_ONLY, SUBMIT_ONLY, RunningReceiver, running_receiver
 
 PAGE = "https://app.example"
+READER = ApiKey("reader", b"digest", frozenset({"read"}))
 
 
 @pytest.fixture
@@ -131,26 +133,26 @@ def test_a_ticket_ends() -> None:
     """After a minute a ticket is refused, and nothing of it is kept."""
     clock = Clock()
     tickets = Tickets(clock)
-    ticket = tickets.make("reader")
+    ticket = tickets.make(READER)
 
     clock.seconds = 59.9
-    before = tickets.owner_of(ticket, is_used_up=False)
+    before = tickets.key_of(ticket, is_used_up=False)
     clock.seconds = 60.0
 
-    assert (before, tickets.owner_of(ticket, is_used_up=False), len(tickets)) == ("reader", None, 0)
+    assert (before, tickets.key_of(ticket, is_used_up=False), len(tickets)) == (READER, None, 0)
 
 
 def test_a_key_has_so_many_tickets() -> None:
     """Further tickets are refused until some expire or are used up. Other keys are not affected."""
     clock = Clock()
     tickets = Tickets(clock)
-    first, *_ = [tickets.make("reader") for _ in range(1000)]
+    first, *_ = [tickets.make(READER) for _ in range(1000)]
 
     with pytest.raises(ReceiverError) as refused:
-        tickets.make("reader")
-    tickets.make("other")
-    tickets.owner_of(first, is_used_up=True)
-    tickets.make("reader")
+        tickets.make(READER)
+    tickets.make(replace(READER, name="other"))
+    tickets.key_of(first, is_used_up=True)
+    tickets.make(READER)
 
     assert (refused.value.slug, len(tickets)) == ("too-many-tickets", 1001)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading
+from receiver.domain.access.api_keys import AddKey, StoredKey
 from receiver.domain.deliveries import HintTask
 from receiver.domain.next_poll import limits_of
 from receiver.domain.polls import FinishPoll
@@ -33,7 +34,10 @@ from tests.receiver.storage.stores import (
 )
 from tests.receiver.upkeep.pruning import found, horizon, pruned
 
-BACK_TO_7 = ("ALTER TABLE signing_key DROP COLUMN accepted_until", "PRAGMA user_version = 7")
+BACK_TO_8 = ("DROP TABLE api_key", "PRAGMA user_version = 8")
+"""Statements to take a database back to the schema before API keys."""
+
+BACK_TO_7 = (*BACK_TO_8, "ALTER TABLE signing_key DROP COLUMN accepted_until", "PRAGMA user_version = 7")
 """Statements to take a database back to the schema before signing keys had an end."""
 
 BACK_TO_6 = (
@@ -96,6 +100,24 @@ async def test_the_schema_before_signing_keys_ended_keeps_its_keys(tmp_path: Pat
 
     assert [(record.key, record.accepted_until) for record in records] == [(key, None) for key in keys]
     assert keys
+
+
+async def test_the_schema_before_api_keys_takes_some(tmp_path: Path) -> None:
+    """Earlier rows stay, and keys are stored beside them."""
+    key = StoredKey(
+        id="1", name="worker", digest=b"1", scopes=frozenset({"read"}), providers=None, created_at=NOW, expires_at=NOW
+    )
+    async with running_store(tmp_path / "receiver.db") as store:
+        await store.write(a_registration(1))
+        await store.write(a_delivery(1))
+        before = await whole_log(store)
+    take_back(tmp_path / "receiver.db", BACK_TO_8)
+
+    async with running_store(tmp_path / "receiver.db") as store:
+        none = await store.api_keys()
+        await store.write(AddKey(key=key))
+
+        assert (await whole_log(store), none, await store.api_keys()) == (before, [], [key])
 
 
 async def test_the_schema_before_outcomes_kept_deliveries_leaves_them_in_their_table(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from receiver.storage.sqlite import diagnostics, statements
 from receiver.storage.sqlite import retention_statements as pruning_statements
+from receiver.storage.sqlite.tables import api_keys
 from tests.receiver.storage.stores import running_store
 
 GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tombstone", "idempotency", "tag")
@@ -18,7 +19,7 @@ GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tombstone", "id
 
 STATEMENTS = {
     name: text
-    for name, text in {**vars(pruning_statements), **vars(diagnostics), **vars(statements)}.items()
+    for name, text in {**vars(pruning_statements), **vars(diagnostics), **vars(api_keys), **vars(statements)}.items()
     if isinstance(text, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT|WITH)\b", text)
 } | {f"DELETE_OF_TASKS_{number}": text for number, text in enumerate(pruning_statements.DELETE_OF_TASKS)}
 LISTS = {name: text for name, text in STATEMENTS.items() if name.startswith("SELECT_") and "ORDER BY" in text}
@@ -43,7 +44,7 @@ def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
 
 def test_every_statement_is_checked() -> None:
     """A text is recognised as a statement, or it is one of the few others."""
-    everything = {**vars(pruning_statements), **vars(diagnostics), **vars(statements)}
+    everything = {**vars(pruning_statements), **vars(diagnostics), **vars(api_keys), **vars(statements)}
     texts = {name for name, value in everything.items() if isinstance(value, str) and not name.startswith("_")}
 
     assert texts - STATEMENTS.keys() == {"LATE_VERDICTS", "UNREAD_VERDICTS"}

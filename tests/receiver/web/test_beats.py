@@ -25,6 +25,9 @@ class Metronome:
     def wake(self) -> None:
         """Send nothing."""
 
+    def check_key(self) -> None:
+        """Need no key."""
+
     def abort(self) -> None:
         """Cut nothing off."""
 

@@ -185,7 +185,7 @@ async def test_a_peer_that_hangs_up_is_logged_alike(
     """A request whose peer is gone before the answer has a log line without a status."""
     is_reading = asyncio.Event()
 
-    async def never_find(*_: object) -> None:
+    async def never_find(*_: object, **__: object) -> None:
         is_reading.set()
         await asyncio.Event().wait()
 
@@ -253,7 +253,7 @@ async def test_only_plain_fetches_pass_the_application_by(
 
 async def test_without_keys_the_application_answers(tmp_path: Path) -> None:
     """A receiver without keys looks where a request comes from, with the front, too."""
-    async with receiver(tmp_path / "receiver.db", api_keys="") as api:
+    async with receiver(tmp_path / "receiver.db", api_keys="", allow_anonymous=True) as api:
         sent = request(f"{_PATH}x", None, _KEY, "X-Forwarded-For: 192.0.2.1", method="GET")
 
         assert b"401" in (await exchange(api.url, sent)).split(b"\r\n")[0]

@@ -1,0 +1,1 @@
+"""Access to the receiver: the API keys in the store."""
