@@ -156,7 +156,10 @@ async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     """A database of another program, a newer one, and a text file are refused by name."""
     async with running_store(tmp_path / "newer.db"):
         pass
-    for name, statement in (("theirs.db", "CREATE TABLE theirs (id INTEGER)"), ("newer.db", "PRAGMA user_version = 99")):
+    for name, statement in (
+        ("theirs.db", "CREATE TABLE theirs (id INTEGER)"),
+        ("newer.db", "PRAGMA user_version = 99"),
+    ):
         with closing(sqlite3.connect(tmp_path / name)) as connection:
             connection.execute(statement)
             connection.commit()
