@@ -19,6 +19,10 @@ settings.load_profile("tests")
 def fresh_logs() -> Iterator[None]:
     """Reset the log: a command inside the test process configures it for the whole process."""
     structlog.reset_defaults()
+    *processors, _ = structlog.get_config()["processors"]
+    # By default a traceback shows the values of all locals, which takes seconds for a transaction.
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*processors, renderer])
     yield
     structlog.reset_defaults()
 
