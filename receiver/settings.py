@@ -204,8 +204,9 @@ class Settings(BaseSettings):
     )
     max_connections_per_address: Annotated[int, Field(ge=1)] = Field(
         10_000,
-        description="Most connections of an address at once, as many as a key may have requests waiting. Further ones "
-        "are closed. `TRUSTED_PROXIES` may have any number. In IPv6 an address is its /64.",
+        description="Most connections of an address at once, as many as a key may have requests waiting. Beyond it, "
+        "one without a request is closed, the oldest first, or else the new one. `TRUSTED_PROXIES` may have any "
+        "number. In IPv6 an address is its /64.",
     )
     standing_max_tasks: Annotated[int, Field(ge=0)] = Field(
         100_000, description="Most tasks made by deliveries on one standing URL. Further deliveries get 503."

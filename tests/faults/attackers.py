@@ -34,6 +34,10 @@ _SOCKETS = 5
 _NAMING_SOCKETS = 20
 _CHUNKING_PEERS = 20
 _SILENT_PEERS = 100
+_GUESSING_PEERS = 20
+_AT_ONCE = 100
+_SLOW_PEERS = 1_000
+_IDLE_PEERS = 10_000
 _NAMES = 5_000
 _RECONNECT_SECONDS = 0.05
 _SMALL_BUFFER = 4096
@@ -129,6 +133,47 @@ async def unread_documents(url: str) -> None:
     await _together(_ask_and_read_nothing(url, asked) for _ in range(_SILENT_PEERS))
 
 
+async def forged_tokens(url: str) -> None:
+    """Send callbacks with forged tokens over 20 connections, each a hundred at once."""
+    forged = (request("POST", f"{url}/callback/capsolver/{number:060d}", b"{}") for number in range(_AT_ONCE))
+    written = b"".join(forged)
+    await _together(_send_over_and_over(url, b"", written) for _ in range(_GUESSING_PEERS))
+
+
+async def guessed_keys(url: str) -> None:
+    """Ask for tasks with wrong keys over 20 connections, each a hundred at once."""
+    asked = (
+        request("GET", f"{url}/v1/tasks/{number}", Authorization=f"Bearer {number:032d}") for number in range(_AT_ONCE)
+    )
+    written = b"".join(asked)
+    await _together(_send_over_and_over(url, b"", written) for _ in range(_GUESSING_PEERS))
+
+
+async def long_heads(url: str) -> None:
+    """Send heads without an end over 20 connections, in lines of 1 kB."""
+    lines = b"X-Padding: %b\r\n" % (b"x" * 1000)
+    opening = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    await _together(_send_over_and_over(url, opening, lines * 100) for _ in range(_GUESSING_PEERS))
+
+
+async def slow_heads(url: str) -> None:
+    """Send one byte of a head every second over 1,000 connections."""
+    head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: " + b"x" * 1000
+    await _together(_send_slowly(url, b"", head) for _ in range(_SLOW_PEERS))
+
+
+async def slow_bodies(url: str) -> None:
+    """Send one byte of a body every second over 1,000 connections, with a forged token or a wrong key."""
+    targets = (f"{url}/callback/capsolver/{'A' * 60}", f"{url}/v1/tasks")
+    heads = itertools.cycle(request("POST", target, Content_Length=100_000) for target in targets)
+    await _together(_send_slowly(url, next(heads), b"x" * 1000) for _ in range(_SLOW_PEERS))
+
+
+async def idle_connections(url: str) -> None:
+    """Open 10,000 connections and send nothing. One that is closed is opened again."""
+    await _together(_send_slowly(url, b"", b"") for _ in range(_IDLE_PEERS))
+
+
 ATTACKS: Mapping[str, Attack] = {
     "compressed bodies": compressed_bodies,
     "tiny chunks": tiny_chunks,
@@ -139,6 +184,12 @@ ATTACKS: Mapping[str, Attack] = {
     "long names": long_names,
     "unread answers": unread_answers,
     "unread documents": unread_documents,
+    "forged tokens": forged_tokens,
+    "guessed keys": guessed_keys,
+    "long heads": long_heads,
+    "slow heads": slow_heads,
+    "slow bodies": slow_bodies,
+    "idle connections": idle_connections,
 }
 """The attacks by name. None of them ends before it is cancelled."""
 
@@ -194,6 +245,23 @@ async def _send_over_one_connection(url: str, parts: Iterable[bytes], *, stays: 
             writer.transport.abort()
     if stays:
         await asyncio.Event().wait()
+
+
+async def _send_slowly(url: str, opening: bytes, rest: bytes) -> None:
+    """Send the rest byte by byte, one a second, until the receiver hangs up; then again."""
+    while True:
+        with suppress(OSError):
+            reader, writer = await _connect(url)
+            try:
+                writer.write(opening)
+                for place in range(len(rest)):
+                    writer.write(rest[place : place + 1])
+                    await writer.drain()
+                    await asyncio.sleep(1)
+                await reader.read()
+            finally:
+                writer.transport.abort()
+        await asyncio.sleep(_RECONNECT_SECONDS)
 
 
 async def _ask_and_read_nothing(url: str, asked: bytes) -> None:

@@ -134,17 +134,21 @@ async def test_a_second_head_has_its_time_too(tmp_path: Path) -> None:
 
 
 async def test_an_address_has_a_limited_number(tmp_path: Path) -> None:
-    """Beyond it new connections are closed at once, and the address is logged. A trusted proxy has no limit."""
+    """Beyond it the oldest idle one is closed, or else the new one. A trusted proxy has no limit."""
     async with running_receiver(tmp_path / "receiver.db", max_connections_per_address=4) as api:
         with capture_logs() as logs:
-            async with many_wires(api.url, 4) as wires:
+            task = await api.register()
+            async with many_wires(api.url, 3) as wires:
+                for wire in wires:
+                    await wire.send(poll_request(ADMIN, task["ref"]))
+                await eventually(lambda: api.waiting == 3)
+                # The fourth is the test session's, without a request.
                 async with wired(api.url) as fifth:
-                    rest = await fifth.rest()
-                await wires[0].hang_up()
-                await eventually(lambda: api.connections == 3)
-                async with wired(api.url) as sixth:
-                    await sixth.send(request("GET", f"{api.url}/healthz"))
-                    answer = await sixth.response()
+                    await fifth.send(poll_request(ADMIN, task["ref"]))
+                    await eventually(lambda: api.waiting == 4)
+                    async with wired(api.url) as sixth:
+                        rest = await sixth.rest()
+                    still_waiting = api.waiting
             await eventually(lambda: api.connections == 0)
         count = await closed(api, "address")
     async with (
@@ -157,8 +161,8 @@ async def test_an_address_has_a_limited_number(tmp_path: Path) -> None:
             await wire.send(request("GET", f"{proxied.url}/healthz"))
         statuses = [(await wire.response()).status for wire in wires]
 
-    assert (rest, answer.status, count) == (b"", 200, 1)
-    assert [line["address"] for line in logs if line["event"] == "connection.refused"] == ["127.0.0.1"]
+    assert (rest, still_waiting, count) == (b"", 4, 2)
+    assert [line["address"] for line in logs if line["event"] == "connections.address_full"] == ["127.0.0.1"] * 2
     assert statuses == [200] * 5
 
 

@@ -127,27 +127,25 @@ class Edge:
         """Return True if the refusal of a connection is to be logged."""
         return self._log.takes(owner_of(address_of_text(peer)), lambda: peer)
 
-    def connection_opened(self, peer: str) -> bool:
+    def connection_owner(self, peer: str) -> object:
+        """Return the owner of a connection, or None if it has no address or comes from a trusted proxy."""
+        address = address_of_text(peer)
+        return None if address is None or is_in(address, self._proxies) else owner_of(address)
+
+    def connection_opened(self, owner: object) -> bool:
         """Count a connection. Return False if its address has more than it may have; it is counted all the same."""
-        owner = self._connection_owner(peer)
         if owner is None:
             return True
         self._connections[owner] += 1
         return self._connections[owner] <= self._most_connections
 
-    def connection_lost(self, peer: str) -> None:
+    def connection_lost(self, owner: object) -> None:
         """Stop counting a connection."""
-        owner = self._connection_owner(peer)
         if owner is None:
             return
         self._connections[owner] -= 1
         if not self._connections[owner]:
             del self._connections[owner]
-
-    def _connection_owner(self, peer: str) -> object:
-        """Return the owner of a connection, or None if it has no address or comes from a trusted proxy."""
-        address = address_of_text(peer)
-        return None if address is None or is_in(address, self._proxies) else owner_of(address)
 
 
 class _Slot:

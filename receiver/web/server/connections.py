@@ -50,6 +50,7 @@ _CHEAP_SECONDS = 0.0005
 _MOST_LINES = 500
 _LINE_BYTES = 16
 _LATER_SECONDS = 1.0
+_MOST_DROPPED_BYTES = 256 * 1024
 _TOO_MANY_LINES = "Too many headers received"
 
 _log = structlog.get_logger()
@@ -84,7 +85,8 @@ class Connections:
         self.edge = edge
         self._closed = closed
         self._count = 0
-        self._idle: dict[web.RequestHandler, None] = {}
+        # With the owners of their addresses, the one that is idle longest first.
+        self._idle: dict[web.RequestHandler, object] = {}
         self._next_log = time.monotonic()
 
     def __len__(self) -> int:
@@ -95,37 +97,38 @@ class Connections:
         """Number of connections without a request."""
         return len(self._idle)
 
-    def opened(self, connection: web.RequestHandler, peer: str) -> None:
+    def opened(self, connection: web.RequestHandler, owner: object) -> bool:
         """Count a new connection. At the limit, close the one idle longest, or this one if all others have requests.
 
-        Close it if its address has too many.
+        `owner` is that of its address, `Edge.connection_owner`. If the address has too many, close one of its own, and
+        return False.
         """
         self._count += 1
-        self._idle[connection] = None
-        if not self.edge.connection_opened(peer):
-            self.close(connection, "address")
-            if self.edge.logs_peer(peer):
-                _log.warning("connection.refused", address=peer, reason="too many connections of this address")
-        elif self._count > self.rules.most:
+        self._idle[connection] = owner
+        if not self.edge.connection_opened(owner):
+            self.close(next(idle for idle, other in self._idle.items() if other == owner), "address")
+            return False
+        if self._count > self.rules.most:
             self.close(next(iter(self._idle)), "full")
             self._warn()
+        return True
 
     def began(self, connection: web.RequestHandler) -> None:
         """Count the connection as busy: a request has come."""
         self._idle.pop(connection, None)
 
-    def ended(self, connection: web.RequestHandler) -> None:
+    def ended(self, connection: web.RequestHandler, owner: object) -> None:
         """Count the connection as idle: its request was answered."""
         if connection.transport is not None:
-            self._idle[connection] = None
+            self._idle[connection] = owner
 
     def is_idle(self, connection: web.RequestHandler) -> bool:
         """Return True if the connection has no request."""
         return connection in self._idle
 
-    def lost(self, connection: web.RequestHandler, peer: str) -> None:
+    def lost(self, connection: web.RequestHandler, owner: object) -> None:
         """Stop counting a connection."""
-        self.edge.connection_lost(peer)
+        self.edge.connection_lost(owner)
         self._count -= 1
         self._idle.pop(connection, None)
 
@@ -161,6 +164,7 @@ class Connection(web.RequestHandler):
         "_head_bytes",
         "_head_handle",
         "_is_chunked",
+        "_owner",
         "_parse_handle",
         "_peer",
         "_send_handle",
@@ -174,6 +178,7 @@ class Connection(web.RequestHandler):
         self._is_chunked = False
         self._backlog = b""
         self._peer = ""
+        self._owner: object = None
         self._head_handle: asyncio.TimerHandle | None = None
         self._parse_handle: asyncio.TimerHandle | None = None
         self._send_handle: asyncio.TimerHandle | None = None
@@ -185,8 +190,14 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.set_write_buffer_limits(high=0)
         self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self._owner = self._connections.edge.connection_owner(self._peer)
         self._wait_for_head()
-        self._connections.opened(self, self._peer)
+        if not self._connections.opened(self, self._owner) and self._connections.edge.logs_peer(self._peer):
+            _log.warning(
+                "connections.address_full",
+                address=self._peer,
+                consequence="connections of this address without a request are closed, the oldest first",
+            )
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """See `asyncio.Protocol`."""
@@ -194,7 +205,7 @@ class Connection(web.RequestHandler):
         self._stop_watching()
         if self._parse_handle is not None:
             self._parse_handle.cancel()
-        self._connections.lost(self, self._peer)
+        self._connections.lost(self, self._owner)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -202,13 +213,21 @@ class Connection(web.RequestHandler):
 
         A body in chunks of one byte costs 300 times as much as a plain one. Only its sender waits for that.
         """
-        if self._upgraded or not data:
+        if self._force_close:
+            self._drop(data)
+        elif self._upgraded or not data:
             # A websocket has a pace of its own. Without data, aiohttp goes on with the bytes it has kept.
             super().data_received(data)
         elif self._parse_handle is not None:
             self._backlog += data
         else:
             self._parse(data)
+
+    def _drop(self, data: bytes) -> None:
+        """Drop what comes after a refusal. Of much more nothing is read, so that a flood costs nothing."""
+        self._head_bytes += len(data)
+        if self._head_bytes > _MOST_DROPPED_BYTES and self.transport is not None:
+            self.transport.pause_reading()
 
     def _parse(self, data: bytes) -> None:
         for place in range(0, len(data), _PART_BYTES):
@@ -315,7 +334,7 @@ class Connection(web.RequestHandler):
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
-            self._connections.ended(self)
+            self._connections.ended(self, self._owner)
 
     def handle_error(
         self,
