@@ -44,6 +44,7 @@ from receiver.upstream.schedules import Schedules
 from receiver.web.auth import origins_of
 from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.context import RUNTIME, Runtime
+from receiver.web.edge.attempts import FailedAttempts
 from receiver.web.edge.edge import Edge
 from receiver.web.middleware import mark_as_declared, request_middleware
 from receiver.web.operations import at_own_address
@@ -160,6 +161,7 @@ async def open_runtime(
                 per_key=settings.max_requests_per_key,
                 connections_per_address=settings.max_connections_per_address,
             ),
+            attempts=FailedAttempts(metrics.attempted),
         )
         running = _start_loops(runtime, providers, retention_times(settings), owner)
         owner.create_task(store.run(), name="writer")

@@ -106,6 +106,11 @@ class Metrics:
         self._streams = gauge("streams", "Open websockets and streams of server-sent events.")
         self._connections = gauge("connections", "Open connections; 0 for a mounted receiver.")
         self._idle_connections = gauge("idle_connections", "Open connections without a request.")
+        self._attempts = counter(
+            "failed_attempts",
+            "Requests with a wrong API key or none: delayed (401), or refused at once (429).",
+            "answer",
+        )
         self._connections_closed = counter(
             "connections_closed",
             "Connections closed by reason: full (too many were open), address (too many of one address), silent "
@@ -139,6 +144,10 @@ class Metrics:
     def refused(self, provider: str, status: int) -> None:
         """Count a callback refused without a verdict; `provider` is the name in its URL."""
         self._refused.labels(provider if provider in self._dialects else UNKNOWN, str(status)).inc()
+
+    def attempted(self, answer: str) -> None:
+        """Count a request with a wrong API key or none: "delayed" or "refused"."""
+        self._attempts.labels(answer).inc()
 
     def connection_closed(self, reason: str) -> None:
         """Count a connection closed by the receiver: "full", "address", "silent", "head" or "chunks"."""

@@ -134,6 +134,11 @@ class RunningReceiver(Api):
         return len(self._runner.app[CONNECTIONS])
 
     @property
+    def delayed(self) -> int:
+        """The number of requests with a wrong key or none, waiting for their refusal."""
+        return self._runner.app[RUNTIME].attempts.waiting
+
+    @property
     def keys(self) -> Keys:
         """Its API keys."""
         return self._runner.app[RUNTIME].keys

@@ -18,6 +18,7 @@ from receiver.errors import ReceiverError
 from receiver.service.keys import ANONYMOUS
 from receiver.settings import ApiKey, Settings, is_loopback
 from receiver.web.context import RUNTIME, Runtime
+from receiver.web.edge.addresses import client_ip, owner_of
 from receiver.web.middleware import API_KEY, KEY_NAME, Handler, problem_response
 from receiver.web.request import check_query
 
@@ -46,8 +47,9 @@ _FOREIGN = frozenset({"cross-site", "same-site"})
 def needs(scope: str, handler: Handler, *, query: Collection[str] | None) -> Handler:
     """Return the handler behind a key with `scope`.
 
-    It answers 401 without a known key, 403 without the scope or to a page of another origin, and 415 to a body without
-    a JSON type. A browser sends JSON to another origin only if that one agrees, and the receiver does not.
+    It answers 403 without the scope or to a page of another origin, and 415 to a body without a JSON type. A browser
+    sends JSON to another origin only if that one agrees, and the receiver does not. Without a known key it answers 401,
+    after a delay (`receiver.web.edge.attempts`).
 
     Parameters other than `query` get 422, unless `query` is None. A key that was revoked during a GET gets 401, too. So
     a wait brings it nothing.
@@ -56,7 +58,11 @@ def needs(scope: str, handler: Handler, *, query: Collection[str] | None) -> Han
     async def behind_key(request: web.Request) -> web.StreamResponse:
         allowed_origin(request)
         runtime = request.app[RUNTIME]
-        key = _admit(request, _key(request, scope))
+        try:
+            key = _admit(request, _key(request, scope))
+        except ReceiverError as error:
+            await _delay(request, error)
+            raise
         runtime.unsent.check(key.name)
         if request.body_exists and not _JSON.fullmatch(request.content_type):
             text = f"Content-Type: expected application/json, got {request.content_type[:80]}"
@@ -81,7 +87,11 @@ def needs_for_stream(handler: Handler) -> Handler:
     async def behind_key_or_ticket(request: web.Request) -> web.StreamResponse:
         origin = allowed_origin(request)
         try:
-            _admit(request, _stream_key(request))
+            try:
+                _admit(request, _stream_key(request))
+            except ReceiverError as error:
+                await _delay(request, error)
+                raise
             return await handler(request)
         except ReceiverError as error:
             # The page may read the reason, too.
@@ -90,6 +100,13 @@ def needs_for_stream(handler: Handler) -> Handler:
             return response
 
     return behind_key_or_ticket
+
+
+async def _delay(request: web.Request, error: ReceiverError) -> None:
+    """Delay the refusal of an unknown key or ticket."""
+    if error.slug == "no-key":
+        runtime = request.app[RUNTIME]
+        await runtime.attempts.delay(owner_of(client_ip(request, runtime.proxies)))
 
 
 def _admit(request: web.Request, key: ApiKey) -> ApiKey:

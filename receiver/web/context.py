@@ -21,6 +21,7 @@ from receiver.settings import Network
 from receiver.storage.store import Store
 from receiver.upkeep.shapes import Observer
 from receiver.web.bookkeeping import Bookkeeping
+from receiver.web.edge.attempts import FailedAttempts
 from receiver.web.edge.edge import Edge
 from receiver.web.server.unsent import Unsent
 from receiver.web.streaming.frames import Frames
@@ -54,6 +55,7 @@ class Runtime:
     observer: Observer
     bookkeeping: Bookkeeping
     edge: Edge
+    attempts: FailedAttempts
     unsent: Unsent = field(default_factory=Unsent)
 
 
