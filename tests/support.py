@@ -23,7 +23,7 @@ from receiver.app import create_app
 from receiver.logs import server_logger
 from receiver.service.keys import Keys
 from receiver.settings import Settings
-from receiver.web.context import RUNTIME
+from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.connections import CONNECTIONS, HEAD_SECONDS
 from receiver.web.server.runner import make_runner
 from receiver.web.streaming.streams import StreamRules, Streams
@@ -132,6 +132,11 @@ class RunningReceiver(Api):
     def connections(self) -> int:
         """The number of its open connections."""
         return len(self._runner.app[CONNECTIONS])
+
+    @property
+    def runtime(self) -> Runtime:
+        """Its parts."""
+        return self._runner.app[RUNTIME]
 
     @property
     def delayed(self) -> int:

@@ -105,20 +105,13 @@ class Keys:
         except ReceiverError:
             self._used = used | self._used
 
-    async def reload(self, load: Callable[[], Sequence[ApiKey]]) -> None:
-        """Replace the keys of the settings by those that `load` returns, and read those of the store again.
+    def replace(self, given: Sequence[ApiKey]) -> None:
+        """Replace the keys of the settings. Streams of those that are gone end within a second.
 
-        If `load` raises CannotStartError, or no key would be left, then all keys stay, and one line of the log says
-        why. The environment of a process cannot change. So new keys come from the `.env` file or the folder of secrets.
+        Raises:
+            CannotStartError: no key would be left, though the settings demand some. All keys stay as they are.
         """
-        try:
-            given = load()
-            stored = await self._store.api_keys()
-            self._replace(given, stored)
-        except (CannotStartError, ReceiverError) as error:
-            _log.error("keys.not_reloaded", reason=str(error))
-        else:
-            _log.info("keys.reloaded", settings=len(given), store=len(stored))
+        self._replace(given, self._stored)
 
     async def _read(self) -> None:
         try:
@@ -133,6 +126,7 @@ class Keys:
         if stored != self._stored and _without_use(stored) != _without_use(self._stored):
             self._use(self._given, stored)
             _log.info("keys.changed", valid=len(self._ring.valid(self._now())))
+        self._stored = stored
 
     def _replace(self, given: Sequence[ApiKey], stored: Sequence[StoredKey]) -> None:
         if KeyRing(given, stored).is_empty and not self._allows_anonymous:

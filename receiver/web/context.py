@@ -17,7 +17,7 @@ from receiver.service.submissions import Submissions
 from receiver.service.tasks import Tasks
 from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
-from receiver.settings import Network
+from receiver.settings import Network, Settings
 from receiver.storage.store import Store
 from receiver.upkeep.shapes import Observer
 from receiver.web.bookkeeping import Bookkeeping
@@ -57,6 +57,14 @@ class Runtime:
     edge: Edge
     attempts: FailedAttempts
     unsent: Unsent = field(default_factory=Unsent)
+
+    def reload(self, settings: Settings) -> None:
+        """Let the API keys of these settings hold from now on, beside those of the store.
+
+        Raises:
+            CannotStartError: a key is malformed, or there would be none. Nothing was changed.
+        """
+        self.keys.replace(settings.keys)
 
 
 RUNTIME: web.AppKey[Runtime] = web.AppKey("runtime", Runtime)
