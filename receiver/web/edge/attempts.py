@@ -16,7 +16,8 @@ from receiver.errors import ReceiverError
 __all__ = ["FailedAttempts"]
 
 _SHORTEST_SECONDS = 0.1
-_LONGEST_SECONDS = 2.0
+# Clients give a request 2 s. They have to learn that their key is wrong.
+_LONGEST_SECONDS = 1.0
 # The delay doubles after so many attempts.
 _ATTEMPTS_OF_A_DELAY = 4
 _FORGOTTEN_SECONDS = 600.0
@@ -56,7 +57,7 @@ class FailedAttempts:
         return self._waiting.total()
 
     async def delay(self, owner: object) -> None:
-        """Note an attempt, and wait from 0.1 s to 2 s. Cancelling the wait is safe.
+        """Note an attempt, and wait from 0.1 s to 1 s. Cancelling the wait is safe.
 
         Raises:
             ReceiverError: `too-many-requests` at once, because 8 attempts of the owner or 64 in all wait already.
