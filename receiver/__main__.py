@@ -15,6 +15,7 @@ from receiver.commands.backup import backup
 from receiver.commands.callback_url import callback_url
 from receiver.commands.doctor.command import doctor
 from receiver.commands.explain import explain
+from receiver.commands.healthcheck import healthcheck
 from receiver.commands.keys import keys
 from receiver.commands.new_signing_key import new_signing_key
 from receiver.commands.pingback import pingback
@@ -32,7 +33,7 @@ SECTIONS: Mapping[str, Sequence[click.Command]] = MappingProxyType(
         "Run": (serve,),
         "Control access": (keys,),
         "Set up callbacks": (providers, callback_url, new_signing_key, pingback),
-        "Find problems": (doctor, explain),
+        "Find problems": (doctor, explain, healthcheck),
         "Maintain the database": (backup, restore_command, redeliver, prune_command),
     }
 )

@@ -54,7 +54,7 @@ from receiver.web.streaming.streams import StreamRules, Streams
 
 __all__ = ["create_app", "delivery_rules_of", "microseconds_now", "new_ref", "open_runtime", "retention_times"]
 
-_STOPPING_SECONDS = 2.0
+_STOPPING_SECONDS = 1.6
 """Time that background loops have at the end to store that they were cut off."""
 
 
@@ -107,7 +107,7 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Yield the parts of a receiver, built from the store upwards, with all background loops running.
 
-    At the end, background loops have 2 s to store what was cut off, and submissions 4 s to be answered. If a loop
+    At the end, background loops have 1.6 s to store what was cut off, and submissions 4 s to be answered. If a loop
     fails, the task that entered the block is cancelled.
 
     Raises:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from client.providers import DIALECTS, Dialect
 from client.sandbox.serving import serving, stop_accepting
@@ -25,12 +24,13 @@ from receiver.service.keys import Keys
 from receiver.settings import Settings
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.connections import CONNECTIONS, HEAD_SECONDS
-from receiver.web.server.runner import make_runner
+from receiver.web.server.runner import Runner, make_runner
 from receiver.web.streaming.streams import StreamRules, Streams
 from tests.contracts.check_answers import check_answer
 
 __all__ = [
     "ADMIN",
+    "PASS_ON",
     "Answer",
     "Api",
     "ReceiverProcess",
@@ -111,9 +111,7 @@ class Api:
 class RunningReceiver(Api):
     """A receiver in this process, and requests to it."""
 
-    def __init__(
-        self, url: str, session: aiohttp.ClientSession, runner: web.AppRunner, listener: socket.socket
-    ) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, runner: Runner, listener: socket.socket) -> None:
         super().__init__(url, session)
         self._runner = runner
         self._listener = listener
@@ -169,8 +167,12 @@ class RunningReceiver(Api):
         """The source of the heartbeats of its streams."""
         return self._runner.app[RUNTIME].streams
 
+    async def drain(self) -> None:
+        """Begin to shut it down, as a signal does. The rest follows at the end."""
+        await self._runner.drain()
+
     async def stop(self) -> None:
-        """Shut it down as a signal would."""
+        """Shut it down at once."""
         await stop_accepting(self._listener)
         await self._runner.cleanup()
 
@@ -220,6 +222,9 @@ async def running_receiver(
             yield RunningReceiver(url, session, runner, listener)
 
 
+PASS_ON = 'exec 3<&{}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+"""A script for bash: the socket of this number becomes file descriptor 3 of the program in the arguments."""
+
 _held: list[socket.socket] = []
 
 
@@ -245,11 +250,16 @@ def release_ports() -> None:
 
 @dataclass
 class ReceiverProcess:
-    """`callback-receiver serve` as a separate process: its address and its first line of the log."""
+    """`callback-receiver serve` as a separate process: its address, the first line of its log and all others."""
 
     url: str
     process: asyncio.subprocess.Process
     first_line: Mapping[str, Any]
+    lines: list[bytes]
+
+    def events(self, name: str) -> list[Mapping[str, Any]]:
+        """Return the lines of the log with this event so far, but not the first line."""
+        return [line for line in map(json.loads, self.lines) if line["event"] == name]
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and return the exit code."""
@@ -261,27 +271,38 @@ class ReceiverProcess:
 
 @asynccontextmanager
 async def receiver_process(
-    database: Path, *, port: int, file_limit: str | None = None, **environment: str
+    database: Path,
+    *,
+    port: int,
+    file_limit: str | None = None,
+    listener: socket.socket | None = None,
+    variables: Mapping[str, str] | None = None,
+    **environment: str | None,
 ) -> AsyncIterator[ReceiverProcess]:
     """Yield a receiver started as a user would start it. It is killed on leaving if it still runs.
 
-    `environment` holds further RECEIVER_ variables without the prefix. `file_limit` limits its open files.
+    `environment` holds further RECEIVER_ variables without the prefix, None for one that is not set. `variables` holds
+    those of other programs. `file_limit` limits its open files. `listener` is passed to it as systemd would do it.
     """
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
-    variables |= {
-        "RECEIVER_DATABASE": str(database),
-        "RECEIVER_PORT": str(port),
-        "RECEIVER_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "RECEIVER_API_KEYS": API_KEYS,
-        **{f"RECEIVER_{name.upper()}": value for name, value in environment.items()},
+    given = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
+    usual = {
+        "database": str(database),
+        "port": str(port),
+        "public_url": f"http://127.0.0.1:{port}",
+        "api_keys": API_KEYS,
     }
+    given |= {f"RECEIVER_{name.upper()}": value for name, value in (usual | environment).items() if value is not None}
+    given |= variables or {}
     limited = () if file_limit is None else ("sh", "-c", f'ulimit -n {file_limit} && exec "$@"', "sh")
+    passed = () if listener is None else ("bash", "-c", PASS_ON.format(listener.fileno()), "bash")
     process = await asyncio.create_subprocess_exec(
         *limited,
+        *passed,
         *(sys.executable, "-m", "receiver", "serve"),
-        env=variables,
+        env=given,
         cwd=database.parent,
         stderr=asyncio.subprocess.PIPE,
+        pass_fds=() if listener is None else (listener.fileno(),),
     )
     assert process.stderr is not None
     async with asyncio.TaskGroup() as readers:
@@ -292,8 +313,9 @@ async def receiver_process(
                 if first["event"] == "database.restored":
                     first = await _next_line(process.stderr)
             assert first["event"] == "receiver.started", first
-            drain = readers.create_task(_drain(process.stderr))
-            yield ReceiverProcess(f"http://127.0.0.1:{first['port']}", process, first)
+            lines: list[bytes] = []
+            drain = readers.create_task(_drain(process.stderr, lines))
+            yield ReceiverProcess(f"http://127.0.0.1:{first['port']}", process, first, lines)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -306,9 +328,9 @@ async def _next_line(stream: asyncio.StreamReader) -> Mapping[str, Any]:
     return line
 
 
-async def _drain(stream: asyncio.StreamReader) -> None:
-    while await stream.readline():
-        pass
+async def _drain(stream: asyncio.StreamReader, lines: list[bytes]) -> None:
+    while line := await stream.readline():
+        lines.append(line)
 
 
 async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:

@@ -243,7 +243,7 @@ async def _serve(name: str, port: int, database: Path) -> None:
     stop = asyncio.Event()
     on_signals(stop.set, signal.SIGTERM, signal.SIGINT)
     if name in _RECEIVERS:
-        runner = make_runner(_RECEIVERS[name](database), most=_MOST_CONNECTIONS)
+        runner: web.AppRunner = make_runner(_RECEIVERS[name](database), most=_MOST_CONNECTIONS)
     else:
         runner = web.AppRunner(PEERS[name](database), access_log=None, handler_cancellation=True, shutdown_timeout=1)
     try:

@@ -34,7 +34,7 @@ intervalSeconds = 0.2
 async def receiving(folder: Path, provider_url: str, *, port: int = 0) -> AsyncIterator[Api]:
     """Run `callback-receiver serve` as a process with a key at the provider, and kill it at the end."""
     (folder / "providers.toml").write_text(PROVIDERS)
-    environment = {
+    environment: dict[str, Any] = {
         "provider_keys": json.dumps({"capsolver": KEY}),
         "provider_urls": json.dumps({"capsolver": provider_url}),
         "providers_file": str(folder / "providers.toml"),

@@ -137,7 +137,7 @@ async def test_all_end_right(tmp_path: Path) -> None:
     assert sources["callback"] >= TASKS * 0.1
 
 
-async def _live(database: Path, port: int, environment: dict[str, str], caller: Caller, *, kills: int) -> None:
+async def _live(database: Path, port: int, environment: dict[str, Any], caller: Caller, *, kills: int) -> None:
     """Submit and read until every task has ended. Meanwhile the receiver is killed at regular points."""
     numbers = iter(range(TASKS))
 

@@ -22,9 +22,9 @@ from receiver.settings import Settings, is_loopback
 from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.diagnostics import Overview, read_overview
 
-__all__ = ["read_facts"]
+__all__ = ["PROBE_SECONDS", "own_address", "probe", "read_facts"]
 
-_PROBE_SECONDS = 5.0
+PROBE_SECONDS = 5.0
 _MAX_BODY = 10_000
 _HOUR = 3600 * SECOND
 # An unlisted code this old needs no action any more.
@@ -43,8 +43,8 @@ async def read_facts(settings: Settings, *, now: int) -> Facts:
     with open_read_only(path) as connection:
         seen = read_overview(connection, hour_ago=now - _HOUR, day_ago=now - 24 * _HOUR, most_polls=most_polls)
     keys = settings.keys
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_PROBE_SECONDS)) as session:
-        ready = await _probe(session, f"http://{_own_address(settings)}/readyz")
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PROBE_SECONDS)) as session:
+        ready = await probe(session, f"http://{own_address(settings)}/readyz")
         callback = await _probe_callback_url(session, settings, dialects, seen)
     return Facts(
         now=now,
@@ -76,10 +76,10 @@ async def _probe_callback_url(
     if url is None or provider is None or _is_local(url):
         return None
     key = [*settings.more_signing_keys, *seen.signing_keys][0]
-    return await _probe(session, f"{url}/callback/{provider}/{make_token(Kind.TASK, uuid4(), provider, key)}")
+    return await probe(session, f"{url}/callback/{provider}/{make_token(Kind.TASK, uuid4(), provider, key)}")
 
 
-async def _probe(session: aiohttp.ClientSession, url: str) -> ProbeResult:
+async def probe(session: aiohttp.ClientSession, url: str) -> ProbeResult:
     """Send a GET. Errors are named by their kind, because their texts may hold the URL with its token."""
     try:
         async with session.get(url, allow_redirects=False) as response:
@@ -90,7 +90,7 @@ async def _probe(session: aiohttp.ClientSession, url: str) -> ProbeResult:
                     break
             return ProbeResult(response.status, _reason(bytes(body[:_MAX_BODY])))
     except TimeoutError:
-        reason = f"no answer within {_PROBE_SECONDS:g} s"
+        reason = f"no answer within {PROBE_SECONDS:g} s"
     except aiohttp.ClientConnectorDNSError:
         reason = "its host name cannot be resolved"
     except aiohttp.ClientConnectorCertificateError:
@@ -110,7 +110,7 @@ def _reason(body: bytes) -> str:
     return str(fields.get("reason", "")) if isinstance(fields, dict) else ""
 
 
-def _own_address(settings: Settings) -> str:
+def own_address(settings: Settings) -> str:
     """Return the address of a receiver with these settings, as seen from its own machine."""
     host = settings.host.strip("[]")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (asked, not bound)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from receiver.errors import PROBLEMS, ReceiverError
 from receiver.web.edge.edge import Edge
 from receiver.web.middleware import problem_fields, problem_response
 from receiver.web.server.prebuilt import SECURITY_HEADERS, problem_head
+from receiver.web.server.sockets import has_unread
 from receiver.web.streaming.pacing import Budget
 
 __all__ = ["CONNECTIONS", "HEAD_SECONDS", "LINGER_SECONDS", "Connection", "ConnectionRules", "Connections"]
@@ -52,6 +54,11 @@ _LINE_BYTES = 16
 _LATER_SECONDS = 1.0
 _MOST_DROPPED_BYTES = 256 * 1024
 _TOO_MANY_LINES = "Too many headers received"
+# At the end: time for a request on a connection without one, and for answers after that. A callback takes 1.5 s.
+_IDLE_SECONDS = 1.0
+_BUSY_SECONDS = 1.6
+# A connection that was just accepted needs a turn for its transport, one for its protocol and one for its first step.
+_TURNS = 3
 
 _log = structlog.get_logger()
 
@@ -86,8 +93,11 @@ class Connections:
         self._closed = closed
         self._count = 0
         # With the owners of their addresses, the one that is idle longest first.
-        self._idle: dict[web.RequestHandler, object] = {}
+        self._idle: dict[Connection, object] = {}
         self._next_log = time.monotonic()
+        self.is_draining = False
+        self._closes_idle = False
+        self._empty = asyncio.Event()
 
     def __len__(self) -> int:
         return self._count
@@ -97,7 +107,7 @@ class Connections:
         """Number of connections without a request."""
         return len(self._idle)
 
-    def opened(self, connection: web.RequestHandler, owner: object) -> bool:
+    def opened(self, connection: Connection, owner: object) -> bool:
         """Count a new connection. At the limit, close the one idle longest, or this one if all others have requests.
 
         `owner` is that of its address, `Edge.connection_owner`. If the address has too many, close one of its own, and
@@ -113,26 +123,50 @@ class Connections:
             self._warn()
         return True
 
-    def began(self, connection: web.RequestHandler) -> None:
+    def began(self, connection: Connection) -> None:
         """Count the connection as busy: a request has come."""
         self._idle.pop(connection, None)
 
-    def ended(self, connection: web.RequestHandler, owner: object) -> None:
+    def ended(self, connection: Connection, owner: object) -> None:
         """Count the connection as idle: its request was answered."""
         if connection.transport is not None:
             self._idle[connection] = owner
+            if self._closes_idle:
+                connection.end()
 
-    def is_idle(self, connection: web.RequestHandler) -> bool:
+    def is_idle(self, connection: Connection) -> bool:
         """Return True if the connection has no request."""
         return connection in self._idle
 
-    def lost(self, connection: web.RequestHandler, owner: object) -> None:
+    def lost(self, connection: Connection, owner: object) -> None:
         """Stop counting a connection."""
         self.edge.connection_lost(owner)
         self._count -= 1
         self._idle.pop(connection, None)
+        if not self._count:
+            self._empty.set()
 
-    def close(self, connection: web.RequestHandler, reason: str) -> None:
+    async def drain(self) -> None:
+        """Let each connection end with its next answer. Return after 2.6 s at most, or when none is left.
+
+        After 1 s, connections without a request are closed. Nobody accepts new ones.
+        """
+        self.is_draining = True
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        await self._until_empty(_IDLE_SECONDS)
+        self._closes_idle = True
+        for connection in tuple(self._idle):
+            connection.end()
+        await self._until_empty(_BUSY_SECONDS)
+
+    async def _until_empty(self, seconds: float) -> None:
+        self._empty.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds if self._count else 0):
+                await self._empty.wait()
+
+    def close(self, connection: Connection, reason: str) -> None:
         """Close a connection, and say why."""
         self.count_closed(reason)
         self._idle.pop(connection, None)
@@ -326,6 +360,14 @@ class Connection(web.RequestHandler):
         self._head_bytes = 0
         self._stop_waiting()
         self._connections.began(self)
+
+    def end(self) -> None:
+        """Close the connection if it has no request, else after the one that has come."""
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        if is_waiting and not (self.transport is not None and has_unread(self.transport)):
+            self.force_close()
+        elif not is_waiting:
+            self.close()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -23,7 +23,7 @@ from receiver.web.server.connections import (
     Connections,
 )
 
-__all__ = ["Runner", "Site", "make_runner", "most_connections"]
+__all__ = ["Runner", "Site", "SocketSite", "make_runner", "most_connections"]
 
 _ROOM = 4096
 # Files that are no connections: the database, the log, polls of its own.
@@ -45,7 +45,7 @@ def most_connections(waiting: int, file_limit: int | None) -> int:
 class Runner(web.AppRunner):
     """An `AppRunner` of an application that has its `CONNECTIONS` once it has started.
 
-    With `has_front` callbacks come to `receiver.web.front` first.
+    With `has_front` callbacks come to `receiver.web.front` first. `drain` comes before `cleanup`.
     """
 
     def __init__(self, app: web.Application, *, has_front: bool = False, **options: Any) -> None:
@@ -64,6 +64,20 @@ class Runner(web.AppRunner):
         handler = front(self._app[RUNTIME], server.request_handler) if self._has_front else server.request_handler
         return _Server(self._app[CONNECTIONS], server, handler, self._kwargs)
 
+    async def drain(self) -> None:
+        """Accept no more connections, answer the requests that come over the others, and end waits and streams.
+
+        Each answer closes its connection. A sender may be about to use a connection when it closes, and would lose its
+        request. So connections without a request stay open for another second.
+        """
+        runtime = self._app[RUNTIME]
+        for site in self.sites:
+            await site.stop()
+        runtime.waits.close()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(runtime.streams.end())
+            group.create_task(self._app[CONNECTIONS].drain())
+
 
 class Site(web.TCPSite):
     """A `TCPSite` with a small receive buffer for each connection.
@@ -75,13 +89,33 @@ class Site(web.TCPSite):
         """Listen, with a receive buffer of 32 kB for each connection."""
         await super().start()
         for listener in getattr(self._server, "sockets", ()):
-            # Connections inherit it from the listening socket.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+            _bound_receiving(listener)
+
+
+class SocketSite(web.SockSite):
+    """A `SockSite` with the same buffer, on a listening TCP or Unix socket."""
+
+    async def start(self) -> None:
+        """Accept connections from the socket."""
+        _bound_receiving(self._sock)
+        if self._sock.family != getattr(socket, "AF_UNIX", None):
+            await super().start()
+            return
+        # uvloop would take it for a TCP socket.
+        await web.BaseSite.start(self)
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None  # noqa: S101  (checked by BaseSite)
+        self._server = await loop.create_unix_server(server, sock=self._sock, backlog=self._backlog)
+
+
+def _bound_receiving(listener: socket.socket) -> None:
+    """Limit the buffer of unread bytes of each connection. Connections inherit it from the listening socket."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
 
 
 def make_runner(
     app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, has_front: bool = True, **options: Any
-) -> web.AppRunner:
+) -> Runner:
     """Return a runner of the receiver on its own sockets, with at most `most` connections.
 
     Without `has_front` the application gets every request. `options` are those of `aiohttp.web.AppRunner`.
@@ -120,6 +154,9 @@ class _Server(web.Server):
     ) -> web.BaseRequest:
         if isinstance(protocol, Connection):
             protocol.request_began(payload, is_chunked=message.chunked)
+            if self._connections_of.is_draining:
+                # Every kind of answer closes its connection then, and says so in its head.
+                message = message._replace(should_close=True)
         if message.path.partition("?")[0].count("/") > _MOST_SLASHES:
             message = message._replace(url=_NOWHERE)
         try:

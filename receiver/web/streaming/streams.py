@@ -54,7 +54,7 @@ class StreamRules:
     heartbeat_seconds: float = 15.0
     ping_seconds: float = 30.0
     subscribe_seconds: float = 10.0
-    goodbye_seconds: float = 5.0
+    goodbye_seconds: float = 2.5
     name_bytes: int = MAX_NAME_BYTES
     name_bytes_per_key: int = MAX_NAME_BYTES_EACH
 
