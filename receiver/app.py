@@ -46,6 +46,7 @@ from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.edge.attempts import FailedAttempts
 from receiver.web.edge.edge import Edge
+from receiver.web.edge.overload import Overload
 from receiver.web.middleware import mark_as_declared, request_middleware
 from receiver.web.operations import at_own_address
 from receiver.web.routes import add_routes
@@ -162,6 +163,7 @@ async def open_runtime(
                 connections_per_address=settings.max_connections_per_address,
             ),
             attempts=FailedAttempts(metrics.attempted),
+            overload=Overload(store),
         )
         running = _start_loops(runtime, providers, retention_times(settings), owner)
         owner.create_task(store.run(), name="writer")
@@ -213,6 +215,7 @@ def _start_loops(
         ("deadlines", end_overdue_tasks(store, read, microseconds_now)),
         ("beats", runtime.streams.beat()),
         ("keys", runtime.keys.run(runtime.streams.check_keys)),
+        ("overload", runtime.overload.watch()),
         ("learning", providers.schedules.run()),
         ("signing keys", runtime.signing_keys.run()),
         ("retention", keep_pruning(store, times, microseconds_now, forget_solutions)),

@@ -61,6 +61,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "provider-unreachable": Problem(503, "The provider accepts no tasks now"),
         "quota-full": Problem(503, "A quota is used up"),
         "not-stored": Problem(503, "The receiver cannot store now"),
+        "overloaded": Problem(503, "The receiver has no time for it now"),
         "receiver-full": Problem(503, "The receiver has too many waits, streams or unread answers"),
         "shutting-down": Problem(503, "The receiver is shutting down"),
     }

@@ -44,6 +44,7 @@ class Moment:
     now: int
     connections: int = 0
     idle_connections: int = 0
+    is_overloaded: bool = False
 
 
 class Metrics:
@@ -118,7 +119,8 @@ class Metrics:
             "reason",
         )
         self._queued = gauge("store_queue", "Commands waiting to be stored.")
-        self._failing = gauge("store_failing", "1 while the store cannot write.")
+        self._failing = gauge("store_failing", "1 while the store cannot write, or is too slow for callbacks.")
+        self._overloaded = gauge("overloaded", "1 while reads are refused, so that callbacks have the time.")
 
     def delivered(self, provider: str, verdict: str, task: TaskRecord | None) -> None:
         """Count a stored callback."""
@@ -189,6 +191,7 @@ class Metrics:
         self._idle_connections.set(moment.idle_connections)
         self._queued.set(moment.queued)
         self._failing.set(moment.is_failing)
+        self._overloaded.set(moment.is_overloaded)
         return generate_latest(self._registry)
 
     def _ended(self, task: TaskRecord, outcome: Outcome) -> None:

@@ -163,7 +163,11 @@ class Store(Protocol):
 
     @property
     def failure(self) -> str | None:
-        """The reason of the last failed commit or probe; None while the store can write."""
+        """The reason of the last failed commit or probe, or of writes too slow for callbacks; None without one."""
+
+    @property
+    def is_late(self) -> bool:
+        """True while waiting writes may miss their limits. A store that cannot write at all is not late."""
 
     async def read_signing_keys(self) -> Sequence[SigningKey]:
         """Return the store's own keys for callback tokens as they are now, newest first, ended ones too."""

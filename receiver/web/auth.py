@@ -63,6 +63,9 @@ def needs(scope: str, handler: Handler, *, query: Collection[str] | None) -> Han
         except ReceiverError as error:
             await _delay(request, error)
             raise
+        if scope != "admin":
+            # Metrics are read when something is wrong.
+            runtime.overload.check(is_read=request.method == "GET")
         runtime.unsent.check(key.name)
         if request.body_exists and not _JSON.fullmatch(request.content_type):
             text = f"Content-Type: expected application/json, got {request.content_type[:80]}"
@@ -92,6 +95,7 @@ def needs_for_stream(handler: Handler) -> Handler:
             except ReceiverError as error:
                 await _delay(request, error)
                 raise
+            request.app[RUNTIME].overload.check(is_read=True)
             return await handler(request)
         except ReceiverError as error:
             # The page may read the reason, too.

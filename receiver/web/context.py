@@ -23,6 +23,7 @@ from receiver.upkeep.shapes import Observer
 from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.edge.attempts import FailedAttempts
 from receiver.web.edge.edge import Edge
+from receiver.web.edge.overload import Overload
 from receiver.web.server.unsent import Unsent
 from receiver.web.streaming.frames import Frames
 from receiver.web.streaming.streams import Streams
@@ -56,6 +57,7 @@ class Runtime:
     bookkeeping: Bookkeeping
     edge: Edge
     attempts: FailedAttempts
+    overload: Overload
     unsent: Unsent = field(default_factory=Unsent)
 
     def reload(self, settings: Settings) -> None:

@@ -15,11 +15,15 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from pydantic_core import to_json
 
+from receiver.settings import ApiKey
 from receiver.web.auth import bearer_key
 from receiver.web.callbacks import RECEIVED, receive
 from receiver.web.context import Runtime
-from receiver.web.middleware import KEY_NAME, log_request
+from receiver.web.edge.addresses import client_address
+from receiver.web.edge.overload import RETRY_SECONDS, overloaded
+from receiver.web.middleware import KEY_NAME, log_request, problem_fields
 from receiver.web.server.prebuilt import SENT, PrebuiltResponse, json_head
 from receiver.web.server.unsent import send_small
 from receiver.web.streaming.streams import PeerGoneError
@@ -35,7 +39,12 @@ _CALLBACK_PATH = re.compile(r"/callback/([a-z0-9]+)/([A-Za-z0-9_-]+)")
 
 _TASK_PATH = re.compile(r"/v1/tasks/([A-Za-z0-9_-]{1,64})(?:\?provider=([a-z0-9]+))?")
 _TASK_ROUTE = "/v1/tasks/{id}"
-_TASK_HEADS = {200: json_head("200 OK"), 202: json_head("202 Accepted")}
+_OVERLOADED = to_json(problem_fields(overloaded()))
+_TASK_HEADS = {
+    200: json_head("200 OK"),
+    202: json_head("202 Accepted"),
+    503: json_head("503 Service Unavailable", f"Retry-After: {RETRY_SECONDS}", kind="application/problem+json"),
+}
 # The application waits for some of these, and refuses others.
 _OTHER_HEADERS = ("Expect", "Origin", "Prefer", "Sec-Fetch-Site")
 _MOST_BYTES = 64 * 1024
@@ -88,27 +97,41 @@ async def _fetched(
         owner = key.name
         runtime.edge.admit_key(owner)
         request[KEY_NAME] = owner
-        if key.providers is not None and provider is not None and provider not in key.providers:
-            return None
-        runtime.unsent.check(owner)
-        task = await runtime.tasks.find(task_or_ref, provider, within=key.providers)
-        if task is None:
-            return None
-        body = task_json(task, runtime.store.cursor_at)
-        runtime.unsent.check_answer(owner, len(body))
+        # An overload is told here, too: a refusal by the application would cost more than the task.
+        is_refused = runtime.overload.refuses_reads
+        answer = (503, _OVERLOADED) if is_refused else await _task_answer(runtime, key, task_or_ref, provider)
     except Exception:
         return None
     except asyncio.CancelledError:
         log_request(request, _TASK_ROUTE, None, started=started)
         raise
-    if len(body) > _MOST_BYTES:
+    if answer is None:
         return None
-    runtime.metrics.fetched(task, time.time_ns() // 1000)
-    status = 202 if task.outcome is None else 200
+    status, body = answer
     try:
-        await send_small(request, _TASK_HEADS[status].with_body(body), runtime.unsent, owner, runtime.streams.rules)
+        data = _TASK_HEADS[status].with_body(body)
+        await send_small(request, data, runtime.unsent, owner, runtime.streams.rules)
     except PeerGoneError as error:
         _log.info("answer.dropped", route=_TASK_ROUTE, key=owner, reason=str(error))
     finally:
-        log_request(request, _TASK_ROUTE, status, started=started)
+        address = client_address(request, runtime.proxies) if is_refused else None
+        log_request(request, _TASK_ROUTE, status, started=started, refused=address)
     return SENT
+
+
+async def _task_answer(
+    runtime: Runtime, key: ApiKey, task_or_ref: str, provider: str | None
+) -> tuple[int, bytes] | None:
+    """Return the status and the body for a task, or None if the application has to answer."""
+    if key.providers is not None and provider is not None and provider not in key.providers:
+        return None
+    runtime.unsent.check(key.name)
+    task = await runtime.tasks.find(task_or_ref, provider, within=key.providers)
+    if task is None:
+        return None
+    body = task_json(task, runtime.store.cursor_at)
+    runtime.unsent.check_answer(key.name, len(body))
+    if len(body) > _MOST_BYTES:
+        return None
+    runtime.metrics.fetched(task, time.time_ns() // 1000)
+    return 202 if task.outcome is None else 200, body

@@ -29,7 +29,7 @@ async def healthz(_request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """`GET /readyz`: 200 if the last commit or probe (every 5 s) succeeded, else 503 with the reason."""
+    """`GET /readyz`: 503 with the reason if the last commit or probe (every 5 s) failed or was too slow, else 200."""
     failure = request.app[RUNTIME].store.failure
     if failure is not None:
         return json_response({"status": "not ready", "reason": failure}, 503)
@@ -113,6 +113,7 @@ async def _rendered(app: web.Application) -> web.Response:
         idle_connections=0 if connections is None else connections.idle,
         queued=store.queued,
         is_failing=store.failure is not None,
+        is_overloaded=runtime.overload.refuses_reads,
         now=time.time_ns() // 1000,
     )
     text = runtime.metrics.rendered(moment)

@@ -89,7 +89,7 @@ _UNREAD = ("too-much-unsent", "receiver-full", "too-many-requests")
 _KEYED = (
     *("no-key", "scope-missing", "provider-not-allowed", "origin-refused", "unsupported-media-type"),
     *_UNREAD,
-    *("wrong-field", "server-error", "not-stored"),
+    *("wrong-field", "server-error", "not-stored", "overloaded"),
 )
 _BODY = ("not-json", "bad-request", "body-too-large", "too-slow")
 _WRITES = ("shutting-down",)

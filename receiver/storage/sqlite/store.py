@@ -170,7 +170,12 @@ class SqliteStore:
     @property
     def failure(self) -> str | None:
         """See `Store`."""
-        return self._writer.failure
+        return self._writer.failure or self._writer.lateness.delay
+
+    @property
+    def is_late(self) -> bool:
+        """See `Store`."""
+        return self._writer.failure is None and self._writer.lateness.is_late
 
     @property
     def signing_keys(self) -> Sequence[bytes]:

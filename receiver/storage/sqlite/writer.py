@@ -25,6 +25,7 @@ import structlog
 from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
+from receiver.storage.lateness import Lateness
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.batch import Batch, Decision
 from receiver.storage.sqlite.database import (
@@ -98,6 +99,7 @@ class Writer:
         tally: Tally | None = None,
     ) -> None:
         self.failure: str | None = None
+        self.lateness = Lateness(clock)
         self._connection = connection
         self._cursor_at = cursor_at
         self._clock = clock
@@ -129,6 +131,7 @@ class Writer:
             raise StoreFailedError(_FILES_LOST)
         weight = command.weight
         if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + weight > _MAX_QUEUED_BYTES:
+            self.lateness.waiting(0)
             raise StoreBusyError("too much is waiting to be stored")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
@@ -189,6 +192,8 @@ class Writer:
         """Give up waiting for commands beyond their time."""
         now = loop.time()
         waiting = [queued for queued in (*self._batch, *self._queue) if not queued.answer.done()]
+        if waiting:
+            self.lateness.waiting(min(queued.until for queued in waiting) - now)
         for queued in waiting:
             if queued.until <= now:
                 queued.answer.set_exception(StoreBusyError("it was not stored in time, and may still be stored"))
@@ -198,6 +203,7 @@ class Writer:
         if self._loss is not None:
             self._release(batch, [(None, StoreFailedError(_FILES_LOST))] * len(batch))
             return
+        started = self._clock()
         try:
             committed = await self._transact(batch)
         except FilesLostError as error:
@@ -218,6 +224,7 @@ class Writer:
         else:
             self.failure = None
             self._last_write = self._clock()
+            self.lateness.wrote(self._last_write - started)
             # Callers first: a sender waits for its acknowledgement, but a wake-up may come microseconds later.
             self._release(batch, committed.answers)
             self._grow(committed.position, committed.grown, committed.entries)
@@ -288,8 +295,10 @@ class Writer:
         try:
             self._grow(*await on_thread(self._connection, self._read_foreign_commits))
             if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
+                started = self._clock()
                 await on_thread(self._connection, self._probe)
                 self._last_write = self._clock()
+                self.lateness.wrote(self._last_write - started)
                 self.failure = None
         except FilesLostError as error:
             await self._handle_loss(error)

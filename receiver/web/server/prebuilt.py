@@ -54,9 +54,9 @@ class PrebuiltHead:
         return b"%b%d%b%b" % (self._before, len(body), self._after, body)
 
 
-def json_head(status: str) -> PrebuiltHead:
+def json_head(status: str, *more: str, kind: str = "application/json") -> PrebuiltHead:
     """Return the head of a response with JSON. It has the order of `json_response` sent by aiohttp."""
-    before = f"HTTP/1.1 {status}", _NO_STORE, "Content-Type: application/json"
+    before = f"HTTP/1.1 {status}", _NO_STORE, *more, f"Content-Type: {kind}"
     return PrebuiltHead(*before, after=(f"Server: {SERVER_SOFTWARE}", *_SECURITY))
 
 
