@@ -45,7 +45,7 @@ from receiver.web.auth import origins_of
 from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.edge.attempts import FailedAttempts
-from receiver.web.edge.edge import Edge
+from receiver.web.edge.edge import Edge, EdgeLimits
 from receiver.web.edge.overload import Overload
 from receiver.web.middleware import mark_as_declared, request_middleware
 from receiver.web.operations import at_own_address
@@ -156,12 +156,7 @@ async def open_runtime(
             metrics=metrics,
             observer=observer,
             bookkeeping=Bookkeeping(metrics, observer),
-            edge=Edge(
-                settings.proxies,
-                per_address=settings.max_requests_per_address,
-                per_key=settings.max_requests_per_key,
-                connections_per_address=settings.max_connections_per_address,
-            ),
+            edge=Edge(_edge_limits(settings), settings.proxies, limited=metrics.limited),
             attempts=FailedAttempts(metrics.attempted),
             overload=Overload(store),
         )
@@ -177,6 +172,7 @@ async def open_runtime(
             await keys.save()
             await providers.schedules.save()
             await observer.save()
+            runtime.edge.close()
             store.stop()
 
 
@@ -283,6 +279,14 @@ def _limits(settings: Settings, rules: StreamRules) -> Limits:
         streams_per_key=settings.max_streams_per_key,
         name_bytes=rules.name_bytes,
         name_bytes_per_key=rules.name_bytes_per_key,
+    )
+
+
+def _edge_limits(settings: Settings) -> EdgeLimits:
+    return EdgeLimits(
+        per_address=settings.max_requests_per_address,
+        per_key=settings.max_requests_per_key,
+        connections_per_address=settings.max_connections_per_address,
     )
 
 

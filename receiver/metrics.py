@@ -118,6 +118,11 @@ class Metrics:
             "(no request came), head (a head too long or too slow), chunks (a body in chunks of a few bytes).",
             "reason",
         )
+        self._requests_limited = counter(
+            "requests_limited",
+            "Requests refused by a limit: address (without a valid key or token), key, room (too many at once).",
+            "by",
+        )
         self._queued = gauge("store_queue", "Commands waiting to be stored.")
         self._failing = gauge("store_failing", "1 while the store cannot write, or is too slow for callbacks.")
         self._overloaded = gauge("overloaded", "1 while reads are refused, so that callbacks have the time.")
@@ -154,6 +159,10 @@ class Metrics:
     def connection_closed(self, reason: str) -> None:
         """Count a connection closed by the receiver: "full", "address", "silent", "head" or "chunks"."""
         self._connections_closed.labels(reason).inc()
+
+    def limited(self, by: str) -> None:
+        """Count a request refused by a limit: that of its "address", of its "key", or of the "room" for all."""
+        self._requests_limited.labels(by).inc()
 
     def fetched(self, task: TaskRecord, now: int) -> None:
         """Count a task fetched by its id, if its answer is stale."""

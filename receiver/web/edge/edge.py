@@ -19,7 +19,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
+import structlog
 from aiohttp import web
 
 from receiver.errors import ReceiverError, TooManyRequestsError
@@ -28,7 +30,7 @@ from receiver.web.edge.addresses import UNKNOWN, address_of_text, client_ip, is_
 from receiver.web.edge.rates import RateLimit
 from receiver.web.edge.refusals import RefusalLog
 
-__all__ = ["Edge"]
+__all__ = ["Edge", "EdgeLimits"]
 
 _ADDRESS_BURST_SECONDS = 10
 # As many requests as one key may have waiting: after a restart all of them come again.
@@ -40,35 +42,48 @@ _LINES_AT_ONCE = 100
 _ALL_LINES_PER_SECOND = 1.0
 _ALL_LINES_AT_ONCE = 1000
 
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLimits:
+    """Requests per second of an address and of a key, where 0 is no limit, and connections of an address at once."""
+
+    per_address: float = 0.0
+    per_key: float = 0.0
+    connections_per_address: float = math.inf
+
 
 class Edge:
     """The limits on requests and connections: by address, by key, and at once.
 
-    `per_address` and `per_key` are requests per second; 0 is no limit. `proxies` are trusted to name clients, and may
-    have any number of connections.
+    `proxies` are trusted to name clients, and may have any number of connections. `limited` is called with "address",
+    "key" or "room" for each request that a limit refuses.
     """
 
     def __init__(
         self,
+        limits: EdgeLimits | None = None,
         proxies: Sequence[Network] = (),
         *,
-        per_address: float = 0.0,
-        per_key: float = 0.0,
-        connections_per_address: float = math.inf,
+        limited: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        limits = limits or EdgeLimits()
         self._proxies = proxies
-        self._addresses = RateLimit(per_address, max(1.0, per_address * _ADDRESS_BURST_SECONDS), clock=clock)
-        self._keys = RateLimit(per_key, max(1.0, per_key * _KEY_BURST_SECONDS), clock=clock)
+        self._limited = limited
+        self._addresses = _rate(limits.per_address, _ADDRESS_BURST_SECONDS, clock)
+        self._keys = _rate(limits.per_key, _KEY_BURST_SECONDS, clock)
         self._log = RefusalLog(
             of_each=RateLimit(_LINES_PER_SECOND, _LINES_AT_ONCE, clock=clock),
             of_all=RateLimit(_ALL_LINES_PER_SECOND, _ALL_LINES_AT_ONCE, clock=clock),
         )
         self._connections: Counter[object] = Counter()
-        self._most_connections = connections_per_address
+        self._most_connections = limits.connections_per_address
         self._most_at_once = math.inf
         self._at_once = 0
         self._slot = _Slot(self)
+        self._has_named_proxy = False
 
     @property
     def is_full(self) -> bool:
@@ -86,6 +101,7 @@ class Edge:
             ReceiverError: `receiver-full`. The rest of the connections is for callbacks.
         """
         if self.is_full:
+            self._limited("room")
             detail = f"{self._at_once} requests are being handled, and the other connections are for callbacks"
             raise ReceiverError("receiver-full", detail, retry_after_seconds=_RETRY_SECONDS)
         self._at_once += 1
@@ -103,6 +119,7 @@ class Edge:
         """
         wait = self._keys.take(name)
         if wait:
+            self._limited("key")
             raise _too_many("key", f"the key {name} sends", self._keys, wait)
 
     def admit_stranger(self, request: web.BaseRequest) -> None:
@@ -111,12 +128,29 @@ class Edge:
         Raises:
             TooManyRequestsError: its address has used up its rate.
         """
-        if not self._addresses.per_second:
-            return
+        self._look_for_proxy(request)
         address = client_ip(request, self._proxies)
         wait = self._addresses.take(owner_of(address))
         if wait:
+            self._limited("address")
             raise _too_many("address", f"{UNKNOWN if address is None else address} sends", self._addresses, wait)
+
+    def close(self) -> None:
+        """Log the number of refusals that are not logged yet."""
+        self._log.report()
+
+    def _look_for_proxy(self, request: web.BaseRequest) -> None:
+        """Log once that a proxy inside seems to be missing in the settings. Strangers outside cannot cause the line."""
+        if self._has_named_proxy or "X-Forwarded-For" not in request.headers:
+            return
+        peer = address_of_text(request.remote or "")
+        if peer is not None and peer.is_private and not is_in(peer, self._proxies):
+            self._has_named_proxy = True
+            _log.warning(
+                "proxy.not_trusted",
+                address=str(peer),
+                consequence="its clients count as one address; a proxy of yours belongs in RECEIVER_TRUSTED_PROXIES",
+            )
 
     def logs_refusal(self, request: web.BaseRequest) -> bool:
         """Return True if the refusal of a stranger is to be logged."""
@@ -161,6 +195,10 @@ class _Slot:
 
     def __exit__(self, *_: object) -> None:
         self._edge.ended()
+
+
+def _rate(per_second: float, burst_seconds: float, clock: Callable[[], float]) -> RateLimit:
+    return RateLimit(per_second, max(1.0, per_second * burst_seconds), clock=clock)
 
 
 def _too_many(policy: str, sender: str, limit: RateLimit, wait: float) -> TooManyRequestsError:

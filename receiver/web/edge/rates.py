@@ -13,6 +13,7 @@ from collections.abc import Callable
 __all__ = ["RateLimit"]
 
 _MOST_OWNERS = 10_000
+_TOLERANCE_SECONDS = 1e-6
 
 
 class RateLimit:
@@ -47,8 +48,8 @@ class RateLimit:
         now = self._clock()
         paid_until = max(now, self._paid_until.get(owner, now)) + self._interval
         wait = paid_until - now - self._window
-        # Additions of intervals are not exact.
-        if wait > self._interval * 1e-6:
+        # The clock and the sums of intervals are not exact.
+        if wait > _TOLERANCE_SECONDS:
             return wait
         self._paid_until[owner] = paid_until
         self._paid_until.move_to_end(owner)

@@ -277,6 +277,8 @@ async def test_the_front_changes_nothing(
     assert counts == other_counts
     assert stored == other_stored
     assert not [answer for _, answer in answers if b"HTTP/1.1 5" in answer]
+    secrets = [url.rpartition("/")[2] for url in urls] + ["forged"]
+    assert not [line for line in logged if any(secret in line for secret in secrets)]
 
 
 async def test_strangers_are_limited_alike(prepared: tuple[Path, Sequence[str]], tmp_path: Path) -> None:

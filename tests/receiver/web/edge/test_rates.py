@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from receiver.web.edge.edge import Edge
+from receiver.web.edge.edge import Edge, EdgeLimits
 from receiver.web.edge.rates import RateLimit
 from receiver.web.edge.refusals import RefusalLog
 from tests.receiver.web.edge.test_addresses import request_from
@@ -84,7 +84,7 @@ def test_no_limit() -> None:
 
 def test_an_ipv6_address_stands_for_its_network() -> None:
     """Addresses of one /64 share a rate, and others don't."""
-    edge = Edge(per_address=0.1, clock=Clock())
+    edge = Edge(EdgeLimits(per_address=0.1), clock=Clock())
 
     def admitted(peer: str) -> bool:
         try:
@@ -127,6 +127,7 @@ async def test_strangers_get_429(tmp_path: Path) -> None:
         probes = [await api.send("GET", path, key=None) for path in ("/healthz", "/readyz")]
         fetched = await api.send("GET", f"/v1/tasks/{task['ref']}")
         delivered = await api.call_back(task["callbackUrl"])
+        metrics = (await api.send("GET", "/metrics")).body
 
     assert [answer.status for answer in guesses].count(429) >= 1
     assert guesses[0].status == 404
@@ -139,6 +140,8 @@ async def test_strangers_get_429(tmp_path: Path) -> None:
         assert refused.headers["RateLimit-Policy"] == '"address";q=10;w=10'
     assert [answer.status for answer in probes] == [200, 200]
     assert (fetched.status, delivered.status) == (202, 200)
+    limited = [answer.status for answer in (*guesses, *others)].count(429)
+    assert f'callback_receiver_requests_limited_total{{by="address"}} {limited:.1f}'.encode() in metrics
 
 
 @pytest.mark.parametrize("has_front", [False, True])
@@ -168,6 +171,18 @@ async def test_a_fetch_is_counted_once(tmp_path: Path) -> None:
     assert statuses == [404, 404, 429]
 
 
+async def test_a_proxy_that_is_not_named_is_logged(tmp_path: Path) -> None:
+    """A peer inside the network that forwards is named once, unless it is trusted."""
+    forwarded = {"X-Forwarded-For": "198.51.100.1"}
+    with capture_logs() as logs:
+        for proxies in ("", "127.0.0.1"):
+            async with running_receiver(tmp_path / f"receiver{proxies}.db", trusted_proxies=proxies) as api:
+                for _ in range(2):
+                    await api.send("GET", "/nowhere", key=None, headers=forwarded)
+
+    assert [line["address"] for line in logs if line["event"] == "proxy.not_trusted"] == ["127.0.0.1"]
+
+
 async def test_a_flood_of_guesses_writes_few_lines(tmp_path: Path) -> None:
     """The log has a bounded number of lines about guesses, with and without the callback's path."""
     with capture_logs() as logs:
@@ -176,6 +191,9 @@ async def test_a_flood_of_guesses_writes_few_lines(tmp_path: Path) -> None:
                 await api.send("POST", f"/callback/capsolver/forged{number}", key=None)
                 await api.send("GET", f"/nowhere/{number}", key=None)
     lines = [line for line in logs if line["event"] in ("callback.refused", "request.completed")]
+    (suppressed,) = [line for line in logs if line["event"] == "refusals.suppressed"]
 
+    # The rest is counted at the end at the latest.
+    assert len(lines) + suppressed["count"] == 300
     assert 100 <= len(lines) <= 100 + math.ceil(0.1 * 60)
     assert {line["address"] for line in lines} == {"127.0.0.1"}
