@@ -12,6 +12,7 @@ __all__ = [
     "MONITORING",
     "OPERATING",
     "PAGE",
+    "SOCKET",
     "UNIT",
     "block",
     "settings_in",
@@ -25,6 +26,7 @@ ENVIRONMENT = (DEPLOY / "environment.example").read_text("utf-8")
 MONITORING = DEPLOY / "monitoring"
 OPERATING = (DEPLOY / "OPERATING.md").read_text("utf-8")
 PAGE = (DEPLOY / "README.md").read_text("utf-8")
+SOCKET = (DEPLOY / "systemd" / "callback-receiver.socket").read_text("utf-8")
 UNIT = (DEPLOY / "systemd" / "callback-receiver.service").read_text("utf-8")
 
 
