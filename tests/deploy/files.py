@@ -10,6 +10,7 @@ __all__ = [
     "DEPLOY",
     "ENVIRONMENT",
     "MONITORING",
+    "NGINX",
     "OPERATING",
     "PAGE",
     "SOCKET",
@@ -24,6 +25,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 CADDYFILE = (DEPLOY / "proxies" / "Caddyfile").read_text("utf-8")
 ENVIRONMENT = (DEPLOY / "environment.example").read_text("utf-8")
 MONITORING = DEPLOY / "monitoring"
+NGINX = (DEPLOY / "proxies" / "nginx.conf").read_text("utf-8")
 OPERATING = (DEPLOY / "OPERATING.md").read_text("utf-8")
 PAGE = (DEPLOY / "README.md").read_text("utf-8")
 SOCKET = (DEPLOY / "systemd" / "callback-receiver.socket").read_text("utf-8")

@@ -57,7 +57,7 @@ def test_callbacks_are_not_redirected() -> None:
     """On port 80 callbacks are proxied, and all else is redirected. Caddy's own redirects are off."""
     port_80 = block("http://")
     proxied = r"\s+import receiver\s+\}"
-    first = rf"handle /callback/\* \{{{proxied}[^{{]+handle /2captcha\.txt \{{{proxied}"
+    first = rf"handle /callback\* \{{{proxied}[^{{]+handle /2captcha\.txt \{{{proxied}"
 
     assert "auto_https disable_redirects" in CADDYFILE
     assert re.search(first + r"\s+handle \{\s+redir https://", port_80)
@@ -70,7 +70,7 @@ def test_the_proxy_leads_to_the_receiver() -> None:
 
     assert f"{given['RECEIVER_HOST']}:{given['RECEIVER_PORT']}}} {{" in block("(proxied)")
     assert "callbacks.example.org" in given["RECEIVER_PUBLIC_URL"]
-    assert "import receiver" in block("{$CALLBACK_HOST:callbacks.example.org}")
+    assert "import receiver" in block("{$CALLBACK_HOST:callbacks.example.org}, https://")
 
 
 def test_the_receiver_sees_what_is_too_large_for_it() -> None:
@@ -94,7 +94,7 @@ def test_the_proxy_closes_idle_connections_first() -> None:
 
 def test_a_callback_has_a_connection_of_its_own() -> None:
     """It cannot meet the close of a used connection, which Caddy would answer with 502."""
-    assert re.search(r"handle /callback/\* \{\s+import proxied off\s+\}", block("(receiver)"))
+    assert re.search(r"handle /callback\* \{\s+import proxied off\s+\}", block("(receiver)"))
 
 
 def test_long_requests_have_no_limit() -> None:
