@@ -20,7 +20,8 @@ from tests.deploy.files import CADDYFILE, DEPLOY
 
 CONTAINER = DEPLOY / "container"
 DOCKERFILE = (CONTAINER / "Dockerfile").read_text()
-SERVICES: dict[str, Any] = yaml.safe_load((CONTAINER / "compose.yaml").read_text())["services"]
+COMPOSE: dict[str, Any] = yaml.safe_load((CONTAINER / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
 
 
 def instructions(name: str) -> list[str]:
@@ -113,6 +114,14 @@ def test_compose_runs_what_the_image_offers() -> None:
     assert receiver["volumes"] == ["database:/var/lib/callback-receiver"]
     for path in (receiver["build"]["dockerfile"], "deploy/proxies/Caddyfile"):
         assert (DEPLOY.parent / path).is_file()
+
+
+def test_the_receiver_believes_its_proxies() -> None:
+    """The trusted network is that of Caddy and the tunnel, and nobody else is in it."""
+    (network,) = COMPOSE["networks"]["front"]["ipam"]["config"]
+
+    assert SERVICES["receiver"]["environment"]["RECEIVER_TRUSTED_PROXIES"] == network["subnet"]
+    assert {name for name, service in SERVICES.items() if service["networks"] == ["front"]} == set(SERVICES)
 
 
 def test_the_receiver_has_time_to_stop() -> None:

@@ -34,6 +34,7 @@ def test_it_names_what_matters() -> None:
     assert settings_in(ENVIRONMENT, active=True).keys() == {
         "RECEIVER_HOST",
         "RECEIVER_PORT",
+        "RECEIVER_TRUSTED_PROXIES",
         "RECEIVER_PUBLIC_URL",
         "RECEIVER_DATABASE",
         "RECEIVER_API_KEYS",

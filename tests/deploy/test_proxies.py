@@ -11,9 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from structlog.testing import capture_logs
 from yarl import URL
 
 from receiver.settings import Settings
+from tests.deploy.files import ENVIRONMENT, settings_in
 from tests.deploy.proxies import HOST, PROXIES, Proxied, running_proxy
 from tests.raw import events_request, poll_request
 from tests.receiver.web.sockets import Socket
@@ -169,6 +171,26 @@ async def test_silence_of_50_seconds_is_no_end(receiver: RunningReceiver, tmp_pa
     for status, seconds, is_ended in (task.result() for task in silent):
         assert (status, is_ended) == (202, True)
         assert seconds > POLL_SECONDS - 1
+
+
+@pytest.mark.parametrize("client", ["127.0.0.7", "::1"])
+@pytest.mark.parametrize("name", PROXIES)
+async def test_the_receiver_knows_its_clients(tmp_path: Path, name: str, client: str) -> None:
+    """With the setting of the example, a client's address is its own, whatever it writes into its headers."""
+    trusted = settings_in(ENVIRONMENT, active=True)["RECEIVER_TRUSTED_PROXIES"]
+    forged = dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "CF-Connecting-IP", "True-Client-IP"), "203.0.113.9")
+    forged["Forwarded"] = "for=203.0.113.9"
+    async with (
+        running_receiver(tmp_path / "receiver.db", public_url=f"https://{HOST}", trusted_proxies=trusted) as receiver,
+        running_proxy(name, urlsplit(receiver.url).port or 0, tmp_path / "proxy", client=client) as api,
+    ):
+        with capture_logs() as lines:
+            for headers in ({}, forged):
+                for url in (api.url, api.plain_url):
+                    await api.send("POST", f"{url}/callback/capsolver/x", key=None, json={}, headers=headers)
+                await api.send("GET", "/v1/results", key=None, headers=headers)
+
+    assert [line.get("address") for line in lines] == [client] * 6
 
 
 async def test_no_log_holds_a_secret(receiver: RunningReceiver, api: Proxied) -> None:
