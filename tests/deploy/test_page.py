@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+from receiver.__main__ import cli
 from receiver.app import create_app
+from receiver.commands.keys import keys
 from receiver.settings import Settings
-from tests.deploy.files import PAGE
+from tests.deploy.files import DEPLOY, OPERATING, PAGE
 from tests.faults.commands import KEY, run_command
 from tests.receiver.web.sockets import open_events
 from tests.support import running_receiver
+from tests.tools import tool
 
 
 def test_it_names_only_real_settings() -> None:
@@ -36,9 +42,12 @@ async def test_the_first_callback_goes_as_told(tmp_path: Path) -> None:
 
 async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
     """By the page's commands a backup is private, and after its restoration readers of the lost part get a gap."""
-    (folder,) = re.findall(r"^callback-receiver backup (/\S+)/\$\(date \+%F\)\.db$", PAGE, re.MULTILINE)
+    folders = re.findall(r"^callback-receiver backup (/\S+)/\$\(date \+%F-%H%M%S\)\.db$", PAGE, re.MULTILINE)
     (restored,) = re.findall(r"^callback-receiver restore (/\S+)/DATE\.db$", PAGE, re.MULTILINE)
-    assert folder == restored
+    assert folders == [restored, restored]
+    assert (
+        f"install -d -m 0700 -o callback-receiver -g callback-receiver /var/lib/callback-receiver {restored}\n" in PAGE
+    )
     database, copy = tmp_path / "receiver.db", tmp_path / "copy.db"
     async with running_receiver(database) as api:
         registered = await api.register()
@@ -52,6 +61,72 @@ async def test_a_restored_database_has_a_new_log(tmp_path: Path) -> None:
 
     assert (answer.status, answer.json["reason"]) == (410, "other-log")
     assert copy.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_strict_umask_of_root_hides_nothing(tmp_path: Path) -> None:
+    """After installation and upgrade the service can read everything, also what the upgrade brought."""
+    git = tool("git", package="git")
+    programs, origin = tmp_path / "programs", tmp_path / "origin"
+    for folder in (programs, origin, tmp_path / "usr/local/bin", tmp_path / "etc/systemd/system"):
+        folder.mkdir(parents=True)
+    for name in ("apt-get", "adduser", "systemctl", "callback-receiver"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    (origin / "deploy").mkdir()
+    (origin / "deploy/requirements.lock").touch()
+    shutil.copytree(DEPLOY / "systemd", origin / "deploy/systemd")
+    for package in ("client", "receiver"):
+        (origin / package).mkdir()
+        (origin / package / "__init__.py").touch()
+    commit = f"{git} add . && {git} -c user.name=t -c user.email=t@example.org commit -qm change"
+    run(f"{git} init -q . && {commit}", origin)
+
+    install, upgrade = (
+        "umask 077\n" + re.sub(r" /(opt|usr|etc)/", rf" {tmp_path}/\1/", block.replace("REPOSITORY", str(origin)))
+        for block in shell_blocks("umask 022\n")
+    )
+    run(install, tmp_path, programs)
+    (origin / "receiver/new.py").touch()
+    run(commit, origin)
+    run(upgrade, tmp_path, programs)
+
+    checkout = tmp_path / "opt/callback-receiver"
+    hidden = [path for path in checkout.rglob("*") if path.stat().st_mode & 0o044 != 0o044]
+    assert [path for path in hidden if ".git" not in path.parts] == []
+    assert (checkout / "receiver/new.py").is_file()
+    assert (tmp_path / "usr/local/bin/callback-receiver").stat().st_mode & 0o777 == 0o755
+
+
+def test_its_commands_exist() -> None:
+    """Every command on the pages of operators is one of the receiver, also those of keys."""
+    named = set(
+        re.findall(r"(?:^|[`(]|receiver )callback-receiver ((?:keys )?[a-z][a-z-]+)", PAGE + OPERATING, re.MULTILINE)
+    )
+    known = {*cli.commands, *(f"keys {name}" for name in keys.commands)}
+
+    assert named - known == set()
+    assert {"doctor", "explain", "prune", "redeliver", "backup", "restore", "keys add", "new-signing-key"} <= named
+
+
+def test_its_links_lead_to_its_sections() -> None:
+    """The list at the top names each section once, in the order of the page."""
+    listed = re.findall(r"\]\(#([\w-]+)\)", PAGE[: PAGE.index("\n## ")])
+    sections = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
+
+    assert listed == [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in sections]
+
+
+def shell_blocks(start: str) -> list[str]:
+    """Return the blocks of commands that begin so."""
+    return [
+        block for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if block.startswith(start)
+    ]
+
+
+def run(commands: str, folder: Path, *programs: Path) -> None:
+    """Run commands as the page has them; each must succeed."""
+    path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
+    subprocess.run(["/bin/sh", "-e", "-c", commands], cwd=folder, env=os.environ | {"PATH": path}, check=True)
 
 
 def test_its_addresses_are_routes(tmp_path: Path) -> None:
