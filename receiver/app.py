@@ -22,6 +22,9 @@ from receiver.domain.reading import read_kept
 from receiver.errors import CannotStartError
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
+from receiver.health.balances import Balances, check_balances
+from receiver.health.monitor import Monitor
+from receiver.health.services import open_services
 from receiver.metrics import Metrics
 from receiver.service.callbacks import Callbacks
 from receiver.service.keys import Keys
@@ -83,6 +86,7 @@ def create_app(
     _check_secrets(settings, dialects)
     _check_callback_addresses(settings, dialects)
     check_accounts(settings, dialects)
+    check_balances(settings)
     # Read for its error: a malformed key is refused now, and not at startup.
     _ = settings.keys
     app = web.Application(middlewares=[request_middleware], client_max_size=settings.max_body_bytes)
@@ -112,11 +116,13 @@ async def open_runtime(
     fails, the task that entered the block is cancelled.
 
     Raises:
-        CannotStartError: the database cannot be used, or neither it nor the settings hold an API key.
+        CannotStartError: the database or a service for notices cannot be used, or neither the database nor the
+            settings hold an API key.
     """
     rules = rules or StreamRules(send_seconds=settings.send_timeout_seconds)
     limits = _limits(settings, rules)
     metrics = Metrics(dialects)
+    services = await open_services(settings.notice_urls)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic, tally=metrics.committed)
@@ -134,6 +140,16 @@ async def open_runtime(
         urls = CallbackUrls(settings.public_url, signing_keys)
         rules_of_provider = delivery_rules_of(settings, dialects)
         tasks = Tasks(store, providers, waits, urls=urls, now=microseconds_now, new_ref=new_ref)
+        balances = Balances(providers.accounts, settings.balance_low, now=microseconds_now, count=metrics.balance)
+        monitor = Monitor(
+            settings,
+            dialects,
+            store,
+            balances=balances,
+            services=services,
+            count=metrics.noticed,
+            now=microseconds_now,
+        )
         owner = await stack.enter_async_context(asyncio.TaskGroup())
         runtime = Runtime(
             dialects=dialects,
@@ -159,6 +175,7 @@ async def open_runtime(
             edge=Edge(_edge_limits(settings), settings.proxies, limited=metrics.limited),
             attempts=FailedAttempts(metrics.attempted),
             overload=Overload(store),
+            monitor=monitor,
         )
         running = _start_loops(runtime, providers, retention_times(settings), owner)
         owner.create_task(store.run(), name="writer")
@@ -216,6 +233,7 @@ def _start_loops(
         ("signing keys", runtime.signing_keys.run()),
         ("retention", keep_pruning(store, times, microseconds_now, forget_solutions)),
         ("shapes", runtime.observer.run()),
+        ("health", runtime.monitor.run()),
         *(("reconcile", reconciler.run()) for reconciler in reconcilers),
     ]
     return [owner.create_task(loop, name=name) for name, loop in loops]

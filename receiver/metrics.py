@@ -123,6 +123,9 @@ class Metrics:
             "Requests refused by a limit: address (without a valid key or token), key, room (too many at once).",
             "by",
         )
+        self._balance = gauge("balance", "Balance of the receiver's own account when last read.", "provider")
+        self._balance_low = gauge("balance_low", "Balance below which it counts as low.", "provider")
+        self._notices = counter("notices", "Notices to each service: sent, or lost after several tries.", "what")
         self._queued = gauge("store_queue", "Commands waiting to be stored.")
         self._failing = gauge("store_failing", "1 while the store cannot write, or is too slow for callbacks.")
         self._overloaded = gauge("overloaded", "1 while reads are refused, so that callbacks have the time.")
@@ -163,6 +166,15 @@ class Metrics:
     def limited(self, by: str) -> None:
         """Count a request refused by a limit: that of its "address", of its "key", or of the "room" for all."""
         self._requests_limited.labels(by).inc()
+
+    def balance(self, provider: str, left: float, low: float) -> None:
+        """Show the balance of an account, and the limit below which it is low."""
+        self._balance.labels(provider).set(left)
+        self._balance_low.labels(provider).set(low)
+
+    def noticed(self, what: str) -> None:
+        """Count a notice that was "sent" to a service, or "lost"."""
+        self._notices.labels(what).inc()
 
     def fetched(self, task: TaskRecord, now: int) -> None:
         """Count a task fetched by its id, if its answer is stale."""

@@ -239,6 +239,17 @@ class Settings(BaseSettings):
     max_finished_tasks: Annotated[int, Field(ge=1)] = Field(
         1_000_000, description="Most finished tasks, about 2 kB each. Beyond it the oldest go, however young they are."
     )
+    balance_low: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict,
+        description="JSON object, provider of `PROVIDER_KEYS` → balance below which `doctor` and notices warn, in the "
+        "provider's unit. The balances are read every 10 minutes.",
+    )
+    notices: Annotated[SecretStr, _LIST] = Field(
+        SecretStr(""),
+        description="URLs of services that get a notice when a problem begins and when it is over, separated by "
+        "commas: webhooks (`jsons://…`), ntfy (`ntfys://…`), e-mail (`mailtos://…`) and all others of Apprise. "
+        "`callback-receiver doctor --test-notices` tries them. Needs the extra `notices`.",
+    )
     log_format: Literal["json", "console"] = Field(
         "json", description="`json`: one object a line; `console`: for people."
     )
@@ -351,6 +362,12 @@ class Settings(BaseSettings):
         """The parts of `metrics_address`, which must be set."""
         host, _, port = self.metrics_address.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def notice_urls(self) -> Sequence[str]:
+        """The URLs of `notices`. A URL may have commas of its own."""
+        urls = re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9]*://)", self.notices.get_secret_value())
+        return [stripped for url in urls if (stripped := url.strip(" ,"))]
 
     @property
     def keys(self) -> Sequence[ApiKey]:

@@ -19,6 +19,7 @@ import aiohttp
 from client.providers import DIALECTS, Dialect
 from client.sandbox.serving import serving, stop_accepting
 from receiver.app import create_app
+from receiver.health.monitor import Monitor
 from receiver.logs import server_logger
 from receiver.service.keys import Keys
 from receiver.settings import Settings
@@ -120,6 +121,11 @@ class RunningReceiver(Api):
     def waiting(self) -> int:
         """The number of its waiting requests."""
         return self._runner.app[RUNTIME].waits.waiting
+
+    @property
+    def monitor(self) -> Monitor:
+        """The judge of its health."""
+        return self._runner.app[RUNTIME].monitor
 
     @property
     def streams(self) -> int:

@@ -9,7 +9,7 @@ from client.provider_api.unlisted import OTHER
 from receiver.domain.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, time_view
 from receiver.domain.verdicts import VERDICTS
 
-__all__ = ["Facts", "Finding", "ProbeResult", "judge"]
+__all__ = ["Balance", "CanaryFailure", "Facts", "Finding", "Observed", "ProbeResult", "judge"]
 
 # The store cuts its write-ahead log to 8 MB as soon as no reader holds it.
 _LARGE_WAL_BYTES = 64 * 1024 * 1024
@@ -49,6 +49,40 @@ class ProbeResult:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The balance of an account at a time, in the provider's unit, and the limit below which it is low."""
+
+    provider: str
+    left: float
+    low: float
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryFailure:
+    """The failure of a receiver's own callback: its stage, and the reason without secrets.
+
+    It fails since the time `since`, and `at` is the time of the last try.
+    """
+
+    stage: str
+    reason: str
+    since: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Facts that only a running receiver can see. It keeps them in its database for `doctor`.
+
+    `balances` are those last read. `canary` is None unless its last callback failed.
+    """
+
+    balances: tuple[Balance, ...] = ()
+    canary: CanaryFailure | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The facts about a receiver.
@@ -56,6 +90,7 @@ class Facts:
     `ready` is the answer of `/readyz` on this machine, `callback` that of a callback URL; None: not asked. `scopes` are
     the scopes of all keys together; None: there are no keys. `signs` are the providers in use with signed callbacks.
     `hour` and `day` count the tasks registered in that time. `unlisted` are recent error codes missing from all lists.
+    `observed` is from the last hour.
     """
 
     now: int
@@ -66,8 +101,8 @@ class Facts:
     newest_task: int | None
     public_url: str | None
     is_public_url_local: bool
-    ready: ProbeResult | None
-    callback: ProbeResult | None
+    ready: ProbeResult | None = None
+    callback: ProbeResult | None = None
     scopes: frozenset[str] | None
     signs: Sequence[str] = ()
     secrets: frozenset[str] = frozenset()
@@ -75,6 +110,7 @@ class Facts:
     hour: Sequence[RecentTasks] = ()
     day: Sequence[RecentTasks] = ()
     unlisted: Sequence[UnlistedCode] = ()
+    observed: Observed = Observed()
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -85,7 +121,7 @@ def judge(facts: Facts) -> list[Finding]:
         nothing = RecentTasks(provider)
         hour, day = hours.get(provider, nothing), days.get(provider, nothing)
         found += [*_refused(hour, day, facts.now), *_callbacks(hour, day), *_polls(hour, day)]
-    found += [*_overdue(facts), *_unlisted(facts)]
+    found += [*_overdue(facts), *_unlisted(facts), *_balances(facts), *_canary(facts)]
     return sorted(found, key=lambda finding: not finding.is_wrong)
 
 
@@ -233,6 +269,24 @@ def _unlisted(facts: Facts) -> Iterator[Finding]:
             "report it to this project."
         )
         yield Finding("codes", False, text, todo)
+
+
+def _balances(facts: Facts) -> Iterator[Finding]:
+    for balance in facts.observed.balances:
+        if balance.left < balance.low:
+            text = f"{balance.provider}: the balance is {balance.left:g}, below {balance.low:g}"
+            todo = "Top up the account. Without a balance the provider refuses all tasks."
+            yield Finding("balance", True, text, todo, balance.provider)
+
+
+def _canary(facts: Facts) -> Iterator[Finding]:
+    canary = facts.observed.canary
+    if canary is not None:
+        since = time_view(canary.since).isoformat(timespec="seconds")
+        text = f"a callback of the receiver to itself fails since {since}, at {canary.stage}: {canary.reason}"
+        yield Finding(
+            "canary", True, text, "Run callback-receiver canary. Callbacks of providers fail in the same way."
+        )
 
 
 def _megabytes(size: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from client.providers import Dialect
+from receiver.health.monitor import Monitor
 from receiver.metrics import Metrics
 from receiver.service.callbacks import Callbacks
 from receiver.service.keys import Keys
@@ -58,6 +59,7 @@ class Runtime:
     edge: Edge
     attempts: FailedAttempts
     overload: Overload
+    monitor: Monitor
     unsent: Unsent = field(default_factory=Unsent)
 
     def reload(self, settings: Settings) -> None:

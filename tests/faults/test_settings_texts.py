@@ -42,6 +42,7 @@ TEXTS: Mapping[str, str] = {
     "VERIFICATION_TEXT": "token-of-the-account",
     "ALLOWED_ORIGINS": "https://app.example.com",
     "METRICS_ADDRESS": "127.0.0.1:9090",
+    "NOTICES": "jsons://host.example/path?to=a,b,ntfys://host.example/topic",
     "MAX_BODY_BYTES": "2048",
     "CALLBACK_ADDRESSES": json.dumps({"capsolver": "192.0.2.0/24"}),
     "TRUSTED_PROXIES": "10.0.0.0/8",

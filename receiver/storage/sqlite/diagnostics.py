@@ -37,6 +37,7 @@ __all__ = [
     "read_overview",
     "read_recent",
     "read_standing_urls",
+    "read_text",
 ]
 
 # The newest rows of a table, so that the cost of a query is bounded.
@@ -160,6 +161,12 @@ def read_standing_urls(connection: sqlite3.Connection) -> list[StandingUrl]:
     """Return the standing URLs that were not revoked, oldest first."""
     urls = map(standing_url_from, connection.execute(sql.SELECT_STANDING_URLS))
     return [url for url in urls if url.revoked_at is None]
+
+
+def read_text(connection: sqlite3.Connection, name: str) -> str | None:
+    """See `Store.remembered`."""
+    row = connection.execute(sql.SELECT_META, (name,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[str, int]) -> tuple[RecentTasks, ...]:
