@@ -37,6 +37,7 @@ from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
 from receiver.settings import Settings, is_loopback
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
+from receiver.tracing import current_tracing
 from receiver.upkeep.deadlines import end_overdue_tasks
 from receiver.upkeep.relay import Relay
 from receiver.upkeep.retention import RetentionTimes, keep_pruning
@@ -121,7 +122,7 @@ async def open_runtime(
     """
     rules = rules or StreamRules(send_seconds=settings.send_timeout_seconds)
     limits = _limits(settings, rules)
-    metrics = Metrics(dialects)
+    metrics, tracing = Metrics(dialects), current_tracing()
     services = await open_services(settings.notice_urls)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
@@ -165,17 +166,18 @@ async def open_runtime(
             callbacks=Callbacks(store, providers, rules_of_provider, now=microseconds_now, new_ref=new_ref),
             tasks=tasks,
             results=Results(store, waits),
-            submissions=Submissions(tasks, providers.accounts, owner, microseconds_now),
+            submissions=Submissions(tasks, providers.accounts, owner, microseconds_now, tracing=tracing),
             tickets=Tickets(time.monotonic),
             streams=Streams(rules, owner),
             frames=Frames(store.cursor_at),
             metrics=metrics,
             observer=observer,
-            bookkeeping=Bookkeeping(metrics, observer),
+            bookkeeping=Bookkeeping(metrics, observer, tracing),
             edge=Edge(_edge_limits(settings), settings.proxies, limited=metrics.limited),
             attempts=FailedAttempts(metrics.attempted),
             overload=Overload(store),
             monitor=monitor,
+            tracing=tracing,
         )
         running = _start_loops(runtime, providers, retention_times(settings), owner)
         owner.create_task(store.run(), name="writer")
@@ -222,7 +224,7 @@ def _start_loops(
         for reconciler in reconcilers:
             reconciler.nudge()
 
-    store.listen(Relay(waits.feed, waits.hub, nudge, owner).take)
+    store.listen(Relay(waits.feed, waits.hub, nudge, owner, tracing=runtime.tracing).take)
     forget_solutions = waits.feed.tail.drop_older
     loops = [
         ("deadlines", end_overdue_tasks(store, read, microseconds_now)),

@@ -29,6 +29,7 @@ from client.protocol.frames import (
     frame_of,
 )
 from client.protocol.models import OutcomeReport, Registered, Registration, Reported, ResultsPage, Task
+from client.protocol.traceparent import current_traceparent
 from client.providers import Dialect
 from client.providers.readings import TaskId
 from receiver.app import create_app, microseconds_now
@@ -108,7 +109,12 @@ class MountedReceiver:
         runtime = self._runtime
         with _as_client_errors():
             register = runtime.tasks.register if registration.task is None else runtime.submissions.submit
-            registered = await register(registration, owner=IN_PROCESS, idempotency_key=idempotency_key)
+            registered = await register(
+                registration,
+                owner=IN_PROCESS,
+                idempotency_key=idempotency_key,
+                traceparent=current_traceparent(),
+            )
         task = registered.task
         if registered.is_new:
             plan, url = runtime.dialects[task.provider].polls, runtime.tasks.urls.of(task)

@@ -28,6 +28,7 @@ from client.protocol.models import (
     ResultsPage,
     Task,
 )
+from client.protocol.traceparent import TRACEPARENT, current_traceparent
 from client.providers.readings import TaskId
 from client.providers.values import parse_object
 from client.receiver_api.websocket import WebsocketSubscription, open_websocket
@@ -62,6 +63,9 @@ class ReceiverApi:
     ) -> Registered | Attached:
         """Send `POST /v1/tasks`. Return the new task, or the one with this `taskId`."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        traceparent = current_traceparent()
+        if traceparent is not None:
+            headers[TRACEPARENT] = traceparent
         answer = await self._ask("POST", "/v1/tasks", body=registration, headers=headers)
         if answer.status == 201:
             return _read(Registered, answer)

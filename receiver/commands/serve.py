@@ -24,6 +24,7 @@ from receiver.commands.notify import Notifier
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
 from receiver.settings import Settings, load_settings
+from receiver.tracing import exporting
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.runner import Runner, Site, SocketSite, make_runner, most_connections
 from receiver.web.server.sockets import check_local, passed_sockets, shown_address
@@ -52,7 +53,7 @@ def serve() -> None:
     sockets = passed_sockets()
     _check_sockets(settings, sockets)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with exporting(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, sockets))
     finally:
         _ignore_hangups()

@@ -141,7 +141,8 @@ class TaskRecord(Numbered):
     "callback". If a delivery made the task, it counts as `kept_bytes` under `quota`. `joined_ref`: its id went to that
     other task, and readers find the other one. `is_polled_here`: the receiver polls it at `next_poll_at`. A poller has
     a `lease`, a growing number, until `leased_until`. `polled_at`: the end of the last poll. `held_until`: a callback
-    came and becomes the outcome at that time. Until then the provider is asked, and its answer wins.
+    came and becomes the outcome at that time. Until then the provider is asked, and its answer wins. `traceparent`: the
+    span that submitted it, as the header of W3C Trace Context.
     """
 
     row: Constant[int]
@@ -176,6 +177,7 @@ class TaskRecord(Numbered):
     polled_at: int | None = None
     held_until: int | None = None
     bound_at: int | None = None
+    traceparent: Constant[str | None] = None
     outcome: Outcome | None = None
 
     @property

@@ -45,6 +45,7 @@ def task_of_registration(
     is_reachable: bool,
     is_polled_here: bool = False,
     first_poll: FirstPoll | None = None,
+    traceparent: str | None = None,
 ) -> TaskRecord:
     """Return the task of a registration. It gets a URL of its own if the provider can call one back.
 
@@ -80,6 +81,7 @@ def task_of_registration(
         next_poll_at=None,
         deadline_at=now + round(lasts_seconds * SECOND),
         is_polled_here=is_polled_here,
+        traceparent=traceparent,
     )
     return task.evolve(next_poll_at=next_poll(task, Registered()))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import structlog
@@ -24,6 +25,7 @@ from receiver.domain.registrations import RegisteredTask
 from receiver.errors import ReceiverError
 from receiver.service.idempotency import KeysInFlight
 from receiver.service.tasks import Tasks
+from receiver.tracing import Tracing
 from receiver.upstream.accounts import Account
 
 __all__ = ["Submissions", "refusal_of"]
@@ -40,23 +42,38 @@ class Submissions:
     """Submits tasks with the receiver's own keys.
 
     `owner` runs submissions, so that they end even if their callers hang up. `now` returns microseconds since 1970.
+    `tracing` makes a span of each createTask.
     """
 
     def __init__(
-        self, tasks: Tasks, accounts: Mapping[str, Account], owner: asyncio.TaskGroup, now: Callable[[], int]
+        self,
+        tasks: Tasks,
+        accounts: Mapping[str, Account],
+        owner: asyncio.TaskGroup,
+        now: Callable[[], int],
+        *,
+        tracing: Tracing | None = None,
     ) -> None:
         self.keys_in_flight = KeysInFlight()
         self._tasks = tasks
         self._accounts = accounts
         self._owner = owner
         self._now = now
+        self._tracing = tracing
         self._under_way: set[asyncio.Task[RegisteredTask | ReceiverError]] = set()
         self._submitters = {
             provider: Submitter(account.api, account.dialect, account.limiter, account.timing, app_id=None)
             for provider, account in accounts.items()
         }
 
-    async def submit(self, registration: Registration, *, owner: str, idempotency_key: str | None) -> RegisteredTask:
+    async def submit(
+        self,
+        registration: Registration,
+        *,
+        owner: str,
+        idempotency_key: str | None,
+        traceparent: str | None = None,
+    ) -> RegisteredTask:
         """Return the task, registered and submitted. A task of the same Idempotency-Key is not submitted again.
 
         Cancelling the wait takes nothing back: the submission goes on.
@@ -69,7 +86,7 @@ class Submissions:
         try:
             account = self._account(registration)
             submitting = self._owner.create_task(
-                self._submit(account, registration, owner, idempotency_key), name="submission"
+                self._submit(account, registration, owner, idempotency_key, traceparent), name="submission"
             )
         except BaseException:
             self.keys_in_flight.give_back(owner, idempotency_key)
@@ -115,14 +132,17 @@ class Submissions:
         return account
 
     async def _submit(
-        self, account: Account, registration: Registration, owner: str, idempotency_key: str | None
+        self, account: Account, registration: Registration, owner: str, key: str | None, traceparent: str | None
     ) -> RegisteredTask | ReceiverError:
         """Return an error instead of raising it: in the owner's group it would end the receiver."""
         try:
-            registered = await self._tasks.register(registration, owner=owner, idempotency_key=idempotency_key)
+            registered = await self._tasks.register(
+                registration, owner=owner, idempotency_key=key, traceparent=traceparent
+            )
             if registered.is_replayed or not registered.is_new:
                 return refusal_of(registered.task) or registered
-            task = await self._carry_out(account, registration, registered.task)
+            with nullcontext() if self._tracing is None else self._tracing.creating(registered.task):
+                task = await self._carry_out(account, registration, registered.task)
         except ReceiverError as error:
             return error
         except Exception:

@@ -82,9 +82,14 @@ class Tasks:
         self._new_ref = new_ref
 
     async def register(
-        self, registration: Registration, *, owner: str, idempotency_key: str | None = None
+        self,
+        registration: Registration,
+        *,
+        owner: str,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
     ) -> RegisteredTask:
-        """Return the task, once it is durable.
+        """Return the task, once it is durable. A new one keeps `traceparent`.
 
         Raises:
             ReceiverError: `wrong-field`, `unreadable-answer`, `idempotency-key-reused`, `not-stored`.
@@ -102,6 +107,7 @@ class Tasks:
             first_poll=lambda task_type, expects_callback: self._providers.schedules.first_poll_seconds(
                 dialect.provider, task_type, expects_callback=expects_callback
             ),
+            traceparent=traceparent,
         )
         answer = None
         if registration.outcome is not None:

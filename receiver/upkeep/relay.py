@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from receiver.domain.records import Growth
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
+from receiver.tracing import Tracing
 
 __all__ = ["Relay"]
 
@@ -18,10 +20,19 @@ class Relay:
     """Wakes waiters and readers for each growth of the log, in order. `take` is the listener of the store.
 
     A growth without its entries is read from the store first, in a task of `owner`. Later ones wait behind it.
-    `hinted` is called if there is a hint among the new entries.
+    `hinted` is called if there is a hint among the new entries. `tracing` makes a span of each wake-up.
     """
 
-    def __init__(self, feed: Feed, hub: Hub, hinted: Callable[[], None], owner: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        hub: Hub,
+        hinted: Callable[[], None],
+        owner: asyncio.TaskGroup,
+        *,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing
         self._feed = feed
         self._hub = hub
         self._hinted = hinted
@@ -51,8 +62,11 @@ class Relay:
 
     def _wake(self, growth: Growth) -> None:
         if self._is_anyone_there:
+            started = 0 if self._tracing is None else time.time_ns()
             self._feed.take(growth)
             self._hub.wake(growth.tasks)
+            if self._tracing is not None:
+                self._tracing.woken(growth, started)
         else:
             self._feed.skip(growth.until)
 

@@ -12,6 +12,7 @@ from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.verdicts import UNREAD
 from receiver.metrics import Metrics
+from receiver.tracing import Tracing
 from receiver.upkeep.shapes import Observer
 
 __all__ = ["Bookkeeping"]
@@ -28,9 +29,10 @@ class Bookkeeping:
     Errors in it change nothing, not even those of a log that cannot be written.
     """
 
-    def __init__(self, metrics: Metrics, observer: Observer) -> None:
+    def __init__(self, metrics: Metrics, observer: Observer, tracing: Tracing | None = None) -> None:
         self._metrics = metrics
         self._observer = observer
+        self._tracing = tracing
         self._stored: list[tuple[str, CallbackRequest, DeliveryResult, float]] = []
 
     def add(self, provider: str, incoming: CallbackRequest, delivered: DeliveryResult, started: float) -> None:
@@ -45,6 +47,8 @@ class Bookkeeping:
             task = delivered.task
             with suppress(Exception):
                 self._metrics.delivered(provider, delivered.verdict, task)
+                if self._tracing is not None:
+                    self._tracing.delivered(provider, delivered.verdict, task, seconds)
                 self._observer.note(provider, incoming, is_readable=delivered.verdict not in UNREAD)
                 refused = {} if incoming.address is None else {"address": incoming.address}
                 _log.info(

@@ -20,6 +20,7 @@ from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
 from receiver.settings import Network, Settings
 from receiver.storage.store import Store
+from receiver.tracing import Tracing
 from receiver.upkeep.shapes import Observer
 from receiver.web.bookkeeping import Bookkeeping
 from receiver.web.edge.attempts import FailedAttempts
@@ -60,6 +61,7 @@ class Runtime:
     attempts: FailedAttempts
     overload: Overload
     monitor: Monitor
+    tracing: Tracing | None = None
     unsent: Unsent = field(default_factory=Unsent)
 
     def reload(self, settings: Settings) -> None:

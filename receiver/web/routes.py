@@ -145,7 +145,10 @@ ROUTES: tuple[Route, ...] = (
         handler=tasks.register,
         summary="Registers a task; it is durable before the answer.",
         scope="submit",
-        headers={"Idempotency-Key": "1 to 200 visible ASCII characters. The same body and key get the same answer."},
+        headers={
+            "Idempotency-Key": "1 to 200 visible ASCII characters. The same body and key get the same answer.",
+            "traceparent": "W3C Trace Context. Spans of the task belong to this trace.",
+        },
         body=Registration,
         answers={200: ("The task with this `taskId`, registered before.", Task), 201: ("A new task.", Registered)},
         problems=(

@@ -9,7 +9,9 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from client.protocol.models import Binding, OutcomeReport, Registration
+from client.protocol.traceparent import TRACEPARENT, read_traceparent
 from receiver.domain.records import TaskRecord
+from receiver.domain.registrations import RegisteredTask
 from receiver.errors import ReceiverError
 from receiver.web.auth import check_provider
 from receiver.web.context import RUNTIME, Runtime
@@ -32,17 +34,29 @@ async def register(request: web.Request) -> web.Response:
         raise ReceiverError("wrong-field", "Idempotency-Key: expected 1 to 200 visible ASCII characters")
     registration = await read_model(request, Registration)
     check_provider(request[API_KEY], registration.provider)
-    if registration.task is None:
-        with runtime.submissions.keys_in_flight.held(owner, key):
-            registered = await runtime.tasks.register(registration, owner=owner, idempotency_key=key)
+    traceparent, tracing = read_traceparent(request.headers.get(TRACEPARENT)), runtime.tracing
+    if tracing is None:
+        registered = await _registered(runtime, registration, owner, key, traceparent)
     else:
-        registered = await runtime.submissions.submit(registration, owner=owner, idempotency_key=key)
+        with tracing.submitting(registration.provider, traceparent) as span:
+            registered = await _registered(runtime, registration, owner, key, span)
     if not registered.is_new:
         return _task_response(runtime, registered.task)
     task = registered.task
     plan, url = runtime.dialects[task.provider].polls, runtime.tasks.urls.of(task)
     view = registered_view(task, plan, url, runtime.store.cursor_at)
     return json_response(view.model_dump_json(by_alias=True).encode(), 201)
+
+
+async def _registered(
+    runtime: Runtime, registration: Registration, owner: str, key: str | None, traceparent: str | None
+) -> RegisteredTask:
+    if registration.task is not None:
+        submit = runtime.submissions.submit
+        return await submit(registration, owner=owner, idempotency_key=key, traceparent=traceparent)
+    with runtime.submissions.keys_in_flight.held(owner, key):
+        register = runtime.tasks.register
+        return await register(registration, owner=owner, idempotency_key=key, traceparent=traceparent)
 
 
 async def bind(request: web.Request) -> web.Response:

@@ -213,6 +213,8 @@ MIGRATIONS = (
         last_used_at INTEGER
     ) STRICT, WITHOUT ROWID;
     """,
+    # The span that submitted the task.
+    "ALTER TABLE task ADD COLUMN traceparent TEXT",
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 

@@ -34,7 +34,10 @@ from tests.receiver.storage.stores import (
 )
 from tests.receiver.upkeep.pruning import found, horizon, pruned
 
-BACK_TO_8 = ("DROP TABLE api_key", "PRAGMA user_version = 8")
+BACK_TO_9 = ("ALTER TABLE task DROP COLUMN traceparent", "PRAGMA user_version = 9")
+"""Statements to take a database back to the schema before traces."""
+
+BACK_TO_8 = (*BACK_TO_9, "DROP TABLE api_key", "PRAGMA user_version = 8")
 """Statements to take a database back to the schema before API keys."""
 
 BACK_TO_7 = (*BACK_TO_8, "ALTER TABLE signing_key DROP COLUMN accepted_until", "PRAGMA user_version = 7")
@@ -86,6 +89,26 @@ def take_back(path: Path, statements: Iterable[str]) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
+
+
+async def test_the_schema_before_traces_has_tasks_without_one(tmp_path: Path) -> None:
+    """Earlier tasks go on and end without a trace. Later ones keep theirs."""
+    path, traceparent = tmp_path / "receiver.db", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with running_store(path) as store:
+        await store.write(a_registration(1))
+    take_back(path, BACK_TO_9)
+
+    async with running_store(path) as store:
+        await store.write(a_delivery(1))
+        await store.write(a_registration(2, traceparent=traceparent))
+        await store.write(a_delivery(2))
+        earlier, later = [await store.task(a_ref(number)) for number in (1, 2)]
+
+    assert earlier is not None
+    assert later is not None
+    assert (earlier.traceparent, later.traceparent) == (None, traceparent)
+    assert earlier.outcome is not None
+    assert later.outcome is not None
 
 
 async def test_the_schema_before_signing_keys_ended_keeps_its_keys(tmp_path: Path) -> None:
