@@ -105,13 +105,22 @@ class Keys:
         except ReceiverError:
             self._used = used | self._used
 
-    def replace(self, given: Sequence[ApiKey]) -> None:
-        """Replace the keys of the settings. Streams of those that are gone end within a second.
+    async def reload(self, load: Callable[[], Sequence[ApiKey]]) -> None:
+        """Replace the keys of the settings by those that `load` returns, and read those of the store again.
 
-        Raises:
-            CannotStartError: no key would be left, though the settings demand some. All keys stay as they are.
+        Streams of keys that are gone end within a second. If `load` raises CannotStartError, the store cannot be read,
+        or no key would be left, then all keys stay. One line of the log says what happened. The environment of a
+        process cannot change: new keys come from the `.env` file, the folder of secrets or the store.
         """
-        self._replace(given, self._stored)
+        try:
+            given = load()
+            self._replace(given, await self._store.api_keys())
+        except CannotStartError as error:
+            _log.error("keys.not_reloaded", reason=str(error))
+        except ReceiverError as error:
+            _log.error("keys.not_reloaded", reason=error.detail)
+        else:
+            _log.info("keys.reloaded", settings=len(given), store=len(self._stored))
 
     async def _read(self) -> None:
         try:

@@ -18,7 +18,7 @@ from receiver.service.submissions import Submissions
 from receiver.service.tasks import Tasks
 from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
-from receiver.settings import Network, Settings
+from receiver.settings import Network
 from receiver.storage.store import Store
 from receiver.tracing import Tracing
 from receiver.upkeep.shapes import Observer
@@ -63,14 +63,6 @@ class Runtime:
     monitor: Monitor
     tracing: Tracing | None = None
     unsent: Unsent = field(default_factory=Unsent)
-
-    def reload(self, settings: Settings) -> None:
-        """Let the API keys of these settings hold from now on, beside those of the store.
-
-        Raises:
-            CannotStartError: a key is malformed, or there would be none. Nothing was changed.
-        """
-        self.keys.replace(settings.keys)
 
 
 RUNTIME: web.AppKey[Runtime] = web.AppKey("runtime", Runtime)
