@@ -23,7 +23,7 @@ from receiver.app import create_app
 from receiver.commands.notify import Notifier
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs, server_logger
-from receiver.settings import Settings, load_settings
+from receiver.settings import ApiKey, Settings, load_settings
 from receiver.tracing import exporting
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.server.runner import Runner, Site, SocketSite, make_runner, most_connections
@@ -91,7 +91,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         notifier.watch()
         while await signals.ask_for_reload():
             notifier.reloading()
-            _reload(app[RUNTIME], settings, sockets)
+            await _reload(app[RUNTIME], settings, sockets)
             notifier.ready()
         log.info("receiver.stopping")
         notifier.stopping()
@@ -120,25 +120,24 @@ def _check_sockets(settings: Settings, sockets: Sequence[socket.socket]) -> None
         check_local(sockets)
 
 
-def _reload(runtime: Runtime, started: Settings, sockets: Sequence[socket.socket]) -> None:
+async def _reload(runtime: Runtime, started: Settings, sockets: Sequence[socket.socket]) -> None:
     """Let the API keys of the files hold from now on. If a setting is wrong, those before stay."""
     log = structlog.get_logger()
-    try:
+
+    def load() -> Sequence[ApiKey]:
         settings = load_settings(Path.cwd())
         _check_sockets(settings, sockets)
-        runtime.reload(settings)
-    except CannotStartError as error:
-        log.warning("keys.not_reloaded", reason=str(error))
-        return
+        changed = [name for name, value in vars(settings).items() if value != vars(started)[name]]
+        names = [f"RECEIVER_{name.upper()}" for name in changed if name != "api_keys"]
+        if names:
+            log.warning("settings.changed", names=names, consequence="they hold after a restart")
+        return settings.keys
+
+    try:
+        await runtime.keys.reload(load)
     except Exception:
         # A fault of ours is no reason to end, either. Nor is a folder that was removed.
-        log.exception("keys.not_reloaded")
-        return
-    changed = [name for name, value in vars(settings).items() if value != vars(started)[name]]
-    names = [f"RECEIVER_{name.upper()}" for name in changed if name != "api_keys"]
-    if names:
-        log.warning("settings.changed", names=names, consequence="they hold after a restart")
-    log.info("keys.reloaded", valid=len(settings.keys))
+        log.exception("reload.failed", consequence="the API keys stay as they were")
 
 
 def _ignore_hangups() -> None:
