@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from client.providers import Dialect
 from client.providers.codes import code_named
+from receiver.domain.access.api_keys import KeyRing, ending_keys
 from receiver.domain.records import SECOND, UnlistedCode
 from receiver.health.findings import Facts, Observed
 from receiver.settings import Settings, is_loopback
@@ -40,7 +41,7 @@ def read_local_facts(settings: Settings, dialects: Mapping[str, Dialect], *, now
     with open_read_only(path) as connection:
         seen = read_overview(connection, hour_ago=now - _HOUR, day_ago=now - 24 * _HOUR, most_polls=most_polls)
         observed = _lately_observed(read_text(connection, OBSERVED), now)
-    keys = settings.keys
+    keys = KeyRing(settings.keys, seen.keys)
     facts = Facts(
         now=now,
         is_writable=os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK),
@@ -50,7 +51,8 @@ def read_local_facts(settings: Settings, dialects: Mapping[str, Dialect], *, now
         newest_task=seen.newest_task,
         public_url=settings.public_url,
         is_public_url_local=is_local(settings.public_url),
-        scopes=frozenset().union(*(key.scopes for key in keys)) if keys else None,
+        scopes=None if keys.is_empty else frozenset().union(*(key.scopes for key in keys.valid(now))),
+        ending_keys=ending_keys(seen.keys, settings.keys, now=now),
         signs=[provider for provider in seen.providers if _signs(dialects.get(provider))],
         secrets=frozenset(settings.callback_secrets),
         waiting=seen.waiting,

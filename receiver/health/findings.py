@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from client.provider_api.unlisted import OTHER
+from receiver.domain.access.api_keys import StoredKey
 from receiver.domain.records import SECOND, RecentTasks, UnlistedCode, WaitingTasks, time_view
 from receiver.domain.verdicts import VERDICTS
 
@@ -89,7 +90,8 @@ class Facts:
 
     `ready` is the answer of `/readyz` on this machine, `callback` that of a callback URL; None: not asked. `scopes` are
     the scopes of all keys together; None: there are no keys. `signs` are the providers in use with signed callbacks.
-    `hour` and `day` count the tasks registered in that time. `unlisted` are recent error codes missing from all lists.
+    `ending_keys` expire within two weeks, or expired a week ago at most, and none of their names lasts longer. `hour`
+    and `day` count the tasks registered in that time. `unlisted` are recent error codes missing from all lists.
     `observed` is from the last hour.
     """
 
@@ -104,6 +106,7 @@ class Facts:
     ready: ProbeResult | None = None
     callback: ProbeResult | None = None
     scopes: frozenset[str] | None
+    ending_keys: Sequence[StoredKey] = ()
     signs: Sequence[str] = ()
     secrets: frozenset[str] = frozenset()
     waiting: Sequence[WaitingTasks] = ()
@@ -167,13 +170,18 @@ def _reachability(facts: Facts) -> Iterator[Finding]:
 
 def _access(facts: Facts) -> Iterator[Finding]:
     if facts.scopes is None:
-        yield Finding("keys", False, "there are no API keys", "Set RECEIVER_API_KEYS, except for development.")
+        yield Finding(
+            "keys", False, "there are no API keys", "Make one, except for development: callback-receiver keys add NAME"
+        )
     for scope, use in _USES:
         if facts.scopes is not None and scope not in facts.scopes:
             text = f"no key has the scope {scope}: nobody can {use}"
-            yield Finding(
-                "keys", scope != "admin", text, f"Add it to a key of RECEIVER_API_KEYS: name:secret:…+{scope}"
-            )
+            yield Finding("keys", scope != "admin", text, f"Make one: callback-receiver keys add NAME --scope {scope}")
+    for key in facts.ending_keys:
+        end = time_view(key.expires_at or 0).date()
+        text = f"the API key {key.name} {'expires' if key.state(facts.now) == 'valid' else 'expired'} on {end}"
+        todo = f"If it is still in use, make the next one: callback-receiver keys add {key.name}"
+        yield Finding("keys", False, f"{text}, and no key of this name lasts longer", todo, key.name)
     for provider in sorted(set(facts.signs) - facts.secrets):
         text = f"{provider} signs its callbacks, but its secret is not set, so signatures are not checked"
         yield Finding("signature", True, text, f'Add "{provider}" to RECEIVER_CALLBACK_SECRETS.', provider)

@@ -108,6 +108,16 @@ async def test_a_wrong_value_is_named(tmp_path: Path, arguments: tuple[str, ...]
     assert list(tmp_path.glob("*")) == []  # noqa: ASYNC240  (a small folder)
 
 
+async def test_the_doctor_knows_the_keys_of_the_database(tmp_path: Path) -> None:
+    """It tells of their end, and misses the scopes that neither they nor the settings have."""
+    await run_command(tmp_path, "keys", "add", "worker", "--scope", "read", "--expires", "1d")
+    told = (await run_command(tmp_path, "doctor", API_KEYS=f"{KEY}:submit")).out
+
+    assert "the API key worker expires on 20" in told
+    assert "no key has the scope admin" in told
+    assert "no key has the scope read" not in told
+
+
 async def test_an_unknown_key_is_no_success(tmp_path: Path) -> None:
     """A misspelt name must not look like a revocation."""
     await run_command(tmp_path, "keys", "add", "worker")

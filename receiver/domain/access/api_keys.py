@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from receiver.domain.records import SECOND
 from receiver.domain.transaction import Operation
 from receiver.settings import ApiKey
 
-__all__ = ["MOST_KEYS", "AddKey", "KeyRing", "KeyState", "NoteKeysUsed", "RevokeKeys", "StoredKey"]
+__all__ = ["MOST_KEYS", "AddKey", "KeyRing", "KeyState", "NoteKeysUsed", "RevokeKeys", "StoredKey", "ending_keys"]
 
 MOST_KEYS = 1000
 """The most keys in the store, revoked and expired ones included."""
+
+_ENDING_SOON = 14 * 24 * 3600 * SECOND
+_ENDED_LATELY = 7 * 24 * 3600 * SECOND
 
 KeyState = Literal["valid", "expired", "revoked"]
 
@@ -44,6 +48,23 @@ class StoredKey:
     def api_key(self) -> ApiKey:
         """The key as requests use it."""
         return ApiKey(self.name, self.digest, self.scopes, self.providers, self.expires_at, self.id)
+
+
+def ending_keys(stored: Iterable[StoredKey], given: Iterable[ApiKey], *, now: int) -> Sequence[StoredKey]:
+    """Return the keys that expire within two weeks, or expired a week ago at most.
+
+    Names with a key that lasts longer are left out, and so are revoked keys.
+    """
+    lasting = {key.name for key in given}
+    last: dict[str, StoredKey] = {}
+    for key in stored:
+        if key.revoked_at is not None:
+            continue
+        if key.expires_at is None or key.expires_at > now + _ENDING_SOON:
+            lasting.add(key.name)
+        elif key.expires_at > now - _ENDED_LATELY:
+            last[key.name] = max(last.get(key.name, key), key, key=lambda other: other.expires_at or 0)
+    return [key for name, key in sorted(last.items()) if name not in lasting]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

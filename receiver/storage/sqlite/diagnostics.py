@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic_core import to_json
 
+from receiver.domain.access.api_keys import StoredKey
 from receiver.domain.records import (
     SECOND,
     SUBMITTING,
@@ -27,6 +28,7 @@ from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import snapshot
 from receiver.storage.sqlite.reader import read_history, read_task, read_tasks_by_id, read_waiting
 from receiver.storage.sqlite.rows import LATE_VERDICTS, slots_range, standing_url_from
+from receiver.storage.sqlite.tables.api_keys import read_keys
 
 __all__ = [
     "SELECT_LATENCIES",
@@ -113,6 +115,7 @@ class Overview:
     providers: frozenset[str]
     signing_keys: tuple[bytes, ...]
     unlisted: tuple[UnlistedCode, ...]
+    keys: tuple[StoredKey, ...]
 
 
 def find_task(
@@ -154,6 +157,7 @@ def read_overview(
         providers=frozenset(used),
         signing_keys=tuple(key for (key,) in run(sql.SELECT_SIGNING_KEYS)),
         unlisted=tuple(UnlistedCode(*row) for row in run(sql.SELECT_UNLISTED_CODES)),
+        keys=tuple(read_keys(connection)),
     )
 
 

@@ -10,9 +10,11 @@ import pytest
 from receiver.commands.doctor.figures import figure_lines, figure_values
 from receiver.domain.records import SECOND, Latency, RecentTasks, UnlistedCode, WaitingTasks
 from receiver.health.findings import Facts, ProbeResult, judge
+from tests.receiver.keys import a_key
 from tests.receiver.storage.stores import NOW
 
 GIGABYTE = 2**30
+KEY, _ = a_key("worker")
 ODD = UnlistedCode("capsolver", "ERROR_OF_TOMORROW", 12, NOW, NOW)
 RECENT = RecentTasks(
     "capsolver",
@@ -84,6 +86,13 @@ def test_a_healthy_receiver_has_no_findings() -> None:
             "further unlisted error codes came 12 times",
         ),
         ({"scopes": frozenset({"submit", "admin"})}, "keys", True, "no key has the scope read"),
+        (
+            {"ending_keys": (replace(KEY, expires_at=NOW + SECOND),)},
+            "keys",
+            False,
+            "the API key worker expires on 2023-11-14, and no key of this name lasts longer",
+        ),
+        ({"ending_keys": (replace(KEY, expires_at=NOW),)}, "keys", False, "the API key worker expired on 2023-11-14"),
         ({"scopes": frozenset({"submit", "read"})}, "keys", False, "no key has the scope admin"),
         ({"signs": ["hardcaptcha"]}, "signature", True, "hardcaptcha signs its callbacks"),
         ({"hour": (replace(RECENT, polled=30, late=10),)}, "lost", True, "20 of 100 answers in the last hour"),

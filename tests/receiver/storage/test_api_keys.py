@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.domain.access.api_keys import MOST_KEYS, AddKey, KeyRing, NoteKeysUsed, RevokeKeys
+from receiver.domain.access.api_keys import MOST_KEYS, AddKey, KeyRing, NoteKeysUsed, RevokeKeys, ending_keys
+from receiver.domain.records import SECOND
 from receiver.errors import ReceiverError
 from tests.receiver.keys import a_key
 from tests.receiver.storage.stores import NOW, running_store
@@ -89,3 +90,23 @@ def test_a_key_expires_at_its_time() -> None:
         "expired",
         "revoked",
     )
+
+
+def test_keys_that_end_soon_are_found() -> None:
+    """Two weeks ahead and a week afterwards, unless another key of the name lasts longer or the key was revoked."""
+    day = 24 * 3600 * SECOND
+    ends = {"soon": 14 * day, "later": 14 * day + 1, "just": 0, "lately": 1 - 7 * day, "before": -7 * day}
+    keys = [a_key(name, expires_at=NOW + end)[0] for name, end in ends.items()]
+    replaced = [a_key("both", expires_at=NOW + 1)[0], a_key("both")[0], a_key("given", expires_at=NOW + 1)[0]]
+    twice = [a_key("twice", expires_at=NOW + end)[0] for end in (1, 3, 2)]
+    revoked = replace(a_key("revoked", expires_at=NOW + 1)[0], revoked_at=NOW)
+    given = [a_key("given")[0].api_key]
+
+    ending = ending_keys([*keys, *replaced, *twice, revoked], given, now=NOW)
+
+    assert [(key.name, (key.expires_at or 0) - NOW) for key in ending] == [
+        ("just", 0),
+        ("lately", 1 - 7 * day),
+        ("soon", 14 * day),
+        ("twice", 3),
+    ]
