@@ -13,6 +13,7 @@ from client.output import CannotShowError, standard_streams, tell
 from client.version import VERSION
 from receiver.commands.backup import backup
 from receiver.commands.callback_url import callback_url
+from receiver.commands.canary import canary
 from receiver.commands.doctor.command import doctor
 from receiver.commands.explain import explain
 from receiver.commands.healthcheck import healthcheck
@@ -33,7 +34,7 @@ SECTIONS: Mapping[str, Sequence[click.Command]] = MappingProxyType(
         "Run": (serve,),
         "Control access": (keys,),
         "Set up callbacks": (providers, callback_url, new_signing_key, pingback),
-        "Find problems": (doctor, explain, healthcheck),
+        "Find problems": (doctor, canary, explain, healthcheck),
         "Maintain the database": (backup, restore_command, redeliver, prune_command),
     }
 )

@@ -13,9 +13,10 @@ from uuid import UUID
 import uuid_utils
 from aiohttp import web
 
+from client.protocol.filters import CANARY
 from client.provider_api.unlisted import UnlistedCodes
 from client.providers import Dialect
-from receiver.dialects import known_dialects
+from receiver.dialects import CANARY_DIALECT, known_dialects
 from receiver.domain.admission import Limits
 from receiver.domain.deliveries import DeliveryRules, Quotas, delivery_rules
 from receiver.domain.reading import read_kept
@@ -47,6 +48,7 @@ from receiver.upstream.reconciler import Reconciler
 from receiver.upstream.schedules import Schedules
 from receiver.web.auth import origins_of
 from receiver.web.bookkeeping import Bookkeeping
+from receiver.web.canary.loop import Canary
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.edge.attempts import FailedAttempts
 from receiver.web.edge.edge import Edge, EdgeLimits
@@ -139,7 +141,8 @@ async def open_runtime(
         signing_keys = SigningKeys(store, settings.more_signing_keys, microseconds_now)
         await signing_keys.open()
         urls = CallbackUrls(settings.public_url, signing_keys)
-        rules_of_provider = delivery_rules_of(settings, dialects)
+        received = {**dialects, CANARY: CANARY_DIALECT}
+        rules_of_provider = delivery_rules_of(settings, received)
         tasks = Tasks(store, providers, waits, urls=urls, now=microseconds_now, new_ref=new_ref)
         balances = Balances(providers.accounts, settings.balance_low, now=microseconds_now, count=metrics.balance)
         monitor = Monitor(
@@ -153,7 +156,7 @@ async def open_runtime(
         )
         owner = await stack.enter_async_context(asyncio.TaskGroup())
         runtime = Runtime(
-            dialects=dialects,
+            dialects=received,
             keys=keys,
             signing_keys=signing_keys,
             max_body_bytes=settings.max_body_bytes,
@@ -179,7 +182,10 @@ async def open_runtime(
             monitor=monitor,
             tracing=tracing,
         )
-        running = _start_loops(runtime, providers, retention_times(settings), owner)
+        running = [
+            *_start_loops(runtime, providers, retention_times(settings), owner),
+            *_start_canary(runtime, settings, owner),
+        ]
         owner.create_task(store.run(), name="writer")
         try:
             yield runtime
@@ -239,6 +245,13 @@ def _start_loops(
         *(("reconcile", reconciler.run()) for reconciler in reconcilers),
     ]
     return [owner.create_task(loop, name=name) for name, loop in loops]
+
+
+def _start_canary(runtime: Runtime, settings: Settings, owner: asyncio.TaskGroup) -> Sequence[asyncio.Task[None]]:
+    if settings.public_url is None or not settings.canary_minutes:
+        return []
+    canary = Canary(runtime.store, runtime.signing_keys, runtime.metrics, now=microseconds_now, new_ref=new_ref)
+    return [owner.create_task(canary.run(settings.public_url, settings.canary_minutes * 60), name="canary")]
 
 
 async def _end_waits(app: web.Application) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
 
+from client.protocol.filters import CANARY
 from client.providers import Dialect
 from client.version import VERSION
 from receiver.domain.records import SECOND, Outcome, TaskRecord, WaitingTasks
@@ -126,6 +127,13 @@ class Metrics:
         self._balance = gauge("balance", "Balance of the receiver's own account when last read.", "provider")
         self._balance_low = gauge("balance_low", "Balance below which it counts as low.", "provider")
         self._notices = counter("notices", "Notices to each service: sent, or lost after several tries.", "what")
+        self._canary_seconds = gauge(
+            "canary_seconds",
+            "Last callback of the receiver to itself, by stage: dns, connect, tls, answer, committed, frame.",
+            "stage",
+        )
+        self._canary_runs = counter("canary_runs", "Callbacks of the receiver to itself: ok, or the stage.", "result")
+        self._canary_failing = gauge("canary_failing", "1 if the last callback of the receiver to itself failed.")
         self._queued = gauge("store_queue", "Commands waiting to be stored.")
         self._failing = gauge("store_failing", "1 while the store cannot write, or is too slow for callbacks.")
         self._overloaded = gauge("overloaded", "1 while reads are refused, so that callbacks have the time.")
@@ -152,7 +160,12 @@ class Metrics:
         self._unlisted.labels(provider, code).inc()
 
     def refused(self, provider: str, status: int) -> None:
-        """Count a callback refused without a verdict; `provider` is the name in its URL."""
+        """Count a callback refused without a verdict; `provider` is the name in its URL.
+
+        Refused callbacks of the receiver itself count as its canary's failures.
+        """
+        if provider == CANARY and status != 404:
+            return
         self._refused.labels(provider if provider in self._dialects else UNKNOWN, str(status)).inc()
 
     def attempted(self, answer: str) -> None:
@@ -176,6 +189,14 @@ class Metrics:
         """Count a notice that was "sent" to a service, or "lost"."""
         self._notices.labels(what).inc()
 
+    def canary(self, seconds: Mapping[str, float], failed: str | None) -> None:
+        """Count a callback of the receiver to itself, with the times of its stages and the stage that failed."""
+        self._canary_seconds.clear()
+        for stage, duration in seconds.items():
+            self._canary_seconds.labels(stage).set(duration)
+        self._canary_runs.labels(failed or "ok").inc()
+        self._canary_failing.set(failed is not None)
+
     def fetched(self, task: TaskRecord, now: int) -> None:
         """Count a task fetched by its id, if its answer is stale."""
         outcome = task.outcome
@@ -187,7 +208,7 @@ class Metrics:
         self._commits.inc()
         self._commands.inc(commands)
         for task in ended:
-            if task.outcome is not None:
+            if task.outcome is not None and task.provider != CANARY:
                 self._ended(task, task.outcome)
 
     def rendered(self, moment: Moment) -> bytes:

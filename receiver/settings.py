@@ -218,6 +218,11 @@ class Settings(BaseSettings):
     unreadable_max_bytes: Annotated[int, Field(ge=0)] = Field(
         16 * 1024 * 1024, description="Most bytes of unreadable bodies. Further ones are kept without their bodies."
     )
+    canary_minutes: Annotated[float, Field(ge=0, le=24 * 60, allow_inf_nan=False)] = Field(
+        5.0,
+        description="Minutes between two callbacks of the receiver to itself, through `PUBLIC_URL` and back by "
+        "websocket. They show a fault on that way before providers meet it. 0, or no `PUBLIC_URL`: none.",
+    )
     metrics_address: str = Field(
         "",
         description="`host:port` of a second listener for `GET /metrics` without a key, for a collector inside. Unset: "

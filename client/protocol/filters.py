@@ -13,10 +13,13 @@ from client.errors import BadArgumentError
 from client.protocol.frames import NamedTask, Subscribe
 from client.providers.values import MAX_TASK_ID_LENGTH, is_too_long, task_id_text
 
-__all__ = ["QUERY_FIELDS", "FilteredTask", "ResultFilter", "TaskName", "TaskSet", "name_text", "task_name"]
+__all__ = ["CANARY", "QUERY_FIELDS", "FilteredTask", "ResultFilter", "TaskName", "TaskSet", "name_text", "task_name"]
 
 TaskName = str | tuple[str, str]
 """The name of one task: its ref, or the provider and the provider's id as text."""
+
+CANARY = "canary"
+"""The provider of the receiver's own callbacks. Only readers that name it, or one of its tasks, get these."""
 
 QUERY_FIELDS = ("provider", "tags", "tasks", "hints")
 """The query parameters of a filter."""
@@ -121,6 +124,7 @@ class ResultFilter:
 
     Without any of the three it gets everything; with an empty `tasks` alone, nothing yet. Hints come only with `hints`.
     If `within` is given, tasks of other providers never pass. It comes from the reader's API key, not by the wire.
+    Tasks of the provider `canary` are no part of everything, unless `with_canary` is True.
     """
 
     provider: str | None = None
@@ -128,6 +132,7 @@ class ResultFilter:
     tasks: TaskSet | None = None
     hints: bool = False
     within: frozenset[str] | None = None
+    with_canary: bool = False
 
     @classmethod
     def of(cls, frame: Subscribe) -> ResultFilter:
@@ -177,9 +182,13 @@ class ResultFilter:
         """Return True if results of this task pass the filter, and its hints with `hints`."""
         if not self.admits(task.provider):
             return False
-        if self.is_stream and self.provider in (None, task.provider) and set(self.tags).issubset(task.tags):
+        takes_provider = self.provider == task.provider or (self.provider is None and self._takes_unnamed(task))
+        if self.is_stream and takes_provider and set(self.tags).issubset(task.tags):
             return True
         return self.tasks is not None and self.tasks.holds(task)
+
+    def _takes_unnamed(self, task: FilteredTask) -> bool:
+        return task.provider != CANARY or self.with_canary
 
     def admits(self, provider: str | None) -> bool:
         """Return True if tasks of this provider may pass; None is a provider no longer known."""

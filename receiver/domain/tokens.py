@@ -27,12 +27,14 @@ _FROM_URL = str.maketrans("-_", "+/")
 
 
 class Kind(Enum):
-    """The subject of a callback URL."""
+    """The subject of a token."""
 
     TASK = 1
     """One task: the id is its ref."""
     STANDING = 2
     """A standing URL: the id is its own."""
+    READER = 3
+    """No callback URL: the right to read the tasks of the receiver itself. The id is the ref of one."""
 
 
 class CallbackToken(NamedTuple):

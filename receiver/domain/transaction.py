@@ -47,6 +47,7 @@ __all__ = [
     "OneTaskCommand",
     "Operation",
     "Prune",
+    "PruneCanary",
     "RowKind",
     "RowsNeeded",
     "TaskIdKey",
@@ -180,6 +181,13 @@ class Forget(Operation[None]):
 
     ref: str
     now: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneCanary(Operation[None]):
+    """The removal of the receiver's own tasks from before a time, at most 200, with their places in the log."""
+
+    before: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,7 @@ class Feed:
         cursor = self.store.cursor_at(self.tail.end)
         try:
             for _ in range(_MOST_PAGES):
-                page = await self.store.results(cursor, limit=_PAGE, only=ResultFilter(hints=True))
+                page = await self.store.results(cursor, limit=_PAGE, only=ResultFilter(hints=True, with_canary=True))
                 found.extend(page.entries)
                 cursor = page.cursor
                 if page.position >= until or not page.more:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from uuid import UUID
 
+from client.protocol.filters import CANARY
 from client.providers import Dialect
 from client.providers.readings import CallbackReading, Failed
 from receiver.domain.deliveries import DeliveryResult, DeliveryRules, HintTask, delivery_command
@@ -45,13 +46,14 @@ class Callbacks:
         """Return the verdict, once the delivery is durable.
 
         Raises:
-            ReceiverError: `not-found` for a revoked URL, or for an unknown task if the key was replaced; `quota-full`.
+            ReceiverError: `not-found` for a revoked URL, or for an unknown task if the URL may make none; `quota-full`.
             StoreFailedError: nothing was stored.
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
-        if token.is_ending and token.kind is Kind.TASK and await self._store.task(token.id) is None:
-            # With the key leaked, its holder could make as many tasks as the quota allows.
-            raise ReceiverError("not-found", "no such callback URL: its signing key was replaced")
+        needs_task = token.is_ending or dialect.provider == CANARY
+        if needs_task and token.kind is Kind.TASK and await self._store.task(token.id) is None:
+            # With a leaked key, its holder could make as many tasks as the quota allows.
+            raise ReceiverError("not-found", "no such callback URL: there is no task, and it makes none")
         rules = self._rules[dialect.provider]
         command = delivery_command(rules, incoming, token, now=self._now(), new_ref=self._new_ref)
         delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)

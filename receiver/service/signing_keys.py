@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from receiver.domain.tokens import CallbackToken, SigningKey, check_token, made_at
+from client.protocol.filters import CANARY
+from receiver.domain.tokens import CallbackToken, Kind, SigningKey, check_token, made_at
 from receiver.errors import StoreFailedError
 from receiver.storage.store import Store
 
 __all__ = ["SigningKeys"]
 
 _READ_SECONDS = 1.0
+_READER_LIFE = 120_000_000
 _SLACK = 5_000_000
 """Time in µs after a change in which a running receiver may still have signed with the earlier key."""
 
@@ -53,11 +55,16 @@ class SigningKeys:
         return self._lasting[0]
 
     def check(self, token_text: str, provider: str) -> CallbackToken | None:
-        """Return the verified token, or None if no accepted key has signed it."""
+        """Return the verified token of a callback URL, or None if no accepted key has signed it."""
         token = check_token(token_text, provider, self._lasting)
-        if token is not None or not self._ending:
-            return token
-        return self._check_ending(token_text, provider)
+        if token is None and self._ending:
+            token = self._check_ending(token_text, provider)
+        return None if token is not None and token.kind is Kind.READER else token
+
+    def is_reader(self, token_text: str) -> bool:
+        """Return True if the token lets its holder read the receiver's own tasks. It does so for two minutes."""
+        token = check_token(token_text, CANARY, self._lasting)
+        return token is not None and token.kind is Kind.READER and abs(self._now() - made_at(token)) <= _READER_LIFE
 
     async def run(self) -> None:
         """Keep the keys up to date. Never return."""

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from client.protocol.filters import CANARY
 from client.protocol.frames import SUBPROTOCOL
 from receiver.errors import ReceiverError
-from receiver.service.keys import ANONYMOUS
+from receiver.service.keys import ANONYMOUS, CANARY_KEY
 from receiver.settings import ApiKey, Settings, is_loopback
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.edge.addresses import client_ip, owner_of
@@ -126,6 +127,8 @@ def _admit(request: web.Request, key: ApiKey) -> ApiKey:
 def _stream_key(request: web.Request) -> ApiKey:
     runtime = request.app[RUNTIME]
     named = key_in_subprotocol(request)
+    if named is not None and named[0] == CANARY:
+        return _canary_key(runtime, named[1])
     ticket = request.query.get("ticket") if "?" in request.raw_path else None
     if named is None and ticket is None:
         return _key(request, "read")
@@ -142,8 +145,14 @@ def _stream_key(request: web.Request) -> ApiKey:
     return key
 
 
+def _canary_key(runtime: Runtime, token: str) -> ApiKey:
+    if not runtime.signing_keys.is_reader(token):
+        raise ReceiverError("no-key", "Sec-WebSocket-Protocol: this receiver did not sign the token, or it has expired")
+    return CANARY_KEY
+
+
 def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
-    """Return the kind ("bearer" or "ticket") and the secret of a subprotocol, or None if there is neither.
+    """Return the kind ("bearer", "ticket" or "canary") and the secret of a subprotocol, or None if there is neither.
 
     Raises:
         ReceiverError: `bad-request`: the subprotocol of the frames is not in the list.
@@ -153,7 +162,7 @@ def key_in_subprotocol(request: web.Request) -> tuple[str, str] | None:
         raise ReceiverError("bad-request", f"Sec-WebSocket-Protocol: expected {SUBPROTOCOL} in the list")
     for name in given:
         kind, dot, secret = name.partition(".")
-        if dot and kind in ("bearer", "ticket"):
+        if dot and kind in ("bearer", "ticket", CANARY):
             return kind, secret
     return None
 

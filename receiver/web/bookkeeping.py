@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import structlog
 
+from client.protocol.filters import CANARY
 from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.verdicts import UNREAD
@@ -46,10 +47,11 @@ class Bookkeeping:
         for provider, incoming, delivered, seconds in stored:
             task = delivered.task
             with suppress(Exception):
-                self._metrics.delivered(provider, delivered.verdict, task)
-                if self._tracing is not None:
-                    self._tracing.delivered(provider, delivered.verdict, task, seconds)
-                self._observer.note(provider, incoming, is_readable=delivered.verdict not in UNREAD)
+                if provider != CANARY:
+                    self._metrics.delivered(provider, delivered.verdict, task)
+                    if self._tracing is not None:
+                        self._tracing.delivered(provider, delivered.verdict, task, seconds)
+                    self._observer.note(provider, incoming, is_readable=delivered.verdict not in UNREAD)
                 refused = {} if incoming.address is None else {"address": incoming.address}
                 _log.info(
                     "callback.stored",

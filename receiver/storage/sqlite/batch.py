@@ -25,6 +25,7 @@ from receiver.domain.transaction import (
     Key,
     Operation,
     Prune,
+    PruneCanary,
     RowKind,
     RowsNeeded,
     Transaction,
@@ -53,6 +54,7 @@ from receiver.storage.sqlite.rows import (
 )
 from receiver.storage.sqlite.statements import json_array
 from receiver.storage.sqlite.tables.api_keys import change_keys
+from receiver.storage.sqlite.tables.canary import prune_canary
 
 __all__ = ["Batch", "Decision", "DryRun", "open_dry_run"]
 
@@ -175,6 +177,9 @@ class Batch:
             match operation:
                 case Forget():
                     self._forget(operation)
+                    return None, None
+                case PruneCanary():
+                    prune_canary(self._connection, operation.before)
                     return None, None
                 case Prune():
                     return prune(self._connection, operation.horizon, operation.until, operation.limit), None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic_core import to_json
 
+from client.protocol import filters
 from receiver.domain.access.api_keys import StoredKey
 from receiver.domain.records import (
     SECOND,
@@ -196,7 +197,7 @@ def read_recent(connection: sqlite3.Connection, since: int, most_polls: Mapping[
             newest=newest.get(provider, {}),
             latency=_latency(sorted(waited.get(provider, []))),
         )
-        for provider in sorted({*tasks, *verdicts})
+        for provider in sorted({*tasks, *verdicts} - {filters.CANARY})
     )
 
 

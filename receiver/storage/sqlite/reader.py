@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import aiosqlite
 
-from client.protocol.filters import ResultFilter, TaskName, TaskSet
+from client.protocol.filters import CANARY, ResultFilter, TaskName, TaskSet
 from receiver.domain.records import (
     Entry,
     History,
@@ -273,7 +273,7 @@ def read_task_page(
 
 
 def _matches(task: TaskRecord, status: str | None, provider: str | None) -> bool:
-    if task.joined_ref is not None or (provider is not None and task.provider != provider):
+    if task.joined_ref is not None or (task.provider != provider if provider else task.provider == CANARY):
         return False
     return status is None or status == task.status
 
@@ -313,7 +313,7 @@ def _read_outcomes(connection: sqlite3.Connection, task: TaskRecord) -> tuple[Ou
 
 def read_waiting(connection: sqlite3.Connection) -> list[WaitingTasks]:
     """See `Store.waiting_tasks`."""
-    return [WaitingTasks(*row) for row in connection.execute(sql.SELECT_WAITING)]
+    return [WaitingTasks(*row) for row in connection.execute(sql.SELECT_WAITING) if row[0] != CANARY]
 
 
 def read_shapes(connection: sqlite3.Connection, provider: str) -> Sequence[ShapeRecord]:
@@ -422,6 +422,7 @@ def _filter_parameters(only: ResultFilter) -> dict[str, object]:
     return {
         "hints": only.hints,
         "everything": only.is_everything,
+        "with_canary": only.with_canary,
         "provider": only.provider,
         "tags": json_array(tags),
         "tag_count": len(tags),

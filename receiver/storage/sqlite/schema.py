@@ -215,6 +215,8 @@ MIGRATIONS = (
     """,
     # The span that submitted the task.
     "ALTER TABLE task ADD COLUMN traceparent TEXT",
+    # The receiver's own tasks, which are removed after an hour.
+    "CREATE INDEX task_of_canary ON task (id) WHERE provider = 'canary'",
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 

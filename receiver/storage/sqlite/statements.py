@@ -311,9 +311,9 @@ _DELETED_PROVIDER = (
     "CASE WHEN log.kind = 'deleted' THEN (SELECT provider FROM tombstone WHERE tombstone.ref = log.ref) END"
 )
 # The entries between two positions that match the filter. Its parameters, by name: after, until, limit, hints (0 or 1),
-# everything (0 or 1), provider (or null), tags (JSON array), tag_count, refs (JSON array), ids (JSON array of
-# [provider, taskId]), within (JSON array of providers, or null). Deletions match every filter but the last: a waiter of
-# a deleted task must learn of it. Its provider stands in its tombstone.
+# everything (0 or 1), with_canary (0 or 1), provider (or null), tags (JSON array), tag_count, refs (JSON array), ids
+# (JSON array of [provider, taskId]), within (JSON array of providers, or null). Deletions match every filter but the
+# last: a waiter of a deleted task must learn of it. Its provider stands in its tombstone.
 SELECT_LOG = f"""
     SELECT log.position, log.kind, coalesce(log.ref, task.ref), {_DELETED_PROVIDER}, {_TASK}
     FROM log LEFT JOIN task ON task.id = log.task
@@ -321,10 +321,11 @@ SELECT_LOG = f"""
       AND (log.kind = 'deleted' OR task.id IS NOT NULL)
       AND (log.kind <> 'hint' OR :hints)
       AND (
-        :everything OR log.kind = 'deleted'
+        log.kind = 'deleted'
+        OR (:everything AND (task.provider <> 'canary' OR :with_canary))
         OR (
           (:provider IS NOT NULL OR :tag_count > 0)
-          AND (:provider IS NULL OR task.provider = :provider)
+          AND (task.provider = :provider OR (:provider IS NULL AND task.provider <> 'canary'))
           AND (SELECT count(*) FROM tag WHERE tag.task = task.id AND tag.tag IN (SELECT value FROM json_each(:tags)))
               = :tag_count
         )

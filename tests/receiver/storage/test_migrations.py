@@ -17,7 +17,7 @@ from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, UnlistedCode
 from receiver.domain.registrations import Bind
 from receiver.domain.shapes import Shape, ShapeRecord
-from receiver.domain.transaction import Forget, Prune
+from receiver.domain.transaction import Forget, Prune, PruneCanary
 from receiver.storage.sqlite.diagnostics import read_recent
 from receiver.storage.sqlite.retention import BODIES_FLOOR, read_floor
 from receiver.storage.sqlite.rows import LOG_DELIVERY_COLUMNS
@@ -34,7 +34,10 @@ from tests.receiver.storage.stores import (
 )
 from tests.receiver.upkeep.pruning import found, horizon, pruned
 
-BACK_TO_9 = ("ALTER TABLE task DROP COLUMN traceparent", "PRAGMA user_version = 9")
+BACK_TO_10 = ("DROP INDEX task_of_canary", "PRAGMA user_version = 10")
+"""Statements to take a database back to the schema before callbacks of the receiver to itself."""
+
+BACK_TO_9 = (*BACK_TO_10, "ALTER TABLE task DROP COLUMN traceparent", "PRAGMA user_version = 9")
 """Statements to take a database back to the schema before traces."""
 
 BACK_TO_8 = (*BACK_TO_9, "DROP TABLE api_key", "PRAGMA user_version = 8")
@@ -89,6 +92,23 @@ def take_back(path: Path, statements: Iterable[str]) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
+
+
+async def test_the_schema_before_the_canary_gets_its_index(tmp_path: Path) -> None:
+    """Tasks of a provider that was called canary before are found by it, and removed after an hour."""
+    path = tmp_path / "receiver.db"
+    async with running_store(path) as store:
+        await store.write(a_registration(1, provider="canary"))
+        await store.write(a_registration(2))
+        for number in (1, 2):
+            await store.write(a_delivery(number))
+    take_back(path, BACK_TO_10)
+
+    async with running_store(path) as store:
+        await store.write(PruneCanary(before=NOW + 1))
+        left = [task.ref for number in (1, 2) if (task := await store.task(a_ref(number))) is not None]
+
+    assert left == [a_ref(2)]
 
 
 async def test_the_schema_before_traces_has_tasks_without_one(tmp_path: Path) -> None:

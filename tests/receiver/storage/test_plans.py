@@ -11,7 +11,7 @@ import pytest
 
 from receiver.storage.sqlite import diagnostics, statements
 from receiver.storage.sqlite import retention_statements as pruning_statements
-from receiver.storage.sqlite.tables import api_keys
+from receiver.storage.sqlite.tables import api_keys, canary
 from tests.receiver.storage.stores import running_store
 
 GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tombstone", "idempotency", "tag")
@@ -19,7 +19,13 @@ GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tombstone", "id
 
 STATEMENTS = {
     name: text
-    for name, text in {**vars(pruning_statements), **vars(diagnostics), **vars(api_keys), **vars(statements)}.items()
+    for name, text in {
+        **vars(canary),
+        **vars(pruning_statements),
+        **vars(diagnostics),
+        **vars(api_keys),
+        **vars(statements),
+    }.items()
     if isinstance(text, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT|WITH)\b", text)
 } | {f"DELETE_OF_TASKS_{number}": text for number, text in enumerate(pruning_statements.DELETE_OF_TASKS)}
 LISTS = {name: text for name, text in STATEMENTS.items() if name.startswith("SELECT_") and "ORDER BY" in text}
