@@ -164,8 +164,8 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[str, _LIST] = Field(
         "",
         description="Addresses and networks of your own proxies, separated by commas: `127.0.0.1,::1` for a proxy on "
-        "this machine. Only they are believed what `X-Forwarded-For` says about a client. Unset: a client's address is "
-        "that of its connection, because anyone can send the header.",
+        "this machine. Only they are believed what `X-Forwarded-For` says about a client, and peers on a Unix socket. "
+        "Unset: a client's address is that of its connection, because anyone can send the header.",
     )
     send_timeout_seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(
         10.0,

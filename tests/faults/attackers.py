@@ -250,7 +250,8 @@ async def _send_over_one_connection(url: str, parts: Iterable[bytes], *, stays: 
 async def _send_slowly(url: str, opening: bytes, rest: bytes) -> None:
     """Send the rest byte by byte, one a second, until the receiver hangs up; then again."""
     while True:
-        with suppress(OSError):
+        # uvloop raises a RuntimeError for a connection that is closed.
+        with suppress(OSError, RuntimeError):
             reader, writer = await _connect(url)
             try:
                 writer.write(opening)

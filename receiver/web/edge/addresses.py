@@ -20,7 +20,7 @@ __all__ = ["UNKNOWN", "Address", "address_of_text", "client_address", "client_ip
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 UNKNOWN = "unknown"
-"""The address of a peer without one, such as that of a Unix socket."""
+"""The address of a peer without one, such as a proxy on a Unix socket that names no client."""
 
 # An IPv6 address with brackets, zone and port has fewer characters.
 _LONGEST = 80
@@ -38,20 +38,21 @@ def client_ip(request: web.BaseRequest, proxies: Sequence[Network]) -> Address |
     """Return the address of the client: that of the peer, or what trusted proxies say about theirs.
 
     Hops are counted from the right, as long as they are trusted. A part that is no address ends the search, and the
-    last trusted hop is the answer. IPv4 addresses in IPv6 form are returned as IPv4.
+    last trusted hop is the answer. IPv4 addresses in IPv6 form are returned as IPv4. A peer on a Unix socket has no
+    address, and is trusted: only programs of this machine reach it.
     """
     client = address_of_text(request.remote or "")
-    if client is None:
-        return None
-    if proxies:
-        hops = _hops(request.headers.getall("X-Forwarded-For", ()))
-        for _ in range(_MOST_HOPS):
-            if not is_in(client, proxies):
-                break
-            hop = address_of_text(next(hops, ""))
-            if hop is None:
-                break
-            client = hop
+    is_trusted = request.remote == "" if client is None else is_in(client, proxies)
+    if not is_trusted:
+        return client
+    hops = _hops(request.headers.getall("X-Forwarded-For", ()))
+    for _ in range(_MOST_HOPS):
+        hop = address_of_text(next(hops, ""))
+        if hop is None:
+            break
+        client = hop
+        if not is_in(client, proxies):
+            break
     return client
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
@@ -15,7 +17,7 @@ from receiver.domain.tokens import Kind, make_token
 from receiver.errors import CannotStartError
 from receiver.settings import Settings
 from tests.client.support import fast, image_task, open_client
-from tests.support import Answer, RunningReceiver, running_receiver
+from tests.support import Answer, Api, receiver_process, running_receiver
 
 SIGNING_KEY = "a key that signs the tokens of these tests"
 LISTED: Mapping[str, Any] = {
@@ -25,7 +27,7 @@ LISTED: Mapping[str, Any] = {
 }
 
 
-async def deliver(api: RunningReceiver, url: str, address: str, **fields: object) -> Answer:
+async def deliver(api: Api, url: str, address: str, **fields: object) -> Answer:
     """Deliver a ready answer through a trusted proxy, from this address."""
     body = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}, "taskId": "37223a89", **fields}
     return await api.send("POST", url, key=None, json=body, headers={"X-Forwarded-For": address})
@@ -79,6 +81,29 @@ async def test_without_trusted_proxies_the_peer_counts(tmp_path: Path) -> None:
         answer = await deliver(api, task["callbackUrl"], "198.51.100.1")
 
     assert answer.status == 200
+
+
+async def test_a_proxy_on_a_unix_socket_is_believed(tmp_path: Path) -> None:
+    """It has no address. Only programs of this machine reach it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        settings: Mapping[str, Any] = {
+            "trusted_proxies": "10.0.0.0/8",
+            "callback_addresses": '{"capsolver": "192.0.2.0/24"}',
+        }
+        async with (
+            receiver_process(tmp_path / "receiver.db", port=0, listener=listener, **settings),
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "socket"))) as session,
+        ):
+            api = Api("http://127.0.0.1:0", session)
+            tasks = [await api.register() for _ in range(2)]
+            statuses = [
+                (await deliver(api, task["callbackUrl"], address, taskId=task["ref"])).status
+                for task, address in zip(tasks, ("192.0.2.7", "192.0.2.7, 198.51.100.1"), strict=True)
+            ]
+
+    assert statuses == [200, 403]
 
 
 async def test_the_answer_is_not_lost(tmp_path: Path) -> None:
