@@ -51,6 +51,7 @@ def test_it_names_what_matters() -> None:
         "RECEIVER_RETENTION_DELIVERIES_SECONDS",
         "RECEIVER_MAX_FINISHED_TASKS",
         "RECEIVER_METRICS_ADDRESS",
+        "RECEIVER_NOTICES",
         "RECEIVER_LOG_FORMAT",
     }
 

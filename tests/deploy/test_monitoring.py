@@ -48,6 +48,8 @@ def labels_of_metrics() -> dict[str, set[str]]:
     metrics.connection_closed("full")
     metrics.balance("capsolver", 4.5, 5)
     metrics.noticed("lost")
+    metrics.attempted("delayed")
+    metrics.limited("address")
     waiting = WaitingTasks("capsolver", 1, None, called_since=0)
     moment = Moment(waiting=[waiting], waiters=0, streams=0, queued=0, is_failing=False, now=SECOND)
     text = metrics.rendered(moment).decode()
