@@ -24,6 +24,7 @@ from receiver.errors import CannotStartError
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.health.balances import Balances, check_balances
+from receiver.health.findings import CanaryFailure
 from receiver.health.monitor import Monitor
 from receiver.health.services import open_services
 from receiver.metrics import Metrics
@@ -250,7 +251,13 @@ def _start_loops(
 def _start_canary(runtime: Runtime, settings: Settings, owner: asyncio.TaskGroup) -> Sequence[asyncio.Task[None]]:
     if settings.public_url is None or not settings.canary_minutes:
         return []
-    canary = Canary(runtime.store, runtime.signing_keys, runtime.metrics, now=microseconds_now, new_ref=new_ref)
+
+    def report(failure: CanaryFailure | None) -> None:
+        runtime.monitor.canary = failure
+
+    canary = Canary(
+        runtime.store, runtime.signing_keys, runtime.metrics, now=microseconds_now, new_ref=new_ref, report=report
+    )
     return [owner.create_task(canary.run(settings.public_url, settings.canary_minutes * 60), name="canary")]
 
 

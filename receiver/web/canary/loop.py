@@ -11,15 +11,16 @@ import structlog
 from receiver.domain.records import SECOND
 from receiver.domain.transaction import PruneCanary
 from receiver.errors import ReceiverError
+from receiver.health.findings import CanaryFailure
 from receiver.metrics import Metrics
 from receiver.service.signing_keys import SigningKeys
 from receiver.storage.store import Store
-from receiver.web.canary.probe import CanaryRun, run_canary
+from receiver.web.canary.probe import run_canary
 
 __all__ = ["KEPT", "Canary"]
 
 # A proxy beside it, started at the same time, may have to get its certificate first.
-_FIRST_SECONDS = 60.0
+_SOON_SECONDS = 60.0
 KEPT = 3600 * SECOND
 """The time in µs for which the tasks of these callbacks are kept."""
 
@@ -29,8 +30,8 @@ _log = structlog.get_logger()
 class Canary:
     """Sends callbacks to this receiver, one after another.
 
-    `report` gets each run, and the time since which all runs have failed, None after a good one. `now` returns
-    microseconds since 1970, `new_ref` a UUIDv7.
+    `report` gets a failure once two in a row failed, and None after a good one. One lost packet wakes nobody.
+    `now` returns microseconds since 1970, `new_ref` a UUIDv7.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Canary:
         *,
         now: Callable[[], int],
         new_ref: Callable[[], UUID],
-        report: Callable[[CanaryRun, int | None], None] | None = None,
+        report: Callable[[CanaryFailure | None], None],
     ) -> None:
         self._store = store
         self._signing_keys = signing_keys
@@ -52,15 +53,16 @@ class Canary:
         self._failing_since: int | None = None
 
     async def run(self, public_url: str, seconds: float) -> None:
-        """Send one a minute after the start, and then every `seconds`, until cancelled."""
-        await asyncio.sleep(min(_FIRST_SECONDS, seconds))
+        """Send one a minute after the start, and then every `seconds`, until cancelled. After a failure, be quicker."""
+        soon = min(_SOON_SECONDS, seconds)
+        await asyncio.sleep(soon)
         while True:
             try:
                 await self.send(public_url)
             except Exception:
                 # Nothing that this loop does is worth the end of the receiver.
                 _log.exception("canary.not_sent")
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds if self._failing_since is None else soon)
 
     async def send(self, public_url: str) -> None:
         """Send one callback, count it, log a failure or the end of one, and remove old tasks."""
@@ -69,13 +71,16 @@ class Canary:
         )
         self._metrics.canary(run.seconds, run.failed)
         if run.failed is not None:
-            self._failing_since = self._failing_since or self._now()
             _log.warning("canary.failed", stage=run.failed, reason=run.reason)
+            now = self._now()
+            if self._failing_since is None:
+                self._failing_since = now
+            else:
+                self._report(CanaryFailure(run.failed, run.reason, self._failing_since, now))
         elif self._failing_since is not None:
             self._failing_since = None
+            self._report(None)
             _log.info("canary.recovered", milliseconds=round(run.seconds["frame"] * 1000, 1))
-        if self._report is not None:
-            self._report(run, self._failing_since)
         try:
             await self._store.write(PruneCanary(before=self._now() - KEPT))
         except ReceiverError as error:

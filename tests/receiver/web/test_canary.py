@@ -24,6 +24,7 @@ from receiver.app import microseconds_now, new_ref
 from receiver.domain.records import SECOND
 from receiver.domain.tokens import Kind, make_token
 from receiver.domain.transaction import PruneCanary
+from receiver.health.findings import CanaryFailure
 from receiver.metrics import Metrics, Moment
 from receiver.service.signing_keys import SigningKeys
 from receiver.storage.sqlite.store import SqliteStore
@@ -431,8 +432,8 @@ async def test_its_tasks_are_removed_without_a_trace(tmp_path: Path) -> None:
 
 
 async def test_the_loop_counts_and_reports(tmp_path: Path) -> None:
-    """A failure is counted by its stage and reported with its start, and the next good run ends it."""
-    reported: list[tuple[str | None, bool]] = []
+    """A failure is counted by its stage, the second in a row is reported with its start, and a good run ends it."""
+    reported: list[CanaryFailure | None] = []
     async with running(tmp_path) as api:
         store = api.runtime.store
         keys = SigningKeys(store, [SIGNING.encode()], microseconds_now)
@@ -443,14 +444,22 @@ async def test_the_loop_counts_and_reports(tmp_path: Path) -> None:
             metrics,
             now=microseconds_now,
             new_ref=new_ref,
-            report=lambda run, since: reported.append((run.failed, since is not None)),
+            report=reported.append,
         )
+        started = microseconds_now()
+        await canary.send(f"http://127.0.0.1:{free_port()}")
+        first_reported = len(reported)
         await canary.send(f"http://127.0.0.1:{free_port()}")
         await canary.send(api.url)
     text = rendered(metrics)
 
-    assert reported == [("connect", True), (None, False)]
-    assert 'callback_receiver_canary_runs_total{result="connect"} 1.0' in text
+    failure, end = reported
+    assert first_reported == 0
+    assert failure is not None
+    assert (failure.stage, failure.reason) == ("connect", "cannot connect: Connection refused")
+    assert started < failure.since < failure.at
+    assert end is None
+    assert 'callback_receiver_canary_runs_total{result="connect"} 2.0' in text
     assert 'callback_receiver_canary_runs_total{result="ok"} 1.0' in text
     assert 'callback_receiver_canary_seconds{stage="frame"}' in text
     assert "callback_receiver_canary_failing 0.0" in text
@@ -467,6 +476,23 @@ async def test_a_running_receiver_sends_them(tmp_path: Path) -> None:
     async with running_receiver(tmp_path / DATABASE, canary_minutes=0.01) as api, asyncio.timeout(30):
         while b'canary_runs_total{result="ok"}' not in (await api.send("GET", "/metrics")).body:
             await asyncio.sleep(0.1)
+
+
+async def test_a_failure_reaches_the_doctor(tmp_path: Path) -> None:
+    """With a public URL that leads nowhere, the running receiver knows the failure and its stage."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    async with (
+        running_receiver(tmp_path / DATABASE, public_url=nowhere, canary_minutes=0.005) as api,
+        asyncio.timeout(30),
+    ):
+        while api.runtime.monitor.canary is None:
+            await asyncio.sleep(0.05)
+        failure = api.runtime.monitor.canary
+        await api.runtime.monitor.look()
+    finished = await run_command(tmp_path, "doctor", API_KEYS=API_KEYS, PUBLIC_URL=nowhere)
+
+    assert failure.stage == "connect"
+    assert "at connect: cannot connect" in finished.out
 
 
 async def test_the_command_shows_the_stages(tmp_path: Path) -> None:
