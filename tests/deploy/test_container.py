@@ -75,12 +75,14 @@ def test_the_image_is_not_run_as_root() -> None:
     assert instructions("VOLUME") == ['["/var/lib/callback-receiver"]']
 
 
-def test_the_image_runs_the_server() -> None:
-    """Without arguments a container serves, and arguments are those of any command."""
-    (command,) = re.findall(r'"(\w+)"', instructions("CMD")[0])
+def test_the_image_runs_commands_that_exist() -> None:
+    """Without arguments a container serves, and arguments are those of any command. Its health is checked by one."""
+    (server,) = re.findall(r'"(\w+)"', instructions("CMD")[0])
+    (health,) = re.findall(r' CMD \["callback-receiver", "(\w+)"\]$', instructions("HEALTHCHECK")[0])
 
     assert instructions("ENTRYPOINT") == ['["callback-receiver"]']
-    assert CliRunner().invoke(cli, [command, "--help"]).exit_code == 0
+    for command in (server, health):
+        assert CliRunner().invoke(cli, [command, "--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["receiver", "caddy", "tunnel"])
