@@ -49,7 +49,7 @@ bench-scale: $(INSTALLED)  ## with 10 million results, a million open tasks, 15,
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.benchmarks.scale --json build/bench/scale.json
 
-attacks: $(INSTALLED)  ## honest callbacks beside attackers: latencies and memory, in three minutes
+attacks: $(INSTALLED)  ## honest callbacks beside attackers: latencies and memory, in five minutes
 	$(BIN)/python -m tests.faults.attacks
 
 fuzz: $(INSTALLED)  ## changed and made-up messages through every dialect, for two minutes

@@ -1,4 +1,4 @@
-"""Attacks on a receiver, each run by a process of its own: `python -m tests.faults.attackers NAME URL SECONDS`.
+"""Attacks on a receiver, run by a process of their own: `python -m tests.faults.attackers NAME[,NAME] URL SECONDS`.
 
 Every attack has a fixed number of connections and ends by itself. It sends to loopback only.
 """
@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import socket
 import sys
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import uvloop
 
+from receiver.commands.serve import raise_file_limit
+from tests.faults.http_attackers import HTTP_ATTACKS
+from tests.faults.peers import ANSWERS, Attack, address, connect, together
 from tests.faults.wire import chunked, request
 from tests.raw import text_frame, websocket_request
 from tests.support import READ_ONLY
 
-__all__ = ["ATTACKS", "FINISHED_TASKS", "SOLUTION_BYTES"]
+__all__ = ["ATTACKS", "FINISHED_TASKS", "LENGTHS", "SOLUTION_BYTES"]
 
 FINISHED_TASKS = 20
 SOLUTION_BYTES = 200_000
@@ -41,9 +44,6 @@ _IDLE_PEERS = 10_000
 _NAMES = 5_000
 _RECONNECT_SECONDS = 0.05
 _SMALL_BUFFER = 4096
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-Attack = Callable[[str], Awaitable[None]]
 
 
 async def compressed_bodies(url: str) -> None:
@@ -61,7 +61,7 @@ async def compressed_bodies(url: str) -> None:
 
     async def send_one() -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
-            reader, writer = await _connect(url)
+            reader, writer = await connect(url)
             try:
                 writer.write(next(turns))
                 await writer.drain()
@@ -79,7 +79,7 @@ async def compressed_bodies(url: str) -> None:
 async def tiny_chunks(url: str) -> None:
     """Send bodies without an end, in chunks of one byte, over 20 connections to a URL with a bad token."""
     head = request("POST", f"{url}/callback/capsolver/{'A' * 60}", Transfer_Encoding="chunked")
-    await _together(_send_over_and_over(url, head, b"1\r\nx\r\n" * 10_000) for _ in range(_CHUNKING_PEERS))
+    await together(_send_over_and_over(url, head, b"1\r\nx\r\n" * 10_000) for _ in range(_CHUNKING_PEERS))
 
 
 async def changing_names(url: str) -> None:
@@ -117,27 +117,27 @@ async def long_names(url: str) -> None:
                 tasks = [{"provider": "capsolver", "taskId": task_id} for task_id in ids]
                 yield text_frame({"type": "add", "id": 1, "tasks": tasks})
 
-    await _together(_send_over_one_connection(url, frames(number), stays=True) for number in range(_NAMING_SOCKETS))
+    await together(_send_over_one_connection(url, frames(number), stays=True) for number in range(_NAMING_SOCKETS))
 
 
 async def unread_answers(url: str) -> None:
     """Ask for a large page of results over 100 connections, and read nothing."""
     path = "/v1/results?after=start&limit=1000"
     asked = request("GET", f"{url}{path}", Authorization=f"Bearer {READ_ONLY}")
-    await _together(_ask_and_read_nothing(url, asked) for _ in range(_SILENT_PEERS))
+    await together(_ask_and_read_nothing(url, asked) for _ in range(_SILENT_PEERS))
 
 
 async def unread_documents(url: str) -> None:
     """Ask for the API document over 100 connections, and read nothing. It needs no key."""
     asked = request("GET", f"{url}/openapi.json") * 20
-    await _together(_ask_and_read_nothing(url, asked) for _ in range(_SILENT_PEERS))
+    await together(_ask_and_read_nothing(url, asked) for _ in range(_SILENT_PEERS))
 
 
 async def forged_tokens(url: str) -> None:
     """Send callbacks with forged tokens over 20 connections, each a hundred at once."""
     forged = (request("POST", f"{url}/callback/capsolver/{number:060d}", b"{}") for number in range(_AT_ONCE))
     written = b"".join(forged)
-    await _together(_send_over_and_over(url, b"", written) for _ in range(_GUESSING_PEERS))
+    await together(_send_over_and_over(url, b"", written) for _ in range(_GUESSING_PEERS))
 
 
 async def guessed_keys(url: str) -> None:
@@ -146,32 +146,32 @@ async def guessed_keys(url: str) -> None:
         request("GET", f"{url}/v1/tasks/{number}", Authorization=f"Bearer {number:032d}") for number in range(_AT_ONCE)
     )
     written = b"".join(asked)
-    await _together(_send_over_and_over(url, b"", written) for _ in range(_GUESSING_PEERS))
+    await together(_send_over_and_over(url, b"", written) for _ in range(_GUESSING_PEERS))
 
 
 async def long_heads(url: str) -> None:
     """Send heads without an end over 20 connections, in lines of 1 kB."""
     lines = b"X-Padding: %b\r\n" % (b"x" * 1000)
     opening = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    await _together(_send_over_and_over(url, opening, lines * 100) for _ in range(_GUESSING_PEERS))
+    await together(_send_over_and_over(url, opening, lines * 100) for _ in range(_GUESSING_PEERS))
 
 
 async def slow_heads(url: str) -> None:
     """Send one byte of a head every second over 1,000 connections."""
     head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: " + b"x" * 1000
-    await _together(_send_slowly(url, b"", head) for _ in range(_SLOW_PEERS))
+    await together(_send_slowly(url, b"", head) for _ in range(_SLOW_PEERS))
 
 
 async def slow_bodies(url: str) -> None:
     """Send one byte of a body every second over 1,000 connections, with a forged token or a wrong key."""
     targets = (f"{url}/callback/capsolver/{'A' * 60}", f"{url}/v1/tasks")
     heads = itertools.cycle(request("POST", target, Content_Length=100_000) for target in targets)
-    await _together(_send_slowly(url, next(heads), b"x" * 1000) for _ in range(_SLOW_PEERS))
+    await together(_send_slowly(url, next(heads), b"x" * 1000) for _ in range(_SLOW_PEERS))
 
 
 async def idle_connections(url: str) -> None:
     """Open 10,000 connections and send nothing. One that is closed is opened again."""
-    await _together(_send_slowly(url, b"", b"") for _ in range(_IDLE_PEERS))
+    await together(_send_slowly(url, b"", b"") for _ in range(_IDLE_PEERS))
 
 
 ATTACKS: Mapping[str, Attack] = {
@@ -190,8 +190,12 @@ ATTACKS: Mapping[str, Attack] = {
     "slow heads": slow_heads,
     "slow bodies": slow_bodies,
     "idle connections": idle_connections,
+    **HTTP_ATTACKS,
 }
 """The attacks by name. None of them ends before it is cancelled."""
+
+LENGTHS = {"forged tokens of many": 6, "schemathesis": 8}
+"""Attacks that last longer than the others, and the factor."""
 
 
 def _bomb(window_bits: int) -> bytes:
@@ -203,17 +207,7 @@ def _bomb(window_bits: int) -> bytes:
 async def _flood(url: str, frames: Iterable[bytes], *, first: bytes = b"") -> None:
     opening = websocket_request(READ_ONLY, tasks=[]) + first
     written = b"".join(frames)
-    await _together(_send_over_and_over(url, opening, written) for _ in range(_SOCKETS))
-
-
-async def _together(attackers: Iterable[Awaitable[None]]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for attacker in attackers:
-            group.create_task(_awaited(attacker))
-
-
-async def _awaited(attacker: Awaitable[None]) -> None:
-    await attacker
+    await together(_send_over_and_over(url, opening, written) for _ in range(_SOCKETS))
 
 
 async def _send_over_and_over(url: str, opening: bytes, written: bytes) -> None:
@@ -225,7 +219,7 @@ async def _send_over_and_over(url: str, opening: bytes, written: bytes) -> None:
 async def _send_over_one_connection(url: str, parts: Iterable[bytes], *, stays: bool = False) -> None:
     """Send the parts and pass over all answers, until the receiver hangs up; `stays`: go on reading behind the last."""
     with suppress(OSError, asyncio.IncompleteReadError):
-        reader, writer = await _connect(url)
+        reader, writer = await connect(url)
 
         async def write(parts: Iterator[bytes]) -> None:
             with suppress(OSError):
@@ -252,7 +246,7 @@ async def _send_slowly(url: str, opening: bytes, rest: bytes) -> None:
     while True:
         # uvloop raises a RuntimeError for a connection that is closed.
         with suppress(OSError, RuntimeError):
-            reader, writer = await _connect(url)
+            reader, writer = await connect(url)
             try:
                 writer.write(opening)
                 for place in range(len(rest)):
@@ -273,37 +267,28 @@ async def _ask_and_read_nothing(url: str, asked: bytes) -> None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
             peer.setblocking(False)
             with suppress(OSError):
-                await loop.sock_connect(peer, _address(url))
+                await loop.sock_connect(peer, address(url))
                 await loop.sock_sendall(peer, asked)
                 await asyncio.sleep(3)
         finally:
             peer.close()
 
 
-async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection(*_address(url))
-
-
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    if parts.hostname not in _LOOPBACK or parts.port is None:
-        raise SystemExit(f"URL: expected a port of loopback, got {url}")
-    return parts.hostname, parts.port
-
-
-async def _attack(name: str, url: str, seconds: float) -> None:
+async def _attack(names: str, url: str, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await ATTACKS[name](url)
+            await together(ATTACKS[name](url) for name in names.split(","))
 
 
 def main() -> None:
-    """Run one attack."""
-    name, url, seconds = sys.argv[1:]
+    """Run the attacks at once. Print the number of their answers by HTTP status, as JSON."""
+    names, url, seconds = sys.argv[1:]
     # The honest peer and the receiver come first, as they would if the attacker were on another machine.
     os.nice(5)
+    raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_attack(name, url, float(seconds)))
+        runner.run(_attack(names, url, float(seconds)))
+    sys.stdout.write(json.dumps(ANSWERS))
 
 
 if __name__ == "__main__":
