@@ -52,6 +52,8 @@ _LIST = "separated by commas"
 """Marks the type of a setting with several values."""
 # More than the environment can hold; a secret has a few hundred bytes.
 _MAX_SECRET_BYTES = 256 * 1024
+# Client keys are often 32 hexadecimal digits.
+_PROVIDER = re.compile(r"(?![0-9a-f]{24})[a-z0-9]{1,32}")
 
 # Kubernetes sets these variables for a service called "receiver".
 _SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
@@ -269,6 +271,14 @@ class Settings(BaseSettings):
     def _is_set(cls, value: object) -> object:
         return None if value == "" else value
 
+    @field_validator("provider_keys", "callback_secrets", mode="before")
+    @classmethod
+    def _is_by_provider(cls, value: object) -> object:
+        """Refuse secrets in the place of providers, because texts show the names of providers."""
+        if isinstance(value, dict) and not all(isinstance(name, str) and _PROVIDER.fullmatch(name) for name in value):
+            raise ValueError('expected {"PROVIDER": "SECRET"}, got a name that no provider has')
+        return value
+
     @field_validator("*", mode="before")
     @classmethod
     def _is_tidy(cls, value: object, info: ValidationInfo) -> object:
@@ -309,7 +319,9 @@ class Settings(BaseSettings):
     def _are_origins(cls, value: str) -> str:
         for origin in filter(None, map(str.strip, value.split(","))):
             if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?", origin):
-                raise ValueError(f"expected scheme://host or scheme://host:port in lower case, got {origin}")
+                # Before an @ there may be a password.
+                shown = origin if "@" not in origin else "a user in it"
+                raise ValueError(f"expected scheme://host or scheme://host:port in lower case, got {shown}")
         return value
 
     @field_validator("trusted_proxies")

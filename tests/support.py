@@ -275,6 +275,9 @@ class ReceiverProcess:
             return await self.process.wait()
 
 
+_FIRST_EVENTS = ("database.restored", "receiver.started")
+
+
 @asynccontextmanager
 async def receiver_process(
     database: Path,
@@ -289,6 +292,7 @@ async def receiver_process(
 
     `environment` holds further RECEIVER_ variables without the prefix, None for one that is not set. `variables` holds
     those of other programs. `file_limit` limits its open files. `listener` is passed to it as systemd would do it.
+    The log format `console` needs a port.
     """
     given = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
     usual = {
@@ -315,9 +319,9 @@ async def receiver_process(
         try:
             # A process starts within a second, but not beside ten others.
             async with asyncio.timeout(60):
-                first = await _next_line(process.stderr)
+                first = await _next_line(process.stderr, port)
                 if first["event"] == "database.restored":
-                    first = await _next_line(process.stderr)
+                    first = await _next_line(process.stderr, port)
             assert first["event"] == "receiver.started", first
             lines: list[bytes] = []
             drain = readers.create_task(_drain(process.stderr, lines))
@@ -329,9 +333,12 @@ async def receiver_process(
         await drain
 
 
-async def _next_line(stream: asyncio.StreamReader) -> Mapping[str, Any]:
-    line: Mapping[str, Any] = json.loads(await stream.readline() or b'{"event": "nothing"}')
-    return line
+async def _next_line(stream: asyncio.StreamReader, port: int) -> Mapping[str, Any]:
+    line = await stream.readline()
+    if line.startswith(b"{"):
+        fields: Mapping[str, Any] = json.loads(line)
+        return fields
+    return {"event": next((event for event in _FIRST_EVENTS if event.encode() in line), line.decode()), "port": port}
 
 
 async def _drain(stream: asyncio.StreamReader, lines: list[bytes]) -> None:
