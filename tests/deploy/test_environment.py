@@ -53,7 +53,6 @@ def test_it_names_what_matters() -> None:
         "RECEIVER_NOTICES",
         "RECEIVER_CANARY_MINUTES",
         "RECEIVER_METRICS_ADDRESS",
-        "RECEIVER_NOTICES",
         "RECEIVER_LOG_FORMAT",
     }
 
