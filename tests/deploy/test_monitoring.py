@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client.providers import DIALECTS
 from receiver.domain.records import SECOND, WaitingTasks
+from receiver.domain.verdicts import VERDICTS
 from receiver.metrics import Metrics, Moment
 from tests.deploy.files import MONITORING, OPERATING
 from tests.tools import tool
@@ -93,6 +94,14 @@ def test_every_query_names_existing_metrics_and_labels() -> None:
                 unknown.add((name, matchers))
 
     assert unknown == set()
+
+
+def test_every_refusal_counts_for_its_alert() -> None:
+    """A new verdict must not be forgotten in the rule."""
+    (rule,) = [rule for rule in RULES if rule["alert"] == "CallbacksRefused"]
+    found = set(re.findall(r'verdict=~"([^"]+)"', rule["expr"]))
+
+    assert found == {"|".join(row.name for row in VERDICTS.values() if row.is_refused)}
 
 
 def test_the_rules_and_the_configuration_are_valid() -> None:
