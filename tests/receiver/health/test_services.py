@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import re
 import socket
 import threading
 from collections import Counter
@@ -143,6 +144,17 @@ async def test_an_unknown_url_is_refused_without_showing_it(
 
     assert named in str(caught.value)
     assert "hunter2" not in f"{caught.value} {capfd.readouterr()} {root_records.getvalue()}"
+
+
+async def test_the_documented_services_are_known() -> None:
+    """Webhook, ntfy and e-mail, as the operator's pages and the table of settings write them."""
+    deploy = Path(__file__).parents[3] / "deploy"
+    text = "".join((deploy / name).read_text() for name in ("OPERATING.md", "README.md", "environment.example"))
+    documented = set(re.findall(r"\b(?:jsons|ntfys|mailtos)://[^\s`',]+[\w]", text))
+
+    names = {service.name.partition(" ")[2] for service in await open_services(sorted(documented))}
+
+    assert names == {"(jsons)", "(mailtos)", "(ntfys)"}
 
 
 async def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
