@@ -60,10 +60,11 @@ class Balances:
     async def _ask(self, provider: str, account: Account) -> None:
         try:
             left = await ask_balance(account.api, provider)
-        except CallbackReceiverError as error:
-            # Logged once, because a provider may be down for hours.
+        except Exception as error:
+            # Logged once, because a provider may be down for hours. No fault here is worth the end of the receiver.
             if provider not in self._failing:
-                _log.warning("balance.not_read", provider=provider, reason=str(error))
+                reason = str(error) if isinstance(error, CallbackReceiverError) else type(error).__name__
+                _log.warning("balance.not_read", provider=provider, reason=reason)
             self._failing.add(provider)
             return
         self._failing.discard(provider)

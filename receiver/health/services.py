@@ -11,6 +11,7 @@ import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -72,6 +73,9 @@ class NoticeService:
             (reason,) = await _ask([self._url], {"title": message.title, "body": message.body, "notify_type": kind})
         except _NoAnswerError as error:
             return str(error)
+        except Exception as error:
+            # Nothing that a notice does is worth the end of the receiver.
+            return type(error).__name__
         return reason
 
     def _lose(self, message: Message, reason: str, count: Callable[[str], None]) -> None:
@@ -129,7 +133,9 @@ async def _ask(urls: Sequence[str], message: dict[str, str] | None) -> list[str 
         raise _NoAnswerError("Apprise failed") from None
     finally:
         if process.returncode is None:
-            process.kill()
+            # It may have ended just now.
+            with suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
     return reasons
 

@@ -231,6 +231,26 @@ async def test_a_low_balance_is_found_and_measured(tmp_path: Path, low: float, i
     assert [finding.is_wrong for finding in findings if finding.about == "balance"] == [True] * is_low
 
 
+async def test_a_fault_in_reading_a_balance_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log names the kind of the fault, and not its text."""
+
+    async def fail(*_: object) -> float:
+        raise ZeroDivisionError("hunter2")
+
+    monkeypatch.setattr("receiver.health.balances.ask_balance", fail)
+    accounts: dict[str, Any] = {
+        "provider_keys": {"capsolver": "anything"},
+        "provider_urls": {"capsolver": f"http://127.0.0.1:{free_port()}"},
+        "balance_low": {"capsolver": 9.0},
+    }
+    with capture_logs() as lines:
+        async with running_receiver(tmp_path / "receiver.db", **accounts) as api:
+            await eventually(lambda: any(line["event"] == "balance.not_read" for line in lines))
+            assert (await api.send("GET", "/readyz", key=None)).status == 200
+
+    assert [line["reason"] for line in lines if line["event"] == "balance.not_read"] == ["ZeroDivisionError"]
+
+
 async def test_a_balance_that_cannot_be_read_is_logged_once(tmp_path: Path) -> None:
     """The provider is down. The last balance stays until it is too old."""
     known = Balance("capsolver", 7.0, 9.0, NOW)

@@ -205,6 +205,28 @@ async def test_a_cancelled_sending_leaves_no_process() -> None:
             assert await asyncio.to_thread(is_closed, connection)
 
 
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("print('no JSON', flush=True)", "Apprise failed"),
+        ("print('[]', flush=True)", "ValueError"),
+        ("raise SystemExit(3)", "Apprise failed"),
+    ],
+)
+async def test_a_broken_apprise_is_a_failure_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, reason: str
+) -> None:
+    """The receiver goes on, and the log names the kind of the fault."""
+    (service,) = await open_services([f"jsons://host.example/{TOPIC}"])
+    (tmp_path / "apprise.py").write_text(f"{program}\nimport os\nos._exit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    counts, events = await delivered(service, MESSAGE)
+
+    assert await service.send(MESSAGE) == reason
+    assert (counts, events[-1]) == ({"lost": 1}, "notice.lost")
+
+
 async def test_settings_do_not_reach_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It gets the message and one URL, and no other secret of the receiver."""
     seen = tmp_path / "seen"
