@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.disks import SlowDisk
+from tests.faults.machine import Machine
 from tests.tools import tool
 
 
 @pytest.fixture
-def slow_disk(tmp_path_factory: pytest.TempPathFactory) -> SlowDisk:
-    """Return a disk to be made slow."""
-    return SlowDisk(tmp_path_factory.mktemp("slow"), compiler=tool("gcc", package="gcc"))
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """Return a machine for processes, without a fault at first."""
+    return Machine(tmp_path_factory.mktemp("machine"), compiler=tool("gcc", package="gcc"))

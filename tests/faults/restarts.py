@@ -23,7 +23,7 @@ import click
 from tests.faults.commands import run_command
 from tests.support import API_KEYS, Api, ReceiverProcess, free_port, receiver_process, release_ports
 
-__all__ = ["Callbacks", "restart_under_load"]
+__all__ = ["PER_SECOND", "Callbacks", "restart_under_load", "sending"]
 
 PER_SECOND = 200
 _PAUSE_SECONDS = 1.0
@@ -49,7 +49,8 @@ class Callbacks:
         body = {"errorId": 0, "status": "ready", "taskId": task_id, "solution": {"text": task_id}}
         try:
             async with session.post(url, json=body) as response:
-                self.answers[str(response.status)] += 1
+                is_honest = response.status != 503 or int(response.headers.get("Retry-After", "0")) > 0
+                self.answers[str(response.status) if is_honest else "503 without Retry-After"] += 1
                 if response.status == 200:
                     self.acknowledged.add(task_id)
         except aiohttp.ClientConnectorError:
@@ -84,7 +85,7 @@ async def restart_under_load(folder: Path, *, restarts: int, is_passed: bool) ->
 
         receiver = await start()
         made = await run_command(folder, "callback-url", "capsolver", API_KEYS=API_KEYS, PUBLIC_URL=receiver.url)
-        async with _sending(callbacks, made.out.strip()):
+        async with sending(callbacks, made.out.strip()):
             for _ in range(restarts):
                 await asyncio.sleep(_PAUSE_SECONDS)
                 await receiver.stop()
@@ -96,7 +97,7 @@ async def restart_under_load(folder: Path, *, restarts: int, is_passed: bool) ->
 
 
 @asynccontextmanager
-async def _sending(callbacks: Callbacks, url: str) -> AsyncIterator[None]:
+async def sending(callbacks: Callbacks, url: str, *, per_second: int = PER_SECOND) -> AsyncIterator[None]:
     """Send callbacks at a steady rate inside the block. On leaving, wait for all answers."""
     timeout = aiohttp.ClientTimeout(_ANSWER_SECONDS)
     is_over = asyncio.Event()
@@ -107,7 +108,7 @@ async def _sending(callbacks: Callbacks, url: str) -> AsyncIterator[None]:
             if is_over.is_set():
                 return
             sends.create_task(callbacks.send(session, url, f"task-{number}"))
-            due += 1 / PER_SECOND
+            due += 1 / per_second
             await asyncio.sleep(due - time.monotonic())
 
     async with (

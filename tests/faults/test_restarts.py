@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from tests.faults.commands import KEY, SECRET, run_command
-from tests.faults.disks import SlowDisk, locked
+from tests.faults.disks import locked
+from tests.faults.machine import Machine
 from tests.faults.restarts import PER_SECOND, restart_under_load
 from tests.faults.wire import ANSWER, request, wired
 from tests.support import Api, eventually, free_port, receiver_process, running_receiver
@@ -167,15 +168,15 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     assert receiver.events("receiver.stopped") == []
 
 
-async def test_a_hanging_disk_does_not_hold_up_the_end(tmp_path: Path, slow_disk: SlowDisk) -> None:
+async def test_a_hanging_disk_does_not_hold_up_the_end(tmp_path: Path, machine: Machine) -> None:
     """After 9 s, before Docker kills it, the process ends itself with the exit code 1."""
     async with (
-        receiver_process(tmp_path / "receiver.db", port=free_port(), variables=slow_disk.variables) as receiver,
+        receiver_process(tmp_path / "receiver.db", port=free_port(), variables=machine.variables) as receiver,
         aiohttp.ClientSession() as session,
     ):
         api = Api(receiver.url, session)
         task = await api.register()
-        slow_disk.set(60.0)
+        machine.set(sync_seconds=60.0)
         refused = await api.call_back(task["callbackUrl"])
         started = time.monotonic()
         code = await receiver.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -48,6 +49,8 @@ Answer = TypeVar("Answer")
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_TIMEOUT_SECONDS = 1.0
 _MAX_ROWS = 128
+# Someone makes room, mounts the disk again, or mends the limits.
+_PASSING_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 _TEMPORARY_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
@@ -194,7 +197,8 @@ def make_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise CannotStartError(f"{path}: the database cannot be opened for writing: {error.strerror}") from error
+        text = f"{path}: the database cannot be opened for writing: {error.strerror}"
+        raise CannotStartError(text, passes=error.errno in _PASSING_ERRORS) from error
 
 
 def connect_writer(path: Path) -> aiosqlite.Connection:
