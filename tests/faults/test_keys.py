@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from tests.faults.commands import KEY, SECRET, run_command
+from tests.receiver.storage.stores import running_store
 from tests.support import receiver_process
 
 
@@ -116,6 +117,15 @@ async def test_the_doctor_knows_the_keys_of_the_database(tmp_path: Path) -> None
     assert "the API key worker expires on 20" in told
     assert "no key has the scope admin" in told
     assert "no key has the scope read" not in told
+
+
+async def test_a_database_without_keys_is_not_served(tmp_path: Path) -> None:
+    """The one line says how to make the first key. The settings cannot know what the database holds."""
+    async with running_store(tmp_path / "receiver.db"):
+        pass
+    refused = await run_command(tmp_path, "serve", PORT="0")
+
+    assert refused.refusal.startswith("RECEIVER_API_KEYS: at least one key is needed, as name:secret or made by")
 
 
 async def test_an_unknown_key_is_no_success(tmp_path: Path) -> None:

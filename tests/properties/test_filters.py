@@ -30,6 +30,7 @@ filters = st.builds(
     tags=st.lists(st.sampled_from(TAGS), max_size=2).map(tuple),
     tasks=st.none() | st.lists(refs | task_ids, max_size=3).map(TaskSet),
     hints=st.booleans(),
+    within=st.none() | st.frozensets(st.sampled_from(PROVIDERS)),
 )
 tasks = st.lists(
     st.tuples(
@@ -112,14 +113,18 @@ async def check(made: list[tuple[str, tuple[str, ...], str, str]], asked: list[R
                 await store.write(a_delivery(number) if end == "result" else HintTask(ref=a_ref(number), now=NOW))
                 if end == "deleted":
                     await store.write(Forget(ref=a_ref(number), now=NOW))
+            provider_of = {a_ref(number): provider for number, (provider, *_) in enumerate(made, start=1)}
             everything = await whole_log(store)
             for only in asked:
                 read = {entry.position for entry in await whole_log(store, only)}
                 for entry in everything:
                     is_read = entry.position in read
                     if entry.task is None:
-                        assert is_read
-                        assert only.may_match_deleted(entry.ref) or not only.is_stream
+                        assert entry.provider == provider_of[entry.ref]
+                        assert is_read == only.admits(entry.provider)
+                        may_match = only.may_match_deleted(entry.ref, entry.provider)
+                        assert is_read or not may_match
+                        assert may_match or not (is_read and only.is_stream)
                         continue
                     is_let_through = entry.kind == "result" or only.hints
                     assert is_read == (is_let_through and only.matches(entry.task))

@@ -26,6 +26,7 @@ FILTERS = (
     ResultFilter(tags=("even",)),
     ResultFilter(provider="capsolver", tags=("even",), hints=True),
     ResultFilter(tasks=TaskSet(a_ref(number) for number in range(1, TASKS, 7))),
+    ResultFilter(within=frozenset({"capsolver"})),
 )
 
 
