@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -14,7 +16,9 @@ import pytest
 from structlog.testing import capture_logs
 from yarl import URL
 
+from receiver.app import microseconds_now, new_ref
 from receiver.settings import Settings
+from receiver.web.canary.probe import STAGES, run_canary
 from tests.deploy.files import ENVIRONMENT, settings_in
 from tests.deploy.proxies import HOST, PROXIES, Proxied, running_proxy
 from tests.raw import events_request, poll_request
@@ -118,6 +122,27 @@ async def test_a_websocket_gets_results_at_once(receiver: RunningReceiver, api: 
     await eventually(lambda: receiver.streams == 0)
 
     assert (frame["type"], frame["task"]["ref"]) == ("result", registered["ref"])
+
+
+async def test_the_canary_comes_back(
+    receiver: RunningReceiver, api: Proxied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver's callback to itself passes the proxy, and so does its websocket. Every stage has a time."""
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_text("".join(map(ssl.DER_cert_to_PEM_cert, api.context.get_ca_certs(binary_form=True))))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
+    look_up = socket.getaddrinfo
+
+    def look_up_here(host: Any, *arguments: Any, **options: Any) -> Any:
+        return look_up("127.0.0.1" if host == HOST else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+    key = receiver.runtime.signing_keys.current
+
+    run = await run_canary(api.url, key, receiver.runtime.store, now=microseconds_now, new_ref=new_ref)
+
+    assert (run.failed, run.reason) == (None, "")
+    assert tuple(run.seconds) == STAGES
 
 
 async def test_event_streams_are_not_buffered(api: Proxied) -> None:
