@@ -56,9 +56,10 @@ async def together(attackers: Iterable[Awaitable[None]]) -> None:
 
 
 async def pipeline(url: str, batches: Iterator[bytes], size: int) -> None:
-    """Send batches of `size` requests as fast as they are taken, four over each connection."""
+    """Send batches of `size` requests as fast as they are taken, four over each connection and from each address."""
     while True:
-        with suppress(OSError):
+        # uvloop raises a RuntimeError for a connection that is closed.
+        with suppress(OSError, RuntimeError):
             reader, writer = await connect_from_elsewhere(url)
             try:
                 async with asyncio.TaskGroup() as group:
@@ -74,7 +75,7 @@ async def pipeline(url: str, batches: Iterator[bytes], size: int) -> None:
 async def sent_alone(url: str, requests: Iterator[bytes]) -> None:
     """Send each request over a connection of its own, and wait for an answer. The receiver may close it instead."""
     for sent in requests:
-        with suppress(OSError, TimeoutError):
+        with suppress(OSError, RuntimeError, TimeoutError):
             reader, writer = await connect_from_elsewhere(url)
             try:
                 async with asyncio.timeout(_SILENT_SECONDS), asyncio.TaskGroup() as group:

@@ -33,12 +33,16 @@ SIGNING_KEY = "Yp4dLg8zNc2xUk6mTv1rQh5wJb9fEs3a"
 WEBHOOK_SECRET = "Zr5eMh9aPd3yVj7nUw2sRk6xKc1g"
 PASSWORD = "Bs6fNj1bQe4zWk8pVx3tSm7yLd2h"
 HEX_KEY = "d41f8c0a93b7e65214fa0c7d38be9162"
+NOTICE_PASSWORD = "Du8hRl3dSg6bYn1rXz5vTp9wNf4k"
+NOTICE_TOKEN = "Ev9jSm4fTh7cZp2sAy6xUq1zQg5n"
 WRONG_KEY = "Ct7gPk2cRf5aXm9qWy4uTn8zMe3j"
 SETTINGS: Mapping[str, str] = {
     "API_KEYS": f"admin:{ADMIN_KEY}:submit+read+admin,reader:{READ_KEY}:read",
     "SIGNING_KEYS": SIGNING_KEY,
     "CALLBACK_SECRETS": json.dumps({"capsolution": WEBHOOK_SECRET}),
     "PROVIDER_KEYS": json.dumps({"capsolver": CLIENT_KEY, "capmonster": OTHER_CLIENT_KEY}),
+    # Nothing listens there.
+    "NOTICES": f"json://user:{NOTICE_PASSWORD}@127.0.0.1:1/{NOTICE_TOKEN}",
 }
 """A value for every setting that holds a secret."""
 
@@ -64,6 +68,8 @@ WRONG_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "a password in a provider's URL": {"PROVIDER_URLS": json.dumps({"capsolver": f"http://user:{PASSWORD}@127.0.0.1"})},
     "a database URL": {"DATABASE": f"postgresql://receiver:{PASSWORD}@database.example/receiver"},
     "a password in an origin": {"ALLOWED_ORIGINS": f"https://user:{PASSWORD}@app.example"},
+    "a notice to an unknown kind of service": {"NOTICES": f"nowhere://user:{PASSWORD}@notices.example"},
+    "a notice without a service": {"NOTICES": f"{PASSWORD}"},
     "a misspelt variable": {"API_KEY": ADMIN_KEY},
     "a key as a port": {"PORT": ADMIN_KEY},
     "a key as a format": {"LOG_FORMAT": ADMIN_KEY},
@@ -73,6 +79,9 @@ _OWN = ("PORT", "DATABASE")
 _COMMANDS = (
     ("doctor",),
     ("doctor", "--json"),
+    ("doctor", "--test-notices"),
+    ("healthcheck",),
+    ("canary",),
     ("providers",),
     ("providers", "--observed"),
     ("callback-url", "--list"),
@@ -95,6 +104,8 @@ async def test_no_secret_leaves_the_receiver(tmp_path: Path, log_format: str) ->
         "the other client key": OTHER_CLIENT_KEY,
         "the signing key": SIGNING_KEY,
         "the webhook secret": WEBHOOK_SECRET,
+        "the password of notices": NOTICE_PASSWORD,
+        "the token of notices": NOTICE_TOKEN,
         "a wrong key": WRONG_KEY,
     }
     texts: dict[str, bytes] = {}
