@@ -107,16 +107,18 @@ async def test_a_key_ends_its_events(api: RunningReceiver, database: Path) -> No
         assert b"goodbye" not in await events.end()
 
 
-async def test_a_stream_ends_when_its_key_expires(api: RunningReceiver, database: Path) -> None:
+async def test_a_stream_ends_when_its_key_expires(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An end that was fixed before is kept as well."""
-    key, secret = a_key(expires_at=microseconds_now() + 4 * SECOND)
+    passed_seconds = 0
+    monkeypatch.setattr("receiver.app.microseconds_now", lambda: microseconds_now() + passed_seconds * SECOND)
+    key, secret = a_key(expires_at=microseconds_now() + 3600 * SECOND)
     await add_key(database, key)
-    await eventually(lambda: api.keys.find(secret) is not None, seconds=4)
-    async with open_socket(api, key=secret) as socket:
+    async with running_receiver(database) as api, open_socket(api, key=secret) as socket:
         await socket.ask(type="subscribe", id=1)
+        passed_seconds = 3600
 
         assert await socket.close_code() == 1008
-    assert await status(api, secret) == 401
+        assert await status(api, secret) == 401
 
 
 async def test_the_receiver_that_becomes_closed_ends_anonymous_streams(database: Path) -> None:

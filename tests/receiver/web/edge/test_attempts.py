@@ -82,7 +82,12 @@ async def test_the_memory_is_bounded() -> None:
 async def test_few_requests_wait_at_once() -> None:
     """Beyond 8 of one address and 64 in all, they are refused at once. A cancelled one gives its place back."""
     counted: list[str] = []
-    attempts = FailedAttempts(counted.append)
+    release = asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        await release.wait()
+
+    attempts = FailedAttempts(counted.append, sleep=sleep)
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(attempts.delay(number // 8)) for number in range(64)]
         await eventually(lambda: attempts.waiting == 64)
@@ -92,6 +97,7 @@ async def test_few_requests_wait_at_once() -> None:
             assert (refused.value.slug, refused.value.retry_after_seconds) == ("too-many-requests", 1)
         waiting[0].cancel()
         await eventually(lambda: attempts.waiting < 64)
+        release.set()
         await attempts.delay(0)
 
     assert attempts.waiting == 0
