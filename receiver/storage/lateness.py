@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 __all__ = ["Lateness"]
 
@@ -22,11 +23,12 @@ class Lateness:
         self._clock = clock
         self._late_until = self._delayed_until = 0.0
         self._wrote_at = clock()
+        self._began_at: float | None = None
 
     @property
     def is_late(self) -> bool:
         """True while waiting writes may miss their limits, and for 2 s afterwards."""
-        return self._clock() < self._late_until
+        return self._clock() < self._late_until or self._left() < _HURRY_SECONDS
 
     @property
     def delay(self) -> str | None:
@@ -34,7 +36,8 @@ class Lateness:
         now = self._clock()
         if now - self._wrote_at > _SILENT_SECONDS:
             return f"the disk has completed no write for {now - self._wrote_at:.0f} s"
-        return "writing took too long for callbacks within the last 10 s" if now < self._delayed_until else None
+        is_delayed = now < self._delayed_until or self._left() <= 0
+        return "writing took too long for callbacks within the last 10 s" if is_delayed else None
 
     def waiting(self, seconds_left: float) -> None:
         """Note the time that the most urgent of the waiting writes has left."""
@@ -43,7 +46,17 @@ class Lateness:
         if seconds_left <= 0:
             self._delayed_until = self._clock() + _DELAYED_FOR_SECONDS
 
-    def wrote(self, seconds: float) -> None:
-        """Note a write that took so long."""
-        self._wrote_at = self._clock()
-        self.waiting(_TOO_SLOW_SECONDS - seconds)
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Note the write in the block. One that fails does not count: the store tells of it."""
+        self._began_at = began_at = self._clock()
+        try:
+            yield
+            self._wrote_at = self._clock()
+            self.waiting(_TOO_SLOW_SECONDS - (self._wrote_at - began_at))
+        finally:
+            self._began_at = None
+
+    def _left(self) -> float:
+        """Return the time that a callback in the write under way has left, if there is one."""
+        return _TOO_SLOW_SECONDS if self._began_at is None else _TOO_SLOW_SECONDS - (self._clock() - self._began_at)

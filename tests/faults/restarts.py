@@ -12,10 +12,11 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import click
@@ -28,6 +29,7 @@ __all__ = ["PER_SECOND", "Callbacks", "restart_under_load", "sending"]
 PER_SECOND = 200
 _PAUSE_SECONDS = 1.0
 _ANSWER_SECONDS = 60.0
+_AGAIN_SECONDS = 0.5
 # As many idle connections as Caddy keeps by default. With hundreds, some of them have no request within a second.
 _KEPT = 32
 
@@ -37,8 +39,10 @@ class Callbacks:
     """The answers by kind: an HTTP status, `refused` without a connection, or `broken` without an answer.
 
     `missing` are the acknowledged callbacks that are not in the log, and `doubled` those that are there twice.
+    With `sends_again` a callback with a 503 is repeated, as providers do.
     """
 
+    sends_again: bool = False
     answers: Counter[str] = field(default_factory=Counter)
     acknowledged: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
@@ -47,16 +51,22 @@ class Callbacks:
     async def send(self, session: aiohttp.ClientSession, url: str, task_id: str) -> None:
         """Deliver the answer of a new task and count what comes back."""
         body = {"errorId": 0, "status": "ready", "taskId": task_id, "solution": {"text": task_id}}
+        while await self._status(session, url, body) == 503 and self.sends_again:
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _status(self, session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> int | None:
         try:
             async with session.post(url, json=body) as response:
                 is_honest = response.status != 503 or int(response.headers.get("Retry-After", "0")) > 0
                 self.answers[str(response.status) if is_honest else "503 without Retry-After"] += 1
                 if response.status == 200:
-                    self.acknowledged.add(task_id)
+                    self.acknowledged.add(str(body["taskId"]))
+                return response.status
         except aiohttp.ClientConnectorError:
             self.answers["refused"] += 1
         except aiohttp.ClientError:
             self.answers["broken"] += 1
+        return None
 
     async def compare(self, api: Api) -> None:
         """Compare the acknowledged callbacks with the log."""
@@ -75,7 +85,7 @@ async def restart_under_load(folder: Path, *, restarts: int, is_passed: bool) ->
 
     `is_passed`: the listening socket is ours, and each receiver gets it. Otherwise each opens its own.
     """
-    callbacks = Callbacks()
+    callbacks = Callbacks(sends_again=True)
     async with AsyncExitStack() as stack:
         passed = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096)) if is_passed else None
         port = free_port() if passed is None else passed.getsockname()[1]

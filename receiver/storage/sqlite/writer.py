@@ -203,9 +203,9 @@ class Writer:
         if self._loss is not None:
             self._release(batch, [(None, StoreFailedError(_FILES_LOST))] * len(batch))
             return
-        started = self._clock()
         try:
-            committed = await self._transact(batch)
+            with self.lateness.writing():
+                committed = await self._transact(batch)
         except FilesLostError as error:
             # The batch was committed, and saving the files includes it.
             self._release(batch, [(None, StoreBusyError(_FILES_LOST))] * len(batch))
@@ -224,7 +224,6 @@ class Writer:
         else:
             self.failure = None
             self._last_write = self._clock()
-            self.lateness.wrote(self._last_write - started)
             # Callers first: a sender waits for its acknowledgement, but a wake-up may come microseconds later.
             self._release(batch, committed.answers)
             self._grow(committed.position, committed.grown, committed.entries)
@@ -295,10 +294,9 @@ class Writer:
         try:
             self._grow(*await on_thread(self._connection, self._read_foreign_commits))
             if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
-                started = self._clock()
-                await on_thread(self._connection, self._probe)
+                with self.lateness.writing():
+                    await on_thread(self._connection, self._probe)
                 self._last_write = self._clock()
-                self.lateness.wrote(self._last_write - started)
                 self.failure = None
         except FilesLostError as error:
             await self._handle_loss(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from receiver.storage.lateness import Lateness
@@ -30,20 +32,26 @@ def lateness(clock: Clock) -> Lateness:
     return Lateness(clock)
 
 
+def write(clock: Clock, lateness: Lateness, seconds: float) -> None:
+    """Write for so long."""
+    with lateness.writing():
+        clock.now += seconds
+
+
 def states(clock: Clock, lateness: Lateness, seconds: int) -> list[tuple[bool, bool]]:
     """Return each second if it is late and delayed, while quick writes go on."""
     found = []
     for _ in range(seconds):
         found.append((lateness.is_late, lateness.delay is not None))
         clock.now += 1
-        lateness.wrote(0.001)
+        write(clock, lateness, 0)
     return found
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.05, 0.5, 1.1])
 def test_writes_in_time_are_not_late(clock: Clock, lateness: Lateness, seconds: float) -> None:
     """A disk that takes half a second for each write is slow, but callbacks are stored in time."""
-    lateness.wrote(seconds)
+    write(clock, lateness, seconds)
 
     assert states(clock, lateness, 3) == [(False, False)] * 3
 
@@ -59,7 +67,7 @@ def test_a_missed_limit_is_a_delay_for_ten_seconds(clock: Clock, lateness: Laten
     """Readiness comes back only after ten seconds without another one."""
     lateness.waiting(0)
     clock.now += 5
-    lateness.wrote(1.6)
+    write(clock, lateness, 1.6)
 
     found = states(clock, lateness, 11)
 
@@ -74,3 +82,16 @@ def test_a_disk_without_an_answer_is_a_delay(clock: Clock, lateness: Lateness) -
     after = lateness.delay
 
     assert (before, after) == (None, "the disk has completed no write for 9 s")
+
+
+def test_a_write_under_way_is_late_and_then_a_delay(clock: Clock, lateness: Lateness) -> None:
+    """Nobody has to wait for it. If it fails, then the store has a failure to tell instead."""
+    found = []
+    with suppress(OSError), lateness.writing():
+        for _ in range(3):
+            clock.now += 0.6
+            found.append((lateness.is_late, lateness.delay is not None))
+        raise OSError
+    found.append((lateness.is_late, lateness.delay is not None))
+
+    assert found == [(False, False), (False, False), (True, True), (False, False)]
