@@ -44,13 +44,13 @@ class LoadedReceiver:
         goal = len(self.callbacks.acknowledged) + PER_SECOND
         await eventually(lambda: len(self.callbacks.acknowledged) >= goal, seconds=60)
 
-    async def during(self, seconds: float) -> tuple[dict[str, int], list[Answer]]:
-        """Return the kinds of answers to callbacks of the next seconds, and the answers of `/readyz`."""
+    async def during(self, seconds: float) -> tuple[dict[str, int], Answer]:
+        """Return the kinds of answers to callbacks of the next seconds, and the answer of `/readyz` after them."""
         before = self.callbacks.answers.copy()
         async with asyncio.timeout(seconds + 60):
             await asyncio.sleep(seconds)
             ready = await self.api.send("GET", "/readyz")
-        return dict(self.callbacks.answers - before), [ready]
+        return dict(self.callbacks.answers - before), ready
 
 
 @asynccontextmanager
@@ -116,7 +116,7 @@ async def test_a_disk_that_takes_nothing(
     async with loaded(tmp_path, machine) as running:
         with fault(machine, tmp_path / "receiver.db", error):
             await asyncio.sleep(2)
-            during, (red,) = await running.during(2)
+            during, red = await running.during(2)
             read = await running.api.send("GET", "/v1/results")
         await running.until_ready()
 
@@ -157,7 +157,7 @@ async def test_a_disk_that_hangs(tmp_path: Path, machine: Machine) -> None:
     async with loaded(tmp_path, machine) as running:
         machine.set(sync_seconds=60)
         await asyncio.sleep(3)
-        during, (red,) = await running.during(3)
+        during, red = await running.during(3)
         read = await running.api.send("GET", "/v1/results")
         machine.set()
         await running.until_ready()
