@@ -46,14 +46,15 @@ class Callbacks:
         """Return the verdict, once the delivery is durable.
 
         Raises:
-            ReceiverError: `not-found` for a revoked URL, or for an unknown task if the URL may make none; `quota-full`.
+            ReceiverError: `not-found` for a revoked URL, or for an unknown one if the URL may make nothing;
+                `quota-full`.
             StoreFailedError: nothing was stored.
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
-        needs_task = token.is_ending or dialect.provider == CANARY
-        if needs_task and token.kind is Kind.TASK and await self._store.task(token.id) is None:
-            # With a leaked key, its holder could make as many tasks as the quota allows.
-            raise ReceiverError("not-found", "no such callback URL: there is no task, and it makes none")
+        makes_nothing = token.is_ending or dialect.provider == CANARY
+        if makes_nothing and not await self._is_known(token):
+            # With a leaked key, its holder could make as many tasks and standing URLs as the quotas allow.
+            raise ReceiverError("not-found", "no such callback URL: nothing has this id, and the URL makes nothing")
         rules = self._rules[dialect.provider]
         command = delivery_command(rules, incoming, token, now=self._now(), new_ref=self._new_ref)
         delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
@@ -63,6 +64,11 @@ class Callbacks:
             with suppress(Exception):
                 self._providers.unlisted.note(dialect, command.reading.reading)
         return delivered
+
+    async def _is_known(self, token: CallbackToken) -> bool:
+        if token.kind is Kind.TASK:
+            return await self._store.task(token.id) is not None
+        return await self._store.standing_url(token.id) is not None
 
     async def is_revoked(self, token: CallbackToken) -> bool:
         """Return True if the token belongs to a standing URL that was revoked."""

@@ -71,7 +71,7 @@ async def test_at_once_the_old_key_counts_for_nothing(tmp_path: Path) -> None:
 
 
 async def test_for_a_while_the_old_key_counts_for_what_was_there(tmp_path: Path) -> None:
-    """URLs from before are accepted. Forged ones for later tasks and for unknown tasks, old or new, are not."""
+    """URLs from before are accepted. Forged ones for later tasks, unknown tasks and unknown standing URLs are not."""
     key = await leaked_key(tmp_path)
     async with running_receiver(tmp_path / DATABASE) as api:
         task = await api.register()
@@ -84,13 +84,14 @@ async def test_for_a_while_the_old_key_counts_for_what_was_there(tmp_path: Path)
         old = await api.call_back(task["callbackUrl"])
         to_standing = await api.call_back(standing, taskId="some-id")
         of_unknown = await api.call_back(forged(api, key, Kind.TASK, unknown))
+        never_made = await api.call_back(forged(api, key, Kind.STANDING, unknown), taskId="third")
         # A UUIDv7 begins with its time, in milliseconds.
         in_a_day = UUID(int=new_ref().int + (24 * 3600 * 1000 << 80))
         of_later = await api.call_back(forged(api, key, Kind.STANDING, in_a_day), taskId="other")
         listed = (await api.send("GET", "/v1/tasks")).json["tasks"]
 
     assert (old.status, to_standing.status) == (200, 200)
-    assert (of_unknown.status, of_later.status) == (404, 404)
+    assert (of_unknown.status, never_made.status, of_later.status) == (404, 404, 404)
     assert str(unknown) not in {entry["ref"] for entry in listed}
 
 
