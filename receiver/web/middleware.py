@@ -65,9 +65,9 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
             status = response.status
         return response
     finally:
-        # Also for a cancelled request: so ends a stream whose peer hangs up.
-        route = _route(request)
-        if route not in _QUIET_ROUTES and (status is None or status < 400 or _logs_refusal(request)):
+        # Also for a cancelled request: so ends a stream whose peer hangs up, or a guess before its delayed refusal.
+        route, is_answered = _route(request), status is not None and status < 400
+        if route not in _QUIET_ROUTES and (is_answered or _logs_refusal(request)):
             log_request(request, route, status, started=started, refused=_refused_address(request, status))
 
 

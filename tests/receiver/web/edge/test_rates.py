@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 from receiver.web.edge.edge import Edge, EdgeLimits
 from receiver.web.edge.rates import RateLimit
 from receiver.web.edge.refusals import RefusalLog
+from tests.faults.wire import wired
 from tests.receiver.web.edge.test_addresses import request_from
-from tests.support import ADMIN, READ_ONLY, running_receiver
+from tests.support import ADMIN, READ_ONLY, eventually, running_receiver
 
 
 class Clock:
@@ -197,3 +198,20 @@ async def test_a_flood_of_guesses_writes_few_lines(tmp_path: Path) -> None:
     assert len(lines) + suppressed["count"] == 300
     assert 100 <= len(lines) <= 100 + math.ceil(0.1 * 60)
     assert {line["address"] for line in lines} == {"127.0.0.1"}
+
+
+async def test_hanging_up_before_the_refusal_is_no_way_around(tmp_path: Path) -> None:
+    """Guesses whose senders hang up during the delay write no more lines than others."""
+    with capture_logs() as logs:
+        async with running_receiver(tmp_path / "receiver.db") as api:
+            for _ in range(150):
+                async with wired(api.url) as guess:
+                    await guess.send(b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    await eventually(lambda: api.delayed == 1)
+                await eventually(lambda: api.delayed == 0)
+    lines = [line for line in logs if line["event"] == "request.completed"]
+    (suppressed,) = [line for line in logs if line["event"] == "refusals.suppressed"]
+
+    assert {line["status"] for line in lines} == {None}
+    assert len(lines) + suppressed["count"] == 150
+    assert len(lines) <= 120
