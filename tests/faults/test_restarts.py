@@ -67,7 +67,7 @@ async def test_it_serves_several_sockets(tmp_path: Path) -> None:
 
 
 async def test_a_unix_socket_takes_callbacks(tmp_path: Path) -> None:
-    """The log line of the start names its path."""
+    """The log line of the start names its path. It is there after the end, too, for the next receiver."""
     with passed(socket.AF_UNIX, tmp_path) as listener:
         connector = aiohttp.UnixConnector(str(tmp_path / "socket"))
         async with (
@@ -80,6 +80,7 @@ async def test_a_unix_socket_takes_callbacks(tmp_path: Path) -> None:
 
     assert (receiver.first_line["host"], receiver.first_line["port"]) == (str(tmp_path / "socket"), None)
     assert stored.status == 200
+    assert (tmp_path / "socket").is_socket()
 
 
 async def test_connections_are_served_until_they_end(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -105,7 +106,9 @@ class SocketSite(web.SockSite):
         await web.BaseSite.start(self)
         loop, server = asyncio.get_running_loop(), self._runner.server
         assert server is not None  # noqa: S101  (checked by BaseSite)
-        self._server = await loop.create_unix_server(server, sock=self._sock, backlog=self._backlog)
+        # The path belongs to the service manager. From Python 3.13 on, a loop would remove it at the end.
+        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        self._server = await loop.create_unix_server(server, sock=self._sock, backlog=self._backlog, **kept)
 
 
 def _bound_receiving(listener: socket.socket) -> None:
