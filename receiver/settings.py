@@ -61,6 +61,8 @@ _SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TC
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_EXAMPLES = {"provider_urls": '"https://HOST"', "balance_low": "0.5"}
+
 RetentionSeconds = Annotated[int, Field(ge=60, le=100 * 366 * 24 * 3600)]
 
 
@@ -271,12 +273,13 @@ class Settings(BaseSettings):
     def _is_set(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("provider_keys", "callback_secrets", mode="before")
+    @field_validator("provider_keys", "callback_secrets", "provider_urls", "balance_low", mode="before")
     @classmethod
-    def _is_by_provider(cls, value: object) -> object:
+    def _is_by_provider(cls, value: object, info: ValidationInfo) -> object:
         """Refuse secrets in the place of providers, because texts show the names of providers."""
         if isinstance(value, dict) and not all(isinstance(name, str) and _PROVIDER.fullmatch(name) for name in value):
-            raise ValueError('expected {"PROVIDER": "SECRET"}, got a name that no provider has')
+            example = _EXAMPLES.get(str(info.field_name), '"SECRET"')
+            raise ValueError(f'expected {{"PROVIDER": {example}}}, got a name that no provider has')
         return value
 
     @field_validator("*", mode="before")

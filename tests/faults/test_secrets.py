@@ -60,6 +60,8 @@ WRONG_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "a client key as a provider": {"PROVIDER_KEYS": json.dumps({CLIENT_KEY: "capsolver"})},
     "a hexadecimal client key as a provider": {"PROVIDER_KEYS": json.dumps({HEX_KEY: "twocaptcha"})},
     "a webhook secret as a provider": {"CALLBACK_SECRETS": json.dumps({WEBHOOK_SECRET: "capsolution"})},
+    "a client key as a provider with a balance": {"BALANCE_LOW": json.dumps({CLIENT_KEY: 0.5})},
+    "a client key as a provider with a URL": {"PROVIDER_URLS": json.dumps({CLIENT_KEY: "https://example.com"})},
     "a client key with a line break": {"PROVIDER_KEYS": json.dumps({"capsolver": f"{CLIENT_KEY}\n{CLIENT_KEY}"})},
     "a client key in an object": {"PROVIDER_KEYS": json.dumps({"capsolver": {"key": CLIENT_KEY}})},
     "a webhook secret in an object": {"CALLBACK_SECRETS": json.dumps({"capsolution": [WEBHOOK_SECRET]})},
