@@ -17,6 +17,11 @@ from tests.raw import websocket_request
 from tests.support import ADMIN, Answer, Api, eventually, running_receiver
 
 
+@pytest.fixture(autouse=True)
+def unhurried() -> None:
+    """Keep the limits of lateness as they are."""
+
+
 @dataclass
 class SlowCommits:
     """The seconds that each commit of this process takes longer."""

@@ -37,7 +37,7 @@ _raw = (
     method=st.sampled_from(["GET", "POST"]),
     content_type=st.none() | _header,
     signature=_header,
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from([Kind.TASK, Kind.STANDING]),
     secret=st.none() | st.binary(max_size=8),
     task_type=st.none() | st.just("ImageToTextTask"),
 )

@@ -9,6 +9,11 @@ import pytest
 from receiver.storage.lateness import Lateness
 
 
+@pytest.fixture(autouse=True)
+def unhurried() -> None:
+    """Keep the limits of lateness as they are."""
+
+
 class Clock:
     """A clock set by hand."""
 

@@ -12,6 +12,11 @@ from receiver.storage.store import Store
 from receiver.web.edge.overload import Overload
 
 
+@pytest.fixture(autouse=True)
+def unhurried() -> None:
+    """Keep the limits of lateness as they are."""
+
+
 @dataclass
 class Load:
     """A store and a clock, set by hand."""
