@@ -95,7 +95,8 @@ async def _fetched(
     try:
         key = bearer_key(request, runtime, "read")
         owner = key.name
-        runtime.edge.admit_key(owner)
+        if not runtime.edge.takes_key(owner):
+            return None
         request[KEY_NAME] = owner
         # An overload is told here, too: a refusal by the application would cost more than the task.
         is_refused = runtime.overload.refuses_reads

@@ -111,6 +111,10 @@ class Edge:
         """Stop counting a request of `at_once`."""
         self._at_once -= 1
 
+    def takes_key(self, name: str) -> bool:
+        """Count a request with a key. Return False if the key has used up its rate: `admit_key` then refuses it."""
+        return not self._keys.take(name)
+
     def admit_key(self, name: str) -> None:
         """Count a request with a key.
 

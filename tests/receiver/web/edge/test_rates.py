@@ -172,6 +172,18 @@ async def test_a_fetch_is_counted_once(tmp_path: Path) -> None:
     assert statuses == [404, 404, 429]
 
 
+@pytest.mark.parametrize("has_front", [False, True])
+async def test_a_refused_fetch_is_counted_once(tmp_path: Path, *, has_front: bool) -> None:
+    """The front leaves the refusal to the application, and only that counts it."""
+    async with running_receiver(tmp_path / "receiver.db", has_front=has_front, max_requests_per_key=0.1) as api:
+        task = await api.register()
+        fetches = [(await api.send("GET", f"/v1/tasks/{task['ref']}", key=READ_ONLY)).status for _ in range(5)]
+        metrics = (await api.send("GET", "/metrics")).body
+
+    assert fetches == [202, 202, 429, 429, 429]
+    assert b'callback_receiver_requests_limited_total{by="key"} 3.0' in metrics
+
+
 async def test_a_proxy_that_is_not_named_is_logged(tmp_path: Path) -> None:
     """A peer inside the network that forwards is named once, unless it is trusted."""
     forwarded = {"X-Forwarded-For": "198.51.100.1"}
