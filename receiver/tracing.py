@@ -18,6 +18,7 @@ import structlog
 from client.protocol.traceparent import TRACEPARENT, current_traceparent
 from client.version import VERSION
 from receiver.domain.records import Growth, TaskRecord
+from receiver.errors import CannotStartError
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -123,6 +124,9 @@ def exporting() -> Iterator[None]:
     """Export the spans of the block by OTLP if one of the standard variables names an endpoint.
 
     All variables OTEL_* of the SDK and of its exporter apply. At the end, spans have 2 s to be sent.
+
+    Raises:
+        CannotStartError: the SDK refuses one of the variables.
     """
     environment = os.environ
     is_off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or (
@@ -145,8 +149,11 @@ def exporting() -> Iterator[None]:
     # An attribute given here would win over the variables.
     named = environment.get("OTEL_SERVICE_NAME") or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     attributes = {"service.version": VERSION} if named else {"service.version": VERSION, "service.name": _NAME}
-    provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise CannotStartError(f"OTEL_*: the OpenTelemetry SDK refuses a variable: {error}") from None
     trace.set_tracer_provider(provider)
     try:
         yield

@@ -24,6 +24,7 @@ from structlog.testing import capture_logs
 
 from client.sandbox import Sandbox
 from receiver import tracing
+from receiver.errors import CannotStartError
 from receiver.tracing import Tracing, exporting
 from tests.client.support import PNG, QUICK, image_task, open_client
 from tests.flows.test_mounted import mounted_at
@@ -203,6 +204,15 @@ def test_only_a_configured_process_has_spans(provider: TracerProvider, monkeypat
     assert tracing.current_tracing() is None
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     assert tracing.current_tracing() is not None
+
+
+def test_a_wrong_variable_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK raises errors of its own, with a trace."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
+
+    with pytest.raises(CannotStartError, match=r"OTEL_\*: .* refuses a variable: max_queue_size must be"), exporting():
+        pass
 
 
 def test_a_missing_package_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
