@@ -78,8 +78,11 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
         delivered = await runtime.callbacks.deliver(dialect, token, incoming)
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
-        address = client_address(request, runtime.proxies)
-        _log.warning("callback.refused", provider=dialect.provider, status=status, address=address, reason=error.detail)
+        # Whoever kept a revoked URL, or knows a key that ends, is a stranger to the log.
+        if error.slug != "not-found" or runtime.edge.logs_refusal(request):
+            address = client_address(request, runtime.proxies)
+            name, reason = dialect.provider, error.detail
+            _log.warning("callback.refused", provider=name, status=status, address=address, reason=reason)
         runtime.metrics.refused(dialect.provider, status)
         return _answer(status, _headers_of(error))
     status = VERDICTS[delivered.verdict].status

@@ -10,12 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from receiver.app import new_ref
+from receiver.domain.tokens import Kind, make_token
 from receiver.web.edge.edge import Edge, EdgeLimits
 from receiver.web.edge.rates import RateLimit
 from receiver.web.edge.refusals import RefusalLog
 from tests.faults.wire import wired
 from tests.receiver.web.edge.test_addresses import request_from
 from tests.support import ADMIN, READ_ONLY, eventually, running_receiver
+
+SIGNING_KEY = "tests-only-signing-key-0123456789abcdef"
 
 
 class Clock:
@@ -210,6 +214,19 @@ async def test_a_flood_of_guesses_writes_few_lines(tmp_path: Path) -> None:
     assert len(lines) + suppressed["count"] == 300
     assert 100 <= len(lines) <= 100 + math.ceil(0.1 * 60)
     assert {line["address"] for line in lines} == {"127.0.0.1"}
+
+
+async def test_a_flood_on_a_revoked_url_writes_few_lines(tmp_path: Path) -> None:
+    """Its token is valid, so that no rate limits it. Every request gets its 404."""
+    with capture_logs() as logs:
+        async with running_receiver(tmp_path / "receiver.db", signing_keys=SIGNING_KEY) as api:
+            # A URL of the reserved provider makes no task, as a revoked one does.
+            url = f"/callback/canary/{make_token(Kind.TASK, new_ref(), 'canary', SIGNING_KEY.encode())}"
+            statuses = [(await api.send("POST", url, key=None)).status for _ in range(150)]
+    lines = [line for line in logs if line["event"] == "callback.refused"]
+
+    assert statuses == [404] * 150
+    assert 100 <= len(lines) <= 120
 
 
 async def test_hanging_up_before_the_refusal_is_no_way_around(tmp_path: Path) -> None:
