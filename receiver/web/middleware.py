@@ -66,8 +66,8 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
         return response
     finally:
         # Also for a cancelled request: so ends a stream whose peer hangs up, or a guess before its delayed refusal.
-        route, is_answered = _route(request), status is not None and status < 400
-        if route not in _QUIET_ROUTES and (is_answered or _logs_refusal(request)):
+        route = _route(request)
+        if route not in _QUIET_ROUTES and _is_logged(request):
             log_request(request, route, status, started=started, refused=_refused_address(request, status))
 
 
@@ -148,7 +148,8 @@ def _size_of(response: web.Response) -> int:
     return len(response.body) if isinstance(response.body, bytes) else 0
 
 
-def _logs_refusal(request: web.Request) -> bool:
+def _is_logged(request: web.Request) -> bool:
+    """Return True for each request with a key. Lines about strangers are limited, documents for anyone included."""
     runtime = request.app.get(RUNTIME)
     return runtime is None or KEY_NAME in request or runtime.edge.logs_refusal(request)
 

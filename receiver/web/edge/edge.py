@@ -157,7 +157,7 @@ class Edge:
             )
 
     def logs_refusal(self, request: web.BaseRequest) -> bool:
-        """Return True if the refusal of a stranger is to be logged."""
+        """Return True if the request of a stranger, or its refusal, is to be logged."""
         address = client_ip(request, self._proxies)
         return self._log.takes(owner_of(address), lambda: UNKNOWN if address is None else str(address))
 

@@ -229,6 +229,17 @@ async def test_a_flood_on_a_revoked_url_writes_few_lines(tmp_path: Path) -> None
     assert 100 <= len(lines) <= 120
 
 
+async def test_documents_for_anyone_write_few_lines(tmp_path: Path) -> None:
+    """They need no key, so that anybody could fill the log by asking for them."""
+    with capture_logs() as logs:
+        async with running_receiver(tmp_path / "receiver.db") as api:
+            statuses = [(await api.send("GET", "/asyncapi.json", key=None)).status for _ in range(150)]
+    lines = [line for line in logs if line["event"] == "request.completed"]
+
+    assert statuses == [200] * 150
+    assert 100 <= len(lines) <= 120
+
+
 async def test_hanging_up_before_the_refusal_is_no_way_around(tmp_path: Path) -> None:
     """Guesses whose senders hang up during the delay write no more lines than others."""
     with capture_logs() as logs:
