@@ -367,9 +367,9 @@ class Writer:
         if version == self._data_version:
             return self._position, [], []
         self._data_version = version
-        # First the keys, then the head. An entry between the two is reported twice rather than never.
-        foreign = self._read_growth(connection)
+        # First the head, then the keys. An entry between the two is reported twice rather than never.
         head = _read_head(connection)
+        foreign = self._read_growth(connection)
         return head, foreign, [] if head == self._position else None
 
     def _read_growth(self, connection: sqlite3.Connection) -> list[TaskKey]:

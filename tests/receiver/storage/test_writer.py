@@ -318,6 +318,27 @@ async def test_commits_of_another_process_are_reported_with_own_ones(path: Path)
         assert [task.ref for growth in growths for task in growth.tasks or ()] == [a_ref(1), a_ref(2)]
 
 
+async def test_a_foreign_commit_while_others_are_read_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and head are read one after the other. An entry from before the head has its key."""
+    read_head = writer._read_head
+
+    def commit_and_read(connection: sqlite3.Connection) -> int:
+        with closing(sqlite3.connect(path, isolation_level=None)) as another:
+            another.execute("INSERT INTO log (kind, task, finished_at) VALUES ('hint', 2, 1)")
+        return read_head(connection)
+
+    async with running_store(path) as one:
+        await one.write(a_registration(1))
+        await one.write(a_registration(2))
+        growths = growths_of(one)
+        monkeypatch.setattr(writer, "_read_head", commit_and_read)
+        with closing(sqlite3.connect(path, isolation_level=None)) as another:
+            another.execute("INSERT INTO log (kind, task, finished_at) VALUES ('hint', 1, 1)")
+        await eventually(lambda: bool(growths))
+
+    assert {task.ref for task in growths[0].tasks or ()} == {a_ref(1), a_ref(2)}
+
+
 @pytest.mark.usefixtures("patient")
 async def test_too_much_growth_wakes_all_waiters(path: Path) -> None:
     """If another process ends too many tasks to name, then all waiters are woken."""
