@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -19,7 +20,7 @@ from tests.benchmarks.registering import connected
 from tests.benchmarks.rounds import Plan
 from tests.benchmarks.scale.database import open_database, sample_refs
 from tests.benchmarks.servers import serving
-from tests.benchmarks.stages import Stages
+from tests.benchmarks.stages import TIMED, Stages
 from tests.benchmarks.tasks import READ_KEY, in_any_order
 
 STAGES = Stages(64, {"decide": 5.0, "the rest": 60.0})
@@ -121,6 +122,12 @@ def test_goals_depend_on_the_connections() -> None:
         "p99 of the acknowledgement ÷ bare's, at 64": (1.0, "≤ 2.5"),
         "fetch by id ÷ bare GET": (0.5, "≥ 0.6"),
     }
+
+
+@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, name, _ in TIMED])
+def test_every_stage_is_a_function_of_the_receiver(owner: Any, name: str) -> None:
+    """A function that moved would fail the measurement, which no other test runs."""
+    assert callable(getattr(owner, name))
 
 
 def test_a_distribution_has_a_latency_for_each_percentage() -> None:

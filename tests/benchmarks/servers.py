@@ -37,7 +37,7 @@ from receiver.upstream.schedules import Schedules
 from receiver.web.context import RUNTIME
 from receiver.web.server.runner import make_runner
 from tests.benchmarks.peers import PEERS
-from tests.benchmarks.rows_alone import RowsAlone
+from tests.benchmarks.rows_alone import RowsAlone, copy_database
 from tests.benchmarks.tasks import READ_KEY, task_record
 from tests.support import free_port
 
@@ -175,7 +175,10 @@ def _rows_alone(database: Path) -> web.Application:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[RowsAlone]:
-        async with connect_writer(database) as connection:
+        # Beside the receiver's own store, which writes to its database now and then.
+        rows = database.with_name(f"{database.name}-rows")
+        copy_database(database, rows)
+        async with connect_writer(rows) as connection:
             await connection.execute("PRAGMA synchronous = FULL")
             store = RowsAlone(connection, task_record(0))
             async with asyncio.TaskGroup() as tasks:
