@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from receiver.domain.records import Growth
 from receiver.feed.feed import Feed
@@ -66,7 +67,9 @@ class Relay:
             self._feed.take(growth)
             self._hub.wake(growth.tasks)
             if self._tracing is not None:
-                self._tracing.woken(growth, started)
+                # A fault of the operator's own exporter must not end the wake-ups.
+                with suppress(Exception):
+                    self._tracing.woken(growth, started)
         else:
             self._feed.skip(growth.until)
 

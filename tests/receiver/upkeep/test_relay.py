@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import NoOpTracerProvider
 
 from client.protocol.filters import ResultFilter
 from receiver.domain.deliveries import HintTask
@@ -15,6 +16,7 @@ from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.feed.subscription import Subscription
 from receiver.storage.sqlite.store import SqliteStore
+from receiver.tracing import Tracing
 from receiver.upkeep.relay import Relay
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 from tests.support import eventually
@@ -130,6 +132,24 @@ async def test_a_waiter_alone_fills_the_tail(store: SqliteStore, feed: Feed, own
         assert await waiter.wait(30)
 
     assert feed.tail.result(a_ref(1)) is entry.task
+
+
+async def test_a_fault_of_tracing_ends_no_wake_up(
+    store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Span processors are the operator's own, and may raise. The entries that were read late are delivered too."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("an exporter failed")
+
+    monkeypatch.setattr(Tracing, "woken", fail)
+    relay = Relay(feed, Hub(), nothing, owner, tracing=Tracing(NoOpTracerProvider()))
+    reader = Reader(feed)
+    await store.write(a_registration(1))
+    await store.write(a_delivery(1))
+
+    relay.take(Growth(0, 1, (), None))
+    await eventually(lambda: reader.refs == [a_ref(1)])
 
 
 async def test_released_callers_have_their_turn_first(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
