@@ -19,7 +19,7 @@ import uvloop
 
 from receiver.commands.serve import raise_file_limit
 from tests.faults.http_attackers import HTTP_ATTACKS
-from tests.faults.peers import ANSWERS, Attack, address, connect, together
+from tests.faults.peers import ANSWERS, Attack, address, connect, send_slowly, together
 from tests.faults.wire import chunked, request
 from tests.raw import text_frame, websocket_request
 from tests.support import READ_ONLY
@@ -244,18 +244,7 @@ async def _send_over_one_connection(url: str, parts: Iterable[bytes], *, stays: 
 async def _send_slowly(url: str, opening: bytes, rest: bytes) -> None:
     """Send the rest byte by byte, one a second, until the receiver hangs up; then again."""
     while True:
-        # uvloop raises a RuntimeError for a connection that is closed.
-        with suppress(OSError, RuntimeError):
-            reader, writer = await connect(url)
-            try:
-                writer.write(opening)
-                for place in range(len(rest)):
-                    writer.write(rest[place : place + 1])
-                    await writer.drain()
-                    await asyncio.sleep(1)
-                await reader.read()
-            finally:
-                writer.transport.abort()
+        await send_slowly(connect(url), opening, rest, seconds=1)
         await asyncio.sleep(_RECONNECT_SECONDS)
 
 

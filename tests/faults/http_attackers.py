@@ -7,7 +7,6 @@ import base64
 import itertools
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ import aiohttp
 
 from tests.faults.hostile import heads, hostile_requests, paths
 from tests.faults.hostile_bodies import DEEP, HUGE, bodies
-from tests.faults.peers import ANSWERS, Attack, connect_from_elsewhere, pipeline, sent_alone, together
+from tests.faults.peers import ANSWERS, Attack, connect_from_elsewhere, pipeline, send_slowly, sent_alone, together
 from tests.faults.schemas import run_schemathesis
 from tests.faults.wire import ANSWER, request
 from tests.support import ADMIN, READ_ONLY, SUBMIT_ONLY, Api
@@ -177,16 +176,7 @@ async def callback_path(url: str) -> str:
 async def _slowly(url: str, sent: bytes, *, opening: bytes = b"", peers: int = _SLOW_PEERS) -> None:
     async def peer() -> None:
         while True:
-            with suppress(OSError, RuntimeError):
-                _, writer = await connect_from_elsewhere(url)
-                try:
-                    writer.write(opening)
-                    for place in range(len(sent)):
-                        writer.write(sent[place : place + 1])
-                        await writer.drain()
-                        await asyncio.sleep(_SLOW_SECONDS)
-                finally:
-                    writer.transport.abort()
+            await send_slowly(connect_from_elsewhere(url), opening, sent, seconds=_SLOW_SECONDS)
             await asyncio.sleep(_SLOW_SECONDS)
 
     await together(peer() for _ in range(peers))

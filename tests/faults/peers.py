@@ -11,7 +11,17 @@ from urllib.parse import urlsplit
 
 from tests.faults.hostile import check_received
 
-__all__ = ["ANSWERS", "Attack", "address", "connect", "connect_from_elsewhere", "pipeline", "sent_alone", "together"]
+__all__ = [
+    "ANSWERS",
+    "Attack",
+    "address",
+    "connect",
+    "connect_from_elsewhere",
+    "pipeline",
+    "send_slowly",
+    "sent_alone",
+    "together",
+]
 
 ANSWERS: Counter[str] = Counter()
 """The answers to this process by HTTP status."""
@@ -46,6 +56,24 @@ async def connect_from_elsewhere(url: str) -> tuple[asyncio.StreamReader, asynci
     number = next(_numbers)
     source = f"127.{100 + number // 62_500 % 100}.{1 + number // 250 % 250}.{1 + number % 250}"
     return await asyncio.open_connection(*address(url), local_addr=(source, 0))
+
+
+async def send_slowly(
+    opened: Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]], opening: bytes, rest: bytes, *, seconds: float
+) -> None:
+    """Send the rest byte by byte, one each `seconds`, and wait until the receiver hangs up. No error is raised."""
+    # uvloop raises a RuntimeError for a connection that is closed.
+    with suppress(OSError, RuntimeError):
+        reader, writer = await opened
+        try:
+            writer.write(opening)
+            for place in range(len(rest)):
+                writer.write(rest[place : place + 1])
+                await writer.drain()
+                await asyncio.sleep(seconds)
+            await reader.read()
+        finally:
+            writer.transport.abort()
 
 
 async def together(attackers: Iterable[Awaitable[None]]) -> None:
