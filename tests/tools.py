@@ -1,4 +1,4 @@
-"""Programs of Debian packages that some tests run, such as proxies. Without them these tests are skipped."""
+"""Programs of Debian packages that some tests run, such as proxies and a browser. Without them these are skipped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["tool"]
 _FOLDERS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
-def tool(name: str, *, package: str) -> str:
-    """Return the path of a program. If it is missing, skip the test, unless REQUIRE_TOOLS=1."""
-    path = shutil.which(name, path=_FOLDERS)
+def tool(*names: str, package: str) -> str:
+    """Return the path of a program, which may have several names. Without it, skip the test, unless REQUIRE_TOOLS=1."""
+    path = next(filter(None, (shutil.which(name, path=_FOLDERS) for name in names)), None)
     if path is None:
-        reason = f"{name} is not installed (Debian's package is {package})"
+        reason = f"{names[0]} is not installed (Debian's package is {package})"
         if os.environ.get("REQUIRE_TOOLS") == "1":
             pytest.fail(f"REQUIRE_TOOLS=1, but {reason}")
         pytest.skip(reason)
