@@ -23,7 +23,8 @@ from receiver.domain.records import SECOND
 from receiver.domain.registrations import Bind, Expire
 from receiver.domain.transaction import Command, Forget, Operation
 from receiver.domain.verdicts import UnreadVerdict
-from receiver.storage.sqlite.batch import Batch, Decision
+from receiver.storage.command_queue import Decision
+from receiver.storage.sqlite.batch import Batch
 from receiver.storage.sqlite.database import write_transaction
 from receiver.storage.sqlite.schema import migrate
 from tests.client.providers.strategies import MANY

@@ -31,6 +31,7 @@ from receiver.domain.transaction import (
     Transaction,
 )
 from receiver.errors import ReceiverError
+from receiver.storage.command_queue import Decision
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import NeedsThreadError, execute_repeated, open_read_only
 from receiver.storage.sqlite.fetching import fetch
@@ -56,15 +57,12 @@ from receiver.storage.sqlite.statements import json_array
 from receiver.storage.sqlite.tables.api_keys import change_keys
 from receiver.storage.sqlite.tables.canary import prune_canary
 
-__all__ = ["Batch", "Decision", "DryRun", "open_dry_run"]
+__all__ = ["Batch", "DryRun", "open_dry_run"]
 
 Answer = TypeVar("Answer")
 
 # Each prefetch may decide the whole rest of the batch. Two or three find all missing rows of most commands.
 _MAX_PREFETCHES = 4
-
-Decision = tuple[Any, ReceiverError | None]
-"""An answer, or the reason why there is none."""
 
 
 @asynccontextmanager

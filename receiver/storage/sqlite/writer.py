@@ -4,30 +4,27 @@ The commands are decided and written on the event loop, and committed on the own
 batch runs there as a whole if it takes long, or has to wait for another process or for a slow disk. Only this task
 gives that thread work. So loop and thread never use the connection at the same time.
 
-Further commands arrive during a commit. Commands in requests that the event loop has already read join them. So the
-batch grows with the load, and nothing waits by the clock for it to fill.
+`receiver/storage/command_queue.py` collects the commands.
 
 If one command fails its batch, then the batch is rolled back and its commands are tried one by one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import aiosqlite
 import structlog
 
 from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
 from receiver.domain.transaction import Command, Operation
-from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
-from receiver.storage.lateness import Lateness
+from receiver.errors import StoreBusyError, StoreFailedError
+from receiver.storage.command_queue import CommandQueue, Decision, Queued
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.batch import Batch, Decision
+from receiver.storage.sqlite.batch import Batch
 from receiver.storage.sqlite.database import (
     NeedsThreadError,
     begin_at_once,
@@ -42,18 +39,11 @@ from receiver.storage.sqlite.files import FilesLostError, FileWatch, data_versio
 
 __all__ = ["Tally", "Writer"]
 
-Answer = TypeVar("Answer")
-
-_MAX_BATCH = 256
-_QUIET_TURNS = 2
-_MAX_QUEUED = 8192
-_MAX_QUEUED_BYTES = 64 * 1024 * 1024
 _MAX_LOOP_BYTES = 1024 * 1024
 # A full batch takes some 10 ms.
 _SLOW_SECONDS = 0.02
 _SLOW_FOR_SECONDS = 2.0
 _TICK_SECONDS = 0.1
-_LIMIT_SECONDS = 0.05
 _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
 _SAVE_SECONDS = 30.0
@@ -66,15 +56,6 @@ Tally = Callable[[int, Sequence[TaskRecord]], None]
 _log = structlog.get_logger()
 
 
-# Not frozen, as one is made for each callback. Nothing changes it.
-@dataclass(slots=True)
-class _Queued:
-    command: Command[Any] | Operation[Any]
-    weight: int
-    answer: asyncio.Future[Any]
-    until: float
-
-
 @dataclass(frozen=True, slots=True)
 class _Committed:
     answers: Sequence[Decision]
@@ -84,7 +65,7 @@ class _Committed:
     ended: Sequence[TaskRecord]
 
 
-class Writer:
+class Writer(CommandQueue):
     """Owns the writing connection. `run` must be running while `write` is awaited."""
 
     def __init__(
@@ -98,18 +79,12 @@ class Writer:
         clock: Callable[[], float],
         tally: Tally | None = None,
     ) -> None:
+        super().__init__(clock)
         self.failure: str | None = None
-        self.lateness = Lateness(clock)
         self._connection = connection
         self._cursor_at = cursor_at
         self._clock = clock
-        self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
-        self._batch: Sequence[_Queued] = ()
-        self._arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._limits: asyncio.TimerHandle | None = None
         self._slow_until = 0.0
-        self._is_stopping = False
         self._position = 0
         self._data_version: int | None = None
         self._last_write = clock()
@@ -122,31 +97,6 @@ class Writer:
         self._save_at: float | None = None
         self._noted_at, self._noted_position = clock(), 0
         self.listener: Callable[[Growth], None] | None = None
-
-    async def write(self, command: Command[Answer] | Operation[Answer], within_seconds: float) -> Answer:
-        """See `Store.write`."""
-        if self._is_stopping:
-            raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
-        if self._loss is not None:
-            raise StoreFailedError(_FILES_LOST)
-        weight = command.weight
-        if len(self._queue) >= _MAX_QUEUED or self._queued_bytes + weight > _MAX_QUEUED_BYTES:
-            self.lateness.waiting(0)
-            raise StoreBusyError("too much is waiting to be stored")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        self._queue.append(_Queued(command, weight, answer, loop.time() + within_seconds))
-        self._queued_bytes += weight
-        _end(self._arrived)
-        # One timer for all commands. A timer for each is a tenth of the work on a callback.
-        if self._limits is None:
-            self._limits = loop.call_later(_LIMIT_SECONDS, self._check_limits, loop)
-        return await answer
-
-    @property
-    def queued(self) -> int:
-        """The number of commands that wait."""
-        return len(self._queue)
 
     async def run(self) -> None:
         """Write until `stop`, then end with an empty queue."""
@@ -166,40 +116,7 @@ class Writer:
         finally:
             self._is_stopping = True
 
-    def stop(self) -> None:
-        """Refuse new commands, and let `run` end after it has stored the queued ones."""
-        self._is_stopping = True
-        _end(self._arrived)
-
-    async def _gather(self) -> None:
-        """Wait while the next turns of the event loop bring more commands. Without any it takes microseconds.
-
-        The committing thread and the reading loop share the GIL. Letting them compete for it costs more than to read
-        all requests first and to commit them together.
-        """
-        queued, quiet_turns = len(self._queue), 0
-        while quiet_turns < _QUIET_TURNS and queued < _MAX_BATCH:
-            await asyncio.sleep(0)
-            quiet_turns = quiet_turns + 1 if len(self._queue) == queued else 0
-            queued = len(self._queue)
-
-    def _take(self) -> Sequence[_Queued]:
-        self._batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
-        self._queued_bytes -= sum(queued.weight for queued in self._batch)
-        return self._batch
-
-    def _check_limits(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give up waiting for commands beyond their time."""
-        now = loop.time()
-        waiting = [queued for queued in (*self._batch, *self._queue) if not queued.answer.done()]
-        if waiting:
-            self.lateness.waiting(min(queued.until for queued in waiting) - now)
-        for queued in waiting:
-            if queued.until <= now:
-                queued.answer.set_exception(StoreBusyError("it was not stored in time, and may still be stored"))
-        self._limits = loop.call_later(_LIMIT_SECONDS, self._check_limits, loop) if waiting else None
-
-    async def _commit(self, batch: Sequence[_Queued]) -> None:
+    async def _commit(self, batch: Sequence[Queued]) -> None:
         if self._loss is not None:
             self._release(batch, [(None, StoreFailedError(_FILES_LOST))] * len(batch))
             return
@@ -230,16 +147,6 @@ class Writer:
             if self._tally is not None:
                 self._tally(len(batch), committed.ended)
 
-    @staticmethod
-    def _release(batch: Sequence[_Queued], answers: Sequence[Decision]) -> None:
-        for entry, (answer, error) in zip(batch, answers, strict=True):
-            if entry.answer.done():
-                continue
-            if error is None:
-                entry.answer.set_result(answer)
-            else:
-                entry.answer.set_exception(error)
-
     def _grow(self, position: int, grown: Sequence[TaskKey], entries: Sequence[Entry] | None) -> None:
         after, self._position = self._position, max(position, self._position)
         if self.listener is not None and (grown or self._position > after):
@@ -249,6 +156,7 @@ class Writer:
     async def _handle_loss(self, error: FilesLostError) -> None:
         """Stop writing, and save all acknowledged commits."""
         self._loss = error
+        self._given_up = _FILES_LOST
         self.failure = str(error)
         _log.error("files.lost", reason=str(error))
         await self._save()
@@ -277,12 +185,7 @@ class Writer:
 
     async def _idle(self) -> None:
         """Wait for a command. Without one, check the database from time to time."""
-        loop = asyncio.get_running_loop()
-        self._arrived = loop.create_future()
-        tick = loop.call_later(_TICK_SECONDS, _end, self._arrived)
-        await self._arrived
-        tick.cancel()
-        if not self._queue and not self._is_stopping:
+        if await self._wait_for_command(_TICK_SECONDS):
             await self._tick()
 
     async def _tick(self) -> None:
@@ -305,7 +208,7 @@ class Writer:
                 _log.error("probe.failed", reason=str(error))
             self.failure = str(error)
 
-    async def _transact(self, batch: Sequence[_Queued]) -> _Committed:
+    async def _transact(self, batch: Sequence[Queued]) -> _Committed:
         """Carry out a batch. The connection's thread commits it. All of a long batch is done there."""
         commands = [queued.command for queued in batch]
         started = self._clock()
@@ -401,11 +304,6 @@ def _open(connection: sqlite3.Connection) -> int:
 def _read_head(connection: sqlite3.Connection) -> int:
     (position,) = connection.execute(sql.SELECT_HEAD).fetchone()
     return int(position)
-
-
-def _end(wait: asyncio.Future[None]) -> None:
-    if not wait.done():
-        wait.set_result(None)
 
 
 def _fails_every_command(error: Exception) -> bool:
