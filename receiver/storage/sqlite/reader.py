@@ -6,13 +6,12 @@ requests of a turn of the loop share statements: a thousand woken waiters cost s
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiosqlite
 
@@ -28,7 +27,8 @@ from receiver.domain.records import (
     WaitingTasks,
 )
 from receiver.domain.shapes import SHAPES_KEPT, ShapeRecord
-from receiver.errors import CursorGoneError, ReceiverError, StoreFailedError
+from receiver.errors import CursorGoneError, ReceiverError
+from receiver.storage.searches import Found, Search, SearchQueue
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import read_on_thread, select_repeated, snapshot
 from receiver.storage.sqlite.rows import SLOTS, delivery_from, poll_from, shape_from, slots_of, task_from
@@ -38,6 +38,7 @@ from receiver.storage.store import PAGE_BYTES, TaskQuery
 __all__ = [
     "Cursors",
     "TaskReader",
+    "find_tasks",
     "read_bounds",
     "read_deliveries",
     "read_history",
@@ -65,18 +66,7 @@ _LOG_HEAD_COLUMNS = 4
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})", re.ASCII)
 
 
-class _Search(NamedTuple):
-    """A ref, or an id of the provider's, or both. Then the ref wins."""
-
-    ref: str | None
-    id_text: str | None = None
-    provider: str | None = None
-
-
-_Found = Mapping[_Search, Sequence[TaskRecord]]
-
-
-class TaskReader:
+class TaskReader(SearchQueue):
     """Reads tasks by our ids and by the provider's.
 
     `here` belongs to the thread of the event loop. After a slow read the connection `aside`, with a thread of its own,
@@ -84,91 +74,24 @@ class TaskReader:
     """
 
     def __init__(self, here: sqlite3.Connection, aside: aiosqlite.Connection, clock: Callable[[], float]) -> None:
+        super().__init__(clock, max_batch=_MAX_BATCH, turn_seconds=_TURN_SECONDS)
         self._here = here
         self._aside = aside
-        self._clock = clock
         self._slow_until = clock()
-        self._queue: deque[tuple[_Search, asyncio.Future[Sequence[TaskRecord]]]] = deque()
-        self._arrived = asyncio.Event()
-        self._is_running = False
 
-    async def task(self, ref: str) -> TaskRecord | None:
-        """See `Store.task`. The read begins after the call, so it sees all earlier commits. Cancelling is safe."""
-        return next(iter(await self._read(_Search(ref))), None)
+    async def _find(self, searches: Sequence[Search]) -> Found:
+        return self._find_here(searches) or await self._find_aside(searches)
 
-    async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
-        """See `Store.tasks_by_id`; otherwise as `task`."""
-        return await self._read(_Search(None, id_text, provider))
+    async def _find_alone(self, search: Search) -> Sequence[TaskRecord]:
+        return (await self._find_aside([search]))[search]
 
-    async def find(self, ref_or_id: str, provider: str | None) -> Sequence[TaskRecord]:
-        """See `Store.find`; otherwise as `task`."""
-        return await self._read(_Search(ref_or_id, ref_or_id, provider))
-
-    async def _read(self, search: _Search) -> Sequence[TaskRecord]:
-        if not self._is_running:
-            return (await self._find_aside([search]))[search]
-        tasks: asyncio.Future[Sequence[TaskRecord]] = asyncio.get_running_loop().create_future()
-        self._queue.append((search, tasks))
-        self._arrived.set()
-        return await tasks
-
-    async def run(self) -> None:
-        """Read until `stop`, and answer all calls made until then. If it is cancelled, the other calls fail."""
-        self._is_running = True
-        try:
-            while self._is_running or self._queue:
-                if self._queue:
-                    await self._answer_turn()
-                else:
-                    self._arrived.clear()
-                    await self._arrived.wait()
-        finally:
-            self._is_running = False
-            for _, tasks in self._queue:
-                if not tasks.done():
-                    tasks.set_exception(StoreFailedError("the store was closed"))
-            self._queue.clear()
-
-    def stop(self) -> None:
-        """Let `run` end."""
-        self._is_running = False
-        self._arrived.set()
-
-    async def _answer_turn(self) -> None:
-        """Answer what is queued, as far as the loop may be kept from all else."""
-        until = self._clock() + _TURN_SECONDS
-        while self._queue and self._clock() < until:
-            await self._answer([self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))])
-        if self._queue:
-            await asyncio.sleep(0)
-
-    async def _answer(self, batch: Sequence[tuple[_Search, asyncio.Future[Sequence[TaskRecord]]]]) -> None:
-        searches = list(dict.fromkeys(search for search, _ in batch))
-        found: _Found | Exception
-        try:
-            found = self._find_here(searches) or await self._find_aside(searches)
-        except Exception as error:
-            # One of the searches may be the cause. It must not fail the others.
-            if len(searches) > 1:
-                for request in batch:
-                    await self._answer([request])
-                return
-            found = error
-        for search, tasks in batch:
-            if tasks.done():
-                continue
-            if isinstance(found, Exception):
-                tasks.set_exception(found)
-            else:
-                tasks.set_result(found[search])
-
-    def _find_here(self, searches: Sequence[_Search]) -> _Found | None:
+    def _find_here(self, searches: Sequence[Search]) -> Found | None:
         """Return what is found, or None if only a thread may read now."""
         started = self._clock()
         if started < self._slow_until:
             return None
         try:
-            return _find(self._here, searches)
+            return find_tasks(self._here, searches)
         except sqlite3.Error:
             # The other connection waits where this one fails at once. If it fails, too, then it says why.
             return None
@@ -177,11 +100,12 @@ class TaskReader:
             if ended - started > _SLOW_SECONDS:
                 self._slow_until = ended + _ASIDE_SECONDS
 
-    async def _find_aside(self, searches: Sequence[_Search]) -> _Found:
-        return await read_on_thread(self._aside, lambda connection: _find(connection, searches))
+    async def _find_aside(self, searches: Sequence[Search]) -> Found:
+        return await read_on_thread(self._aside, lambda connection: find_tasks(connection, searches))
 
 
-def _find(connection: sqlite3.Connection, searches: Sequence[_Search]) -> _Found:
+def find_tasks(connection: sqlite3.Connection, searches: Sequence[Search]) -> Found:
+    """Return the tasks of searches."""
     by_ref: dict[str | None, TaskRecord] = {}
     refs = dict.fromkeys(search.ref for search in searches if search.ref is not None)
     for row in select_repeated(connection, sql.SELECT_BATCH_BY_REFS, [(ref,) for ref in refs]):
@@ -195,7 +119,7 @@ def _find(connection: sqlite3.Connection, searches: Sequence[_Search]) -> _Found
     for row in select_repeated(connection, sql.SELECT_TASKS_BY_IDS, [(id_text,) for id_text in id_texts]):
         task = task_from(row)
         by_id[task.id_text].append(task)
-    found: dict[_Search, Sequence[TaskRecord]] = {
+    found: dict[Search, Sequence[TaskRecord]] = {
         search: [by_ref[search.ref]] if search.ref in by_ref else () for search in searches
     }
     for search in rest:

@@ -66,7 +66,7 @@ from receiver.storage.sqlite.tables.signing_keys import read_signing_keys
 from receiver.storage.sqlite.writer import Tally, Writer
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
 
-__all__ = ["SqliteStore", "open_sqlite_store"]
+__all__ = ["SqliteStore", "open_sqlite_store", "page_row", "unpolled_among"]
 
 Answer = TypeVar("Answer")
 
@@ -210,7 +210,7 @@ class SqliteStore:
         self, query: TaskQuery, *, page: str | None, limit: int, within: Collection[str] | None = None
     ) -> tuple[Sequence[TaskRecord], str | None]:
         """See `Store`."""
-        before = _page_row(page)
+        before = page_row(page)
         return await read_on_thread(
             self._scan, lambda connection: read_task_page(connection, query, before, limit, within=within)
         )
@@ -256,12 +256,7 @@ class SqliteStore:
         """See `Store`."""
         deadline, row = place
         rows = await self._rows(tuple, sql.SELECT_UNFINISHED, deadline, deadline, row, limit)
-        refs = [
-            ref
-            for _, _, ref, task_provider, client_key_id, is_polled_here in rows
-            if task_provider == provider and not is_polled_here and client_key_id in (None, key_id)
-        ]
-        return refs, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None
+        return unpolled_among(rows, provider, key_id, limit)
 
     async def results(self, after: str | None, *, limit: int, only: ResultFilter, max_bytes: int = PAGE_BYTES) -> Page:
         """See `Store`."""
@@ -328,7 +323,24 @@ class SqliteStore:
         self._here.close()
 
 
-def _page_row(page: str | None) -> int:
+def unpolled_among(
+    rows: Sequence[tuple[Any, ...]], provider: str, key_id: str, limit: int
+) -> tuple[Sequence[str], tuple[int, int] | None]:
+    """Return the answer of `Store.unpolled` from rows of SELECT_UNFINISHED."""
+    refs = [
+        ref
+        for _, _, ref, task_provider, client_key_id, is_polled_here in rows
+        if task_provider == provider and not is_polled_here and client_key_id in (None, key_id)
+    ]
+    return refs, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None
+
+
+def page_row(page: str | None) -> int:
+    """Return the row before which a page of tasks begins.
+
+    Raises:
+        ReceiverError: `wrong-field`.
+    """
     if page is None:
         return _LAST_ROW
     if not re.fullmatch(r"[0-9]{1,18}", page, re.ASCII):
