@@ -66,7 +66,7 @@ lock: $(INSTALLED)  ## renews both locks from pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-header --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o tests/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links -c tests/requirements.lock --extra notices pyproject.toml -o deploy/requirements.lock
+		--no-emit-index-url --no-emit-find-links -c tests/requirements.lock --extra notices --extra postgres pyproject.toml -o deploy/requirements.lock
 
 clean:  ## removes what was installed and built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis *.egg-info

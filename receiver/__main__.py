@@ -23,7 +23,7 @@ from receiver.commands.pingback import pingback
 from receiver.commands.providers import providers
 from receiver.commands.prune import prune_command
 from receiver.commands.redeliver import redeliver
-from receiver.commands.restore import restore_command
+from receiver.commands.restore import new_log_command, restore_command
 from receiver.commands.serve import serve
 from receiver.errors import CannotStartError
 
@@ -35,7 +35,7 @@ SECTIONS: Mapping[str, Sequence[click.Command]] = MappingProxyType(
         "Control access": (keys,),
         "Set up callbacks": (providers, callback_url, new_signing_key, pingback),
         "Find problems": (doctor, canary, explain, healthcheck),
-        "Maintain the database": (backup, restore_command, redeliver, prune_command),
+        "Maintain the database": (backup, restore_command, new_log_command, redeliver, prune_command),
     }
 )
 """All commands in the order of their use, as `--help` lists them."""

@@ -38,7 +38,8 @@ from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.tickets import Tickets
 from receiver.service.waits import Waits
 from receiver.settings import Settings, is_loopback
-from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
+from receiver.storage.opening import open_store
+from receiver.storage.store import Store
 from receiver.tracing import current_tracing
 from receiver.upkeep.deadlines import end_overdue_tasks
 from receiver.upkeep.relay import Relay
@@ -129,7 +130,7 @@ async def open_runtime(
     services = await open_services(settings.notice_urls)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            open_sqlite_store(settings.database, now=microseconds_now(), clock=time.monotonic, tally=metrics.committed)
+            open_store(settings, now=microseconds_now(), clock=time.monotonic, tally=metrics.committed)
         )
         keys = Keys(store, settings.keys, now=microseconds_now, allows_anonymous=settings.allow_anonymous)
         await keys.open()
@@ -205,7 +206,7 @@ async def open_runtime(
 async def _open_providers(
     settings: Settings,
     dialects: Mapping[str, Dialect],
-    store: SqliteStore,
+    store: Store,
     stack: AsyncExitStack,
     unlisted: UnlistedCodes,
 ) -> Providers:

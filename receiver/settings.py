@@ -37,6 +37,7 @@ __all__ = [
     "is_loopback",
     "load_settings",
     "no_keys_error",
+    "server_name",
     "settings_table",
 ]
 
@@ -98,7 +99,16 @@ class Settings(BaseSettings):
         description="Public base URL of this receiver, for callback URLs. The proxy strips its path, if it has one. "
         "Unset: tasks get no callback URLs, and clients poll.",
     )
-    database: Path = Field(Path("receiver.db"), description="The SQLite file. A new one gets the mode 0600.")
+    database: Path | SecretStr = Field(
+        Path("receiver.db"),
+        description="The SQLite file; a new one gets the mode 0600. Or `postgresql://user:password@host/name`, for "
+        "several receivers on one database. It needs `callback-receiver[postgres]`.",
+    )
+    database_listen: SecretStr | None = Field(
+        None,
+        description="URL of the same PostgreSQL database without a pooler between. Notifications do not pass a pooler "
+        "that shares connections. Unset: the URL of `DATABASE`.",
+    )
     api_keys: Annotated[SecretStr, _LIST] = Field(
         SecretStr(""),
         description="API keys as `name:secret[:scopes]`, separated by commas. Scopes are `submit`, `read` and `admin`, "
@@ -268,6 +278,16 @@ class Settings(BaseSettings):
     def _is_no_service_link(cls, value: object) -> object:
         return 8080 if isinstance(value, str) and value.startswith("tcp://") else value
 
+    @field_validator("database", mode="before")
+    @classmethod
+    def _is_path_or_url(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not re.match(r"[a-z]+:/", value):
+            return Path(value)
+        _check_postgres_url(value)
+        return SecretStr(value)
+
     @field_validator("providers_file", mode="before")
     @classmethod
     def _is_set(cls, value: object) -> object:
@@ -343,12 +363,20 @@ class Settings(BaseSettings):
             raise ValueError("expected host:port")
         return value
 
-    @field_validator("database")
+    @field_validator("database_listen")
     @classmethod
-    def _is_path(cls, value: Path) -> Path:
-        if re.match(r"[a-z]+:/", str(value)):
-            raise ValueError("expected the path of an SQLite file")
+    def _is_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        _check_postgres_url(value.get_secret_value())
         return value
+
+    @property
+    def database_name(self) -> str:
+        """The file, or the server and the database without the password."""
+        if isinstance(self.database, Path):
+            return str(self.database)
+        return server_name(self.database.get_secret_value())
 
     @property
     def origins(self) -> frozenset[str]:
@@ -423,7 +451,7 @@ class Settings(BaseSettings):
         if self.keys:
             return
         if not self.allow_anonymous:
-            if not self.database.is_file():
+            if isinstance(self.database, Path) and not self.database.is_file():
                 raise no_keys_error()
             return
         if not is_loopback(self.host):
@@ -484,6 +512,23 @@ def settings_table() -> str:
         "The receiver does not start if a file cannot be loaded. |"
     )
     return "\n".join(rows)
+
+
+def server_name(url: str) -> str:
+    """Return the scheme, the host and the database of a URL, without user, password and options."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _check_postgres_url(url: str) -> None:
+    expected = "expected the path of an SQLite file, or postgresql://user:password@host/name"
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete:
+        raise ValueError(expected)
 
 
 def is_loopback(host: str) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.postgres import Cluster, missing_tools, running_cluster
 from tests.support import release_ports
 
 # On a busy machine every example is slow at times, without a fault of the code.
@@ -45,3 +48,42 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let two stores on one file wait for each other as long as a busy machine needs."""
     monkeypatch.setattr("receiver.storage.sqlite.database._BUSY_TIMEOUT_SECONDS", 60.0)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """Run a PostgreSQL server for all tests of this process."""
+    reason = missing_tools()
+    if reason is not None:
+        if os.environ.get("REQUIRE_TOOLS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def postgres_url(postgres: Cluster) -> Iterator[str]:
+    """Return the URL of an empty PostgreSQL database."""
+    url = postgres.new_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Path | str]]:
+    """Return the function for the place of a database by its name: an SQLite file, then a PostgreSQL URL."""
+    if request.param == "sqlite":
+        yield lambda name: tmp_path / f"{name}.db"
+        return
+    cluster: Cluster = request.getfixturevalue("postgres")
+    urls: dict[str, str] = {}
+    yield lambda name: urls.get(name) or urls.setdefault(name, cluster.new_database())
+    for url in urls.values():
+        cluster.drop_database(url)
+
+
+@pytest.fixture
+def database(databases: Callable[[str], Path | str]) -> Path | str:
+    """Return the place of one database, in each kind of store."""
+    return databases("receiver")

@@ -185,7 +185,7 @@ class RunningReceiver(Api):
 
 @asynccontextmanager
 async def running_receiver(
-    database: Path,
+    database: Path | str,
     *,
     dialects: Mapping[str, Dialect] = DIALECTS,
     port: int = 0,

@@ -15,6 +15,7 @@ from receiver.app import microseconds_now
 from receiver.domain.records import time_view
 from receiver.logs import configure_logs
 from receiver.settings import load_settings
+from receiver.storage.opening import sqlite_file
 from receiver.storage.sqlite.backups.copies import CopyFacts, Progress, back_up
 
 __all__ = ["backup", "copy_text", "progress_told"]
@@ -33,7 +34,7 @@ def backup(file: Path) -> None:
     configure_logs("console")
     started = microseconds_now()
     with progress_told() as show_progress:
-        facts = back_up(settings.database, file, show_progress)
+        facts = back_up(sqlite_file(settings, "use pg_dump"), file, show_progress)
     show(f"saved {file}: {copy_text(facts)}, as of {time_view(started).isoformat(timespec='seconds')}")
 
 

@@ -17,7 +17,7 @@ from receiver.dialects import known_dialects
 from receiver.domain.timeline import timeline_of
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings, load_settings
-from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.opening import open_for_reading
 from receiver.storage.sqlite.diagnostics import find_task
 
 __all__ = ["explain"]
@@ -51,7 +51,7 @@ def _read_timeline(settings: Settings, task_id: str, provider: str | None, *, no
     """
     if is_too_long(task_id):
         raise CannotStartError(f"ID: expected at most {MAX_TASK_ID_LENGTH} characters")
-    with open_read_only(settings.database) as connection:
+    with open_for_reading(settings) as connection:
         try:
             found = find_task(connection, task_id, provider)
         except ReceiverError as error:

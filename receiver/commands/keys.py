@@ -26,7 +26,7 @@ from receiver.domain.records import SECOND, time_view
 from receiver.errors import CannotStartError
 from receiver.logs import configure_logs
 from receiver.settings import DEFAULT_SCOPES, KEY_NAME, SCOPES, ApiKey, Settings, digest_of, load_settings
-from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.opening import open_for_reading
 from receiver.storage.sqlite.tables.api_keys import read_keys
 
 __all__ = ["keys"]
@@ -107,7 +107,7 @@ def list_command(*, is_json: bool) -> None:
     """
     settings = load_settings(Path.cwd(), serves=False)
     now = microseconds_now()
-    with open_read_only(settings.database) as connection:
+    with open_for_reading(settings) as connection:
         stored = read_keys(connection)
     for key in stored:
         show_json(json.dumps(_as_json(key, now))) if is_json else show(_line(key, now))

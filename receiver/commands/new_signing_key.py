@@ -12,9 +12,8 @@ from receiver.app import microseconds_now
 from receiver.domain.records import SECOND, time_view
 from receiver.logs import configure_logs
 from receiver.settings import load_settings
-from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.opening import open_for_reading, replace_signing_key
 from receiver.storage.sqlite.diagnostics import read_standing_urls
-from receiver.storage.sqlite.tables.signing_keys import replace_signing_key
 
 __all__ = ["new_signing_key"]
 
@@ -44,10 +43,10 @@ def new_signing_key(hours: float) -> None:
     configure_logs("console")
     now = microseconds_now()
     until = now + round(hours * 3600 * SECOND)
-    replace_signing_key(settings.database, secrets.token_bytes(_KEY_BYTES), now=now, until=until)
+    replace_signing_key(settings, secrets.token_bytes(_KEY_BYTES), now=now, until=until)
     end = "refused now" if until == now else f"accepted until {time_view(until).isoformat(timespec='seconds')}"
     show(f"a new key signs callback URLs; URLs of the old one are {end}")
-    with open_read_only(settings.database) as connection:
+    with open_for_reading(settings) as connection:
         standing = read_standing_urls(connection)
     for url in standing:
         label = f", {url.label}" if url.label else ""

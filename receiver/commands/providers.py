@@ -15,8 +15,8 @@ from client.providers import CallbackRule, Dialect, dialect_named
 from receiver.dialects import known_dialects
 from receiver.domain.records import time_view
 from receiver.domain.shapes import ShapeRecord, shape_text
-from receiver.settings import load_settings
-from receiver.storage.sqlite.database import open_read_only
+from receiver.settings import Settings, load_settings
+from receiver.storage.opening import open_for_reading
 from receiver.storage.sqlite.reader import read_shapes
 
 __all__ = ["called_back", "providers", "submitted_through"]
@@ -39,7 +39,7 @@ def providers(name: str | None, *, is_json: bool, is_observed: bool) -> None:
     settings = load_settings(Path.cwd(), serves=False)
     dialects = known_dialects(settings)
     chosen = dialects if name is None else {name: dialect_named(name, dialects)}
-    seen = _observed(settings.database, chosen) if is_observed else {}
+    seen = _observed(settings, chosen) if is_observed else {}
     for dialect in chosen.values():
         shapes = seen.get(dialect.provider)
         if is_json:
@@ -72,8 +72,8 @@ def called_back(rule: CallbackRule | None) -> str:
     return f"{methods}, {shapes.get(rule.shape, 'JSON: an envelope of its own')}{no_id}{signed}{one_address}"
 
 
-def _observed(database: Path, providers: Iterable[str]) -> Mapping[str, Sequence[ShapeRecord]]:
-    with open_read_only(database) as connection:
+def _observed(settings: Settings, providers: Iterable[str]) -> Mapping[str, Sequence[ShapeRecord]]:
+    with open_for_reading(settings) as connection:
         return {provider: read_shapes(connection, provider) for provider in providers}
 
 

@@ -14,6 +14,7 @@ from receiver.commands.store import open_store
 from receiver.domain.records import Horizon, Removed, Survey, time_view
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
+from receiver.storage.opening import sqlite_file
 from receiver.storage.sqlite.survey import survey
 from receiver.upkeep.retention import prune
 
@@ -37,7 +38,7 @@ def prune_command(*, is_applied: bool) -> None:
         removed = asyncio.run(_apply(settings, horizon))
         show(f"removed: {_counts(removed)}")
         return
-    found = survey(settings.database, horizon)
+    found = survey(sqlite_file(settings, "only --apply works"), horizon)
     show(f"would be removed: {_counts(found.removed)}")
     for line in _details(found):
         show(line)

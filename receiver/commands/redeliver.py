@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import click
@@ -25,8 +25,8 @@ from receiver.domain.records import time_view
 from receiver.domain.redelivery import Redeliver, Redelivered, read_redelivery
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
-from receiver.storage.sqlite.batch import DryRun, open_dry_run
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.opening import OwnedStore, open_for_reading
+from receiver.storage.sqlite.batch import DryRun
 
 __all__ = ["redeliver"]
 
@@ -65,14 +65,20 @@ def redeliver(provider: str | None, *, is_applied: bool, is_json: bool) -> None:
         tell("nothing was written; to store it: callback-receiver redeliver --apply")
 
 
-def _opened(settings: Settings, *, is_applied: bool) -> AbstractAsyncContextManager[SqliteStore | DryRun]:
+def _opened(settings: Settings, *, is_applied: bool) -> AbstractAsyncContextManager[OwnedStore | DryRun]:
     if is_applied:
         return open_store(settings, microseconds_now())
-    return open_dry_run(settings.database)
+    return _dry_run(settings)
+
+
+@asynccontextmanager
+async def _dry_run(settings: Settings) -> AsyncIterator[DryRun]:
+    with open_for_reading(settings, passes=True) as connection:
+        yield DryRun(connection)
 
 
 async def _redeliver(
-    opened: AbstractAsyncContextManager[SqliteStore | DryRun],
+    opened: AbstractAsyncContextManager[OwnedStore | DryRun],
     rules: Mapping[str, DeliveryRules],
     provider: str | None,
     show_one: Callable[[Redelivered], None],

@@ -12,9 +12,10 @@ from receiver.commands.backup import copy_text, progress_told
 from receiver.domain.records import time_view
 from receiver.logs import configure_logs
 from receiver.settings import load_settings
+from receiver.storage.opening import replace_log_id, sqlite_file
 from receiver.storage.sqlite.backups.restoring import restore
 
-__all__ = ["restore_command"]
+__all__ = ["new_log_command", "restore_command"]
 
 
 @click.command("restore", epilog="Exit codes: 0 done, 1 failed and may work later, 2 refused.")
@@ -27,10 +28,24 @@ def restore_command(file: Path) -> None:
     """
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
+    database = sqlite_file(settings, "use pg_restore")
     time_text = f"{time_view(microseconds_now()):%Y%m%dT%H%M%SZ}"
     with progress_told() as show_progress:
-        restored = restore(file, settings.database, show_progress, time_text=time_text)
-    show(f"restored {settings.database}: {copy_text(restored.facts)}")
+        restored = restore(file, database, show_progress, time_text=time_text)
+    show(f"restored {database}: {copy_text(restored.facts)}")
     if restored.before is not None:
         tell(f"the database before it is kept: {restored.before}")
     tell("now start the receiver; keys and URLs revoked since the backup are valid again, so revoke them again")
+
+
+@click.command("new-log", epilog="Exit codes: 0 done, 1 failed and may work later, 2 refused.")
+def new_log_command() -> None:
+    """Give the log of a restored PostgreSQL database a new id. Stop all receivers first.
+
+    The copy is older than some cursors of readers. With the new id these readers are told of the gap, instead of
+    missing results without a word. A restored SQLite file gets a new id by itself.
+    """
+    settings = load_settings(Path.cwd(), serves=False)
+    configure_logs("console")
+    replace_log_id(settings)
+    show("the log has a new id; now start the receivers")

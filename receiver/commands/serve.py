@@ -84,7 +84,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
             host=host,
             port=port,
             publicUrl=settings.public_url,
-            database=str(settings.database),
+            database=settings.database_name,
         )
         _check_file_limit(settings, file_limit)
         notifier.ready()

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import Settings
-from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
+from receiver.storage import opening
+from receiver.storage.opening import OwnedStore
 
 __all__ = ["open_store"]
 
 
 @asynccontextmanager
-async def open_store(settings: Settings, now: int, *, create: bool = False) -> AsyncIterator[SqliteStore]:
+async def open_store(settings: Settings, now: int, *, create: bool = False) -> AsyncIterator[OwnedStore]:
     """Yield the store of the settings, with its writer. With `create`, make the database if there is none.
 
     Raises:
@@ -23,7 +24,7 @@ async def open_store(settings: Settings, now: int, *, create: bool = False) -> A
     """
     refused: ReceiverError | CannotStartError | None = None
     async with (
-        open_sqlite_store(settings.database, now=now, clock=time.monotonic, create=create) as store,
+        opening.open_store(settings, now=now, clock=time.monotonic, create=create) as store,
         asyncio.TaskGroup() as owner,
     ):
         owner.create_task(store.run(), name="writer")
@@ -37,4 +38,4 @@ async def open_store(settings: Settings, now: int, *, create: bool = False) -> A
     if isinstance(refused, CannotStartError):
         raise refused
     if refused is not None:
-        raise CannotStartError(f"{settings.database}: {refused.detail}", passes=refused.slug == "not-stored")
+        raise CannotStartError(f"{settings.database_name}: {refused.detail}", passes=refused.slug == "not-stored")

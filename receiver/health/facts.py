@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from receiver.domain.access.api_keys import KeyRing, ending_keys
 from receiver.domain.records import SECOND, UnlistedCode
 from receiver.health.findings import Facts, Observed
 from receiver.settings import Settings, is_loopback
-from receiver.storage.sqlite.database import open_read_only
+from receiver.storage.opening import open_for_reading
 from receiver.storage.sqlite.diagnostics import read_overview, read_text
 
 __all__ = ["OBSERVED", "is_local", "observed_json", "read_local_facts"]
@@ -37,17 +38,18 @@ def read_local_facts(settings: Settings, dialects: Mapping[str, Dialect], *, now
         CannotStartError: the settings are wrong, or the database cannot be read.
     """
     most_polls = {name: most for name, dialect in dialects.items() if (most := dialect.polls.max_polls) is not None}
-    path = settings.database
-    with open_read_only(path) as connection:
+    path = settings.database if isinstance(settings.database, Path) else None
+    with open_for_reading(settings) as connection:
         seen = read_overview(connection, hour_ago=now - _HOUR, day_ago=now - 24 * _HOUR, most_polls=most_polls)
         observed = _lately_observed(read_text(connection, OBSERVED), now)
     keys = KeyRing(settings.keys, seen.keys)
     facts = Facts(
         now=now,
-        is_writable=os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK),
-        is_private=not path.stat().st_mode & 0o077,
-        wal_bytes=_size(path.with_name(f"{path.name}-wal")),
-        free_bytes=shutil.disk_usage(path.absolute().parent).free,
+        # The files of PostgreSQL are its own matter.
+        is_writable=path is None or (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)),
+        is_private=path is None or not path.stat().st_mode & 0o077,
+        wal_bytes=0 if path is None else _size(path.with_name(f"{path.name}-wal")),
+        free_bytes=sys.maxsize if path is None else shutil.disk_usage(path.absolute().parent).free,
         newest_task=seen.newest_task,
         public_url=settings.public_url,
         is_public_url_local=is_local(settings.public_url),

@@ -101,8 +101,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "RECEIVER_PUBLIC_URL: expected no query, fragment or user in it",
         ),
         (
-            {"API_KEYS": KEY, "DATABASE": f"postgresql://me:{SECRET}@db/receiver"},
-            "RECEIVER_DATABASE: expected the path of an SQLite file",
+            {"API_KEYS": KEY, "DATABASE": f"mysql://me:{SECRET}@db/receiver"},
+            "RECEIVER_DATABASE: expected the path of an SQLite file, or postgresql://user:password@host/name",
+        ),
+        (
+            {"API_KEYS": KEY, "DATABASE": f"postgresql://me:{SECRET}@db:port/receiver"},
+            "RECEIVER_DATABASE: expected the path of an SQLite file, or postgresql://user:password@host/name",
+        ),
+        (
+            {"API_KEYS": KEY, "DATABASE_LISTEN": f"postgresql://me:{SECRET}@db"},
+            "RECEIVER_DATABASE_LISTEN: expected the path of an SQLite file, or postgresql://user:password@host/name",
         ),
         (
             {"API_KEYS": KEY, "PORT": "-1", "MAX_WAITERS": "0", "LOG_FORMAT": SECRET},

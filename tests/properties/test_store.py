@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from client.protocol.filters import ResultFilter, TaskSet
 from receiver.domain.records import SECOND, Page
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import CursorGoneError, ReceiverError
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
+from tests.postgres import Cluster
 from tests.properties.model import LogEntry, Model
 from tests.properties.steps import (
     Bind,
@@ -92,10 +93,10 @@ filters = st.sampled_from(
 class Life:
     """A store from its opening to its closing, on a thread of its own. So steps can come one by one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, database: Path | str) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._opened: Future[tuple[SqliteStore, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._whole = self._thread.submit(asyncio.run, self._live(path))
+        self._opened: Future[tuple[Store, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._whole = self._thread.submit(asyncio.run, self._live(database))
         self.store, self._loop, self._end = self._opened.result(10)
 
     def call(self, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -108,9 +109,9 @@ class Life:
         self._whole.result(10)
         self._thread.shutdown()
 
-    async def _live(self, path: Path) -> None:
+    async def _live(self, database: Path | str) -> None:
         try:
-            async with running_store(path) as store:
+            async with running_store(database) as store:
                 end = asyncio.Event()
                 self._opened.set_result((store, asyncio.get_running_loop(), end))
                 await end.wait()
@@ -137,7 +138,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name, "receiver.db")
+        self.database = self._new_database()
         self.model = Model()
         self.model.now = 10**15
         self.refs: list[str] = []
@@ -145,7 +146,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.with_url: list[str] = []
         self.readers: list[Reader] = []
         self.is_in_step = True
-        self.life = Life(self.path)
+        self.life = Life(self.database)
         self._fresh_ref("capsolver", has_url=True)
 
     @rule(
@@ -172,7 +173,7 @@ class StoreMachine(RuleBasedStateMachine):
     def subscribe_after_a_restart(self, only: ResultFilter, *, is_from_now: bool) -> None:
         """Close the file and open it again: every answered write is there. One more reader begins."""
         self.life.end()
-        self.life = Life(self.path)
+        self.life = Life(self.database)
         start = len(self.model.log) if is_from_now else self.model.floor
         self.readers.append(Reader(only, start, self.life.store.cursor_at(start)))
 
@@ -230,7 +231,13 @@ class StoreMachine(RuleBasedStateMachine):
                 assert not reader.gaps & {*reader.seen, *range(self.model.floor + 1, len(self.model.log) + 1)}
         finally:
             self.life.end()
-            self.folder.cleanup()
+            self._remove()
+
+    def _new_database(self) -> Path | str:
+        return Path(self.folder.name, "receiver.db")
+
+    def _remove(self) -> None:
+        self.folder.cleanup()
 
     async def _write_and_read(
         self, commands: Sequence[Command[Any] | Operation[Any]], reads: Sequence[int]
@@ -329,3 +336,19 @@ def _position(cursor: str | None) -> int:
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(max_examples=40, stateful_step_count=15, deadline=None, database=None)
+
+
+def test_the_postgresql_store_agrees_with_the_model(postgres: Cluster) -> None:
+    """The same holds for the other store."""
+
+    class PostgresMachine(StoreMachine):
+        def _new_database(self) -> str:
+            return postgres.new_database()
+
+        def _remove(self) -> None:
+            super()._remove()
+            postgres.drop_database(str(self.database))
+
+    run_state_machine_as_test(
+        PostgresMachine, settings=settings(max_examples=20, stateful_step_count=10, deadline=None, database=None)
+    )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from client.protocol.filters import ResultFilter, TaskSet
 from receiver.domain.transaction import Command, Forget, Operation, Prune
 from receiver.errors import CursorGoneError, StoreFailedError
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.postgres import statements
+from receiver.storage.postgres.batch import LockingBatch
+from receiver.storage.postgres.dialect import translate
+from receiver.storage.sqlite import statements as sql
+from receiver.storage.store import Store
+from tests.postgres import execute
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 from tests.receiver.upkeep.pruning import horizon
 
@@ -34,7 +39,7 @@ FILTERS = (
 class Reader:
     """A reader of pages of random sizes, until the end of the log after the last write."""
 
-    store: SqliteStore
+    store: Store
     only: ResultFilter
     chance: random.Random
     seen: list[int] = field(default_factory=list)
@@ -70,11 +75,11 @@ class Reader:
 
 
 def position(cursor: str | None) -> int:
-    """Return the position in the log in a cursor of the SQLite store."""
+    """Return the position in the log in a cursor."""
     return 0 if cursor is None else int(cursor.rpartition("-")[2])
 
 
-async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Random) -> None:
+async def write(store: Store, numbers: Sequence[int], chance: random.Random) -> None:
     """Register and end the tasks of these numbers. Forget every tenth one before its end, so that entries go."""
     for number in numbers:
         await stored(store, a_registration(number, tags=("even",) if number % 2 == 0 else ("odd",)))
@@ -83,7 +88,7 @@ async def write(store: SqliteStore, numbers: Sequence[int], chance: random.Rando
             await asyncio.sleep(0)
 
 
-async def stored(store: SqliteStore, command: Command[Any] | Operation[Any]) -> None:
+async def stored(store: Store, command: Command[Any] | Operation[Any]) -> None:
     """Write the command, again if the other store held the file for too long. Then nothing of it was stored."""
     for _ in range(10):
         try:
@@ -94,7 +99,7 @@ async def stored(store: SqliteStore, command: Command[Any] | Operation[Any]) -> 
     raise TimeoutError
 
 
-async def write_all(stores: Sequence[SqliteStore], chance: random.Random, written: asyncio.Event) -> None:
+async def write_all(stores: Sequence[Store], chance: random.Random, written: asyncio.Event) -> None:
     """Run all writers side by side, half of them on each store."""
     async with asyncio.TaskGroup() as group:
         for first in range(1, WRITERS + 1):
@@ -103,24 +108,84 @@ async def write_all(stores: Sequence[SqliteStore], chance: random.Random, writte
     written.set()
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_readers_beside_writers_see_each_result_once(tmp_path: Path, seed: int) -> None:
-    """Readers of two processes' stores page with random limits while both write: nothing is missed, nothing twice."""
+async def read_beside_writers(one: Store, other: Store, seed: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the positions that readers saw while both stores wrote, and those that they find in the end."""
     chance = random.Random(seed)
     written = asyncio.Event()
-    async with running_store(tmp_path / "receiver.db") as one, running_store(tmp_path / "receiver.db") as other:
-        readers = [Reader(store, only, random.Random(chance.random())) for only in FILTERS for store in (one, other)]
-        async with asyncio.TaskGroup() as group:
-            for reader in readers:
-                group.create_task(reader.read(written))
-            group.create_task(write_all([one, other], chance, written))
-        in_the_log = [[position(entry.cursor) for entry in await whole_log(one, reader.only)] for reader in readers]
+    readers = [Reader(store, only, random.Random(chance.random())) for only in FILTERS for store in (one, other)]
+    async with asyncio.TaskGroup() as group:
+        for reader in readers:
+            group.create_task(reader.read(written))
+        group.create_task(write_all([one, other], chance, written))
+    in_the_log = [[position(entry.cursor) for entry in await whole_log(one, reader.only)] for reader in readers]
+    return [reader.seen for reader in readers], in_the_log
 
-    assert [reader.seen for reader in readers] == in_the_log
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_readers_beside_writers_see_each_result_once(database: Path | str, seed: int) -> None:
+    """Readers of two processes' stores page with random limits while both write: nothing is missed, nothing twice."""
+    async with running_store(database) as one, running_store(database) as other:
+        seen, in_the_log = await read_beside_writers(one, other, seed)
+
+    assert seen == in_the_log
     assert len(in_the_log[0]) > TASKS * 0.8
 
 
-async def prune_now_and_then(stores: Sequence[SqliteStore], chance: random.Random, written: asyncio.Event) -> None:
+class SlowBatch(LockingBatch):
+    """A batch that is held up between its numbers and its commit, for up to 5 ms."""
+
+    def _take_numbers(self, entries: int, tasks: int) -> tuple[int, int]:
+        numbers = super()._take_numbers(entries, tasks)
+        self._execute("SELECT pg_sleep(random() / 200)")
+        return numbers
+
+
+class SequencedBatch(LockingBatch):
+    """A batch with numbers from sequences, as of `bigserial`, and the same delay."""
+
+    def _take_numbers(self, entries: int, tasks: int) -> tuple[int, int]:
+        position, row = self._execute("SELECT nextval('positions'), nextval('task_rows')").fetchone()
+        self._execute("SELECT pg_sleep(random() / 200)")
+        return position, row
+
+
+async def test_numbers_from_the_head_keep_the_law_over_slow_commits(postgres_url: str) -> None:
+    """A reader sees each result once, even if commits of two stores take turns between number and commit."""
+    async with (
+        running_store(postgres_url, batch_type=SlowBatch) as one,
+        running_store(postgres_url, batch_type=SlowBatch) as other,
+    ):
+        seen, in_the_log = await read_beside_writers(one, other, 1)
+
+    assert seen == in_the_log
+
+
+@pytest.fixture
+def head_of_the_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the newest entry be the end of the log, because a sequence has no committed end."""
+    bounds = "SELECT coalesce(max(position), 0), 0 FROM log"
+    translate.cache_clear()
+    monkeypatch.setitem(cast("dict[str, str]", statements.REPLACED), sql.SELECT_BOUNDS, bounds)
+    yield
+    translate.cache_clear()
+
+
+@pytest.mark.usefixtures("head_of_the_log")
+async def test_numbers_from_a_sequence_break_the_law(postgres_url: str) -> None:
+    """The check above notices a log with positions of a sequence: readers miss results that commit later."""
+    for name in ("positions", "task_rows"):
+        execute(postgres_url, f"CREATE SEQUENCE {name} INCREMENT BY 300")
+    async with (
+        running_store(postgres_url, batch_type=SequencedBatch) as one,
+        running_store(postgres_url, batch_type=SequencedBatch) as other,
+    ):
+        seen, in_the_log = await read_beside_writers(one, other, 1)
+
+    assert seen != in_the_log
+    assert all(set(positions) <= set(kept) for positions, kept in zip(seen, in_the_log, strict=True))
+
+
+async def prune_now_and_then(stores: Sequence[Store], chance: random.Random, written: asyncio.Event) -> None:
     """Prune all but a short end of the log, now in one process, now in the other, until the last write."""
     taken = horizon()
     while not written.is_set():
@@ -131,11 +196,11 @@ async def prune_now_and_then(stores: Sequence[SqliteStore], chance: random.Rando
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_readers_beside_retention_see_each_result_once_or_get_a_gap(tmp_path: Path, seed: int) -> None:
+async def test_readers_beside_retention_see_each_result_once_or_get_a_gap(database: Path | str, seed: int) -> None:
     """While two processes write and prune, a reader sees each entry or gets a gap for it, and never both."""
     chance = random.Random(seed)
     written = asyncio.Event()
-    async with running_store(tmp_path / "receiver.db") as one, running_store(tmp_path / "receiver.db") as other:
+    async with running_store(database) as one, running_store(database) as other:
         readers = [Reader(store, FILTERS[0], random.Random(chance.random())) for store in (one, other) * 3]
         async with asyncio.TaskGroup() as group:
             for reader in readers:

@@ -18,7 +18,7 @@ from receiver.domain.transaction import Forget
 from receiver.feed.feed import Feed
 from receiver.feed.subscription import Subscription
 from receiver.feed.tail import Tail
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 
 TASKS = 8
@@ -52,7 +52,7 @@ filters = st.builds(
 class Course:
     """One store, one feed and one reader. The reader may be closed and resumed by its cursor."""
 
-    store: SqliteStore
+    store: Store
     feed: Feed
     growths: list[Growth]
     only: ResultFilter

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from client.provider_api.unlisted import MOST_CODES
@@ -33,7 +31,7 @@ from receiver.domain.transaction import (
 from receiver.errors import ReceiverError
 from receiver.storage.command_queue import Decision
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.database import NeedsThreadError, execute_repeated, open_read_only
+from receiver.storage.sqlite.database import NeedsThreadError, execute_repeated
 from receiver.storage.sqlite.fetching import fetch
 from receiver.storage.sqlite.reader import read_unreadable
 from receiver.storage.sqlite.retention import forget, prune
@@ -57,7 +55,7 @@ from receiver.storage.sqlite.statements import json_array
 from receiver.storage.sqlite.tables.api_keys import change_keys
 from receiver.storage.sqlite.tables.canary import prune_canary
 
-__all__ = ["Batch", "DryRun", "open_dry_run"]
+__all__ = ["Batch", "DryRun"]
 
 Answer = TypeVar("Answer")
 
@@ -65,21 +63,11 @@ Answer = TypeVar("Answer")
 _MAX_PREFETCHES = 4
 
 
-@asynccontextmanager
-async def open_dry_run(path: Path) -> AsyncIterator[DryRun]:
-    """Yield a dry run on the database, on a connection that cannot write.
-
-    Raises:
-        CannotStartError: there is none, it is not ours, or of another version.
-    """
-    with open_read_only(path, passes=True) as connection:
-        yield DryRun(connection)
-
-
 class DryRun:
     """Decides commands as a store does, each on the changes of those before it, and writes nothing.
 
-    It is for commands without a query, such as `Redeliver`, and reads on the thread of the event loop.
+    It is for commands without a query, such as `Redeliver`, and reads on the thread of the event loop. The connection
+    need not be able to write.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:

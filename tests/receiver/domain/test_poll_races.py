@@ -112,9 +112,9 @@ class Clocked:
 
 
 @pytest.fixture
-async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
+async def clocked(database: Path | str) -> AsyncIterator[Clocked]:
     """Yield an empty store."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         yield Clocked(store)
 
 

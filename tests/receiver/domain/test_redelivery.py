@@ -27,7 +27,8 @@ from receiver.domain.redelivery import Redeliver, Redelivered, read_redelivery
 from receiver.domain.registrations import CreateStandingUrl, Report, RevokeStandingUrl
 from receiver.domain.transaction import Command, Forget, Operation
 from receiver.domain.verdicts import UnreadVerdict
-from receiver.storage.sqlite.batch import DryRun, open_dry_run
+from receiver.storage.sqlite.batch import DryRun
+from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.store import SqliteStore
 from receiver.storage.store import PAGE_BYTES
 from tests.receiver.storage.stores import (
@@ -171,7 +172,8 @@ async def test_each_verdict_is_foretold_and_comes(tmp_path: Path, name: str) -> 
         for command in given:
             await store.write(command)
         before = dump(path)
-        async with open_dry_run(path) as trial:
+        with open_read_only(path) as connection:
+            trial = DryRun(connection)
             foretold = await redelivered(trial)
         after_trial = dump(path)
         decided = await redelivered(store)
@@ -259,7 +261,8 @@ async def test_two_bodies_of_one_task_are_foretold_in_order(tmp_path: Path) -> N
         await store.write(TASK)
         await store.write(kept_for_task(1, body()))
         await store.write(kept_for_task(1, body()))
-        async with open_dry_run(path) as trial:
+        with open_read_only(path) as connection:
+            trial = DryRun(connection)
             foretold = await redelivered(trial)
         decided = await redelivered(store)
 

@@ -23,9 +23,9 @@ READY = Ready({"text": "44795sds"})
 
 
 @pytest.fixture
-async def clocked(tmp_path: Path) -> AsyncIterator[Clocked]:
+async def clocked(database: Path | str) -> AsyncIterator[Clocked]:
     """Yield an empty store."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         yield Clocked(store)
 
 

@@ -21,7 +21,7 @@ from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.feed.subscription import Subscription
 from receiver.feed.tail import Tail
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
 from receiver.upkeep.relay import Relay
 from tests.receiver.storage.stores import (
     ALL,
@@ -80,7 +80,7 @@ def named(*names: TaskName, hints: bool = False) -> ResultFilter:
 
 
 @asynccontextmanager
-async def following(store: SqliteStore, tail: Tail | None = None) -> AsyncIterator[Feed]:
+async def following(store: Store, tail: Tail | None = None) -> AsyncIterator[Feed]:
     """Yield a feed of the store, and give it the growth of the log."""
     feed = Feed(store, tail)
     await feed.open()
@@ -99,7 +99,7 @@ async def reader_of(feed: Feed, only: ResultFilter = ALL, cursor: str | None = N
     return reader
 
 
-async def end(store: SqliteStore, *numbers: int, **fields: object) -> None:
+async def end(store: Store, *numbers: int, **fields: object) -> None:
     """Register the tasks of these numbers and end them, one after the other."""
     for number in numbers:
         await store.write(a_registration(number, **fields))
@@ -107,20 +107,20 @@ async def end(store: SqliteStore, *numbers: int, **fields: object) -> None:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def store(database: Path | str) -> AsyncIterator[Store]:
     """Yield a running store."""
-    async with running_store(tmp_path / "receiver.db") as running:
+    async with running_store(database) as running:
         yield running
 
 
 @pytest.fixture
-async def feed(store: SqliteStore) -> AsyncIterator[Feed]:
+async def feed(store: Store) -> AsyncIterator[Feed]:
     """Yield a feed of it."""
     async with following(store) as running:
         yield running
 
 
-async def test_from_now_only_what_comes_is_told(store: SqliteStore, feed: Feed) -> None:
+async def test_from_now_only_what_comes_is_told(store: Store, feed: Feed) -> None:
     """Without a cursor, a reader gets only later entries, once each."""
     await end(store, 1)
     await eventually(lambda: feed.tail.end == 1)
@@ -132,7 +132,7 @@ async def test_from_now_only_what_comes_is_told(store: SqliteStore, feed: Feed) 
     assert (reader.calls, await reader.read(), await reader.read()) == (1, results(2, 3), [])
 
 
-async def test_behind_a_cursor_the_store_comes_first(store: SqliteStore, feed: Feed) -> None:
+async def test_behind_a_cursor_the_store_comes_first(store: Store, feed: Feed) -> None:
     """A reader gets the entries behind its cursor, then later ones, in the order of the log."""
     await end(store, 1, 2, 3)
     first, *_ = await whole_log(store)
@@ -144,14 +144,14 @@ async def test_behind_a_cursor_the_store_comes_first(store: SqliteStore, feed: F
     assert (before, await reader.next()) == (results(2, 3), results(4))
 
 
-async def test_start_is_the_oldest_kept(store: SqliteStore, feed: Feed) -> None:
+async def test_start_is_the_oldest_kept(store: Store, feed: Feed) -> None:
     """The cursor `start` gives the whole log."""
     await end(store, 1, 2)
 
     assert await (await reader_of(feed, cursor="start")).read() == results(1, 2)
 
 
-async def test_who_is_too_slow_for_the_tail_reads_the_store(store: SqliteStore) -> None:
+async def test_who_is_too_slow_for_the_tail_reads_the_store(store: Store) -> None:
     """With a tail of two entries, a slow reader misses none of the entries before."""
     async with following(store, Tail(most_entries=2)) as feed:
         reader = await reader_of(feed)
@@ -171,7 +171,7 @@ async def test_a_tail_is_bounded_in_bytes() -> None:
     assert (tail.end, len(tail.after(tail.start)) <= 3) == (10, True)
 
 
-async def test_named_tasks_that_ended_come_at_once(store: SqliteStore, feed: Feed) -> None:
+async def test_named_tasks_that_ended_come_at_once(store: Store, feed: Feed) -> None:
     """They come by ref and by the provider's id, whatever the cursor. Other named tasks come at their end."""
     await end(store, 1)
     await end(store, 2, task_id="abc")
@@ -185,7 +185,7 @@ async def test_named_tasks_that_ended_come_at_once(store: SqliteStore, feed: Fee
     assert (sorted(at_once), await reader.next()) == (results(1, 2), results(3))
 
 
-async def test_named_tasks_are_told_once_beside_a_stream(store: SqliteStore, feed: Feed) -> None:
+async def test_named_tasks_are_told_once_beside_a_stream(store: Store, feed: Feed) -> None:
     """An entry of the stream does not come a second time for its name."""
     await end(store, 1, 2)
     first, *_ = await whole_log(store)
@@ -196,7 +196,7 @@ async def test_named_tasks_are_told_once_beside_a_stream(store: SqliteStore, fee
     assert await reader.read() == results(1, 2)
 
 
-async def test_tasks_can_be_added_and_removed(store: SqliteStore, feed: Feed) -> None:
+async def test_tasks_can_be_added_and_removed(store: Store, feed: Feed) -> None:
     """Added tasks come at once or at their end. Removed tasks do not come any more."""
     await end(store, 1)
     await store.write(a_registration(2))
@@ -212,7 +212,7 @@ async def test_tasks_can_be_added_and_removed(store: SqliteStore, feed: Feed) ->
     assert (added, await reader.next()) == (results(1), results(3))
 
 
-async def test_an_id_that_becomes_known_later_is_told(store: SqliteStore, feed: Feed) -> None:
+async def test_an_id_that_becomes_known_later_is_told(store: Store, feed: Feed) -> None:
     """A task that has ended comes as soon as the named id is bound to it."""
     await end(store, 1)
     reader = await reader_of(feed, named(("capsolver", "late")))
@@ -223,7 +223,7 @@ async def test_an_id_that_becomes_known_later_is_told(store: SqliteStore, feed: 
     assert (before, await reader.next()) == ([], results(1))
 
 
-async def test_a_task_that_a_standing_url_makes_is_told_by_its_id(store: SqliteStore, feed: Feed) -> None:
+async def test_a_task_that_a_standing_url_makes_is_told_by_its_id(store: Store, feed: Feed) -> None:
     """A reader can wait for an id without a registration."""
     reader = await reader_of(feed, named(("capsolver", "7")))
 
@@ -237,7 +237,7 @@ async def test_a_ref_that_is_not_known_is_told_as_deleted(feed: Feed) -> None:
     assert await (await reader_of(feed, named(a_ref(9)))).read() == [("deleted", a_ref(9))]
 
 
-async def test_a_deletion_goes_to_those_whom_it_concerns(store: SqliteStore, feed: Feed) -> None:
+async def test_a_deletion_goes_to_those_whom_it_concerns(store: Store, feed: Feed) -> None:
     """Streams and readers that named the task get it, others do not. The deleted outcome does not come any more."""
     await store.write(a_registration(1))
     await store.write(a_registration(2))
@@ -254,7 +254,7 @@ async def test_a_deletion_goes_to_those_whom_it_concerns(store: SqliteStore, fee
     assert other.calls == 0
 
 
-async def test_hints_come_where_they_are_asked_for(store: SqliteStore, feed: Feed) -> None:
+async def test_hints_come_where_they_are_asked_for(store: Store, feed: Feed) -> None:
     """A filter with `hints` brings hints, also from before the task was named."""
     await store.write(a_registration(1))
     asked = await reader_of(feed)
@@ -267,7 +267,7 @@ async def test_hints_come_where_they_are_asked_for(store: SqliteStore, feed: Fee
     assert (hinted, await named_later.read(), silent.calls) == ([("hint", a_ref(1))], [("hint", a_ref(1))], 0)
 
 
-async def test_the_cursor_of_a_rare_filter_moves_along(store: SqliteStore, feed: Feed) -> None:
+async def test_the_cursor_of_a_rare_filter_moves_along(store: Store, feed: Feed) -> None:
     """Without matching entries the listener is not called, and the cursor is the end of the log."""
     reader = await reader_of(feed, ResultFilter(tags=("rare",)))
     await reader.read()
@@ -278,7 +278,7 @@ async def test_the_cursor_of_a_rare_filter_moves_along(store: SqliteStore, feed:
     assert (reader.calls, reader.subscription.cursor) == (0, await store.head())
 
 
-async def test_a_cursor_of_another_log_is_a_gap(store: SqliteStore, feed: Feed) -> None:
+async def test_a_cursor_of_another_log_is_a_gap(store: Store, feed: Feed) -> None:
     """The gap comes first, then everything from the oldest entry kept."""
     await end(store, 1)
 
@@ -320,7 +320,7 @@ async def test_more_than_can_be_told_at_once_is_read_from_the_store(tmp_path: Pa
         assert sorted(await reader.read()) == results(*range(1, 701))
 
 
-async def test_what_is_named_while_the_store_is_read_is_not_missed(store: SqliteStore, feed: Feed) -> None:
+async def test_what_is_named_while_the_store_is_read_is_not_missed(store: Store, feed: Feed) -> None:
     """A task named during a read of the log may have ended behind the cursor. It comes with this read or the next."""
     await end(store, 1)
     reader = await reader_of(feed, ResultFilter(tags=("none",)), cursor="start")
@@ -333,7 +333,7 @@ async def test_what_is_named_while_the_store_is_read_is_not_missed(store: Sqlite
     assert [*reading.result(), *await reader.read()] == results(1)
 
 
-async def test_what_the_store_told_before_the_feed_is_not_told_again(store: SqliteStore) -> None:
+async def test_what_the_store_told_before_the_feed_is_not_told_again(store: Store) -> None:
     """A reader at the end of the store is ahead of a feed that takes the commits one by one."""
     feed = Feed(store)
     await feed.open()
@@ -351,7 +351,7 @@ async def test_what_the_store_told_before_the_feed_is_not_told_again(store: Sqli
     assert read == results(1, 2, 3)
 
 
-async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteStore, feed: Feed) -> None:
+async def test_what_comes_while_the_store_is_read_is_not_missed(store: Store, feed: Feed) -> None:
     """An entry may be committed between the read of the last page and its hand-over. It comes right behind the page."""
     await end(store, 1)
     reader = await reader_of(feed, cursor="start")
@@ -366,7 +366,7 @@ async def test_what_comes_while_the_store_is_read_is_not_missed(store: SqliteSto
 
 
 async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
-    store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read of the store from before the binding does not count."""
     await end(store, 1)
@@ -386,7 +386,7 @@ async def test_an_id_that_is_bound_while_it_is_looked_at_is_told(
 
 
 async def test_a_name_that_comes_back_while_it_is_looked_at_is_told(
-    store: SqliteStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task may be removed, end and be added again during a read of the store. It is then read once more."""
     await store.write(a_registration(1))
@@ -420,7 +420,7 @@ async def test_too_many_names_are_refused(feed: Feed) -> None:
     assert len(feed) == 1
 
 
-async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -> None:
+async def test_a_closed_reader_is_told_nothing(store: Store, feed: Feed) -> None:
     """A closed reader gets no entries and leaves nothing behind."""
     reader = await reader_of(feed, ResultFilter(provider="capsolver", tasks=TaskSet((a_ref(1),))))
     await reader.read()
@@ -432,7 +432,7 @@ async def test_a_closed_reader_is_told_nothing(store: SqliteStore, feed: Feed) -
     assert (len(feed), reader.calls) == (0, 0)
 
 
-async def test_a_cancelled_read_gives_nothing_out(store: SqliteStore, feed: Feed) -> None:
+async def test_a_cancelled_read_gives_nothing_out(store: Store, feed: Feed) -> None:
     """After a cancelled read, the next one gives the same entries."""
     await end(store, 1)
     reader = await reader_of(feed, cursor="start")
@@ -445,7 +445,7 @@ async def test_a_cancelled_read_gives_nothing_out(store: SqliteStore, feed: Feed
     assert await reader.read() == results(1)
 
 
-async def test_growth_tells_what_the_log_holds(store: SqliteStore) -> None:
+async def test_growth_tells_what_the_log_holds(store: Store) -> None:
     """The entries of a commit are those of the log: outcomes, hints, deletions."""
     growths: list[Growth] = []
     store.listen(growths.append)

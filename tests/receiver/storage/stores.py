@@ -6,9 +6,9 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 from uuid import UUID
 
 from client.protocol.filters import ResultFilter
@@ -21,8 +21,11 @@ from receiver.domain.registrations import Register
 from receiver.domain.transaction import Command, Operation, RowsNeeded, Transaction
 from receiver.domain.verdicts import UnreadVerdict
 from receiver.errors import ReceiverError
+from receiver.storage.postgres.batch import LockingBatch
+from receiver.storage.postgres.store import PostgresStore, open_postgres_store
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.storage.store import Store
+from tests.postgres import execute
 
 __all__ = [
     "ALL",
@@ -37,6 +40,7 @@ __all__ = [
     "delivery_to_standing",
     "delivery_to_task",
     "kept_deliveries",
+    "query",
     "restarted",
     "running_store",
     "whole_log",
@@ -56,13 +60,26 @@ VIEW_OF_DELIVERIES = """
 """The deliveries of all tasks: those in their table, and those kept with the outcomes that they became."""
 
 
+@overload
+def running_store(database: Path) -> AbstractAsyncContextManager[SqliteStore]: ...
+@overload
+def running_store(
+    database: Path | str, *, batch_type: type[LockingBatch] = ...
+) -> AbstractAsyncContextManager[SqliteStore | PostgresStore]: ...
+def running_store(
+    database: Path | str, *, batch_type: type[LockingBatch] = LockingBatch
+) -> AbstractAsyncContextManager[SqliteStore | PostgresStore]:
+    """Return a store with its writer, on a file or on a URL. All queued commands are written before it closes."""
+    if isinstance(database, str):
+        return _running(open_postgres_store(database, now=NOW, batch_type=batch_type))
+    return _running(open_sqlite_store(database, now=NOW, clock=time.monotonic))
+
+
 @asynccontextmanager
-async def running_store(path: Path) -> AsyncIterator[SqliteStore]:
-    """Yield a store with its writer. All queued commands are written before it closes."""
-    async with (
-        open_sqlite_store(path, now=NOW, clock=time.monotonic) as store,
-        asyncio.TaskGroup() as owner,
-    ):
+async def _running(
+    opened: AbstractAsyncContextManager[SqliteStore | PostgresStore],
+) -> AsyncIterator[SqliteStore | PostgresStore]:
+    async with opened as store, asyncio.TaskGroup() as owner:
         owner.create_task(store.run(), name="writer")
         try:
             yield store
@@ -139,6 +156,14 @@ def delivery_to_standing(
     """Return a delivery on a standing URL. The task that it may make has this ref."""
     delivery = _undecided(reading, body, at, url_id)
     return DeliverToStanding(ref=ref, reading=reading, delivery=delivery, rules=rules, now=at)
+
+
+def query(database: Path | str, statement: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query on a database, which the store may have open."""
+    if isinstance(database, str):
+        return execute(database, statement)
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement).fetchall()
 
 
 def kept_deliveries(database: Path, query: str) -> list[Any]:

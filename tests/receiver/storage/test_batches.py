@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from receiver.domain.registrations import Bind, Expire
 from receiver.domain.transaction import Command, Forget, Key, OneTaskCommand, Operation, Transaction
 from receiver.errors import ReceiverError
 from receiver.storage.sqlite.fetching import fetch
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
 from tests.receiver.storage.stores import (
     NOW,
     a_delivery,
@@ -75,16 +75,16 @@ def attach(number: int, task_id: str) -> Command[Any]:
 )
 @pytest.mark.parametrize("is_restarted", [False, True], ids=["once", "restarted"])
 async def test_a_batch_comes_to_the_same_as_its_commands_one_by_one(
-    tmp_path: Path, commands: Sequence[Command[Any] | Operation[Any]], *, is_restarted: bool
+    databases: Callable[[str], Path | str], commands: Sequence[Command[Any] | Operation[Any]], *, is_restarted: bool
 ) -> None:
     """The answers, the log and the tasks are the same, even if the commands share a transaction or restart."""
-    async with running_store(tmp_path / "together.db") as store:
+    async with running_store(databases("together")) as store:
         await prepare(store)
         async with asyncio.TaskGroup() as group:
             given = [restarted(command) for command in commands] if is_restarted else commands
             writes = [group.create_task(answer(store, command)) for command in given]
         together = ([write.result() for write in writes], await contents(store))
-    async with running_store(tmp_path / "apart.db") as store:
+    async with running_store(databases("apart")) as store:
         await prepare(store)
         apart = ([await answer(store, command) for command in commands], await contents(store))
 
@@ -106,9 +106,9 @@ class GiveId(OneTaskCommand):
         transaction.change(task.evolve(task_id=self.task_id))
 
 
-async def test_an_id_that_comes_back_within_a_batch_is_stored(tmp_path: Path) -> None:
+async def test_an_id_that_comes_back_within_a_batch_is_stored(database: Path | str) -> None:
     """An id is taken away in the database first. The task has it again, and equals the fetched one."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         await prepare(store)
         async with asyncio.TaskGroup() as group:
             for task_id in (None, "X"):
@@ -144,9 +144,9 @@ async def test_decisions_read_no_bodies_of_kept_deliveries(tmp_path: Path) -> No
     assert [(delivery.verdict, delivery.body) for delivery in kept] == [("mismatched", b"answer")]
 
 
-async def test_registrations_of_a_batch_start_behind_what_was_there(tmp_path: Path) -> None:
+async def test_registrations_of_a_batch_start_behind_what_was_there(database: Path | str) -> None:
     """A task is registered at the head before its batch, so all entries of the task come later."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         await prepare(store)
         async with asyncio.TaskGroup() as group:
             group.create_task(store.write(HintTask(ref=a_ref(1), now=NOW)))
@@ -157,9 +157,9 @@ async def test_registrations_of_a_batch_start_behind_what_was_there(tmp_path: Pa
     assert (registered.result().task.registered_at, task and task.registered_at) == (1, 1)
 
 
-async def test_one_idempotency_key_in_a_batch_makes_one_task(tmp_path: Path) -> None:
+async def test_one_idempotency_key_in_a_batch_makes_one_task(database: Path | str) -> None:
     """Two requests with the same key in one transaction get the same task."""
-    async with running_store(tmp_path / "receiver.db") as store, asyncio.TaskGroup() as group:
+    async with running_store(database) as store, asyncio.TaskGroup() as group:
         twins = [group.create_task(store.write(keyed(number))) for number in (1, 2)]
 
     first, second = [twin.result() for twin in twins]
@@ -172,13 +172,13 @@ def keyed(number: int) -> Any:
     return type(registration)(task=registration.task, answer=None, idempotency=KEY)
 
 
-async def prepare(store: SqliteStore) -> None:
+async def prepare(store: Store) -> None:
     """Register task 1 and give it the id X by a callback alone."""
     await store.write(a_registration(1))
     await store.write(a_delivery(1, task_id="X"))
 
 
-async def answer(store: SqliteStore, command: Command[Any] | Operation[Any]) -> object:
+async def answer(store: Store, command: Command[Any] | Operation[Any]) -> object:
     """Return the answer of the command, or the name of its refusal."""
     try:
         given: Any = await store.write(command)
@@ -194,7 +194,7 @@ def without_head(answer: TaskRecord | int | None) -> object:
     return answer.evolve(registered_at=0) if isinstance(answer, TaskRecord) else answer
 
 
-async def contents(store: SqliteStore) -> object:
+async def contents(store: Store) -> object:
     """Return everything a reader can see of tasks 1 to 3, of the ids and of the log."""
     tasks = [await store.task(a_ref(number)) for number in (1, 2, 3)]
     return (

@@ -19,9 +19,9 @@ def a_record(shape: Shape = FORM, *, provider: str = "twocaptcha", at: int = 1, 
     return ShapeRecord(provider, shape, 2, readable, at, at + 1)
 
 
-async def test_counts_are_added_up(tmp_path: Path) -> None:
+async def test_counts_are_added_up(database: Path | str) -> None:
     """Each shape has one row. Its counts grow and its times widen. Other providers have shapes of their own."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         await store.write(AddShapes(records=[a_record(at=10), a_record(provider="rucaptcha")]))
         await store.write(AddShapes(records=[a_record(at=20, readable=0)]))
         await store.write(AddShapes(records=[a_record(at=5, readable=2)]))
@@ -31,19 +31,19 @@ async def test_counts_are_added_up(tmp_path: Path) -> None:
         assert await store.shapes("capsolver") == []
 
 
-async def test_method_and_content_type_make_a_shape(tmp_path: Path) -> None:
+async def test_method_and_content_type_make_a_shape(database: Path | str) -> None:
     """The same fields under another type or method are another shape. The one seen last comes first."""
     shapes = [FORM, Shape("GET", None, FORM.fields), Shape("POST", "text/plain", FORM.fields)]
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         await store.write(AddShapes(records=[a_record(shape, at=at) for at, shape in enumerate(shapes)]))
 
         assert [record.shape for record in await store.shapes("twocaptcha")] == shapes[::-1]
 
 
-async def test_the_oldest_make_room(tmp_path: Path) -> None:
+async def test_the_oldest_make_room(database: Path | str) -> None:
     """The 50 shapes of each provider seen last stay."""
     shapes = [Shape("POST", None, f"form {{f{number}: text}}") for number in range(SHAPES_KEPT + 2)]
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         await store.write(AddShapes(records=[a_record(provider="capsolver")]))
         await store.write(AddShapes(records=[a_record(shape, at=at) for at, shape in enumerate(shapes)]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ from client.providers.readings import CallbackReading, Ready
 from receiver.domain.deliveries import DeliverToTask
 from receiver.domain.records import Entry, Horizon, Removed, TaskRecord
 from receiver.domain.transaction import Transaction
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
 from receiver.upkeep.retention import prune
 from tests.receiver.storage.stores import (
     NOW,
     a_ref,
     a_registration,
     delivery_to_task,
+    query,
     whole_log,
 )
 
@@ -33,14 +33,14 @@ def horizon(**fields: Any) -> Horizon:
     return Horizon(**{"now": NOW, **times, "most_finished": 1000, "most_tombstones": 1000} | fields)
 
 
-async def pruned(store: SqliteStore, **fields: Any) -> Removed:
+async def pruned(store: Store, **fields: Any) -> Removed:
     """Prune by this horizon, and return the removed counts."""
     counts = [Removed()]
     await prune(store, horizon(**fields), counts.append)
     return counts[-1]
 
 
-async def finished(store: SqliteStore, *numbers: int, at: int = NOW) -> None:
+async def finished(store: Store, *numbers: int, at: int = NOW) -> None:
     """Register the tasks of these numbers and end them at this time."""
     for number in numbers:
         await store.write(a_registration(number))
@@ -54,15 +54,12 @@ def a_late_delivery(number: int, at: int, reading: Any = None) -> DeliverToTask:
     return delivery_to_task(a_ref(number), reading, at=at)
 
 
-def rows(path: Path) -> dict[str, int]:
+def rows(database: Path | str) -> dict[str, int]:
     """Return the number of rows in each growing table."""
-    connection = sqlite3.connect(path / "receiver.db")
-    counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in GROWING}  # noqa: S608  (names of ours)
-    connection.close()
-    return counts
+    return {name: query(database, f"SELECT count(*) FROM {name}")[0][0] for name in GROWING}  # noqa: S608  (names of ours)
 
 
-async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
+async def quota(store: Store, name: str) -> tuple[int, int]:
     """Return the used part of a quota, in rows and bytes."""
 
     class Overview:
@@ -75,7 +72,7 @@ async def quota(store: SqliteStore, name: str) -> tuple[int, int]:
     return await store.write(Overview())
 
 
-async def found(store: SqliteStore, number: int) -> TaskRecord:
+async def found(store: Store, number: int) -> TaskRecord:
     """Return the existing task of this number."""
     task = await store.task(a_ref(number))
     assert task is not None
@@ -88,6 +85,6 @@ def solutions(log: Sequence[Entry]) -> list[bool]:
     return [outcome.solution is not None for outcome in outcomes if outcome is not None and outcome.status == "ready"]
 
 
-async def refs(store: SqliteStore) -> list[str]:
+async def refs(store: Store) -> list[str]:
     """Return the refs in the log, in order."""
     return [entry.ref for entry in await whole_log(store)]

@@ -15,7 +15,7 @@ from receiver.domain.records import Entry, Growth, TaskKey
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.feed.subscription import Subscription
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
 from receiver.tracing import Tracing
 from receiver.upkeep.relay import Relay
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, running_store, whole_log
@@ -23,14 +23,14 @@ from tests.support import eventually
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def store(database: Path | str) -> AsyncIterator[Store]:
     """Yield a running store."""
-    async with running_store(tmp_path / "receiver.db") as running:
+    async with running_store(database) as running:
         yield running
 
 
 @pytest.fixture
-async def feed(store: SqliteStore) -> Feed:
+async def feed(store: Store) -> Feed:
     """Return a feed from the start of the log."""
     feed = Feed(store)
     await feed.open()
@@ -61,7 +61,7 @@ def nothing() -> None:
     """Do nothing on a hint."""
 
 
-async def ended(store: SqliteStore, count: int) -> Sequence[Entry]:
+async def ended(store: Store, count: int) -> Sequence[Entry]:
     """Return the log, after so many tasks have ended."""
     for number in range(1, count + 1):
         await store.write(a_registration(number))
@@ -74,9 +74,7 @@ def growth_of(*entries: Entry) -> Growth:
     return Growth(entries[0].position - 1, entries[-1].position, (), entries)
 
 
-async def test_later_growths_wait_for_one_that_is_read(
-    store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup
-) -> None:
+async def test_later_growths_wait_for_one_that_is_read(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
     """While the entries of another process are read, later growths do not overtake them."""
     reader = Reader(feed)
     log = await ended(store, 3)
@@ -91,7 +89,7 @@ async def test_later_growths_wait_for_one_that_is_read(
     assert reader.refs == [a_ref(1), a_ref(2), a_ref(3)]
 
 
-async def test_too_many_late_growths_become_one(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+async def test_too_many_late_growths_become_one(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
     """The relay keeps a bounded number of them. No entry is missing then, and all waiters look."""
     reader = Reader(feed)
     log = await ended(store, 70)
@@ -107,7 +105,7 @@ async def test_too_many_late_growths_become_one(store: SqliteStore, feed: Feed, 
     assert reader.refs == [entry.ref for entry in log]
 
 
-async def test_without_a_reader_nothing_is_kept(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+async def test_without_a_reader_nothing_is_kept(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
     """The tail moves on empty. A later reader from an older place has the entries from the store."""
     log = await ended(store, 2)
     relay = Relay(feed, Hub(), nothing, owner)
@@ -121,7 +119,7 @@ async def test_without_a_reader_nothing_is_kept(store: SqliteStore, feed: Feed, 
     assert [entry.cursor for entry in await reader.subscription.read()] == [entry.cursor for entry in log]
 
 
-async def test_a_waiter_alone_fills_the_tail(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+async def test_a_waiter_alone_fills_the_tail(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
     """A wait for one task takes its outcome from the tail."""
     (entry,) = await ended(store, 1)
     hub = Hub()
@@ -135,7 +133,7 @@ async def test_a_waiter_alone_fills_the_tail(store: SqliteStore, feed: Feed, own
 
 
 async def test_a_fault_of_tracing_ends_no_wake_up(
-    store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
+    store: Store, feed: Feed, owner: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Span processors are the operator's own, and may raise. The entries that were read late are delivered too."""
 
@@ -152,7 +150,7 @@ async def test_a_fault_of_tracing_ends_no_wake_up(
     await eventually(lambda: reader.refs == [a_ref(1)])
 
 
-async def test_released_callers_have_their_turn_first(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+async def test_released_callers_have_their_turn_first(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
     """A reader has the entry one turn of the loop after `take`, behind all callers that were released before."""
     (entry,) = await ended(store, 1)
     reader = Reader(feed)
@@ -166,7 +164,7 @@ async def test_released_callers_have_their_turn_first(store: SqliteStore, feed: 
     assert reader.refs == [a_ref(1)]
 
 
-async def test_a_hint_is_passed_on(store: SqliteStore, feed: Feed, owner: asyncio.TaskGroup) -> None:
+async def test_a_hint_is_passed_on(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
     """A hint among the entries calls `hinted`, even if nobody listens."""
     hints: list[str] = []
     store.listen(Relay(feed, Hub(), lambda: hints.append("hint"), owner).take)

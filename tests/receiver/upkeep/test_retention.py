@@ -14,7 +14,7 @@ from receiver.domain.records import SECOND, PollRecord, Removed
 from receiver.domain.registrations import Bind, Expire, Register
 from receiver.domain.transaction import Forget, Prune, Transaction
 from receiver.errors import CursorGoneError
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
 from receiver.upkeep.retention import RetentionTimes, keep_pruning
 from tests.receiver.storage.stores import (
     ALL,
@@ -41,13 +41,13 @@ from tests.receiver.upkeep.pruning import (
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def store(database: Path | str) -> AsyncIterator[Store]:
     """Yield an empty store."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         yield store
 
 
-async def test_old_tasks_go_and_young_ones_stay(store: SqliteStore) -> None:
+async def test_old_tasks_go_and_young_ones_stay(store: Store) -> None:
     """A finished task is removed when its outcome is as old as the horizon."""
     await finished(store, 1, at=NOW - 10)
     await finished(store, 2, at=NOW)
@@ -57,7 +57,7 @@ async def test_old_tasks_go_and_young_ones_stay(store: SqliteStore) -> None:
     assert await refs(store) == [a_ref(2)]
 
 
-async def test_the_oldest_go_where_there_are_too_many(store: SqliteStore) -> None:
+async def test_the_oldest_go_where_there_are_too_many(store: Store) -> None:
     """If there are too many finished tasks, the newest stay. Unfinished tasks are not counted."""
     await store.write(a_registration(9))
     await finished(store, 1, 2, 3)
@@ -67,7 +67,7 @@ async def test_the_oldest_go_where_there_are_too_many(store: SqliteStore) -> Non
     assert await store.task(a_ref(9)) is not None
 
 
-async def test_unfinished_tasks_never_go(store: SqliteStore) -> None:
+async def test_unfinished_tasks_never_go(store: Store) -> None:
     """A task without an outcome stays, however old it is, and its deliveries keep their bytes."""
     await store.write(a_registration(1))
     await store.write(a_late_delivery(1, NOW - 10, "unreadable"))
@@ -79,7 +79,7 @@ async def test_unfinished_tasks_never_go(store: SqliteStore) -> None:
     assert removed == Removed(entries=1)
 
 
-async def test_nothing_is_left_of_a_task(store: SqliteStore, tmp_path: Path) -> None:
+async def test_nothing_is_left_of_a_task(store: Store, database: Path | str) -> None:
     """Its deliveries, polls, tags, hints and Idempotency-Keys go with it."""
 
     class KeepPoll:
@@ -96,7 +96,7 @@ async def test_nothing_is_left_of_a_task(store: SqliteStore, tmp_path: Path) -> 
     await store.write(a_delivery(1))
     await store.write(a_delivery(1))
     await store.write(KeepPoll())
-    assert rows(tmp_path) == {
+    assert rows(database) == {
         "task": 1,
         "log": 2,
         "delivery": 1,
@@ -108,10 +108,10 @@ async def test_nothing_is_left_of_a_task(store: SqliteStore, tmp_path: Path) -> 
 
     await pruned(store, results=NOW)
 
-    assert rows(tmp_path) == dict.fromkeys(GROWING, 0)
+    assert rows(database) == dict.fromkeys(GROWING, 0)
 
 
-async def test_an_outcome_that_was_replaced_goes_alone(store: SqliteStore) -> None:
+async def test_an_outcome_that_was_replaced_goes_alone(store: Store) -> None:
     """The provisional outcome is old, the provider's is not: the task stays, and can still be deleted."""
     await store.write(a_registration(1, deadline_at=NOW - 10))
     await store.write(Expire(now=NOW - 10, limit=10))
@@ -123,7 +123,7 @@ async def test_an_outcome_that_was_replaced_goes_alone(store: SqliteStore) -> No
     assert [entry.kind for entry in await whole_log(store)] == ["deleted"]
 
 
-async def test_a_joined_task_stays_as_long_as_the_one_that_has_its_id(store: SqliteStore, tmp_path: Path) -> None:
+async def test_a_joined_task_stays_as_long_as_the_one_that_has_its_id(store: Store, database: Path | str) -> None:
     """A joined task is found under the other ref until both are removed."""
     await store.write(a_standing_delivery(1, 7))
     await store.write(a_registration(2))
@@ -133,11 +133,11 @@ async def test_a_joined_task_stays_as_long_as_the_one_that_has_its_id(store: Sql
     assert await store.write(Prune(horizon=horizon(), until=2, limit=1)) == Removed(entries=1)
     assert (await found(store, 1)).ref == a_ref(2)
     assert await store.write(Prune(horizon=horizon(), until=2, limit=1)) == Removed(tasks=2, entries=1)
-    assert rows(tmp_path)["task"] == 0
+    assert rows(database)["task"] == 0
     assert await store.task(a_ref(1)) is None
 
 
-async def test_a_joined_task_that_ended_later_goes_later(store: SqliteStore, tmp_path: Path) -> None:
+async def test_a_joined_task_that_ended_later_goes_later(store: Store, database: Path | str) -> None:
     """The entry of a joined task is not removed from the middle of the log."""
     await finished(store, 2, at=NOW - 10)
     await store.write(a_standing_delivery(1, 7))
@@ -146,10 +146,10 @@ async def test_a_joined_task_that_ended_later_goes_later(store: SqliteStore, tmp
     assert await pruned(store, results=NOW - 10) == Removed(tasks=1, entries=1)
     assert [entry.position for entry in await whole_log(store)] == [2]
     await pruned(store, results=NOW)
-    assert rows(tmp_path)["task"] == 0
+    assert rows(database)["task"] == 0
 
 
-async def test_a_step_is_bounded(store: SqliteStore) -> None:
+async def test_a_step_is_bounded(store: Store) -> None:
     """One step removes at most `limit` rows, however many there are."""
     await finished(store, *range(1, 8))
 
@@ -158,7 +158,7 @@ async def test_a_step_is_bounded(store: SqliteStore) -> None:
     assert removed == Removed(tasks=3, entries=3)
 
 
-async def test_nothing_is_written_where_nothing_is_old(store: SqliteStore, tmp_path: Path) -> None:
+async def test_nothing_is_written_where_nothing_is_old(store: Store, tmp_path: Path) -> None:
     """A round without anything to do leaves the file unchanged."""
     await finished(store, 1)
     watcher = sqlite3.connect(tmp_path / "receiver.db")
@@ -171,10 +171,10 @@ async def test_nothing_is_written_where_nothing_is_old(store: SqliteStore, tmp_p
     watcher.close()
 
 
-async def test_two_processes_prune_one_log(store: SqliteStore, tmp_path: Path) -> None:
+async def test_two_processes_prune_one_log(store: Store, database: Path | str) -> None:
     """Two processes remove each row once, and each sees the gap that the other made."""
     await finished(store, 1, 2, 3, 4)
-    async with running_store(tmp_path / "receiver.db") as other:
+    async with running_store(database) as other:
         first = await store.write(Prune(horizon=horizon(results=NOW), until=0, limit=1))
         second = await other.write(Prune(horizon=horizon(results=NOW), until=0, limit=2))
         with pytest.raises(CursorGoneError):
@@ -196,7 +196,7 @@ def test_retention_times_are_seconds_before_now() -> None:
     assert taken.most_finished == 5
 
 
-async def test_a_round_takes_what_is_old(store: SqliteStore) -> None:
+async def test_a_round_takes_what_is_old(store: Store) -> None:
     """A round removes old tasks, and passes on the time up to which solutions must be gone from memory."""
     await finished(store, 1, at=NOW - 61 * SECOND)
     times = RetentionTimes(results_seconds=60, solutions_seconds=30, deliveries_seconds=10, most_finished=5)

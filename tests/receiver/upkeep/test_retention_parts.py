@@ -12,7 +12,7 @@ from receiver.domain.deliveries import UNREADABLE_QUOTA
 from receiver.domain.records import Removed
 from receiver.domain.transaction import Forget, Prune
 from receiver.errors import CursorGoneError
-from receiver.storage.sqlite.store import SqliteStore
+from receiver.storage.store import Store
 from tests.receiver.storage.stores import (
     ALL,
     NOW,
@@ -37,13 +37,13 @@ from tests.receiver.upkeep.pruning import (
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def store(database: Path | str) -> AsyncIterator[Store]:
     """Yield an empty store."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    async with running_store(database) as store:
         yield store
 
 
-async def test_a_late_callback_to_a_pruned_task_is_harmless(store: SqliteStore) -> None:
+async def test_a_late_callback_to_a_pruned_task_is_harmless(store: Store) -> None:
     """A late callback to a removed task is `forgotten`, on its own URL and on a standing one."""
     await store.write(a_standing_delivery(1, 7))
     await finished(store, 2)
@@ -55,7 +55,7 @@ async def test_a_late_callback_to_a_pruned_task_is_harmless(store: SqliteStore) 
     assert await refs(store) == []
 
 
-async def test_a_late_callback_in_the_batch_that_prunes_is_harmless(store: SqliteStore) -> None:
+async def test_a_late_callback_in_the_batch_that_prunes_is_harmless(store: Store) -> None:
     """A callback in the batch that removes its task does not bring the task back."""
     await finished(store, 1)
 
@@ -67,7 +67,7 @@ async def test_a_late_callback_in_the_batch_that_prunes_is_harmless(store: Sqlit
     assert await store.task(a_ref(1)) is None
 
 
-async def test_quotas_are_given_back(store: SqliteStore) -> None:
+async def test_quotas_are_given_back(store: Store) -> None:
     """Removed tasks of a standing URL and removed unreadable bodies no longer count in the quotas."""
     await store.write(a_standing_delivery(1, 7))
     await finished(store, 2)
@@ -81,7 +81,7 @@ async def test_quotas_are_given_back(store: SqliteStore) -> None:
     assert (await quota(store, UNREADABLE_QUOTA)) == (0, 0)
 
 
-async def test_a_solution_may_go_before_its_record(store: SqliteStore) -> None:
+async def test_a_solution_may_go_before_its_record(store: Store) -> None:
     """The task stays ready, without its solution and the bodies with it. Another callback changes nothing."""
     await finished(store, 1, at=NOW - 10)
     await finished(store, 2)
@@ -99,7 +99,7 @@ async def test_a_solution_may_go_before_its_record(store: SqliteStore) -> None:
     assert await pruned(store, solutions=NOW - 10) == Removed()
 
 
-async def test_bytes_of_deliveries_may_go_before_their_record(store: SqliteStore) -> None:
+async def test_bytes_of_deliveries_may_go_before_their_record(store: Store) -> None:
     """The record of a delivery stays, and its bytes no longer count in the quota of unreadable bytes."""
     await finished(store, 1)
     await store.write(a_late_delivery(1, NOW - 10, "unreadable"))
@@ -112,13 +112,13 @@ async def test_bytes_of_deliveries_may_go_before_their_record(store: SqliteStore
     assert (await quota(store, UNREADABLE_QUOTA)) == (0, 0)
 
 
-async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path: Path) -> None:
+async def test_unreadable_deliveries_of_no_task_go(store: Store, database: Path | str) -> None:
     """Old unreadable deliveries of no task are removed, and the quota gets their bytes back."""
     await store.write(delivery_to_standing(a_ref(0), "unreadable", ref=a_ref(1), at=NOW - 10))
 
     assert await pruned(store, deliveries=NOW - 11) == Removed()
     assert await pruned(store, deliveries=NOW - 10) == Removed(strays=1)
-    assert rows(tmp_path)["stray_delivery"] == 0
+    assert rows(database)["stray_delivery"] == 0
     assert (await quota(store, UNREADABLE_QUOTA)) == (0, 0)
 
 
@@ -133,7 +133,7 @@ async def test_unreadable_deliveries_of_no_task_go(store: SqliteStore, tmp_path:
     ],
     ids=["results", "solutions", "deliveries"],
 )
-async def test_a_step_is_bounded_in_bytes(store: SqliteStore, horizons: dict[str, int], steps: list[Removed]) -> None:
+async def test_a_step_is_bounded_in_bytes(store: Store, horizons: dict[str, int], steps: list[Removed]) -> None:
     """Large answers are removed in small steps, and the largest in a step of its own."""
     for number in range(1, 8):
         await store.write(a_delivery(number, "x" * ((1 if number < 7 else 5) << 20)))
@@ -143,7 +143,7 @@ async def test_a_step_is_bounded_in_bytes(store: SqliteStore, horizons: dict[str
     assert [step for step in done if step is not None] == steps
 
 
-async def test_a_step_of_unreadable_deliveries_is_bounded_in_bytes(store: SqliteStore) -> None:
+async def test_a_step_of_unreadable_deliveries_is_bounded_in_bytes(store: Store) -> None:
     """Large deliveries of no task are removed in small steps, too."""
     for _ in range(5):
         await store.write(delivery_to_standing(a_ref(0), "unreadable", b"x" * 2**20, ref=a_ref(1)))
@@ -153,7 +153,7 @@ async def test_a_step_of_unreadable_deliveries_is_bounded_in_bytes(store: Sqlite
     assert done == [Removed(strays=4), Removed(strays=1), None]
 
 
-async def test_deletions_and_their_tombstones_go(store: SqliteStore) -> None:
+async def test_deletions_and_their_tombstones_go(store: Store) -> None:
     """Old deletions leave the log as old results do. Later their tombstones are removed as well."""
     await finished(store, 1)
     await store.write(Forget(ref=a_ref(1), now=NOW - 10))
@@ -164,7 +164,7 @@ async def test_deletions_and_their_tombstones_go(store: SqliteStore) -> None:
     assert (await store.write(a_delivery(1))).verdict == "accepted"
 
 
-async def test_there_are_only_so_many_tombstones(store: SqliteStore) -> None:
+async def test_there_are_only_so_many_tombstones(store: Store) -> None:
     """If there are too many tombstones, the newest stay."""
     await finished(store, 1, 2, 3)
     for number in (1, 2, 3):
@@ -173,7 +173,7 @@ async def test_there_are_only_so_many_tombstones(store: SqliteStore) -> None:
     assert await pruned(store, most_tombstones=2) == Removed(tombstones=1)
 
 
-async def test_a_cursor_before_what_is_kept_gets_a_gap(store: SqliteStore) -> None:
+async def test_a_cursor_before_what_is_kept_gets_a_gap(store: Store) -> None:
     """A pruned cursor goes on from the oldest entry kept. That entry's cursor, and no cursor, get no gap."""
     await finished(store, 1, 2, 3)
     await pruned(store, most_finished=1)
@@ -186,7 +186,7 @@ async def test_a_cursor_before_what_is_kept_gets_a_gap(store: SqliteStore) -> No
         assert [entry.ref for entry in page.entries] == [a_ref(3)]
 
 
-async def test_an_emptied_log_goes_on(store: SqliteStore) -> None:
+async def test_an_emptied_log_goes_on(store: Store) -> None:
     """A reader of an emptied log gets a valid cursor, and later misses nothing."""
     await finished(store, 1, 2)
     await pruned(store, results=NOW)
@@ -197,7 +197,7 @@ async def test_an_emptied_log_goes_on(store: SqliteStore) -> None:
     assert [entry.ref for entry in (await store.results(page.cursor, limit=10, only=ALL)).entries] == [a_ref(3)]
 
 
-async def test_a_log_of_the_wrong_times_is_pruned_in_its_order(store: SqliteStore) -> None:
+async def test_a_log_of_the_wrong_times_is_pruned_in_its_order(store: Store) -> None:
     """An old outcome behind a young one stays as long as that one, so that cursors before both stay valid."""
     await finished(store, 1, at=NOW)
     await finished(store, 2, at=NOW - 10)

@@ -80,7 +80,7 @@ async def provider() -> AsyncIterator[Provider]:
 
 @asynccontextmanager
 async def reconciling(
-    database: Path, provider: Provider, dialects: Any = QUICK, **settings: Any
+    database: Path | str, provider: Provider, dialects: Any = QUICK, **settings: Any
 ) -> AsyncIterator[RunningReceiver]:
     """Yield a receiver with the key of the provider."""
     settings = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": provider.url}, **settings}
@@ -346,9 +346,8 @@ async def test_a_poll_that_a_clock_set_back_put_far_off_is_made_now(tmp_path: Pa
     assert (task["source"], len(provider.asked)) == ("poll", 2)
 
 
-async def test_two_processes_on_one_database_share_the_polls(tmp_path: Path, provider: Provider) -> None:
+async def test_two_processes_on_one_database_share_the_polls(database: Path | str, provider: Provider) -> None:
     """A task polled by one process is not polled by the other, and both take part."""
-    database = tmp_path / "receiver.db"
     names = [f"a{number}" for number in range(30)]
     provider.answers |= dict.fromkeys(names, READY)
     async with AsyncExitStack() as stack:

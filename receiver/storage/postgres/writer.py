@@ -1,0 +1,317 @@
+"""The writer: one asyncio task stores up to 256 queued commands in one transaction, then releases their callers.
+
+States of a batch, and what the server can do to it:
+
+* *open*: locks, decisions and writes. If another batch was in the way, this one is repeated, with all rows that it
+  asked for locked at once. If the connection breaks, nothing was stored. The batch is tried again on a new one for a
+  second, because most providers send a callback only once.
+* *committing*: if the connection breaks now, nobody knows if it was stored. Callers are told so. It is not repeated.
+* *committed*: callers are released, then waiters here, then a hint goes to the other receivers.
+
+The positions of several receivers are mixed. A commit moves the known end of the log only if it follows it without a
+gap. Otherwise its own waiters are woken at once, and then the log is read up to the end. A subscriber must not see
+position 12 before 11 of another receiver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import structlog
+
+from receiver.domain.records import Entry, Growth, TaskKey, TaskRecord
+from receiver.domain.transaction import Command, Key, Operation
+from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
+from receiver.storage.command_queue import CommandQueue, Decision, Queued
+from receiver.storage.postgres import statements as own
+from receiver.storage.postgres.batch import LATE_IDS_KEPT, LockingBatch
+from receiver.storage.postgres.bridge import run_bridged
+from receiver.storage.postgres.connection import bridged, close, connect, is_lost, is_worth_repeating
+
+__all__ = ["PostgresWriter"]
+
+_MAX_REPEATS = 20
+_FAILING_SECONDS = 1.0
+_AGAIN_SECONDS = 0.05
+_PROBE_SECONDS = 5.0
+_CHECK_SECONDS = 1.0
+_MAX_GROWTH = 10_000
+# The server's limit on a statement must not end a wait for its replica: it then says that the commit is done. So this
+# limit is the client's.
+_COMMIT = "SET LOCAL statement_timeout = 0; COMMIT"
+_COMMIT_SECONDS = 8.0
+
+_log = structlog.get_logger()
+
+
+class CommitUnknownError(Exception):
+    """The connection broke during a COMMIT."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    answers: Sequence[Decision]
+    grown: Sequence[TaskKey]
+    entries: Sequence[Entry]
+
+
+class PostgresWriter(CommandQueue):
+    """Owns the writing connection, and one that reads the log for the commits of others. `run` must be running."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        cursor_at: Callable[[int], str],
+        announce: Callable[[], None],
+        tally: Callable[[int, Sequence[TaskRecord]], None] | None = None,
+        batch_type: type[LockingBatch] = LockingBatch,
+    ) -> None:
+        super().__init__(time.monotonic)
+        self.failure: str | None = None
+        self.listener: Callable[[Growth], None] | None = None
+        self._url = url
+        self._cursor_at = cursor_at
+        self._announce = announce
+        self._tally = tally
+        self._batch_type = batch_type
+        self._writing = _Reconnecting(url)
+        self._reading = _Reconnecting(url)
+        self._must_check = asyncio.Event()
+        self._position = self._late_id = 0
+        self._wanted: Sequence[Key] = ()
+        self._failing_since: float | None = None
+
+    async def open(self) -> None:
+        """Begin at the end of the log. Call this before `run`."""
+        ((self._position, self._late_id),) = await (await self._reading.get()).fetch(own.SELECT_ENDS)
+
+    async def run(self) -> None:
+        """Write until `stop`, then end with an empty queue."""
+        try:
+            while self._queue or not self._is_stopping:
+                if self._queue:
+                    await self._gather()
+                    await self._store(self._take())
+                    self._batch = ()
+                elif await self._wait_for_command(_PROBE_SECONDS):
+                    await self._probe()
+        finally:
+            self._is_stopping = True
+
+    def check_log(self) -> None:
+        """Read the log for commits of other receivers now."""
+        self._must_check.set()
+
+    async def watch(self) -> None:
+        """Wake waiters for the commits of other receivers, until cancelled."""
+        is_failing = False
+        while True:
+            try:
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    await self._must_check.wait()
+            except TimeoutError:
+                pass
+            self._must_check.clear()
+            try:
+                await self._check_log()
+                is_failing = False
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                if not is_failing:
+                    _log.warning("log.not_read", reason=str(error))
+                is_failing = True
+                await self._reading.close()
+
+    async def close(self) -> None:
+        """Close the connections, after `run` and `watch` have ended."""
+        await self._writing.close()
+        await self._reading.close()
+
+    async def _store(self, batch: Sequence[Queued]) -> None:
+        """Store all commands of a batch, in as many transactions as it takes."""
+        while batch:
+            batch = batch[await self._store_first(batch) :]
+
+    async def _store_first(self, batch: Sequence[Queued]) -> int:
+        """Store the first commands of a batch and release their callers. Return their number."""
+        known: Sequence[Key] = ()
+        repeats = 0
+        while True:
+            try:
+                with self.lateness.writing():
+                    committed = await self._transact(batch, known)
+            except CommitUnknownError as error:
+                self._note_failure(error, batch)
+                return self._refuse(batch, StoreBusyError("the connection broke, and it may still be stored"))
+            except Exception as error:
+                known, repeats = self._wanted, repeats + 1
+                if is_worth_repeating(error) and repeats <= _MAX_REPEATS:
+                    await asyncio.sleep(random.random() * 0.002 * repeats)  # noqa: S311  (not a secret)
+                    continue
+                if is_lost(error):
+                    if self._may_try_again(error, batch):
+                        await asyncio.sleep(_AGAIN_SECONDS)
+                        continue
+                    return self._refuse(batch, StoreFailedError("the store cannot write now"))
+                if len(batch) > 1:
+                    return await self._store_first(batch[:1])
+                _log.exception("command.failed", command=type(batch[0].command).__name__)
+                return self._refuse(batch, StoreFailedError("the command cannot be stored"))
+            self._end_failure()
+            done = batch[: len(committed.answers)]
+            # Callers first: a sender waits for its acknowledgement, but a wake-up may come microseconds later.
+            self._release(done, committed.answers)
+            self._grow(committed)
+            if self._tally is not None:
+                ended = [entry.task for entry in committed.entries if entry.kind == "result" and entry.task is not None]
+                self._tally(len(done), ended)
+            return len(done)
+
+    def _refuse(self, batch: Sequence[Queued], error: ReceiverError) -> int:
+        self._release(batch, [(None, error)] * len(batch))
+        return len(batch)
+
+    def _may_try_again(self, error: Exception, batch: Sequence[Queued]) -> bool:
+        """Return True within the first second of a failure, as long as a caller waits."""
+        now = asyncio.get_running_loop().time()
+        since = self._failing_since
+        if since is None:
+            self._note_failure(error, batch)
+            return True
+        return now - since < _FAILING_SECONDS and any(not queued.answer.done() for queued in batch)
+
+    def _note_failure(self, error: Exception, batch: Sequence[Queued] = ()) -> None:
+        reason = _reason(error)
+        if self._failing_since is None:
+            self._failing_since = asyncio.get_running_loop().time()
+            _log.error("commit.failed", reason=reason, commands=len(batch))
+        self.failure = reason
+
+    def _end_failure(self) -> None:
+        self.failure = self._failing_since = None
+
+    async def _transact(self, batch: Sequence[Queued], known: Sequence[Key]) -> _Committed:
+        """Carry out the first commands of a batch in one transaction."""
+        commands = [queued.command for queued in batch]
+        connection = await self._writing.get()
+        is_committing = False
+        try:
+            await connection.execute("BEGIN")
+            committed = await run_bridged(lambda: self._decide_and_write(bridged(connection), commands, known))
+            is_committing = True
+            status = await connection.execute(_COMMIT, timeout=_COMMIT_SECONDS)
+        except BaseException as error:
+            if isinstance(error, Exception) and not is_lost(error) and not connection.is_closed():
+                await self._roll_back(connection)
+                raise
+            await self._writing.close()
+            if is_committing:
+                raise CommitUnknownError(_reason(error)) from error
+            raise
+        if status != "COMMIT":
+            raise asyncpg.InterfaceError("the transaction was rolled back")
+        return committed
+
+    async def _roll_back(self, connection: asyncpg.Connection) -> None:
+        try:
+            await connection.execute("ROLLBACK")
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            await self._writing.close()
+
+    def _decide_and_write(
+        self, connection: sqlite3.Connection, commands: Sequence[Command[Any] | Operation[Any]], known: Sequence[Key]
+    ) -> _Committed:
+        batch = self._batch_type(connection)
+        try:
+            answers = batch.run(commands, known)
+        finally:
+            self._wanted = list(batch.wanted)
+        # The entries are made before the commit, because callers wait from then on.
+        return _Committed(answers, batch.grown, [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended])
+
+    def _grow(self, committed: _Committed) -> None:
+        """Wake waiters here and in other receivers."""
+        entries, after = committed.entries, self._position
+        if entries:
+            if entries[0].position == after + 1:
+                self._position = entries[-1].position
+            else:
+                # The entries in between are other receivers'. They and these are read together, in order.
+                entries = ()
+                self._must_check.set()
+        if committed.grown or committed.entries:
+            self._announce()
+        if committed.grown or self._position > after:
+            self._tell(Growth(after, self._position, tuple(committed.grown), tuple(entries)))
+
+    async def _check_log(self) -> None:
+        """Read the keys of new entries and late ids, and wake their waiters."""
+        connection = await self._reading.get()
+        rows = await connection.fetch(own.SELECT_LATE_IDS, self._late_id, LATE_IDS_KEPT)
+        if rows:
+            is_complete = rows[0][0] == self._late_id + 1
+            self._late_id = rows[-1][0]
+            keys = tuple(TaskKey(*row[1:]) for row in rows)
+            self._tell(Growth(self._position, self._position, keys if is_complete else None, ()))
+        rows = await connection.fetch(own.SELECT_GROWTH, self._position, _MAX_GROWTH + 1)
+        until = max(int(row[0]) for row in rows)
+        # Own commits without a gap may have moved the end meanwhile. Then all that was read is known.
+        if until <= self._position:
+            return
+        after, self._position = self._position, until
+        keys = tuple(TaskKey(*row[1:]) for row in rows if row[1] is not None)
+        self._tell(Growth(after, until, keys if len(rows) <= _MAX_GROWTH else None, None))
+
+    def _tell(self, growth: Growth) -> None:
+        if self.listener is not None:
+            self.listener(growth)
+
+    async def _probe(self) -> None:
+        """Check that writing works, or works again."""
+        try:
+            with self.lateness.writing():
+                connection = await self._writing.get()
+                await connection.execute(own.SAVE_PROBE)
+        except Exception as error:
+            if not is_lost(error) and not is_worth_repeating(error):
+                raise
+            await self._writing.close()
+            self._note_failure(error)
+        else:
+            self._end_failure()
+
+
+class _Reconnecting:
+    """A connection that is made again after it was closed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: asyncpg.Connection | None = None
+
+    async def get(self) -> asyncpg.Connection:
+        """Return the open connection."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._url)
+        return self._connection
+
+    async def close(self) -> None:
+        """Close it, whatever it does."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close(connection)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of an error. Further lines may hold values of a row."""
+    return (str(error) or type(error).__name__).splitlines()[0]
