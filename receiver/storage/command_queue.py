@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from receiver.domain.records import Growth
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.lateness import Lateness
@@ -44,11 +45,14 @@ class Queued:
 class CommandQueue:
     """Commands that wait for a writer. The writer is a subclass, and takes one batch after another.
 
-    `lateness` notes the time that they have left.
+    `failure` is the reason of the last failed commit or probe. `lateness` notes the time that the commands have left.
+    `listener` takes the growth of the log.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        self.failure: str | None = None
         self.lateness = Lateness(clock)
+        self.listener: Callable[[Growth], None] | None = None
         self._queue: deque[Queued] = deque()
         self._queued_bytes = 0
         self._batch: Sequence[Queued] = ()

@@ -63,20 +63,22 @@ class _Committed:
 
 
 class PostgresWriter(CommandQueue):
-    """Owns the writing connection, and one that reads the log for the commits of others. `run` must be running."""
+    """Owns the writing connection, and one that reads the log for the commits of others. `run` must be running.
+
+    `ends` are the end of the log and the last late id. Whoever got a position before it is told of all that follows.
+    """
 
     def __init__(
         self,
         url: str,
         *,
+        ends: tuple[int, int],
         cursor_at: Callable[[int], str],
         announce: Callable[[], None],
         tally: Callable[[int, Sequence[TaskRecord]], None] | None = None,
         batch_type: type[LockingBatch] = LockingBatch,
     ) -> None:
         super().__init__(time.monotonic)
-        self.failure: str | None = None
-        self.listener: Callable[[Growth], None] | None = None
         self._url = url
         self._cursor_at = cursor_at
         self._announce = announce
@@ -85,13 +87,9 @@ class PostgresWriter(CommandQueue):
         self._writing = _Reconnecting(url)
         self._reading = _Reconnecting(url)
         self._must_check = asyncio.Event()
-        self._position = self._late_id = 0
+        self._position, self._late_id = ends
         self._wanted: Sequence[Key] = ()
         self._failing_since: float | None = None
-
-    async def open(self) -> None:
-        """Begin at the end of the log. Call this before `run`."""
-        ((self._position, self._late_id),) = await (await self._reading.get()).fetch(own.SELECT_ENDS)
 
     async def run(self) -> None:
         """Write until `stop`, then end with an empty queue."""

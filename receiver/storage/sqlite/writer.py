@@ -80,7 +80,6 @@ class Writer(CommandQueue):
         tally: Tally | None = None,
     ) -> None:
         super().__init__(clock)
-        self.failure: str | None = None
         self._connection = connection
         self._cursor_at = cursor_at
         self._clock = clock
@@ -96,7 +95,6 @@ class Writer(CommandQueue):
         self._loss: FilesLostError | None = None
         self._save_at: float | None = None
         self._noted_at, self._noted_position = clock(), 0
-        self.listener: Callable[[Growth], None] | None = None
 
     async def run(self) -> None:
         """Write until `stop`, then end with an empty queue."""
