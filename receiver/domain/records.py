@@ -75,11 +75,12 @@ Constant = Annotated[_Value, "constant"]
 """The type of a field that stays as it was when its task was stored."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def time_view(microseconds: int) -> datetime:
     """Return the time, aware, in UTC; exact."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 # Not frozen, as one is made for each callback. Nothing changes one.

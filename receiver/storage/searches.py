@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from receiver.domain.records import TaskRecord
 from receiver.errors import StoreFailedError
@@ -40,13 +40,13 @@ class SearchQueue:
         """See `Store.task`. The read begins after the call, so it sees all earlier commits. Cancelling is safe."""
         return next(iter(await self._read(Search(ref))), None)
 
-    async def tasks_by_id(self, id_text: str, provider: str | None) -> Sequence[TaskRecord]:
+    def tasks_by_id(self, id_text: str, provider: str | None) -> Coroutine[Any, Any, Sequence[TaskRecord]]:
         """See `Store.tasks_by_id`; otherwise as `task`."""
-        return await self._read(Search(None, id_text, provider))
+        return self._read(Search(None, id_text, provider))
 
-    async def find(self, ref_or_id: str, provider: str | None) -> Sequence[TaskRecord]:
+    def find(self, ref_or_id: str, provider: str | None) -> Coroutine[Any, Any, Sequence[TaskRecord]]:
         """See `Store.find`; otherwise as `task`."""
-        return await self._read(Search(ref_or_id, ref_or_id, provider))
+        return self._read(Search(ref_or_id, ref_or_id, provider))
 
     async def run(self) -> None:
         """Read until `stop`, and answer all calls made until then. If it is cancelled, the other calls fail."""

@@ -121,9 +121,9 @@ class SharedStore:
         """See `Store`."""
         return await self._tasks.tasks_by_id(id_text, provider)
 
-    async def find(self, ref_or_id: str, provider: str | None) -> Sequence[TaskRecord]:
+    def find(self, ref_or_id: str, provider: str | None) -> Coroutine[Any, Any, Sequence[TaskRecord]]:
         """See `Store`."""
-        return await self._tasks.find(ref_or_id, provider)
+        return self._tasks.find(ref_or_id, provider)
 
     async def named(
         self, names: Sequence[TaskName], *, max_bytes: int = PAGE_BYTES

@@ -88,7 +88,7 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
     status = VERDICTS[delivered.verdict].status
     if status >= 400:
         incoming.address = client_address(request, runtime.proxies)
-    runtime.bookkeeping.add(dialect.provider, incoming, delivered, started)
+    runtime.bookkeeping.stored(dialect.provider, incoming, delivered, started)
     return _ACKNOWLEDGED if status == 200 and PrebuiltResponse.fits(request) else _answer(status)
 
 

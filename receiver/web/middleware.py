@@ -26,10 +26,10 @@ __all__ = [
     "KEY_NAME",
     "STREAM_FACTS",
     "Handler",
-    "log_request",
     "mark_as_declared",
     "problem_fields",
     "problem_response",
+    "request_facts",
     "request_middleware",
 ]
 
@@ -68,13 +68,15 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
         # Also for a cancelled request: so ends a stream whose peer hangs up, or a guess before its delayed refusal.
         route = _route(request)
         if route not in _QUIET_ROUTES and _is_logged(request):
-            log_request(request, route, status, started=started, refused=_refused_address(request, status))
+            refused = _refused_address(request, status)
+            facts = request_facts(request, route, status, started=started, refused=refused)
+            _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
 
 
-def log_request(
+def request_facts(
     request: web.BaseRequest, route: str, status: int | None, *, started: float, refused: str | None = None
-) -> None:
-    """Write the log line of a request. `started` is a time of `time.perf_counter`.
+) -> dict[str, Any]:
+    """Return the fields of a request's log line. `started` is a time of `time.perf_counter`.
 
     `refused` is the address of the client if the request was refused.
     """
@@ -87,7 +89,7 @@ def log_request(
     }
     if refused is not None:
         facts["address"] = refused
-    _log.info("request.completed", **facts | request.get(STREAM_FACTS, {}))
+    return facts
 
 
 async def mark_as_declared(_request: web.BaseRequest, response: web.StreamResponse) -> None:
