@@ -377,6 +377,53 @@ async def test_a_commit_is_reported_when_its_callers_are_released(store: SqliteS
     assert [growth.until for growth in growths] == [1]
 
 
+@pytest.mark.parametrize(
+    ("callbacks", "first"), [pytest.param(1, "wake-up", id="one callback"), pytest.param(5, "answer", id="several")]
+)
+async def test_waiters_of_few_callbacks_are_woken_before_the_acknowledgements(
+    store: SqliteStore, callbacks: int, first: str
+) -> None:
+    """No service waits for its acknowledgement. Of many callbacks, the last would wait for the frames of all."""
+    numbers = range(1, callbacks + 1)
+    for number in numbers:
+        await store.write(a_registration(number))
+    order = order_of(store)
+    async with asyncio.TaskGroup() as group:
+        for number in numbers:
+            group.create_task(answered(store, a_delivery(number), order))
+    await eventually(lambda: "wake-up" in order)
+
+    assert order[0] == first
+    assert order.count("answer") == callbacks
+
+
+async def test_a_caller_has_its_answer_before_the_waiters_of_other_outcomes(store: SqliteStore) -> None:
+    """A client that reports an outcome, for example, learns of it by the answer to its report."""
+    await store.write(a_registration(1))
+    order = order_of(store)
+    await answered(store, Expire(now=2 * NOW, limit=1), order)
+    await eventually(lambda: "wake-up" in order)
+
+    assert order == ["answer", "wake-up"]
+
+
+def order_of(store: SqliteStore) -> list[str]:
+    """Return a list that takes a wake-up for each growth, in the turn of the loop in which readers are woken."""
+    order: list[str] = []
+
+    def wake(_: Growth) -> None:
+        asyncio.get_running_loop().call_soon(order.append, "wake-up")
+
+    store.listen(wake)
+    return order
+
+
+async def answered(store: SqliteStore, command: Command[Any], order: list[str]) -> None:
+    """Write a command, and note its answer."""
+    await store.write(command)
+    order.append("answer")
+
+
 def growths_of(store: SqliteStore) -> list[Growth]:
     """Return a list that takes the growths of the store's log from now on."""
     growths: list[Growth] = []
