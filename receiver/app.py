@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -124,6 +125,7 @@ async def open_runtime(
         CannotStartError: the database or a service for notices cannot be used, or neither the database nor the
             settings hold an API key.
     """
+    name = secrets.token_hex(6)
     rules = rules or StreamRules(send_seconds=settings.send_timeout_seconds)
     limits = _limits(settings, rules)
     metrics, tracing = Metrics(dialects), current_tracing()
@@ -185,7 +187,7 @@ async def open_runtime(
             tracing=tracing,
         )
         running = [
-            *_start_loops(runtime, providers, retention_times(settings), owner),
+            *_start_loops(runtime, providers, retention_times(settings), owner, name=name),
             *_start_canary(runtime, settings, owner),
         ]
         owner.create_task(store.run(), name="writer")
@@ -218,9 +220,12 @@ async def _open_providers(
 
 
 def _start_loops(
-    runtime: Runtime, providers: Providers, times: RetentionTimes, owner: asyncio.TaskGroup
+    runtime: Runtime, providers: Providers, times: RetentionTimes, owner: asyncio.TaskGroup, *, name: str
 ) -> Sequence[asyncio.Task[None]]:
-    """Start the background loops. Return those that have to be cancelled at the end."""
+    """Start the background loops. Return those that have to be cancelled at the end.
+
+    `name` tells this receiver from others on the same database.
+    """
     store, waits = runtime.store, runtime.waits
     read = partial(read_kept, runtime.dialects)
     reconcilers = [
@@ -241,7 +246,7 @@ def _start_loops(
         ("overload", runtime.overload.watch()),
         ("learning", providers.schedules.run()),
         ("signing keys", runtime.signing_keys.run()),
-        ("retention", keep_pruning(store, times, microseconds_now, forget_solutions)),
+        ("retention", keep_pruning(store, times, microseconds_now, forget_solutions, holder=name)),
         ("shapes", runtime.observer.run()),
         ("health", runtime.monitor.run()),
         *(("reconcile", reconciler.run()) for reconciler in reconcilers),

@@ -188,19 +188,31 @@ class Schedule:
     def from_json(cls, plan: PollPlan, learned: Any) -> Schedule:
         """Return a schedule that goes on from the result of `as_json`. Unreadable parts are learned anew."""
         made = cls(plan)
-        if not isinstance(learned, Mapping):
-            return made
-        made._all = Latencies(_seconds(learned.get("all"), plan))
-        types = learned.get("types")
-        if isinstance(types, Mapping):
-            for task_type, seen in list(types.items())[-MOST_TYPES:]:
-                made._types[str(task_type)] = Latencies(_seconds(seen, plan))
-        made._doubt = min(_count(learned.get("doubt")), _FULL_DOUBT)
-        made._doubted_since = _time(learned.get("doubtedSince"))
-        made._polled_in_a_row = _count(learned.get("polledInARow"))
-        made._is_failing = learned.get("isFailing") is True and made._doubt > 0
+        made._load(learned)
         made._reported_wait = made._learned(None)
         return made
+
+    def replace(self, learned: Any) -> Change | None:
+        """Go on from the result of `as_json` of another schedule. Return a change to report."""
+        was_failing = self._is_failing
+        self._load(learned)
+        if self._is_failing == was_failing:
+            return self._changed()
+        if self._is_failing:
+            return Change("entered", f"callbacks are failing: {self.explain()}")
+        self._reported_wait = self._learned(None)
+        return Change("left", f"callbacks come again: {self.explain()}")
+
+    def _load(self, learned: Any) -> None:
+        learned = learned if isinstance(learned, Mapping) else {}
+        self._all = Latencies(_seconds(learned.get("all"), self._plan))
+        types = learned.get("types")
+        last = list(types.items())[-MOST_TYPES:] if isinstance(types, Mapping) else ()
+        self._types = OrderedDict((str(name), Latencies(_seconds(seen, self._plan))) for name, seen in last)
+        self._doubt = min(_count(learned.get("doubt")), _FULL_DOUBT)
+        self._doubted_since = _time(learned.get("doubtedSince"))
+        self._polled_in_a_row = _count(learned.get("polledInARow"))
+        self._is_failing = learned.get("isFailing") is True and self._doubt > 0
 
     def _count_latency(self, task_type: str | None, seconds: float) -> None:
         # No wait lasts longer than the window. A later callback shows that callbacks work, not how long to wait.

@@ -38,6 +38,7 @@ from receiver.domain.records import (
 from receiver.domain.shapes import ShapeRecord
 
 __all__ = [
+    "CLOCK",
     "QUERIES",
     "Command",
     "Forget",
@@ -77,12 +78,20 @@ RowKind = Literal[
     "overdue",
     "held",
     "joined",
+    "clock",
+    "lease",
+    "key_budget",
+    "ticket",
+    "ticket_count",
 ]
 Key = tuple[Any, ...]
 """The kind of a row, and its own key: `("task", ref)`, `("task_id", provider, id_text)`, `("quota", name)`, …"""
 
 QUERIES: frozenset[RowKind] = frozenset({"due", "overdue", "held", "joined"})
 """Kinds with a query, and its limit, as their key. The answer is several tasks, as the database has them."""
+
+CLOCK: Key = ("clock",)
+"""The time of the database, in microseconds since 1970. It is one time for a whole batch."""
 
 _UNREAD = object()
 
@@ -284,7 +293,7 @@ class Transaction:
                 self._rows.setdefault(key, None)
 
     def row(self, key: Key) -> Any:
-        """Return a changed row."""
+        """Return a row that was changed or required."""
         return self._rows[key]
 
     def before(self, ref: str) -> TaskRecord:
@@ -488,6 +497,10 @@ class Transaction:
     def save_text(self, name: str, text: str) -> None:
         """Keep a text under a name, in place of the one before."""
         self._put(("meta", name), text)
+
+    def save_row(self, key: Key, row: Any, *, is_change: bool = True) -> None:
+        """Keep a row of what receivers share. Without `is_change`, it is what the database has after the batch."""
+        self._put(key, row, is_change=is_change)
 
     def add_shapes(self, records: Iterable[ShapeRecord]) -> None:
         """Add counts of the shapes of callbacks. Of each provider only the last seen are kept."""

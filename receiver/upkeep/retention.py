@@ -3,13 +3,16 @@
 A step is a command like any other, with a limit on its rows and their bytes. There is a pause between two steps. A
 callback waits for the step under way, and at most for one more in the same transaction. Unfinished tasks stay, however
 old they are.
+
+Of several receivers one prunes, under a lease that it takes only if there is something to remove. If it dies, another
+one goes on a minute later at most. Two at once would be safe: the store carries out one step after another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -18,8 +21,12 @@ from receiver.domain.records import SECOND, TOMBSTONE_LIFE, Horizon, Removed
 from receiver.domain.transaction import Prune
 from receiver.errors import ReceiverError
 from receiver.storage.store import Store
+from receiver.upkeep.leases import UpkeepLease
 
-__all__ = ["RetentionTimes", "keep_pruning", "prune"]
+__all__ = ["LEASE_SECONDS", "RetentionTimes", "keep_pruning", "prune"]
+
+LEASE_SECONDS = 30.0
+"""The time after which another receiver takes over from one that died."""
 
 _ROUND_SECONDS = 15.0
 _PAUSE_SECONDS = 0.05
@@ -53,10 +60,17 @@ class RetentionTimes:
         )
 
 
-async def prune(store: Store, horizon: Horizon, notify: Callable[[Removed], None]) -> None:
+async def prune(
+    store: Store,
+    horizon: Horizon,
+    notify: Callable[[Removed], None],
+    *,
+    may_go_on: Callable[[], Awaitable[bool]] | None = None,
+) -> None:
     """Remove everything beyond the horizon. `notify` is called after each step with the sum so far.
 
-    If it is cancelled between two steps, the steps before are done. Without anything to do, it writes nothing.
+    Before each step, `may_go_on` may end it. If it is cancelled between two steps, the steps before are done. Without
+    anything to do, it writes nothing.
 
     Raises:
         StoreFailedError, StoreBusyError: the store cannot write now; the steps before are done.
@@ -66,7 +80,7 @@ async def prune(store: Store, horizon: Horizon, notify: Callable[[Removed], None
         return
     limit = _MOST_ROWS
     total = Removed()
-    while True:
+    while may_go_on is None or await may_go_on():
         began = time.monotonic()
         removed = await store.write(Prune(horizon=horizon, until=until, limit=limit))
         if removed is None:
@@ -80,13 +94,19 @@ async def prune(store: Store, horizon: Horizon, notify: Callable[[Removed], None
 
 
 async def keep_pruning(
-    store: Store, times: RetentionTimes, now: Callable[[], int], forget_solutions: Callable[[int], None]
+    store: Store,
+    times: RetentionTimes,
+    now: Callable[[], int],
+    forget_solutions: Callable[[int], None],
+    *,
+    holder: str,
 ) -> None:
-    """Remove old data every 15 s, until cancelled.
+    """Remove old data every 15 s, until cancelled, unless another receiver does. `holder` names this one.
 
     `forget_solutions` removes solutions from memory. It is called with a time: tasks that ended by then have lost
     theirs. While the store cannot write, everything stays as it is until the next round.
     """
+    lease = UpkeepLease(store, "retention", holder=holder, seconds=LEASE_SECONDS)
     while True:
         horizon = times.horizon(now())
         total = Removed()
@@ -98,7 +118,7 @@ async def keep_pruning(
         # Memory first: from it, a reader could get a solution that the store has not any more.
         forget_solutions(horizon.solutions)
         try:
-            await prune(store, horizon, note)
+            await prune(store, horizon, note, may_go_on=lease.is_held)
         except ReceiverError as error:
             _log.warning("retention.failed", reason=error.detail)
         if any(total):

@@ -4,9 +4,11 @@ Decisions are those of the SQLite store. Other receivers write at the same time,
 locked first, and read again by a later statement. With READ COMMITTED that one sees all that was committed before the
 lock. States and races of a batch:
 
-* *locking*: tasks in the order of their rows, then quotas by name, then deliveries without a task. Rows found only by a
-  later decision are locked out of that order. A circle of waiting batches is broken by the server, and the batch is
-  repeated. It then locks at once all that it has asked for before.
+* *locking*: tasks in the order of their rows, then quotas by name, then shared rows, then deliveries without a task.
+  Rows found only by a later decision are locked out of that order. A circle of waiting batches is broken by the server,
+  and the batch is repeated. It then locks at once all that it has asked for before.
+* *shared rows* are leases, budgets of keys, tickets and texts. They may be absent, so their names are locked. The
+  database's clock is read behind these locks. So a later holder of a lock never gets an earlier time.
 * *an absent row* cannot be locked: a ref, an id of a provider, an Idempotency-Key. If two receivers make it at the same
   time, then a unique index lets only the first one commit. The other batch is repeated, and finds the row.
   A tombstone is read after its task was found absent, so a task deleted meanwhile is found deleted.
@@ -47,6 +49,9 @@ _QUERIES: Mapping[RowKind, Sequence[str]] = {
     "held": (sql.SELECT_HELD,),
 }
 """Queries for any tasks that match. The one for joined tasks names its task, and has to find all."""
+
+_SHARED: frozenset[RowKind] = frozenset({"meta", "lease", "key_budget", "ticket", "ticket_count"})
+"""Kinds of rows that receivers share. A lock on the name holds others off, even if there is no row."""
 
 
 class LockingBatch(Batch):
@@ -112,6 +117,8 @@ class LockingBatch(Batch):
             self._locked.update(row[0] for row in found)
         if quotas := [key[1] for key in keys if key[0] == "quota"]:
             self._execute(own.LOCK_QUOTAS, quotas)
+        if shared := [" ".join(map(str, key)) for key in keys if key[0] in _SHARED]:
+            self._execute(own.LOCK_SHARED, shared)
         if strays := [key[1] for key in keys if key[0] == "stray"]:
             self._execute(own.LOCK_STRAYS, strays)
 

@@ -29,6 +29,11 @@ _NOTATION = (
     (re.compile(r"\blength\("), "octet_length("),
     (re.compile(r"\bLIMIT -1 "), ""),
     (re.compile(r"\bx''"), "''::bytea"),
+    # Not the time of the transaction's begin: a lock may have been waited for since.
+    (
+        re.compile(r"\bCAST\(\(julianday\('now'\).*? AS INTEGER\)"),
+        "(extract(epoch FROM clock_timestamp()) * 1e6)::bigint",
+    ),
 )
 _GREATEST = re.compile(r"\b(max|min)\(")
 _SUBQUERY = re.compile(r"\bFROM (\(\s*SELECT\b)")

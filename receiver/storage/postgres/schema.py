@@ -229,6 +229,33 @@ MIGRATIONS = (
         """,
         oldest=1,
     ),
+    Migration(
+        """
+        CREATE TABLE lease (name text PRIMARY KEY, holder text NOT NULL, ends_at bigint NOT NULL);
+        CREATE INDEX lease_by_end ON lease (ends_at);
+
+        CREATE TABLE ticket (digest bytea PRIMARY KEY, owner text NOT NULL, fingerprint bytea NOT NULL,
+            ends_at bigint NOT NULL);
+        CREATE INDEX ticket_by_owner ON ticket (owner, ends_at);
+        CREATE INDEX ticket_by_end ON ticket (ends_at);
+
+        CREATE TABLE key_budget (
+            name text PRIMARY KEY,
+            next_poll_at bigint NOT NULL,
+            next_submit_at bigint NOT NULL,
+            polls bigint NOT NULL,
+            tasks bigint NOT NULL,
+            paused_at bigint NOT NULL,
+            paused_until bigint NOT NULL,
+            halts bigint NOT NULL,
+            was_banned bigint NOT NULL,
+            errors text NOT NULL,
+            receivers text NOT NULL
+        );
+        """,
+        # Programs from before do not take part in what is shared, and harm nothing.
+        oldest=1,
+    ),
 )
 """Released steps never change. Step N brings the version in `meta` from N to N + 1, in one transaction with it."""
 

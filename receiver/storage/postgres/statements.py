@@ -58,6 +58,11 @@ LOCK_QUOTAS = (
 )
 # Locks on deliveries without a task.
 LOCK_STRAYS = "SELECT id FROM stray_delivery WHERE id = ANY (?::bigint[]) ORDER BY id FOR UPDATE"
+# Locks on rows that several receivers share, by a number for each name. There may be no such row yet.
+LOCK_SHARED = (
+    "SELECT pg_advisory_xact_lock(number) FROM (SELECT hashtextextended(name, 0) AS number "
+    "FROM unnest(?::text[]) AS wanted (name) ORDER BY 1) AS ordered"
+)
 # One operation at a time, in whatever receiver. The lock ends with the transaction.
 LOCK_OPERATIONS = "SELECT pg_advisory_xact_lock(?::bigint)"
 # A task and all tasks joined to it, by their refs.

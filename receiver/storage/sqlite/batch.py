@@ -41,6 +41,7 @@ from receiver.storage.sqlite.rows import (
     changed_columns,
     delivery_values,
     idempotency_values,
+    lease_values,
     log_delivery_values,
     outcome_values,
     poll_values,
@@ -246,6 +247,8 @@ class Batch:
                 self._change_stray(parts[0], done.row(key))
         for kind in rows:
             self._write(_WRITES[kind][0], rows[kind])
+            if kind in _CLEANING:
+                self._connection.execute(_CLEANING[kind])
         for key in done.changed:
             if key[0] == "verdict":
                 self._update_verdict(done, key)
@@ -304,5 +307,9 @@ _WRITES: Mapping[RowKind, tuple[str, Callable[[Transaction, Sequence[Any], Any],
         lambda _, parts, record: (*parts, *idempotency_values(record)),
     ),
     "meta": (sql.SAVE_META, lambda _, parts, text: (*parts, text)),
+    "lease": (sql.SAVE_LEASE, lambda _, parts, lease: (*parts, *lease_values(lease))),
 }
 """Statements by kind, and their values from the key and the row."""
+
+_CLEANING: Mapping[RowKind, str] = {"lease": sql.DELETE_ENDED_LEASES}
+"""Statements that remove rows of the same kind that have ended."""

@@ -17,6 +17,7 @@ from receiver.storage.sqlite.rows import (
     SLOTS,
     delivery_from,
     idempotency_from,
+    lease_from,
     standing_url_from,
     task_from,
     unlisted_row_from,
@@ -107,4 +108,7 @@ _FETCHES: Mapping[RowKind, Fetch] = {
     "overdue": _query(sql.SELECT_OVERDUE),
     "held": _query(sql.SELECT_HELD),
     "joined": _query(sql.SELECT_JOINED_TASKS),
+    "clock": _one_by_one(sql.SELECT_CLOCK, lambda row: int(row[0])),
+    "meta": _one_by_one(sql.SELECT_META, lambda row: None if row[0] is None else str(row[0])),
+    "lease": _one_by_one(sql.SELECT_LEASE, lease_from),
 }

@@ -19,6 +19,7 @@ from pydantic_core import from_json, to_json
 from client.provider_api.unlisted import UnlistedRow
 from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord, UnlistedCode
 from receiver.domain.shapes import Shape, ShapeRecord
+from receiver.domain.sharing.leases import Lease
 from receiver.domain.transaction import IdempotencyRecord
 from receiver.domain.verdicts import UNREAD, VERDICTS
 
@@ -26,6 +27,7 @@ __all__ = [
     "DELIVERY_COLUMNS",
     "IDEMPOTENCY_COLUMNS",
     "LATE_VERDICTS",
+    "LEASE_COLUMNS",
     "LOG_DELIVERY_COLUMNS",
     "NO_DELIVERY",
     "OUTCOME_COLUMNS",
@@ -43,6 +45,8 @@ __all__ = [
     "delivery_values",
     "idempotency_from",
     "idempotency_values",
+    "lease_from",
+    "lease_values",
     "log_delivery_values",
     "outcome_values",
     "poll_from",
@@ -105,6 +109,7 @@ UNLISTED_ROW_COLUMNS = tuple(f"unlisted_{name}" for name in _fields(UnlistedRow)
 POLL_COLUMNS = (*_columns(_POLL_FIELDS), *UNLISTED_ROW_COLUMNS)
 STANDING_URL_COLUMNS = _fields(StandingUrl)
 IDEMPOTENCY_COLUMNS = _fields(IdempotencyRecord)
+LEASE_COLUMNS = _fields(Lease)
 SHAPE_KEY = ("provider", *_fields(Shape))
 SHAPE_COLUMNS = (*SHAPE_KEY, *_fields(ShapeRecord, "provider", "shape"))
 UNLISTED_CODE_COLUMNS = UnlistedCode._fields
@@ -175,6 +180,9 @@ standing_url_values = attrgetter(*STANDING_URL_COLUMNS)
 idempotency_values = attrgetter(*IDEMPOTENCY_COLUMNS)
 """Return the values of IDEMPOTENCY_COLUMNS."""
 
+lease_values = attrgetter(*LEASE_COLUMNS)
+"""Return the values of LEASE_COLUMNS."""
+
 _poll_values = attrgetter(*_POLL_FIELDS)
 _shape_values = attrgetter(*(f"shape.{name}" if name in _fields(Shape) else name for name in SHAPE_COLUMNS))
 
@@ -242,3 +250,8 @@ def idempotency_from(row: tuple[Any, ...]) -> IdempotencyRecord:
     """Return the record in a row of IDEMPOTENCY_COLUMNS."""
     body_digest, ref, is_new = row
     return IdempotencyRecord(body_digest, ref, bool(is_new))
+
+
+def lease_from(row: tuple[Any, ...]) -> Lease:
+    """Return the record in a row of LEASE_COLUMNS."""
+    return Lease(*row)

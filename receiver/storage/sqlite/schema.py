@@ -217,6 +217,31 @@ MIGRATIONS = (
     "ALTER TABLE task ADD COLUMN traceparent TEXT",
     # The receiver's own tasks, which are removed after an hour.
     "CREATE INDEX task_of_canary ON task (id) WHERE provider = 'canary'",
+    # Shared by all receivers on the database: claims that end by themselves, tickets of pages, and the requests, errors
+    # and pauses of provider keys. All times are those of the database's clock.
+    """
+    CREATE TABLE lease (name TEXT PRIMARY KEY, holder TEXT NOT NULL, ends_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX lease_by_end ON lease (ends_at);
+
+    CREATE TABLE ticket (digest BLOB PRIMARY KEY, owner TEXT NOT NULL, fingerprint BLOB NOT NULL,
+        ends_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX ticket_by_owner ON ticket (owner, ends_at);
+    CREATE INDEX ticket_by_end ON ticket (ends_at);
+
+    CREATE TABLE key_budget (
+        name TEXT PRIMARY KEY,
+        next_poll_at INTEGER NOT NULL,
+        next_submit_at INTEGER NOT NULL,
+        polls INTEGER NOT NULL,
+        tasks INTEGER NOT NULL,
+        paused_at INTEGER NOT NULL,
+        paused_until INTEGER NOT NULL,
+        halts INTEGER NOT NULL,
+        was_banned INTEGER NOT NULL,
+        errors TEXT NOT NULL,
+        receivers TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Released steps never change. Step N brings `user_version` from N to N + 1, in one transaction with it."""
 

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from receiver.storage.sqlite.rows import (
     DELIVERY_COLUMNS,
     IDEMPOTENCY_COLUMNS,
+    LEASE_COLUMNS,
     LOG_DELIVERY_COLUMNS,
     OUTCOME_COLUMNS,
     POLL_COLUMNS,
@@ -71,6 +72,8 @@ _DELIVERY = ", ".join(DELIVERY_COLUMNS)
 _DELIVERY_IN_BRIEF = _DELIVERY.replace(
     "body", "CASE WHEN verdict = 'held' THEN body WHEN body IS NOT NULL THEN x'' END AS body"
 )
+# Microseconds since 1970 by the clock of the database, one time for a statement.
+_CLOCK = "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)"
 _STANDING_URL = ", ".join(STANDING_URL_COLUMNS)
 _SHAPE = ", ".join(SHAPE_COLUMNS)
 _WITH_OUTCOME = "FROM task LEFT JOIN log ON log.position = task.position"
@@ -252,6 +255,17 @@ SELECT_TOMBSTONE_BY_TASK_ID = "SELECT 1 FROM tombstone WHERE provider = ? AND ta
 # The first use of an Idempotency-Key.
 SELECT_IDEMPOTENCY = f"SELECT {', '.join(IDEMPOTENCY_COLUMNS)} FROM idempotency WHERE owner = ? AND key = ?"
 INSERT_IDEMPOTENCY = _insert("idempotency", "owner", "key", *IDEMPOTENCY_COLUMNS)
+
+# The time of the database.
+SELECT_CLOCK = f"SELECT {_CLOCK}"
+
+# Leases. All that ended a minute ago can go.
+SELECT_LEASE = f"SELECT {', '.join(LEASE_COLUMNS)} FROM lease WHERE name = ?"
+SAVE_LEASE = (
+    f"{_insert('lease', 'name', *LEASE_COLUMNS)} "
+    "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at"
+)
+DELETE_ENDED_LEASES = f"DELETE FROM lease WHERE ends_at < {_CLOCK} - 60000000"
 
 # Standing URLs.
 SELECT_STANDING_URL = f"SELECT {_STANDING_URL} FROM standing_url WHERE id = ?"

@@ -34,7 +34,10 @@ from tests.receiver.storage.stores import (
 )
 from tests.receiver.upkeep.pruning import found, horizon, pruned
 
-BACK_TO_10 = ("DROP INDEX task_of_canary", "PRAGMA user_version = 10")
+BACK_TO_11 = ("DROP TABLE lease", "DROP TABLE ticket", "DROP TABLE key_budget", "PRAGMA user_version = 11")
+"""Statements to take a database back to the schema before receivers shared leases, tickets and budgets."""
+
+BACK_TO_10 = (*BACK_TO_11, "DROP INDEX task_of_canary", "PRAGMA user_version = 10")
 """Statements to take a database back to the schema before callbacks of the receiver to itself."""
 
 BACK_TO_9 = (*BACK_TO_10, "ALTER TABLE task DROP COLUMN traceparent", "PRAGMA user_version = 9")

@@ -203,7 +203,7 @@ async def test_a_round_takes_what_is_old(store: Store) -> None:
     forgotten_until: list[int] = []
 
     async with asyncio.TaskGroup() as group:
-        rounds = group.create_task(keep_pruning(store, times, lambda: NOW, forgotten_until.append))
+        rounds = group.create_task(keep_pruning(store, times, lambda: NOW, forgotten_until.append, holder="one"))
         async with asyncio.timeout(30):
             while await store.task(a_ref(1)) is not None:
                 await asyncio.sleep(0.01)
