@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from client.logs import Log
@@ -17,6 +17,7 @@ __all__ = ["KeyBudget", "KeyLimiter"]
 _log = Log()
 
 _LONGEST_SECONDS = 60.0
+_TURN_LASTS_SECONDS = 1.0
 
 
 class KeyBudget:
@@ -34,40 +35,71 @@ class KeyBudget:
 
     def __init__(self, limits: KeyLimits) -> None:
         self._limits = limits
-        submits, errors = limits.submits, limits.errors
-        self._submit_gap = 0.0 if submits is None else submits.seconds / max(1.0, submits.count / 2)
+        errors = limits.errors
+        self._submit_gap = limits.submit_gap_seconds
         self._poll_gap = 1 / limits.requests_per_second
         self._most_errors = math.inf if errors is None else max(1, errors.count // 2)
+        self._most_under_way = self._most_errors
         self._errors: deque[float] = deque(maxlen=None if errors is None else max(1, errors.count // 2))
         self._last_submit = self._last_poll = -math.inf
         self._polls = self._tasks = self._under_way = 0
+        self._turns: _Turns | None = None
         self.paused_until = -math.inf
+
+    def share(self) -> None:
+        """Allow polls, and createTask at a limited rate, only at granted turns. These keep the limits on their number.
+
+        Then several processes share the key, and something else gives each its turns.
+        """
+        self._turns = _Turns()
+
+    def grant(self, *, polls: Iterable[float] = (), submits: Iterable[float] = ()) -> None:
+        """Add turns, by their times. A turn that was not taken a second later is lost."""
+        if self._turns is not None:
+            self._turns.polls.extend(polls)
+            self._turns.submits.extend(submits)
+
+    def share_errors(self, processes: int) -> None:
+        """Let so many processes share the requests that may be under way."""
+        if self._limits.errors is not None:
+            self._most_under_way = max(1, self._most_errors // processes)
 
     def submit_at(self, now: float) -> float:
         """Return the earliest time for createTask; infinity until a request under way has ended."""
-        return max(self._request_at(now), self._last_submit + self._submit_gap)
+        at = max(self._request_at(now), self._last_submit + self._submit_gap)
+        return at if self._turns is None or not self._submit_gap else max(at, _first(self._turns.submits, now))
 
     def poll_at(self, now: float) -> float:
         """Return the earliest time for a poll; infinity until a request under way has ended."""
-        return max(self._request_at(now), self._last_poll + self._poll_gap)
+        at = max(self._request_at(now), self._last_poll + self._poll_gap)
+        return at if self._turns is None else max(at, _first(self._turns.polls, now))
+
+    def submits_granted(self, now: float) -> int | None:
+        """Return the number of turns for createTask that are left; None if it needs none."""
+        if self._turns is None or not self._submit_gap:
+            return None
+        _first(self._turns.submits, now)
+        return len(self._turns.submits)
 
     def has_polls_left(self, *, is_first: bool, is_hinted: bool) -> bool:
         """Return True if such a poll is allowed for the tasks so far. The first poll of another task adds to them."""
-        polls_per_task = self._limits.polls_for_each
-        if polls_per_task is None:
-            return True
-        spare = self._limits.polls_for_all if is_first or is_hinted else self._limits.polls_for_all // 2
-        return self._polls + 1 < polls_per_task * (self._tasks + is_first) + spare
+        return self._turns is not None or self._limits.allows_poll(
+            self._polls, self._tasks, is_first=is_first, is_hinted=is_hinted
+        )
 
     def submit(self, now: float) -> None:
         """Record that createTask is sent."""
         self._last_submit = now
+        if self._turns is not None and self._turns.submits:
+            self._turns.submits.popleft()
 
     def poll(self, now: float, *, is_first: bool) -> None:
         """Record that a poll is sent."""
         self._last_poll = now
         self._polls += 1
         self._tasks += is_first
+        if self._turns is not None and self._turns.polls:
+            self._turns.polls.popleft()
 
     def begin(self) -> None:
         """Record the start of a request of any kind."""
@@ -96,11 +128,28 @@ class KeyBudget:
     def _request_at(self, now: float) -> float:
         if self.paused_until > now:
             return self.paused_until
-        return math.inf if self._under_way and self._under_way >= self._most_errors else now
+        return math.inf if self._under_way and self._under_way >= self._most_under_way else now
 
     def _is_full(self, now: float) -> bool:
         errors = self._limits.errors
         return errors is not None and len(self._errors) >= self._most_errors and self._errors[0] + errors.seconds > now
+
+
+class _Turns:
+    """Turns granted to this process, oldest first."""
+
+    __slots__ = ("polls", "submits")
+
+    def __init__(self) -> None:
+        self.polls: deque[float] = deque()
+        self.submits: deque[float] = deque()
+
+
+def _first(turns: deque[float], now: float) -> float:
+    """Drop turns that are too old, and return the time of the next one; infinity without any."""
+    while turns and turns[0] < now - _TURN_LASTS_SECONDS:
+        turns.popleft()
+    return turns[0] if turns else math.inf
 
 
 class KeyLimiter:
@@ -117,6 +166,33 @@ class KeyLimiter:
         self._submits, self._polls, self._urgent_polls = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
         self._is_braked = False
+        self._changed_here: Callable[[], None] | None = None
+        self._submitting = 0
+        self.requests = self.failures = 0
+        """The numbers of requests and of errors of the provider so far."""
+
+    def share(self, changed: Callable[[], None]) -> None:
+        """Share the key with other processes: requests need turns, see `KeyBudget.share`.
+
+        `changed` is called if a turn is wanted, and after each error and each new pause.
+        """
+        self._budget.share()
+        self._changed_here = changed
+
+    def grant(self, *, polls: Sequence[float] = (), submits: Sequence[float] = ()) -> None:
+        """Add turns, by the clock of `timing`."""
+        self._budget.grant(polls=polls, submits=submits)
+        self._changed.set()
+
+    def share_errors(self, processes: int) -> None:
+        """Let so many processes share the requests that may be under way."""
+        self._budget.share_errors(processes)
+
+    @property
+    def submits_wanted(self) -> int:
+        """The number of callers that wait for a turn for createTask, and for which none was granted."""
+        granted = self._budget.submits_granted(self._timing.clock())
+        return 0 if granted is None else max(0, self._submitting - granted)
 
     @property
     def paused_until(self) -> float:
@@ -133,8 +209,13 @@ class KeyLimiter:
 
         The caller sends at once after True. If it is cancelled, the next in the queue gets the turn.
         """
-        if not await self._turn(self._submits, self._budget.submit_at, by):
-            return False
+        self._submitting += 1
+        self._tell()
+        try:
+            if not await self._turn(self._submits, self._budget.submit_at, by):
+                return False
+        finally:
+            self._submitting -= 1
         self._budget.submit(self._timing.clock())
         return True
 
@@ -159,10 +240,12 @@ class KeyLimiter:
         """Send nothing with this key for `seconds`. A shorter pause does not shorten a longer one."""
         self._budget.pause(self._timing.clock() + seconds)
         self._changed.set()
+        self._tell()
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """Count a request as under way inside the block. Its answer may be an error."""
+        self.requests += 1
         self._budget.begin()
         try:
             yield
@@ -173,6 +256,7 @@ class KeyLimiter:
     def failed(self) -> None:
         """Record an error of the provider. Pause the key at half of the provider's error limit."""
         now = self._timing.clock()
+        self.failures += 1
         if self._budget.fail(now):
             self._is_braked = True
             _log.warning(
@@ -182,6 +266,11 @@ class KeyLimiter:
                 reason=self.pause_reason,
             )
         self._changed.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._changed_here is not None:
+            self._changed_here()
 
     async def _turn(self, queue: asyncio.Lock, allowed_at: Callable[[float], float], by: float) -> bool:
         clock = self._timing.clock

@@ -43,6 +43,21 @@ class KeyLimits:
     polls_for_each: int | None = None
     polls_for_all: int = 0
 
+    @property
+    def submit_gap_seconds(self) -> float:
+        """The time between two createTask requests, at half of the allowed rate; 0 without one."""
+        return 0.0 if self.submits is None else self.submits.seconds / max(1.0, self.submits.count / 2)
+
+    def allows_poll(self, polls: int, tasks: int, *, is_first: bool, is_hinted: bool) -> bool:
+        """Return True for one more poll after `polls` polls of `tasks` tasks. The first poll of a task adds it to them.
+
+        Half of the extra allowance is reserved for urgent polls: a task's first one and hinted ones.
+        """
+        if self.polls_for_each is None:
+            return True
+        spare = self.polls_for_all if is_first or is_hinted else self.polls_for_all // 2
+        return polls + 1 < self.polls_for_each * (tasks + is_first) + spare
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollPlan:

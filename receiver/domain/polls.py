@@ -38,6 +38,7 @@ from receiver.domain.records import (
     StoredDelivery,
     TaskRecord,
 )
+from receiver.domain.sharing.budgets import KeyUse, SharedBudget, poll_gap, poll_turns, read_budget, save_budget
 from receiver.domain.transaction import OneTaskCommand, Transaction
 from receiver.domain.verdicts import Verdict
 
@@ -52,6 +53,7 @@ __all__ = [
     "Remember",
     "TakeDue",
     "Taken",
+    "is_hinted_since",
 ]
 
 Read = Callable[[TaskRecord, StoredDelivery], Outcome | None]
@@ -68,10 +70,14 @@ _LEASE = round(LEASE_SECONDS * SECOND)
 
 @dataclass(frozen=True, slots=True)
 class Taken(Numbered):
-    """Tasks to poll, oldest first. For `doubled` of them the poll before was cut off, sent or not."""
+    """Tasks to poll, oldest first. For `doubled` of them the poll before was cut off, sent or not.
+
+    `waits` are the waits in µs until the turns of the key that are reserved for them. Any of them may have any turn.
+    """
 
     tasks: Sequence[TaskRecord]
     doubled: int
+    waits: Sequence[int] = ()
 
     def number(self, head: int, last_row: int) -> None:
         """See `Numbered`."""
@@ -81,20 +87,41 @@ class Taken(Numbered):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeDue:
-    """A claim on at most `limit` due tasks, each under a lease. Tasks with no polls left are not due any more."""
+    """A claim on at most `limit` due tasks, each under a lease. Tasks with no polls left are not due any more.
+
+    With a `use` of the key, there are no more tasks than free turns of the key. A task that the provider's limit on all
+    polls leaves no poll is due again an interval later.
+    """
 
     provider: str
     now: int
     limit: int
     limits: PollLimits
+    use: KeyUse | None = None
     refs: Sequence[str] = ()
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> Taken:
         """Return the tasks."""
+        if self.use is None:
+            return self._take(transaction, self.limit, None)
+        budget, now = read_budget(transaction, self.use)
+        waits = poll_turns(budget, self.use.limits, now, self.limit)
+        if not waits:
+            return Taken((), 0)
+        count = _PollCount(budget, self.use)
+        taken = self._take(transaction, len(waits), count)
+        waits = waits[: len(taken.tasks)]
+        if waits:
+            next_poll_at = now + waits[-1] + poll_gap(self.use.limits)
+            changed = replace(budget, next_poll_at=next_poll_at, polls=count.polls, tasks=count.tasks)
+            save_budget(transaction, self.use, changed, now)
+        return replace(taken, waits=waits)
+
+    def _take(self, transaction: Transaction, limit: int, count: _PollCount | None) -> Taken:
         taken, doubled = [], 0
         longest_lease = _LEASE + round(MOST_DELAY_SECONDS * SECOND)
-        found = transaction.due(self.provider, self.now, self.limit, reach=self.limits.reach, lease=longest_lease)
+        found = transaction.due(self.provider, self.now, limit, reach=self.limits.reach, lease=longest_lease)
         transaction.require(*(("unlisted_row", due.ref) for due in found if due.leased_until is not None))
         for due in found:
             was_cut_off = due.leased_until is not None
@@ -105,9 +132,35 @@ class TakeDue:
                 continue
             doubled += was_cut_off
             task = counted.evolve(lease=due.lease + 1, leased_until=self.now + _LEASE)
+            if count is not None and not count.add(task):
+                given_back = GivenBack(self.now, self.limits)
+                transaction.change(task.evolve(leased_until=None, next_poll_at=next_poll(task, given_back)))
+                continue
             transaction.change(task)
             taken.append(task)
         return Taken(taken, doubled)
+
+
+class _PollCount:
+    """The polls of all tasks of a key so far."""
+
+    def __init__(self, budget: SharedBudget, use: KeyUse) -> None:
+        self.polls, self.tasks = budget.polls, budget.tasks
+        self._limits = use.limits
+
+    def add(self, task: TaskRecord) -> bool:
+        """Count a poll of the task. Return False if the limit leaves none."""
+        is_first, is_hinted = task.polls == 0, is_hinted_since(task)
+        if not self._limits.allows_poll(self.polls, self.tasks, is_first=is_first, is_hinted=is_hinted):
+            return False
+        self.polls += 1
+        self.tasks += is_first
+        return True
+
+
+def is_hinted_since(task: TaskRecord) -> bool:
+    """Return True if a hint came after the last poll of the task."""
+    return task.hinted_at is not None and task.hinted_at > (task.polled_at or 0)
 
 
 def _count_cut_off(transaction: Transaction, task: TaskRecord) -> TaskRecord:
@@ -127,14 +180,21 @@ class GiveBack(OneTaskCommand):
     lease: int
     now: int
     limits: PollLimits
+    use: KeyUse | None = None
     weight: int = 0
 
     def decide(self, transaction: Transaction) -> None:
         """Plan the poll again, unless another lease was given out."""
         task = transaction.task(self.ref)
-        if task is not None and task.lease == self.lease:
-            given_back = GivenBack(self.now, self.limits)
-            transaction.change(task.evolve(leased_until=None, next_poll_at=next_poll(task, given_back)))
+        if task is None or task.lease != self.lease:
+            return
+        if self.use is not None and self.use.limits.polls_for_each is not None:
+            # Its next poll would be counted as the first one once more, and would add to the allowance.
+            budget, now = read_budget(transaction, self.use)
+            uncounted = replace(budget, polls=max(budget.polls - 1, 0), tasks=max(budget.tasks - (task.polls == 0), 0))
+            save_budget(transaction, self.use, uncounted, now)
+        given_back = GivenBack(self.now, self.limits)
+        transaction.change(task.evolve(leased_until=None, next_poll_at=next_poll(task, given_back)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from receiver.domain.records import (
     WaitingTasks,
 )
 from receiver.domain.shapes import ShapeRecord
+from receiver.domain.sharing.budgets import SharedBudget
 from receiver.domain.tokens import SigningKey
 from receiver.domain.transaction import Command, Operation
 from receiver.errors import ReceiverError
@@ -44,7 +45,7 @@ from receiver.storage.sqlite.reader import (
     read_waiting,
 )
 from receiver.storage.sqlite.retention import prunable
-from receiver.storage.sqlite.rows import poll_from, slots_of, standing_url_from
+from receiver.storage.sqlite.rows import budget_from, poll_from, slots_of, standing_url_from
 from receiver.storage.sqlite.tables.api_keys import read_keys
 from receiver.storage.sqlite.tables.signing_keys import read_signing_keys
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
@@ -171,6 +172,11 @@ class SharedStore:
         """See `Store`."""
         texts = await self._rows(lambda row: str(row[0]), sql.SELECT_META, name)
         return next(iter(texts), None)
+
+    async def key_budget(self, name: str) -> tuple[SharedBudget, int] | None:
+        """See `Store`."""
+        rows = await self._rows(lambda row: (budget_from(row[1:]), int(row[0])), sql.SELECT_KEY_BUDGET_NOW, name)
+        return next(iter(rows), None)
 
     async def next_held(self) -> int | None:
         """See `Store`."""

@@ -19,6 +19,7 @@ from receiver.domain.records import (
     WaitingTasks,
 )
 from receiver.domain.shapes import ShapeRecord
+from receiver.domain.sharing.budgets import SharedBudget
 from receiver.domain.tokens import SigningKey
 from receiver.domain.transaction import Command, Operation
 
@@ -92,6 +93,9 @@ class Store(Protocol):
 
     async def remembered(self, name: str) -> str | None:
         """Return the text stored under a name, None if there is none."""
+
+    async def key_budget(self, name: str) -> tuple[SharedBudget, int] | None:
+        """Return the shared budget of a provider key, and the time of the database; None if nobody used it."""
 
     async def next_held(self) -> int | None:
         """Return the time to release the next held callback, None if none is held."""

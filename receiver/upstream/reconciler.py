@@ -3,6 +3,9 @@
 The store holds the time of each task's next poll, so a restart changes nothing. Due tasks are taken with a lease and
 polled within the limits of the key, oldest first. Then the answer is stored. If the process dies in between, the lease
 expires and the task is polled once more.
+
+Several receivers poll the tasks of one key. Each takes tasks together with turns of the key, so all together keep its
+limits (`receiver.upstream.key_sharing`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from client.errors import ProviderUnreachableError
 from client.provider_api.http import NotSentError, ProviderBusyError
 from client.providers.readings import Failed, Pending, Reading, Ready, Refused, Unknown
 from receiver.domain.next_poll import limits_of
-from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue
+from receiver.domain.polls import Adopt, FinishPoll, GiveBack, PolledTask, Read, TakeDue, is_hinted_since
 from receiver.domain.reading import Origin, ReportedAnswer
 from receiver.domain.records import CUT_OFF, SECOND, PollRecord, TaskRecord
 from receiver.errors import ReceiverError
@@ -25,6 +28,7 @@ from receiver.feed.hub import Waiter
 from receiver.storage.store import Store
 from receiver.upstream.accounts import Account
 from receiver.upstream.backoff import KeyBackoff
+from receiver.upstream.key_sharing import KeySharing
 from receiver.upstream.schedules import Schedules
 
 __all__ = ["Reconciler"]
@@ -70,6 +74,7 @@ class Reconciler:
         self._waiter = Waiter()
         self._most = max(1, min(_AT_ONCE, round(account.dialect.key_limits.requests_per_second * _TURNS_AHEAD_SECONDS)))
         self._backoff = KeyBackoff(account)
+        self._sharing = KeySharing(account, store, self._backoff)
         self._is_paused = False
         self._last_failure: tuple[type[ProviderUnreachableError], int | None] | None = None
 
@@ -85,6 +90,7 @@ class Reconciler:
     async def run(self) -> None:
         """Poll due tasks until cancelled. Then polls under way are cut off, and the store learns of it."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._sharing.run(), name="key sharing")
             group.create_task(self._adopt(), name="adopt")
             while True:
                 self._waiter.clear()
@@ -139,12 +145,13 @@ class Reconciler:
             due = await self._store.next_due(self.provider)
             if due is None or (due[0] > now and due[1] <= now + self._limits.reach):
                 return []
-            command = TakeDue(provider=self.provider, now=now, limit=room, limits=self._limits)
+            command = TakeDue(provider=self.provider, now=now, limit=room, limits=self._limits, use=self._sharing.use)
             taken = await self._store.write(command)
         except ReceiverError as error:
             _log.warning("polls.not_taken", provider=self.provider, reason=error.detail)
             await asyncio.sleep(_RETRY_SECONDS)
             return []
+        self._sharing.grant_polls(taken.waits)
         if taken.doubled:
             for _ in range(taken.doubled):
                 self._count(self.provider, "doubled")
@@ -180,7 +187,7 @@ class Reconciler:
         """Wait for the task's turn to be polled. If it does not come in time, give the task back."""
         seconds_left = ((task.leased_until or 0) - self._now()) / SECOND - _LEASE_LEFT_SECONDS
         by = self._account.timing.clock() + seconds_left
-        is_hinted = task.hinted_at is not None and task.hinted_at > (task.polled_at or 0)
+        is_hinted = is_hinted_since(task)
         try:
             has_turn = await self._account.limiter.poll_turn(by, is_first=task.polls == 0, is_hinted=is_hinted)
         except asyncio.CancelledError:
@@ -193,7 +200,7 @@ class Reconciler:
         return False
 
     async def _give_back(self, task: TaskRecord) -> None:
-        command = GiveBack(ref=task.ref, lease=task.lease, now=self._now(), limits=self._limits)
+        command = GiveBack(ref=task.ref, lease=task.lease, now=self._now(), limits=self._limits, use=self._sharing.use)
         try:
             await self._store.write(command)
         except ReceiverError as error:

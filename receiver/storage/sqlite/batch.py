@@ -38,6 +38,7 @@ from receiver.storage.sqlite.retention import forget, prune
 from receiver.storage.sqlite.rows import (
     NO_DELIVERY,
     SLOTS,
+    budget_values,
     changed_columns,
     delivery_values,
     idempotency_values,
@@ -307,6 +308,7 @@ _WRITES: Mapping[RowKind, tuple[str, Callable[[Transaction, Sequence[Any], Any],
         lambda _, parts, record: (*parts, *idempotency_values(record)),
     ),
     "meta": (sql.SAVE_META, lambda _, parts, text: (*parts, text)),
+    "key_budget": (sql.SAVE_KEY_BUDGET, lambda _, parts, budget: (*parts, *budget_values(budget))),
     "lease": (sql.SAVE_LEASE, lambda _, parts, lease: (*parts, *lease_values(lease))),
 }
 """Statements by kind, and their values from the key and the row."""

@@ -15,6 +15,7 @@ from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.database import select_repeated
 from receiver.storage.sqlite.rows import (
     SLOTS,
+    budget_from,
     delivery_from,
     idempotency_from,
     lease_from,
@@ -111,4 +112,5 @@ _FETCHES: Mapping[RowKind, Fetch] = {
     "clock": _one_by_one(sql.SELECT_CLOCK, lambda row: int(row[0])),
     "meta": _one_by_one(sql.SELECT_META, lambda row: None if row[0] is None else str(row[0])),
     "lease": _one_by_one(sql.SELECT_LEASE, lease_from),
+    "key_budget": _one_by_one(sql.SELECT_KEY_BUDGET, budget_from),
 }

@@ -19,11 +19,13 @@ from pydantic_core import from_json, to_json
 from client.provider_api.unlisted import UnlistedRow
 from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord, UnlistedCode
 from receiver.domain.shapes import Shape, ShapeRecord
+from receiver.domain.sharing.budgets import SharedBudget
 from receiver.domain.sharing.leases import Lease
 from receiver.domain.transaction import IdempotencyRecord
 from receiver.domain.verdicts import UNREAD, VERDICTS
 
 __all__ = [
+    "BUDGET_COLUMNS",
     "DELIVERY_COLUMNS",
     "IDEMPOTENCY_COLUMNS",
     "LATE_VERDICTS",
@@ -40,6 +42,8 @@ __all__ = [
     "UNLISTED_CODE_COLUMNS",
     "UNLISTED_ROW_COLUMNS",
     "UNREAD_VERDICTS",
+    "budget_from",
+    "budget_values",
     "changed_columns",
     "delivery_from",
     "delivery_values",
@@ -110,6 +114,7 @@ POLL_COLUMNS = (*_columns(_POLL_FIELDS), *UNLISTED_ROW_COLUMNS)
 STANDING_URL_COLUMNS = _fields(StandingUrl)
 IDEMPOTENCY_COLUMNS = _fields(IdempotencyRecord)
 LEASE_COLUMNS = _fields(Lease)
+BUDGET_COLUMNS = _fields(SharedBudget)
 SHAPE_KEY = ("provider", *_fields(Shape))
 SHAPE_COLUMNS = (*SHAPE_KEY, *_fields(ShapeRecord, "provider", "shape"))
 UNLISTED_CODE_COLUMNS = UnlistedCode._fields
@@ -183,6 +188,7 @@ idempotency_values = attrgetter(*IDEMPOTENCY_COLUMNS)
 lease_values = attrgetter(*LEASE_COLUMNS)
 """Return the values of LEASE_COLUMNS."""
 
+_budget_values = attrgetter(*BUDGET_COLUMNS)
 _poll_values = attrgetter(*_POLL_FIELDS)
 _shape_values = attrgetter(*(f"shape.{name}" if name in _fields(Shape) else name for name in SHAPE_COLUMNS))
 
@@ -255,3 +261,18 @@ def idempotency_from(row: tuple[Any, ...]) -> IdempotencyRecord:
 def lease_from(row: tuple[Any, ...]) -> Lease:
     """Return the record in a row of LEASE_COLUMNS."""
     return Lease(*row)
+
+
+def budget_values(budget: SharedBudget) -> Sequence[Any]:
+    """Return the values of BUDGET_COLUMNS."""
+    *numbers, errors, receivers = _budget_values(budget)
+    return (*map(int, numbers), to_json(errors).decode(), to_json(receivers).decode())
+
+
+def budget_from(row: tuple[Any, ...]) -> SharedBudget:
+    """Return the record in a row of BUDGET_COLUMNS."""
+    values: dict[str, Any] = dict(zip(BUDGET_COLUMNS, row, strict=True))
+    values["was_banned"] = values["was_banned"] != 0
+    values["errors"] = [(at, count) for at, count in from_json(values["errors"])]
+    values["receivers"] = from_json(values["receivers"])
+    return SharedBudget(**values)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pydantic_core import to_json
 
 from receiver.storage.sqlite.rows import (
+    BUDGET_COLUMNS,
     DELIVERY_COLUMNS,
     IDEMPOTENCY_COLUMNS,
     LEASE_COLUMNS,
@@ -266,6 +267,15 @@ SAVE_LEASE = (
     "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at"
 )
 DELETE_ENDED_LEASES = f"DELETE FROM lease WHERE ends_at < {_CLOCK} - 60000000"
+
+# Budgets of provider keys.
+SELECT_KEY_BUDGET = f"SELECT {', '.join(BUDGET_COLUMNS)} FROM key_budget WHERE name = ?"
+SAVE_KEY_BUDGET = (
+    f"{_insert('key_budget', 'name', *BUDGET_COLUMNS)} ON CONFLICT (name) DO UPDATE SET "
+    f"{', '.join(f'{name} = excluded.{name}' for name in BUDGET_COLUMNS)}"
+)
+# The same with the time of the database.
+SELECT_KEY_BUDGET_NOW = SELECT_KEY_BUDGET.replace("SELECT", f"SELECT {_CLOCK},", 1)
 
 # Standing URLs.
 SELECT_STANDING_URL = f"SELECT {_STANDING_URL} FROM standing_url WHERE id = ?"

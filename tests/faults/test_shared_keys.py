@@ -1,0 +1,136 @@
+"""One provider key of several receivers on one database: together they keep the limits of one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from client.protocol.models import client_key_id
+from client.providers import Dialect, KeyLimits
+from client.providers.rules import Rate
+from client.sandbox import Sandbox, SandboxSettings
+from client.sandbox.settings import SandboxLimits
+from tests.client.support import fast
+from tests.receiver.service.test_submissions import submit
+from tests.receiver.upstream.test_reconciler import KEY, QUICK, Provider, reconciling, running_provider, submitted
+from tests.support import RunningReceiver, eventually, running_receiver
+
+RATE = 20.0
+PAUSE_HALF_A_MINUTE = {"errorId": 1, "errorCode": "ERROR: 1003"}
+WRONG_KEY = {"errorId": 1, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}
+
+
+def limited(limits: KeyLimits, dialects: Mapping[str, Dialect] = QUICK) -> Mapping[str, Dialect]:
+    """Return providers with these limits of a key."""
+    return {name: replace(dialect, key_limits=limits) for name, dialect in dialects.items()}
+
+
+@asynccontextmanager
+async def three_receivers(
+    database: Path | str, provider: Provider, limits: KeyLimits
+) -> AsyncIterator[Sequence[RunningReceiver]]:
+    """Yield three receivers with the key of the provider."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(reconciling(database, provider, limited(limits))) for _ in range(3)]
+
+
+async def test_three_receivers_poll_at_the_rate_of_one(database: Path | str) -> None:
+    """All have more due tasks than turns. Each polls, and all together keep the rate."""
+    async with running_provider() as provider, three_receivers(database, provider, KeyLimits()) as receivers:
+        for number in range(60):
+            await submitted(receivers[number % 3], f"a{number}")
+        await eventually(lambda: len(provider.asked) >= 20)
+        before, began = len(provider.asked), time.monotonic()
+        await asyncio.sleep(3.0)
+        sent, seconds = len(provider.asked) - before, time.monotonic() - began
+        polled = [await polls_sent(receiver) for receiver in receivers]
+
+    # A turn may be used a second late, and not more than once.
+    assert sent <= RATE * (seconds + 1.0) + 3
+    assert sum(count > 0 for count in polled) == 3
+
+
+async def test_three_receivers_submit_at_the_rate_of_one(database: Path | str) -> None:
+    """The provider refuses more than twenty createTask requests in a second, and refuses none."""
+    limits = KeyLimits(requests_per_second=500.0, submits=Rate(20, 1.0))
+    settings = SandboxSettings(
+        latency_seconds=(0.05, 0.1),
+        async_images=True,
+        limits=SandboxLimits(submit_count=20, submit_seconds=1.0, submit_ban_seconds=60.0),
+    )
+    async with Sandbox("capsolver", settings) as sandbox, AsyncExitStack() as stack:
+        accounts: dict[str, Any] = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": sandbox.url}}
+        quick = limited(limits, fast(first_after_callback_seconds=60.0))
+        receivers = [
+            await stack.enter_async_context(running_receiver(database, dialects=quick, **accounts)) for _ in range(3)
+        ]
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(submit(receiver)) for receiver in receivers * 11]
+        made, broken = sandbox.stats.tasks_made, dict(sandbox.stats.limits_broken)
+
+    assert [answer.result().status for answer in answers] == [201] * 33
+    assert (made, broken) == (33, {})
+
+
+async def test_three_receivers_share_the_allowance_of_polls(database: Path | str) -> None:
+    """Two polls for each task and four more are allowed. Further ones are refused, and none is sent."""
+    limits = KeyLimits(requests_per_second=100.0, polls_for_each=2, polls_for_all=4)
+    async with running_provider() as provider, three_receivers(database, provider, limits) as receivers:
+        for number in range(6):
+            await submitted(receivers[number % 3], f"a{number}")
+        await eventually(lambda: len(provider.asked) >= 12)
+        await asyncio.sleep(1.0)
+        asked = len(provider.asked)
+
+    assert 12 <= asked < 2 * 6 + 4
+
+
+async def test_a_pause_of_one_receiver_holds_for_all(database: Path | str) -> None:
+    """The provider asks one of them to slow down. Within a second no other one polls any more."""
+    async with running_provider() as provider, three_receivers(database, provider, KeyLimits()) as receivers:
+        for number in range(30):
+            await submitted(receivers[number % 3], f"a{number}")
+        await eventually(lambda: len(provider.asked) >= 20)
+        with capture_logs() as lines:
+            provider.answers["a0"] = PAUSE_HALF_A_MINUTE
+            await eventually(lambda: len(pauses(lines)) == 3)
+        await asyncio.sleep(1.0)
+        before = len(provider.asked)
+        await asyncio.sleep(1.0)
+        after = len(provider.asked)
+
+    assert after == before
+
+
+async def test_halts_grow_over_all_receivers(database: Path | str) -> None:
+    """A key that is refused stops all receivers, and the row has the number of refusals for all of them."""
+    async with running_provider() as provider, three_receivers(database, provider, KeyLimits()) as receivers:
+        provider.answers |= {f"a{number}": WRONG_KEY for number in range(30)}
+        with capture_logs() as lines:
+            for number in range(30):
+                await submitted(receivers[number % 3], f"a{number}")
+            await eventually(lambda: len(pauses(lines)) >= 3)
+        found = await receivers[0].runtime.store.key_budget(f"capsolver {client_key_id(KEY)}")
+
+    assert found is not None
+    assert found[0].halts == 1
+
+
+def pauses(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the lines about pauses of the key."""
+    return [line for line in lines if line["event"] in ("provider.paused", "provider.refused")]
+
+
+async def polls_sent(receiver: RunningReceiver) -> float:
+    """Return the number of polls that a receiver has sent."""
+    metrics = (await receiver.send("GET", "/metrics")).body.decode()
+    sent = re.search(r'own_polls_total\{provider="capsolver",what="sent"\} ([0-9.]+)', metrics)
+    return 0.0 if sent is None else float(sent[1])
