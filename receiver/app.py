@@ -174,7 +174,7 @@ async def open_runtime(
             tasks=tasks,
             results=Results(store, waits),
             submissions=Submissions(tasks, providers.accounts, owner, microseconds_now, tracing=tracing),
-            tickets=Tickets(time.monotonic),
+            tickets=Tickets(store, keys),
             streams=Streams(rules, owner),
             frames=Frames(store.cursor_at),
             metrics=metrics,

@@ -10,6 +10,7 @@ import structlog
 
 from client.protocol.filters import CANARY
 from receiver.domain.access.api_keys import KeyRing, NoteKeysUsed, StoredKey
+from receiver.domain.access.tickets import fingerprint
 from receiver.errors import CannotStartError, ReceiverError
 from receiver.settings import SCOPES, ApiKey, digest_of, no_keys_error
 from receiver.storage.store import Store
@@ -78,6 +79,10 @@ class Keys:
         if key is not None and key.key_id is not None:
             self._used[key.key_id] = now
         return key
+
+    def find_by_fingerprint(self, digest: bytes) -> ApiKey | None:
+        """Return the valid key with this fingerprint, see `receiver.domain.access.tickets`."""
+        return next((key for key in self._valid_now() if fingerprint(key) == digest), None)
 
     def is_valid(self, key: ApiKey) -> bool:
         """Return True if the key, found earlier, may still do the same."""

@@ -1,88 +1,55 @@
 """Tickets, with which a page in a browser opens a stream, because it must not have an API key.
 
-The page's own backend asks for a ticket with its key and gives it to the page. Tickets live in memory. After a restart,
-a page needs a new one, as after the end of its ticket.
+The page's own backend asks for a ticket with its key and gives it to the page. The store has the digests of tickets. So
+a ticket is valid at every receiver on the database, also after a restart.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from receiver.errors import ReceiverError
+from receiver.domain.access.tickets import TICKET_SECONDS, MakeTicket, UseTicket
+from receiver.service.keys import Keys
 from receiver.settings import ApiKey
+from receiver.storage.store import Store
 
 __all__ = ["TICKET_SECONDS", "Tickets"]
 
-TICKET_SECONDS = 60.0
-_MOST_EACH = 1000
-_MOST = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Ticket:
-    key: ApiKey
-    ends_at: float
+_WRITE_SECONDS = 2.0
 
 
 class Tickets:
-    """All valid tickets, by digest. `clock` returns seconds from a clock without steps."""
+    """All valid tickets of the store. A ticket ends with its key."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        # In the order of their ends, because all live equally long.
-        self._tickets: dict[bytes, _Ticket] = {}
-        self._by_owner: Counter[str] = Counter()
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
 
-    def __len__(self) -> int:
-        return len(self._tickets)
-
-    def make(self, key: ApiKey) -> str:
+    async def make(self, key: ApiKey) -> str:
         """Return a new ticket for this API key.
 
         Raises:
-            ReceiverError: `too-many-tickets`.
+            ReceiverError: `too-many-tickets`, `not-stored`.
         """
-        self._drop_ended()
-        if len(self._tickets) >= _MOST or self._by_owner[key.name] >= _MOST_EACH:
-            raise ReceiverError(
-                "too-many-tickets",
-                f"the limit on valid tickets is reached; each expires after {TICKET_SECONDS:g} s",
-                retry_after_seconds=10,
-            )
         ticket = secrets.token_urlsafe(24)
-        self._tickets[_digest(ticket)] = _Ticket(key, self._clock() + TICKET_SECONDS)
-        self._by_owner[key.name] += 1
+        await self._store.write(MakeTicket(digest=_digest(ticket), key=key), within_seconds=_WRITE_SECONDS)
         return ticket
 
-    def key_of(self, ticket: str, *, is_used_up: bool) -> ApiKey | None:
-        """Return the key that made the ticket, or None if the ticket is not valid. The key may have ended since.
+    async def key_of(self, ticket: str, *, is_used_up: bool) -> ApiKey | None:
+        """Return the valid key that made the ticket, or None if the ticket is not valid.
 
-        With `is_used_up` the ticket is not valid from now on.
+        With `is_used_up` the ticket is not valid from now on, at any receiver.
+
+        Raises:
+            ReceiverError: `not-stored`.
         """
-        self._drop_ended()
         digest = _digest(ticket)
-        found = self._tickets.get(digest)
+        # Read first, because a wrong ticket must cost no write.
+        found = await self._store.ticket(digest)
         if found is not None and is_used_up:
-            self._drop(digest)
-        return None if found is None else found.key
-
-    def _drop_ended(self) -> None:
-        now = self._clock()
-        while self._tickets:
-            digest, ticket = next(iter(self._tickets.items()))
-            if ticket.ends_at > now:
-                break
-            self._drop(digest)
-
-    def _drop(self, digest: bytes) -> None:
-        ticket = self._tickets.pop(digest)
-        self._by_owner[ticket.key.name] -= 1
-        if not self._by_owner[ticket.key.name]:
-            del self._by_owner[ticket.key.name]
+            found = await self._store.write(UseTicket(digest=digest), within_seconds=_WRITE_SECONDS)
+        return None if found is None else self._keys.find_by_fingerprint(found.fingerprint)
 
 
 def _digest(ticket: str) -> bytes:

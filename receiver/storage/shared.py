@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from client.protocol.filters import ResultFilter, TaskName
 from receiver.domain.access.api_keys import StoredKey
+from receiver.domain.access.tickets import StoredTicket
 from receiver.domain.records import (
     Growth,
     History,
@@ -45,7 +46,7 @@ from receiver.storage.sqlite.reader import (
     read_waiting,
 )
 from receiver.storage.sqlite.retention import prunable
-from receiver.storage.sqlite.rows import budget_from, poll_from, slots_of, standing_url_from
+from receiver.storage.sqlite.rows import budget_from, poll_from, slots_of, standing_url_from, ticket_from
 from receiver.storage.sqlite.tables.api_keys import read_keys
 from receiver.storage.sqlite.tables.signing_keys import read_signing_keys
 from receiver.storage.store import PAGE_BYTES, WRITE_SECONDS, TaskQuery
@@ -172,6 +173,13 @@ class SharedStore:
         """See `Store`."""
         texts = await self._rows(lambda row: str(row[0]), sql.SELECT_META, name)
         return next(iter(texts), None)
+
+    async def ticket(self, digest: bytes) -> StoredTicket | None:
+        """See `Store`."""
+        tickets = await self._read_soon(
+            lambda connection: connection.execute(sql.SELECT_VALID_TICKET, (digest,)).fetchall()
+        )
+        return ticket_from(tickets[0]) if tickets else None
 
     async def key_budget(self, name: str) -> tuple[SharedBudget, int] | None:
         """See `Store`."""

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from client.protocol.filters import ResultFilter, TaskName
 from receiver.domain.access.api_keys import StoredKey
+from receiver.domain.access.tickets import StoredTicket
 from receiver.domain.records import (
     Growth,
     History,
@@ -93,6 +94,9 @@ class Store(Protocol):
 
     async def remembered(self, name: str) -> str | None:
         """Return the text stored under a name, None if there is none."""
+
+    async def ticket(self, digest: bytes) -> StoredTicket | None:
+        """Return the valid ticket with this digest."""
 
     async def key_budget(self, name: str) -> tuple[SharedBudget, int] | None:
         """Return the shared budget of a provider key, and the time of the database; None if nobody used it."""

@@ -92,7 +92,7 @@ def needs_for_stream(handler: Handler) -> Handler:
         origin = allowed_origin(request)
         try:
             try:
-                _admit(request, _stream_key(request))
+                _admit(request, await _stream_key(request))
             except ReceiverError as error:
                 await _delay(request, error)
                 raise
@@ -124,7 +124,7 @@ def _admit(request: web.Request, key: ApiKey) -> ApiKey:
     return key
 
 
-def _stream_key(request: web.Request) -> ApiKey:
+async def _stream_key(request: web.Request) -> ApiKey:
     runtime = request.app[RUNTIME]
     named = key_in_subprotocol(request)
     if named is not None and named[0] == CANARY:
@@ -137,8 +137,8 @@ def _stream_key(request: web.Request) -> ApiKey:
     # A websocket uses its ticket up. Server-sent events reconnect by themselves, with the same address.
     field = "ticket" if named is None else "Sec-WebSocket-Protocol"
     text = ticket or "" if named is None else named[1]
-    key = runtime.tickets.key_of(text, is_used_up=named is not None)
-    if key is None or not runtime.keys.is_valid(key):
+    key = await runtime.tickets.key_of(text, is_used_up=named is not None)
+    if key is None:
         raise ReceiverError(
             "no-key", f"{field}: the ticket is unknown, used or expired; get a new one by POST /v1/tickets"
         )

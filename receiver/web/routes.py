@@ -262,7 +262,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Makes a ticket, with which a page in a browser opens a stream.",
         scope="read",
         answers={201: ("The ticket.", Ticket)},
-        problems=(*_KEYED, "bad-request", "body-too-large", "too-slow", "too-many-tickets"),
+        problems=(*_KEYED, *_WRITES, "bad-request", "body-too-large", "too-slow", "too-many-tickets"),
     ),
     Route(
         method="GET",

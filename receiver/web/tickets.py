@@ -23,6 +23,6 @@ async def make_ticket(request: web.Request) -> web.Response:
     """Return a ticket for the API key of the request. A websocket uses it up, server-sent events until it expires."""
     if (await read_body(request, _MOST_BODY_BYTES)).strip() not in (b"", b"{}"):
         raise ReceiverError("wrong-field", "body: expected none, or an empty JSON object")
-    ticket = request.app[RUNTIME].tickets.make(request[API_KEY])
+    ticket = await request.app[RUNTIME].tickets.make(request[API_KEY])
     view = Ticket(ticket=ticket, ends_at=datetime.now(UTC) + timedelta(seconds=TICKET_SECONDS))
     return json_response(view.model_dump_json(by_alias=True).encode(), 201)

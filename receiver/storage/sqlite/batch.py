@@ -50,6 +50,7 @@ from receiver.storage.sqlite.rows import (
     slots_of,
     standing_url_values,
     task_values,
+    ticket_values,
     time_values,
     update_values,
 )
@@ -308,10 +309,11 @@ _WRITES: Mapping[RowKind, tuple[str, Callable[[Transaction, Sequence[Any], Any],
         lambda _, parts, record: (*parts, *idempotency_values(record)),
     ),
     "meta": (sql.SAVE_META, lambda _, parts, text: (*parts, text)),
+    "ticket": (sql.SAVE_TICKET, lambda _, parts, ticket: (*parts, *ticket_values(ticket))),
     "key_budget": (sql.SAVE_KEY_BUDGET, lambda _, parts, budget: (*parts, *budget_values(budget))),
     "lease": (sql.SAVE_LEASE, lambda _, parts, lease: (*parts, *lease_values(lease))),
 }
 """Statements by kind, and their values from the key and the row."""
 
-_CLEANING: Mapping[RowKind, str] = {"lease": sql.DELETE_ENDED_LEASES}
+_CLEANING: Mapping[RowKind, str] = {"lease": sql.DELETE_ENDED_LEASES, "ticket": sql.DELETE_ENDED_TICKETS}
 """Statements that remove rows of the same kind that have ended."""

@@ -21,6 +21,7 @@ from receiver.storage.sqlite.rows import (
     lease_from,
     standing_url_from,
     task_from,
+    ticket_from,
     unlisted_row_from,
 )
 
@@ -69,6 +70,12 @@ def _one_by_one(statement: str, record_from: Callable[[tuple[Any, ...]], Any]) -
     return fetch_each
 
 
+def _ticket_counts(connection: sqlite3.Connection, keys: Sequence[Key]) -> Rows:
+    for key in keys:
+        statement = sql.COUNT_TICKETS if key[1:] else sql.COUNT_ALL_TICKETS
+        yield key, int(connection.execute(statement, key[1:]).fetchone()[0])
+
+
 def _deliveries(connection: sqlite3.Connection, keys: Sequence[Key]) -> Rows:
     for key in keys:
         for row_id, *row in connection.execute(sql.SELECT_DELIVERIES_BY_REF, key[1:]).fetchall():
@@ -112,5 +119,7 @@ _FETCHES: Mapping[RowKind, Fetch] = {
     "clock": _one_by_one(sql.SELECT_CLOCK, lambda row: int(row[0])),
     "meta": _one_by_one(sql.SELECT_META, lambda row: None if row[0] is None else str(row[0])),
     "lease": _one_by_one(sql.SELECT_LEASE, lease_from),
+    "ticket": _one_by_one(sql.SELECT_TICKET, ticket_from),
+    "ticket_count": _ticket_counts,
     "key_budget": _one_by_one(sql.SELECT_KEY_BUDGET, budget_from),
 }

@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 from pydantic_core import from_json, to_json
 
 from client.provider_api.unlisted import UnlistedRow
+from receiver.domain.access.tickets import StoredTicket
 from receiver.domain.records import SECOND, Outcome, PollRecord, StandingUrl, StoredDelivery, TaskRecord, UnlistedCode
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.sharing.budgets import SharedBudget
@@ -39,6 +40,7 @@ __all__ = [
     "SLOTS",
     "STANDING_URL_COLUMNS",
     "TASK_COLUMNS",
+    "TICKET_COLUMNS",
     "UNLISTED_CODE_COLUMNS",
     "UNLISTED_ROW_COLUMNS",
     "UNREAD_VERDICTS",
@@ -63,6 +65,8 @@ __all__ = [
     "standing_url_values",
     "task_from",
     "task_values",
+    "ticket_from",
+    "ticket_values",
     "time_values",
     "unlisted_row_from",
     "update_values",
@@ -115,6 +119,7 @@ STANDING_URL_COLUMNS = _fields(StandingUrl)
 IDEMPOTENCY_COLUMNS = _fields(IdempotencyRecord)
 LEASE_COLUMNS = _fields(Lease)
 BUDGET_COLUMNS = _fields(SharedBudget)
+TICKET_COLUMNS = _fields(StoredTicket)
 SHAPE_KEY = ("provider", *_fields(Shape))
 SHAPE_COLUMNS = (*SHAPE_KEY, *_fields(ShapeRecord, "provider", "shape"))
 UNLISTED_CODE_COLUMNS = UnlistedCode._fields
@@ -187,6 +192,9 @@ idempotency_values = attrgetter(*IDEMPOTENCY_COLUMNS)
 
 lease_values = attrgetter(*LEASE_COLUMNS)
 """Return the values of LEASE_COLUMNS."""
+
+ticket_values = attrgetter(*TICKET_COLUMNS)
+"""Return the values of TICKET_COLUMNS."""
 
 _budget_values = attrgetter(*BUDGET_COLUMNS)
 _poll_values = attrgetter(*_POLL_FIELDS)
@@ -276,3 +284,8 @@ def budget_from(row: tuple[Any, ...]) -> SharedBudget:
     values["errors"] = [(at, count) for at, count in from_json(values["errors"])]
     values["receivers"] = from_json(values["receivers"])
     return SharedBudget(**values)
+
+
+def ticket_from(row: tuple[Any, ...]) -> StoredTicket:
+    """Return the record in a row of TICKET_COLUMNS."""
+    return StoredTicket(*row)

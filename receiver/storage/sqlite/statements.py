@@ -24,6 +24,7 @@ from receiver.storage.sqlite.rows import (
     SLOTS,
     STANDING_URL_COLUMNS,
     TASK_COLUMNS,
+    TICKET_COLUMNS,
     UNLISTED_CODE_COLUMNS,
     UNLISTED_ROW_COLUMNS,
     slots_range,
@@ -267,6 +268,18 @@ SAVE_LEASE = (
     "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at"
 )
 DELETE_ENDED_LEASES = f"DELETE FROM lease WHERE ends_at < {_CLOCK} - 60000000"
+
+# Tickets by the digests of their secrets.
+SELECT_TICKET = f"SELECT {', '.join(TICKET_COLUMNS)} FROM ticket WHERE digest = ?"
+SELECT_VALID_TICKET = f"{SELECT_TICKET} AND ends_at > {_CLOCK}"
+SAVE_TICKET = (
+    f"{_insert('ticket', 'digest', *TICKET_COLUMNS)} ON CONFLICT (digest) DO UPDATE SET ends_at = excluded.ends_at"
+)
+# All that ended a minute ago, or were used up.
+DELETE_ENDED_TICKETS = f"DELETE FROM ticket WHERE ends_at < {_CLOCK} - 60000000"
+# The valid tickets of an API key, and those of all keys. The limits on tickets bound the rows that they count.
+COUNT_TICKETS = f"SELECT count(*) FROM ticket WHERE owner = ? AND ends_at > {_CLOCK}"
+COUNT_ALL_TICKETS = f"SELECT count(*) FROM ticket WHERE ends_at > {_CLOCK}"
 
 # Budgets of provider keys.
 SELECT_KEY_BUDGET = f"SELECT {', '.join(BUDGET_COLUMNS)} FROM key_budget WHERE name = ?"

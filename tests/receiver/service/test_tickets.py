@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +15,10 @@ import aiohttp
 import pytest
 
 from receiver.errors import CannotStartError, ReceiverError
+from receiver.service.keys import Keys
 from receiver.service.tickets import Tickets
 from receiver.settings import ApiKey, load_settings
+from tests.receiver.storage.stores import NOW, running_store
 from tests.receiver.web.sockets import open_events, open_socket
 from tests.support import READ_ONLY, SUBMIT_ONLY, RunningReceiver, running_receiver
 
@@ -119,42 +124,100 @@ async def test_without_keys_pages_are_refused_as_well(tmp_path: Path) -> None:
             assert (local, events.response.status) == (200, 403)
 
 
-class Clock:
-    """A clock for tests, set by hand."""
-
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        """Return the seconds."""
-        return self.seconds
+@asynccontextmanager
+async def two_receivers(database: Path | str) -> AsyncIterator[tuple[RunningReceiver, RunningReceiver]]:
+    """Yield two receivers on one database."""
+    async with running_receiver(database) as one, running_receiver(database) as other:
+        yield one, other
 
 
-def test_a_ticket_ends() -> None:
-    """After a minute a ticket is refused, and nothing of it is kept."""
-    clock = Clock()
-    tickets = Tickets(clock)
-    ticket = tickets.make(READER)
-
-    clock.seconds = 59.9
-    before = tickets.key_of(ticket, is_used_up=False)
-    clock.seconds = 60.0
-
-    assert (before, tickets.key_of(ticket, is_used_up=False), len(tickets)) == (READER, None, 0)
+async def status_of(api: RunningReceiver, ticket: str) -> int:
+    """Open a websocket with a ticket. Return the status."""
+    try:
+        async with open_socket(api, key=None, protocols=(f"ticket.{ticket}",)):
+            return 101
+    except aiohttp.WSServerHandshakeError as refused:
+        return refused.status
 
 
-def test_a_key_has_so_many_tickets() -> None:
-    """Further tickets are refused until some expire or are used up. Other keys are not affected."""
-    clock = Clock()
-    tickets = Tickets(clock)
-    first, *_ = [tickets.make(READER) for _ in range(1000)]
+async def test_a_ticket_is_valid_at_every_receiver(database: Path | str) -> None:
+    """A page may come to another receiver than its backend, with either kind of stream."""
+    async with two_receivers(database) as (one, other):
+        ticket = await new_ticket(one)
+        async with open_events(other, key=None, ticket=ticket) as events:
+            status = events.response.status
+        opened = await status_of(other, ticket)
+        again = await status_of(one, ticket)
 
-    with pytest.raises(ReceiverError) as refused:
-        tickets.make(READER)
-    tickets.make(replace(READER, name="other"))
-    tickets.key_of(first, is_used_up=True)
-    tickets.make(READER)
+    assert (status, opened, again) == (200, 101, 401)
 
-    assert (refused.value.slug, len(tickets)) == ("too-many-tickets", 1001)
+
+async def test_of_websockets_at_two_receivers_one_uses_the_ticket(database: Path | str) -> None:
+    """The others are refused, though all came at once."""
+    async with two_receivers(database) as receivers:
+        for _ in range(5):
+            ticket = await new_ticket(receivers[0])
+            async with asyncio.TaskGroup() as group:
+                opened = [group.create_task(status_of(receiver, ticket)) for receiver in receivers * 2]
+            assert sorted(opening.result() for opening in opened) == [101, 401, 401, 401]
+
+
+async def test_a_ticket_outlives_its_receiver(database: Path | str) -> None:
+    """After a restart, or the death of the receiver that made it, the page opens its stream."""
+    async with running_receiver(database) as api:
+        ticket = await new_ticket(api)
+    async with running_receiver(database) as api:
+        assert await status_of(api, ticket) == 101
+
+
+async def test_a_ticket_ends(tmp_path: Path) -> None:
+    """After a minute a ticket is refused. With the next one nothing of it is kept."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        ticket = await new_ticket(api)
+        with closing(sqlite3.connect(tmp_path / "receiver.db")) as connection, connection:
+            connection.execute("UPDATE ticket SET ends_at = ends_at - 60000000")
+        status = await status_of(api, ticket)
+        with closing(sqlite3.connect(tmp_path / "receiver.db")) as connection, connection:
+            connection.execute("UPDATE ticket SET ends_at = ends_at - 60000000")
+        await new_ticket(api)
+        with closing(sqlite3.connect(tmp_path / "receiver.db")) as connection:
+            left = connection.execute("SELECT count(*) FROM ticket").fetchone()
+
+    assert (status, left) == (401, (1,))
+
+
+async def test_a_key_has_so_many_tickets(database: Path | str) -> None:
+    """At all receivers together. Others are refused until some are used up. Other keys are not affected."""
+    async with running_store(database) as one, running_store(database) as other:
+        keys = Keys(one, [READER], now=lambda: NOW, allows_anonymous=False)
+        makers = [Tickets(store, keys) for store in (one, other)]
+        async with asyncio.TaskGroup() as group:
+            made = [group.create_task(makers[number % 2].make(READER)) for number in range(1000)]
+        with pytest.raises(ReceiverError) as refused:
+            await makers[0].make(READER)
+        await makers[0].make(replace(READER, name="other"))
+        found = await makers[1].key_of(made[0].result(), is_used_up=True)
+        await makers[0].make(READER)
+        with pytest.raises(ReceiverError):
+            await makers[1].make(READER)
+
+    assert (refused.value.slug, found) == ("too-many-tickets", READER)
+
+
+async def test_a_ticket_ends_with_its_key(database: Path | str) -> None:
+    """A key that was revoked, or that may do something else now, opens no stream at any receiver."""
+    async with running_store(database) as store:
+        ring = Keys(store, [READER], now=lambda: NOW, allows_anonymous=False)
+        ticket = await Tickets(store, ring).make(READER)
+        changed = replace(READER, providers=frozenset({"capsolver"}))
+        found = [
+            await Tickets(store, Keys(store, given, now=lambda: NOW, allows_anonymous=False)).key_of(
+                ticket, is_used_up=False
+            )
+            for given in ([READER], [changed], [])
+        ]
+
+    assert found == [READER, None, None]
 
 
 @pytest.mark.parametrize(
