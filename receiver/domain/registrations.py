@@ -15,6 +15,7 @@ from receiver.domain.next_poll import Registered, next_poll
 from receiver.domain.outcomes import bind, give_up, settle
 from receiver.domain.reading import ReportedAnswer, make_outcome
 from receiver.domain.records import SECOND, AboutTask, StandingUrl, TaskRecord
+from receiver.domain.sharing.leases import hold_lease, lease_holder
 from receiver.domain.transaction import IdempotencyRecord, OneTaskCommand, TaskIdKey, Transaction
 from receiver.domain.verdicts import Verdict
 from receiver.errors import ReceiverError
@@ -28,8 +29,13 @@ __all__ = [
     "Report",
     "ReportedTask",
     "RevokeStandingUrl",
+    "in_flight_error",
+    "submission_lease",
     "task_of_registration",
 ]
+
+_SUBMIT_SECONDS = 120.0
+"""createTask waits for its turn and for its answer a minute each."""
 
 FirstPoll = Callable[[str | None, bool], float | None]
 """A plan of first polls: seconds from now, for a type of task. The flag is True if a callback is expected."""
@@ -97,11 +103,16 @@ class RegisteredTask(AboutTask):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
-    """Registers `task`, or finds it by its id or by `idempotency`. Its `row` and `registered_at` are filled in."""
+    """Registers `task`, or finds it by its id or by `idempotency`. Its `row` and `registered_at` are filled in.
+
+    `submitter` is a receiver that calls createTask if the task is new. As long as it may do so, other receivers refuse
+    the same Idempotency-Key. If it dies, they give out the task after two minutes.
+    """
 
     task: TaskRecord
     answer: ReportedAnswer | None
     idempotency: tuple[str, bytes] | None
+    submitter: str | None = None
     refs: Sequence[str] = ()
 
     @property
@@ -113,7 +124,8 @@ class Register:
         """Return the task, registered now or earlier.
 
         Raises:
-            ReceiverError: `idempotency-key-reused`, or `unknown-task` if the first task of the key was deleted.
+            ReceiverError: `idempotency-key-reused`, `idempotency-in-flight`, or `unknown-task` if the first task of the
+                key was deleted.
         """
         replayed = self._replayed(transaction)
         if replayed is not None:
@@ -126,6 +138,8 @@ class Register:
         if self.idempotency is not None:
             key, digest = self.idempotency
             transaction.add_idempotency(self.task.created_by or "", key, IdempotencyRecord(digest, task.ref, is_new))
+            if self.submitter is not None and is_new:
+                hold_lease(transaction, submission_lease(task.ref), self.submitter, _SUBMIT_SECONDS)
         if self.answer is not None:
             # The reporter followed a new task from its start, so its "unknown id" is final.
             answer = replace(self.answer, unknown_final_after=0) if is_new else self.answer
@@ -141,7 +155,24 @@ class Register:
             return None
         if record.body_digest != digest:
             raise ReceiverError("idempotency-key-reused", "Idempotency-Key: it came with another body before")
-        return RegisteredTask(task=_existing(transaction, record.ref), is_new=record.is_new, is_replayed=True)
+        task = _existing(transaction, record.ref)
+        is_unknown = task.id_text is None and task.outcome is None
+        if self.submitter is not None and is_unknown:
+            holder = lease_holder(transaction, submission_lease(record.ref))
+            if holder not in (None, self.submitter):
+                raise in_flight_error()
+        return RegisteredTask(task=task, is_new=record.is_new, is_replayed=True)
+
+
+def submission_lease(ref: str) -> str:
+    """Return the name of the lease of the receiver that submits a task."""
+    return f"submit {ref}"
+
+
+def in_flight_error() -> ReceiverError:
+    """Return the error for a second request with an Idempotency-Key during the first one."""
+    text = "Idempotency-Key: the first request with this key has not ended yet; send this one again later"
+    return ReceiverError("idempotency-in-flight", text, retry_after_seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

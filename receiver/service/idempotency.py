@@ -1,11 +1,15 @@
-"""Idempotency-Keys of requests that are still being carried out."""
+"""Idempotency-Keys of requests that this receiver is still carrying out.
+
+Requests of two receivers with one key meet in the store: the first one makes the task. If it also submits the task,
+then the second one is refused meanwhile (`receiver.domain.registrations`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from receiver.errors import ReceiverError
+from receiver.domain.registrations import in_flight_error
 
 __all__ = ["KeysInFlight"]
 
@@ -25,8 +29,7 @@ class KeysInFlight:
         if key is None:
             return
         if (owner, key) in self._keys:
-            text = "Idempotency-Key: the first request with this key has not ended yet; send this one again later"
-            raise ReceiverError("idempotency-in-flight", text, retry_after_seconds=1)
+            raise in_flight_error()
         self._keys.add((owner, key))
 
     def give_back(self, owner: str, key: str | None) -> None:

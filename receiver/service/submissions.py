@@ -2,11 +2,15 @@
 
 The record is made before the provider is called. After a crash in between, the provider may or may not have the task,
 so it is never submitted again. It waits for its callback, and ends as RECEIVER_SUBMIT_UNKNOWN.
+
+Of several receivers that get one Idempotency-Key, the one that made the record submits the task. It holds a lease with
+the record. So the others refuse the key until the task has its id or its outcome, as one receiver alone does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -55,6 +59,7 @@ class Submissions:
         tracing: Tracing | None = None,
     ) -> None:
         self.keys_in_flight = KeysInFlight()
+        self._name = secrets.token_hex(6)
         self._tasks = tasks
         self._accounts = accounts
         self._owner = owner
@@ -137,12 +142,14 @@ class Submissions:
         """Return an error instead of raising it: in the owner's group it would end the receiver."""
         try:
             registered = await self._tasks.register(
-                registration, owner=owner, idempotency_key=key, traceparent=traceparent
+                registration, owner=owner, idempotency_key=key, traceparent=traceparent, submitter=self._name
             )
             if registered.is_replayed or not registered.is_new:
                 return refusal_of(registered.task) or registered
             with nullcontext() if self._tracing is None else self._tracing.creating(registered.task):
                 task = await self._carry_out(account, registration, registered.task)
+            if key is not None and task.id_text is None and task.outcome is None:
+                await self._tasks.end_submission(task.ref, self._name)
         except ReceiverError as error:
             return error
         except Exception:

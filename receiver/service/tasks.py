@@ -23,8 +23,10 @@ from receiver.domain.registrations import (
     RegisteredTask,
     Report,
     ReportedTask,
+    submission_lease,
     task_of_registration,
 )
+from receiver.domain.sharing.leases import TakeLease
 from receiver.domain.timeline import timeline_of
 from receiver.domain.tokens import Kind, make_token
 from receiver.domain.transaction import Forget
@@ -88,11 +90,15 @@ class Tasks:
         owner: str,
         idempotency_key: str | None = None,
         traceparent: str | None = None,
+        submitter: str | None = None,
     ) -> RegisteredTask:
         """Return the task, once it is durable. A new one keeps `traceparent`.
 
+        `submitter` is the receiver that will submit a new task, until `end_submission` at the latest.
+
         Raises:
-            ReceiverError: `wrong-field`, `unreadable-answer`, `idempotency-key-reused`, `not-stored`.
+            ReceiverError: `wrong-field`, `unreadable-answer`, `idempotency-key-reused`, `not-stored`. For a submitter
+                also `idempotency-in-flight`, if another one is submitting the task.
         """
         dialect = self._dialect(registration)
         now = self._now()
@@ -114,7 +120,11 @@ class Tasks:
             _, answer = read_answer(dialect, registration.outcome, now)
             self._providers.unlisted.note(dialect, answer.reading)
         idempotency = None if idempotency_key is None else (idempotency_key, _digest(registration))
-        return await self._store.write(Register(task=task, answer=answer, idempotency=idempotency))
+        return await self._store.write(Register(task=task, answer=answer, idempotency=idempotency, submitter=submitter))
+
+    async def end_submission(self, ref: str, submitter: str) -> None:
+        """Let other receivers give out the task, though the provider's answer to its submission is not known."""
+        await self._store.write(TakeLease(name=submission_lease(ref), holder=submitter, seconds=0.0))
 
     def _dialect(self, registration: Registration) -> Dialect:
         dialect = self._providers.dialects.get(registration.provider)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from client.protocol.models import client_key_id
 from client.providers import Dialect, KeyLimits
 from client.providers.rules import Rate
 from client.sandbox import Sandbox, SandboxSettings
+from client.sandbox.serving import serving
 from client.sandbox.settings import SandboxLimits
 from tests.client.support import fast
+from tests.postgres import execute
 from tests.receiver.service.test_submissions import submit
 from tests.receiver.upstream.test_reconciler import KEY, QUICK, Provider, reconciling, running_provider, submitted
 from tests.support import RunningReceiver, eventually, running_receiver
@@ -80,6 +85,96 @@ async def test_three_receivers_submit_at_the_rate_of_one(database: Path | str) -
     assert (made, broken) == (33, {})
 
 
+async def test_one_idempotency_key_submits_once(database: Path | str) -> None:
+    """Of requests with one key at three receivers at once, one calls createTask. Later all get its task."""
+    settings = SandboxSettings(latency_seconds=(0.05, 0.1), async_images=True)
+    async with Sandbox("capsolver", settings) as sandbox, AsyncExitStack() as stack:
+        accounts: dict[str, Any] = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": sandbox.url}}
+        receivers = [
+            await stack.enter_async_context(running_receiver(database, dialects=QUICK, **accounts)) for _ in range(3)
+        ]
+        async with asyncio.TaskGroup() as group:
+            first = [group.create_task(submit(receiver, key=key)) for key in "abcdefgh" for receiver in receivers]
+        later = [await submit(receiver, key=key) for key in "abcdefgh" for receiver in receivers]
+        made = sandbox.stats.tasks_made
+
+    assert made == 8
+    assert {answer.result().status for answer in first} <= {201, 409}
+    assert sum(answer.result().status == 201 for answer in first) >= 8
+    assert all(answer.json["taskId"] is not None for answer in later)
+    assert len({answer.json["ref"] for answer in later}) == 8
+
+
+async def test_a_submission_under_way_elsewhere_is_in_flight(database: Path | str) -> None:
+    """A second receiver refuses the key as the first one would, and gives out the task after the provider's answer."""
+    called, created = asyncio.Event(), asyncio.Event()
+
+    async def create_task(_request: web.Request) -> web.Response:
+        called.set()
+        await created.wait()
+        return web.json_response({"errorId": 0, "taskId": "a1"})
+
+    async with scripted(create_task) as url, AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        accounts: dict[str, Any] = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": url}}
+        one, other = [
+            await stack.enter_async_context(running_receiver(database, dialects=QUICK, **accounts)) for _ in range(2)
+        ]
+        submitting = group.create_task(submit(one, key="a"))
+        await called.wait()
+        during = await submit(other, key="a")
+        created.set()
+        after = await submit(other, key="a") if (await submitting).status == 201 else None
+
+    assert (during.status, during.json["type"].rpartition(":")[2]) == (409, "idempotency-in-flight")
+    assert int(during.headers["Retry-After"]) == 1
+    assert after is not None
+    assert (after.status, after.json["taskId"]) == (201, "a1")
+
+
+async def test_a_receiver_that_died_while_submitting_does_not_block_the_key(database: Path | str) -> None:
+    """Its lease ends. Then the task is given out as it is, and createTask is not called again."""
+    made = 0
+
+    async def create_task(_request: web.Request) -> web.Response:
+        nonlocal made
+        made += 1
+        return web.json_response({"errorId": 0, "taskId": f"a{made}"})
+
+    async with scripted(create_task) as url:
+        accounts: dict[str, Any] = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": url}}
+        async with running_receiver(database, dialects=QUICK, **accounts) as api:
+            first = await submit(api, key="a")
+            # As a process leaves it that was killed before the provider's answer.
+            change(database, "UPDATE task SET task_id = NULL")
+            change(database, "UPDATE lease SET holder = 'killed'")
+            during = await submit(api, key="a")
+            change(database, "UPDATE lease SET ends_at = ends_at - 120000000")
+            after = await submit(api, key="a")
+
+    assert (first.status, during.status, after.status, made) == (201, 409, 201, 1)
+    assert (after.json["ref"], after.json["taskId"]) == (first.json["ref"], None)
+
+
+async def test_an_unclear_submission_is_given_out_at_once(database: Path | str) -> None:
+    """The provider's answer cannot be read. Every receiver gives out the task, and none submits it again."""
+    made = 0
+
+    async def create_task(_request: web.Request) -> web.Response:
+        nonlocal made
+        made += 1
+        return web.Response(text="<html>")
+
+    async with scripted(create_task) as url, AsyncExitStack() as stack:
+        accounts: dict[str, Any] = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": url}}
+        receivers = [
+            await stack.enter_async_context(running_receiver(database, dialects=QUICK, **accounts)) for _ in range(2)
+        ]
+        answers = [await submit(receiver, key="a") for receiver in receivers]
+
+    assert ([answer.status for answer in answers], made) == ([201, 201], 1)
+    assert len({answer.json["ref"] for answer in answers}) == 1
+
+
 async def test_three_receivers_share_the_allowance_of_polls(database: Path | str) -> None:
     """Two polls for each task and four more are allowed. Further ones are refused, and none is sent."""
     limits = KeyLimits(requests_per_second=100.0, polls_for_each=2, polls_for_all=4)
@@ -122,6 +217,31 @@ async def test_halts_grow_over_all_receivers(database: Path | str) -> None:
 
     assert found is not None
     assert found[0].halts == 1
+
+
+@asynccontextmanager
+async def scripted(create_task: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Yield the URL of a provider with this createTask. Its other answers say nothing."""
+
+    async def get_task_result(_request: web.Request) -> web.Response:
+        return web.json_response({"errorId": 0, "status": "processing"})
+
+    app = web.Application()
+    app.router.add_post("/createTask", create_task)
+    app.router.add_post("/getTaskResult", get_task_result)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with serving(runner, listener) as url:
+            yield url
+
+
+def change(database: Path | str, statement: str) -> None:
+    """Run a statement on a database that receivers use."""
+    if isinstance(database, str):
+        execute(database, statement)
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(statement)
 
 
 def pauses(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
