@@ -280,7 +280,7 @@ _FIRST_EVENTS = ("database.restored", "receiver.started")
 
 @asynccontextmanager
 async def receiver_process(
-    database: Path,
+    database: Path | str,
     *,
     port: int,
     file_limit: str | None = None,
@@ -310,7 +310,7 @@ async def receiver_process(
         *passed,
         *(sys.executable, "-m", "receiver", "serve"),
         env=given,
-        cwd=database.parent,
+        cwd=database.parent if isinstance(database, Path) else "/",
         stderr=asyncio.subprocess.PIPE,
         pass_fds=() if listener is None else (listener.fileno(),),
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 from client.sandbox.settings import SandboxLimits
 from tests.client.support import fast
-from tests.postgres import execute
 from tests.receiver.service.test_submissions import submit
+from tests.receiver.storage.stores import change
 from tests.receiver.upstream.test_reconciler import KEY, QUICK, Provider, reconciling, running_provider, submitted
 from tests.support import RunningReceiver, eventually, running_receiver
 
@@ -233,15 +232,6 @@ async def scripted(create_task: Callable[[web.Request], Awaitable[web.Response]]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with serving(runner, listener) as url:
             yield url
-
-
-def change(database: Path | str, statement: str) -> None:
-    """Run a statement on a database that receivers use."""
-    if isinstance(database, str):
-        execute(database, statement)
-        return
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute(statement)
 
 
 def pauses(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

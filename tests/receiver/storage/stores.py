@@ -37,6 +37,7 @@ __all__ = [
     "a_registration",
     "a_standing_delivery",
     "a_task",
+    "change",
     "delivery_to_standing",
     "delivery_to_task",
     "kept_deliveries",
@@ -164,6 +165,15 @@ def query(database: Path | str, statement: str) -> list[tuple[Any, ...]]:
         return execute(database, statement)
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(statement).fetchall()
+
+
+def change(database: Path | str, statement: str) -> None:
+    """Run a statement on a database that receivers use."""
+    if isinstance(database, str):
+        execute(database, statement)
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(statement)
 
 
 def kept_deliveries(database: Path, query: str) -> list[Any]:

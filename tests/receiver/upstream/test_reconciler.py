@@ -27,7 +27,7 @@ from receiver.upstream.reconciler import Reconciler
 from receiver.upstream.schedules import Schedules
 from tests.client.support import fast, image_task, open_client
 from tests.receiver.storage.stores import NOW, a_registration, running_store
-from tests.support import API_KEYS, RunningReceiver, eventually, free_port, running_receiver
+from tests.support import API_KEYS, Api, RunningReceiver, eventually, free_port, running_receiver
 
 KEY = "the-client-key-of-the-operator"
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
@@ -99,7 +99,7 @@ async def cut_off(database: Path, provider: Provider) -> Any:
     return registered
 
 
-async def submitted(api: RunningReceiver, task_id: str, **fields: Any) -> Any:
+async def submitted(api: Api, task_id: str, **fields: Any) -> Any:
     """Register a task and bind its id from createTask."""
     registered = await api.register(**fields)
     await api.send("PATCH", f"/v1/tasks/{registered['ref']}", json={"taskId": task_id})
