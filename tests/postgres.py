@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +36,8 @@ _OPTIONS = {
 class Cluster:
     """A server in a folder. Start and stop may alternate; its databases stay."""
 
-    def __init__(self, folder: Path, *, options: dict[str, str] | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, options: dict[str, str] | None = None, primary: Cluster | None = None) -> None:
+        self.folder = folder
         self._options = _OPTIONS | (options or {})
         self._databases = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,31 +48,53 @@ class Cluster:
             self._user = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         else:
             self._user = []
-        self._run("initdb", "-D", str(folder / "data"), "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        data = str(folder / "data")
+        if primary is None:
+            self._run("initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        else:
+            host = str(primary.folder)
+            self._run("pg_basebackup", "-D", data, "-U", "tests", "-h", host, "-R", "-X", "stream", "-c", "fast")
 
-    def start(self) -> None:
-        """Start the server and wait until it takes connections. It ends with this process."""
-        options = {**self._options, "listen_addresses": "", "unix_socket_directories": str(self._folder)}
+    def start(self, variables: Mapping[str, str] | None = None) -> None:
+        """Start the server and wait until it takes connections. It ends with this process.
+
+        `variables` are added to its environment.
+        """
+        options = {**self._options, "listen_addresses": "", "unix_socket_directories": str(self.folder)}
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        self._process = subprocess.Popen(self._command("postgres", "-D", str(self._folder / "data"), *arguments))
+        self._process = subprocess.Popen(
+            self._command("postgres", "-D", str(self.folder / "data"), *arguments),
+            env={**os.environ, **(variables or {})},
+        )
         until = time.monotonic() + _START_SECONDS
         while subprocess.run(
-            self._command("pg_isready", "-q", "-U", "tests", "-d", "postgres", "-h", str(self._folder)), check=False
+            self._command("pg_isready", "-q", "-U", "tests", "-d", "postgres", "-h", str(self.folder)), check=False
         ).returncode:
             if time.monotonic() > until or self._process.poll() is not None:
                 raise RuntimeError("the server does not start")
             time.sleep(0.05)
 
-    def stop(self) -> None:
-        """Stop the server at once. Connections break."""
+    def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop the server at once. Connections break. SIGINT writes everything out before."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
+            self._process.send_signal(number)
             self._process.wait(_START_SECONDS)
         self._process = None
 
+    def promote(self) -> None:
+        """Let a standby become the primary."""
+        self.execute("SELECT pg_promote()")
+
+    def set_rule(self, line: str) -> None:
+        """Put a line before all others of `pg_hba.conf`. Without one, undo it."""
+        rules = self.folder / "data" / "pg_hba.conf"
+        others = [rule for rule in rules.read_text().splitlines() if not rule.endswith("# test")]
+        rules.write_text("\n".join(([f"{line} # test"] if line else []) + others) + "\n")
+        self.execute("SELECT pg_reload_conf()")
+
     def url(self, database: str) -> str:
         """Return the URL of a database."""
-        return f"postgresql://tests:hush@/{database}?host={self._folder}"
+        return f"postgresql://tests:hush@/{database}?host={self.folder}"
 
     def new_database(self) -> str:
         """Make an empty database. Return its URL."""
@@ -91,7 +113,7 @@ class Cluster:
         execute(self.url("postgres"), statement)
 
     def _run(self, *command: str) -> None:
-        subprocess.run(self._command(*command), check=True, capture_output=True, cwd=self._folder)
+        subprocess.run(self._command(*command), check=True, capture_output=True, cwd=self.folder)
 
     def _command(self, program: str, *arguments: str) -> Sequence[str]:
         programs = _folder_of_programs()
@@ -100,11 +122,11 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(options: dict[str, str] | None = None) -> Iterator[Cluster]:
-    """Yield a server. Its folder goes with it."""
+def running_cluster(options: dict[str, str] | None = None, *, primary: Cluster | None = None) -> Iterator[Cluster]:
+    """Yield a server, or a standby of a primary. Its folder goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
-        cluster = Cluster(folder, options=options)
+        cluster = Cluster(folder, options=options, primary=primary)
         cluster.start()
         try:
             yield cluster

@@ -1,52 +1,44 @@
-"""Connections to the server, and a connection with the calls of `sqlite3` for the functions that both stores share."""
+"""Connections to the server: its hosts, the limits of a session, and the types of values.
+
+A URL may name several hosts, of which one is the primary. Hosts are tried in turn, each with its part of the time: a
+machine that lost its power does not even refuse. The last one that was good is tried first.
+
+Each new connection is checked. After a failover the server may be a standby, or be configured not to wait for its disk.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
-from asyncpg.cursor import Cursor as ServerCursor
-from asyncpg.pool import PoolConnectionProxy
 
-from receiver.errors import CannotStartError
-from receiver.storage.postgres.bridge import wait_here
-from receiver.storage.postgres.dialect import Statement, translate
-from receiver.storage.postgres.statements import LOCKED
+from receiver.storage.postgres.errors import NotDurableError, is_lost
 
-__all__ = [
-    "bridged",
-    "close",
-    "close_pool",
-    "connect",
-    "is_lost",
-    "is_worth_repeating",
-    "open_pool",
-    "refuse",
-]
-
-Parameters = Sequence[Any] | Mapping[str, Any]
+__all__ = ["Reconnecting", "Server", "close", "close_pool", "connect", "escaped"]
 
 _CONNECT_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
+# Above the limit of the server, for a server that is gone without a word.
+_COMMAND_SECONDS = 9.0
 _STATEMENTS_CACHED = 512
 _READERS = 8
-_PORTION = 50
+_DURABLE = ("on", "local", "remote_write", "remote_apply")
 
 # A batch takes milliseconds. These limits keep a stopped receiver from holding up all others, and stay below the 10 s
 # of a caller's patience.
-_BEGIN = {"BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", "BEGIN IMMEDIATE": "BEGIN"}
-_SESSION = """
-    SET statement_timeout = '8s';
-    SET lock_timeout = '4s';
-    SET idle_in_transaction_session_timeout = '5s';
-    SET jit = off;
-    SET application_name = 'callback-receiver';
-    SET timezone = 'UTC';
-"""
+_LIMITS = {
+    "statement_timeout": "'8s'",
+    "lock_timeout": "'4s'",
+    "idle_in_transaction_session_timeout": "'5s'",
+    "jit": "off",
+}
+_SESSION = {**_LIMITS, "timezone": "'UTC'"}
+_NAME = {"application_name": "callback-receiver"}
+_SELECT_STATE = "SELECT pg_is_in_recovery(), current_setting('synchronous_commit')"
 
 # PostgreSQL's texts hold no NUL, but ids and codes of providers may. These two characters become pairs.
 _ESCAPES = {"\0": "\1\2", "\1": "\1\1"}
@@ -55,49 +47,126 @@ _TO_ESCAPE = re.compile("[\0\1]")
 _JSON_ESCAPE = re.compile(r"\\(u0000|u0001|.)", re.DOTALL)
 _JSON_ESCAPES = {"u0000": r"\u0001\u0002", "u0001": r"\u0001\u0001"}
 
-# Another batch was in the way: serialization, deadlock, a row with the same key, a lock held for too long.
-_IN_THE_WAY = (
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.UniqueViolationError,
-    asyncpg.LockNotAvailableError,
-)
-_OF_THE_SERVER = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresIOError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InsufficientPrivilegeError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.UndefinedTableError,
-    # After a server's last words asyncpg 0.32 refuses the next statement with this, until it reads the end.
-    asyncpg.InternalClientError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TransactionRollbackError,
-    ConnectionError,
-    OSError,
-    TimeoutError,
-    asyncio.TimeoutError,
-)
+_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
+
+
+class Server:
+    """The server of a URL. If it is `pooled`, each transaction may have another session of the server."""
+
+    def __init__(self, url: str, *, pooled: bool = False) -> None:
+        self._urls = _for_each_host(url)
+        self._connection_class: type[asyncpg.Connection] = PooledConnection if pooled else asyncpg.Connection
+
+    async def connect(self, *, is_hurried: bool = True) -> asyncpg.Connection:
+        """Return a connection for statements of the store. `is_hurried` limits their time here, too.
+
+        Raises:
+            OSError, asyncpg.PostgresError, NotDurableError: the server cannot be used now. Or it is a standby.
+        """
+        failure: Exception | None = None
+        for url in list(self._urls):
+            try:
+                connection = await self._connect_to(url, is_hurried=is_hurried)
+            except _NEXT_HOST as error:
+                failure = failure or error
+            else:
+                self._urls.remove(url)
+                self._urls.insert(0, url)
+                return connection
+        raise failure or ConnectionError("the URL names no host")
+
+    async def open_pool(self) -> asyncpg.Pool:
+        """Return connections for reading, at most eight. They are made when they are needed."""
+
+        async def connect_for_pool(*_: Any, **__: Any) -> asyncpg.Connection:
+            return await self.connect()
+
+        return await asyncpg.create_pool(
+            connect=connect_for_pool,
+            min_size=0,
+            max_size=_READERS,
+            reset=_end_snapshot,
+            connection_class=self._connection_class,
+        )
+
+    async def _connect_to(self, url: str, *, is_hurried: bool) -> asyncpg.Connection:
+        is_pooled = self._connection_class is PooledConnection
+        connection: asyncpg.Connection = await asyncpg.connect(
+            url,
+            timeout=_CONNECT_SECONDS / len(self._urls),
+            command_timeout=_COMMAND_SECONDS if is_hurried else None,
+            # A statement prepared in one session is unknown in another one.
+            statement_cache_size=0 if is_pooled else _STATEMENTS_CACHED,
+            connection_class=self._connection_class,
+            server_settings=_NAME,
+        )
+        try:
+            async with connection.transaction():
+                await _prepare(connection)
+            if not is_pooled:
+                await connection.execute(_settings("SET", _SESSION))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
 
 async def connect(url: str) -> asyncpg.Connection:
-    """Return a connection for statements of the store.
+    """Return a connection as `Server.connect` does."""
+    return await Server(url).connect()
 
-    Raises:
-        OSError, asyncpg.PostgresError, TimeoutError: the server cannot be used now.
+
+class Reconnecting:
+    """A connection that is made again after it was closed."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: asyncpg.Connection | None = None
+
+    async def get(self) -> asyncpg.Connection:
+        """Return the open connection."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._server.connect()
+        return self._connection
+
+    async def close(self) -> None:
+        """Close it, whatever it does."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close(connection)
+
+
+class PooledConnection(asyncpg.Connection):
+    """A connection through a pooler that shares sessions between transactions.
+
+    So each transaction sets its limits, and each statement is in a transaction: it takes two messages, which must reach
+    the same session.
     """
-    connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, statement_cache_size=_STATEMENTS_CACHED)
-    try:
-        await prepare(connection)
-    except BaseException:
-        connection.terminate()
-        raise
-    return connection
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement, or several without parameters."""
+        if query.startswith("BEGIN"):
+            query = f"{query.rstrip(';')}; {_settings('SET LOCAL', _LIMITS)}"
+            return str(await super().execute(query, timeout=timeout))
+        if not args or self.is_in_transaction():
+            return str(await super().execute(query, *args, timeout=timeout))
+        async with self.transaction():
+            return str(await super().execute(query, *args, timeout=timeout))
+
+    async def executemany(self, command: str, args: Any, *, timeout: float | None = None) -> None:
+        """Run a statement for each of the rows of values."""
+        if self.is_in_transaction():
+            await super().executemany(command, args, timeout=timeout)
+            return
+        async with self.transaction():
+            await super().executemany(command, args, timeout=timeout)
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> list[Any]:
+        """Return the rows of a statement."""
+        if self.is_in_transaction():
+            return list(await super().fetch(query, *args, timeout=timeout, record_class=record_class))
+        async with self.transaction():
+            return list(await super().fetch(query, *args, timeout=timeout, record_class=record_class))
 
 
 async def close(connection: asyncpg.Connection) -> None:
@@ -121,32 +190,14 @@ async def close_pool(pool: asyncpg.Pool) -> None:
         pool.terminate()
 
 
-async def open_pool(url: str) -> asyncpg.Pool:
-    """Return connections for reading, at most eight. They are made when they are needed.
-
-    Raises:
-        OSError, asyncpg.PostgresError, TimeoutError: as `connect`.
-    """
-    return await asyncpg.create_pool(
-        url,
-        min_size=0,
-        max_size=_READERS,
-        init=prepare,
-        reset=_end_snapshot,
-        timeout=_CONNECT_SECONDS,
-        statement_cache_size=_STATEMENTS_CACHED,
-    )
-
-
 async def _end_snapshot(connection: asyncpg.Connection) -> None:
     """End the snapshot of a cancelled read. The usual reset would undo the limits of the session."""
     if connection.is_in_transaction():
         await connection.execute("ROLLBACK")
 
 
-async def prepare(connection: asyncpg.Connection) -> None:
-    """Set the limits and the types of a new connection."""
-    await connection.execute(_SESSION)
+async def _prepare(connection: asyncpg.Connection) -> None:
+    """Check the server, and set the types of a new connection."""
     for name in ("text", "varchar", "bpchar", "name"):
         await connection.set_type_codec(
             name, schema="pg_catalog", encoder=_encode_text, decoder=_decode_text, format="binary"
@@ -154,21 +205,39 @@ async def prepare(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("json", schema="pg_catalog", encoder=_encode_json, decoder=str, format="text")
     # Sums of `bigint` are of this type.
     await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=int, format="text")
+    ((is_standby, synchronous_commit),) = await connection.fetch(_SELECT_STATE)
+    if is_standby:
+        raise ConnectionError("the server is a standby, which is read-only; name the primary")
+    if synchronous_commit not in _DURABLE:
+        raise NotDurableError(
+            f"synchronous_commit is {synchronous_commit}, so an acknowledged callback could be lost; set it to on"
+        )
 
 
-def is_worth_repeating(error: Exception) -> bool:
-    """Return True if another batch was in the way, so that the same batch may succeed now."""
-    return isinstance(error, _IN_THE_WAY)
+def _settings(verb: str, settings: Mapping[str, str]) -> str:
+    return "; ".join(f"{verb} {name} = {value}" for name, value in settings.items())
 
 
-def is_lost(error: Exception) -> bool:
-    """Return True if the server, or the way to it, failed. Return False if the content of one command failed."""
-    # asyncpg raises InterfaceError for a closed connection, and its DataError, for a bad value, is one, too.
-    is_closed = isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError | TypeError)
-    return is_closed or isinstance(error, _OF_THE_SERVER)
+def _for_each_host(url: str) -> list[str]:
+    """Return a URL for each of the hosts that a URL names."""
+    parts = urlsplit(url)
+    user, at, netloc = parts.netloc.rpartition("@")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    hosts = (netloc or options.get("host", "")).split(",")
+    ports = options.get("port", "").split(",")
+    if len(hosts) == 1 or len(ports) not in (1, len(hosts)):
+        return [url]
+    urls = []
+    for number, host in enumerate(hosts):
+        own = {**options, "port": ports[number % len(ports)]} if "port" in options else options
+        if netloc:
+            urls.append(parts._replace(netloc=f"{user}{at}{host}", query=urlencode(own)).geturl())
+        else:
+            urls.append(parts._replace(query=urlencode({**own, "host": host})).geturl())
+    return urls
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """Return an array with its texts escaped, because the driver encodes those itself. Return other values as is."""
     return [_escape(part) if isinstance(part, str) else part for part in value] if isinstance(value, list) else value
 
@@ -192,113 +261,3 @@ def _encode_json(text: str) -> str:
     if r"\u000" not in text:
         return text
     return _JSON_ESCAPE.sub(lambda match: _JSON_ESCAPES.get(match[1], match[0]), text)
-
-
-class BridgedCursor:
-    """The result of one statement, with the calls of an `sqlite3.Cursor`."""
-
-    def __init__(self, rows: Sequence[tuple[Any, ...]], rowcount: int) -> None:
-        self.rowcount = rowcount
-        self._rows = iter(rows)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return self._rows
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return the other rows."""
-        return list(self._rows)
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        """Return the next row."""
-        return next(self._rows, None)
-
-    def close(self) -> None:
-        """Forget the other rows."""
-        self._rows = iter(())
-
-
-class LazyCursor(BridgedCursor):
-    """The rows of one statement in portions, inside a transaction."""
-
-    def __init__(self, cursor: ServerCursor[Any], wait: Callable[[Awaitable[Any]], Any]) -> None:
-        super().__init__((), -1)
-        self._rows = self._fetched(cursor, wait)
-
-    @staticmethod
-    def _fetched(cursor: ServerCursor[Any], wait: Callable[[Awaitable[Any]], Any]) -> Iterator[tuple[Any, ...]]:
-        while rows := wait(cursor.fetch(_PORTION)):
-            yield from map(tuple, rows)
-
-
-class BridgedConnection:
-    """A connection with the calls of `sqlite3.Connection`, for functions that `run_bridged` runs.
-
-    BEGIN starts a snapshot for reading, and BEGIN IMMEDIATE a transaction for writing.
-    """
-
-    def __init__(
-        self, connection: asyncpg.Connection | PoolConnectionProxy[Any], wait: Callable[[Awaitable[Any]], Any]
-    ) -> None:
-        self.driver = connection
-        self._wait = wait
-        self._is_reading = False
-
-    @property
-    def in_transaction(self) -> bool:
-        """True between BEGIN and the end of the transaction."""
-        return bool(self.driver.is_in_transaction())
-
-    def execute(self, statement: str, parameters: Parameters = ()) -> BridgedCursor:
-        """Run a statement of either notation, and return its result."""
-        if statement == "BEGIN":
-            self._is_reading = True
-        statement = _BEGIN.get(statement, statement)
-        translated = translate(statement)
-        values = [_escaped(value) for value in translated.values(parameters)]
-        if not translated.returns_rows:
-            status = self._wait(self.driver.execute(translated.text, *values))
-            return BridgedCursor((), _rowcount(status))
-        if translated.is_lazy and self.in_transaction:
-            return LazyCursor(self._wait(self._open(translated, values)), self._wait)
-        if statement in LOCKED and not self._is_reading:
-            self._lock_found(*LOCKED[statement], translated, values)
-        return BridgedCursor(self._fetch(translated, values), -1)
-
-    def executemany(self, statement: str, rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
-        """Run a statement for each of the rows of values, in one trip to the server."""
-        self._wait(self.driver.executemany(translate(statement).text, rows))
-
-    def _fetch(self, statement: Statement, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in self._wait(self.driver.fetch(statement.text, *values))]
-
-    def _lock_found(self, lock: str, divisor: int, statement: Statement, values: Sequence[Any]) -> None:
-        """Lock what a query finds, until it finds nothing else. A lock that had to wait may change what it finds."""
-        locked: set[int] = set()
-        while not locked >= (found := {row[0] // divisor for row in self._fetch(statement, values)}):
-            self.execute(lock, (list(found),))
-            locked |= found
-
-    async def _open(self, statement: Statement, values: Sequence[Any]) -> ServerCursor[Any]:
-        return await self.driver.cursor(statement.text, *values)
-
-
-def bridged(
-    connection: asyncpg.Connection | PoolConnectionProxy[Any], wait: Callable[[Awaitable[Any]], Any] = wait_here
-) -> sqlite3.Connection:
-    """Return the connection for shared functions. `wait` returns the result of a coroutine of the driver.
-
-    They use no other calls of `sqlite3.Connection` than those of `BridgedConnection`.
-    """
-    return cast("sqlite3.Connection", BridgedConnection(connection, wait))
-
-
-def _rowcount(status: str) -> int:
-    count = status.rpartition(" ")[2]
-    return int(count) if count.isdecimal() else -1
-
-
-def refuse(name: str, error: BaseException) -> CannotStartError:
-    """Return the refusal for an error while opening. Errors of the driver do not name the password."""
-    text = str(error) or type(error).__name__
-    passes = isinstance(error, Exception) and is_lost(error)
-    return CannotStartError(f"{name}: the database cannot be used: {text.splitlines()[0]}", passes=passes)

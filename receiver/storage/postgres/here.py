@@ -14,7 +14,9 @@ import asyncpg
 
 from receiver.errors import CannotStartError
 from receiver.settings import server_name
-from receiver.storage.postgres.connection import bridged, close, connect, refuse
+from receiver.storage.postgres.bridge import bridged
+from receiver.storage.postgres.connection import close, connect
+from receiver.storage.postgres.errors import NotDurableError, refuse
 from receiver.storage.postgres.schema import MIGRATIONS, check_schema
 from receiver.storage.sqlite.statements import INSERT_SIGNING_KEY, SAVE_META
 from receiver.storage.sqlite.tables.signing_keys import END_KEYS
@@ -55,7 +57,7 @@ def open_postgres_here(url: str) -> Iterator[sqlite3.Connection]:
                 yield bridged(connection, wait)
             finally:
                 wait(close(connection))
-        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, ValueError, NotDurableError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise refuse(name, error) from None
         finally:
             thread.submit(runner.close).result()

@@ -3,6 +3,9 @@
 A hint is an empty NOTIFY, sent after the commit, on a connection of its own that also listens. In the transaction it
 would take a lock of the whole cluster at each commit. Hints of 5 ms are sent as one. A lost hint costs at most a
 second, because every receiver looks once a second without any.
+
+The first hint on a new connection has to come back. A pooler that shares sessions takes LISTEN without an error, but
+passes no notifications.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from receiver.storage.postgres.connection import close, connect, is_lost
+from receiver.storage.postgres.connection import Server, close
+from receiver.storage.postgres.errors import is_lost, reason_of
 
 __all__ = ["Hints"]
 
 _TOGETHER_SECONDS = 0.005
 _CHECK_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
+_RETURN_SECONDS = 5.0
+_NOTIFY = "SELECT pg_notify($1, '')"
 
 _log = structlog.get_logger()
 
@@ -29,14 +35,16 @@ _log = structlog.get_logger()
 class Hints:
     """Sends and takes the hints of one log, while `run` is running. `heard` is called for a hint of another receiver.
 
-    `url` leads to the server directly: a pooler that shares connections between transactions loses notifications.
+    `server` is the server itself, without a pooler between.
     """
 
-    def __init__(self, url: str, log_id: str, heard: Callable[[], None]) -> None:
-        self._url = url
+    def __init__(self, server: Server, log_id: str, heard: Callable[[], None]) -> None:
+        self._server = server
         self._channel = f"callback_receiver_{log_id}"
         self._heard = heard
         self._grown = asyncio.Event()
+        self._returned = asyncio.Event()
+        self._session = 0
         self._is_failing = False
 
     def send(self) -> None:
@@ -52,14 +60,15 @@ class Hints:
                 if not is_lost(error):
                     raise
                 if not self._is_failing:
-                    _log.warning("hints.failed", reason=str(error), consequence="waiters look once a second")
+                    _log.warning("hints.failed", reason=reason_of(error), consequence="waiters look once a second")
                 self._is_failing = True
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _run_connected(self) -> None:
-        connection = await connect(self._url)
+        connection = await self._server.connect()
         try:
             await connection.add_listener(self._channel, self._take)
+            await self._check_return(connection)
             self._is_failing = False
             # Hints were lost until now.
             self._heard()
@@ -73,12 +82,28 @@ class Hints:
                     continue
                 await asyncio.sleep(_TOGETHER_SECONDS)
                 self._grown.clear()
-                await connection.execute("SELECT pg_notify($1, '')", self._channel)
+                await connection.execute(_NOTIFY, self._channel)
         finally:
             await close(connection)
 
+    async def _check_return(self, connection: asyncpg.Connection) -> None:
+        """Send a hint to this receiver itself."""
+        # Not the driver's number: a pooler gives it one of its own.
+        self._session = await connection.fetchval("SELECT pg_backend_pid()")
+        self._returned.clear()
+        await connection.execute(_NOTIFY, self._channel)
+        try:
+            async with asyncio.timeout(_RETURN_SECONDS):
+                await self._returned.wait()
+        except TimeoutError:
+            raise ConnectionError(
+                "notifications do not arrive; RECEIVER_DATABASE_LISTEN has to name the server itself, without a pooler"
+            ) from None
+
     def _take(
-        self, connection: asyncpg.Connection | PoolConnectionProxy[Any], sender: int, channel: str, _payload: object
+        self, _connection: asyncpg.Connection | PoolConnectionProxy[Any], sender: int, channel: str, _payload: object
     ) -> None:
-        if channel == self._channel and sender != connection.get_server_pid():
+        if sender == self._session:
+            self._returned.set()
+        elif channel == self._channel:
             self._heard()

@@ -297,7 +297,10 @@ async def migrate(connection: asyncpg.Connection, name: str, migrations: tuple[M
     Raises:
         CannotStartError: as `check_schema`.
     """
+    await connection.execute("SET LOCAL lock_timeout = 0")
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATING)
+    # While a change of a table waits for a lock, all other statements wait behind it.
+    await connection.execute("SET LOCAL lock_timeout = '4s'")
     version = await check_schema(connection, name, migrations)
     for number, step in enumerate(migrations[version:], start=version + 1):
         await connection.execute(step.statements.replace(" text", ' text COLLATE "C"'))

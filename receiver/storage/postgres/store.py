@@ -13,22 +13,13 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from receiver.domain.records import (
-    TaskRecord,
-)
-from receiver.errors import CannotStartError, StoreBusyError, StoreFailedError
+from receiver.domain.records import TaskRecord
+from receiver.errors import CannotStartError, StoreFailedError
 from receiver.settings import server_name
 from receiver.storage.postgres.batch import LockingBatch
-from receiver.storage.postgres.bridge import run_bridged
-from receiver.storage.postgres.connection import (
-    bridged,
-    close,
-    close_pool,
-    connect,
-    is_lost,
-    open_pool,
-    refuse,
-)
+from receiver.storage.postgres.bridge import bridged, run_bridged
+from receiver.storage.postgres.connection import Server, close, close_pool
+from receiver.storage.postgres.errors import NotDurableError, is_blocked, is_lost, is_worth_repeating, reason_of, refuse
 from receiver.storage.postgres.hints import Hints
 from receiver.storage.postgres.schema import check_schema, migrate
 from receiver.storage.postgres.statements import SELECT_ENDS
@@ -51,7 +42,7 @@ _POOL_SECONDS = 2.0
 # A statement for one task or for this many takes about the same time.
 _MAX_SEARCHES = 128
 _TURN_SECONDS = 1.0
-_DURABLE = ("on", "local", "remote_write", "remote_apply")
+_DRIVER_ERRORS = (OSError, ValueError, NotDurableError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +64,25 @@ async def open_postgres_store(
 ) -> AsyncIterator[PostgresStore]:
     """Yield a store on this database; make its tables unless `create` is off. Leave after the writer has ended.
 
-    `listen_url` leads to the server directly, if `url` leads to a pooler. `tally` is called for each commit of this
-    store's own.
+    If there is a `listen_url`, then it leads to the server directly, and `url` to a pooler that may share sessions.
+    `tally` is called for each commit of this store's own.
 
     Raises:
         CannotStartError: the database cannot be used; the text says why, without the password.
     """
     name = server_name(url)
     try:
-        identity = await _prepare(url, name, now, create=create)
-        pool = await open_pool(url)
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        server = Server(url, pooled=listen_url is not None)
+        identity = await _prepare(server, name, now, create=create)
+        pool = await server.open_pool()
+    except _DRIVER_ERRORS as error:
         raise refuse(name, error) from None
     try:
-        yield PostgresStore(url, listen_url or url, identity, pool, tally=tally, batch_type=batch_type)
+        listening = server if listen_url is None else Server(listen_url)
+    except _DRIVER_ERRORS as error:
+        raise refuse("RECEIVER_DATABASE_LISTEN", error) from None
+    try:
+        yield PostgresStore(server, listening, identity, pool, tally=tally, batch_type=batch_type)
     finally:
         await close_pool(pool)
 
@@ -96,8 +92,8 @@ class PostgresStore(SharedStore):
 
     def __init__(
         self,
-        url: str,
-        listen_url: str,
+        server: Server,
+        listening: Server,
         identity: _Identity,
         pool: asyncpg.Pool,
         *,
@@ -106,9 +102,14 @@ class PostgresStore(SharedStore):
     ) -> None:
         cursors = Cursors(identity.log_id)
         self._pool = pool
-        self._hints = Hints(listen_url, identity.log_id, lambda: self._writer.check_log())
+        self._hints = Hints(listening, identity.log_id, lambda: self._writer.check_log())
         self._writer = PostgresWriter(
-            url, ends=identity.ends, cursor_at=cursors.at, announce=self._hints.send, tally=tally, batch_type=batch_type
+            server,
+            ends=identity.ends,
+            cursor_at=cursors.at,
+            announce=self._hints.send,
+            tally=tally,
+            batch_type=batch_type,
         )
         super().__init__(self._writer, _TaskReader(self._read), cursors, identity.signing_keys)
 
@@ -147,28 +148,28 @@ class PostgresStore(SharedStore):
         """Run `read` on a connection of the pool, once more if that one turns out to be broken.
 
         Raises:
-            StoreBusyError: all connections are in use.
-            StoreFailedError: the server cannot be used now.
+            StoreFailedError: the server cannot be used now, or all connections are in use.
         """
         try:
             try:
                 return await self._read_once(read)
             except Exception as error:
                 # A statement that took too long would take as long again.
-                if not is_lost(error) or isinstance(error, asyncpg.QueryCanceledError):
+                if not _may_read_again(error):
                     raise
+                # The others have probably broken, too.
+                await self._pool.expire_connections()
                 return await self._read_once(read)
         except Exception as error:
-            if not is_lost(error):
+            if not (is_lost(error) or is_blocked(error)):
                 raise
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise StoreFailedError(f"the store cannot be read: {reason}") from error
+            raise StoreFailedError(f"the store cannot be read: {reason_of(error)}") from error
 
     async def _read_once(self, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
         try:
             connection = await self._pool.acquire(timeout=_POOL_SECONDS)
         except TimeoutError:
-            raise StoreBusyError("too many reads are waiting for the database") from None
+            raise StoreFailedError("no connection to the database is free") from None
         try:
             return await run_bridged(lambda: read(bridged(connection)))
         except Exception as error:
@@ -190,13 +191,18 @@ class _TaskReader(SearchQueue):
         return await self._read_there(lambda connection: find_tasks(connection, searches))
 
 
-async def _prepare(url: str, name: str, now: int, *, create: bool) -> _Identity:
-    connection = await connect(url)
+def _may_read_again(error: Exception) -> bool:
+    return is_worth_repeating(error) or (is_lost(error) and not isinstance(error, asyncpg.QueryCanceledError))
+
+
+async def _prepare(server: Server, name: str, now: int, *, create: bool) -> _Identity:
+    connection = await server.connect(is_hurried=False)
     try:
-        await _check_server(connection, name)
-        if not create and await check_schema(connection, name) == 0:
-            raise CannotStartError(f"{name}: the receiver has no tables there; start the receiver once")
-        async with connection.transaction():
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            await _check_server(connection, name)
+            if not create and await check_schema(connection, name) == 0:
+                raise CannotStartError(f"{name}: the receiver has no tables there; start the receiver once")
             await migrate(connection, name)
             return await _identify(connection, now)
     finally:
@@ -206,20 +212,13 @@ async def _prepare(url: str, name: str, now: int, *, create: bool) -> _Identity:
 async def _check_server(connection: asyncpg.Connection, name: str) -> None:
     rows = await connection.fetch(
         "SELECT name, setting FROM pg_settings WHERE name IN "
-        "('server_version_num', 'server_version', 'server_encoding', 'synchronous_commit')"
+        "('server_version_num', 'server_version', 'server_encoding')"
     )
     settings: dict[str, str] = {row[0]: row[1] for row in rows}
     if int(settings["server_version_num"]) < _OLDEST_SERVER:
         raise CannotStartError(f"{name}: PostgreSQL 14 or newer is needed, this is {settings['server_version']}")
     if settings["server_encoding"] != "UTF8":
         raise CannotStartError(f"{name}: expected a database in UTF8, this one is in {settings['server_encoding']}")
-    if settings["synchronous_commit"] not in _DURABLE:
-        raise CannotStartError(
-            f"{name}: synchronous_commit is {settings['synchronous_commit']}, so an acknowledged callback could be "
-            "lost; set it to on"
-        )
-    if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        raise CannotStartError(f"{name}: this is a standby, which is read-only; name the primary", passes=True)
 
 
 async def _identify(connection: asyncpg.Connection, now: int) -> _Identity:

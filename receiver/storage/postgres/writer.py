@@ -5,7 +5,10 @@ States of a batch, and what the server can do to it:
 * *open*: locks, decisions and writes. If another batch was in the way, this one is repeated, with all rows that it
   asked for locked at once. If the connection breaks, nothing was stored. The batch is tried again on a new one for a
   second, because most providers send a callback only once.
+* *blocked*: another session holds a row for longer than a lock may take. The commands are stored one by one, so that
+  the row holds up only its own. That one is tried again as long as its caller waits.
 * *committing*: if the connection breaks now, nobody knows if it was stored. Callers are told so. It is not repeated.
+  The log is read at once, so that its waiters are woken if it was.
 * *committed*: callers are released, then waiters here, then a hint goes to the other receivers.
 
 The positions of several receivers are mixed. A commit moves the known end of the log only if it follows it without a
@@ -32,8 +35,9 @@ from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.command_queue import CommandQueue, Decision, Queued
 from receiver.storage.postgres import statements as own
 from receiver.storage.postgres.batch import LATE_IDS_KEPT, LockingBatch
-from receiver.storage.postgres.bridge import run_bridged
-from receiver.storage.postgres.connection import bridged, close, connect, is_lost, is_worth_repeating
+from receiver.storage.postgres.bridge import bridged, run_bridged
+from receiver.storage.postgres.connection import Reconnecting, Server
+from receiver.storage.postgres.errors import CommitUnknownError, is_blocked, is_lost, is_worth_repeating, reason_of
 
 __all__ = ["PostgresWriter"]
 
@@ -43,16 +47,14 @@ _AGAIN_SECONDS = 0.05
 _PROBE_SECONDS = 5.0
 _CHECK_SECONDS = 1.0
 _MAX_GROWTH = 10_000
+# Whatever the default of the role: a row must be read as it is after its lock.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # The server's limit on a statement must not end a wait for its replica: it then says that the commit is done. So this
 # limit is the client's.
 _COMMIT = "SET LOCAL statement_timeout = 0; COMMIT"
 _COMMIT_SECONDS = 8.0
 
 _log = structlog.get_logger()
-
-
-class CommitUnknownError(Exception):
-    """The connection broke during a COMMIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class PostgresWriter(CommandQueue):
 
     def __init__(
         self,
-        url: str,
+        server: Server,
         *,
         ends: tuple[int, int],
         cursor_at: Callable[[int], str],
@@ -79,13 +81,12 @@ class PostgresWriter(CommandQueue):
         batch_type: type[LockingBatch] = LockingBatch,
     ) -> None:
         super().__init__(time.monotonic)
-        self._url = url
         self._cursor_at = cursor_at
         self._announce = announce
         self._tally = tally
         self._batch_type = batch_type
-        self._writing = _Reconnecting(url)
-        self._reading = _Reconnecting(url)
+        self._writing = Reconnecting(server)
+        self._reading = Reconnecting(server)
         self._must_check = asyncio.Event()
         self._position, self._late_id = ends
         self._wanted: Sequence[Key] = ()
@@ -125,7 +126,7 @@ class PostgresWriter(CommandQueue):
                 if not is_lost(error):
                     raise
                 if not is_failing:
-                    _log.warning("log.not_read", reason=str(error))
+                    _log.warning("log.not_read", reason=reason_of(error))
                 is_failing = True
                 await self._reading.close()
 
@@ -149,6 +150,8 @@ class PostgresWriter(CommandQueue):
                     committed = await self._transact(batch, known)
             except CommitUnknownError as error:
                 self._note_failure(error, batch)
+                self._must_check.set()
+                self._announce()
                 return self._refuse(batch, StoreBusyError("the connection broke, and it may still be stored"))
             except Exception as error:
                 known, repeats = self._wanted, repeats + 1
@@ -161,7 +164,12 @@ class PostgresWriter(CommandQueue):
                         continue
                     return self._refuse(batch, StoreFailedError("the store cannot write now"))
                 if len(batch) > 1:
-                    return await self._store_first(batch[:1])
+                    return await self._store_one_by_one(batch)
+                if is_blocked(error):
+                    if not batch[0].answer.done():
+                        continue
+                    self._note_failure(error, batch)
+                    return self._refuse(batch, StoreFailedError("another session holds a lock for too long"))
                 _log.exception("command.failed", command=type(batch[0].command).__name__)
                 return self._refuse(batch, StoreFailedError("the command cannot be stored"))
             self._end_failure()
@@ -173,6 +181,14 @@ class PostgresWriter(CommandQueue):
                 ended = [entry.task for entry in committed.entries if entry.kind == "result" and entry.task is not None]
                 self._tally(len(done), ended)
             return len(done)
+
+    async def _store_one_by_one(self, batch: Sequence[Queued]) -> int:
+        """Store the commands of a failed batch alone, up to one that fails. Return their number."""
+        for number, queued in enumerate(batch, start=1):
+            await self._store_first([queued])
+            if self._failing_since is not None:
+                return number
+        return len(batch)
 
     def _refuse(self, batch: Sequence[Queued], error: ReceiverError) -> int:
         self._release(batch, [(None, error)] * len(batch))
@@ -188,7 +204,7 @@ class PostgresWriter(CommandQueue):
         return now - since < _FAILING_SECONDS and any(not queued.answer.done() for queued in batch)
 
     def _note_failure(self, error: Exception, batch: Sequence[Queued] = ()) -> None:
-        reason = _reason(error)
+        reason = reason_of(error)
         if self._failing_since is None:
             self._failing_since = asyncio.get_running_loop().time()
             _log.error("commit.failed", reason=reason, commands=len(batch))
@@ -203,17 +219,18 @@ class PostgresWriter(CommandQueue):
         connection = await self._writing.get()
         is_committing = False
         try:
-            await connection.execute("BEGIN")
+            await connection.execute(_BEGIN)
             committed = await run_bridged(lambda: self._decide_and_write(bridged(connection), commands, known))
-            is_committing = True
+            # A closed connection does not even send it.
+            is_committing = not connection.is_closed()
             status = await connection.execute(_COMMIT, timeout=_COMMIT_SECONDS)
         except BaseException as error:
             if isinstance(error, Exception) and not is_lost(error) and not connection.is_closed():
                 await self._roll_back(connection)
                 raise
             await self._writing.close()
-            if is_committing:
-                raise CommitUnknownError(_reason(error)) from error
+            if is_committing and isinstance(error, Exception):
+                raise CommitUnknownError(reason_of(error)) from error
             raise
         if status != "COMMIT":
             raise asyncpg.InterfaceError("the transaction was rolled back")
@@ -288,28 +305,3 @@ class PostgresWriter(CommandQueue):
             self._note_failure(error)
         else:
             self._end_failure()
-
-
-class _Reconnecting:
-    """A connection that is made again after it was closed."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: asyncpg.Connection | None = None
-
-    async def get(self) -> asyncpg.Connection:
-        """Return the open connection."""
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url)
-        return self._connection
-
-    async def close(self) -> None:
-        """Close it, whatever it does."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await close(connection)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of an error. Further lines may hold values of a row."""
-    return (str(error) or type(error).__name__).splitlines()[0]

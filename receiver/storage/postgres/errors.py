@@ -1,0 +1,94 @@
+"""Errors of the server and the driver, by what a caller can do about them."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from receiver.errors import CannotStartError
+
+__all__ = [
+    "CommitUnknownError",
+    "NotDurableError",
+    "is_blocked",
+    "is_lost",
+    "is_worth_repeating",
+    "reason_of",
+    "refuse",
+]
+
+
+class CommitUnknownError(Exception):
+    """The connection broke during a COMMIT."""
+
+
+class NotDurableError(Exception):
+    """The server acknowledges commits that it may lose."""
+
+
+# Another batch was in the way: serialization, deadlock, a row with the same key. Or another version of the program has
+# changed the schema under a prepared statement.
+_IN_THE_WAY = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UniqueViolationError,
+    asyncpg.InvalidCachedStatementError,
+)
+_OF_THE_SERVER = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresIOError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,
+    # After a server's last words asyncpg 0.32 refuses the next statement with this, until it reads the end.
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TransactionRollbackError,
+    NotDurableError,
+    OSError,
+)
+# Another start fails in the same way, until somebody changes something.
+_STAYS = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,
+    NotDurableError,
+)
+
+
+def is_worth_repeating(error: Exception) -> bool:
+    """Return True if another batch was in the way, so that the same batch may succeed now."""
+    return isinstance(error, _IN_THE_WAY)
+
+
+def is_blocked(error: Exception) -> bool:
+    """Return True if another session held a lock for too long."""
+    return isinstance(error, asyncpg.LockNotAvailableError)
+
+
+def is_lost(error: Exception) -> bool:
+    """Return True if the server, or the way to it, failed. Return False if the content of one command failed."""
+    # asyncpg raises InterfaceError for a closed connection, and its DataError, for a bad value, is one, too.
+    is_closed = isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError | TypeError)
+    # Such an error ended the session, whatever it says.
+    is_fatal = isinstance(error, asyncpg.PostgresError) and error.severity_en in ("FATAL", "PANIC")
+    return is_closed or is_fatal or isinstance(error, _OF_THE_SERVER)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error. Further lines may hold values of a row."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def refuse(name: str, error: Exception) -> CannotStartError:
+    """Return the refusal for an error while opening. Errors of the driver do not name the password."""
+    if isinstance(error, asyncpg.InterfaceError | ValueError) and not is_lost(error):
+        return CannotStartError(f"{name}: expected another URL of a database: {reason_of(error)}")
+    passes = (is_lost(error) or is_blocked(error)) and not isinstance(error, _STAYS)
+    return CannotStartError(f"{name}: the database cannot be used: {reason_of(error)}", passes=passes)
