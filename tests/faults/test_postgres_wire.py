@@ -62,6 +62,7 @@ async def woken_for(woken: list[Growth], ref: str) -> None:
     await eventually(lambda: any(growth.tasks is None or ref in [key.ref for key in growth.tasks] for growth in woken))
 
 
+@pytest.mark.postgres
 @pytest.mark.parametrize("side", ["before", "after"])
 async def test_a_batch_of_many_commands_is_stored_as_a_whole_or_not_at_all(
     postgres: Cluster, postgres_url: str, side: Side

@@ -57,12 +57,14 @@ _SHARED: frozenset[RowKind] = frozenset({"meta", "lease", "key_budget", "ticket"
 class LockingBatch(Batch):
     """Commands and operations on an open transaction. `wanted` are all rows that its decisions asked for.
 
-    A repeated batch gets them as `known`, so that it locks them in order.
+    A repeated batch gets them as `known`, so that it locks them in order. From the lock on `head` on `is_numbering` is
+    True.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
         self.wanted: dict[Key, None] = {}
+        self.is_numbering = False
         self._locked: set[int] = set()
 
     def run(self, commands: Sequence[Command[Any] | Operation[Any]], known: Iterable[Key] = ()) -> Sequence[Decision]:
@@ -187,6 +189,7 @@ class LockingBatch(Batch):
 
     def _take_numbers(self, entries: int, tasks: int) -> tuple[int, int]:
         """Return the end of the log and the last row of the tasks, from which on this batch may number."""
+        self.is_numbering = True
         position, row = self._execute(own.TAKE_NUMBERS, entries, tasks, entries, tasks).fetchone()
         return int(position), int(row)
 

@@ -29,10 +29,10 @@ _READERS = 8
 _DURABLE = ("on", "local", "remote_write", "remote_apply")
 
 # A batch takes milliseconds. These limits keep a stopped receiver from holding up all others, and stay below the 10 s
-# of a caller's patience.
+# of a caller's patience. A lock may take less than a provider's 1.5 s, see `receiver/storage/postgres/writer.py`.
 _LIMITS = {
     "statement_timeout": "'8s'",
-    "lock_timeout": "'4s'",
+    "lock_timeout": "'1s'",
     "idle_in_transaction_session_timeout": "'5s'",
     "jit": "off",
 }

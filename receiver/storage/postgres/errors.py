@@ -45,6 +45,7 @@ _OF_THE_SERVER = (
     asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
+    asyncpg.LockNotAvailableError,
     # After a server's last words asyncpg 0.32 refuses the next statement with this, until it reads the end.
     asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
@@ -68,8 +69,8 @@ def is_worth_repeating(error: Exception) -> bool:
 
 
 def is_blocked(error: Exception) -> bool:
-    """Return True if another session held a lock for too long."""
-    return isinstance(error, asyncpg.LockNotAvailableError)
+    """Return True if a statement took too long, or a lock that another session held. `is_lost` is then True, too."""
+    return isinstance(error, asyncpg.LockNotAvailableError | asyncpg.QueryCanceledError)
 
 
 def is_lost(error: Exception) -> bool:
@@ -90,5 +91,5 @@ def refuse(name: str, error: Exception) -> CannotStartError:
     """Return the refusal for an error while opening. Errors of the driver do not name the password."""
     if isinstance(error, asyncpg.InterfaceError | ValueError) and not is_lost(error):
         return CannotStartError(f"{name}: expected another URL of a database: {reason_of(error)}")
-    passes = (is_lost(error) or is_blocked(error)) and not isinstance(error, _STAYS)
+    passes = is_lost(error) and not isinstance(error, _STAYS)
     return CannotStartError(f"{name}: the database cannot be used: {reason_of(error)}", passes=passes)

@@ -161,7 +161,7 @@ class PostgresStore(SharedStore):
                 await self._pool.expire_connections()
                 return await self._read_once(read)
         except Exception as error:
-            if not (is_lost(error) or is_blocked(error)):
+            if not is_lost(error):
                 raise
             raise StoreFailedError(f"the store cannot be read: {reason_of(error)}") from error
 
@@ -192,7 +192,7 @@ class _TaskReader(SearchQueue):
 
 
 def _may_read_again(error: Exception) -> bool:
-    return is_worth_repeating(error) or (is_lost(error) and not isinstance(error, asyncpg.QueryCanceledError))
+    return is_worth_repeating(error) or (is_lost(error) and not is_blocked(error))
 
 
 async def _prepare(server: Server, name: str, now: int, *, create: bool) -> _Identity:

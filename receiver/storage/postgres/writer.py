@@ -5,8 +5,8 @@ States of a batch, and what the server can do to it:
 * *open*: locks, decisions and writes. If another batch was in the way, this one is repeated, with all rows that it
   asked for locked at once. If the connection breaks, nothing was stored. The batch is tried again on a new one for a
   second, because most providers send a callback only once.
-* *blocked*: another session holds a row for longer than a lock may take. The commands are stored one by one, so that
-  the row holds up only its own. That one is tried again as long as its caller waits.
+* *blocked*: another session holds a row, or a statement takes longer than it may. The commands are stored alone, those
+  that are blocked are refused, and the others' callers have hardly waited. If all are blocked, then they stay for 10 s.
 * *committing*: if the connection breaks now, nobody knows if it was stored. Callers are told so. It is not repeated.
   The log is read at once, so that its waiters are woken if it was.
 * *committed*: callers are released, then waiters here, then a hint goes to the other receivers.
@@ -47,8 +47,12 @@ _AGAIN_SECONDS = 0.05
 _PROBE_SECONDS = 5.0
 _CHECK_SECONDS = 1.0
 _MAX_GROWTH = 10_000
+_BLOCKED_SECONDS = 10.0
+_FEW_BLOCKED = 8
+_MOST_BLOCKED = 256
 # Whatever the default of the role: a row must be read as it is after its lock.
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_BEGIN_BRIEFLY = f"{_BEGIN}; SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '1s'"
 # The server's limit on a statement must not end a wait for its replica: it then says that the commit is done. So this
 # limit is the client's.
 _COMMIT = "SET LOCAL statement_timeout = 0; COMMIT"
@@ -90,6 +94,8 @@ class PostgresWriter(CommandQueue):
         self._must_check = asyncio.Event()
         self._position, self._late_id = ends
         self._wanted: Sequence[Key] = ()
+        self._is_numbering = False
+        self._blocked_since: float | None = None
         self._failing_since: float | None = None
 
     async def run(self) -> None:
@@ -138,16 +144,22 @@ class PostgresWriter(CommandQueue):
     async def _store(self, batch: Sequence[Queued]) -> None:
         """Store all commands of a batch, in as many transactions as it takes."""
         while batch:
-            batch = batch[await self._store_first(batch) :]
+            batch = await self._store_some(batch)
+            if self._blocked_since is not None and self._queue and len(batch) < _MOST_BLOCKED:
+                # Beside commands that can be stored, a row that another session holds shows itself.
+                self._batch = batch = [*batch, *self._take()]
 
-    async def _store_first(self, batch: Sequence[Queued]) -> int:
-        """Store the first commands of a batch and release their callers. Return their number."""
+    async def _store_some(self, batch: Sequence[Queued], *, is_brief: bool = False) -> Sequence[Queued]:
+        """Store commands of a batch and release their callers. Return the others, which are to be stored next.
+
+        If it `is_brief`, then commands that are blocked are returned at once.
+        """
         known: Sequence[Key] = ()
         repeats = 0
         while True:
             try:
                 with self.lateness.writing():
-                    committed = await self._transact(batch, known)
+                    committed = await self._transact(batch, known, _BEGIN_BRIEFLY if is_brief else _BEGIN)
             except CommitUnknownError as error:
                 self._note_failure(error, batch)
                 self._must_check.set()
@@ -158,21 +170,20 @@ class PostgresWriter(CommandQueue):
                 if is_worth_repeating(error) and repeats <= _MAX_REPEATS:
                     await asyncio.sleep(random.random() * 0.002 * repeats)  # noqa: S311  (not a secret)
                     continue
+                if is_blocked(error):
+                    return batch if is_brief else await self._pass_by(batch, error)
                 if is_lost(error):
                     if self._may_try_again(error, batch):
                         await asyncio.sleep(_AGAIN_SECONDS)
                         continue
                     return self._refuse(batch, StoreFailedError("the store cannot write now"))
                 if len(batch) > 1:
-                    return await self._store_one_by_one(batch)
-                if is_blocked(error):
-                    if not batch[0].answer.done():
-                        continue
-                    self._note_failure(error, batch)
-                    return self._refuse(batch, StoreFailedError("another session holds a lock for too long"))
+                    return await self._store_alone(batch)
                 _log.exception("command.failed", command=type(batch[0].command).__name__)
                 return self._refuse(batch, StoreFailedError("the command cannot be stored"))
             self._end_failure()
+            if not is_brief:
+                self._blocked_since = None
             done = batch[: len(committed.answers)]
             # Callers first: a sender waits for its acknowledgement, but a wake-up may come microseconds later.
             self._release(done, committed.answers)
@@ -180,19 +191,45 @@ class PostgresWriter(CommandQueue):
             if self._tally is not None:
                 ended = [entry.task for entry in committed.entries if entry.kind == "result" and entry.task is not None]
                 self._tally(len(done), ended)
-            return len(done)
+            return batch[len(done) :]
 
-    async def _store_one_by_one(self, batch: Sequence[Queued]) -> int:
-        """Store the commands of a failed batch alone, up to one that fails. Return their number."""
+    async def _store_alone(self, batch: Sequence[Queued], *, is_brief: bool = False) -> Sequence[Queued]:
+        """Store each command in a transaction of its own. Return those that are left.
+
+        If it `is_brief`, then it ends after a few commands that are blocked, without one between that is not.
+        """
+        left: list[Queued] = []
+        blocked = 0
         for number, queued in enumerate(batch, start=1):
-            await self._store_first([queued])
-            if self._failing_since is not None:
-                return number
-        return len(batch)
+            others = await self._store_some([queued], is_brief=is_brief)
+            blocked = blocked + 1 if others else 0
+            left += others
+            if self._failing_since is not None or blocked == _FEW_BLOCKED:
+                return [*left, *batch[number:]]
+        return left
 
-    def _refuse(self, batch: Sequence[Queued], error: ReceiverError) -> int:
+    async def _pass_by(self, batch: Sequence[Queued], error: Exception) -> Sequence[Queued]:
+        """Store the commands that are not blocked, and refuse the others then. If all are, return them for some time.
+
+        The row that numbers the entries, or a whole table, is rarely held for long. All can be stored afterwards.
+        """
+        now = asyncio.get_running_loop().time()
+        since = self._blocked_since = self._blocked_since or now
+        left = batch
+        if len(batch) > 1 and not self._is_numbering:
+            left = await self._store_alone(batch, is_brief=True)
+        is_tried = len(left) < len(batch) or now - since > _BLOCKED_SECONDS or self._is_stopping
+        has_broken = len(left) < len(batch) and self._failing_since is not None
+        if has_broken or not is_tried:
+            return left
+        self._blocked_since = None
+        if left and self._failing_since is None:
+            self._note_failure(error, left)
+        return self._refuse(left, StoreFailedError("the database takes too long"))
+
+    def _refuse(self, batch: Sequence[Queued], error: ReceiverError) -> Sequence[Queued]:
         self._release(batch, [(None, error)] * len(batch))
-        return len(batch)
+        return ()
 
     def _may_try_again(self, error: Exception, batch: Sequence[Queued]) -> bool:
         """Return True within the first second of a failure, as long as a caller waits."""
@@ -213,19 +250,23 @@ class PostgresWriter(CommandQueue):
     def _end_failure(self) -> None:
         self.failure = self._failing_since = None
 
-    async def _transact(self, batch: Sequence[Queued], known: Sequence[Key]) -> _Committed:
+    async def _transact(self, batch: Sequence[Queued], known: Sequence[Key], begin: str) -> _Committed:
         """Carry out the first commands of a batch in one transaction."""
         commands = [queued.command for queued in batch]
         connection = await self._writing.get()
         is_committing = False
         try:
-            await connection.execute(_BEGIN)
+            await connection.execute(begin)
             committed = await run_bridged(lambda: self._decide_and_write(bridged(connection), commands, known))
             # A closed connection does not even send it.
             is_committing = not connection.is_closed()
             status = await connection.execute(_COMMIT, timeout=_COMMIT_SECONDS)
         except BaseException as error:
-            if isinstance(error, Exception) and not is_lost(error) and not connection.is_closed():
+            if (
+                isinstance(error, Exception)
+                and not connection.is_closed()
+                and (not is_lost(error) or (is_blocked(error) and not is_committing))
+            ):
                 await self._roll_back(connection)
                 raise
             await self._writing.close()
@@ -251,7 +292,7 @@ class PostgresWriter(CommandQueue):
         try:
             answers = batch.run(commands, known)
         finally:
-            self._wanted = list(batch.wanted)
+            self._wanted, self._is_numbering = list(batch.wanted), batch.is_numbering
         # The entries are made before the commit, because callers wait from then on.
         return _Committed(answers, batch.grown, [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended])
 
