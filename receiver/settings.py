@@ -524,7 +524,15 @@ def _check_postgres_url(url: str) -> None:
     expected = "expected the path of an SQLite file, or postgresql://user:password@host/name"
     try:
         parts = urlsplit(url)
-        is_complete = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and parts.port != 0
+        user, _, hosts = parts.netloc.rpartition("@")
+        ports = [urlsplit(f"//{host}").port for host in hosts.split(",")]
+        is_complete = (
+            parts.scheme in ("postgresql", "postgres")
+            # A / or @ of the password that is not escaped would make a part of it a part of the name.
+            and re.fullmatch("/[^/@]+", parts.path) is not None
+            and "@" not in user
+            and 0 not in ports
+        )
     except ValueError:
         is_complete = False
     if not is_complete:

@@ -23,13 +23,14 @@ class Wire:
 
     After `cut`, the next transaction that writes is cut at its request of this number. The server does not get it, or
     it answers in vain. A request is one trip to the server. `requests` counts those since then, and `is_cut` says if
-    it came so far. While the way `is_silent`, nothing passes.
+    it came so far. While the way `is_silent`, nothing passes. `replaced` changes the server's words, not their length.
     """
 
     def __init__(self, socket_path: Path) -> None:
         self.requests = 0
         self.is_cut = False
         self.is_silent = False
+        self.replaced: tuple[bytes, bytes] | None = None
         self._socket_path = socket_path
         self._cut_at: int | None = None
         self._side: Side = "before"
@@ -127,6 +128,8 @@ class _Connection:
                 self._answered.set()
                 # In no transaction any more.
                 self._is_writing = self._is_writing and message[-1:] != b"I"
+            if self._wire.replaced is not None:
+                message = message.replace(*self._wire.replaced)
             if not self._swallows and not self._wire.is_silent:
                 self._to_client.write(message)
                 await self._to_client.drain()

@@ -33,7 +33,10 @@ _IN_THE_WAY = (
     asyncpg.UniqueViolationError,
     asyncpg.InvalidCachedStatementError,
 )
+# A pooler has given another session of the server, in which a statement is unknown or another one.
+_OF_A_POOLER = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _OF_THE_SERVER = (
+    *_OF_A_POOLER,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -55,10 +58,13 @@ _OF_THE_SERVER = (
 )
 # Another start fails in the same way, until somebody changes something.
 _STAYS = (
+    *_OF_A_POOLER,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
+    # An unknown option in the URL.
+    asyncpg.UndefinedObjectError,
     NotDurableError,
 )
 
@@ -84,12 +90,16 @@ def is_lost(error: Exception) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return the first line of an error. Further lines may hold values of a row."""
+    if isinstance(error, _OF_A_POOLER):
+        return "a pooler is in between; RECEIVER_DATABASE_LISTEN has to name the server itself"
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def refuse(name: str, error: Exception) -> CannotStartError:
     """Return the refusal for an error while opening. Errors of the driver do not name the password."""
     if isinstance(error, asyncpg.InterfaceError | ValueError) and not is_lost(error):
-        return CannotStartError(f"{name}: expected another URL of a database: {reason_of(error)}")
+        # Python's own errors quote a part of the URL.
+        reason = reason_of(error) if isinstance(error, asyncpg.InterfaceError) else "the port or an option is malformed"
+        return CannotStartError(f"{name}: expected another URL of a database: {reason}")
     passes = is_lost(error) and not isinstance(error, _STAYS)
     return CannotStartError(f"{name}: the database cannot be used: {reason_of(error)}", passes=passes)

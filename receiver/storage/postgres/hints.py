@@ -4,8 +4,8 @@ A hint is an empty NOTIFY, sent after the commit, on a connection of its own tha
 would take a lock of the whole cluster at each commit. Hints of 5 ms are sent as one. A lost hint costs at most a
 second, because every receiver looks once a second without any.
 
-The first hint on a new connection has to come back. A pooler that shares sessions takes LISTEN without an error, but
-passes no notifications.
+A pooler that shares sessions takes LISTEN without an error, but passes notifications by chance only. It is noticed by
+the number of the session, which a pooler makes up. And the first hint on a new connection has to come back.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _CHECK_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
 _RETURN_SECONDS = 5.0
 _NOTIFY = "SELECT pg_notify($1, '')"
+_REMEDY = "RECEIVER_DATABASE_LISTEN has to name the server itself"
 
 _log = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class Hints:
         self._grown = asyncio.Event()
         self._returned = asyncio.Event()
         self._session = 0
-        self._is_failing = False
+        self._is_failing = self._is_pooled = False
 
     def send(self) -> None:
         """Tell the other receivers of a commit, soon."""
@@ -60,7 +61,7 @@ class Hints:
                 if not is_lost(error):
                     raise
                 if not self._is_failing:
-                    _log.warning("hints.failed", reason=reason_of(error), consequence="waiters look once a second")
+                    self._warn(reason_of(error))
                 self._is_failing = True
             await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -88,17 +89,21 @@ class Hints:
 
     async def _check_return(self, connection: asyncpg.Connection) -> None:
         """Send a hint to this receiver itself."""
-        # Not the driver's number: a pooler gives it one of its own.
         self._session = await connection.fetchval("SELECT pg_backend_pid()")
+        if self._session != connection.get_server_pid() and not self._is_pooled:
+            # One that keeps a session for each connection passes them all.
+            self._is_pooled = True
+            self._warn(f"a pooler is in between, and may lose notifications; {_REMEDY}")
         self._returned.clear()
         await connection.execute(_NOTIFY, self._channel)
         try:
             async with asyncio.timeout(_RETURN_SECONDS):
                 await self._returned.wait()
         except TimeoutError:
-            raise ConnectionError(
-                "notifications do not arrive; RECEIVER_DATABASE_LISTEN has to name the server itself, without a pooler"
-            ) from None
+            raise ConnectionError(f"notifications do not arrive; {_REMEDY}") from None
+
+    def _warn(self, reason: str) -> None:
+        _log.warning("hints.failed", reason=reason, consequence="waiters look once a second")
 
     def _take(
         self, _connection: asyncpg.Connection | PoolConnectionProxy[Any], sender: int, channel: str, _payload: object

@@ -78,10 +78,7 @@ async def open_postgres_store(
     except _DRIVER_ERRORS as error:
         raise refuse(name, error) from None
     try:
-        listening = server if listen_url is None else Server(listen_url)
-    except _DRIVER_ERRORS as error:
-        raise refuse("RECEIVER_DATABASE_LISTEN", error) from None
-    try:
+        listening = server if listen_url is None else await _listening(listen_url)
         yield PostgresStore(server, listening, identity, pool, tally=tally, batch_type=batch_type)
     finally:
         await close_pool(pool)
@@ -189,6 +186,17 @@ class _TaskReader(SearchQueue):
 
     async def _find(self, searches: Sequence[Search]) -> Found:
         return await self._read_there(lambda connection: find_tasks(connection, searches))
+
+
+async def _listening(url: str) -> Server:
+    """Return the server for notifications. If it cannot be used now, then `Hints` tells so, and waiters are late."""
+    try:
+        server = Server(url)
+        await close(await server.connect())
+    except _DRIVER_ERRORS as error:
+        if not is_lost(error):
+            raise refuse("RECEIVER_DATABASE_LISTEN", error) from None
+    return server
 
 
 def _may_read_again(error: Exception) -> bool:
