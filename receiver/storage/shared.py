@@ -183,8 +183,10 @@ class SharedStore:
 
     async def key_budget(self, name: str) -> tuple[SharedBudget, int] | None:
         """See `Store`."""
-        rows = await self._rows(lambda row: (budget_from(row[1:]), int(row[0])), sql.SELECT_KEY_BUDGET_NOW, name)
-        return next(iter(rows), None)
+        rows = await self._read_soon(
+            lambda connection: connection.execute(sql.SELECT_KEY_BUDGET_NOW, (name,)).fetchall()
+        )
+        return (budget_from(rows[0][1:]), int(rows[0][0])) if rows else None
 
     async def next_held(self) -> int | None:
         """See `Store`."""

@@ -22,6 +22,7 @@ from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 from client.sandbox.settings import SandboxLimits
 from tests.client.support import fast
+from tests.postgres import Cluster, running_cluster
 from tests.receiver.service.test_submissions import submit
 from tests.receiver.storage.stores import change
 from tests.receiver.upstream.test_reconciler import KEY, QUICK, Provider, reconciling, running_provider, submitted
@@ -202,6 +203,28 @@ async def test_a_pause_of_one_receiver_holds_for_all(database: Path | str) -> No
         after = len(provider.asked)
 
     assert after == before
+
+
+async def test_a_pause_during_an_outage_is_shared_afterwards(postgres: Cluster) -> None:
+    """A receiver learns of the pause while the database is away. The other one learns of it once it is back."""
+    with running_cluster() as cluster:
+        database = cluster.new_database()
+        async with running_provider() as provider, reconciling(database, provider) as one:
+            provider.gate.clear()
+            provider.answers["a0"] = PAUSE_HALF_A_MINUTE
+            await submitted(one, "a0")
+            await eventually(lambda: provider.under_way == 1)
+            async with reconciling(database, provider):
+                with capture_logs() as lines:
+                    await asyncio.to_thread(cluster.stop)
+                    provider.gate.set()
+                    await eventually(lambda: len(pauses(lines)) == 1)
+                    await asyncio.to_thread(cluster.start)
+                    await eventually(lambda: len(pauses(lines)) == 2)
+
+    own, others = pauses(lines)
+    assert own["reason"] == "ERROR: 1003"
+    assert (others["reason"], others["seconds"] <= 30.0) == ("another receiver has paused the key", True)
 
 
 async def test_halts_grow_over_all_receivers(database: Path | str) -> None:

@@ -19,12 +19,14 @@ from receiver.app import microseconds_now
 from receiver.domain import deliveries
 from receiver.domain.access.api_keys import AddKey, RevokeKeys
 from receiver.domain.deliveries import DeliverToStanding, DeliveryRules
-from receiver.domain.records import SECOND, Removed
+from receiver.domain.records import SECOND, Removed, UnlistedCode
+from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.sharing.leases import TakeLease
 from receiver.errors import ReceiverError
 from receiver.storage.store import Store
 from receiver.upkeep import retention
 from receiver.upkeep.retention import RetentionTimes, keep_pruning
+from receiver.upkeep.shapes import AddShapes, AddUnlisted
 from receiver.upstream.schedules import Schedules
 from tests.client.support import fast
 from tests.receiver.keys import a_key
@@ -175,6 +177,21 @@ async def test_a_schedule_learned_elsewhere_is_used(database: Path | str) -> Non
 
     assert before == DIALECTS["capsolver"].polls.first_after_callback_seconds
     assert after == dying.first_poll_seconds("capsolver", None, expects_callback=True) != before
+
+
+async def test_counts_of_several_receivers_are_added_up(database: Path | str) -> None:
+    """Shapes of callbacks and unlisted codes need no lease: each write adds to what is there."""
+    shape = ShapeRecord("capsolver", Shape("POST", None, "JSON {taskId: string}"), 1, 1, NOW, NOW)
+    code = UnlistedCode("capsolver", "ERROR_NEW", 2, NOW, NOW)
+    async with running_store(database) as one, running_store(database) as other:
+        async with asyncio.TaskGroup() as group:
+            for store in (one, other) * 10:
+                group.create_task(store.write(AddShapes(records=[shape])))
+                group.create_task(store.write(AddUnlisted(records=[code])))
+        (found,) = await one.shapes("capsolver")
+        times = query(database, "SELECT code, times FROM unlisted_code")
+
+    assert (found.callbacks, found.readable, times) == (20, 20, [("ERROR_NEW", 40)])
 
 
 async def test_a_key_is_revoked_at_every_receiver(database: Path | str) -> None:
