@@ -192,6 +192,12 @@ class Settings(BaseSettings):
         "of the proxy, or a request may hit the close. Proxies: Google 600 s, Caddy 120 s, Traefik 90 s, nginx and AWS "
         "60 s. Envoy's 3600 s need a longer time.",
     )
+    stop_delay_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = Field(
+        0.0,
+        description="Time after SIGTERM in which the receiver still serves, while `/readyz` is 503. A load balancer "
+        "takes it out meanwhile, so that a rolling update refuses nothing. Set it to twice the interval of the "
+        "balancer's health checks.",
+    )
     max_waiters: Annotated[int, Field(ge=1)] = Field(
         20_000, description="Most requests waiting at once; each costs about 10 kB. Further requests get 503."
     )

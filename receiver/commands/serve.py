@@ -32,7 +32,7 @@ from receiver.web.server.sockets import check_local, passed_sockets, shown_addre
 __all__ = ["raise_file_limit", "serve", "tune"]
 
 _LIMIT_SECONDS = 9.0
-"""Longest time from a signal to the end. Docker kills after 10 s."""
+"""Longest time from a signal, and the delay in the settings, to the end. Docker kills after 10 s."""
 
 _SHUTDOWN_SECONDS = 0.5
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
@@ -64,7 +64,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     log = structlog.get_logger()
     file_limit = raise_file_limit()
     notifier = Notifier()
-    signals = _Signals()
+    signals = _Signals(settings.stop_delay_seconds)
     app = create_app(settings)
     runner = make_runner(
         app,
@@ -95,6 +95,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
             notifier.ready()
         log.info("receiver.stopping")
         notifier.stopping()
+        await runner.leave(settings.stop_delay_seconds)
         await runner.drain()
     finally:
         await runner.cleanup()
@@ -148,10 +149,12 @@ def _ignore_hangups() -> None:
 class _Signals:
     """The signals of this process. The first SIGTERM or SIGINT is a wish to end, a second one ends the process at once.
 
-    So does the end of the time limit. Everything acknowledged is in the database by then. SIGHUP never ends anything.
+    So does the end of the time limit, which begins after `delay`. Everything acknowledged is in the database by then.
+    SIGHUP never ends anything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float) -> None:
+        self._limit_seconds = delay + _LIMIT_SECONDS
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._is_stopping = False
@@ -171,7 +174,8 @@ class _Signals:
             _end_now(0, "a second signal")
         self._is_stopping = True
         # A thread of its own: it ends the process even if the event loop or the disk hangs.
-        limit = threading.Timer(_LIMIT_SECONDS, _end_now, (1, f"not done after {_LIMIT_SECONDS:g} s"))
+        reason = f"not done after {self._limit_seconds:g} s"
+        limit = threading.Timer(self._limit_seconds, _end_now, (1, reason))
         limit.daemon = True
         limit.start()
         self._arrived.set()

@@ -15,11 +15,15 @@ IN_PROCESS = "in process"
 
 
 class Waits:
-    """Waits for one task (`hub`) and readers of the log (`feed`), within limits for each API key and in all."""
+    """Waits for one task (`hub`) and readers of the log (`feed`), within limits for each API key and in all.
+
+    `is_leaving` is set once the receiver is to end. All goes on until `close`.
+    """
 
     def __init__(self, hub: Hub, feed: Feed, limits: Limits) -> None:
         self.hub = hub
         self.feed = feed
+        self.is_leaving = False
         self._requests = ConcurrencyLimit("too-many-waiters", most=limits.waiters, most_each=limits.waiters_per_key)
         self._streams = ConcurrencyLimit("too-many-streams", most=limits.streams, most_each=limits.streams_per_key)
 

@@ -29,8 +29,12 @@ async def healthz(_request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """`GET /readyz`: 503 with the reason if the last commit or probe (every 5 s) failed or was too slow, else 200."""
-    failure = request.app[RUNTIME].store.failure
+    """`GET /readyz`: 503 with the reason if the last commit or probe (every 5 s) failed or was too slow, else 200.
+
+    It is 503, too, from a signal to end until the end.
+    """
+    runtime = request.app[RUNTIME]
+    failure = "the receiver is stopping" if runtime.waits.is_leaving else runtime.store.failure
     if failure is not None:
         return json_response({"status": "not ready", "reason": failure}, 503)
     return json_response({"status": "ready"})

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +100,15 @@ class _Loopback(AbstractResolver):
 
 @asynccontextmanager
 async def running_proxy(
-    name: str, receiver_port: int, folder: Path, *, client: str = "127.0.0.1"
+    name: str, receiver_ports: int | Sequence[int], folder: Path, *, client: str = "127.0.0.1"
 ) -> AsyncIterator[Proxied]:
-    """Yield a proxy in front of a receiver on loopback. Its clients come from the address `client`, or from ::1."""
+    """Yield a proxy in front of a receiver on loopback, or of several ones.
+
+    Its clients come from the address `client`, or from ::1.
+    """
+    receivers = [
+        f"127.0.0.1:{port}" for port in ([receiver_ports] if isinstance(receiver_ports, int) else receiver_ports)
+    ]
     context = _certified(folder)
     connector = aiohttp.TCPConnector(
         limit=0,
@@ -112,7 +118,7 @@ async def running_proxy(
     )
     async with AsyncExitStack() as stack:
         ports = {scheme: _held_port(stack) for scheme in ("http", "https")}
-        command, environment = {"caddy": _caddy, "nginx": _nginx}[name](folder, ports, receiver_port)
+        command, environment = {"caddy": _caddy, "nginx": _nginx}[name](folder, ports, receivers)
         output = stack.enter_context((folder / "process.log").open("wb"))
         process = await asyncio.create_subprocess_exec(
             *command, cwd=folder, env=os.environ | environment, stdout=output, stderr=output
@@ -170,7 +176,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _caddy(folder: Path, ports: Mapping[str, int], receiver_port: int) -> tuple[list[str], Mapping[str, str]]:
+def _caddy(folder: Path, ports: Mapping[str, int], receivers: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
     own = f"admin off\n\tdefault_bind 127.0.0.1 ::1\n\thttp_port {ports['http']}\n\thttps_port {ports['https']}"
     rendered = _replaced(
         CADDYFILE,
@@ -182,14 +188,15 @@ def _caddy(folder: Path, ports: Mapping[str, int], receiver_port: int) -> tuple[
     (folder / "Caddyfile").write_text(rendered)
     home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     command = [tool("caddy", package="caddy"), "run", "--adapter", "caddyfile", "--config", "Caddyfile"]
-    return command, home | {"CALLBACK_RECEIVER": f"127.0.0.1:{receiver_port}"}
+    balance = "one" if len(receivers) == 1 else "several"
+    return command, home | {"CALLBACK_RECEIVER": " ".join(receivers), "CALLBACK_BALANCE": balance}
 
 
-def _nginx(folder: Path, ports: Mapping[str, int], receiver_port: int) -> tuple[list[str], Mapping[str, str]]:
+def _nginx(folder: Path, ports: Mapping[str, int], receivers: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
     rendered = _replaced(
         NGINX,
         {
-            "server 127.0.0.1:8080;": f"server 127.0.0.1:{receiver_port};",
+            "server 127.0.0.1:8080;": "\n    ".join(f"server {receiver};" for receiver in receivers),
             "listen 80 ": f"listen 127.0.0.1:{ports['http']} ",
             "listen [::]:80 ": f"listen [::1]:{ports['http']} ",
             "listen 443 ": f"listen 127.0.0.1:{ports['https']} ",

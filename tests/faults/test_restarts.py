@@ -173,6 +173,26 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     assert receiver.events("receiver.stopped") == []
 
 
+async def test_a_balancer_can_take_out_a_receiver_that_stops(tmp_path: Path) -> None:
+    """During the delay `/readyz` is 503, but new connections are served. A second signal ends the delay."""
+    async with (
+        receiver_process(tmp_path / "receiver.db", port=free_port(), stop_delay_seconds="100") as receiver,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
+    ):
+        api = Api(receiver.url, session)
+        task = await api.register()
+        before = await api.send("GET", "/readyz", key=None)
+        receiver.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: bool(receiver.events("receiver.stopping")))
+        during = await api.send("GET", "/readyz", key=None)
+        stored = await api.call_back(task["callbackUrl"])
+        code = await receiver.stop()
+
+    assert (before.status, during.status, stored.status) == (200, 503, 200)
+    assert during.json["reason"] == "the receiver is stopping"
+    assert code == 0
+
+
 async def test_a_hanging_disk_does_not_hold_up_the_end(tmp_path: Path, machine: Machine) -> None:
     """After 9 s, before Docker kills it, the process ends itself with the exit code 1."""
     async with (

@@ -46,7 +46,7 @@ def most_connections(waiting: int, file_limit: int | None) -> int:
 class Runner(web.AppRunner):
     """An `AppRunner` of an application that has its `CONNECTIONS` once it has started.
 
-    With `has_front` callbacks come to `receiver.web.front` first. `drain` comes before `cleanup`.
+    With `has_front` callbacks come to `receiver.web.front` first. `leave` comes before `drain`, that before `cleanup`.
     """
 
     def __init__(self, app: web.Application, *, has_front: bool = False, **options: Any) -> None:
@@ -64,6 +64,11 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         handler = front(self._app[RUNTIME], server.request_handler) if self._has_front else server.request_handler
         return _Server(self._app[CONNECTIONS], server, handler, self._kwargs)
+
+    async def leave(self, seconds: float) -> None:
+        """Let `/readyz` be 503 for so long, and serve everything. Load balancers send nothing more afterwards."""
+        self._app[RUNTIME].waits.is_leaving = True
+        await asyncio.sleep(seconds)
 
     async def drain(self) -> None:
         """Accept no more connections, answer the requests that come over the others, and end waits and streams.
