@@ -27,7 +27,17 @@ RULES = [
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 
 FROM_PROMETHEUS = {"up": {"job", "instance"}, "ALERTS": set[str]()}
-_NAME = re.compile(r"\b(callback_receiver_\w+|process_\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
+_OF_SERVER = {"job", "instance", "server"}
+FROM_EXPORTER = {
+    "pg_up": _OF_SERVER,
+    "pg_settings_max_connections": _OF_SERVER,
+    "pg_stat_database_numbackends": {*_OF_SERVER, "datid", "datname"},
+    "pg_stat_activity_max_tx_duration": {*_OF_SERVER, "datname", "state"},
+    "pg_stat_replication_pg_wal_lsn_diff": {*_OF_SERVER, "application_name", "client_addr", "slot_name", "state"},
+    "pg_stat_archiver_failed_count": _OF_SERVER,
+}
+"""The metrics of postgres_exporter 0.11 and newer, as far as rules use them."""
+_NAME = re.compile(r"\b(callback_receiver_\w+|process_\w+|pg_\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
 
 
 def promtool(*arguments: str) -> None:
@@ -83,7 +93,7 @@ def expressions() -> Iterator[str]:
 
 def test_every_query_names_existing_metrics_and_labels() -> None:
     """A renamed metric or label would silence an alert without an error."""
-    known = FROM_PROMETHEUS | labels_of_metrics()
+    known = FROM_PROMETHEUS | FROM_EXPORTER | labels_of_metrics()
     unknown = set()
     for expression in expressions():
         names = _NAME.findall(expression)
