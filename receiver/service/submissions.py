@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -38,6 +38,8 @@ _MOST_SECONDS = 60.0
 """Time after which a caller is told that the provider does not take the task now."""
 _END_SECONDS = 4.0
 """Time that providers have to answer at shutdown, after the callers have gone."""
+_CUT_OFF_SECONDS = 1.0
+"""Time to store that submissions were cut off."""
 
 _log = structlog.get_logger()
 
@@ -120,6 +122,8 @@ class Submissions:
             _, unanswered = await asyncio.wait(under_way, timeout=_END_SECONDS)
             for submitting in unanswered:
                 submitting.cancel()
+            if unanswered:
+                await asyncio.wait(unanswered, timeout=_CUT_OFF_SECONDS)
 
     def _account(self, registration: Registration) -> Account:
         account = self._accounts.get(registration.provider)
@@ -146,10 +150,15 @@ class Submissions:
             )
             if registered.is_replayed or not registered.is_new:
                 return refusal_of(registered.task) or registered
-            with nullcontext() if self._tracing is None else self._tracing.creating(registered.task):
-                task = await self._carry_out(account, registration, registered.task)
-            if key is not None and task.id_text is None and task.outcome is None:
-                await self._tasks.end_submission(task.ref, self._name)
+            task = registered.task
+            try:
+                with nullcontext() if self._tracing is None else self._tracing.creating(task):
+                    task = await self._carry_out(account, registration, task)
+            finally:
+                if key is not None and task.id_text is None and task.outcome is None:
+                    # The answer is unclear, or was cut off. From now on other receivers give out the task as it is.
+                    with suppress(ReceiverError):
+                        await self._tasks.end_submission(task.ref, self._name)
         except ReceiverError as error:
             return error
         except Exception:

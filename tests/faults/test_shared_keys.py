@@ -6,12 +6,14 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
@@ -21,12 +23,13 @@ from client.providers.rules import Rate
 from client.sandbox import Sandbox, SandboxSettings
 from client.sandbox.serving import serving
 from client.sandbox.settings import SandboxLimits
+from receiver.service import submissions
 from tests.client.support import fast
 from tests.postgres import Cluster, running_cluster
 from tests.receiver.service.test_submissions import submit
 from tests.receiver.storage.stores import change
 from tests.receiver.upstream.test_reconciler import KEY, QUICK, Provider, reconciling, running_provider, submitted
-from tests.support import RunningReceiver, eventually, running_receiver
+from tests.support import Answer, RunningReceiver, eventually, running_receiver
 
 RATE = 20.0
 PAUSE_HALF_A_MINUTE = {"errorId": 1, "errorCode": "ERROR: 1003"}
@@ -153,6 +156,37 @@ async def test_a_receiver_that_died_while_submitting_does_not_block_the_key(data
 
     assert (first.status, during.status, after.status, made) == (201, 409, 201, 1)
     assert (after.json["ref"], after.json["taskId"]) == (first.json["ref"], None)
+
+
+async def test_a_submission_that_a_stop_cut_off_is_given_out_at_once(
+    database: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller comes back to another receiver, and need not wait for the end of the lease."""
+    monkeypatch.setattr(submissions, "_END_SECONDS", 0.2)
+    called = asyncio.Event()
+
+    async def create_task(_request: web.Request) -> web.Response:
+        called.set()
+        await asyncio.sleep(60)
+        raise web.HTTPServiceUnavailable
+
+    async with scripted(create_task) as url, asyncio.TaskGroup() as group:
+        accounts: dict[str, Any] = {"provider_keys": {"capsolver": KEY}, "provider_urls": {"capsolver": url}}
+        async with running_receiver(database, dialects=QUICK, **accounts) as one:
+            submitting = group.create_task(hung_up_on(submit(one, key="a")))
+            await called.wait()
+            await one.stop()
+            await submitting
+        async with running_receiver(database, dialects=QUICK, **accounts) as other:
+            answer = await submit(other, key="a")
+
+    assert (answer.status, answer.json["taskId"]) == (201, None)
+
+
+async def hung_up_on(request: Coroutine[Any, Any, Answer]) -> None:
+    """Send a request to a receiver that stops."""
+    with suppress(aiohttp.ClientError):
+        await request
 
 
 async def test_an_unclear_submission_is_given_out_at_once(database: Path | str) -> None:
