@@ -102,12 +102,13 @@ class Settings(BaseSettings):
     database: Path | SecretStr = Field(
         Path("receiver.db"),
         description="The SQLite file; a new one gets the mode 0600. Or `postgresql://user:password@host/name`, for "
-        "several receivers on one database. It needs `callback-receiver[postgres]`.",
+        "several receivers on one database. It may name several hosts, as `one:5432,two:5432`. It needs "
+        "`callback-receiver[postgres]`.",
     )
     database_listen: SecretStr | None = Field(
         None,
-        description="URL of the same PostgreSQL database without a pooler between. Notifications do not pass a pooler "
-        "that shares connections. Unset: the URL of `DATABASE`.",
+        description="URL of the same PostgreSQL database without a pooler between, if that of `DATABASE` leads to one. "
+        "Notifications do not pass a pooler that shares connections. Unset: the URL of `DATABASE`, without a pooler.",
     )
     api_keys: Annotated[SecretStr, _LIST] = Field(
         SecretStr(""),

@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
-from receiver.errors import CannotStartError
+from receiver.errors import CannotStartError, CursorGoneError
+from receiver.storage.postgres.follower import LogReplacedError
 from receiver.storage.postgres.store import open_postgres_store
 from tests.postgres import Cluster, execute, running_cluster
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, running_store
 from tests.support import RunningReceiver, eventually, running_receiver
 
+CONNECTED = "SELECT count(DISTINCT pid) FROM pg_stat_activity WHERE query LIKE '%log_id%' AND state = 'idle'"
 DISCONNECT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
     "AND pid <> pg_backend_pid()"
@@ -220,3 +223,41 @@ async def started(url: str) -> tuple[str, bytes]:
     """Return the cursor of an empty log and the signing key."""
     async with running_store(url) as store:
         return await store.head(), store.signing_keys[0]
+
+
+async def test_a_log_that_has_lost_entries_gets_another_id(postgres_url: str) -> None:
+    """After a failover that lost entries all receivers end, and then readers with a cursor are told of a gap."""
+    with capture_logs() as lines:
+        async with running_store(postgres_url) as store:
+            for number in (1, 2):
+                await store.write(a_registration(number))
+                await store.write(a_delivery(number))
+            cursor = await store.head()
+        async with asyncio.TaskGroup() as group:
+            ends = [group.create_task(ended(postgres_url)) for _ in range(2)]
+            await eventually(lambda: execute(postgres_url, CONNECTED) == [(2,)])
+            execute(postgres_url, "DELETE FROM log WHERE position = 2 RETURNING 1")
+            execute(postgres_url, "UPDATE head SET position = 1")
+        async with running_store(postgres_url) as store:
+            with pytest.raises(CursorGoneError) as gone:
+                await store.position(cursor)
+
+    assert all("this receiver has to start again" in str(end.result()) for end in ends)
+    assert gone.value.reason == "other-log"
+    shrunk = [line for line in lines if line["event"] == "log.shrunk"]
+    assert 1 <= len(shrunk) <= 2
+    assert "has lost 1 entries" in shrunk[0]["reason"]
+
+
+async def ended(url: str) -> LogReplacedError:
+    """Return the error of a store that ends by itself."""
+    async with asyncio.timeout(30):
+        try:
+            async with running_store(url):
+                await asyncio.Event().wait()
+        except* LogReplacedError as errors:
+            found: BaseException = errors
+    while isinstance(found, ExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, LogReplacedError)
+    return found

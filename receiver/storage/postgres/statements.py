@@ -78,12 +78,16 @@ SELECT_FAMILY = """
 # These are not translated.
 # The end of the log.
 SELECT_END = "SELECT position FROM head"
-# The end of the log with the keys of the entries behind a position, in one snapshot. It has a row without any, too.
+# The end and the id of the log, with the keys of the entries behind a position, in one snapshot. It has a row without
+# any, too.
 SELECT_GROWTH = """
-    SELECT head.position, coalesce(log.ref, task.ref), task.provider, task.task_id
+    SELECT head.position, (SELECT value FROM meta WHERE name = 'log_id'),
+        coalesce(log.ref, task.ref), task.provider, task.task_id
     FROM head LEFT JOIN log ON log.position > $1 LEFT JOIN task ON task.id = log.task
     ORDER BY log.position LIMIT $2
 """
+# Another id of the log, if it still has this one.
+REPLACE_LOG_ID = "UPDATE meta SET value = $1 WHERE name = 'log_id' AND value = $2"
 # The late ids behind a number.
 SELECT_LATE_IDS = "SELECT number, ref, provider, task_id FROM late_id WHERE number > $1 ORDER BY number LIMIT $2"
 # The end of the log, and the last late id.

@@ -20,6 +20,7 @@ from receiver.storage.postgres.batch import LockingBatch
 from receiver.storage.postgres.bridge import bridged, run_bridged
 from receiver.storage.postgres.connection import Server, close, close_pool
 from receiver.storage.postgres.errors import NotDurableError, is_blocked, is_lost, is_worth_repeating, reason_of, refuse
+from receiver.storage.postgres.follower import LogEnd
 from receiver.storage.postgres.hints import Hints
 from receiver.storage.postgres.schema import check_schema, migrate
 from receiver.storage.postgres.statements import SELECT_ENDS
@@ -47,9 +48,8 @@ _DRIVER_ERRORS = (OSError, ValueError, NotDurableError, asyncpg.PostgresError, a
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    log_id: str
+    end: LogEnd
     signing_keys: tuple[bytes, ...]
-    ends: tuple[int, int]
 
 
 @asynccontextmanager
@@ -97,12 +97,12 @@ class PostgresStore(SharedStore):
         tally: Callable[[int, Sequence[TaskRecord]], None] | None = None,
         batch_type: type[LockingBatch] = LockingBatch,
     ) -> None:
-        cursors = Cursors(identity.log_id)
+        cursors = Cursors(identity.end.log_id)
         self._pool = pool
-        self._hints = Hints(listening, identity.log_id, lambda: self._writer.check_log())
+        self._hints = Hints(listening, identity.end.log_id, lambda: self._writer.follower.check())
         self._writer = PostgresWriter(
             server,
-            ends=identity.ends,
+            end=identity.end,
             cursor_at=cursors.at,
             announce=self._hints.send,
             tally=tally,
@@ -116,7 +116,7 @@ class PostgresStore(SharedStore):
             async with asyncio.TaskGroup() as owner:
                 owner.create_task(self._tasks.run(), name="reader")
                 watching = [
-                    owner.create_task(self._writer.watch(), name="watch"),
+                    owner.create_task(self._writer.follower.run(), name="follower"),
                     owner.create_task(self._hints.run(), name="hints"),
                 ]
                 try:
@@ -128,6 +128,7 @@ class PostgresStore(SharedStore):
         finally:
             # Not in the tasks: one that is cancelled before its first step does nothing at all.
             await self._writer.close()
+            await self._writer.follower.close()
 
     async def _read_soon(self, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
         return await self._read(read)
@@ -230,7 +231,7 @@ async def _check_server(connection: asyncpg.Connection, name: str) -> None:
 
 
 async def _identify(connection: asyncpg.Connection, now: int) -> _Identity:
-    """Return the id of the log, the signing keys, newest first, and the ends. The first program makes id and key."""
+    """Return the end of the log and the signing keys, newest first. The first program makes id and key."""
     log_id = await connection.fetchval("SELECT value FROM meta WHERE name = 'log_id'")
     if log_id is None:
         log_id = secrets.token_hex(6)
@@ -242,4 +243,4 @@ async def _identify(connection: asyncpg.Connection, now: int) -> _Identity:
         )
         keys = await connection.fetch(sql.SELECT_SIGNING_KEYS)
     ((position, late_id),) = await connection.fetch(SELECT_ENDS)
-    return _Identity(str(log_id), tuple(row[0] for row in keys), (position, late_id))
+    return _Identity(LogEnd(str(log_id), position, late_id), tuple(row[0] for row in keys))

@@ -10,10 +10,6 @@ States of a batch, and what the server can do to it:
 * *committing*: if the connection breaks now, nobody knows if it was stored. Callers are told so. It is not repeated.
   The log is read at once, so that its waiters are woken if it was.
 * *committed*: callers are released, then waiters here, then a hint goes to the other receivers.
-
-The positions of several receivers are mixed. A commit moves the known end of the log only if it follows it without a
-gap. Otherwise its own waiters are woken at once, and then the log is read up to the end. A subscriber must not see
-position 12 before 11 of another receiver.
 """
 
 from __future__ import annotations
@@ -34,10 +30,11 @@ from receiver.domain.transaction import Command, Key, Operation
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.storage.command_queue import CommandQueue, Decision, Queued
 from receiver.storage.postgres import statements as own
-from receiver.storage.postgres.batch import LATE_IDS_KEPT, LockingBatch
+from receiver.storage.postgres.batch import LockingBatch
 from receiver.storage.postgres.bridge import bridged, run_bridged
 from receiver.storage.postgres.connection import Reconnecting, Server
 from receiver.storage.postgres.errors import CommitUnknownError, is_blocked, is_lost, is_worth_repeating, reason_of
+from receiver.storage.postgres.follower import LogEnd, LogFollower
 
 __all__ = ["PostgresWriter"]
 
@@ -45,8 +42,6 @@ _MAX_REPEATS = 20
 _FAILING_SECONDS = 1.0
 _AGAIN_SECONDS = 0.05
 _PROBE_SECONDS = 5.0
-_CHECK_SECONDS = 1.0
-_MAX_GROWTH = 10_000
 _BLOCKED_SECONDS = 10.0
 _FEW_BLOCKED = 8
 _MOST_BLOCKED = 256
@@ -69,16 +64,16 @@ class _Committed:
 
 
 class PostgresWriter(CommandQueue):
-    """Owns the writing connection, and one that reads the log for the commits of others. `run` must be running.
+    """Owns the writing connection. `run` must be running.
 
-    `ends` are the end of the log and the last late id. Whoever got a position before it is told of all that follows.
+    `end` is the end of the log, from which on `follower` tells the listener of all that follows.
     """
 
     def __init__(
         self,
         server: Server,
         *,
-        ends: tuple[int, int],
+        end: LogEnd,
         cursor_at: Callable[[int], str],
         announce: Callable[[], None],
         tally: Callable[[int, Sequence[TaskRecord]], None] | None = None,
@@ -90,9 +85,7 @@ class PostgresWriter(CommandQueue):
         self._tally = tally
         self._batch_type = batch_type
         self._writing = Reconnecting(server)
-        self._reading = Reconnecting(server)
-        self._must_check = asyncio.Event()
-        self._position, self._late_id = ends
+        self.follower = LogFollower(server, end, self._tell)
         self._wanted: Sequence[Key] = ()
         self._is_numbering = False
         self._blocked_since: float | None = None
@@ -111,35 +104,9 @@ class PostgresWriter(CommandQueue):
         finally:
             self._is_stopping = True
 
-    def check_log(self) -> None:
-        """Read the log for commits of other receivers now."""
-        self._must_check.set()
-
-    async def watch(self) -> None:
-        """Wake waiters for the commits of other receivers, until cancelled."""
-        is_failing = False
-        while True:
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS):
-                    await self._must_check.wait()
-            except TimeoutError:
-                pass
-            self._must_check.clear()
-            try:
-                await self._check_log()
-                is_failing = False
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                if not is_failing:
-                    _log.warning("log.not_read", reason=reason_of(error))
-                is_failing = True
-                await self._reading.close()
-
     async def close(self) -> None:
-        """Close the connections, after `run` and `watch` have ended."""
+        """Close the connection, after `run` has ended."""
         await self._writing.close()
-        await self._reading.close()
 
     async def _store(self, batch: Sequence[Queued]) -> None:
         """Store all commands of a batch, in as many transactions as it takes."""
@@ -162,7 +129,7 @@ class PostgresWriter(CommandQueue):
                     committed = await self._transact(batch, known, _BEGIN_BRIEFLY if is_brief else _BEGIN)
             except CommitUnknownError as error:
                 self._note_failure(error, batch)
-                self._must_check.set()
+                self.follower.check()
                 self._announce()
                 return self._refuse(batch, StoreBusyError("the connection broke, and it may still be stored"))
             except Exception as error:
@@ -187,7 +154,9 @@ class PostgresWriter(CommandQueue):
             done = batch[: len(committed.answers)]
             # Callers first: a sender waits for its acknowledgement, but a wake-up may come microseconds later.
             self._release(done, committed.answers)
-            self._grow(committed)
+            if committed.grown or committed.entries:
+                self._announce()
+                self.follower.add(committed.grown, committed.entries)
             if self._tally is not None:
                 ended = [entry.task for entry in committed.entries if entry.kind == "result" and entry.task is not None]
                 self._tally(len(done), ended)
@@ -295,39 +264,6 @@ class PostgresWriter(CommandQueue):
             self._wanted, self._is_numbering = list(batch.wanted), batch.is_numbering
         # The entries are made before the commit, because callers wait from then on.
         return _Committed(answers, batch.grown, [Entry(self._cursor_at(entry[0]), *entry) for entry in batch.appended])
-
-    def _grow(self, committed: _Committed) -> None:
-        """Wake waiters here and in other receivers."""
-        entries, after = committed.entries, self._position
-        if entries:
-            if entries[0].position == after + 1:
-                self._position = entries[-1].position
-            else:
-                # The entries in between are other receivers'. They and these are read together, in order.
-                entries = ()
-                self._must_check.set()
-        if committed.grown or committed.entries:
-            self._announce()
-        if committed.grown or self._position > after:
-            self._tell(Growth(after, self._position, tuple(committed.grown), tuple(entries)))
-
-    async def _check_log(self) -> None:
-        """Read the keys of new entries and late ids, and wake their waiters."""
-        connection = await self._reading.get()
-        rows = await connection.fetch(own.SELECT_LATE_IDS, self._late_id, LATE_IDS_KEPT)
-        if rows:
-            is_complete = rows[0][0] == self._late_id + 1
-            self._late_id = rows[-1][0]
-            keys = tuple(TaskKey(*row[1:]) for row in rows)
-            self._tell(Growth(self._position, self._position, keys if is_complete else None, ()))
-        rows = await connection.fetch(own.SELECT_GROWTH, self._position, _MAX_GROWTH + 1)
-        until = max(int(row[0]) for row in rows)
-        # Own commits without a gap may have moved the end meanwhile. Then all that was read is known.
-        if until <= self._position:
-            return
-        after, self._position = self._position, until
-        keys = tuple(TaskKey(*row[1:]) for row in rows if row[1] is not None)
-        self._tell(Growth(after, until, keys if len(rows) <= _MAX_GROWTH else None, None))
 
     def _tell(self, growth: Growth) -> None:
         if self.listener is not None:

@@ -20,7 +20,7 @@ from receiver.storage.sqlite.schema import migrate as migrate_sqlite
 from receiver.storage.sqlite.statements import repeat_values, update_task
 from receiver.storage.sqlite.tables import api_keys, signing_keys
 
-UNTRANSLATED = ("SELECT_END", "SELECT_ENDS", "SELECT_GROWTH", "SELECT_LATE_IDS", "SAVE_PROBE")
+UNTRANSLATED = ("SELECT_END", "SELECT_ENDS", "SELECT_GROWTH", "SELECT_LATE_IDS", "REPLACE_LOG_ID", "SAVE_PROBE")
 
 
 def texts() -> Iterator[tuple[str, str]]:
