@@ -11,9 +11,12 @@ import click
 from client.errors import BadArgumentError, CallbackReceiverError
 from client.output import CannotShowError, standard_streams, tell
 from client.version import VERSION
-from receiver.commands.backup import backup
 from receiver.commands.callback_url import callback_url
 from receiver.commands.canary import canary
+from receiver.commands.database.backup import backup
+from receiver.commands.database.prune import prune_command
+from receiver.commands.database.redeliver import redeliver
+from receiver.commands.database.restore import new_log_command, restore_command
 from receiver.commands.doctor.command import doctor
 from receiver.commands.explain import explain
 from receiver.commands.healthcheck import healthcheck
@@ -21,9 +24,6 @@ from receiver.commands.keys import keys
 from receiver.commands.new_signing_key import new_signing_key
 from receiver.commands.pingback import pingback
 from receiver.commands.providers import providers
-from receiver.commands.prune import prune_command
-from receiver.commands.redeliver import redeliver
-from receiver.commands.restore import new_log_command, restore_command
 from receiver.commands.serve import serve
 from receiver.errors import CannotStartError
 

@@ -8,7 +8,7 @@ import click
 
 from client.output import show, tell
 from receiver.app import microseconds_now
-from receiver.commands.backup import copy_text, progress_told
+from receiver.commands.database.backup import copy_text, progress_told
 from receiver.domain.records import time_view
 from receiver.logs import configure_logs
 from receiver.settings import load_settings
