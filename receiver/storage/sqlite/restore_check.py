@@ -20,11 +20,15 @@ def note_head(database: Path, log_id: str, position: int) -> None:
     note = _beside(database)
     fresh = note.with_name(f"{note.name}.new")
     with suppress(OSError):
-        text = f"{log_id} {position} {database.stat().st_ino}\n"
+        owned = database.stat()
+        text = f"{log_id} {position} {owned.st_ino}\n"
         # A killed process may have left a file here. A link in its place is removed, never followed.
         fresh.unlink(missing_ok=True)
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
+            # A command of root must not leave a note that the receiver cannot read.
+            if owned.st_uid != os.fstat(file.fileno()).st_uid:
+                os.fchown(file.fileno(), owned.st_uid, owned.st_gid)
         fresh.replace(note)
 
 
