@@ -33,6 +33,7 @@ __all__ = [
     "ApiKey",
     "Network",
     "Settings",
+    "database_from",
     "digest_of",
     "is_loopback",
     "load_settings",
@@ -53,6 +54,8 @@ _LIST = "separated by commas"
 """Marks the type of a setting with several values."""
 # More than the environment can hold; a secret has a few hundred bytes.
 _MAX_SECRET_BYTES = 256 * 1024
+# A URL, a URL without its scheme, or the other notation of PostgreSQL's programs. `C:/` is a path.
+_LIKE_URL = re.compile(r"^\s*[A-Za-z][\w+.-]+:/|^[^/]*:[^/]*@|\bpassword\s*=")
 # Client keys are often 32 hexadecimal digits.
 _PROVIDER = re.compile(r"(?![0-9a-f]{24})[a-z0-9]{1,32}")
 
@@ -288,12 +291,7 @@ class Settings(BaseSettings):
     @field_validator("database", mode="before")
     @classmethod
     def _is_path_or_url(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if not re.match(r"[a-z]+:/", value):
-            return Path(value)
-        _check_postgres_url(value)
-        return SecretStr(value)
+        return database_from(value) if isinstance(value, str) else value
 
     @field_validator("providers_file", mode="before")
     @classmethod
@@ -525,6 +523,19 @@ def server_name(url: str) -> str:
     """Return the scheme, the host and the database of a URL, without user, password and options."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def database_from(text: str) -> Path | SecretStr:
+    """Return the path of an SQLite file, or the URL of a PostgreSQL database as a secret.
+
+    Raises:
+        ValueError: it is another URL. The error has no part of it. What looks like one is never taken for a path,
+            because texts show paths.
+    """
+    if not _LIKE_URL.search(text):
+        return Path(text)
+    _check_postgres_url(text)
+    return SecretStr(text.strip())
 
 
 def _check_postgres_url(url: str) -> None:
