@@ -14,6 +14,7 @@ from client.version import VERSION
 from receiver.commands.callback_url import callback_url
 from receiver.commands.canary import canary
 from receiver.commands.database.backup import backup
+from receiver.commands.database.copy import copy
 from receiver.commands.database.prune import prune_command
 from receiver.commands.database.redeliver import redeliver
 from receiver.commands.database.restore import new_log_command, restore_command
@@ -35,7 +36,7 @@ SECTIONS: Mapping[str, Sequence[click.Command]] = MappingProxyType(
         "Control access": (keys,),
         "Set up callbacks": (providers, callback_url, new_signing_key, pingback),
         "Find problems": (doctor, canary, explain, healthcheck),
-        "Maintain the database": (backup, restore_command, new_log_command, redeliver, prune_command),
+        "Maintain the database": (backup, restore_command, copy, new_log_command, redeliver, prune_command),
     }
 )
 """All commands in the order of their use, as `--help` lists them."""

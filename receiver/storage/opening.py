@@ -16,7 +16,15 @@ from receiver.storage.sqlite.store import open_sqlite_store
 from receiver.storage.sqlite.tables import signing_keys
 from receiver.storage.store import Store
 
-__all__ = ["OwnedStore", "open_for_reading", "open_store", "replace_log_id", "replace_signing_key", "sqlite_file"]
+__all__ = [
+    "OwnedStore",
+    "driver_needed",
+    "open_for_reading",
+    "open_store",
+    "replace_log_id",
+    "replace_signing_key",
+    "sqlite_file",
+]
 
 
 class OwnedStore(Store, Protocol):
@@ -52,7 +60,7 @@ async def open_store(
         async with open_sqlite_store(settings.database, now=now, clock=clock, create=create, tally=tally) as store:
             yield store
         return
-    with _driver_needed():
+    with driver_needed():
         from receiver.storage.postgres.store import open_postgres_store
     listen = settings.database_listen
     async with open_postgres_store(
@@ -78,7 +86,7 @@ def open_for_reading(settings: Settings, *, passes: bool = False) -> Iterator[sq
         with open_read_only(settings.database, passes=passes) as connection:
             yield connection
         return
-    with _driver_needed():
+    with driver_needed():
         from receiver.storage.postgres.here import open_postgres_here
     with open_postgres_here(settings.database.get_secret_value()) as connection:
         yield connection
@@ -93,7 +101,7 @@ def replace_signing_key(settings: Settings, key: bytes, *, now: int, until: int)
     if isinstance(settings.database, Path):
         signing_keys.replace_signing_key(settings.database, key, now=now, until=until)
         return
-    with _driver_needed():
+    with driver_needed():
         from receiver.storage.postgres.here import replace_signing_key_there
     replace_signing_key_there(settings.database.get_secret_value(), key, now=now, until=until)
 
@@ -106,7 +114,7 @@ def replace_log_id(settings: Settings) -> None:
     """
     if isinstance(settings.database, Path):
         raise CannotStartError("RECEIVER_DATABASE: a restored SQLite file gets a new log id at the next start")
-    with _driver_needed():
+    with driver_needed():
         from receiver.storage.postgres.here import replace_log_id_there
     replace_log_id_there(settings.database.get_secret_value())
 
@@ -123,7 +131,12 @@ def sqlite_file(settings: Settings, remedy: str) -> Path:
 
 
 @contextmanager
-def _driver_needed() -> Iterator[None]:
+def driver_needed() -> Iterator[None]:
+    """Let the body import the driver of PostgreSQL.
+
+    Raises:
+        CannotStartError: it is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -21,11 +21,11 @@ from receiver.storage.postgres.schema import MIGRATIONS, check_schema
 from receiver.storage.sqlite.statements import INSERT_SIGNING_KEY, SAVE_META
 from receiver.storage.sqlite.tables.signing_keys import END_KEYS
 
-__all__ = ["open_postgres_here", "replace_log_id_there", "replace_signing_key_there"]
+__all__ = ["SELECT_OTHERS", "open_postgres_here", "replace_log_id_there", "replace_signing_key_there"]
 
 Answer = TypeVar("Answer")
 
-_SELECT_OTHERS = (
+SELECT_OTHERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'callback-receiver' "
     "AND datname = current_database() AND pid <> pg_backend_pid()"
 )
@@ -83,7 +83,7 @@ def replace_log_id_there(url: str) -> None:
         CannotStartError: as above. Or a receiver is connected, which would go on with the old id.
     """
     with open_postgres_here(url) as connection:
-        (others,) = connection.execute(_SELECT_OTHERS).fetchone()
+        (others,) = connection.execute(SELECT_OTHERS).fetchone()
         if others:
             raise CannotStartError(
                 f"{server_name(url)}: a receiver is connected; stop all receivers first", passes=True

@@ -18,7 +18,7 @@ import asyncpg
 
 from receiver.errors import CannotStartError
 
-__all__ = ["MIGRATIONS", "Migration", "check_schema", "migrate"]
+__all__ = ["MIGRATIONS", "OWN_META", "OWN_TABLES", "Migration", "check_schema", "migrate"]
 
 # "CBCR". Programs that start together migrate one after another.
 _MIGRATING = 0x43425243
@@ -258,6 +258,12 @@ MIGRATIONS = (
     ),
 )
 """Released steps never change. Step N brings the version in `meta` from N to N + 1, in one transaction with it."""
+
+OWN_TABLES = ("head", "late_id")
+"""Tables without a counterpart in the SQLite store. A copy leaves them out, and gives `head` its numbers itself."""
+
+OWN_META = ("schema", "oldest_program")
+"""Names in `meta` that say what this database is. A copy leaves them out."""
 
 _TABLES = ("meta", "head", "task", "log", "delivery")
 _SELECT_VERSIONS = "SELECT name, value FROM meta WHERE name IN ('schema', 'oldest_program')"

@@ -34,7 +34,7 @@ from receiver.storage.sqlite.reader import (
     find_tasks,
 )
 
-__all__ = ["PostgresStore", "open_postgres_store"]
+__all__ = ["PostgresStore", "check_server", "open_postgres_store"]
 
 Answer = TypeVar("Answer")
 
@@ -209,7 +209,7 @@ async def _prepare(server: Server, name: str, now: int, *, create: bool) -> _Ide
     try:
         async with connection.transaction(isolation="read_committed"):
             await connection.execute("SET LOCAL statement_timeout = 0")
-            await _check_server(connection, name)
+            await check_server(connection, name)
             if not create and await check_schema(connection, name) == 0:
                 raise CannotStartError(f"{name}: the receiver has no tables there; start the receiver once")
             await migrate(connection, name)
@@ -218,7 +218,12 @@ async def _prepare(server: Server, name: str, now: int, *, create: bool) -> _Ide
         await close(connection)
 
 
-async def _check_server(connection: asyncpg.Connection, name: str) -> None:
+async def check_server(connection: asyncpg.Connection, name: str) -> None:
+    """Check that the server is new enough, and the database is in UTF8.
+
+    Raises:
+        CannotStartError: it is not.
+    """
     rows = await connection.fetch(
         "SELECT name, setting FROM pg_settings WHERE name IN "
         "('server_version_num', 'server_version', 'server_encoding')"

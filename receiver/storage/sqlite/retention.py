@@ -22,7 +22,7 @@ from receiver.storage.sqlite.reader import read_task
 from receiver.storage.sqlite.rows import task_from
 from receiver.storage.sqlite.statements import json_array
 
-__all__ = ["BODIES_FLOOR", "SOLUTIONS_FLOOR", "forget", "prunable", "prune", "read_floor"]
+__all__ = ["BODIES_FLOOR", "FLOORS", "SOLUTIONS_FLOOR", "forget", "prunable", "prune", "read_floor"]
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -34,6 +34,9 @@ SOLUTIONS_FLOOR = "solutions_floor"
 
 BODIES_FLOOR = "bodies_floor"
 """The name of the floor of bodies. No entry up to it has the body of a delivery any more."""
+
+FLOORS = (_FLOOR, SOLUTIONS_FLOOR, BODIES_FLOOR)
+"""The names in `meta` with a position instead of a text."""
 
 # A step ends with the row that reaches this. SQLite reads and overwrites what it frees, about 4 ms a megabyte: 200
 # answers of 200 kB, which are kept twice, held up every callback for 350 ms.

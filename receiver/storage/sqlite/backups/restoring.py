@@ -25,7 +25,7 @@ from receiver.storage.sqlite.backups.copies import (
 from receiver.storage.sqlite.backups.locks import replacing
 from receiver.storage.sqlite.schema import check_owner, check_schema
 
-__all__ = ["RestoredDatabase", "restore"]
+__all__ = ["RestoredDatabase", "check_not_in_use", "put_in_place", "restore"]
 
 # SQLite holds a lock on these bytes of a database while it has it open (its file format, "Locking and concurrency").
 _LOCK_START, _LOCK_BYTES = 0x40000000, 512
@@ -56,16 +56,24 @@ def restore(backup: Path, database: Path, show_progress: Progress, *, time_text:
     if not place.parent.is_dir():
         raise CannotStartError(f"{database}: there is no folder {place.parent}")
     with replacing(place), unfinished_file(place) as unfinished:
-        _check_not_in_use(place)
+        check_not_in_use(place)
         with _open_backup(backup) as source:
             facts = copy_database(source, unfinished, place, show_progress)
-        try:
-            _give_owner(unfinished, place)
-            is_readable = _close_log(place)
-            before = _replace(place, unfinished.path, time_text, is_readable=is_readable)
-        except OSError as error:
-            raise CannotStartError(f"{place}: it cannot be replaced: {error.strerror}", passes=True) from error
-    return RestoredDatabase(facts, before)
+        return RestoredDatabase(facts, put_in_place(unfinished, place, time_text=time_text))
+
+
+def put_in_place(unfinished: UnfinishedFile, place: Path, *, time_text: str) -> Path | None:
+    """Put a complete file in the place of a database that is not in use. Return the new path of the old one.
+
+    Raises:
+        CannotStartError: the old database is another program's, or a file cannot be written.
+    """
+    try:
+        _give_owner(unfinished, place)
+        is_readable = _close_log(place)
+        return _replace(place, unfinished.path, time_text, is_readable=is_readable)
+    except OSError as error:
+        raise CannotStartError(f"{place}: it cannot be replaced: {error.strerror}", passes=True) from error
 
 
 @contextmanager
@@ -89,7 +97,7 @@ def _open_backup(backup: Path) -> Iterator[sqlite3.Connection]:
         raise CannotStartError(f"{backup}: it cannot be read: {error}") from error
 
 
-def _check_not_in_use(place: Path) -> None:
+def check_not_in_use(place: Path) -> None:
     """Check that no program has the database open, even if SQLite cannot read it any more.
 
     Raises:
