@@ -79,7 +79,13 @@ def _main() -> None:
     try:
         cli.main(prog_name="callback-receiver", standalone_mode=False)
     except (CannotStartError, BadArgumentError) as error:
-        _exit(str(error), 1 if isinstance(error, CannotStartError) and error.passes else 2)
+        _refuse(error)
+    except ExceptionGroup as group:
+        # Raised by a background task.
+        refused = group.subgroup(CannotStartError)
+        if refused is None:
+            raise
+        _refuse(_first_of(refused))
     except CannotShowError as error:
         # A closed pipe ends other programs without a message too.
         sys.exit(1) if error.is_closed_pipe else _exit(str(error), 1)
@@ -92,6 +98,14 @@ def _main() -> None:
         _exit(error.format_message(), 2)
     except click.Abort:
         _exit("interrupted", 130)
+
+
+def _first_of(error: Exception) -> Exception:
+    return _first_of(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
+
+
+def _refuse(error: Exception) -> None:
+    _exit(str(error), 1 if isinstance(error, CannotStartError) and error.passes else 2)
 
 
 def _exit(text: str, code: int) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import asyncpg
 
 from receiver.storage.postgres.errors import NotDurableError, is_lost
+from receiver.storage.postgres.schema import PROGRAM_NAME
 
 __all__ = ["Reconnecting", "Server", "close", "close_pool", "connect", "escaped"]
 
@@ -37,7 +38,7 @@ _LIMITS = {
     "jit": "off",
 }
 _SESSION = {**_LIMITS, "timezone": "'UTC'"}
-_NAME = {"application_name": "callback-receiver"}
+_NAME = {"application_name": PROGRAM_NAME}
 _SELECT_STATE = "SELECT pg_is_in_recovery(), current_setting('synchronous_commit')"
 
 # PostgreSQL's texts hold no NUL, but ids and codes of providers may. These two characters become pairs.

@@ -9,6 +9,7 @@ from receiver.errors import CannotStartError
 __all__ = [
     "CommitUnknownError",
     "NotDurableError",
+    "OutdatedError",
     "is_blocked",
     "is_lost",
     "is_worth_repeating",
@@ -23,6 +24,13 @@ class CommitUnknownError(Exception):
 
 class NotDurableError(Exception):
     """The server acknowledges commits that it may lose."""
+
+
+class OutdatedError(CannotStartError):
+    """A newer program has changed the schema so that this one no longer fits. It has to end."""
+
+    def __init__(self) -> None:
+        super().__init__("the database was updated for newer receivers, so this one ends; start the newer version")
 
 
 # Another batch was in the way: serialization, deadlock, a row with the same key. Or another version of the program has
@@ -47,7 +55,9 @@ _OF_THE_SERVER = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidCatalogNameError,
+    # Reads of a program that is too old by now.
     asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
     asyncpg.LockNotAvailableError,
     # After a server's last words asyncpg 0.32 refuses the next statement with this, until it reads the end.
     asyncpg.InternalClientError,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,12 @@ import asyncpg
 import structlog
 
 from receiver.domain.records import Entry, Growth, TaskKey
+from receiver.errors import CannotStartError
 from receiver.storage.postgres import statements as own
 from receiver.storage.postgres.batch import LATE_IDS_KEPT
 from receiver.storage.postgres.connection import Reconnecting, Server
-from receiver.storage.postgres.errors import is_lost, reason_of
+from receiver.storage.postgres.errors import OutdatedError, is_lost, reason_of
+from receiver.storage.postgres.schema import SELECT_FITS
 
 __all__ = ["LogEnd", "LogFollower", "LogReplacedError"]
 
@@ -33,8 +36,11 @@ _MAX_GROWTH = 10_000
 _log = structlog.get_logger()
 
 
-class LogReplacedError(Exception):
+class LogReplacedError(CannotStartError):
     """The log has another id, so this receiver has to start again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}, so this receiver has to start again", passes=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class LogFollower:
         self._tell = tell
         self._reading = Reconnecting(server)
         self._must_check = asyncio.Event()
+        self._checked_at = time.monotonic()
         self._log_id, self._position, self._late_id = end.log_id, end.position, end.late_id
 
     def check(self) -> None:
@@ -67,6 +74,7 @@ class LogFollower:
 
         Raises:
             LogReplacedError: the log has lost entries, and a log line says so. Or another receiver found that.
+            OutdatedError: this program must not read any more.
         """
         is_failing = False
         while True:
@@ -77,6 +85,7 @@ class LogFollower:
                 pass
             self._must_check.clear()
             try:
+                await self._check_program()
                 await self._read_growth()
                 is_failing = False
             except Exception as error:
@@ -104,6 +113,15 @@ class LogFollower:
         if grown or self._position > after:
             self._tell(Growth(after, self._position, tuple(grown), tuple(entries)))
 
+    async def _check_program(self) -> None:
+        """Raise OutdatedError if this program has become too old. It is checked once a second."""
+        if time.monotonic() - self._checked_at < _CHECK_SECONDS:
+            return
+        self._checked_at = time.monotonic()
+        connection = await self._reading.get()
+        if not await connection.fetchval(SELECT_FITS):
+            raise OutdatedError
+
     async def _read_growth(self) -> None:
         """Read the keys of new entries and late ids, and wake their waiters."""
         connection = await self._reading.get()
@@ -117,7 +135,7 @@ class LogFollower:
         rows = await connection.fetch(own.SELECT_GROWTH, self._position, _MAX_GROWTH + 1)
         until = int(rows[0][0])
         if rows[0][1] != self._log_id:
-            raise LogReplacedError("the log has another id, and this receiver has to start again")
+            raise LogReplacedError("the log has another id")
         if until < known:
             await self._replace_log(connection, until)
         # Own commits without a gap may have moved the end meanwhile. Then all that was read is known.
@@ -135,4 +153,4 @@ class LogFollower:
         )
         # Of several receivers only the first one changes it.
         await connection.execute(own.REPLACE_LOG_ID, secrets.token_hex(6), self._log_id)
-        raise LogReplacedError("the log has lost entries, and this receiver has to start again")
+        raise LogReplacedError("the log has lost entries")

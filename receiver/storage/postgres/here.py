@@ -26,7 +26,7 @@ __all__ = ["SELECT_OTHERS", "open_postgres_here", "replace_log_id_there", "repla
 Answer = TypeVar("Answer")
 
 SELECT_OTHERS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'callback-receiver' "
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'callback-receiver%' "
     "AND datname = current_database() AND pid <> pg_backend_pid()"
 )
 

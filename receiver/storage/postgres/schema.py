@@ -7,7 +7,17 @@ follows them, but waiters at other receivers have to look.
 
 During a rolling update programs of two versions use one database. A migration therefore first adds (expand), and a
 later version removes what nothing uses any more (contract). Each migration names the oldest program that can work with
-its result.
+its result, by the schema of that program. A program knows nothing of later columns, so those need a default.
+
+* *an older program starts*: it works with a newer schema that names it as old enough. Otherwise it is refused.
+* *a newer program starts beside older ones*: it migrates at once if they can work with the result. Otherwise it is
+  refused as long as one of them is connected, because it would stop them in the middle of their work.
+* *an older program comes back later*, such as one that had lost its connection: each of its batches begins with
+  `CHECK_PROGRAM`, which fails then. It holds a lock on `meta` until its end, and a migration takes the whole table. So
+  no batch of an older program is under way when the schema changes, and none begins afterwards.
+* *two programs start at once*: one migrates, the other waits for its end and finds nothing to do.
+* *a migration fails*: nothing of it is left, because it is one transaction.
+* *a table is in use*, by a dump for example: the start is refused for now. All batches would wait behind it.
 """
 
 from __future__ import annotations
@@ -18,7 +28,17 @@ import asyncpg
 
 from receiver.errors import CannotStartError
 
-__all__ = ["MIGRATIONS", "OWN_META", "OWN_TABLES", "Migration", "check_schema", "migrate"]
+__all__ = [
+    "CHECK_PROGRAM",
+    "MIGRATIONS",
+    "OWN_META",
+    "OWN_TABLES",
+    "PROGRAM_NAME",
+    "SELECT_FITS",
+    "Migration",
+    "check_schema",
+    "migrate",
+]
 
 # "CBCR". Programs that start together migrate one after another.
 _MIGRATING = 0x43425243
@@ -265,7 +285,24 @@ OWN_TABLES = ("head", "late_id")
 OWN_META = ("schema", "oldest_program")
 """Names in `meta` that say what this database is. A copy leaves them out."""
 
+PROGRAM_NAME = f"callback-receiver schema {len(MIGRATIONS)}"
+"""The name of this program's connections."""
+
+_FITS = f"value::bigint <= {len(MIGRATIONS)}"
+_OLDEST = "FROM meta WHERE name = 'oldest_program'"
+
+SELECT_FITS = f"SELECT {_FITS} {_OLDEST}"
+"""True as long as this program can work with the schema."""
+
+CHECK_PROGRAM = f"SELECT 1 / ({_FITS})::int {_OLDEST}"
+"""A statement that fails with a division by zero once this program is too old. It costs a batch 70 µs."""
+
 _TABLES = ("meta", "head", "task", "log", "delivery")
+_SELECT_OLDER = """
+    SELECT min(substring(application_name FROM '[0-9]+$')::bigint) FROM pg_stat_activity
+    WHERE application_name ~ '^callback-receiver schema [0-9]+$' AND datname = current_database()
+    AND pid <> pg_backend_pid()
+"""
 _SELECT_VERSIONS = "SELECT name, value FROM meta WHERE name IN ('schema', 'oldest_program')"
 _SAVE_VERSIONS = """
     INSERT INTO meta (name, value) VALUES ('schema', $1), ('oldest_program', $2)
@@ -305,12 +342,37 @@ async def migrate(connection: asyncpg.Connection, name: str, migrations: tuple[M
     """
     await connection.execute("SET LOCAL lock_timeout = 0")
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATING)
-    # While a change of a table waits for a lock, all other statements wait behind it.
-    await connection.execute("SET LOCAL lock_timeout = '4s'")
     version = await check_schema(connection, name, migrations)
-    for number, step in enumerate(migrations[version:], start=version + 1):
-        await connection.execute(step.statements.replace(" text", ' text COLLATE "C"'))
-        await connection.execute(_SAVE_VERSIONS, str(number), str(step.oldest))
+    steps = migrations[version:]
+    if version and steps:
+        await _check_connected(connection, name, max(step.oldest for step in steps))
+    # While a change of a table waits for a lock, all other statements wait behind it.
+    await connection.execute("SET LOCAL lock_timeout = '1s'")
+    try:
+        if version and steps:
+            await connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
+        for number, step in enumerate(steps, start=version + 1):
+            await connection.execute(step.statements.replace(" text", ' text COLLATE "C"'))
+            await connection.execute(_SAVE_VERSIONS, str(number), str(step.oldest))
+    except asyncpg.LockNotAvailableError:
+        raise CannotStartError(
+            f"{name}: the tables cannot be updated now, because another session uses one; try again", passes=True
+        ) from None
+
+
+async def _check_connected(connection: asyncpg.Connection, name: str, oldest: int) -> None:
+    """Check that no connected program is too old for what follows.
+
+    Raises:
+        CannotStartError: one is.
+    """
+    found = await connection.fetchval(_SELECT_OLDER)
+    if found is not None and found < oldest:
+        raise CannotStartError(
+            f"{name}: a receiver of schema {found} is connected, and this update is for receivers from schema {oldest} "
+            "on; update or stop it first",
+            passes=True,
+        )
 
 
 async def _is_ours(connection: asyncpg.Connection) -> bool:

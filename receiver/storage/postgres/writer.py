@@ -9,6 +9,8 @@ States of a batch, and what the server can do to it:
   that are blocked are refused, and the others' callers have hardly waited. If all are blocked, then they stay for 10 s.
 * *committing*: if the connection breaks now, nobody knows if it was stored. Callers are told so. It is not repeated.
   The log is read at once, so that its waiters are woken if it was.
+* *outdated*: a newer program has changed the schema so that this one would harm it. All commands are refused, and the
+  process ends: a balancer then leads callbacks to others. Without commands it is noticed within a second.
 * *committed*: callers are released, then waiters here, then a hint goes to the other receivers.
 """
 
@@ -33,8 +35,16 @@ from receiver.storage.postgres import statements as own
 from receiver.storage.postgres.batch import LockingBatch
 from receiver.storage.postgres.bridge import bridged, run_bridged
 from receiver.storage.postgres.connection import Reconnecting, Server
-from receiver.storage.postgres.errors import CommitUnknownError, is_blocked, is_lost, is_worth_repeating, reason_of
+from receiver.storage.postgres.errors import (
+    CommitUnknownError,
+    OutdatedError,
+    is_blocked,
+    is_lost,
+    is_worth_repeating,
+    reason_of,
+)
 from receiver.storage.postgres.follower import LogEnd, LogFollower
+from receiver.storage.postgres.schema import CHECK_PROGRAM
 
 __all__ = ["PostgresWriter"]
 
@@ -46,7 +56,7 @@ _BLOCKED_SECONDS = 10.0
 _FEW_BLOCKED = 8
 _MOST_BLOCKED = 256
 # Whatever the default of the role: a row must be read as it is after its lock.
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {CHECK_PROGRAM}"
 _BEGIN_BRIEFLY = f"{_BEGIN}; SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '1s'"
 # The server's limit on a statement must not end a wait for its replica: it then says that the commit is done. So this
 # limit is the client's.
@@ -92,7 +102,11 @@ class PostgresWriter(CommandQueue):
         self._failing_since: float | None = None
 
     async def run(self) -> None:
-        """Write until `stop`, then end with an empty queue."""
+        """Write until `stop`, then end with an empty queue.
+
+        Raises:
+            OutdatedError: this program must not write any more.
+        """
         try:
             while self._queue or not self._is_stopping:
                 if self._queue:
@@ -101,6 +115,9 @@ class PostgresWriter(CommandQueue):
                     self._batch = ()
                 elif await self._wait_for_command(_PROBE_SECONDS):
                     await self._probe()
+        except OutdatedError:
+            self._refuse([*self._batch, *self._queue], StoreFailedError("the store cannot write now"))
+            raise
         finally:
             self._is_stopping = True
 
@@ -132,6 +149,8 @@ class PostgresWriter(CommandQueue):
                 self.follower.check()
                 self._announce()
                 return self._refuse(batch, StoreBusyError("the connection broke, and it may still be stored"))
+            except OutdatedError:
+                raise
             except Exception as error:
                 known, repeats = self._wanted, repeats + 1
                 if is_worth_repeating(error) and repeats <= _MAX_REPEATS:
@@ -225,7 +244,7 @@ class PostgresWriter(CommandQueue):
         connection = await self._writing.get()
         is_committing = False
         try:
-            await connection.execute(begin)
+            await self._begin(connection, begin)
             committed = await run_bridged(lambda: self._decide_and_write(bridged(connection), commands, known))
             # A closed connection does not even send it.
             is_committing = not connection.is_closed()
@@ -245,6 +264,12 @@ class PostgresWriter(CommandQueue):
         if status != "COMMIT":
             raise asyncpg.InterfaceError("the transaction was rolled back")
         return committed
+
+    async def _begin(self, connection: asyncpg.Connection, statement: str) -> None:
+        try:
+            await connection.execute(statement)
+        except asyncpg.DivisionByZeroError as error:
+            raise OutdatedError from error
 
     async def _roll_back(self, connection: asyncpg.Connection) -> None:
         try:
