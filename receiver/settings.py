@@ -198,9 +198,9 @@ class Settings(BaseSettings):
     )
     stop_delay_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = Field(
         0.0,
-        description="Time after SIGTERM in which the receiver still serves, while `/readyz` is 503. A load balancer "
-        "takes it out meanwhile, so that a rolling update refuses nothing. Set it to twice the interval of the "
-        "balancer's health checks.",
+        description="Time after SIGTERM in which the receiver still serves, while `/healthz` and `/readyz` are 503. A "
+        "load balancer takes it out meanwhile, so that a rolling update refuses nothing. It must be longer than a "
+        "health check of the balancer takes.",
     )
     max_waiters: Annotated[int, Field(ge=1)] = Field(
         20_000, description="Most requests waiting at once; each costs about 10 kB. Further requests get 503."

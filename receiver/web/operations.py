@@ -23,8 +23,10 @@ __all__ = ["asyncapi", "at_own_address", "healthz", "metrics", "openapi", "ready
 _MOST_CONNECTIONS = 64
 
 
-async def healthz(_request: web.Request) -> web.Response:
-    """`GET /healthz`: 200 while the process lives."""
+async def healthz(request: web.Request) -> web.Response:
+    """`GET /healthz`: 200 while the process lives, 503 from a signal to end on."""
+    if request.app[RUNTIME].waits.is_leaving:
+        return json_response({"status": "stopping"}, 503)
     return json_response({"status": "alive"})
 
 

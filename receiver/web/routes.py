@@ -304,7 +304,10 @@ ROUTES: tuple[Route, ...] = (
         handler=operations.healthz,
         summary="Answers while the process lives.",
         takes_head=True,
-        answers={200: ("The process lives.", "application/json")},
+        answers={
+            200: ("The process lives.", "application/json"),
+            503: ("It is about to end.", "application/json"),
+        },
     ),
     Route(
         method="GET",

@@ -174,7 +174,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_balancer_can_take_out_a_receiver_that_stops(tmp_path: Path) -> None:
-    """During the delay `/readyz` is 503, but new connections are served. A second signal ends the delay."""
+    """During the delay `/readyz` and `/healthz` are 503, but new connections are served. A second signal ends it."""
     async with (
         receiver_process(tmp_path / "receiver.db", port=free_port(), stop_delay_seconds="100") as receiver,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
@@ -185,10 +185,11 @@ async def test_a_balancer_can_take_out_a_receiver_that_stops(tmp_path: Path) -> 
         receiver.process.send_signal(signal.SIGTERM)
         await eventually(lambda: bool(receiver.events("receiver.stopping")))
         during = await api.send("GET", "/readyz", key=None)
+        alive = await api.send("GET", "/healthz", key=None)
         stored = await api.call_back(task["callbackUrl"])
         code = await receiver.stop()
 
-    assert (before.status, during.status, stored.status) == (200, 503, 200)
+    assert (before.status, during.status, alive.status, stored.status) == (200, 503, 503, 200)
     assert during.json["reason"] == "the receiver is stopping"
     assert code == 0
 

@@ -66,7 +66,7 @@ class Runner(web.AppRunner):
         return _Server(self._app[CONNECTIONS], server, handler, self._kwargs)
 
     async def leave(self, seconds: float) -> None:
-        """Let `/readyz` be 503 for so long, and serve everything. Load balancers send nothing more afterwards."""
+        """Let `/healthz` and `/readyz` be 503, and serve all for so long. Load balancers then send nothing more."""
         self._app[RUNTIME].waits.is_leaving = True
         await asyncio.sleep(seconds)
 
