@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test lint bench bench-quick bench-scale attacks fuzz docs picture lock clean
+.PHONY: help demo serve test test-postgres lint bench bench-quick bench-scale attacks fuzz docs picture lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ serve: $(INSTALLED)  ## the receiver on loopback, without keys, for development
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-postgres: $(INSTALLED)  ## tests of receivers with PostgreSQL in place of SQLite, and the long ones of it
+	$(BIN)/python -m pytest -n 2 --dist worksteal --postgres tests/client/following tests/client/receiver_api \
+		tests/contracts tests/faults tests/flows tests/properties tests/receiver
 
 lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
 	$(BIN)/ruff check .

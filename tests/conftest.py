@@ -11,11 +11,35 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.postgres import Cluster, missing_tools, running_cluster
-from tests.support import release_ports
+from tests.support import PLACES, release_ports
 
 # On a busy machine every example is slow at times, without a fault of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+_PARTLY = "tests on PostgreSQL did not run: "
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs all receivers of tests on PostgreSQL."""
+    parser.addoption("--postgres", action="store_true", help="use a PostgreSQL database in place of each SQLite file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of the other store: of files with the option, and long ones of PostgreSQL without it."""
+    left_out = "sqlite" if config.getoption("--postgres") else "postgres"
+    deselected = [item for item in items if item.get_closest_marker(left_out)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if not item.get_closest_marker(left_out)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end what a machine without PostgreSQL leaves untested."""
+    reason = missing_tools()
+    if reason is not None:
+        terminalreporter.write_line(_PARTLY + reason, yellow=True, bold=True)
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +84,20 @@ def postgres() -> Iterator[Cluster]:
         pytest.skip(reason)
     with running_cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(autouse=True)
+def on_postgres(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Replace each SQLite file of a test by a PostgreSQL database, with the option `--postgres`."""
+    if not request.config.getoption("--postgres"):
+        yield
+        return
+    cluster: Cluster = request.getfixturevalue("postgres")
+    monkeypatch.setattr(PLACES, "new_url", cluster.new_database)
+    monkeypatch.setattr(PLACES, "urls", {})
+    yield
+    for url in PLACES.urls.values():
+        cluster.drop_database(url)
 
 
 @pytest.fixture

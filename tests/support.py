@@ -32,8 +32,10 @@ from tests.contracts.check_answers import check_answer
 __all__ = [
     "ADMIN",
     "PASS_ON",
+    "PLACES",
     "Answer",
     "Api",
+    "Places",
     "ReceiverProcess",
     "RunningReceiver",
     "eventually",
@@ -47,6 +49,26 @@ ADMIN = "tests-only-admin-key-0123456789"
 SUBMIT_ONLY = "tests-only-submit-key-012345678"
 READ_ONLY = "tests-only-read-key-01234567890"
 API_KEYS = f"admin:{ADMIN}:submit+read+admin,submitter:{SUBMIT_ONLY}:submit,reader:{READ_ONLY}:read"
+
+
+class Places:
+    """The places of databases: the files that tests name, or with `new_url` a PostgreSQL database in place of each."""
+
+    def __init__(self) -> None:
+        self.new_url: Callable[[], str] | None = None
+        self.urls: dict[Path, str] = {}
+
+    def __getitem__(self, database: Path | str) -> Path | str:
+        """Return the place of a database. A file has the same one each time."""
+        if isinstance(database, str) or self.new_url is None:
+            return database
+        if database not in self.urls:
+            self.urls[database] = self.new_url()
+        return self.urls[database]
+
+
+PLACES = Places()
+"""The places of the test that runs."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +228,7 @@ async def running_receiver(
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         given = Settings(
-            database=database,
+            database=PLACES[database],
             api_keys=settings.pop("api_keys", API_KEYS),
             public_url=settings.pop("public_url", url),
             _env_file=None,
@@ -283,6 +305,7 @@ async def receiver_process(
     database: Path | str,
     *,
     port: int,
+    url: str | None = None,
     file_limit: str | None = None,
     listener: socket.socket | None = None,
     variables: Mapping[str, str] | None = None,
@@ -290,13 +313,14 @@ async def receiver_process(
 ) -> AsyncIterator[ReceiverProcess]:
     """Yield a receiver started as a user would start it. It is killed on leaving if it still runs.
 
+    `url` is its database on PostgreSQL; then `database` only names the folder in which it runs.
     `environment` holds further RECEIVER_ variables without the prefix, None for one that is not set. `variables` holds
     those of other programs. `file_limit` limits its open files. `listener` is passed to it as systemd would do it.
     The log format `console` needs a port.
     """
     given = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
     usual = {
-        "database": str(database),
+        "database": url or str(PLACES[database]),
         "port": str(port),
         "public_url": f"http://127.0.0.1:{port}",
         "api_keys": API_KEYS,

@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import PLACES
+
 __all__ = ["KEY", "SECRET", "Finished", "run_command"]
 
 SECRET = "hunter2-hunter2-hunter2-hunter2"
@@ -34,6 +36,9 @@ class Finished:
 async def run_command(folder: Path, *arguments: str, **environment: str) -> Finished:
     """Run the command to its end; `environment` holds RECEIVER_ variables without their prefix."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
+    named = environment.get("DATABASE", "receiver.db")
+    if PLACES.new_url is not None and "://" not in named:
+        environment["DATABASE"] = str(PLACES[folder / named])
     variables |= {f"RECEIVER_{name}": value for name, value in environment.items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "receiver", *arguments),

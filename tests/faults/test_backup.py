@@ -21,6 +21,8 @@ from tests.faults.commands import KEY, Finished, run_command
 from tests.receiver.storage.stores import a_delivery, a_registration, running_store
 from tests.support import receiver_process, running_receiver
 
+pytestmark = pytest.mark.sqlite
+
 LARGE_BYTES = 9_000_000
 """Enough for several steps of a copy."""
 TASKS = 5

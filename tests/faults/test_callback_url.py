@@ -23,6 +23,7 @@ async def folder(tmp_path: Path) -> Path:
         return tmp_path
 
 
+@pytest.mark.sqlite
 async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
     """A URL without a receiver would be useless, so nothing is made."""
     finished = await run_command(tmp_path, "callback-url", "capsolver", **HERE)

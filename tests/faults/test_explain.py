@@ -59,6 +59,7 @@ async def test_an_unknown_task_is_exit_code_one(tmp_path: Path) -> None:
     assert (finished.code, finished.err) == (1, "callback-receiver: no task has this ref or taskId\n")
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("version", "refusal"),
     [
@@ -77,6 +78,7 @@ async def test_another_schema_is_refused(tmp_path: Path, version: int, refusal: 
     assert (await run_command(tmp_path, "explain", "any", API_KEYS=KEY)).refusal.startswith(refusal)
 
 
+@pytest.mark.sqlite
 async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
     """The command makes no database."""
     assert (await run_command(tmp_path, "explain", "any", API_KEYS=KEY)).refusal.startswith("receiver.db: there is no")

@@ -20,6 +20,8 @@ from tests.client.support import until
 from tests.faults.commands import KEY, run_command
 from tests.support import Api, ReceiverProcess, receiver_process, running_receiver
 
+pytestmark = pytest.mark.sqlite
+
 
 @asynccontextmanager
 async def receiver_at(database: Path) -> AsyncIterator[tuple[ReceiverProcess, Api]]:

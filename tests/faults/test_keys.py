@@ -89,6 +89,7 @@ async def test_keys_of_the_settings_are_listed(tmp_path: Path) -> None:
     assert refused.refusal == "tests: this key is in RECEIVER_API_KEYS; remove it there"
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

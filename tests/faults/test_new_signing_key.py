@@ -138,6 +138,7 @@ async def test_the_choice_is_the_operators(tmp_path: Path, arguments: list[str],
     assert await leaked_key(tmp_path) == key
 
 
+@pytest.mark.sqlite
 async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
     """The command makes no database."""
     finished = await run_command(tmp_path, "new-signing-key", "--accept-old", "0", API_KEYS=KEY)

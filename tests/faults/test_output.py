@@ -100,6 +100,7 @@ async def called_back(url: str, session: aiohttp.ClientSession, task_id: str, **
     return str(made.json["ref"])
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("encoding", ENCODINGS)
 async def test_results_in_any_encoding(folder: Path, encoding: str) -> None:
     """`watch`, in both formats, `explain` and `doctor` print every text without a traceback."""
@@ -191,6 +192,7 @@ async def test_refusals_do_not_steer_a_terminal(folder: Path, reply: Reply, argu
     assert_is_plain(err.decode())
 
 
+@pytest.mark.sqlite
 async def test_tables_and_timelines_do_not_steer_a_terminal(folder: Path) -> None:
     """`watch` and `explain` escape texts in their tables and in their JSON."""
     async with running_receiver(folder / "receiver.db", api_keys=KEY) as receiver:
@@ -213,6 +215,7 @@ async def test_tables_and_timelines_do_not_steer_a_terminal(folder: Path) -> Non
     assert Task.model_validate_json(as_json[0][1]).task_id == ODD
 
 
+@pytest.mark.sqlite
 async def test_labels_of_an_older_database_do_not_steer_a_terminal(folder: Path) -> None:
     """The list of `callback-url` escapes a label stored by other means."""
     async with running_store(folder / "receiver.db") as store:

@@ -9,7 +9,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.support import running_receiver
+
+pytestmark = pytest.mark.sqlite
 
 ROUNDS = 20
 

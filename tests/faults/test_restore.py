@@ -23,6 +23,8 @@ from tests.faults.test_backup import LARGE_BYTES, TASKS, is_left, make_database,
 from tests.receiver.storage.stores import NOW, a_delivery, a_registration, running_store
 from tests.support import receiver_process, running_receiver
 
+pytestmark = pytest.mark.sqlite
+
 MORE = 8
 """The tasks of the database that is replaced."""
 

@@ -96,6 +96,7 @@ _COMMANDS = (
 )
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("log_format", ["json", "console"])
 async def test_no_secret_leaves_the_receiver(tmp_path: Path, log_format: str) -> None:
     """Log, answers, metrics, messages of all commands and the process list are searched for every secret."""
@@ -160,6 +161,7 @@ async def test_no_secret_leaves_the_receiver(tmp_path: Path, log_format: str) ->
     assert found(secrets, texts) == []
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", WRONG_SETTINGS)
 async def test_a_wrong_setting_is_refused_without_its_secret(tmp_path: Path, name: str) -> None:
     """One line names the setting. It shows no part of a value that may be a secret."""
@@ -173,6 +175,7 @@ async def test_a_wrong_setting_is_refused_without_its_secret(tmp_path: Path, nam
     assert found(secrets, {"the message": finished.err.encode()}) == []
 
 
+@pytest.mark.sqlite
 def test_every_setting_with_a_secret_is_searched_for() -> None:
     """A new setting of that kind needs a value here, too."""
     secret = {name.upper() for name, field in Settings.model_fields.items() if "SecretStr" in repr(field.annotation)}

@@ -149,6 +149,7 @@ async def test_a_process_that_refuses_ends_with_code_2(tmp_path: Path) -> None:
     assert finished.refusal == "RECEIVER_SIGNING_KEYS: key 1 has 9 bytes, at least 32 are needed"
 
 
+@pytest.mark.sqlite
 async def test_a_database_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     """The line names the path and the system's reason, for a file and for a folder."""
     (tmp_path / "file").touch()
@@ -160,6 +161,7 @@ async def test_a_database_that_cannot_be_written_is_refused(tmp_path: Path) -> N
     assert folder.refusal == ".: the database cannot be opened for writing: Is a directory"
 
 
+@pytest.mark.sqlite
 async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     """A database of another program, a newer one, and a text file are refused by name."""
     async with running_store(tmp_path / "newer.db"):
@@ -206,6 +208,7 @@ async def test_a_misspelt_setting_in_a_file_is_refused(tmp_path: Path) -> None:
     assert in_dotenv.refusal == "RECEIVER_APIKEYS: there is no such setting; did you mean RECEIVER_API_KEYS?"
 
 
+@pytest.mark.sqlite
 async def test_settings_come_from_files_too(tmp_path: Path) -> None:
     """Keys from the secrets folder and the rest from .env are used; the environment wins over both."""
     (tmp_path / "secrets").mkdir()

@@ -25,6 +25,7 @@ async def api(database: Path) -> AsyncIterator[Api]:
         yield running
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("trouble", [full_disk, locked])
 async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(
     api: Api, database: Path, trouble: Callable[[Path], AbstractContextManager[None]]
@@ -48,6 +49,7 @@ async def test_a_callback_that_cannot_be_stored_is_not_acknowledged(
     assert len((await api.log())["results"]) == 1
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("replace", [False, True])
 async def test_a_database_that_is_taken_away_acknowledges_nothing(tmp_path: Path, replace: bool) -> None:
     """If the file is removed or replaced under the receiver, callbacks get 503, and `/readyz` has the reason."""

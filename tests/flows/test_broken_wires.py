@@ -135,6 +135,7 @@ async def end_tasks(receiver: RunningReceiver, refs: Sequence[str], *, at_once: 
                 group.create_task(tasks.report(ref, report))
 
 
+@pytest.mark.sqlite
 async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
     """5,000 results arrive, while connections break at random and the receiver restarts in the middle.
 
@@ -164,6 +165,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
     assert min(wild.breaks, other.breaks) > 5
 
 
+@pytest.mark.sqlite
 async def test_what_comes_during_a_stall_or_an_outage(tmp_path: Path) -> None:
     """Results arrive once the stall or the outage is over. Only an outage makes the receiver count as silent."""
     database = tmp_path / "receiver.db"
@@ -190,6 +192,7 @@ async def test_what_comes_during_a_stall_or_an_outage(tmp_path: Path) -> None:
     assert silent_before is None
 
 
+@pytest.mark.sqlite
 async def test_rare_filters_advance(tmp_path: Path) -> None:
     """A rare result behind thousands of others comes once, over breaks and without a gap."""
     database = tmp_path / "receiver.db"
@@ -217,6 +220,7 @@ async def test_rare_filters_advance(tmp_path: Path) -> None:
     assert first.result().ref == rare["ref"]
 
 
+@pytest.mark.sqlite
 async def test_a_restored_database_is_a_gap(tmp_path: Path) -> None:
     """Readers get the gap over the restart and with an old cursor. After it they read on."""
     database, backup = tmp_path / "receiver.db", tmp_path / "backup.db"

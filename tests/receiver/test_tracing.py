@@ -135,6 +135,7 @@ async def test_a_refused_registration_tells_its_problem(tmp_path: Path, spans: I
     assert not post.events
 
 
+@pytest.mark.sqlite
 async def test_callbacks_without_a_task_make_spans_as_well(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     """A refused callback keeps its verdict, and a task from before has no trace to belong to."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -150,6 +151,7 @@ async def test_callbacks_without_a_task_make_spans_as_well(tmp_path: Path, spans
     assert (callback.attributes or {})["verdict"] == "unreadable"
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(("header", "expected"), [(PARENT, PARENT), ("nonsense", None), (None, None)])
 async def test_the_header_is_kept_without_tracing(tmp_path: Path, header: str | None, expected: str | None) -> None:
     """Another process may make the spans. A wrong header is ignored, as W3C asks for."""
@@ -159,6 +161,7 @@ async def test_the_header_is_kept_without_tracing(tmp_path: Path, header: str | 
     assert kept(tmp_path / "receiver.db") == [expected]
 
 
+@pytest.mark.sqlite
 async def test_a_repeated_registration_keeps_the_first_trace(tmp_path: Path) -> None:
     """The Idempotency-Key belongs to the body, not to the trace."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -169,6 +172,7 @@ async def test_a_repeated_registration_keeps_the_first_trace(tmp_path: Path) -> 
     assert kept(tmp_path / "receiver.db") == [PARENT]
 
 
+@pytest.mark.sqlite
 async def test_a_client_names_its_span(tmp_path: Path, provider: TracerProvider) -> None:
     """A task submitted in a span belongs to its trace, over HTTP. Without a span nothing is sent."""
     path, tracer = tmp_path / "receiver.db", provider.get_tracer("tests")

@@ -163,6 +163,7 @@ VERDICTS: dict[str, tuple[list[Command[Any] | Operation[Any]], str, str]] = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", VERDICTS)
 async def test_each_verdict_is_foretold_and_comes(tmp_path: Path, name: str) -> None:
     """The trial writes nothing and foretells the decisions. A second run finds only bodies still unreadable."""
@@ -224,6 +225,7 @@ async def test_an_answer_is_no_fresher_than_it_came(tmp_path: Path) -> None:
     assert task.outcome.valid_until == NOW + 120 * SECOND
 
 
+@pytest.mark.sqlite
 async def test_a_standing_url_makes_the_task(tmp_path: Path) -> None:
     """An unknown id makes a task with the delivery. The stray delivery is gone."""
     path = tmp_path / "receiver.db"
@@ -242,6 +244,7 @@ async def test_a_standing_url_makes_the_task(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM stray_delivery").fetchone() == (0,)
 
 
+@pytest.mark.sqlite
 async def test_a_stray_one_that_becomes_no_delivery_keeps_its_verdict_alone(tmp_path: Path) -> None:
     """If it came now, it would be acknowledged and not kept. So its body goes."""
     path = tmp_path / "receiver.db"
@@ -254,6 +257,7 @@ async def test_a_stray_one_that_becomes_no_delivery_keeps_its_verdict_alone(tmp_
         assert connection.execute("SELECT verdict, body FROM stray_delivery").fetchall() == [("notFinal", None)]
 
 
+@pytest.mark.sqlite
 async def test_two_bodies_of_one_task_are_foretold_in_order(tmp_path: Path) -> None:
     """The trial knows its earlier decisions: the first body is the outcome, the second is its duplicate."""
     path = tmp_path / "receiver.db"
@@ -269,6 +273,7 @@ async def test_two_bodies_of_one_task_are_foretold_in_order(tmp_path: Path) -> N
     assert verdicts(foretold) == verdicts(decided) == ["accepted", "duplicate"]
 
 
+@pytest.mark.sqlite
 async def test_its_bytes_no_longer_count_as_unreadable(tmp_path: Path) -> None:
     """The quota of unreadable bytes gets them back. Bodies that are still unreadable count."""
     path = tmp_path / "receiver.db"
@@ -283,6 +288,7 @@ async def test_its_bytes_no_longer_count_as_unreadable(tmp_path: Path) -> None:
     assert used == (1, ROW_BYTES)
 
 
+@pytest.mark.sqlite
 async def test_an_answer_of_unknown_state_and_task_stays_kept(tmp_path: Path) -> None:
     """There is no task to poll for it. Its bytes are kept once and count once, however often it is read again."""
     path = tmp_path / "receiver.db"
@@ -299,6 +305,7 @@ async def test_an_answer_of_unknown_state_and_task_stays_kept(tmp_path: Path) ->
     assert (used, kept) == ((1, ROW_BYTES), [("unreadable", 0)])
 
 
+@pytest.mark.sqlite
 async def test_slots_stay_where_they_are(tmp_path: Path) -> None:
     """If a task has more deliveries than are kept, the kept ones get verdicts in their places. The count stays."""
     path = tmp_path / "receiver.db"

@@ -94,6 +94,7 @@ async def refuse(store: SqliteStore) -> None:
     await store.write(a_delivery(1))
 
 
+@pytest.mark.sqlite
 async def test_a_finding_of_the_doctor_is_noticed_and_its_end_as_well(tmp_path: Path) -> None:
     """The message has the words of `doctor`. An hour after the last refusal the problem is over."""
     path = tmp_path / "receiver.db"
@@ -111,6 +112,7 @@ async def test_a_finding_of_the_doctor_is_noticed_and_its_end_as_well(tmp_path: 
     assert over["title"] == "callback-receiver: a problem is over"
 
 
+@pytest.mark.sqlite
 async def test_a_failing_store_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The state cannot be stored then. It is told once all the same."""
     path = tmp_path / "receiver.db"
@@ -124,6 +126,7 @@ async def test_a_failing_store_is_noticed(tmp_path: Path, monkeypatch: pytest.Mo
     assert "the receiver reports that it cannot store: database or disk is full" in message["message"]
 
 
+@pytest.mark.sqlite
 async def test_a_database_that_cannot_be_read_is_noticed(tmp_path: Path) -> None:
     """Its file is gone. Other problems are not over because of that."""
     path = tmp_path / "receiver.db"
@@ -139,6 +142,7 @@ async def test_a_database_that_cannot_be_read_is_noticed(tmp_path: Path) -> None
     assert "over:" not in webhook.messages[1]["message"]
 
 
+@pytest.mark.sqlite
 async def test_a_restart_tells_nothing_twice(tmp_path: Path) -> None:
     """The second monitor continues from the database, and tells of the end."""
     path = tmp_path / "receiver.db"
@@ -193,6 +197,7 @@ async def test_an_error_of_the_monitor_does_not_end_the_receiver(
     assert "health.not_judged" in [line["event"] for line in lines]
 
 
+@pytest.mark.sqlite
 async def test_a_canary_that_fails_is_a_finding_here_and_in_the_doctor(tmp_path: Path) -> None:
     """Its stage is named. An observation of more than an hour ago is none."""
     path = tmp_path / "receiver.db"
@@ -210,6 +215,7 @@ async def test_a_canary_that_fails_is_a_finding_here_and_in_the_doctor(tmp_path:
     assert later == []
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(("low", "is_low"), [(5.0, False), (500.0, True)])
 async def test_a_low_balance_is_found_and_measured(tmp_path: Path, low: float, is_low: bool) -> None:
     """The receiver asks with its own key. `doctor` reads from the database what it answered."""

@@ -71,6 +71,7 @@ async def test_what_the_provider_says_is_the_outcome(tmp_path: Path, provider: P
     assert (task["solution"], task["source"], task["trust"]) == ({"text": "44795sds"}, "poll", "confirmed")
 
 
+@pytest.mark.sqlite
 async def test_callbacks_that_were_confirmed_are_not_counted_as_lost(tmp_path: Path, provider: Provider) -> None:
     """Callbacks came, once or twice, and led to polls. The doctor counts none of them as lost or late."""
     names = [f"a{number}" for number in range(12)]

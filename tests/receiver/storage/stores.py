@@ -26,6 +26,7 @@ from receiver.storage.postgres.store import PostgresStore, open_postgres_store
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.storage.store import Store
 from tests.postgres import execute
+from tests.support import PLACES
 
 __all__ = [
     "ALL",
@@ -71,9 +72,10 @@ def running_store(
     database: Path | str, *, batch_type: type[LockingBatch] = LockingBatch
 ) -> AbstractAsyncContextManager[SqliteStore | PostgresStore]:
     """Return a store with its writer, on a file or on a URL. All queued commands are written before it closes."""
-    if isinstance(database, str):
-        return _running(open_postgres_store(database, now=NOW, batch_type=batch_type))
-    return _running(open_sqlite_store(database, now=NOW, clock=time.monotonic))
+    place = PLACES[database]
+    if isinstance(place, str):
+        return _running(open_postgres_store(place, now=NOW, batch_type=batch_type))
+    return _running(open_sqlite_store(place, now=NOW, clock=time.monotonic))
 
 
 @asynccontextmanager
@@ -161,9 +163,10 @@ def delivery_to_standing(
 
 def query(database: Path | str, statement: str) -> list[tuple[Any, ...]]:
     """Return the rows of a query on a database, which the store may have open."""
-    if isinstance(database, str):
-        return execute(database, statement)
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+    place = PLACES[database]
+    if isinstance(place, str):
+        return execute(place, statement)
+    with closing(sqlite3.connect(f"file:{place}?mode=ro", uri=True)) as connection:
         return connection.execute(statement).fetchall()
 
 

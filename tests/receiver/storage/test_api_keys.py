@@ -35,6 +35,7 @@ async def test_a_key_is_found_as_it_was_added(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.sqlite
 async def test_no_secret_is_in_the_files(tmp_path: Path) -> None:
     """Only the digest of a secret is stored."""
     key, secret = a_key()
@@ -46,6 +47,7 @@ async def test_no_secret_is_in_the_files(tmp_path: Path) -> None:
     assert secret.encode() not in files
 
 
+@pytest.mark.sqlite
 async def test_a_full_table_drops_keys_that_ended(tmp_path: Path) -> None:
     """The oldest expired or revoked key makes room. Valid keys never do."""
     database = tmp_path / "receiver.db"

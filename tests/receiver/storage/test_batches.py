@@ -118,6 +118,7 @@ async def test_an_id_that_comes_back_within_a_batch_is_stored(database: Path | s
     assert [task.ref for task in found] == [a_ref(1)]
 
 
+@pytest.mark.sqlite
 async def test_a_batch_finds_ids_with_a_nul(tmp_path: Path) -> None:
     """SQLite cuts texts in JSON at a NUL. A batch that misses a task for that fails with all its commands."""
     keys: list[Key] = [("task_id", "capsolver", text) for text in ("a\0b", "a\0c", "a")]
@@ -130,6 +131,7 @@ async def test_a_batch_finds_ids_with_a_nul(tmp_path: Path) -> None:
     assert found == {"a\0b", "a"}
 
 
+@pytest.mark.sqlite
 async def test_decisions_read_no_bodies_of_kept_deliveries(tmp_path: Path) -> None:
     """A new verdict leaves the stored bodies as they are."""
     async with running_store(tmp_path / "receiver.db") as store:

@@ -28,6 +28,8 @@ from tests.receiver.storage.stores import (
 )
 from tests.receiver.upkeep.pruning import found, horizon, pruned
 
+pytestmark = pytest.mark.sqlite
+
 
 def a_pending(number: int) -> DeliverToTask:
     """Return a delivery without an answer."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from client.providers import DIALECTS
 from client.providers.readings import Failed, Pending, Reading
 from receiver.domain.access.api_keys import AddKey, StoredKey
@@ -33,6 +35,8 @@ from tests.receiver.storage.stores import (
     whole_log,
 )
 from tests.receiver.upkeep.pruning import found, horizon, pruned
+
+pytestmark = pytest.mark.sqlite
 
 BACK_TO_11 = ("DROP TABLE lease", "DROP TABLE ticket", "DROP TABLE key_budget", "PRAGMA user_version = 11")
 """Statements to take a database back to the schema before receivers shared leases, tickets and budgets."""

@@ -18,6 +18,8 @@ from receiver.storage.sqlite.store import open_sqlite_store
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, running_store, whole_log
 from tests.support import eventually
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def _no_umask() -> Iterator[None]:

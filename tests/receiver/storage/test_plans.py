@@ -14,6 +14,8 @@ from receiver.storage.sqlite import retention_statements as pruning_statements
 from receiver.storage.sqlite.tables import api_keys, canary
 from tests.receiver.storage.stores import running_store
 
+pytestmark = pytest.mark.sqlite
+
 GROWING = ("task", "log", "delivery", "stray_delivery", "poll", "tombstone", "idempotency", "tag")
 """Tables without a bound. The others hold a few rows."""
 

@@ -18,6 +18,8 @@ from receiver.storage.sqlite.reader import TaskReader
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from tests.receiver.storage.stores import NOW, a_ref, a_registration, a_standing_delivery, running_store
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:

@@ -25,6 +25,8 @@ from tests.faults.disks import full_disk, locked
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, a_task, running_store
 from tests.support import eventually
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -32,6 +32,7 @@ def counted(database: Path, provider: str = "capsolver") -> dict[str, tuple[int,
     return {record.shape.fields: (record.callbacks, record.readable) for record in stored(database, provider)}
 
 
+@pytest.mark.sqlite
 async def test_a_new_shape_is_soon_known(tmp_path: Path) -> None:
     """It can be read while the receiver runs, and nothing of the answer's value is in the database's shapes."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -45,6 +46,7 @@ async def test_a_new_shape_is_soon_known(tmp_path: Path) -> None:
     assert "44795sds" not in repr(record)
 
 
+@pytest.mark.sqlite
 async def test_known_shapes_are_stored_at_the_end(tmp_path: Path) -> None:
     """Every verdict counts: answers, duplicates, and unreadable callbacks."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -59,6 +61,7 @@ async def test_known_shapes_are_stored_at_the_end(tmp_path: Path) -> None:
     assert counted(tmp_path / "receiver.db") == {ANSWER: (3, 3), "text, less than 1 kB": (2, 0)}
 
 
+@pytest.mark.sqlite
 async def test_a_wrong_signature_is_unreadable(tmp_path: Path) -> None:
     """With a secret, a callback that is not signed with it counts as unreadable."""
     settings = {"capsolution": "what the provider signs with"}
@@ -70,6 +73,7 @@ async def test_a_wrong_signature_is_unreadable(tmp_path: Path) -> None:
     assert counted(tmp_path / "receiver.db", "capsolution") == {"JSON {event: string}": (1, 0)}
 
 
+@pytest.mark.sqlite
 async def test_another_method_than_expected_is_told(tmp_path: Path) -> None:
     """A callback by an unexpected method is refused, and its shape shows the method."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -82,6 +86,7 @@ async def test_another_method_than_expected_is_told(tmp_path: Path) -> None:
     assert (record.shape, record.readable) == (Shape("GET", None, "query {code: text, id: text}"), 0)
 
 
+@pytest.mark.sqlite
 async def test_strangers_leave_no_shape(tmp_path: Path) -> None:
     """A callback without a valid token is not counted."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -92,6 +97,7 @@ async def test_strangers_leave_no_shape(tmp_path: Path) -> None:
     assert stored(tmp_path / "receiver.db") == []
 
 
+@pytest.mark.sqlite
 async def test_what_cannot_be_stored_is_stored_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """While the store fails, counting goes on, and nothing is raised."""
     database = tmp_path / "receiver.db"

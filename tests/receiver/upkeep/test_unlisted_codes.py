@@ -38,6 +38,7 @@ def kept(database: Path) -> dict[tuple[str, str], int]:
     return {(provider, code): times for provider, code, times in rows}
 
 
+@pytest.mark.sqlite
 async def test_a_callback_with_an_unlisted_code_is_final(tmp_path: Path) -> None:
     """A callback with an unlisted code ends the task. The code is counted, and kept for the operator."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -53,6 +54,7 @@ async def test_a_callback_with_an_unlisted_code_is_final(tmp_path: Path) -> None
     assert kept(tmp_path / "receiver.db") == {("capsolver", CODE): 1}
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("is_late", [False, True], ids=["PUT", "POST after the fact"])
 async def test_a_reported_one_is_provisional(tmp_path: Path, *, is_late: bool) -> None:
     """A reported unlisted code is provisional: a callback or another report replaces it."""
@@ -115,6 +117,7 @@ async def test_a_client_that_polls_ends_it_for_everyone_provisionally(tmp_path: 
     assert [entry["task"]["status"] for entry in log["results"] if "task" in entry] == ["failed", "ready"]
 
 
+@pytest.mark.sqlite
 async def test_codes_are_kept_by_name_and_bounded(tmp_path: Path) -> None:
     """The latest codes of each provider are kept. Counts add up over writes and processes."""
     database, now = tmp_path / "receiver.db", [NOW]
@@ -139,6 +142,7 @@ async def test_codes_are_kept_by_name_and_bounded(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.sqlite
 async def test_codes_that_cannot_be_stored_are_stored_later(tmp_path: Path) -> None:
     """A database locked for a moment loses no counts."""
     database = tmp_path / "receiver.db"

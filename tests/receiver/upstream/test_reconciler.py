@@ -254,6 +254,7 @@ async def test_after_a_restart_it_goes_on(tmp_path: Path, provider: Provider) ->
     assert (registered["fallback"], task["source"]) == ("client", "poll")
 
 
+@pytest.mark.sqlite
 async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, provider: Provider) -> None:
     """The poll counts, because it was sent. After the restart the task waits for the interval, not for a lease."""
     database = tmp_path / "receiver.db"
@@ -268,6 +269,7 @@ async def test_a_poll_that_a_stop_cut_off_is_repeated_in_time(tmp_path: Path, pr
     assert 'what="doubled"' not in metrics
 
 
+@pytest.mark.sqlite
 async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
     """A poll not sent before the stop does not count."""
     slow = {
@@ -285,6 +287,7 @@ async def test_a_poll_that_stands_in_line_at_a_stop_is_given_back(tmp_path: Path
     assert (polls, leases) == (len(provider.asked), 0)
 
 
+@pytest.mark.sqlite
 async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provider: Provider) -> None:
     """Tasks taken during the stop are given back. Otherwise they would wait for their leases."""
     database = tmp_path / "receiver.db"
@@ -314,6 +317,7 @@ async def test_what_is_being_taken_at_a_stop_is_given_back(tmp_path: Path, provi
     assert (left.lease, left.leased_until, provider.asked) == (1, None, [])
 
 
+@pytest.mark.sqlite
 async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, provider: Provider) -> None:
     """After its lease the task is polled once more. /metrics counts it as doubled, the timeline as cut off."""
     database = tmp_path / "receiver.db"
@@ -335,6 +339,7 @@ async def test_a_poll_that_a_crash_cut_off_is_counted_and_told(tmp_path: Path, p
     assert 'callback_receiver_own_polls_total{provider="capsolver",what="doubled"} 1.0' in metrics
 
 
+@pytest.mark.sqlite
 async def test_a_poll_that_a_clock_set_back_put_far_off_is_made_now(tmp_path: Path, provider: Provider) -> None:
     """No plan has a poll so far ahead, so the task does not wait for the clock to reach that time."""
     database = tmp_path / "receiver.db"

@@ -64,6 +64,7 @@ async def test_a_caught_up_peer_gets_its_frame_without_a_task(tmp_path: Path, na
     assert not [name for name in names if "send_news" in name]
 
 
+@pytest.mark.sqlite
 async def test_no_frame_comes_before_the_commit(tmp_path: Path) -> None:
     """While the commit cannot be made, nothing is sent. Then the frame comes."""
     path = tmp_path / "receiver.db"

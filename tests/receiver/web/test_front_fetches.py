@@ -138,6 +138,7 @@ async def prepared(tmp_path: Path) -> tuple[Path, Sequence[str]]:
     return database, [ready["ref"], waiting["ref"], joined, large["ref"]]
 
 
+@pytest.mark.sqlite
 async def test_the_front_changes_nothing(prepared: tuple[Path, Sequence[str]]) -> None:
     """Each request gets the same bytes, and leaves the same log lines and counts."""
     database, refs = prepared
@@ -158,6 +159,7 @@ async def test_the_front_changes_nothing(prepared: tuple[Path, Sequence[str]]) -
     assert counts != []
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("error", [StoreFailedError("the store cannot be read"), RuntimeError("a fault of ours")])
 async def test_an_error_is_answered_alike(
     prepared: tuple[Path, Sequence[str]], monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -179,6 +181,7 @@ async def test_an_error_is_answered_alike(
     assert results[0] == results[1]
 
 
+@pytest.mark.sqlite
 async def test_a_peer_that_hangs_up_is_logged_alike(
     prepared: tuple[Path, Sequence[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +212,7 @@ async def test_a_peer_that_hangs_up_is_logged_alike(
     assert '"status": null' in results[0][0]
 
 
+@pytest.mark.sqlite
 async def test_a_peer_that_reads_nothing_is_cut_off(prepared: tuple[Path, Sequence[str]]) -> None:
     """Its answers count as unsent, and after the time limit it is cut off, with the same log lines."""
     database, (ready, *_) = prepared
@@ -230,6 +234,7 @@ async def test_a_peer_that_reads_nothing_is_cut_off(prepared: tuple[Path, Sequen
     assert "nothing was taken for 1 s" in results[0].pop()
 
 
+@pytest.mark.sqlite
 async def test_only_plain_fetches_pass_the_application_by(
     prepared: tuple[Path, Sequence[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

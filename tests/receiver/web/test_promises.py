@@ -38,6 +38,7 @@ async def report(api: Api, registered: Any, text: str) -> Any:
     return await api.send("PUT", f"/v1/tasks/{registered['ref']}/outcome", json={"source": "poll", "answer": answer})
 
 
+@pytest.mark.sqlite
 async def test_acknowledged_means_durable(database: Path) -> None:
     """1: when the provider has its 200, another connection to the file reads outcome, delivery and log entry."""
     async with running_receiver(database) as api:
