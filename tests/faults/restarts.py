@@ -36,7 +36,7 @@ _KEPT = 32
 
 @dataclass
 class Callbacks:
-    """The answers by kind: an HTTP status, `refused` without a connection, or `broken` without an answer.
+    """The answers by kind: an HTTP status, `refused` without a connection, `broken` or `unanswered` without an answer.
 
     `missing` are the acknowledged callbacks that are not in the log, and `doubled` those that are there twice.
     With `sends_again` a callback with a 503 is repeated, as providers do.
@@ -66,6 +66,8 @@ class Callbacks:
             self.answers["refused"] += 1
         except aiohttp.ClientError:
             self.answers["broken"] += 1
+        except TimeoutError:
+            self.answers["unanswered"] += 1
         return None
 
     async def compare(self, api: Api) -> None:
