@@ -34,11 +34,15 @@ _OPTIONS = {
 
 
 class Cluster:
-    """A server in a folder. Start and stop may alternate; its databases stay."""
+    """A server in a folder. Start and stop may alternate; its databases stay.
+
+    `data` is the name of its data folder. After another one was restored there, it may be changed while it is stopped.
+    """
 
     def __init__(self, folder: Path, *, options: dict[str, str] | None = None, primary: Cluster | None = None) -> None:
+        self.data = "data"
         self.folder = folder
-        self._options = _OPTIONS | (options or {})
+        self.options = _OPTIONS | (options or {})
         self._databases = 0
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
@@ -48,22 +52,22 @@ class Cluster:
             self._user = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         else:
             self._user = []
-        data = str(folder / "data")
+        data = str(folder / self.data)
         if primary is None:
-            self._run("initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+            self.run("initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         else:
             host = str(primary.folder)
-            self._run("pg_basebackup", "-D", data, "-U", "tests", "-h", host, "-R", "-X", "stream", "-c", "fast")
+            self.run("pg_basebackup", "-D", data, "-U", "tests", "-h", host, "-R", "-X", "stream", "-c", "fast")
 
     def start(self, variables: Mapping[str, str] | None = None) -> None:
         """Start the server and wait until it takes connections. It ends with this process.
 
         `variables` are added to its environment.
         """
-        options = {**self._options, "listen_addresses": "", "unix_socket_directories": str(self.folder)}
+        options = {**self.options, "listen_addresses": "", "unix_socket_directories": str(self.folder)}
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         self._process = subprocess.Popen(
-            self._command("postgres", "-D", str(self.folder / "data"), *arguments),
+            self._command("postgres", "-D", str(self.folder / self.data), *arguments),
             env={**os.environ, **(variables or {})},
         )
         until = time.monotonic() + _START_SECONDS
@@ -112,7 +116,8 @@ class Cluster:
         """Run a statement on the cluster."""
         execute(self.url("postgres"), statement)
 
-    def _run(self, *command: str) -> None:
+    def run(self, *command: str) -> None:
+        """Run a program of PostgreSQL to its end, as the user of the server and in its folder."""
         subprocess.run(self._command(*command), check=True, capture_output=True, cwd=self.folder)
 
     def _command(self, program: str, *arguments: str) -> Sequence[str]:
