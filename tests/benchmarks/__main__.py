@@ -17,15 +17,17 @@ import click
 import uvloop
 from rich.console import Console
 
-from tests.benchmarks import broadcast, callbacks
+from tests.benchmarks import broadcast, callbacks, several
 from tests.benchmarks.broadcast import Broadcast, measure_broadcast
 from tests.benchmarks.callbacks import Callbacks, measure_callbacks
 from tests.benchmarks.goals import Goal, goal_table
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.peers import is_dbos_installed
+from tests.benchmarks.several import Several, measure_several
 from tests.benchmarks.waiting import measurements as waiting
 from tests.benchmarks.waiting.measurements import Waiting, measure_waiting
 from tests.benchmarks.week import DAYS, QUICK_DAYS, Week, simulate_week
+from tests.postgres import missing_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,17 @@ class Measured:
     callbacks: Callbacks | None
     broadcast: Broadcast | None
     waiting: Waiting | None
+    postgres: Several | None
     week: Week | None
 
     @property
-    def parts(self) -> Mapping[str, Callbacks | Broadcast | Waiting | Week]:
+    def parts(self) -> Mapping[str, Callbacks | Broadcast | Waiting | Several | Week]:
         """The measured parts, by name."""
         named = {
             "callbacks": self.callbacks,
             "broadcast": self.broadcast,
             "waiting": self.waiting,
+            "postgres": self.postgres,
             "week": self.week,
         }
         return {name: part for name, part in named.items() if part is not None}
@@ -57,7 +61,9 @@ class Measured:
 @click.command()
 @click.option("--quick", is_flag=True, help="About two minutes, with figures that scatter more.")
 @click.option(
-    "--only", type=click.Choice(["callbacks", "broadcast", "waiting", "week"]), help="Measure this part alone."
+    "--only",
+    type=click.Choice(["callbacks", "broadcast", "waiting", "postgres", "week"]),
+    help="Measure this part alone.",
 )
 @click.option(
     "--connections",
@@ -85,6 +91,7 @@ async def _measure(folder: Path, only: str | None, connections: Sequence[int], *
     calls = replace(calls, connections=connections or calls.connections)
     wakes = broadcast.QUICK if is_quick else broadcast.FULL
     waits = waiting.QUICK if is_quick else waiting.FULL
+    joint = several.QUICK if is_quick else several.FULL
     machine = describe_machine(folder)
     called = await measure_callbacks(folder, calls) if only in {None, "callbacks"} else None
     return Measured(
@@ -92,6 +99,7 @@ async def _measure(folder: Path, only: str | None, connections: Sequence[int], *
         callbacks=called,
         broadcast=await measure_broadcast(folder, wakes) if only in {None, "broadcast"} else None,
         waiting=await measure_waiting(folder, waits) if only in {None, "waiting"} else None,
+        postgres=await measure_several(folder, joint) if only in {None, "postgres"} else None,
         week=simulate_week(QUICK_DAYS if is_quick else DAYS) if only in {None, "week"} else None,
     )
 
@@ -107,6 +115,8 @@ def _show(measured: Measured) -> None:
     for part in measured.parts.values():
         for shown in part.tables():
             console.print(shown)
+    if (reason := missing_tools()) is not None:
+        console.print(f"Several receivers were skipped: {reason}.")
     if not is_dbos_installed():
         console.print("DBOS was skipped, because it is not installed: `pip install dbos` adds it to the comparison.")
     console.print(goal_table(measured.goals()))

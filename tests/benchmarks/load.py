@@ -1,6 +1,6 @@
 """The load generator: raw HTTP/1.1 with keep-alive, so cheap that the server is the limit. It runs in its own process.
 
-`python -m tests.benchmarks.load PORT CONNECTIONS FILE` sends each request of FILE once. A connection sends its next
+`python -m tests.benchmarks.load PORTS CONNECTIONS FILE` sends each request of FILE once. A connection sends its next
 request as soon as the last one is answered. A `LoadReport` is written to standard output.
 """
 
@@ -76,14 +76,15 @@ def write_targets(file: Path, targets: Sequence[Target]) -> Path:
     return file
 
 
-async def run_load(port: int, connections: int, targets: Path) -> LoadReport:
-    """Run a load in its own process, and return its report.
+async def run_load(ports: int | Sequence[int], connections: int, targets: Path) -> LoadReport:
+    """Run a load in its own process, and return its report. The connections lead to all ports in turn.
 
     Raises:
         RuntimeError: the process failed, or an answer was not a 200.
     """
+    named = str(ports) if isinstance(ports, int) else ",".join(map(str, ports))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, str(port), str(connections), str(targets), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", __name__, named, str(connections), str(targets), stdout=asyncio.subprocess.PIPE
     )
     written, _ = await process.communicate()
     if process.returncode:
@@ -170,10 +171,13 @@ class _Connection(asyncio.Protocol):
         self.send_next()
 
 
-async def _load(port: int, connections: int, requests: Sequence[bytes]) -> LoadReport:
+async def _load(ports: Sequence[int], connections: int, requests: Sequence[bytes]) -> LoadReport:
     loop = asyncio.get_running_loop()
     run = _Run(iter(requests), connections)
-    opened = [await loop.create_connection(lambda: _Connection(run), "127.0.0.1", port) for _ in range(connections)]
+    opened = [
+        await loop.create_connection(lambda: _Connection(run), "127.0.0.1", ports[number % len(ports)])
+        for number in range(connections)
+    ]
     started, computed = time.perf_counter(), time.process_time()
     for _, connection in opened:
         connection.send_next()
@@ -193,10 +197,10 @@ async def _load(port: int, connections: int, requests: Sequence[bytes]) -> LoadR
 
 def main() -> None:
     """Run the load that the arguments describe, and print its report."""
-    port, connections, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    ports, connections, file = [int(port) for port in sys.argv[1].split(",")], int(sys.argv[2]), Path(sys.argv[3])
     requests = [Target(**fields).request() for fields in json.loads(file.read_text())]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        report = runner.run(_load(port, connections, requests))
+        report = runner.run(_load(ports, connections, requests))
     sys.stdout.write(json.dumps(asdict(report)))
 
 

@@ -148,6 +148,31 @@ def _with_commit_times(_database: Path) -> web.Application:
     return app
 
 
+def _with_head_times(_database: Path) -> web.Application:
+    """Return a receiver on PostgreSQL with GET /bench/head: commits with new entries, and seconds for the head row."""
+    from receiver.storage.postgres.batch import LockingBatch
+
+    settings = load_settings(Path.cwd())
+    configure_logs(settings.log_format)
+    spent = [0.0, 0.0]
+    take = LockingBatch._take_numbers
+
+    def take_and_record(batch: LockingBatch, entries: int, tasks: int) -> tuple[int, int]:
+        started = time.perf_counter()
+        numbers = take(batch, entries, tasks)
+        if entries:
+            spent[:] = spent[0] + 1, spent[1] + time.perf_counter() - started
+        return numbers
+
+    async def show(_: web.Request) -> web.Response:
+        return web.json_response(spent)
+
+    setattr(LockingBatch, "_take_numbers", take_and_record)  # noqa: B010
+    app = create_app(settings)
+    app.router.add_get("/bench/head", show)
+    return app
+
+
 def _with_stages(_database: Path) -> web.Application:
     """Return the receiver with GET /bench/stages: its processor time by stage."""
     # Here, because that module starts servers.
@@ -230,6 +255,7 @@ _RECEIVERS: Mapping[str, Callable[[Path], web.Application]] = {
     "no store": _no_store,
     "rows alone": _rows_alone,
     "receiver with commit times": _with_commit_times,
+    "receiver with head times": _with_head_times,
     "receiver with stages": _with_stages,
 }
 """Receivers with a change for the measurement. They are served as the receiver's own command does."""
