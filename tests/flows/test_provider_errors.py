@@ -80,6 +80,7 @@ async def test_errors_that_end_no_task(tmp_path: Path, fault: str) -> None:
     assert (task["status"], task["source"], task["trust"], len(log["results"])) == ("ready", "poll", "polled", 1)
 
 
+@pytest.mark.sqlite
 async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
     """It ends the task provisionally, even over a kill. A callback replaces that. The operator sees code and counts."""
     database, port = tmp_path / "receiver.db", free_port()
@@ -128,6 +129,7 @@ async def test_the_same_unlisted_code_again_and_again(tmp_path: Path) -> None:
     assert f'[capsolver.codes."{ODD}"]' in found[0]["todo"]
 
 
+@pytest.mark.sqlite
 async def test_a_code_that_was_declared_since_is_nothing_to_do(tmp_path: Path) -> None:
     """Once the code is declared, as the finding advises, the finding is gone."""
     declared = f'[capsolver.codes."{ODD}"]\nreaction = "again"\n'

@@ -516,6 +516,7 @@ async def test_the_command_needs_a_public_url(tmp_path: Path) -> None:
     assert "RECEIVER_PUBLIC_URL: expected" in (await run_command(tmp_path, "canary", API_KEYS=KEY)).refusal
 
 
+@pytest.mark.sqlite
 async def test_a_store_that_fails_is_named(tmp_path: Path) -> None:
     """If the task cannot be stored, the stage is committed."""
     async with running(tmp_path) as api:

@@ -136,6 +136,7 @@ async def socket_answer(ws: Any) -> str:
     return f"close {frame.data}" if frame.type.name == "CLOSE" else "problem"
 
 
+@pytest.mark.sqlite
 async def test_a_store_that_cannot_be_read_ends_no_stream(tmp_path: Path) -> None:
     """Both kinds of streams go on once it can be read again."""
     database = tmp_path / "receiver.db"
@@ -151,6 +152,7 @@ async def test_a_store_that_cannot_be_read_ends_no_stream(tmp_path: Path) -> Non
     assert (begun["type"], read.status, refs) == ("subscribed", 503, [ref, ref])
 
 
+@pytest.mark.sqlite
 async def test_a_store_that_cannot_be_read_does_not_hold_up_the_end(tmp_path: Path) -> None:
     """A stream that waits for the store gets its goodbye, too."""
     database = tmp_path / "receiver.db"
