@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import SecretStr
+
 from receiver.domain.records import TaskRecord, UnreadableDelivery
 from receiver.errors import CannotStartError
 from receiver.settings import Settings
@@ -88,7 +90,7 @@ def open_for_reading(settings: Settings, *, passes: bool = False) -> Iterator[sq
         return
     with driver_needed():
         from receiver.storage.postgres.here import open_postgres_here
-    with open_postgres_here(settings.database.get_secret_value()) as connection:
+    with open_postgres_here(_server_url(settings, settings.database)) as connection:
         yield connection
 
 
@@ -103,7 +105,7 @@ def replace_signing_key(settings: Settings, key: bytes, *, now: int, until: int)
         return
     with driver_needed():
         from receiver.storage.postgres.here import replace_signing_key_there
-    replace_signing_key_there(settings.database.get_secret_value(), key, now=now, until=until)
+    replace_signing_key_there(_server_url(settings, settings.database), key, now=now, until=until)
 
 
 def replace_log_id(settings: Settings) -> None:
@@ -116,7 +118,7 @@ def replace_log_id(settings: Settings) -> None:
         raise CannotStartError("RECEIVER_DATABASE: a restored SQLite file gets a new log id at the next start")
     with driver_needed():
         from receiver.storage.postgres.here import replace_log_id_there
-    replace_log_id_there(settings.database.get_secret_value())
+    replace_log_id_there(_server_url(settings, settings.database))
 
 
 def sqlite_file(settings: Settings, remedy: str) -> Path:
@@ -128,6 +130,11 @@ def sqlite_file(settings: Settings, remedy: str) -> Path:
     if isinstance(settings.database, Path):
         return settings.database
     raise CannotStartError(f"RECEIVER_DATABASE: this command is for SQLite files; on PostgreSQL {remedy}")
+
+
+def _server_url(settings: Settings, database: SecretStr) -> str:
+    """Return the URL of the server itself, for a single connection. A pooler may share its sessions."""
+    return (settings.database_listen or database).get_secret_value()
 
 
 @contextmanager
