@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from client.protocol.filters import ResultFilter, TaskSet
+from receiver.domain.records import Page
 from receiver.domain.transaction import Command, Forget, Operation, Prune
 from receiver.errors import CursorGoneError, StoreFailedError
 from receiver.storage.postgres import statements
@@ -37,9 +39,12 @@ FILTERS = (
 
 @dataclass
 class Reader:
-    """A reader of pages of random sizes, until the end of the log after the last write."""
+    """A reader of pages of random sizes, until the end of the log after the last write.
 
-    store: Store
+    It takes each page from any of the stores.
+    """
+
+    stores: Sequence[Store]
     only: ResultFilter
     chance: random.Random
     seen: list[int] = field(default_factory=list)
@@ -47,12 +52,12 @@ class Reader:
 
     async def read_on(self, written: asyncio.Event) -> None:
         """Read on beside retention: note the positions in a gap, and go on behind it."""
-        cursor = self.store.cursor_at(0)
+        cursor = self.stores[0].cursor_at(0)
         is_last = False
         while not is_last:
             is_last = written.is_set()
             try:
-                page = await self.store.results(cursor, limit=self.chance.randint(1, 9), only=self.only)
+                page = await self._page(cursor)
             except CursorGoneError as gap:
                 self.missed |= {*range(position(cursor) + 1, position(gap.resumes_at) + 1)}
                 cursor, is_last = gap.resumes_at, False
@@ -67,11 +72,15 @@ class Reader:
         is_last = False
         while not is_last:
             is_last = written.is_set()
-            page = await self.store.results(cursor, limit=self.chance.randint(1, 9), only=self.only)
+            page = await self._page(cursor)
             self.seen += [position(entry.cursor) for entry in page.entries]
             assert all(position(cursor) < position(entry.cursor) <= position(page.cursor) for entry in page.entries)
             is_last = is_last and not page.more
             cursor = page.cursor
+
+    async def _page(self, cursor: str | None) -> Page:
+        store = self.chance.choice(self.stores)
+        return await store.results(cursor, limit=self.chance.randint(1, 9), only=self.only)
 
 
 def position(cursor: str | None) -> int:
@@ -100,7 +109,7 @@ async def stored(store: Store, command: Command[Any] | Operation[Any]) -> None:
 
 
 async def write_all(stores: Sequence[Store], chance: random.Random, written: asyncio.Event) -> None:
-    """Run all writers side by side, half of them on each store."""
+    """Run all writers side by side, on all stores in turn."""
     async with asyncio.TaskGroup() as group:
         for first in range(1, WRITERS + 1):
             store = stores[first % len(stores)]
@@ -108,24 +117,39 @@ async def write_all(stores: Sequence[Store], chance: random.Random, written: asy
     written.set()
 
 
-async def read_beside_writers(one: Store, other: Store, seed: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the positions that readers saw while both stores wrote, and those that they find in the end."""
+async def read_beside_writers(stores: Sequence[Store], seed: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the positions that readers saw while all stores wrote, and those that they find in the end.
+
+    A reader with each filter stays at the first store, and one goes from store to store with its cursor.
+    """
     chance = random.Random(seed)
     written = asyncio.Event()
-    readers = [Reader(store, only, random.Random(chance.random())) for only in FILTERS for store in (one, other)]
+    readers = [Reader(read, only, random.Random(chance.random())) for only in FILTERS for read in (stores[:1], stores)]
     async with asyncio.TaskGroup() as group:
         for reader in readers:
             group.create_task(reader.read(written))
-        group.create_task(write_all([one, other], chance, written))
-    in_the_log = [[position(entry.cursor) for entry in await whole_log(one, reader.only)] for reader in readers]
+        group.create_task(write_all(stores, chance, written))
+    in_the_log = [[position(entry.cursor) for entry in await whole_log(stores[0], reader.only)] for reader in readers]
     return [reader.seen for reader in readers], in_the_log
+
+
+@asynccontextmanager
+async def several_stores(
+    database: Path | str, batch_type: type[LockingBatch] = LockingBatch
+) -> AsyncIterator[list[Store]]:
+    """Yield stores as of several processes: two on a file, four on a server."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(running_store(database, batch_type=batch_type))
+            for _ in range(2 if isinstance(database, Path) else 4)
+        ]
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_readers_beside_writers_see_each_result_once(database: Path | str, seed: int) -> None:
-    """Readers of two processes' stores page with random limits while both write: nothing is missed, nothing twice."""
-    async with running_store(database) as one, running_store(database) as other:
-        seen, in_the_log = await read_beside_writers(one, other, seed)
+    """Readers of several stores page with random limits while all write: nothing is missed, nothing twice."""
+    async with several_stores(database) as stores:
+        seen, in_the_log = await read_beside_writers(stores, seed)
 
     assert seen == in_the_log
     assert len(in_the_log[0]) > TASKS * 0.8
@@ -150,12 +174,9 @@ class SequencedBatch(LockingBatch):
 
 
 async def test_numbers_from_the_head_keep_the_law_over_slow_commits(postgres_url: str) -> None:
-    """A reader sees each result once, even if commits of two stores take turns between number and commit."""
-    async with (
-        running_store(postgres_url, batch_type=SlowBatch) as one,
-        running_store(postgres_url, batch_type=SlowBatch) as other,
-    ):
-        seen, in_the_log = await read_beside_writers(one, other, 1)
+    """A reader sees each result once, even if the commits of all stores take turns between number and commit."""
+    async with several_stores(postgres_url, SlowBatch) as stores:
+        seen, in_the_log = await read_beside_writers(stores, 1)
 
     assert seen == in_the_log
 
@@ -175,18 +196,15 @@ async def test_numbers_from_a_sequence_break_the_law(postgres_url: str) -> None:
     """The check above notices a log with positions of a sequence: readers miss results that commit later."""
     for name in ("positions", "task_rows"):
         execute(postgres_url, f"CREATE SEQUENCE {name} INCREMENT BY 300")
-    async with (
-        running_store(postgres_url, batch_type=SequencedBatch) as one,
-        running_store(postgres_url, batch_type=SequencedBatch) as other,
-    ):
-        seen, in_the_log = await read_beside_writers(one, other, 1)
+    async with several_stores(postgres_url, SequencedBatch) as stores:
+        seen, in_the_log = await read_beside_writers(stores, 1)
 
     assert seen != in_the_log
     assert all(set(positions) <= set(kept) for positions, kept in zip(seen, in_the_log, strict=True))
 
 
 async def prune_now_and_then(stores: Sequence[Store], chance: random.Random, written: asyncio.Event) -> None:
-    """Prune all but a short end of the log, now in one process, now in the other, until the last write."""
+    """Prune all but a short end of the log, now in one process, now in another, until the last write."""
     taken = horizon()
     while not written.is_set():
         store = chance.choice(stores)
@@ -197,19 +215,19 @@ async def prune_now_and_then(stores: Sequence[Store], chance: random.Random, wri
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_readers_beside_retention_see_each_result_once_or_get_a_gap(database: Path | str, seed: int) -> None:
-    """While two processes write and prune, a reader sees each entry or gets a gap for it, and never both."""
+    """While several processes write and prune, a reader sees each entry or gets a gap for it, and never both."""
     chance = random.Random(seed)
     written = asyncio.Event()
-    async with running_store(database) as one, running_store(database) as other:
-        readers = [Reader(store, FILTERS[0], random.Random(chance.random())) for store in (one, other) * 3]
+    async with several_stores(database) as stores:
+        readers = [Reader(stores, FILTERS[0], random.Random(chance.random())) for _ in range(6)]
         async with asyncio.TaskGroup() as group:
             for reader in readers:
                 group.create_task(reader.read_on(written))
-            group.create_task(write_all([one, other], chance, written))
-            group.create_task(prune_now_and_then([one, other], chance, written))
-        left = {position(entry.cursor) for entry in await whole_log(one, FILTERS[0])}
+            group.create_task(write_all(stores, chance, written))
+            group.create_task(prune_now_and_then(stores, chance, written))
+        left = {position(entry.cursor) for entry in await whole_log(stores[0], FILTERS[0])}
         # Its cursor is older than every entry, and it reads only now: it missed the pruned entries, and no more.
-        late = Reader(other, FILTERS[0], random.Random(seed))
+        late = Reader(stores[1:], FILTERS[0], random.Random(seed))
         await late.read_on(written)
 
     assert set(late.seen) == left
