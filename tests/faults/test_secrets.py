@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from tests.faults.hostile import heads, paths, smuggled
 from tests.faults.peers import sent_alone
 from tests.faults.secret_search import found
 from tests.faults.wire import ANSWER, request
+from tests.postgres import execute
+from tests.receiver.storage.stores import query as rows_of
 from tests.support import free_port, receiver_process
 
 ADMIN_KEY = "Tz5kQw8mVr2hXn7cJd4pLs9bGf3y"
@@ -35,6 +37,8 @@ PASSWORD = "Bs6fNj1bQe4zWk8pVx3tSm7yLd2h"
 HEX_KEY = "d41f8c0a93b7e65214fa0c7d38be9162"
 NOTICE_PASSWORD = "Du8hRl3dSg6bYn1rXz5vTp9wNf4k"
 NOTICE_TOKEN = "Ev9jSm4fTh7cZp2sAy6xUq1zQg5n"
+DATABASE_PASSWORD = "Fw1kTn5gUi8dAq3tBz7vYr2xRh6p"
+LISTEN_PASSWORD = "Gx2mUp6hVj9eBr4uCa8wZs3yTi7q"
 WRONG_KEY = "Ct7gPk2cRf5aXm9qWy4uTn8zMe3j"
 SETTINGS: Mapping[str, str] = {
     "API_KEYS": f"admin:{ADMIN_KEY}:submit+read+admin,reader:{READ_KEY}:read",
@@ -44,7 +48,8 @@ SETTINGS: Mapping[str, str] = {
     # Nothing listens there.
     "NOTICES": f"json://user:{NOTICE_PASSWORD}@127.0.0.1:1/{NOTICE_TOKEN}",
 }
-"""A value for every setting that holds a secret."""
+"""A value for every setting that holds a secret, but for those of the database."""
+DATABASE_SETTINGS = ("DATABASE", "DATABASE_LISTEN")
 
 WRONG_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "an API key without a name": {"API_KEYS": ADMIN_KEY},
@@ -68,7 +73,13 @@ WRONG_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "a webhook secret of nobody": {"CALLBACK_SECRETS": json.dumps({"nobody": WEBHOOK_SECRET})},
     "a password in the public URL": {"PUBLIC_URL": f"https://user:{PASSWORD}@receiver.example"},
     "a password in a provider's URL": {"PROVIDER_URLS": json.dumps({"capsolver": f"http://user:{PASSWORD}@127.0.0.1"})},
-    "a database URL": {"DATABASE": f"mysql://receiver:{PASSWORD}@database.example/receiver"},
+    "a database URL without a database": {"DATABASE": f"postgresql://receiver:{PASSWORD}@database.example"},
+    "a database URL with a slash": {"DATABASE": f"postgresql://receiver:123/{PASSWORD}@database.example/receiver"},
+    "a database URL of a driver": {"DATABASE": f"postgresql+asyncpg://receiver:{PASSWORD}@database.example/receiver"},
+    "a database URL in capitals": {"DATABASE": f"MySQL://receiver:{PASSWORD}@database.example/receiver"},
+    "a database URL without its scheme": {"DATABASE": f"receiver:{PASSWORD}@database.example/receiver"},
+    "a database in another notation": {"DATABASE": f"host=database.example password={PASSWORD} dbname=receiver"},
+    "a database URL for notifications": {"DATABASE_LISTEN": f"receiver:{PASSWORD}@database.example/receiver"},
     "a password in an origin": {"ALLOWED_ORIGINS": f"https://user:{PASSWORD}@app.example"},
     "a notice to an unknown kind of service": {"NOTICES": f"nowhere://user:{PASSWORD}@notices.example"},
     "a notice without a service": {"NOTICES": f"{PASSWORD}"},
@@ -76,6 +87,11 @@ WRONG_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "a key as a port": {"PORT": ADMIN_KEY},
     "a key as a format": {"LOG_FORMAT": ADMIN_KEY},
 }
+DISCONNECT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+SIGNING_KEYS = "SELECT key FROM signing_key"
 # `receiver_process` sets these itself.
 _OWN = ("PORT", "DATABASE")
 _COMMANDS = (
@@ -90,15 +106,24 @@ _COMMANDS = (
     ("keys", "list"),
     ("keys", "list", "--json"),
     ("prune",),
+    ("prune", "--apply"),
     ("redeliver",),
+    ("redeliver", "--apply"),
+    ("explain", "no-such-task"),
+    ("copy", "--to", "moved.db"),
+    ("new-log",),
     ("new-signing-key", "--accept-old", "1"),
     ("backup", "copy.db"),
+    ("restore", "copy.db"),
+    ("--help",),
+    ("copy", "--help"),
 )
 
 
-@pytest.mark.sqlite
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_no_secret_leaves_the_receiver(tmp_path: Path, log_format: str) -> None:
+async def test_no_secret_leaves_the_receiver(
+    databases: Callable[[str], Path | str], tmp_path: Path, log_format: str
+) -> None:
     """Log, answers, metrics, messages of all commands and the process list are searched for every secret."""
     secrets: dict[str, str | bytes] = {
         "the admin's key": ADMIN_KEY,
@@ -110,7 +135,10 @@ async def test_no_secret_leaves_the_receiver(tmp_path: Path, log_format: str) ->
         "the password of notices": NOTICE_PASSWORD,
         "the token of notices": NOTICE_TOKEN,
         "a wrong key": WRONG_KEY,
+        "the password of the database": DATABASE_PASSWORD,
+        "the password for notifications": LISTEN_PASSWORD,
     }
+    place = databases("receiver")
     texts: dict[str, bytes] = {}
     database, port = tmp_path / "receiver.db", free_port()
     async with scripted_provider() as provider:
@@ -123,18 +151,25 @@ async def test_no_secret_leaves_the_receiver(tmp_path: Path, log_format: str) ->
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
             "DATABASE": str(database),
         }
+        if isinstance(place, str):
+            settings["DATABASE"] = place.replace("hush", DATABASE_PASSWORD)
+            settings["DATABASE_LISTEN"] = place.replace("hush", LISTEN_PASSWORD)
         environment: dict[str, Any] = {name.lower(): settings[name] for name in settings if name not in _OWN}
         async with (
             receiver_process(
                 database,
                 port=port,
                 log_format=log_format,
+                variables={"RECEIVER_DATABASE": settings["DATABASE"]},
                 **environment,
             ) as receiver,
             aiohttp.ClientSession() as session,
         ):
             user = User(receiver.url, session)
             await user.use(secrets)
+            if isinstance(place, str):
+                execute(place, DISCONNECT)
+                await user.answer("GET", "/v1/results", key=ADMIN_KEY)
             texts["an answer"] = user.answers
             texts["the metrics"] = await user.answer("GET", "/metrics", key=ADMIN_KEY)
             texts["the process list"] = command_line(receiver.process.pid)
@@ -150,7 +185,7 @@ async def test_no_secret_leaves_the_receiver(tmp_path: Path, log_format: str) ->
                 texts[" ".join(command)] = finished.err.encode()
             await user.misuse(str(secrets["keys add another"]))
             code = await receiver.stop()
-    secrets |= {f"signing key {key.hex()[:4]} of the database": key for key in signing_keys(database)}
+    secrets |= {f"signing key {key.hex()[:4]} of the database": key for (key,) in rows_of(place, SIGNING_KEYS)}
     texts["the log"] = b"".join(receiver.lines)
 
     assert code == 0
@@ -180,8 +215,23 @@ def test_every_setting_with_a_secret_is_searched_for() -> None:
     """A new setting of that kind needs a value here, too."""
     secret = {name.upper() for name, field in Settings.model_fields.items() if "SecretStr" in repr(field.annotation)}
 
-    # `test_postgres_commands` searches for the passwords of databases.
-    assert secret - {"DATABASE", "DATABASE_LISTEN"} == set(SETTINGS)
+    assert secret == {*SETTINGS, *DATABASE_SETTINGS}
+
+
+def test_settings_show_no_secret_of_theirs() -> None:
+    """A traceback with values, or a debugger, shows none either."""
+    url = f"postgresql://receiver:{DATABASE_PASSWORD}@database.example/receiver"
+    listen = url.replace(DATABASE_PASSWORD, LISTEN_PASSWORD)
+    settings = Settings(database=url, database_listen=listen, _env_file=None)
+    shown = {
+        "repr": repr(settings),
+        "str": str(settings),
+        "dump": repr(settings.model_dump()),
+        "name": settings.database_name,
+    }
+
+    assert found({"one": DATABASE_PASSWORD, "other": LISTEN_PASSWORD}, {k: v.encode() for k, v in shown.items()}) == []
+    assert settings.database_name == "postgresql://database.example/receiver"
 
 
 @pytest.mark.parametrize(
