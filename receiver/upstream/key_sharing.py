@@ -36,8 +36,10 @@ _RETRY_SECONDS = 1.0
 _PRESENT_SECONDS = 20.0
 _WRITE_SECONDS = 5.0
 _END_SECONDS = 1.0
-# Times of two machines, and of a row on its way, differ by less.
+# Two ends of one pause differ by less, unless a write took long.
 _SAME_SECONDS = 0.1
+# The rest of an own pause whose write took long is no line of the log.
+_UNTOLD_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -118,7 +120,7 @@ class KeySharing:
         if len(shared.submit_waits) < command.submits:
             # All turns are reserved for as far ahead as may be.
             self._ask_at = now + _TICK_SECONDS
-        self._follow(shared)
+        self._follow(shared, asked_at=now)
         return True
 
     def _must_be_seen(self, now: float, paused_until: float) -> bool:
@@ -126,20 +128,24 @@ class KeySharing:
         is_in_use = self.use.limits.errors is not None and self._limiter.requests > self._requests
         return (is_in_use or paused_until > now) and now >= self._present_until
 
-    def _follow(self, shared: SharedKey) -> None:
+    def _follow(self, shared: SharedKey, *, asked_at: float) -> None:
         budget, now = shared.budget, self._account.timing.clock()
         pause_seconds = budget.pause_left(shared.now) / SECOND
-        if now + pause_seconds > self._limiter.paused_until + _SAME_SECONDS and pause_seconds:
+        # The row may have been on its way for long. Its pause ends at this time at the earliest.
+        if pause_seconds and asked_at + pause_seconds > self._limiter.paused_until + _SAME_SECONDS:
             self._limiter.pause(pause_seconds)
             # Shorter pauses are no news any more.
             self._paused_until = self._limiter.paused_until
-            reason = "the errors of all receivers" if shared.is_braked else "another receiver has paused the key"
-            _log.warning(
-                "provider.paused",
-                provider=self._account.dialect.provider,
-                seconds=round(pause_seconds, 1),
-                reason=reason,
-            )
+            if pause_seconds > _UNTOLD_SECONDS:
+                self._tell(pause_seconds, is_braked=shared.is_braked)
         self._backoff.go_on(budget.halts, was_banned=budget.was_banned, pause_seconds=pause_seconds)
         self._limiter.share_errors(max(1, len(budget.receivers)))
         self._limiter.grant(submits=[now + wait / SECOND for wait in shared.submit_waits])
+
+    def _tell(self, seconds: float, *, is_braked: bool) -> None:
+        _log.warning(
+            "provider.paused",
+            provider=self._account.dialect.provider,
+            seconds=round(seconds, 1),
+            reason="the errors of all receivers" if is_braked else "another receiver has paused the key",
+        )
