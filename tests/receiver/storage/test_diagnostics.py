@@ -13,6 +13,8 @@ from receiver.storage.sqlite.database import open_read_only
 from receiver.storage.sqlite.diagnostics import read_recent
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
 
+pytestmark = pytest.mark.sqlite
+
 
 def recent(path: Path, *, since: int = 0, **most_polls: int) -> tuple[RecentTasks, ...]:
     """Return the figures read from the database."""

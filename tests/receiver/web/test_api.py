@@ -403,6 +403,7 @@ async def test_without_keys_only_this_machine_may_ask(tmp_path: Path, headers: d
     assert refused.status in (400, 401)
 
 
+@pytest.mark.sqlite
 async def test_a_database_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """Reads get 503 with Retry-After, for one task and for pages alike. The process lives on."""
     async with running_receiver(tmp_path / "receiver.db") as api:
