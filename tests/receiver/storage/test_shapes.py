@@ -6,6 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from receiver.domain.shapes import SHAPES_KEPT, Shape, ShapeRecord
 from receiver.storage.sqlite.reader import read_shapes
 from receiver.upkeep.shapes import AddShapes
@@ -51,6 +53,7 @@ async def test_the_oldest_make_room(database: Path | str) -> None:
         assert len(await store.shapes("capsolver")) == 1
 
 
+@pytest.mark.sqlite
 async def test_a_database_that_is_only_read_will_do(tmp_path: Path) -> None:
     """A read-only connection reads the same."""
     path = tmp_path / "receiver.db"
