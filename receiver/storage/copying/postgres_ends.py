@@ -19,7 +19,7 @@ from receiver.storage.postgres.connection import Server, close
 from receiver.storage.postgres.dialect import translate
 from receiver.storage.postgres.errors import NotDurableError, refuse
 from receiver.storage.postgres.here import SELECT_OTHERS
-from receiver.storage.postgres.schema import MIGRATIONS, OWN_META, OWN_TABLES, check_schema, migrate
+from receiver.storage.postgres.schema import MIGRATIONS, OWN_META, OWN_TABLES, check_schema, migrate, require_schema
 from receiver.storage.postgres.store import check_server
 from receiver.storage.sqlite.backups.copies import Progress
 
@@ -58,13 +58,7 @@ async def postgres_source(url: str) -> AsyncIterator[PostgresSource]:
     try:
         with _failures_named(name):
             await check_server(connection, name)
-            version = await check_schema(connection, name)
-            if version < len(MIGRATIONS):
-                raise CannotStartError(
-                    f"{name}: the database has schema {version}, this program needs {len(MIGRATIONS)}; start the "
-                    "receiver once to update it"
-                )
-            await _check_alone(connection, name, version)
+            await _check_alone(connection, name, await require_schema(connection, name))
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             await connection.execute(_PATIENT)
             # The lock comes before the snapshot, which the first query takes.

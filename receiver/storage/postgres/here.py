@@ -17,7 +17,7 @@ from receiver.settings import server_name
 from receiver.storage.postgres.bridge import bridged
 from receiver.storage.postgres.connection import close, connect
 from receiver.storage.postgres.errors import NotDurableError, refuse
-from receiver.storage.postgres.schema import MIGRATIONS, check_schema
+from receiver.storage.postgres.schema import require_schema
 from receiver.storage.sqlite.statements import INSERT_SIGNING_KEY, SAVE_META
 from receiver.storage.sqlite.tables.signing_keys import END_KEYS
 
@@ -48,12 +48,7 @@ def open_postgres_here(url: str) -> Iterator[sqlite3.Connection]:
         try:
             connection = wait(connect(url))
             try:
-                version = wait(check_schema(connection, name))
-                if version < len(MIGRATIONS):
-                    raise CannotStartError(
-                        f"{name}: the database has schema {version}, this program needs {len(MIGRATIONS)}; start the "
-                        "receiver once to update it"
-                    )
+                wait(require_schema(connection, name))
                 yield bridged(connection, wait)
             finally:
                 wait(close(connection))

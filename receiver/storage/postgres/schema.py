@@ -38,6 +38,7 @@ __all__ = [
     "Migration",
     "check_schema",
     "migrate",
+    "require_schema",
 ]
 
 # "CBCR". Programs that start together migrate one after another.
@@ -330,6 +331,23 @@ async def check_schema(
         raise CannotStartError(
             f"{name}: the database is newer (schema {version}, for programs from schema {oldest} on) than this "
             f"program (schema {len(migrations)})"
+        )
+    return version
+
+
+async def require_schema(connection: asyncpg.Connection, name: str) -> int:
+    """Return the version of a schema that has all tables and columns of this program.
+
+    Raises:
+        CannotStartError: as `check_schema`, or the schema is older, or there are no tables.
+    """
+    version = await check_schema(connection, name)
+    if version == 0:
+        raise CannotStartError(f"{name}: the receiver has no tables there; start the receiver once")
+    if version < len(MIGRATIONS):
+        raise CannotStartError(
+            f"{name}: the database has schema {version}, this program needs {len(MIGRATIONS)}; start the receiver "
+            "once to update it"
         )
     return version
 
