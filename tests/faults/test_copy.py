@@ -21,7 +21,7 @@ async def run_copy(folder: Path, *options: str, **environment: str) -> Finished:
 
 
 async def test_the_server_is_named_by_the_settings(postgres_url: str, tmp_path: Path) -> None:
-    """With one option the other end is RECEIVER_DATABASE, from wherever the settings come."""
+    """With one option the other end is RECEIVER_DATABASE, from wherever the settings come, or the URL past a pooler."""
     path = tmp_path / "receiver.db"
     await used(path)
     secrets = tmp_path / "secrets"
@@ -30,7 +30,8 @@ async def test_the_server_is_named_by_the_settings(postgres_url: str, tmp_path: 
     (tmp_path / ".env").write_text(f"RECEIVER_SECRETS_DIR={secrets}\n")
 
     there = await run_copy(tmp_path, "--from", "receiver.db")
-    back = await run_copy(tmp_path, "--to", "back.db", DATABASE=postgres_url)
+    pooler = "postgresql://pooler:hush@127.0.0.1:1/receiver"
+    back = await run_copy(tmp_path, "--to", "back.db", DATABASE=pooler, DATABASE_LISTEN=postgres_url)
 
     assert (there.code, back.code) == (0, 0), (there, back)
     assert "task: 7 rows\n" in there.out

@@ -38,8 +38,10 @@ def copy(source_text: str | None, target_text: str | None) -> None:
         raise BadArgumentError("copy: expected --from or --to")
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
-    source = settings.database if source_text is None else _place("--from", source_text)
-    target = settings.database if target_text is None else _place("--to", target_text)
+    # A pooler may end a connection without traffic, as one is while indexes are made.
+    known = settings.database if isinstance(settings.database, Path) else settings.database_listen or settings.database
+    source = known if source_text is None else _place("--from", source_text)
+    target = known if target_text is None else _place("--to", target_text)
     time_text = f"{time_view(microseconds_now()):%Y%m%dT%H%M%SZ}"
     with progress_told() as show_progress:
         copied = run_interruptibly(copy_store(source, target, show_progress, time_text=time_text))
