@@ -170,15 +170,19 @@ async def test_a_disk_that_hangs(tmp_path: Path, machine: Machine) -> None:
 
 @pytest.mark.parametrize("step", [DAY, -DAY])
 async def test_a_step_of_the_clock(tmp_path: Path, machine: Machine, step: int) -> None:
-    """Callbacks, tokens, tickets and the log go on over a step of the wall clock, forward or back, and over its end."""
+    """Callbacks, tokens and the log go on over a step of the wall clock, forward or back, and over its end.
+
+    A step ends tickets, because one from before a step back would be valid for a day. New ones are valid.
+    """
     async with loaded(tmp_path, machine) as running:
         before = await running.api.register()
-        ticket = (await running.api.send("POST", "/v1/tickets")).json["ticket"]
+        tickets = [(await running.api.send("POST", "/v1/tickets")).json["ticket"]]
         machine.set(clock_seconds=step)
         during, _ = await running.during(2)
         stepped = await running.api.register()
         answers = [await running.api.call_back(task["callbackUrl"], taskId=task["ref"]) for task in (before, stepped)]
-        stream = await opened(running.api, ticket)
+        tickets.append((await running.api.send("POST", "/v1/tickets")).json["ticket"])
+        streams = [await opened(running.api, ticket) for ticket in tickets]
         machine.set()
         after = await running.api.register()
         answers.append(await running.api.call_back(after["callbackUrl"], taskId=after["ref"]))
@@ -186,7 +190,7 @@ async def test_a_step_of_the_clock(tmp_path: Path, machine: Machine, step: int) 
         await running.until_ready()
 
     assert is_calm(during)
-    assert stream == 200
+    assert streams == [401, 200]
     assert [answer.status for answer in answers] == [200] * 3
     assert [(task["status"], task["source"]) for task in found] == [("ready", "callback")] * 3
     assert running.callbacks.missing == set()

@@ -5,6 +5,7 @@ All times are those of the database's clock. States of a ticket and its races:
 * *valid*: server-sent events use it again and again. A websocket uses it up. Of two receivers that see it at once, one
   decides after the other, and the second finds it used up.
 * *used up* or *ended*: its end has passed, so it counts for no limit. The next new ticket removes its row.
+* *beyond*: its end is further off than that of a new ticket, because the clock was set back. It counts as ended.
 
 Limits hold in sum. Of two receivers that make tickets at once, the second counts that of the first.
 """
@@ -24,6 +25,7 @@ from receiver.settings import ApiKey
 __all__ = ["TICKET_SECONDS", "MakeTicket", "StoredTicket", "UseTicket", "fingerprint"]
 
 TICKET_SECONDS = 60.0
+_LIFE = round(TICKET_SECONDS * SECOND)
 _MOST_EACH = 1000
 _MOST = 10_000
 
@@ -68,7 +70,7 @@ class MakeTicket:
                 f"the limit on valid tickets is reached; each expires after {TICKET_SECONDS:g} s",
                 retry_after_seconds=10,
             )
-        ends_at = transaction.row(CLOCK) + round(TICKET_SECONDS * SECOND)
+        ends_at = transaction.row(CLOCK) + _LIFE
         transaction.save_row(("ticket", self.digest), StoredTicket(self.key.name, fingerprint(self.key), ends_at))
         transaction.save_row(own, count + 1, is_change=False)
         transaction.save_row(all_keys, sum_of_all + 1, is_change=False)
@@ -87,7 +89,7 @@ class UseTicket:
         key = ("ticket", self.digest)
         transaction.require(key, CLOCK)
         ticket: StoredTicket | None = transaction.row(key)
-        if ticket is None or ticket.ends_at <= transaction.row(CLOCK):
+        if ticket is None or not 0 < ticket.ends_at - transaction.row(CLOCK) <= _LIFE:
             return None
         transaction.save_row(key, replace(ticket, ends_at=0))
         return ticket

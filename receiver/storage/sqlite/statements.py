@@ -271,15 +271,17 @@ DELETE_ENDED_LEASES = f"DELETE FROM lease WHERE ends_at < {_CLOCK} - 60000000"
 
 # Tickets by the digests of their secrets.
 SELECT_TICKET = f"SELECT {', '.join(TICKET_COLUMNS)} FROM ticket WHERE digest = ?"
-SELECT_VALID_TICKET = f"{SELECT_TICKET} AND ends_at > {_CLOCK}"
+# One that ends later than a new one is from before a step of the clock, and would last too long.
+_IS_VALID_TICKET = f"ends_at > {_CLOCK} AND ends_at <= {_CLOCK} + 60000000"
+SELECT_VALID_TICKET = f"{SELECT_TICKET} AND {_IS_VALID_TICKET}"
 SAVE_TICKET = (
     f"{_insert('ticket', 'digest', *TICKET_COLUMNS)} ON CONFLICT (digest) DO UPDATE SET ends_at = excluded.ends_at"
 )
 # All that ended a minute ago, or were used up.
-DELETE_ENDED_TICKETS = f"DELETE FROM ticket WHERE ends_at < {_CLOCK} - 60000000"
+DELETE_ENDED_TICKETS = f"DELETE FROM ticket WHERE ends_at < {_CLOCK} - 60000000 OR ends_at > {_CLOCK} + 120000000"
 # The valid tickets of an API key, and those of all keys. The limits on tickets bound the rows that they count.
-COUNT_TICKETS = f"SELECT count(*) FROM ticket WHERE owner = ? AND ends_at > {_CLOCK}"
-COUNT_ALL_TICKETS = f"SELECT count(*) FROM ticket WHERE ends_at > {_CLOCK}"
+COUNT_TICKETS = f"SELECT count(*) FROM ticket WHERE owner = ? AND {_IS_VALID_TICKET}"
+COUNT_ALL_TICKETS = f"SELECT count(*) FROM ticket WHERE {_IS_VALID_TICKET}"
 
 # Budgets of provider keys.
 SELECT_KEY_BUDGET = f"SELECT {', '.join(BUDGET_COLUMNS)} FROM key_budget WHERE name = ?"
