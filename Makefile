@@ -29,10 +29,10 @@ serve: $(INSTALLED)  ## the receiver on loopback, without keys, for development
 		RECEIVER_PUBLIC_URL=http://127.0.0.1:8080 $(BIN)/callback-receiver serve
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 6 --dist worksteal
 
 test-postgres: $(INSTALLED)  ## tests of receivers with PostgreSQL in place of SQLite, and the long ones of it
-	$(BIN)/python -m pytest -n 2 --dist worksteal --postgres tests/client/following tests/client/receiver_api \
+	$(BIN)/python -m pytest -n 6 --dist worksteal --postgres tests/client/following tests/client/receiver_api \
 		tests/contracts tests/faults tests/flows tests/properties tests/receiver
 
 lint: $(INSTALLED)  ## ruff, mypy strict, import contracts
