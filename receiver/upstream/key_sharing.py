@@ -38,8 +38,6 @@ _WRITE_SECONDS = 5.0
 _END_SECONDS = 1.0
 # Two ends of one pause differ by less, unless a write took long.
 _SAME_SECONDS = 0.1
-# The rest of an own pause whose write took long is no line of the log.
-_UNTOLD_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -132,11 +130,14 @@ class KeySharing:
         budget, now = shared.budget, self._account.timing.clock()
         pause_seconds = budget.pause_left(shared.now) / SECOND
         # The row may have been on its way for long. Its pause ends at this time at the earliest.
-        if pause_seconds and asked_at + pause_seconds > self._limiter.paused_until + _SAME_SECONDS:
+        ends_at, known_until = asked_at + pause_seconds, self._limiter.paused_until
+        if pause_seconds and ends_at > known_until + _SAME_SECONDS:
             self._limiter.pause(pause_seconds)
             # Shorter pauses are no news any more.
             self._paused_until = self._limiter.paused_until
-            if pause_seconds > _UNTOLD_SECONDS:
+            # An own pause ends later in the row by the time that its write took. That is no line of the log.
+            is_own = known_until > asked_at - _WRITE_SECONDS
+            if not is_own or ends_at > known_until + _WRITE_SECONDS:
                 self._tell(pause_seconds, is_braked=shared.is_braked)
         self._backoff.go_on(budget.halts, was_banned=budget.was_banned, pause_seconds=pause_seconds)
         self._limiter.share_errors(max(1, len(budget.receivers)))
