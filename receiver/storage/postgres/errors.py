@@ -59,6 +59,8 @@ _OF_THE_SERVER = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
     asyncpg.LockNotAvailableError,
+    # The session is in a transaction that this program does not know.
+    asyncpg.ActiveSQLTransactionError,
     # After a server's last words asyncpg 0.32 refuses the next statement with this, until it reads the end.
     asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,

@@ -170,8 +170,9 @@ class PostgresStore(SharedStore):
             raise StoreFailedError("no connection to the database is free") from None
         try:
             return await run_bridged(lambda: read(bridged(connection)))
-        except Exception as error:
-            if is_lost(error):
+        except BaseException as error:
+            # A cancelled statement may have begun a transaction, or its cancellation may meet the next statement.
+            if not isinstance(error, Exception) or is_lost(error):
                 connection.terminate()
             raise
         finally:
