@@ -11,7 +11,7 @@ import yaml
 from receiver.commands.serve import _LIMIT_SECONDS
 from receiver.settings import Settings
 from tests.deploy.files import CADDYFILE, DEPLOY, PAGE
-from tests.deploy.test_container import CONTAINER
+from tests.deploy.test_container import CONTAINER, check_shut_in
 from tests.deploy.test_container import SERVICES as OF_ONE
 
 TEXT = (CONTAINER / "compose.postgres.yaml").read_text()
@@ -28,13 +28,7 @@ def seconds(text: str) -> float:
 @pytest.mark.parametrize("name", SERVICES)
 def test_services_are_shut_in(name: str) -> None:
     """Each has a read-only root, no capability that it can do without, and a log of bounded size."""
-    service = SERVICES[name]
-
-    assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "caddy" else [])
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+    check_shut_in(name, SERVICES[name])
 
 
 def test_receivers_are_as_the_single_one() -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +86,19 @@ def test_the_image_runs_commands_that_exist() -> None:
         assert CliRunner().invoke(cli, [command, "--help"]).exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["receiver", "caddy", "tunnel"])
-def test_services_are_shut_in(name: str) -> None:
-    """Each has a read-only root, no capability that it can do without, and a log of bounded size."""
-    service = SERVICES[name]
-
+def check_shut_in(name: str, service: Mapping[str, Any]) -> None:
+    """Check the limits of a service of compose."""
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "caddy" else [])
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", ["receiver", "caddy", "tunnel"])
+def test_services_are_shut_in(name: str) -> None:
+    """Each has a read-only root, no capability that it can do without, and a log of bounded size."""
+    check_shut_in(name, SERVICES[name])
 
 
 def test_only_the_proxy_can_be_reached() -> None:

@@ -68,12 +68,26 @@ async def postgres_source(url: str) -> AsyncIterator[PostgresSource]:
         await close(connection)
 
 
-class PostgresSource:
-    """A `receiver.storage.copying.ends.Source`."""
+class _PostgresEnd:
+    """Both ends: a connection in a transaction, and the name of its database for texts."""
 
     def __init__(self, name: str, connection: asyncpg.Connection) -> None:
         self.name = name
         self._connection = connection
+
+    async def rows(self, statement: str, parameters: Mapping[str, Any] = NO_PARAMETERS) -> Rows:
+        """See `Source` and `Target`."""
+        with _failures_named(self.name):
+            return await _rows(self._connection, statement, parameters)
+
+    async def count(self, table: Table) -> int:
+        """See `Source` and `Target`."""
+        with _failures_named(self.name):
+            return await _count(self._connection, table)
+
+
+class PostgresSource(_PostgresEnd):
+    """A `receiver.storage.copying.ends.Source`."""
 
     async def state(self) -> LogState:
         """See `Source`."""
@@ -82,16 +96,6 @@ class PostgresSource:
         if state is None:
             raise CannotStartError(f"{self.name}: the log has no id; start the receiver once")
         return state
-
-    async def rows(self, statement: str, parameters: Mapping[str, Any] = NO_PARAMETERS) -> Rows:
-        """See `Source`."""
-        with _failures_named(self.name):
-            return await _rows(self._connection, statement, parameters)
-
-    async def count(self, table: Table) -> int:
-        """See `Source`."""
-        with _failures_named(self.name):
-            return await _count(self._connection, table)
 
     async def pages(self, table: Table) -> AsyncIterator[Rows]:
         """See `Source`."""
@@ -131,23 +135,17 @@ async def postgres_target(url: str) -> AsyncIterator[PostgresTarget]:
         await close(connection)
 
 
-class PostgresTarget:
+class PostgresTarget(_PostgresEnd):
     """A `receiver.storage.copying.ends.Target`, in a transaction."""
 
     def __init__(self, name: str, connection: asyncpg.Connection) -> None:
-        self.name = name
-        self._connection = connection
+        super().__init__(name, connection)
         self._indexes: Sequence[asyncpg.Record] = ()
 
     async def state(self) -> LogState | None:
         """See `Target`."""
         with _failures_named(self.name):
             return await _state(self._connection)
-
-    async def rows(self, statement: str, parameters: Mapping[str, Any] = NO_PARAMETERS) -> Rows:
-        """See `Target`."""
-        with _failures_named(self.name):
-            return await _rows(self._connection, statement, parameters)
 
     async def clear(self) -> None:
         """See `Target`."""
@@ -163,11 +161,6 @@ class PostgresTarget:
         """See `Target`."""
         with _failures_named(self.name):
             await self._connection.copy_records_to_table(table.name, records=rows, columns=table.columns)
-
-    async def count(self, table: Table) -> int:
-        """See `Target`."""
-        with _failures_named(self.name):
-            return await _count(self._connection, table)
 
     async def finish(self, state: LogState, show_progress: Progress) -> None:
         """See `Target`."""
