@@ -29,13 +29,16 @@ _STATEMENTS_CACHED = 512
 _READERS = 8
 _DURABLE = ("on", "local", "remote_write", "remote_apply")
 
+# The statements are written for indexes. A new database has no statistics, so the server would choose to read whole
+# tables, and keep to that while they grow.
+_PLANS = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 # A batch takes milliseconds. These limits keep a stopped receiver from holding up all others, and stay below the 10 s
 # of a caller's patience. A lock may take less than a provider's 1.5 s, see `receiver/storage/postgres/writer.py`.
 _LIMITS = {
     "statement_timeout": "'8s'",
     "lock_timeout": "'1s'",
     "idle_in_transaction_session_timeout": "'5s'",
-    "jit": "off",
+    **_PLANS,
 }
 _SESSION = {**_LIMITS, "timezone": "'UTC'"}
 _NAME = {"application_name": PROGRAM_NAME}

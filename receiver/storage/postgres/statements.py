@@ -81,10 +81,12 @@ SELECT_END = "SELECT position FROM head"
 # The end and the id of the log, with the keys of the entries behind a position, in one snapshot. It has a row without
 # any, too.
 SELECT_GROWTH = """
-    SELECT head.position, (SELECT value FROM meta WHERE name = 'log_id'),
-        coalesce(log.ref, task.ref), task.provider, task.task_id
-    FROM head LEFT JOIN log ON log.position > $1 LEFT JOIN task ON task.id = log.task
-    ORDER BY log.position LIMIT $2
+    SELECT head.position, (SELECT value FROM meta WHERE name = 'log_id'), entry.ref, entry.provider, entry.task_id
+    FROM head LEFT JOIN LATERAL (
+        SELECT coalesce(log.ref, task.ref) AS ref, task.provider, task.task_id
+        FROM log LEFT JOIN task ON task.id = log.task
+        WHERE log.position > $1 ORDER BY log.position LIMIT $2
+    ) AS entry ON true
 """
 # Another id of the log, if it still has this one.
 REPLACE_LOG_ID = "UPDATE meta SET value = $1 WHERE name = 'log_id' AND value = $2"
@@ -123,6 +125,12 @@ def locking(statement: str) -> str:
     return f"SELECT task.id FROM task{rest} FOR UPDATE SKIP LOCKED"
 
 
+def _lowest(statement: str, column: str) -> str:
+    """Return the query for a lowest value as one for the first row of its index, whatever the server knows of it."""
+    rows = statement.replace(f"min({column})", column)
+    return f"SELECT ({rows} ORDER BY {column} LIMIT 1)"
+
+
 REPLACED: Mapping[str, str] = {
     sql.SELECT_SEQUENCES: "SELECT 'log', position FROM head UNION ALL SELECT 'task', task_row FROM head",
     sql.SELECT_HEAD: SELECT_END,
@@ -137,6 +145,12 @@ REPLACED: Mapping[str, str] = {
         "AND name IS", "AND coalesce(log.standing_id, task.quota) IS"
     ),
     SELECT_RECENT: _with_booleans(SELECT_RECENT),
+    sql.SELECT_NEXT_DEADLINE: _lowest(sql.SELECT_NEXT_DEADLINE, "deadline_at"),
+    sql.SELECT_NEXT_HELD: _lowest(sql.SELECT_NEXT_HELD, "held_until"),
+    # Without a subquery of its own the newest polls of all tasks would be looked through.
+    sql.SELECT_UNLISTED_ROW: sql.SELECT_UNLISTED_ROW.replace(
+        "CROSS JOIN poll ON", "CROSS JOIN LATERAL (SELECT * FROM poll WHERE"
+    ).replace("WHERE task.ref = ? ORDER BY poll.id DESC LIMIT 1", "ORDER BY id DESC LIMIT 1) AS poll WHERE ref = ?"),
 }
 """Statements in place of those of SQLite, by the text there."""
 

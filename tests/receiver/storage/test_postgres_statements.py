@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -19,6 +21,7 @@ from receiver.storage.sqlite import diagnostics, retention_statements, statement
 from receiver.storage.sqlite.schema import migrate as migrate_sqlite
 from receiver.storage.sqlite.statements import repeat_values, update_task
 from receiver.storage.sqlite.tables import api_keys, signing_keys
+from tests.receiver.storage.test_plans import GROWING
 
 UNTRANSLATED = ("SELECT_END", "SELECT_ENDS", "SELECT_GROWTH", "SELECT_LATE_IDS", "REPLACE_LOG_ID", "SAVE_PROBE")
 
@@ -64,6 +67,37 @@ async def test_the_server_takes_every_statement(connection: asyncpg.Connection) 
             refused[name] = (str(error), translate(text).text)
 
     assert refused == {}
+
+
+async def test_no_statement_reads_a_whole_table(connection: asyncpg.Connection) -> None:
+    """Every access to a table without a bound is by an index, even if the server has no statistics yet.
+
+    A new database has none, and the plans made for it stay until the server looks at its tables again.
+    """
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    named = [*texts(), *((name, getattr(own, name)) for name in UNTRANSLATED)]
+    found = {}
+    for number, (name, text) in enumerate(named):
+        statement = text if name in UNTRANSLATED else translate(text).text
+        values = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", statement))))
+        await connection.execute(f"PREPARE plan_{number} AS {statement}")
+        explained = await connection.fetchval(
+            f"EXPLAIN (FORMAT JSON) EXECUTE plan_{number}{f'({values})' if values else ''}"
+        )
+        if scans := list(_whole_scans(json.loads(explained)[0]["Plan"])):
+            found[name] = scans
+
+    assert found == {}
+
+
+def _whole_scans(node: Mapping[str, Any], around: str = "") -> Iterator[str]:
+    """Yield the steps that read a whole table. The first rows of an index are none."""
+    is_scan = "Scan" in node["Node Type"] and node.get("Relation Name") in GROWING
+    is_first_rows = around == "Limit" and "Filter" not in node
+    if is_scan and not is_first_rows and not node.keys() & {"Index Cond", "Recheck Cond"}:
+        yield f"{node['Node Type']} of {node['Relation Name']}"
+    for part in node.get("Plans", ()):
+        yield from _whole_scans(part, node["Node Type"])
 
 
 def test_a_statement_keeps_its_parameters() -> None:
