@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.benchmarks.broadcast import Broadcast
 from tests.benchmarks.callbacks import Callbacks
 from tests.benchmarks.comparison import Comparison, Figures, Round, Spread, decisive, quotients, ratios, spread
 from tests.benchmarks.goals import Goal
@@ -147,12 +147,12 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     )
     called = [Comparison(connections, {"receiver": [measured, measured]}) for connections in (1, 64)]
     figures = Callbacks(called, called[0], STAGES, None).figures()
-    wake = {"rounds": [{"receiver": asdict(measured.own), "broadcaster": asdict(measured.bare)}]}
+    wake = Broadcast([{"receiver": measured.own, "broadcaster": measured.bare, "storing broadcaster": measured.own}])
 
-    plots = write_plots({"callbacks": figures, "broadcast": wake}, tmp_path)
+    plots = write_plots({"callbacks": figures, "broadcast": wake.figures()}, tmp_path)
 
     assert [plot.stem for plot in plots] == ["throughput", "p99", "acknowledgement", "wake"]
-    for plot, servers in zip(plots, [{"receiver", "bare"}] * 3 + [{"receiver", "broadcaster"}], strict=True):
+    for plot, servers in zip(plots, [{"receiver", "bare"}] * 3 + [{"receiver", "storing broadcaster"}], strict=True):
         assert servers <= {element.text for element in ET.fromstring(plot.read_text()).iter()}  # noqa: S314
     alone = Callbacks(called[:1], called[0], STAGES, None).figures()
     assert [plot.stem for plot in write_plots({"callbacks": alone}, tmp_path)] == ["acknowledgement"]

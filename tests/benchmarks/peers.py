@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,41 +42,60 @@ def _bare(_database: Path) -> web.Application:
 
 
 def _naive(database: Path) -> web.Application:
-    """Return a receiver as written in an afternoon: one shared connection, one commit for each request.
+    """Return a receiver as written in an afternoon: one shared connection, one commit for each request."""
+
+    async def take(request: web.Request) -> web.Response:
+        await _store(request)
+        return _ok()
+
+    app = web.Application()
+    app.cleanup_ctx.append(partial(_open_store, database))
+    app.router.add_post(_CALLBACK, take)
+    return app
+
+
+async def _open_store(database: Path, app: web.Application) -> AsyncIterator[None]:
+    async with aiosqlite.connect(database) as db:
+        await db.execute("PRAGMA journal_mode = WAL")
+        await db.execute("PRAGMA synchronous = FULL")
+        await db.execute("CREATE TABLE callback (task_id TEXT PRIMARY KEY, body TEXT)")
+        await db.commit()
+        app[_DB] = db
+        yield
+
+
+async def _store(request: web.Request) -> Any:
+    """Commit the callback, and return its JSON.
 
     The answers are found by their taskId, and a repeated callback makes no second row. Nothing keeps the statements of
     one request together. A commit includes the rows inserted by other requests, and their own commits then have
     nothing left to do.
     """
-
-    async def connection(_app: web.Application) -> AsyncIterator[None]:
-        async with aiosqlite.connect(database) as db:
-            await db.execute("PRAGMA journal_mode = WAL")
-            await db.execute("PRAGMA synchronous = FULL")
-            await db.execute("CREATE TABLE callback (task_id TEXT PRIMARY KEY, body TEXT)")
-            await db.commit()
-            app[_DB] = db
-            yield
-
-    async def take(request: web.Request) -> web.Response:
-        body = await request.json()
-        db = request.app[_DB]
-        values = (body["taskId"], await request.text())
-        await db.execute("INSERT OR REPLACE INTO callback (task_id, body) VALUES (?, ?)", values)
-        await db.commit()
-        return _ok()
-
-    app = web.Application()
-    app.cleanup_ctx.append(connection)
-    app.router.add_post(_CALLBACK, take)
-    return app
+    body = await request.json()
+    db = request.app[_DB]
+    values = (body["taskId"], await request.text())
+    await db.execute("INSERT OR REPLACE INTO callback (task_id, body) VALUES (?, ?)", values)
+    await db.commit()
+    return body
 
 
-def _broadcaster(_database: Path) -> web.Application:
+def _broadcaster(database: Path) -> web.Application:
     """Return a server without a store: it parses the JSON, sends it to its subscribers, then answers.
 
     The token of its callback URLs is the ref of the task.
     """
+    del database
+    return _broadcaster_with(lambda request: request.json())
+
+
+def _storing_broadcaster(database: Path) -> web.Application:
+    """Return the same server with the store of the naive receiver. Each callback is durable before it is sent."""
+    app = _broadcaster_with(_store)
+    app.cleanup_ctx.append(partial(_open_store, database))
+    return app
+
+
+def _broadcaster_with(read: Callable[[web.Request], Awaitable[Any]]) -> web.Application:
     subscribers: defaultdict[str, list[web.WebSocketResponse]] = defaultdict(list)
 
     async def subscribe(request: web.Request) -> web.WebSocketResponse:
@@ -88,7 +108,7 @@ def _broadcaster(_database: Path) -> web.Application:
 
     async def take(request: web.Request) -> web.Response:
         ref = request.match_info["token"]
-        frame = json.dumps({"ref": ref, "answer": await request.json()}, separators=(",", ":"))
+        frame = json.dumps({"ref": ref, "answer": await read(request)}, separators=(",", ":"))
         for websocket in subscribers.pop(ref, ()):
             await websocket.send_str(frame)
         return _ok()
@@ -140,6 +160,7 @@ PEERS: Mapping[str, Callable[[Path], web.Application]] = {
     "bare": _bare,
     "naive": _naive,
     "broadcaster": _broadcaster,
+    "storing broadcaster": _storing_broadcaster,
     "DBOS": _dbos,
 }
 """Applications by the name of their server, made from the path of a database."""

@@ -25,15 +25,15 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 560, 52, 340
 _STYLE = """
   svg { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --grid: #d8dee4; --page: #ffffff;
         --c0: #0969da; --c1: #6e7781; --c2: #bc4c00; --c3: #1a7f37; --c4: #8250df;
-        --c5: #bf3989 }
+        --c5: #bf3989; --c6: #9a6700 }
   @media (prefers-color-scheme: dark) {
     svg { --ink: #e6edf3; --soft: #9198a1; --grid: #30363d; --page: #0d1117;
           --c0: #58a6ff; --c1: #9198a1; --c2: #f0883e; --c3: #3fb950; --c4: #bc8cff;
-          --c5: #f778ba } }
+          --c5: #f778ba; --c6: #d29922 } }
   text { font: 13px system-ui, sans-serif; fill: var(--soft) } .title { font-size: 16px; fill: var(--ink) }
   .grid { stroke: var(--grid) } .line { fill: none; stroke-width: 2 } .page { fill: var(--page) }
 """
-_COLOURS = ("receiver", "bare", "naive", "no store", "broadcaster", "rows alone")
+_COLOURS = ("receiver", "bare", "naive", "no store", "broadcaster", "rows alone", "storing broadcaster")
 _NAMES = {"no store": "without a store"}
 
 
@@ -113,7 +113,7 @@ def write_plots(figures: Mapping[str, Any], folder: Path) -> Sequence[Path]:
         )
     if "broadcast" in figures:
         rounds = figures["broadcast"]["rounds"]
-        servers = {name: [one_round[name] for one_round in rounds] for name in ("receiver", "broadcaster")}
+        servers = {name: [one_round[name] for one_round in rounds] for name in rounds[0]}
         plots["wake"] = _distribution("POST to the frame at a websocket subscriber", servers)
     folder.mkdir(parents=True, exist_ok=True)
     files = {folder / f"{name}.svg": plot for name, plot in plots.items()}
