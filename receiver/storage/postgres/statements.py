@@ -79,10 +79,10 @@ SELECT_FAMILY = """
 # The end of the log.
 SELECT_END = "SELECT position FROM head"
 # The end and the id of the log, with the keys of the entries behind a position, in one snapshot. It has a row without
-# any, too.
+# any, too. `meta` is locked first, as by an update of the schema, which would otherwise wait in a circle with it.
 SELECT_GROWTH = """
-    SELECT head.position, (SELECT value FROM meta WHERE name = 'log_id'), entry.ref, entry.provider, entry.task_id
-    FROM head LEFT JOIN LATERAL (
+    SELECT head.position, meta.value, entry.ref, entry.provider, entry.task_id
+    FROM meta RIGHT JOIN head ON meta.name = 'log_id' LEFT JOIN LATERAL (
         SELECT coalesce(log.ref, task.ref) AS ref, task.provider, task.task_id
         FROM log LEFT JOIN task ON task.id = log.task
         WHERE log.position > $1 ORDER BY log.position LIMIT $2
@@ -134,9 +134,7 @@ def _lowest(statement: str, column: str) -> str:
 REPLACED: Mapping[str, str] = {
     sql.SELECT_SEQUENCES: "SELECT 'log', position FROM head UNION ALL SELECT 'task', task_row FROM head",
     sql.SELECT_HEAD: SELECT_END,
-    sql.SELECT_BOUNDS: (
-        "SELECT position, coalesce((SELECT value::bigint FROM meta WHERE name = 'floor'), 0) FROM head"
-    ),
+    sql.SELECT_BOUNDS: ("SELECT position, coalesce(value::bigint, 0) FROM meta RIGHT JOIN head ON meta.name = 'floor'"),
     # A name of the result cannot stand in a condition.
     pruning.SELECT_BODIES_AMONG: pruning.SELECT_BODIES_AMONG.replace(
         "AND name IS", "AND coalesce(delivery.standing_id, task.quota) IS"

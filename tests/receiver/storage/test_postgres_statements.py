@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -12,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from asyncpg.prepared_stmt import PreparedStatement
 
 from receiver.storage.postgres import statements as own
 from receiver.storage.postgres.connection import close, connect
@@ -23,6 +25,9 @@ from receiver.storage.sqlite.statements import repeat_values, update_task
 from receiver.storage.sqlite.tables import api_keys, signing_keys
 from tests.receiver.storage.test_plans import GROWING
 
+LOCKED_TABLES = (
+    "SELECT relname, granted FROM pg_locks JOIN pg_class ON pg_class.oid = relation WHERE pid = $1 AND relkind = 'r'"
+)
 UNTRANSLATED = ("SELECT_END", "SELECT_ENDS", "SELECT_GROWTH", "SELECT_LATE_IDS", "REPLACE_LOG_ID", "SAVE_PROBE")
 
 
@@ -88,6 +93,32 @@ async def test_no_statement_reads_a_whole_table(connection: asyncpg.Connection) 
             found[name] = scans
 
     assert found == {}
+
+
+async def test_meta_is_locked_first(connection: asyncpg.Connection, postgres_url: str) -> None:
+    """An update of the schema locks `meta` before other tables. In another order a statement would block it."""
+    statements = [translate(text).text for _, text in texts()] + [getattr(own, name) for name in UNTRANSLATED]
+    other = await connect(postgres_url)
+    for statement in (text for text in statements if re.search(r"\bmeta\b", text)):
+        # The driver leaves its locks to the statement that follows.
+        async with other.transaction():
+            prepared = await other.prepare(statement)
+        async with connection.transaction(), asyncio.TaskGroup() as group:
+            await connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
+            group.create_task(wait_in_vain(prepared))
+            locks: list[tuple[str, bool]] = []
+            while not any(not is_granted for _, is_granted in locks):
+                locks = [tuple(row) for row in await connection.fetch(LOCKED_TABLES, other.get_server_pid())]
+            await connection.execute("SELECT pg_cancel_backend($1)", other.get_server_pid())
+
+        assert locks == [("meta", False)], statement
+    await close(other)
+
+
+async def wait_in_vain(prepared: PreparedStatement[Any]) -> None:
+    """Run a statement until it is cancelled."""
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await prepared.fetch(*[None] * len(prepared.get_parameters()))
 
 
 def _whole_scans(node: Mapping[str, Any], around: str = "") -> Iterator[str]:
