@@ -29,10 +29,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of the other store: of files with the option, and long ones of PostgreSQL without it."""
     left_out = "sqlite" if config.getoption("--postgres") else "postgres"
-    deselected = [item for item in items if item.get_closest_marker(left_out)]
+    deselected = [item for item in items if _is_for(left_out, item)]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
-        items[:] = [item for item in items if not item.get_closest_marker(left_out)]
+        items[:] = [item for item in items if not _is_for(left_out, item)]
+
+
+def _is_for(store: str, item: pytest.Item) -> bool:
+    """Return True for a test with this mark, and for the variant of a test of both stores on SQLite files."""
+    if item.get_closest_marker(store):
+        return True
+    variant = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return store == "sqlite" and variant.get("databases") == "sqlite"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

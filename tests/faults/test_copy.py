@@ -20,6 +20,7 @@ async def run_copy(folder: Path, *options: str, **environment: str) -> Finished:
     return finished
 
 
+@pytest.mark.sqlite
 async def test_the_server_is_named_by_the_settings(postgres_url: str, tmp_path: Path) -> None:
     """With one option the other end is RECEIVER_DATABASE, from wherever the settings come, or the URL past a pooler."""
     path = tmp_path / "receiver.db"
@@ -42,6 +43,7 @@ async def test_the_server_is_named_by_the_settings(postgres_url: str, tmp_path: 
     assert await read(tmp_path / "back.db") == await read(path) == await read(postgres_url)
 
 
+@pytest.mark.sqlite
 async def test_a_password_on_the_command_line_is_warned_of(postgres_url: str, tmp_path: Path) -> None:
     """It works, because a URL may have no password at all."""
     await used(tmp_path / "receiver.db")
@@ -54,6 +56,7 @@ async def test_a_password_on_the_command_line_is_warned_of(postgres_url: str, tm
     assert warning not in without.err
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("options", "database", "text"),
     [
@@ -79,6 +82,7 @@ async def test_a_wrong_end_is_named(tmp_path: Path, options: tuple[str, ...], da
     assert finished.err.startswith(f"callback-receiver: {text}"), finished
 
 
+@pytest.mark.sqlite
 async def test_a_used_target_is_refused(postgres_url: str, tmp_path: Path) -> None:
     """The exit code says that waiting does not help."""
     await used(tmp_path / "receiver.db")

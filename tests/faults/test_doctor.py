@@ -16,7 +16,7 @@ from receiver.health.findings import judge
 from receiver.settings import Settings
 from tests.faults.commands import KEY, SECRET, run_command
 from tests.receiver.storage.stores import NOW, a_registration, running_store
-from tests.support import API_KEYS, Api, free_port, receiver_process, running_receiver
+from tests.support import API_KEYS, PLACES, Api, free_port, receiver_process, running_receiver
 
 READY = {"errorId": 0, "status": "ready", "solution": {"text": "44795sds"}}
 
@@ -45,6 +45,7 @@ async def test_problems_are_explained(tmp_path: Path) -> None:
     assert SECRET not in finished.out + finished.err
 
 
+@pytest.mark.sqlite
 async def test_a_missing_database_is_refused(tmp_path: Path) -> None:
     """The doctor ends with exit code 2 and makes no database."""
     assert (await run_command(tmp_path, "doctor", API_KEYS=KEY)).refusal.startswith("receiver.db: there is no database")
@@ -56,7 +57,7 @@ async def test_a_callback_url_is_asked_and_not_shown(tmp_path: Path) -> None:
     async with running_store(tmp_path / "receiver.db"):
         pass
     settings = Settings(
-        database=tmp_path / "receiver.db",
+        database=PLACES[tmp_path / "receiver.db"],
         api_keys=API_KEYS,
         port=free_port(),
         public_url="http://receiver.invalid",
@@ -75,7 +76,7 @@ async def test_lost_late_and_refused_callbacks_are_read_from_the_database(tmp_pa
     async with running_receiver(tmp_path / "receiver.db") as api:
         await twelve_polled(api)
         port = int(api.url.rpartition(":")[2])
-        settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=port, _env_file=None)
+        settings = Settings(database=PLACES[tmp_path / "receiver.db"], api_keys=API_KEYS, port=port, _env_file=None)
 
         findings = judge(await read_facts(settings, now=2**62))
         lately = judge(await read_facts(settings, now=time.time_ns() // 1000))
@@ -93,7 +94,7 @@ async def test_a_secret_is_missed_where_callbacks_may_come(tmp_path: Path, has_u
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(7, provider="hardcaptcha", has_url=has_url))
         await store.write(Expire(now=NOW + 300 * SECOND, limit=1))
-    settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
+    settings = Settings(database=PLACES[tmp_path / "receiver.db"], api_keys=API_KEYS, port=free_port(), _env_file=None)
 
     findings = judge(await read_facts(settings, now=NOW))
 
@@ -116,7 +117,7 @@ async def test_a_task_polled_in_time_is_not_overdue(tmp_path: Path, fields: dict
     due = {"poll_after": NOW - 600 * SECOND, "next_poll_at": NOW - 600 * SECOND, "task_id": "a1", "bound_by": "create"}
     async with running_store(tmp_path / "receiver.db") as store:
         await store.write(a_registration(7, **{**due, **fields}))
-    settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
+    settings = Settings(database=PLACES[tmp_path / "receiver.db"], api_keys=API_KEYS, port=free_port(), _env_file=None)
 
     findings = judge(await read_facts(settings, now=NOW))
 

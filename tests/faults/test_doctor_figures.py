@@ -15,7 +15,7 @@ from receiver.settings import Settings
 from tests.faults.commands import KEY, run_command
 from tests.faults.test_doctor import READY, twelve_polled
 from tests.receiver.test_metrics import asked
-from tests.support import API_KEYS, Api, free_port, receiver_process, running_receiver
+from tests.support import API_KEYS, PLACES, Api, free_port, receiver_process, running_receiver
 
 
 async def test_the_figures_equal_the_metrics(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ async def test_the_figures_equal_the_metrics(tmp_path: Path) -> None:
         await twelve_polled(api)
         await mixed_callbacks(api)
         port = int(api.url.rpartition(":")[2])
-        settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=port, _env_file=None)
+        settings = Settings(database=PLACES[tmp_path / "receiver.db"], api_keys=API_KEYS, port=port, _env_file=None)
         counted = await asked(api)
 
         figures = figure_values(await read_facts(settings, now=time.time_ns() // 1000))
@@ -54,7 +54,8 @@ async def test_an_unreadable_delivery_on_a_standing_url_is_among_the_refused(tmp
     async with running_receiver(tmp_path / "receiver.db") as api:
         made = await run_command(tmp_path, "callback-url", "hardcaptcha", API_KEYS=KEY, PUBLIC_URL=api.url)
         await api.send("POST", made.out.split()[0], key=None, data=b"<html>")
-        settings = Settings(database=tmp_path / "receiver.db", api_keys=API_KEYS, port=free_port(), _env_file=None)
+        place = PLACES[tmp_path / "receiver.db"]
+        settings = Settings(database=place, api_keys=API_KEYS, port=free_port(), _env_file=None)
 
         facts = await read_facts(settings, now=time.time_ns() // 1000)
         later = await read_facts(settings, now=2**62)

@@ -95,6 +95,7 @@ def held(_machine: Machine, database: Path, _error: int) -> AbstractContextManag
     return locked(database)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("fault", "error", "reason"),
     [
@@ -152,6 +153,7 @@ async def test_a_very_slow_disk(tmp_path: Path, machine: Machine) -> None:
     assert (running.callbacks.missing, running.callbacks.doubled) == (set(), set())
 
 
+@pytest.mark.sqlite
 async def test_a_disk_that_hangs(tmp_path: Path, machine: Machine) -> None:
     """Callbacks get 503 after 1.5 s, then at once when the queue is full. All are honest, and the rest is stored."""
     async with loaded(tmp_path, machine) as running:
@@ -168,6 +170,7 @@ async def test_a_disk_that_hangs(tmp_path: Path, machine: Machine) -> None:
     assert (running.callbacks.missing, running.callbacks.doubled) == (set(), set())
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("step", [DAY, -DAY])
 async def test_a_step_of_the_clock(tmp_path: Path, machine: Machine, step: int) -> None:
     """Callbacks, tokens and the log go on over a step of the wall clock, forward or back, and over its end.
@@ -234,6 +237,7 @@ async def test_used_up_file_descriptors(tmp_path: Path, machine: Machine) -> Non
     assert (running.callbacks.missing, running.callbacks.doubled) == (set(), set())
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("is_new", [True, False])
 async def test_a_start_on_a_full_disk(
     tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, *, is_new: bool

@@ -50,6 +50,7 @@ async def is_refused(api: Api) -> bool:
     return (await api.send("GET", "/v1/results")).status == 503
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("has_front", [True, False])
 async def test_reads_are_refused_while_writes_are_late(tmp_path: Path, slow: SlowCommits, *, has_front: bool) -> None:
     """Reads and new streams get 503 and Retry-After, metrics and probes do not. Afterwards all are answered."""
@@ -88,6 +89,7 @@ async def test_reads_are_refused_while_writes_are_late(tmp_path: Path, slow: Slo
     assert "overload.began" in [line["event"] for line in logs]
 
 
+@pytest.mark.sqlite
 async def test_a_disk_too_slow_for_callbacks_is_not_ready(tmp_path: Path, slow: SlowCommits) -> None:
     """Callbacks get 503 and Retry-After, and are stored all the same. `/readyz` is red until the disk is quick."""
     async with running_receiver(tmp_path / "receiver.db") as api:

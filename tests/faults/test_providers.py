@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from client.providers import DIALECTS
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.upkeep.shapes import AddShapes
@@ -72,6 +74,7 @@ async def test_what_was_observed_stands_beside_it(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.sqlite
 async def test_without_a_database_nothing_was_observed(tmp_path: Path) -> None:
     """The refusal names the missing database, and none is made."""
     refused = await run_command(tmp_path, "providers", "--observed", DATABASE=str(tmp_path / "none.db"))

@@ -47,6 +47,7 @@ async def prune(folder: Path, *arguments: str, **lives: str) -> Finished:
     return await run_command(folder, "prune", *arguments, API_KEYS=KEY, **LONG | lives)
 
 
+@pytest.mark.sqlite
 async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
     """The dry run shows counts, bytes and times. The file keeps its bytes."""
     before = digest(folder)
@@ -63,6 +64,7 @@ async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
     assert finished.err.startswith("nothing was changed")
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "lives",
     [
@@ -91,6 +93,7 @@ async def test_it_leaves_what_is_young(folder: Path) -> None:
         assert [entry.ref for entry in await whole_log(store)] == [a_ref(3), a_ref(5), a_ref(4)]
 
 
+@pytest.mark.sqlite
 async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
     """The receiver goes on serving, and no longer knows the removed tasks."""
     async with running_receiver(tmp_path / "receiver.db") as api:
@@ -107,6 +110,7 @@ async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
     assert (late.status, answers) == (200, [404, 404, 200])
 
 
+@pytest.mark.sqlite
 async def test_a_database_of_another_version_is_refused(folder: Path) -> None:
     """A dry run changes nothing, so it does not migrate an older file either."""
     connection = sqlite3.connect(folder / "receiver.db")
@@ -116,6 +120,7 @@ async def test_a_database_of_another_version_is_refused(folder: Path) -> None:
     assert "the database has schema 2, this program needs" in (await prune(folder)).refusal
 
 
+@pytest.mark.sqlite
 async def test_without_a_database_it_refuses(tmp_path: Path) -> None:
     """The command makes no database."""
     assert "there is no database" in (await prune(tmp_path)).refusal

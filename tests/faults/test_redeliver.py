@@ -73,6 +73,7 @@ async def test_a_long_poll_of_a_running_receiver_wakes(tmp_path: Path, declared:
     assert "44795sds" not in trial.out + trial.err + applied.out + applied.err
 
 
+@pytest.mark.sqlite
 async def test_a_trial_needs_no_receiver_and_may_write_nothing(tmp_path: Path, declared: Path) -> None:
     """The database of a stopped receiver is read and keeps its bytes."""
     async with running_store(tmp_path / "receiver.db"):
@@ -86,6 +87,7 @@ async def test_a_trial_needs_no_receiver_and_may_write_nothing(tmp_path: Path, d
     assert (tmp_path / "receiver.db").read_bytes() == before
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("arguments", [[], ["--apply"]])
 async def test_without_a_database_it_refuses(tmp_path: Path, arguments: list[str]) -> None:
     """The command makes no database."""
@@ -116,6 +118,7 @@ async def test_an_unknown_provider_is_refused(tmp_path: Path) -> None:
     assert finished.refusal == f"unknown provider 'capsolvr': expected one of {', '.join(sorted(DIALECTS))}"
 
 
+@pytest.mark.sqlite
 async def test_a_trial_on_an_older_database_is_refused(tmp_path: Path) -> None:
     """Only a writing command can migrate the database."""
     make_file(tmp_path / "receiver.db")

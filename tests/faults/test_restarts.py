@@ -194,6 +194,7 @@ async def test_a_balancer_can_take_out_a_receiver_that_stops(tmp_path: Path) -> 
     assert code == 0
 
 
+@pytest.mark.sqlite
 async def test_a_hanging_disk_does_not_hold_up_the_end(tmp_path: Path, machine: Machine) -> None:
     """After 9 s, before Docker kills it, the process ends itself with the exit code 1."""
     async with (
@@ -312,6 +313,7 @@ async def test_the_service_manager_is_told(tmp_path: Path) -> None:
     assert told[0] == "READY=1"
 
 
+@pytest.mark.sqlite
 async def test_a_healthcheck_asks_the_receiver(tmp_path: Path) -> None:
     """It ends with 0 if the receiver can store, and with 1 and the reason if not. The process may be alive then."""
     async with running_receiver(tmp_path / "receiver.db") as api:

@@ -222,6 +222,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("kind", ["no reader", "closed", "full disk"])
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_a_command_that_cannot_tell_its_answer(tmp_path: Path, name: str, kind: str) -> None:

@@ -13,6 +13,8 @@ from tests.receiver.upstream.test_reconciler import READY, ended, reconciling, r
 from tests.receiver.web.sockets import subscribed
 from tests.support import eventually, free_port, running_receiver
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture(params=["there", "back"])
 def ends(request: pytest.FixtureRequest, postgres_url: str, tmp_path: Path) -> tuple[Path | str, Path | str]:

@@ -12,7 +12,7 @@ import os
 import signal
 import sqlite3
 from collections import Counter
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ import aiohttp
 from client.sandbox import FaultRates, Sandbox, SandboxLimits, SandboxSettings, expected_solution
 from client.sandbox.counts import Stats
 from receiver.domain.records import CUT_OFF
-from receiver.storage.sqlite.database import open_read_only
+from receiver.settings import Settings
+from receiver.storage.opening import open_for_reading
 from receiver.storage.sqlite.diagnostics import read_recent
 from tests.client.support import PNG
-from tests.support import ADMIN, free_port, receiver_process
+from tests.support import ADMIN, PLACES, free_port, receiver_process
 
 TASKS = int(os.environ.get("RECONCILING_TASKS", "600"))
 KILLS = 3
@@ -162,9 +163,13 @@ async def _live(database: Path, port: int, environment: dict[str, Any], caller: 
         reading.cancel()
 
 
+def _opened(database: Path) -> AbstractContextManager[sqlite3.Connection]:
+    return open_for_reading(Settings(database=PLACES[database], _env_file=None))
+
+
 def _check_polls(database: Path, calls: int) -> None:
     """Check that every poll counts, even an interrupted one, unless a callback ended the task before."""
-    with closing(sqlite3.connect(database)) as connection:
+    with _opened(database) as connection:
         (counted,) = connection.execute("SELECT sum(polls) FROM task").fetchone()
         (cut_off,) = connection.execute("SELECT count(*) FROM poll WHERE said = ?", (CUT_OFF,)).fetchone()
         (left,) = connection.execute("SELECT count(*) FROM task WHERE leased_until IS NOT NULL").fetchone()
@@ -176,7 +181,7 @@ def _check_callbacks(database: Path, stats: Stats, *, unknown: int) -> None:
 
     A callback stored at the moment of the kill was not answered. A task without an id cannot be polled.
     """
-    with open_read_only(database) as connection:
+    with _opened(database) as connection:
         (counted,) = read_recent(connection, 0, {})
     taken = stats.callback_answers.get(200, 0)
     lost = stats.faults["callback.lost"]

@@ -64,6 +64,7 @@ async def deliver(api: Api, path: str) -> list[int]:
     return statuses
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("registered", [False, True], ids=["made by it", "attached"])
 async def test_every_body_counts(tmp_path: Path, registered: bool) -> None:
     """Beyond the quota of the URL, deliveries are kept without bodies. The verdicts stay the same."""
@@ -102,6 +103,7 @@ async def test_a_held_callback_keeps_its_bytes(tmp_path: Path) -> None:
     assert (delivered, bodies) == (["held", "held"], [b"answer", None])
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("seed", range(8))
 async def test_what_goes_is_free_again(tmp_path: Path, seed: int) -> None:
     """Exactly the kept bodies count, in any order of deliveries and deletions. Nothing counts if all are gone."""

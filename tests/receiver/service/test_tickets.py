@@ -170,6 +170,7 @@ async def test_a_ticket_outlives_its_receiver(database: Path | str) -> None:
         assert await status_of(api, ticket) == 101
 
 
+@pytest.mark.sqlite
 async def test_a_ticket_ends(tmp_path: Path) -> None:
     """After a minute a ticket is refused. With the next one nothing of it is kept."""
     async with running_receiver(tmp_path / "receiver.db") as api:

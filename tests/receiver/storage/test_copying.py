@@ -27,6 +27,8 @@ from tests.postgres import execute
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, query, running_store, whole_log
 from tests.support import free_port, receiver_process
 
+pytestmark = pytest.mark.sqlite
+
 Place = Path | str
 VALUES: dict[str, Callable[[int, int], object]] = {
     "INTEGER": lambda number, place: number * 1000 + place,

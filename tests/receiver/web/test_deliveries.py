@@ -43,6 +43,7 @@ def stored(database: Path, statement: str) -> list[Any]:
     return rows
 
 
+@pytest.mark.sqlite
 async def test_the_first_eight_deliveries_and_the_newest_keep_their_bytes(database: Path) -> None:
     """The first eight deliveries and the newest keep their bytes, and the rest are counted."""
     async with running_receiver(database) as api:
@@ -57,6 +58,7 @@ async def test_the_first_eight_deliveries_and_the_newest_keep_their_bytes(databa
     assert counted == [(12,)]
 
 
+@pytest.mark.sqlite
 async def test_verdicts_are_written_down(database: Path) -> None:
     """Each kept delivery has its verdict, its method and its size."""
     async with running_receiver(database) as api:
@@ -75,6 +77,7 @@ async def test_verdicts_are_written_down(database: Path) -> None:
     assert verdicts == [(verdict, "POST", 1) for verdict in expected]
 
 
+@pytest.mark.sqlite
 async def test_a_delivery_that_named_the_wrong_id_becomes_mismatched(database: Path) -> None:
     """If createTask names another id, the delivery with the first id becomes `mismatched`."""
     async with running_receiver(database) as api:
@@ -87,6 +90,7 @@ async def test_a_delivery_that_named_the_wrong_id_becomes_mismatched(database: P
     assert verdicts == [("mismatched",)]
 
 
+@pytest.mark.sqlite
 async def test_unreadable_bytes_are_kept_under_a_quota(database: Path) -> None:
     """Beyond it only the fact is kept; deleting the task gives the quota back."""
     async with running_receiver(database, unreadable_max_bytes=1100) as api:

@@ -28,6 +28,8 @@ from receiver.web.middleware import Handler, request_middleware
 from tests.dialects import ALL_DIALECTS
 from tests.support import running_receiver
 
+pytestmark = pytest.mark.sqlite
+
 KEY = "a key that signs the tokens of these tests"
 SECRET = "what the provider signs with"
 READY = b'{"errorId":0,"status":"ready","solution":{"text":"44795sds"},"taskId":"37223a89"}'
