@@ -80,14 +80,14 @@ class Server:
         raise failure or ConnectionError("the URL names no host")
 
     async def open_pool(self) -> asyncpg.Pool:
-        """Return connections for reading, at most eight. They are made when they are needed."""
+        """Return connections for reading, at most eight. One is made now, and the others when they are needed."""
 
         async def connect_for_pool(*_: Any, **__: Any) -> asyncpg.Connection:
             return await self.connect()
 
         return await asyncpg.create_pool(
             connect=connect_for_pool,
-            min_size=0,
+            min_size=1,
             max_size=_READERS,
             reset=_end_snapshot,
             connection_class=self._connection_class,
