@@ -76,10 +76,13 @@ async def open_store(
 
 
 @contextmanager
-def open_for_reading(settings: Settings, *, passes: bool = False) -> Iterator[sqlite3.Connection]:
+def open_for_reading(
+    settings: Settings, *, passes: bool = False, is_hurried: bool = True
+) -> Iterator[sqlite3.Connection]:
     """Yield a connection for the functions that read, on the caller's thread, whether a receiver runs or not.
 
-    `passes`: a database that cannot be read now may be readable later.
+    `passes`: a database that cannot be read now may be readable later. `is_hurried` limits the time of a statement on
+    a server.
 
     Raises:
         CannotStartError: there is none, it is not ours, its schema is older or newer, or it cannot be read.
@@ -90,7 +93,7 @@ def open_for_reading(settings: Settings, *, passes: bool = False) -> Iterator[sq
         return
     with driver_needed():
         from receiver.storage.postgres.here import open_postgres_here
-    with open_postgres_here(_server_url(settings, settings.database)) as connection:
+    with open_postgres_here(_server_url(settings, settings.database), is_hurried=is_hurried) as connection:
         yield connection
 
 

@@ -27,14 +27,19 @@ LONG = {
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
     """Return a folder with a database: three old finished tasks, an unfinished one with a hint, and a deletion."""
-    async with running_store(tmp_path / "receiver.db") as store:
+    await fill(tmp_path / "receiver.db")
+    return tmp_path
+
+
+async def fill(database: Path | str) -> None:
+    """Store what is above."""
+    async with running_store(database) as store:
         for number in (1, 2, 3, 5):
             await store.write(a_registration(number))
             await store.write(a_delivery(number))
         await store.write(Forget(ref=a_ref(5), now=NOW))
         await store.write(a_registration(4))
         await store.write(HintTask(ref=a_ref(4), now=NOW))
-    return tmp_path
 
 
 def digest(folder: Path) -> str:
@@ -64,7 +69,6 @@ async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
     assert finished.err.startswith("nothing was changed")
 
 
-@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "lives",
     [
@@ -74,11 +78,13 @@ async def test_it_only_tells_if_nothing_else_is_said(folder: Path) -> None:
         {"MAX_FINISHED_TASKS": "1"},
     ],
 )
-async def test_it_removes_what_it_told(folder: Path, lives: dict[str, str]) -> None:
+async def test_it_removes_what_it_told(tmp_path: Path, database: Path | str, lives: dict[str, str]) -> None:
     """The dry run and the removal count the same, and a second dry run counts nothing."""
-    dry_run = await prune(folder, "--dry-run", **lives)
-    done = await prune(folder, "--apply", **lives)
-    left = await prune(folder, **lives)
+    await fill(database)
+    settings = lives | {"DATABASE": str(database)}
+    dry_run = await prune(tmp_path, "--dry-run", **settings)
+    done = await prune(tmp_path, "--apply", **settings)
+    left = await prune(tmp_path, **settings)
 
     assert (dry_run.code, done.code) == (0, 0)
     assert re.findall("be removed: (.+)", dry_run.out) == re.findall("removed: (.+)", done.out)
@@ -93,7 +99,6 @@ async def test_it_leaves_what_is_young(folder: Path) -> None:
         assert [entry.ref for entry in await whole_log(store)] == [a_ref(3), a_ref(5), a_ref(4)]
 
 
-@pytest.mark.sqlite
 async def test_it_works_beside_a_running_receiver(tmp_path: Path) -> None:
     """The receiver goes on serving, and no longer knows the removed tasks."""
     async with running_receiver(tmp_path / "receiver.db") as api:

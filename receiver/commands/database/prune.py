@@ -14,8 +14,7 @@ from receiver.commands.store import open_store
 from receiver.domain.records import Horizon, Removed, Survey, time_view
 from receiver.logs import configure_logs
 from receiver.settings import Settings, load_settings
-from receiver.storage.opening import sqlite_file
-from receiver.storage.sqlite.survey import survey
+from receiver.storage.survey import survey
 from receiver.upkeep.retention import prune
 
 __all__ = ["prune_command"]
@@ -29,7 +28,7 @@ def prune_command(*, is_applied: bool) -> None:
     """Remove tasks and bodies that are past their retention.
 
     The RECEIVER_RETENTION_ settings and RECEIVER_MAX_FINISHED_TASKS decide. A running receiver does the same by itself.
-    The command works on the database file, also while a receiver runs.
+    The command works on the database itself, also while a receiver runs.
     """
     settings = load_settings(Path.cwd(), serves=False)
     configure_logs("console")
@@ -38,7 +37,7 @@ def prune_command(*, is_applied: bool) -> None:
         removed = asyncio.run(_apply(settings, horizon))
         show(f"removed: {_counts(removed)}")
         return
-    found = survey(sqlite_file(settings, "only --apply works"), horizon)
+    found = survey(settings, horizon)
     show(f"would be removed: {_counts(found.removed)}")
     for line in _details(found):
         show(line)

@@ -41,6 +41,7 @@ _LIMITS = {
     **_PLANS,
 }
 _SESSION = {**_LIMITS, "timezone": "'UTC'"}
+_UNHURRIED = _SESSION | {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 _NAME = {"application_name": PROGRAM_NAME}
 _SELECT_STATE = "SELECT pg_is_in_recovery(), current_setting('synchronous_commit')"
 
@@ -62,7 +63,7 @@ class Server:
         self._connection_class: type[asyncpg.Connection] = PooledConnection if pooled else asyncpg.Connection
 
     async def connect(self, *, is_hurried: bool = True) -> asyncpg.Connection:
-        """Return a connection for statements of the store. `is_hurried` limits their time here, too.
+        """Return a connection for statements of the store. `is_hurried` limits their time, here and at the server.
 
         Raises:
             OSError, asyncpg.PostgresError, NotDurableError: the server cannot be used now. Or it is a standby.
@@ -108,7 +109,7 @@ class Server:
             async with connection.transaction():
                 await _prepare(connection)
             if not is_pooled:
-                await connection.execute(_settings("SET", _SESSION))
+                await connection.execute(_settings("SET", _SESSION if is_hurried else _UNHURRIED))
         except BaseException:
             connection.terminate()
             raise

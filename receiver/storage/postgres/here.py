@@ -15,7 +15,7 @@ import asyncpg
 from receiver.errors import CannotStartError
 from receiver.settings import server_name
 from receiver.storage.postgres.bridge import bridged
-from receiver.storage.postgres.connection import close, connect
+from receiver.storage.postgres.connection import Server, close
 from receiver.storage.postgres.errors import NotDurableError, refuse
 from receiver.storage.postgres.schema import require_schema
 from receiver.storage.sqlite.statements import INSERT_SIGNING_KEY, SAVE_META
@@ -32,8 +32,10 @@ SELECT_OTHERS = (
 
 
 @contextmanager
-def open_postgres_here(url: str) -> Iterator[sqlite3.Connection]:
+def open_postgres_here(url: str, *, is_hurried: bool = True) -> Iterator[sqlite3.Connection]:
     """Yield a connection for the functions that both stores share. The driver runs on a thread of its own.
+
+    `is_hurried` limits the time of a statement.
 
     Raises:
         CannotStartError: the server cannot be used, or its schema is older or newer.
@@ -46,7 +48,7 @@ def open_postgres_here(url: str) -> Iterator[sqlite3.Connection]:
             return thread.submit(runner.run, _result(awaitable)).result()
 
         try:
-            connection = wait(connect(url))
+            connection = wait(Server(url).connect(is_hurried=is_hurried))
             try:
                 wait(require_schema(connection, name))
                 yield bridged(connection, wait)

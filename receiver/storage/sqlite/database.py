@@ -245,6 +245,8 @@ def open_read_only(path: Path, *, passes: bool = False, may_be_older: bool = Fal
     require_database(path)
     connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
     try:
+        # Temporary tables in memory: the disk may be full, and the folder of temporary files read-only.
+        connection.execute("PRAGMA temp_store = MEMORY")
         version = check_schema(connection, path)
         if version < (1 if may_be_older else len(MIGRATIONS)):
             raise CannotStartError(

@@ -13,9 +13,10 @@ from receiver.domain.deliveries import DeliverToTask
 from receiver.domain.records import DELIVERIES_KEPT, Removed
 from receiver.domain.registrations import Bind
 from receiver.domain.transaction import Forget
+from receiver.settings import Settings
 from receiver.storage.sqlite.retention import BODIES_FLOOR, read_floor
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.sqlite.survey import survey
+from receiver.storage.survey import survey
 from tests.receiver.storage.stores import (
     NOW,
     a_delivery,
@@ -98,6 +99,7 @@ async def test_bodies_go_with_their_solutions_or_by_age(tmp_path: Path) -> None:
     """Retention goes through the log once, and removes what the survey foretold."""
     failed = CallbackReading(None, Failed(1, "ERROR_CAPTCHA_UNSOLVABLE"))
     database = tmp_path / "receiver.db"
+    settings = Settings(database=database, _env_file=None)
     async with running_store(database) as store:
         for number in range(1, 5):
             await store.write(a_registration(number))
@@ -106,7 +108,10 @@ async def test_bodies_go_with_their_solutions_or_by_age(tmp_path: Path) -> None:
         await store.write(a_pending(3))
         await store.write(delivery_to_task(a_ref(4), failed, at=NOW + 1))
         steps = [
-            (survey(database, horizon(**fields)).removed, await pruned(store, **fields))
+            (
+                survey(settings, horizon(**fields)).removed,
+                await pruned(store, **fields),
+            )
             for fields in ({"solutions": NOW}, {"deliveries": NOW}, {"deliveries": NOW}, {"results": NOW})
         ]
         bodies = [await kept(store, number) for number in (3, 4)]

@@ -20,10 +20,11 @@ from receiver.domain.records import SECOND, PollRecord, Removed, TaskRecord, Unl
 from receiver.domain.registrations import Bind
 from receiver.domain.shapes import Shape, ShapeRecord
 from receiver.domain.transaction import Forget, Prune, PruneCanary
+from receiver.settings import Settings
 from receiver.storage.sqlite.diagnostics import read_recent
 from receiver.storage.sqlite.retention import BODIES_FLOOR, read_floor
 from receiver.storage.sqlite.rows import LOG_DELIVERY_COLUMNS
-from receiver.storage.sqlite.survey import survey
+from receiver.storage.survey import survey
 from receiver.upkeep.shapes import AddShapes, AddUnlisted
 from tests.receiver.storage.stores import (
     NOW,
@@ -194,9 +195,9 @@ async def test_the_schema_before_outcomes_kept_deliveries_leaves_them_in_their_t
         deliveries = [await store.deliveries(await found(store, number)) for number in (1, 2, 3)]
         with closing(sqlite3.connect(database)) as connection:
             (recent,) = read_recent(connection, NOW, {})
-        surveyed = survey(database, horizon(deliveries=NOW)).removed
+        surveyed = survey(Settings(database=database, _env_file=None), horizon(deliveries=NOW)).removed
         removed = await pruned(store, deliveries=NOW)
-        again = survey(database, horizon(deliveries=NOW)).removed
+        again = survey(Settings(database=database, _env_file=None), horizon(deliveries=NOW)).removed
         bodies = [[delivery.body for delivery in await store.deliveries(await found(store, n))] for n in (1, 2, 3)]
         for number in (1, 2, 3):
             await store.write(Forget(ref=a_ref(number), now=NOW))

@@ -6,11 +6,12 @@ It reads whole tables. With large ones this takes seconds, but only the operator
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
 
 from receiver.domain.records import Horizon, Removed, Survey
+from receiver.settings import Settings
+from receiver.storage.opening import open_for_reading
 from receiver.storage.sqlite import retention_statements as pruning
-from receiver.storage.sqlite.database import open_read_only, snapshot
+from receiver.storage.sqlite.database import snapshot
 from receiver.storage.sqlite.reader import read_bounds
 from receiver.storage.sqlite.retention import BODIES_FLOOR, SOLUTIONS_FLOOR, read_floor
 from receiver.storage.sqlite.rows import SLOTS, UNREAD_VERDICTS
@@ -20,9 +21,10 @@ __all__ = ["survey"]
 # The first entry to stay: behind a position, and younger than a time.
 _FIRST_TO_STAY = "SELECT min(position) FROM log WHERE position > ? AND finished_at > ?"
 # The tasks to remove, in a table of this connection. A read-only connection may make one: SQLite keeps temporary tables
-# in a database of their own.
+# in a database of their own. Without its index PostgreSQL would read all of it for each task.
 _EXPIRED = f"CREATE TEMP TABLE expired AS {pruning.SELECT_EXPIRED_TASKS}"
-_COUNT_EXPIRED = "SELECT count(*) FROM temp.expired"
+_INDEX_EXPIRED = "CREATE INDEX expired_by_id ON expired (id)"
+_COUNT_EXPIRED = "SELECT count(*) FROM expired"
 # The entries to remove: their number, the bytes of their solutions and bodies, and the times of the oldest and the
 # newest.
 _ENTRIES = (
@@ -32,7 +34,7 @@ _ENTRIES = (
 # The bytes of other deliveries to remove with the tasks.
 _BODIES_OF_EXPIRED = (
     "SELECT coalesce(sum(size), 0) FROM delivery WHERE body IS NOT NULL "
-    f"AND id / {SLOTS} IN (SELECT id FROM temp.expired)"
+    f"AND EXISTS (SELECT 1 FROM expired WHERE expired.id = delivery.id / {SLOTS})"
 )
 # The solutions to remove from records that stay, and their bytes.
 _SOLUTIONS = (
@@ -46,7 +48,7 @@ _ENTRY_BODIES = (
 # The bodies to remove from other deliveries that stay, in the same way.
 _BODIES = f"""
     SELECT count(*), coalesce(sum(delivery.size), 0) FROM delivery JOIN task ON task.id = delivery.id / {SLOTS}
-    WHERE delivery.body IS NOT NULL AND task.id NOT IN (SELECT id FROM temp.expired) AND (
+    WHERE delivery.body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM expired WHERE expired.id = task.id) AND (
         (delivery.received_at <= :deliveries AND task.status <> 'processing')
         OR (delivery.verdict NOT IN ({UNREAD_VERDICTS}) AND EXISTS (
             SELECT 1 FROM log WHERE log.position = task.position AND log.status = 'ready'
@@ -59,17 +61,14 @@ _STRAYS = "SELECT count(*), coalesce(sum(size), 0) FROM stray_delivery WHERE rec
 _TOMBSTONES = "SELECT count(*) FROM tombstone WHERE forgotten_at <= ? OR id <= (SELECT max(id) FROM tombstone) - ?"
 
 
-def survey(path: Path, horizon: Horizon) -> Survey:
-    """Count everything past the horizon in the database at `path`, as of now.
+def survey(settings: Settings, horizon: Horizon) -> Survey:
+    """Count everything past the horizon in the database of the settings, as of now.
 
     Raises:
         CannotStartError: there is none, it cannot be read, or it is not of this version.
     """
-    with open_read_only(path) as connection:
-        # Temporary tables in memory: the disk may be full, and the folder of temporary files read-only.
-        connection.execute("PRAGMA temp_store = MEMORY")
-        with snapshot(connection):
-            return _count(connection, horizon)
+    with open_for_reading(settings, is_hurried=False) as connection, snapshot(connection):
+        return _count(connection, horizon)
 
 
 def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:
@@ -78,6 +77,7 @@ def _count(connection: sqlite3.Connection, horizon: Horizon) -> Survey:
     surplus = run(pruning.SELECT_SURPLUS, (horizon.most_finished,)).fetchone()
     until = _end_of_old(connection, max(after, surplus[0] if surplus else 0), horizon.results, head)
     run(_EXPIRED, {"after": after, "until": until})
+    run(_INDEX_EXPIRED)
     (tasks,) = run(_COUNT_EXPIRED).fetchone()
     entries, size, oldest, newest = run(_ENTRIES, (after, until)).fetchone()
     solutions_from = max(until, read_floor(connection, SOLUTIONS_FLOOR))
