@@ -41,6 +41,7 @@ _LIMITS = {
     **_PLANS,
 }
 _SESSION = {**_LIMITS, "timezone": "'UTC'"}
+# For updates of the schema, copies and surveys, which take minutes.
 _UNHURRIED = _SESSION | {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 _NAME = {"application_name": PROGRAM_NAME}
 _SELECT_STATE = "SELECT pg_is_in_recovery(), current_setting('synchronous_commit')"

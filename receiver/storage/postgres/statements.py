@@ -134,7 +134,7 @@ def _lowest(statement: str, column: str) -> str:
 REPLACED: Mapping[str, str] = {
     sql.SELECT_SEQUENCES: "SELECT 'log', position FROM head UNION ALL SELECT 'task', task_row FROM head",
     sql.SELECT_HEAD: SELECT_END,
-    sql.SELECT_BOUNDS: ("SELECT position, coalesce(value::bigint, 0) FROM meta RIGHT JOIN head ON meta.name = 'floor'"),
+    sql.SELECT_BOUNDS: "SELECT position, coalesce(value::bigint, 0) FROM meta RIGHT JOIN head ON meta.name = 'floor'",
     # A name of the result cannot stand in a condition.
     pruning.SELECT_BODIES_AMONG: pruning.SELECT_BODIES_AMONG.replace(
         "AND name IS", "AND coalesce(delivery.standing_id, task.quota) IS"
