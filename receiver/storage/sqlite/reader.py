@@ -154,17 +154,20 @@ def read_named(
     """See `Store.named`."""
     tasks: list[tuple[TaskName, TaskRecord | None]] = []
     size = 0
-    for name in names:
-        if isinstance(name, str):
-            task = read_task(connection, name)
-        else:
-            provider, id_text = name
-            task = next(iter(read_tasks_by_id(connection, id_text, provider)), None)
-        tasks.append((name, task))
-        size += 0 if task is None else _size(task)
-        if size > max_bytes:
-            break
+    for start in range(0, len(names), _MAX_BATCH):
+        searches = [(name, _search_of(name)) for name in names[start : start + _MAX_BATCH]]
+        found = find_tasks(connection, [search for _, search in searches])
+        for name, search in searches:
+            task = next(iter(found[search]), None)
+            tasks.append((name, task))
+            size += 0 if task is None else _size(task)
+            if size > max_bytes:
+                return tasks
     return tasks
+
+
+def _search_of(name: TaskName) -> Search:
+    return Search(name) if isinstance(name, str) else Search(None, name[1], name[0])
 
 
 def read_task_page(
