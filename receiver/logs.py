@@ -23,7 +23,11 @@ __all__ = ["configure_logs", "server_logger"]
 
 
 def configure_logs(log_format: str) -> None:
-    """Set up structlog for this process: `json` for machines, `console` for people."""
+    """Set up structlog for this process: `json` for machines, `console` for people.
+
+    Warnings of libraries become lines, too.
+    """
+    logging.basicConfig(handlers=[_LibraryRecords()])
     if log_format == "console":
         log_to_terminal()
         return
@@ -57,6 +61,15 @@ class _ServerRecords(logging.Handler):
             log.warning("request.malformed", reason=type(error).__name__)
         else:
             log.error("server.failed", reason=record.getMessage(), exc_info=error)
+
+
+class _LibraryRecords(logging.Handler):
+    """Makes lines like ours of what libraries log, such as asyncio of an exception that nobody took."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        log = structlog.get_logger()
+        log.warning("library.warned", library=record.name, reason=record.getMessage(), exc_info=error)
 
 
 def _stamp(_logger: Any, _name: str, event_dict: structlog.typing.EventDict) -> tuple[Any, Any]:

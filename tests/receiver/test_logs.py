@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import subprocess
+import sys
 
 import pytest
 import structlog
@@ -35,3 +38,18 @@ async def test_a_line_that_cannot_be_written_is_dropped_alone(monkeypatch: pytes
 
     lines = stream.buffer.getvalue().decode()
     assert [event in lines for event in ("first", "broken", "whole")] == [True, False, True]
+
+
+def test_a_warning_of_a_library_is_one_line() -> None:
+    """Its trace is in the same line, so that a reader of lines finds no other text."""
+    program = (
+        "import logging; from receiver.logs import configure_logs; configure_logs('json')\n"
+        "logging.getLogger('asyncio').info('not shown')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.getLogger('asyncio').exception('never %s', 'retrieved')"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    (line,) = map(json.loads, finished.stderr.splitlines())
+    assert (line["event"], line["library"], line["reason"]) == ("library.warned", "asyncio", "never retrieved")
+    assert "ZeroDivisionError" in line["exception"]

@@ -87,13 +87,20 @@ class Server:
         async def connect_for_pool(*_: Any, **__: Any) -> asyncpg.Connection:
             return await self.connect()
 
-        return await asyncpg.create_pool(
+        # Without a minimum: the pool's task for that logs a trace while the server is down.
+        pool: asyncpg.Pool = await asyncpg.create_pool(
             connect=connect_for_pool,
-            min_size=1,
+            min_size=0,
             max_size=_READERS,
             reset=_end_snapshot,
             connection_class=self._connection_class,
         )
+        try:
+            await pool.release(await pool.acquire())
+        except BaseException:
+            pool.terminate()
+            raise
+        return pool
 
     async def _connect_to(self, url: str, *, is_hurried: bool) -> asyncpg.Connection:
         is_pooled = self._connection_class is PooledConnection
