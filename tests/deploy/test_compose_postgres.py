@@ -83,6 +83,18 @@ def test_no_environment_holds_a_password() -> None:
     assert all(secret["file"] in PAGE for secret in COMPOSE["secrets"].values())
 
 
+def test_a_key_is_made_before_receivers_start() -> None:
+    """They refuse to start without one. Files that containers read are made with the umask that the page sets."""
+    (steps,) = re.findall(
+        r"^## With Docker compose\n\n```sh\n(.*?)^```$",
+        (DEPLOY / "POSTGRES.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+
+    assert steps.startswith("umask 022\n")
+    assert steps.index(" run --rm -T receiver-1 keys add ") < steps.index(" up -d --wait\n")
+
+
 def test_the_database_is_reached_by_the_receivers_alone() -> None:
     """Its network leads nowhere, and it publishes no port. Only Caddy does."""
     published = {name for name, service in SERVICES.items() if "ports" in service}

@@ -84,6 +84,7 @@ def test_a_strict_umask_of_root_hides_nothing(tmp_path: Path) -> None:
     install, upgrade = (
         "umask 077\n" + re.sub(r" /(opt|usr|etc)/", rf" {tmp_path}/\1/", block.replace("REPOSITORY", str(origin)))
         for block in shell_blocks("umask 022\n")
+        if "docker" not in block
     )
     run(install, tmp_path, programs)
     (origin / "receiver/new.py").touch()
