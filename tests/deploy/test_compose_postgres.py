@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from receiver.commands.serve import _LIMIT_SECONDS
 from receiver.settings import Settings
 from tests.deploy.files import CADDYFILE, DEPLOY, PAGE
-from tests.deploy.test_container import CONTAINER, check_shut_in
+from tests.deploy.test_container import CONTAINER, check_shut_in, instructions
 from tests.deploy.test_container import SERVICES as OF_ONE
 
 TEXT = (CONTAINER / "compose.postgres.yaml").read_text()
@@ -33,7 +34,7 @@ def test_services_are_shut_in(name: str) -> None:
 
 def test_receivers_are_as_the_single_one() -> None:
     """All but what several ones need is the same."""
-    changed = {"depends_on", "environment", "secrets", "networks", "stop_grace_period", "volumes"}
+    changed = {"depends_on", "environment", "secrets", "networks", "stop_grace_period", "tmpfs", "volumes"}
     single = {name: value for name, value in OF_ONE["receiver"].items() if name not in changed}
 
     assert SERVICES["receiver-1"] == SERVICES["receiver-2"]
@@ -42,6 +43,16 @@ def test_receivers_are_as_the_single_one() -> None:
     assert {
         name: value for name, value in SERVICES["caddy"].items() if name not in ("depends_on", "environment")
     } == caddy
+
+
+def test_receivers_leave_no_volume_behind() -> None:
+    """The image has a volume for SQLite. Memory is mounted in its place, for the user of the image."""
+    (volume,) = json.loads(instructions("VOLUME")[0])
+    user, group = instructions("USER")[0].split(":")
+    single = OF_ONE["receiver"]
+
+    assert single["volumes"] == [f"database:{volume}"]
+    assert SERVICES["receiver-1"]["tmpfs"] == [*single["tmpfs"], f"{volume}:uid={user},gid={group},mode=0700"]
 
 
 def test_caddy_balances_all_receivers() -> None:
