@@ -118,8 +118,9 @@ def test_compose_runs_what_the_image_offers() -> None:
     assert caddy["environment"]["CALLBACK_RECEIVER"] == f"receiver:{receiver['environment']['RECEIVER_PORT']}"
     assert set(re.findall(r"\{\$(\w+)", CADDYFILE)) == set(caddy["environment"])
     assert receiver["volumes"] == ["database:/var/lib/callback-receiver"]
-    for path in (receiver["build"]["dockerfile"], "deploy/proxies/Caddyfile"):
-        assert (DEPLOY.parent / path).is_file()
+    assert (DEPLOY.parent / receiver["build"]["dockerfile"]).is_file()
+    assert "../proxies:/etc/caddy:ro" in caddy["volumes"]
+    assert (CONTAINER / "../proxies/Caddyfile").is_file()
 
 
 def test_the_receiver_believes_its_proxies() -> None:
