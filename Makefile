@@ -32,7 +32,7 @@ test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -n 6 --dist worksteal
 
 test-postgres: $(INSTALLED)  ## tests of receivers with PostgreSQL in place of SQLite, and the long ones of it
-	$(BIN)/python -m pytest -n 6 --dist worksteal --postgres tests/client/following tests/client/receiver_api \
+	$(BIN)/python -m pytest -n 3 --dist worksteal --postgres tests/client/following tests/client/receiver_api \
 		tests/contracts tests/faults tests/flows tests/properties tests/receiver
 
 lint: $(INSTALLED)  ## ruff, mypy strict, import contracts

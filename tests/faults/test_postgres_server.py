@@ -293,7 +293,6 @@ async def test_reads_without_a_free_connection_fail_in_time(
 ) -> None:
     """They are failed reads, as of a server that is away. So nothing but their callers notices."""
     monkeypatch.setattr("receiver.storage.postgres.connection._READERS", 2)
-    monkeypatch.setattr("receiver.storage.postgres.store._POOL_SECONDS", 0.2)
     monkeypatch.setitem(LIMITS, "lock_timeout", "'60s'")
     monkeypatch.setitem(LIMITS, "statement_timeout", "'60s'")
     async with running_store(database.url) as store, asyncio.TaskGroup() as group:
@@ -302,6 +301,7 @@ async def test_reads_without_a_free_connection_fail_in_time(
             for _ in range(2):
                 group.create_task(store.shapes("capsolver"))
             await eventually(lambda: database.query(WAITING) == [(2,)])
+            monkeypatch.setattr("receiver.storage.postgres.store._POOL_SECONDS", 0.2)
             with pytest.raises(StoreFailedError, match="no connection to the database is free"):
                 await store.results(None, limit=1, only=ALL)
         assert (await store.results(None, limit=1, only=ALL)).entries == ()
