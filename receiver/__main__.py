@@ -91,6 +91,11 @@ def _main() -> None:
         sys.exit(1) if error.is_closed_pipe else _exit(str(error), 1)
     except CallbackReceiverError as error:
         _exit(str(error), 1)
+    except PermissionError as error:
+        # From any look for a file, in a folder that this user may not search.
+        if error.filename is None:
+            raise
+        _exit(f"{error.filename}: {error.strerror}; run this as the user that it belongs to", 2)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import resource
 import signal
 import socket
@@ -10,6 +12,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -253,3 +256,31 @@ async def test_an_interrupt_ends_it_cleanly(tmp_path: Path) -> None:
     """Ctrl-C ends the server with exit code 0, like SIGTERM."""
     async with receiver_process(tmp_path / "receiver.db", port=0) as receiver:
         assert await receiver.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("command", ["doctor", "serve", "keys list", "explain x", "backup copy.db", "prune"])
+def test_a_folder_of_another_user_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """A command of a user who may not look into the folder of the database ends with one line and exit code 2."""
+    database = tmp_path / "closed" / "receiver.db"
+    stat = Path.stat
+
+    def stat_outside(path: Path, **options: Any) -> os.stat_result:
+        if path.parent == database.parent:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat_outside)
+    monkeypatch.setenv("RECEIVER_DATABASE", str(database))
+    monkeypatch.setenv("RECEIVER_API_KEYS", KEY)
+    monkeypatch.setenv("RECEIVER_PUBLIC_URL", "https://example.com")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["callback-receiver", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert re.search(rf"{database}(-shm)?: Permission denied; run this as the user that it belongs to\n", told)
