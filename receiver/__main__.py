@@ -95,7 +95,7 @@ def _main() -> None:
         # From any look for a file, in a folder that this user may not search.
         if error.filename is None:
             raise
-        _exit(f"{error.filename}: {error.strerror}; run this as the user that it belongs to", 2)
+        _exit(f"{error.filename}: {error.strerror} for this user", 2)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)

@@ -25,7 +25,7 @@ __all__ = ["configure_logs", "server_logger"]
 def configure_logs(log_format: str) -> None:
     """Set up structlog for this process: `json` for machines, `console` for people.
 
-    Warnings of libraries become lines, too.
+    Log records of libraries become lines, too, from warnings on.
     """
     logging.basicConfig(handlers=[_LibraryRecords()])
     if log_format == "console":
@@ -67,9 +67,13 @@ class _LibraryRecords(logging.Handler):
     """Makes lines like ours of what libraries log, such as asyncio of an exception that nobody took."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
         log = structlog.get_logger()
-        log.warning("library.warned", library=record.name, reason=record.getMessage(), exc_info=error)
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        try:
+            error = record.exc_info[1] if record.exc_info else None
+            write("library.logged", library=record.name, reason=record.getMessage(), exc_info=error)
+        except Exception:
+            self.handleError(record)
 
 
 def _stamp(_logger: Any, _name: str, event_dict: structlog.typing.EventDict) -> tuple[Any, Any]:

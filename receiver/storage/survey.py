@@ -1,6 +1,6 @@
 """A count of everything that retention would remove, by reading alone, whether a receiver runs or not.
 
-It reads whole tables. With large ones this takes seconds, but only the operator waits for it.
+It reads whole tables. With large ones this takes minutes, but only the operator waits for it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def survey(settings: Settings, horizon: Horizon) -> Survey:
     Raises:
         CannotStartError: there is none, it cannot be read, or it is not of this version.
     """
-    with open_for_reading(settings, is_hurried=False) as connection, snapshot(connection):
+    with open_for_reading(settings, is_hurried=False) as connection, snapshot(connection, "BEGIN DEFERRED"):
         return _count(connection, horizon)
 
 

@@ -98,7 +98,7 @@ async def measure_broadcast(folder: Path, plan: BroadcastPlan) -> Broadcast:
     """Measure all servers round by round, each with the same tasks and waiters of its own."""
     async with AsyncExitStack() as stack:
         servers = {
-            name: await stack.enter_async_context(serving(name, folder / f"{name.replace(' ', '-')}.db"))
+            name: await stack.enter_async_context(serving(name, folder / f"broadcast-{name.replace(' ', '-')}.db"))
             for name in _SERVERS
         }
         rounds = []

@@ -79,12 +79,11 @@ async def _store(request: web.Request) -> Any:
     return body
 
 
-def _broadcaster(database: Path) -> web.Application:
+def _broadcaster(_database: Path) -> web.Application:
     """Return a server without a store: it parses the JSON, sends it to its subscribers, then answers.
 
     The token of its callback URLs is the ref of the task.
     """
-    del database
     return _broadcaster_with(lambda request: request.json())
 
 

@@ -40,7 +40,7 @@ async def test_a_line_that_cannot_be_written_is_dropped_alone(monkeypatch: pytes
     assert [event in lines for event in ("first", "broken", "whole")] == [True, False, True]
 
 
-def test_a_warning_of_a_library_is_one_line() -> None:
+def test_a_log_record_of_a_library_is_one_line() -> None:
     """Its trace is in the same line, so that a reader of lines finds no other text."""
     program = (
         "import logging; from receiver.logs import configure_logs; configure_logs('json')\n"
@@ -51,5 +51,6 @@ def test_a_warning_of_a_library_is_one_line() -> None:
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
     (line,) = map(json.loads, finished.stderr.splitlines())
-    assert (line["event"], line["library"], line["reason"]) == ("library.warned", "asyncio", "never retrieved")
+    assert (line["event"], line["level"], line["library"]) == ("library.logged", "error", "asyncio")
+    assert line["reason"] == "never retrieved"
     assert "ZeroDivisionError" in line["exception"]

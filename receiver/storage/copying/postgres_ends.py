@@ -28,6 +28,11 @@ __all__ = ["PostgresSource", "PostgresTarget", "postgres_source", "postgres_targ
 _PAGE_ROWS = 100
 """A page of a task's answers may have 2 MB for each row."""
 
+# A copy takes minutes, and so does an index. Locks that others hold are not waited for.
+_PATIENT = """
+    SET LOCAL statement_timeout = 0;
+    SET LOCAL idle_in_transaction_session_timeout = 0;
+"""
 _SELECT_INDEXES = """
     SELECT index.indexrelid::regclass::text, pg_get_indexdef(index.indexrelid) FROM pg_index AS index
     WHERE index.indrelid = ANY ($1::text[]::regclass[])
@@ -55,6 +60,7 @@ async def postgres_source(url: str) -> AsyncIterator[PostgresSource]:
             await check_server(connection, name)
             await _check_alone(connection, name, await require_schema(connection, name))
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            await connection.execute(_PATIENT)
             # The lock comes before the snapshot, which the first query takes.
             await connection.execute(f"LOCK TABLE {_names(OWN_TABLES)} IN SHARE MODE")
         yield PostgresSource(name, connection)
@@ -119,6 +125,7 @@ async def postgres_target(url: str) -> AsyncIterator[PostgresTarget]:
         with _failures_named(name):
             await check_server(connection, name)
             await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            await connection.execute(_PATIENT)
             await migrate(connection, name)
             await _check_alone(connection, name, await check_schema(connection, name))
             await connection.execute(f"LOCK TABLE {_names(OWN_TABLES)} IN ACCESS EXCLUSIVE MODE")

@@ -27,7 +27,9 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 _PORTION = 50
 _BEGIN = {
-    "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ",
+    "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    # For SQLite it is the same. Here it is for a reader with temporary tables.
+    "BEGIN DEFERRED": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE",
     "BEGIN IMMEDIATE": "BEGIN ISOLATION LEVEL READ COMMITTED",
 }
 

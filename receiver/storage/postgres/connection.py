@@ -31,18 +31,19 @@ _DURABLE = ("on", "local", "remote_write", "remote_apply")
 
 # The statements are written for indexes. A new database has no statistics, so the server would choose to read whole
 # tables, and keep to that while they grow.
-_PLANS = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 # A batch takes milliseconds. These limits keep a stopped receiver from holding up all others, and stay below the 10 s
 # of a caller's patience. A lock may take less than a provider's 1.5 s, see `receiver/storage/postgres/writer.py`.
 _LIMITS = {
     "statement_timeout": "'8s'",
     "lock_timeout": "'1s'",
     "idle_in_transaction_session_timeout": "'5s'",
-    **_PLANS,
+    "jit": "off",
 }
-_SESSION = {**_LIMITS, "timezone": "'UTC'"}
-# For updates of the schema, copies and surveys, which take minutes.
-_UNHURRIED = _SESSION | {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+_TIMEZONE = {"timezone": "'UTC'"}
+_SESSION = _LIMITS | _PLANS | _TIMEZONE
+# For updates of the schema, copies and surveys, which read whole tables and take minutes.
+_UNHURRIED = _LIMITS | _TIMEZONE | {"statement_timeout": "0"}
 _NAME = {"application_name": PROGRAM_NAME}
 _SELECT_STATE = "SELECT pg_is_in_recovery(), current_setting('synchronous_commit')"
 
@@ -64,7 +65,7 @@ class Server:
         self._connection_class: type[asyncpg.Connection] = PooledConnection if pooled else asyncpg.Connection
 
     async def connect(self, *, is_hurried: bool = True) -> asyncpg.Connection:
-        """Return a connection for statements of the store. `is_hurried` limits their time, here and at the server.
+        """Return a connection for statements of the store. `is_hurried` limits their time.
 
         Raises:
             OSError, asyncpg.PostgresError, NotDurableError: the server cannot be used now. Or it is a standby.
@@ -159,7 +160,7 @@ class PooledConnection(asyncpg.Connection):
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Run a statement, or several without parameters."""
         if query.startswith("BEGIN"):
-            query = f"{query.rstrip(';')}; {_settings('SET LOCAL', _LIMITS)}"
+            query = f"{query.rstrip(';')}; {_settings('SET LOCAL', _LIMITS | _PLANS)}"
             return str(await super().execute(query, timeout=timeout))
         if not args or self.is_in_transaction():
             return str(await super().execute(query, *args, timeout=timeout))

@@ -176,9 +176,9 @@ def rolled_back_on_error(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+def snapshot(connection: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
     """Let all reads of the body see the same commit."""
-    connection.execute("BEGIN")
+    connection.execute(begin)
     try:
         yield
     finally:

@@ -154,15 +154,16 @@ def read_named(
     """See `Store.named`."""
     tasks: list[tuple[TaskName, TaskRecord | None]] = []
     size = 0
-    for start in range(0, len(names), _MAX_BATCH):
-        searches = [(name, _search_of(name)) for name in names[start : start + _MAX_BATCH]]
+    most = 1
+    while len(tasks) < len(names) and size <= max_bytes:
+        searches = [(name, _search_of(name)) for name in names[len(tasks) : len(tasks) + most]]
         found = find_tasks(connection, [search for _, search in searches])
         for name, search in searches:
             task = next(iter(found[search]), None)
             tasks.append((name, task))
             size += 0 if task is None else _size(task)
-            if size > max_bytes:
-                return tasks
+        # As many as fit, if they are as large as those until now.
+        most = max(1, min(_MAX_BATCH, (max_bytes - size) * len(tasks) // max(1, size)))
     return tasks
 
 

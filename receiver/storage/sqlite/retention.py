@@ -56,6 +56,8 @@ class _Step:
 
 def prunable(connection: sqlite3.Connection, horizon: Horizon) -> int | None:
     """See `Store.prunable`."""
+    # The first table to lock on PostgreSQL is `meta`, as for an update of the schema.
+    read_floor(connection, _FLOOR)
     row = connection.execute(pruning.SELECT_SURPLUS, (horizon.most_finished,)).fetchone()
     until = 0 if row is None else int(row[0])
     is_needed = (
