@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -13,10 +14,11 @@ import pytest
 
 from receiver.domain.registrations import Bind
 from receiver.errors import StoreFailedError
+from receiver.storage.searches import Found, Search
 from receiver.storage.sqlite.database import connect_here, connect_reader
-from receiver.storage.sqlite.reader import TaskReader
+from receiver.storage.sqlite.reader import TaskReader, find_tasks
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
-from tests.receiver.storage.stores import NOW, a_ref, a_registration, a_standing_delivery, running_store
+from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, a_standing_delivery, running_store
 
 pytestmark = pytest.mark.sqlite
 
@@ -235,3 +237,26 @@ async def _refusal(store: SqliteStore) -> str:
     except StoreFailedError as error:
         return error.detail
     return ""
+
+
+async def test_named_tasks_are_read_as_they_fit(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small ones are read at a time, and large ones one by one, so that no large answer is read in vain."""
+    read: list[int] = []
+
+    def counted(connection: sqlite3.Connection, searches: Sequence[Search]) -> Found:
+        read.append(len(searches))
+        return find_tasks(connection, searches)
+
+    monkeypatch.setattr("receiver.storage.sqlite.reader.find_tasks", counted)
+    for number in (1, 2, 3):
+        await store.write(a_delivery(number, "x" * 100_000))
+    names = [a_ref(number) for number in (1, 2, 3, *range(100, 140))]
+
+    large = await store.named(names, max_bytes=150_000)
+    large_reads, read[:] = list(read), []
+    small = await store.named(names[3:], max_bytes=150_000)
+
+    assert [name for name, _ in large] == names[:2]
+    assert large_reads == [1, 1]
+    assert small == [(name, None) for name in names[3:]]
+    assert read == [1, 16, 16, 7]
