@@ -1,8 +1,8 @@
 """Hints between receivers: the log has grown, look at it.
 
 A hint is an empty NOTIFY, sent after the commit, on a connection of its own that also listens. In the transaction it
-would take a lock of the whole cluster at each commit. Hints of 5 ms are sent as one. A lost hint costs at most a
-second, because every receiver looks once a second without any.
+would take a lock of the whole cluster at each commit. The first hint leaves at once, and those of the next 5 ms as one.
+A lost hint costs at most a second, because every receiver looks once a second without any.
 
 A pooler that shares sessions takes LISTEN without an error, but passes notifications by chance only. It is noticed by
 the number of the session, which a pooler makes up. And the first hint on a new connection has to come back.
@@ -49,7 +49,7 @@ class Hints:
         self._is_failing = self._is_pooled = False
 
     def send(self) -> None:
-        """Tell the other receivers of a commit, soon."""
+        """Tell the other receivers of a commit, at once or within 5 ms of the last hint."""
         self._grown.set()
 
     async def run(self) -> None:
@@ -81,9 +81,9 @@ class Hints:
                     # A connection that died without a word is noticed by a statement.
                     await connection.execute("SELECT 1")
                     continue
-                await asyncio.sleep(_TOGETHER_SECONDS)
                 self._grown.clear()
                 await connection.execute(_NOTIFY, self._channel)
+                await asyncio.sleep(_TOGETHER_SECONDS)
         finally:
             await close(connection)
 
