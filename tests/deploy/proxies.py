@@ -110,10 +110,11 @@ async def running_proxy(
         f"127.0.0.1:{port}" for port in ([receiver_ports] if isinstance(receiver_ports, int) else receiver_ports)
     ]
     context = _certified(folder)
+    own = "::1" if client == "::1" else "127.0.0.1"
     connector = aiohttp.TCPConnector(
         limit=0,
         ssl=context,
-        resolver=_Loopback("::1" if client == "::1" else "127.0.0.1"),
+        resolver=_Loopback(own),
         local_addr=(client, 0),
     )
     async with AsyncExitStack() as stack:
@@ -124,7 +125,7 @@ async def running_proxy(
             *command, cwd=folder, env=os.environ | environment, stdout=output, stderr=output
         )
         stack.push_async_callback(_end, process)
-        await eventually(lambda: _listens(ports["https"]) or process.returncode is not None)
+        await eventually(lambda: all(_listens(own, port) for port in ports.values()) or process.returncode is not None)
         assert process.returncode is None, (folder / "process.log").read_text()
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         plain_url, url = (f"{scheme}://{HOST}:{port}" for scheme, port in ports.items())
@@ -171,9 +172,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _listens(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        return probe.connect_ex((address, port)) == 0
 
 
 def _caddy(folder: Path, ports: Mapping[str, int], receivers: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:

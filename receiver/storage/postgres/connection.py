@@ -36,7 +36,9 @@ _PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin":
 # of a caller's patience. A lock may take less than a provider's 1.5 s, see `receiver/storage/postgres/writer.py`.
 _LIMITS = {
     "statement_timeout": "'8s'",
-    "lock_timeout": "'1s'",
+    # The server looks for circles after 1 s (`deadlock_timeout`). It has to break one before this limit: the batch is
+    # then repeated, and not refused.
+    "lock_timeout": "'1200ms'",
     "idle_in_transaction_session_timeout": "'5s'",
     "jit": "off",
 }
