@@ -59,11 +59,13 @@ async def test_three_receivers_poll_at_the_rate_of_one(database: Path | str) -> 
         before, began = len(provider.asked), time.monotonic()
         await asyncio.sleep(3.0)
         sent, seconds = len(provider.asked) - before, time.monotonic() - began
-        polled = [await polls_sent(receiver) for receiver in receivers]
+        # On a busy machine one may get its first turn late.
+        async with asyncio.timeout(30):
+            while not all([await polls_sent(receiver) for receiver in receivers]):
+                await asyncio.sleep(0.1)
 
     # A turn may be used a second late, and not more than once.
     assert sent <= RATE * (seconds + 1.0) + 3
-    assert sum(count > 0 for count in polled) == 3
 
 
 async def test_three_receivers_submit_at_the_rate_of_one(database: Path | str) -> None:
