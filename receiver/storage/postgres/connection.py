@@ -19,7 +19,7 @@ import asyncpg
 from receiver.storage.postgres.errors import NotDurableError, is_lost
 from receiver.storage.postgres.schema import PROGRAM_NAME
 
-__all__ = ["Reconnecting", "Server", "close", "close_pool", "connect", "escaped"]
+__all__ = ["Reconnecting", "Server", "close", "close_pool", "escaped"]
 
 _CONNECT_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
@@ -125,11 +125,6 @@ class Server:
             connection.terminate()
             raise
         return connection
-
-
-async def connect(url: str) -> asyncpg.Connection:
-    """Return a connection as `Server.connect` does."""
-    return await Server(url).connect()
 
 
 class Reconnecting:

@@ -16,7 +16,7 @@ import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
 from receiver.storage.postgres import statements as own
-from receiver.storage.postgres.connection import close, connect
+from receiver.storage.postgres.connection import Server, close
 from receiver.storage.postgres.dialect import translate
 from receiver.storage.postgres.schema import migrate
 from receiver.storage.sqlite import diagnostics, retention_statements, statements
@@ -55,7 +55,7 @@ def _parts(name: str, text: object) -> Iterator[tuple[str, str]]:
 @pytest.fixture
 async def connection(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
     """Yield a connection to a database with the schema."""
-    connected = await connect(postgres_url)
+    connected = await Server(postgres_url).connect()
     async with connected.transaction():
         await migrate(connected, "test")
     yield connected
@@ -98,7 +98,7 @@ async def test_no_statement_reads_a_whole_table(connection: asyncpg.Connection) 
 async def test_meta_is_locked_first(connection: asyncpg.Connection, postgres_url: str) -> None:
     """An update of the schema locks `meta` before other tables. In another order a statement would block it."""
     statements = [translate(text).text for _, text in texts()] + [getattr(own, name) for name in UNTRANSLATED]
-    other = await connect(postgres_url)
+    other = await Server(postgres_url).connect()
     await other.execute("SET lock_timeout = 0")
     for statement in (text for text in statements if re.search(r"\bmeta\b", text)):
         # A statement holds the locks of its preparation until the end of the transaction.
