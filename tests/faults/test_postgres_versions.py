@@ -17,6 +17,7 @@ from receiver.storage.postgres.schema import MIGRATIONS, Migration, migrate
 from receiver.storage.postgres.store import open_postgres_store
 from tests.postgres import execute
 from tests.receiver.storage.stores import NOW, a_delivery, a_registration, running_store, whole_log
+from tests.receiver.upkeep.pruning import horizon
 from tests.receiver.web.sockets import subscribed
 from tests.support import Api, eventually, free_port, receiver_process, running_receiver
 
@@ -24,6 +25,14 @@ NEXT = len(MIGRATIONS) + 1
 DISCONNECT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+WAITING = (
+    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() "
+    "AND query = 'SELECT value FROM meta WHERE name = $1'"
+)
+LOCKED = (
+    "SELECT relname FROM pg_locks JOIN pg_class ON pg_class.oid = relation JOIN pg_database ON datname = "
+    "current_database() AND pg_database.oid = pg_locks.database WHERE pid <> $1 AND relname IN ('task', 'log', 'meta')"
 )
 WIDER = Migration(
     "ALTER TABLE task ADD COLUMN later text; ALTER TABLE log ADD COLUMN later bigint NOT NULL DEFAULT 7; "
@@ -158,6 +167,25 @@ async def test_no_older_row_comes_after_the_update(postgres_url: str, seed: int)
 
     assert execute(postgres_url, "SELECT DISTINCT source FROM log WHERE kind = 'result'") == [("CALLBACK",)]
     assert len(execute(postgres_url, "SELECT 1 FROM log")) >= len(stored)
+
+
+async def test_retention_locks_meta_first(postgres_url: str) -> None:
+    """While an update holds `meta`, the look for what is old waits without a lock that the update may need."""
+    connection = await Server(postgres_url).connect()
+    async with running_store(postgres_url) as store, asyncio.TaskGroup() as group:
+        await store.write(a_registration(1))
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
+            group.create_task(store.prunable(horizon(results=NOW)))
+            async with asyncio.timeout(30):
+                while not await connection.fetch(WAITING):
+                    await asyncio.sleep(0.01)
+                    # In a transaction the server shows the same activity again.
+                    await connection.execute("SELECT pg_stat_clear_snapshot()")
+            locked = await connection.fetch(LOCKED, connection.get_server_pid())
+    await close(connection)
+
+    assert {row[0] for row in locked} <= {"meta"}
 
 
 async def store_until_outdated(url: str, first: int, stored: list[int]) -> None:
