@@ -49,7 +49,6 @@ _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
 _SAVE_SECONDS = 30.0
 _MAX_GROWTH = 10_000
-_FEW_OUTCOMES = 4
 _FILES_LOST = "the store has lost its files"
 
 Tally = Callable[[int, Sequence[TaskRecord]], None]
@@ -141,12 +140,8 @@ class Writer(CommandQueue):
         else:
             self.failure = None
             self._last_write = self._clock()
-            if _may_wake_first(committed.entries):
-                self._grow(committed.position, committed.grown, committed.entries)
-                self._release(batch, committed.answers)
-            else:
-                self._release(batch, committed.answers)
-                self._grow(committed.position, committed.grown, committed.entries)
+            self._release(batch, committed.answers)
+            self._grow(committed.position, committed.grown, committed.entries)
             if self._tally is not None:
                 # Behind the answers and the wake-ups.
                 asyncio.get_running_loop().call_soon(self._tally, len(batch), committed.ended)
@@ -303,18 +298,6 @@ def _open(connection: sqlite3.Connection) -> int:
     """Prepare the connection for the event loop. Return the end of the log."""
     stop_waiting(connection)
     return _read_head(connection)
-
-
-def _may_wake_first(entries: Sequence[Entry] | None) -> bool:
-    """Return True for a few outcomes of callbacks: their waiters are woken before their senders have an answer.
-
-    A service does not wait for its acknowledgement. Of many, the last sender would wait for all frames. A client that
-    reports an outcome itself has its answer before the frame.
-    """
-    if not entries or len(entries) > _FEW_OUTCOMES:
-        return False
-    outcomes = [None if entry.task is None else entry.task.outcome for entry in entries]
-    return all(outcome is not None and outcome.source == "callback" for outcome in outcomes)
 
 
 def _read_head(connection: sqlite3.Connection) -> int:
