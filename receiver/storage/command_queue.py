@@ -61,8 +61,8 @@ class CommandQueue:
         self._is_stopping = False
         self._given_up: str | None = None
 
-    async def write(self, command: Command[Answer] | Operation[Answer], within_seconds: float) -> Answer:
-        """See `Store.write`."""
+    def begin(self, command: Command[Answer] | Operation[Answer], within_seconds: float) -> asyncio.Future[Answer]:
+        """See `Store.begin`."""
         if self._is_stopping:
             raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
         if self._given_up is not None:
@@ -79,7 +79,7 @@ class CommandQueue:
         # One timer for all commands. A timer for each is a tenth of the work on a callback.
         if self._limits is None:
             self._limits = loop.call_later(_LIMIT_SECONDS, self._check_limits, loop)
-        return await answer
+        return answer
 
     @property
     def queued(self) -> int:

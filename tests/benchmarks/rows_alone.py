@@ -30,7 +30,7 @@ _UPDATE = "UPDATE task SET status = 'ready', deliveries = 1, position = ?, next_
 
 
 class RowsAlone:
-    """The part of a `Store` that the path of a callback uses. `run` must be running while `write` is awaited."""
+    """The part of a `Store` that the path of a callback uses. `run` must be running."""
 
     def __init__(self, connection: aiosqlite.Connection, task: TaskRecord) -> None:
         self._connection = connection
@@ -40,13 +40,13 @@ class RowsAlone:
         self._arrived = asyncio.Event()
         self._rows: dict[str, int] = {}
 
-    async def write(self, command: DeliverToTask, *, within_seconds: float) -> DeliveryResult:
+    def begin(self, command: DeliverToTask, *, within_seconds: float) -> asyncio.Future[DeliveryResult]:
         """Report the delivery as accepted, once its rows are durable."""
         del within_seconds
         answer: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
         self._queue.append((command, answer))
         self._arrived.set()
-        return await answer
+        return answer
 
     async def run(self) -> None:
         """Write batches as the receiver does: gathered and written on the event loop, committed on the thread."""

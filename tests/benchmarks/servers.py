@@ -245,10 +245,12 @@ class _NoStore:
     def __init__(self, task: TaskRecord) -> None:
         self._delivered = DeliveryResult("accepted", task)
 
-    async def write(self, _command: Command[Any], *, within_seconds: float) -> DeliveryResult:
+    def begin(self, _command: Command[Any], *, within_seconds: float) -> asyncio.Future[DeliveryResult]:
         """Report the delivery as accepted."""
         del within_seconds
-        return self._delivered
+        answer: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
+        answer.set_result(self._delivered)
+        return answer
 
 
 _RECEIVERS: Mapping[str, Callable[[Path], web.Application]] = {
