@@ -26,6 +26,7 @@ from receiver.errors import StoreBusyError, StoreFailedError
 from receiver.storage.command_queue import CommandQueue, Decision, Queued
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.batch import Batch
+from receiver.storage.sqlite.checkpoints import Checkpoints
 from receiver.storage.sqlite.database import (
     NeedsThreadError,
     begin_at_once,
@@ -76,6 +77,7 @@ class Writer(CommandQueue):
         cursor_at: Callable[[int], str],
         note_head: Callable[[int], None],
         watch: FileWatch,
+        checkpoints: Checkpoints,
         close_files: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         tally: Tally | None = None,
@@ -91,6 +93,7 @@ class Writer(CommandQueue):
         self._tally = tally
         self._note_head = note_head
         self._watch = watch
+        self._checkpoints = checkpoints
         self._version_read_at = clock()
         self._close_files = close_files
         self._loss: FilesLostError | None = None
@@ -140,6 +143,7 @@ class Writer(CommandQueue):
         else:
             self.failure = None
             self._last_write = self._clock()
+            self._checkpoints.committed(len(batch))
             self._release(batch, committed.answers)
             self._grow(committed.position, committed.grown, committed.entries)
             if self._tally is not None:
@@ -158,6 +162,7 @@ class Writer(CommandQueue):
         self._given_up = _FILES_LOST
         self.failure = str(error)
         _log.error("files.lost", reason=str(error))
+        await self._checkpoints.stop()
         await self._save()
 
     async def _save(self) -> None:
