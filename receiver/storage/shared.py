@@ -86,9 +86,9 @@ class SharedStore:
         self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
     ) -> Answer:
         """See `Store`."""
-        return await self._commands.begin(command, within_seconds)
+        return await self.begin(command, within_seconds=within_seconds)
 
-    def begin(self, command: Command[Answer], *, within_seconds: float) -> asyncio.Future[Answer]:
+    def begin(self, command: Command[Answer] | Operation[Answer], *, within_seconds: float) -> asyncio.Future[Answer]:
         """See `Store`."""
         return self._commands.begin(command, within_seconds)
 

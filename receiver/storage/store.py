@@ -59,7 +59,7 @@ class Store(Protocol):
             StoreFailedError: the command could not be stored. Nothing of it was.
         """
 
-    def begin(self, command: Command[Answer], *, within_seconds: float) -> asyncio.Future[Answer]:
+    def begin(self, command: Command[Answer] | Operation[Answer], *, within_seconds: float) -> asyncio.Future[Answer]:
         """Return the future of what `write` returns. Errors come by the future, or at once."""
 
     async def task(self, ref: str) -> TaskRecord | None:
