@@ -328,8 +328,12 @@ class Connection(web.RequestHandler):
             self._resume_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Go on reading. aiohttp calls this after each read of a body, and would parse no bytes again."""
-        if self._reading_paused:
+        """Go on reading. aiohttp calls this after each read of a body, also of one that is complete.
+
+        Then there is nothing to go on with, and aiohttp would parse no bytes again. Of an incomplete one it may have
+        kept some, even if reading is not paused.
+        """
+        if self._reading_paused or (self._body is not None and not self._body.is_eof()):
             super().resume_reading(resume_parser)
 
     def _resume_transport_reading(self) -> None:

@@ -228,7 +228,7 @@ async def test_it_is_answered_at_the_end_of_the_receiver(tmp_path: Path, hold: H
 
 async def test_an_idle_connection_is_closed_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time begins again with each callback."""
-    monkeypatch.setattr("tests.support.make_runner", with_keepalive(0.6))
+    monkeypatch.setattr("tests.support.make_runner", with_options(keepalive_timeout=0.6))
     async with running_receiver(tmp_path / "receiver.db") as api:
         task = await api.register()
         loop = asyncio.get_running_loop()
@@ -242,9 +242,22 @@ async def test_an_idle_connection_is_closed_after_its_time(tmp_path: Path, monke
             assert loop.time() - answered_at >= 0.6
 
 
-def with_keepalive(seconds: float) -> Callable[..., runner.Runner]:
-    """Return a `make_runner` with this time for idle connections."""
-    return lambda *given, **options: runner.make_runner(*given, keepalive_timeout=seconds, **options)
+def with_options(**more: Any) -> Callable[..., runner.Runner]:
+    """Return a `make_runner` with further options of aiohttp."""
+    return lambda app, **options: runner.make_runner(app, **{**options, **more})
+
+
+async def test_a_body_behind_one_in_many_chunks_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After such a body aiohttp's parser stops in the next one, although nothing else has stopped."""
+    monkeypatch.setattr("tests.support.make_runner", with_options(read_bufsize=64))
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        task = await api.register()
+        chunked = b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        async with peer(api) as (reader, writer):
+            writer.write(chunked + b"1\r\nx\r\n" * 5 + b"0\r\n\r\n")
+            assert (await answer(reader))[0] == 404
+            writer.write(callback(task))
+            assert await answer(reader) == (200, b"ok")
 
 
 async def test_a_peer_that_reads_nothing_gets_no_further_answers(tmp_path: Path) -> None:
