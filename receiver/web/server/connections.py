@@ -252,7 +252,7 @@ class Connection(web.RequestHandler):
         self._head_bytes = self._body_bytes = self._body_lines = 0
         self._is_chunked = False
         self._backlog = b""
-        self._begun: tuple[Any, StreamReader, Begun] | None = None
+        self._begun: Begun | None = None
         self._idle_waiter: asyncio.Future[None] | None = None
         self._peer = ""
         self._owner: object = None
@@ -283,7 +283,8 @@ class Connection(web.RequestHandler):
         if self._parse_handle is not None:
             self._parse_handle.cancel()
         if self._begun is not None:
-            self._begun[2].stored.cancel()
+            self._begun.stored.cancel()
+            self._end_wait_of_shutdown()
         self._connections.lost(self, self._owner)
         super().connection_lost(exc)
 
@@ -311,8 +312,11 @@ class Connection(web.RequestHandler):
     def _parse(self, data: bytes) -> None:
         for place in range(0, len(data), _PART_BYTES):
             started = self._loop.time()
-            self._take(data[place : place + _PART_BYTES])
+            waiter = self._take(data[place : place + _PART_BYTES])
             now = self._loop.time()
+            if waiter is not None:
+                # No part of the parsing, which is paced.
+                self._begin(waiter)
             if now - started > _CHEAP_SECONDS and not self._upgraded:
                 self._backlog = data[place + _PART_BYTES :]
                 self._pause_transport_reading()
@@ -341,76 +345,79 @@ class Connection(web.RequestHandler):
         if self._parse_handle is None:
             super()._resume_transport_reading()
 
-    def _take(self, data: bytes) -> None:
-        """Parse a part. Cut off a peer that sends a head without an end, or a body in tiny chunks."""
+    def _take(self, data: bytes) -> asyncio.Future[None] | None:
+        """Parse a part. Cut off a peer that sends a head without an end, or a body in tiny chunks.
+
+        Return the future by which aiohttp waits for a request, if it does and one has come.
+        """
         if self._force_close:
-            return
+            return None
         is_body = self._body is not None and not self._body.is_eof()
         if is_body and self._is_shredded(data):
             self._connections.close(self, "chunks")
-            return
-        self._feed(data)
-        if is_body or self._messages or self._upgraded:
-            return
+            return None
+        begun = 0 if self._begun is None else 1
+        waiter = self._feed(data)
+        if is_body or len(self._messages) > begun or self._upgraded:
+            return waiter
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse("head-too-large", f"head: expected at most {MAX_HEAD_BYTES} bytes, got more")
         elif self._head_handle is None:
             self._wait_for_head()
+        return None
 
-    def _feed(self, data: bytes) -> None:
-        """Parse a part. If that completes a request while aiohttp waits for one, begin with it.
+    def _feed(self, data: bytes) -> asyncio.Future[None] | None:
+        """Parse a part. If that completes a request while aiohttp waits for one, return its `_waiter`.
 
-        aiohttp waits for `_waiter`. Without that it keeps what has come in `_messages`, as while it handles a request.
+        Without that, aiohttp keeps what has come in `_messages`, as while it handles a request.
         """
-        begin, waiter = self._connections.begin, self._waiter
-        if begin is None or waiter is None or waiter.done():
+        waiter = self._waiter
+        if self._connections.begin is None or waiter is None or waiter.done():
             super().data_received(data)
-            return
+            return None
         self._waiter = None
         try:
             super().data_received(data)
         finally:
             self._waiter = waiter
-        if self._messages:
-            self._begin(begin, waiter)
+        return waiter if self._messages else None
 
-    def _begin(self, begin: Begin, waiter: asyncio.Future[None]) -> None:
-        """Begin with a request that has come alone, or let aiohttp handle all that have come."""
-        begun = None
-        if len(self._messages) == 1 and not self._paused and not self._connections.is_draining:
-            message: Any
-            message, body = self._messages[0]
+    def _begin(self, waiter: asyncio.Future[None]) -> None:
+        """Begin with a request that has come alone, or let aiohttp handle all that have come.
+
+        The request stays in `_messages` until its answer, because they limit how many may wait behind it.
+        """
+        begin, begun = self._connections.begin, None
+        message: Any
+        message, body = self._messages[0]
+        is_alone = len(self._messages) == 1
+        if begin is not None and is_alone and not self._paused and not self._connections.is_draining:
             begun = begin(message, body)
         if begun is None:
             waiter.set_result(None)
             return
-        self._messages.popleft()
         self.request_began(body, is_chunked=message.chunked)
-        self._begun = message, body, begun
+        self._begun = begun
         self._idle_waiter, self._waiter = waiter, None
         self._request_in_progress = True
         begun.stored.add_done_callback(self._answer)
 
     def _answer(self, stored: asyncio.Future[Any]) -> None:
         """Answer the request that was begun, or let aiohttp answer it."""
-        self._request_in_progress = False
-        if self._handler_waiter is not None and not self._handler_waiter.done():
-            # A shutdown waits for this request.
-            self._handler_waiter.set_result(None)
         if self._begun is None or stored.cancelled():
             return
-        message, body, begun = self._begun
         answer = None
         # The same error comes again in `receive`, which has an answer for it.
         with suppress(Exception):
-            answer = begun.acknowledgement()
+            answer = self._begun.acknowledgement()
         if answer is None:
-            self._messages.appendleft((message, body))
             if self._idle_waiter is not None and not self._idle_waiter.done():
                 self._idle_waiter.set_result(None)
             return
         self._begun = None
+        self._messages.popleft()
+        self._end_wait_of_shutdown()
         if self._parser is None or self._manager is None or self.transport is None or self.transport.is_closing():
             return
         self._parser.message_consumed()
@@ -421,13 +428,13 @@ class Connection(web.RequestHandler):
 
     def _end_request(self) -> None:
         """Wait for the next request, once the system has taken all of the answer."""
-        begin, waiter = self._connections.begin, self._idle_waiter
+        waiter = self._idle_waiter
         self._waiter, self._idle_waiter = waiter, None
         self._connections.ended(self, self._owner)
         if self._close or self._force_close or waiter is None or waiter.done():
             self.force_close()
-        elif self._messages and begin is not None:
-            self._begin(begin, waiter)
+        elif self._messages:
+            self._begin(waiter)
         else:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
@@ -435,11 +442,16 @@ class Connection(web.RequestHandler):
 
     def take_begun(self) -> Begun | None:
         """Return what was begun with the request that aiohttp handles now, once; None for other requests."""
-        if self._begun is None:
-            return None
-        begun = self._begun[2]
-        self._begun = self._idle_waiter = None
+        begun = self._begun
+        if begun is not None:
+            self._begun = self._idle_waiter = None
         return begun
+
+    def _end_wait_of_shutdown(self) -> None:
+        """Let aiohttp's `shutdown` go on, which waits for the request that was begun."""
+        self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
 
     def _wait_for_head(self) -> None:
         self._head_handle = self._loop.call_later(self._connections.rules.head_seconds, self._miss_head)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +16,11 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from receiver.errors import StoreBusyError
+from receiver.service.callbacks import Callbacks
 from receiver.storage.sqlite.writer import Writer
 from receiver.web.server import runner
+from receiver.web.streaming.pacing import Budget
 from tests.support import RunningReceiver, eventually, running_receiver
 
 pytestmark = pytest.mark.sqlite
@@ -247,6 +251,72 @@ def with_options(**more: Any) -> Callable[..., runner.Runner]:
     return lambda app, **options: runner.make_runner(app, **{**options, **more})
 
 
+async def test_an_answered_callback_is_no_part_of_a_head(tmp_path: Path) -> None:
+    """The connection may be idle for longer than a head may take."""
+    async with running_receiver(tmp_path / "receiver.db", head_seconds=0.2) as api:
+        task = await api.register()
+        async with peer(api) as (reader, writer):
+            for _ in range(2):
+                writer.write(callback(task))
+                assert await answer(reader) == (200, b"ok")
+                await asyncio.sleep(0.4)
+
+
+async def test_a_slow_head_behind_a_callback_is_cut_off(tmp_path: Path, hold: Hold) -> None:
+    """Its time began when its first bytes came."""
+    async with running_receiver(tmp_path / "receiver.db", head_seconds=0.5) as api:
+        task = await api.register()
+        hold.close()
+        async with peer(api) as (reader, writer):
+            writer.write(callback(task))
+            await eventually(lambda: hold.waiting > 0)
+            writer.write(b"GET /he")
+            await asyncio.sleep(0.05)
+            hold.open()
+            assert await answer(reader) == (200, b"ok")
+            assert (await answer(reader))[0] == 408
+            assert await reader.read() == b""
+
+
+async def test_any_number_of_requests_may_wait_behind_a_callback(tmp_path: Path, hold: Hold) -> None:
+    """More than aiohttp keeps: it stops parsing then, and goes on later."""
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        task = await api.register()
+        hold.close()
+        async with peer(api) as (reader, writer):
+            writer.write(callback(task))
+            await eventually(lambda: hold.waiting > 0)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+            await asyncio.sleep(0.05)
+            hold.open()
+            assert [(await answer(reader))[0] for _ in range(101)] == [200] * 101
+
+
+async def test_a_failure_at_the_end_of_the_receiver_is_answered(
+    tmp_path: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets aiohttp's answer, and the log says nothing of an error."""
+
+    def fail(*_: object) -> None:
+        raise StoreBusyError("the store is busy")
+
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        task = await api.register()
+        hold.close()
+        monkeypatch.setattr(Callbacks, "end", fail)
+        with capture_logs() as logs:
+            async with peer(api) as (reader, writer):
+                writer.write(callback(task))
+                await eventually(lambda: hold.waiting > 0)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(api.stop())
+                    await asyncio.sleep(0.2)
+                    hold.open()
+                    assert (await answer(reader))[0] == 503
+                    assert await reader.read() == b""
+        assert not [line for line in logs if line["log_level"] == "error"]
+
+
 async def test_a_body_behind_one_in_many_chunks_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After such a body aiohttp's parser stops in the next one, although nothing else has stopped."""
     monkeypatch.setattr("tests.support.make_runner", with_options(read_bufsize=64))
@@ -258,6 +328,28 @@ async def test_a_body_behind_one_in_many_chunks_is_read(tmp_path: Path, monkeypa
             assert (await answer(reader))[0] == 404
             writer.write(callback(task))
             assert await answer(reader) == (200, b"ok")
+
+
+async def test_only_parsing_is_paced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback that takes long to read is no body in tiny chunks, whose sender has to wait."""
+    begin, spend, spent = Callbacks.begin, Budget.spend, [0.0]
+
+    def begin_slowly(*given: Any) -> Any:
+        time.sleep(0.1)
+        return begin(*given)
+
+    def spend_and_note(budget: Budget, seconds: float, now: float) -> float:
+        spent.append(seconds)
+        return spend(budget, seconds, now)
+
+    monkeypatch.setattr(Callbacks, "begin", begin_slowly)
+    monkeypatch.setattr(Budget, "spend", spend_and_note)
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        task = await api.register()
+        async with peer(api) as (reader, writer):
+            writer.write(callback(task))
+            assert await answer(reader) == (200, b"ok")
+    assert max(spent) < 0.1
 
 
 async def test_a_peer_that_reads_nothing_gets_no_further_answers(tmp_path: Path) -> None:
