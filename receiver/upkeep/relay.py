@@ -44,6 +44,7 @@ class Relay:
         self._hinted = hinted
         self._owner = owner
         self._late: list[Growth] = []
+        self._soon = 0
 
     def take(self, growth: Growth) -> None:
         """Wake all that wait for something in this growth, at once or in the next turn if its entries are known."""
@@ -55,7 +56,7 @@ class Relay:
         elif self._is_anyone_there and not self._feed.has_entries(growth):
             self._late.append(growth)
             self._start()
-        elif _is_urgent(growth):
+        elif not self._soon and _is_urgent(growth):
             # Before the callers, which were released, have their turn.
             try:
                 self._wake(growth)
@@ -63,14 +64,19 @@ class Relay:
                 # It must not end the writer.
                 _log.exception("wake.failed")
         else:
-            # After them. The next growth comes in a later turn of the loop.
-            asyncio.get_running_loop().call_soon(self._wake, growth)
+            # After them.
+            self._soon += 1
+            asyncio.get_running_loop().call_soon(self._wake_now, growth)
         if any(entry.kind == "hint" for entry in growth.entries or ()):
             self._hinted()
 
     @property
     def _is_anyone_there(self) -> bool:
         return bool(len(self._feed) or len(self._hub))
+
+    def _wake_now(self, growth: Growth) -> None:
+        self._soon -= 1
+        self._wake(growth)
 
     def _wake(self, growth: Growth) -> None:
         if self._is_anyone_there:

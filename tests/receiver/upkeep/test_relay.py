@@ -186,6 +186,18 @@ async def test_readers_have_a_few_callbacks_before_their_callers(
     assert len(reader.refs) == tasks
 
 
+async def test_a_growth_does_not_overtake_the_one_before(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
+    """Not even if nobody listens: a later reader then begins at the end of the log."""
+    first, second = await ended(store, 2)
+    relay = Relay(feed, Hub(), nothing, owner)
+
+    relay.take(growth_of(from_source(first, "poll")))
+    relay.take(growth_of(second))
+    await asyncio.sleep(0)
+
+    assert feed.tail.end == second.position
+
+
 async def test_an_error_in_a_wake_up_does_not_reach_the_writer(
     store: Store, feed: Feed, owner: asyncio.TaskGroup
 ) -> None:
