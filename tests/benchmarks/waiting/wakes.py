@@ -199,7 +199,10 @@ class _NotingStore(SqliteStore):
 @asynccontextmanager
 async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(database, isolation_level=None, cached_statements=256, factory=_NotingConnection)
+        # The event loop and the connection's own thread use it in turns, as that of `connect_writer`.
+        return sqlite3.connect(
+            database, isolation_level=None, cached_statements=256, check_same_thread=False, factory=_NotingConnection
+        )
 
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(aiosqlite.Connection(connect, iter_chunk_size=64))
