@@ -331,15 +331,6 @@ class Connection(web.RequestHandler):
         if not self._reading_paused and not self._buffer_paused:
             self._resume_transport_reading()
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Go on reading. aiohttp calls this after each read of a body, also of one that is complete.
-
-        Then there is nothing to go on with, and aiohttp would parse no bytes again. Of an incomplete one it may have
-        kept some, even if reading is not paused.
-        """
-        if self._reading_paused or (self._body is not None and not self._body.is_eof()):
-            super().resume_reading(resume_parser)
-
     def _resume_transport_reading(self) -> None:
         """Go on reading, unless there are bytes left to parse."""
         if self._parse_handle is None:

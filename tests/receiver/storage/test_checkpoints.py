@@ -21,10 +21,12 @@ pytestmark = pytest.mark.sqlite
 
 
 def copied_tasks(database: Path) -> int:
-    """Return the number of tasks in the database without its log."""
+    """Return the number of tasks in the database without its log; 0 while a checkpoint writes into it."""
     with closing(sqlite3.connect(f"{database.as_uri()}?immutable=1", uri=True)) as connection:
-        (is_there,) = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'task'").fetchone()
-        return connection.execute("SELECT count(*) FROM task").fetchone()[0] if is_there else 0
+        try:
+            return int(connection.execute("SELECT count(*) FROM task").fetchone()[0])
+        except sqlite3.DatabaseError:
+            return 0
 
 
 async def test_commits_are_copied_into_the_database(tmp_path: Path) -> None:
