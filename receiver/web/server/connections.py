@@ -384,7 +384,12 @@ class Connection(web.RequestHandler):
         message, body = self._messages[0]
         is_alone = len(self._messages) == 1
         if begin is not None and is_alone and not self._paused and not self._connections.is_draining:
-            begun = begin(message, body)
+            # Reading the body lets aiohttp parse what it has kept. That must not wake it up.
+            self._waiter = None
+            try:
+                begun = begin(message, body)
+            finally:
+                self._waiter = waiter
         if begun is None:
             waiter.set_result(None)
             return
