@@ -279,6 +279,11 @@ class Settings(BaseSettings):
         "commas: webhooks (`jsons://…`), ntfy (`ntfys://…`), e-mail (`mailtos://…`) and all others of Apprise. "
         "`callback-receiver doctor --test-notices` tries them. Needs the extra `notices`.",
     )
+    direct_callbacks: bool = Field(
+        True,
+        description="Answer plain callbacks before aiohttp makes requests of them, which is faster. It needs names of "
+        "aiohttp that are not public. `false`: aiohttp handles all requests, with the same answers.",
+    )
     log_format: Literal["json", "console"] = Field(
         "json", description="`json`: one object a line; `console`: for people."
     )

@@ -240,6 +240,7 @@ async def running_receiver(
             most=most_connections,
             head_seconds=head_seconds,
             has_front=has_front,
+            is_direct=given.direct_callbacks,
             logger=server_logger(),
             shutdown_timeout=2,
         )

@@ -22,6 +22,7 @@ from tests.benchmarks.scale.database import open_database, sample_refs
 from tests.benchmarks.servers import serving
 from tests.benchmarks.stages import TIMED, Stages
 from tests.benchmarks.tasks import READ_KEY, in_any_order
+from tests.benchmarks.waiting.wakes import measure_wakes
 
 STAGES = Stages(64, {"decide": 5.0, "the rest": 60.0})
 
@@ -157,6 +158,15 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     alone = Callbacks(called[:1], called[0], STAGES, None).figures()
     assert [plot.stem for plot in write_plots({"callbacks": alone}, tmp_path)] == ["acknowledgement"]
     assert write_plots({"week": {}}, tmp_path) == []
+
+
+async def test_wake_ups_are_measured_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each callback wakes its waiter, on the real store with a connection that notes the time of a COMMIT."""
+    monkeypatch.setattr("tests.benchmarks.waiting.wakes.tune", lambda: None)
+
+    measured = await measure_wakes(tmp_path / "receiver.db", 20)
+
+    assert {kind: figures.wakes for kind, figures in measured.items()} == {"tasks": 20, "hub": 20}
 
 
 async def test_a_large_database_is_one_of_the_receiver(tmp_path: Path) -> None:

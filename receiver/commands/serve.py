@@ -69,6 +69,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     runner = make_runner(
         app,
         most=most_connections(settings.max_waiters + settings.max_streams, file_limit),
+        is_direct=settings.direct_callbacks,
         logger=server_logger(),
         shutdown_timeout=_SHUTDOWN_SECONDS,
         keepalive_timeout=settings.keepalive_seconds,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from uuid import UUID
 
 from client.protocol.filters import CANARY
@@ -12,13 +14,24 @@ from client.providers.readings import CallbackReading, Failed
 from receiver.domain.deliveries import DeliveryResult, DeliveryRules, HintTask, delivery_command
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken, Kind
+from receiver.domain.verdicts import UnreadVerdict
 from receiver.errors import ReceiverError
 from receiver.service.providers import Providers
 from receiver.storage.store import Store
 
-__all__ = ["Callbacks"]
+__all__ = ["Callbacks", "Delivery"]
 
 _ACKNOWLEDGE_SECONDS = 1.5
+
+
+# Not frozen, as one is made for each callback. Nothing changes it.
+@dataclass(slots=True)
+class Delivery:
+    """A callback on its way to the store."""
+
+    dialect: Dialect
+    reading: CallbackReading | UnreadVerdict | None
+    stored: asyncio.Future[DeliveryResult]
 
 
 class Callbacks:
@@ -51,18 +64,41 @@ class Callbacks:
             StoreFailedError: nothing was stored.
             StoreBusyError: not stored within 1.5 s; it may still be.
         """
-        makes_nothing = token.is_ending or dialect.provider == CANARY
-        if makes_nothing and not await self._is_known(token):
+        if self.makes_nothing(dialect, token) and not await self._is_known(token):
             # With a leaked key, its holder could make as many tasks and standing URLs as the quotas allow.
             raise ReceiverError("not-found", "no such callback URL: nothing has this id, and the URL makes nothing")
+        delivery = self.begin(dialect, token, incoming)
+        await delivery.stored
+        return self.end(delivery)
+
+    @staticmethod
+    def makes_nothing(dialect: Dialect, token: CallbackToken) -> bool:
+        """Return True if the URL must be known already."""
+        return token.is_ending or dialect.provider == CANARY
+
+    def begin(self, dialect: Dialect, token: CallbackToken, incoming: CallbackRequest) -> Delivery:
+        """Begin to store a callback of a URL that need not be known. `end` must follow. All errors come by the future.
+
+        Cancelling the future does not stop it.
+        """
         rules = self._rules[dialect.provider]
-        command = delivery_command(rules, incoming, token, now=self._now(), new_ref=self._new_ref)
-        delivered = await self._store.write(command, within_seconds=_ACKNOWLEDGE_SECONDS)
+        try:
+            command = delivery_command(rules, incoming, token, now=self._now(), new_ref=self._new_ref)
+            return Delivery(dialect, command.reading, self._store.begin(command, within_seconds=_ACKNOWLEDGE_SECONDS))
+        except Exception as error:
+            failed: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return Delivery(dialect, None, failed)
+
+    def end(self, delivery: Delivery) -> DeliveryResult:
+        """Return the verdict once it is stored, or raise as `deliver` does."""
+        delivered = delivery.stored.result()
         self._providers.schedules.delivered(delivered)
-        if isinstance(command.reading, CallbackReading) and isinstance(command.reading.reading, Failed):
+        reading = delivery.reading
+        if isinstance(reading, CallbackReading) and isinstance(reading.reading, Failed):
             # It is stored: a log that cannot be written changes nothing about the answer any more.
             with suppress(Exception):
-                self._providers.unlisted.note(dialect, command.reading.reading)
+                self._providers.unlisted.note(delivery.dialect, reading.reading)
         return delivered
 
     async def _is_known(self, token: CallbackToken) -> bool:

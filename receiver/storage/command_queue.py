@@ -56,13 +56,14 @@ class CommandQueue:
         self._queue: deque[Queued] = deque()
         self._queued_bytes = 0
         self._batch: Sequence[Queued] = ()
+        self._was_alone = False
         self._arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._limits: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._given_up: str | None = None
 
-    async def write(self, command: Command[Answer] | Operation[Answer], within_seconds: float) -> Answer:
-        """See `Store.write`."""
+    def begin(self, command: Command[Answer] | Operation[Answer], within_seconds: float) -> asyncio.Future[Answer]:
+        """See `Store.begin`."""
         if self._is_stopping:
             raise ReceiverError("shutting-down", "the receiver is shutting down", retry_after_seconds=5)
         if self._given_up is not None:
@@ -79,7 +80,7 @@ class CommandQueue:
         # One timer for all commands. A timer for each is a tenth of the work on a callback.
         if self._limits is None:
             self._limits = loop.call_later(_LIMIT_SECONDS, self._check_limits, loop)
-        return await answer
+        return answer
 
     @property
     def queued(self) -> int:
@@ -95,8 +96,10 @@ class CommandQueue:
         """Wait while the next turns of the event loop bring more commands. Without any it takes microseconds.
 
         The committing thread and the reading loop share the GIL. Letting them compete for it costs more than to read
-        all requests first and to commit them together.
+        all requests first and to commit them together. Behind a command that came alone, none is waited for.
         """
+        if self._was_alone and len(self._queue) == 1:
+            return
         queued, quiet_turns = len(self._queue), 0
         while quiet_turns < _QUIET_TURNS and queued < _MAX_BATCH:
             await asyncio.sleep(0)
@@ -106,6 +109,7 @@ class CommandQueue:
     def _take(self) -> Sequence[Queued]:
         self._batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
         self._queued_bytes -= sum(queued.weight for queued in self._batch)
+        self._was_alone = len(self._batch) == 1
         return self._batch
 
     def _check_limits(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -5,6 +5,7 @@ A function runs on a connection of the store's choice. A store says only how.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Sequence
@@ -81,11 +82,15 @@ class SharedStore:
         """Run a read that may take long."""
         raise NotImplementedError
 
-    def write(
+    async def write(
         self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
-    ) -> Coroutine[Any, Any, Answer]:
+    ) -> Answer:
         """See `Store`."""
-        return self._commands.write(command, within_seconds)
+        return await self.begin(command, within_seconds=within_seconds)
+
+    def begin(self, command: Command[Answer] | Operation[Answer], *, within_seconds: float) -> asyncio.Future[Answer]:
+        """See `Store`."""
+        return self._commands.begin(command, within_seconds)
 
     def listen(self, listener: Callable[[Growth], None]) -> None:
         """See `Store`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
@@ -57,6 +58,9 @@ class Store(Protocol):
                 stored.
             StoreFailedError: the command could not be stored. Nothing of it was.
         """
+
+    def begin(self, command: Command[Answer] | Operation[Answer], *, within_seconds: float) -> asyncio.Future[Answer]:
+        """Return the future of what `write` returns. Errors come by the future, or at once."""
 
     async def task(self, ref: str) -> TaskRecord | None:
         """Return the task with this ref, or the one that it was joined to."""

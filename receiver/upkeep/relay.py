@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import structlog
+
 from receiver.domain.records import Growth
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
@@ -15,6 +17,9 @@ from receiver.tracing import Tracing
 __all__ = ["Relay"]
 
 _MOST_LATE = 64
+_FEW_OUTCOMES = 4
+
+_log = structlog.get_logger()
 
 
 class Relay:
@@ -39,9 +44,10 @@ class Relay:
         self._hinted = hinted
         self._owner = owner
         self._late: list[Growth] = []
+        self._soon = 0
 
     def take(self, growth: Growth) -> None:
-        """Wake all that wait for something in this growth, in the next turn of the loop if its entries are known."""
+        """Wake all that wait for something in this growth, at once or in the next turn if its entries are known."""
         if self._late:
             self._late.append(growth)
             if len(self._late) > _MOST_LATE:
@@ -50,16 +56,27 @@ class Relay:
         elif self._is_anyone_there and not self._feed.has_entries(growth):
             self._late.append(growth)
             self._start()
+        elif not self._soon and _is_urgent(growth):
+            # Before the callers, which were released, have their turn.
+            try:
+                self._wake(growth)
+            except Exception:
+                # It must not end the writer.
+                _log.exception("wake.failed")
         else:
-            # The released callers have their turn first. So the sender of an outcome has its answer before its waiters
-            # have a frame. The next growth comes in a later turn of the loop.
-            asyncio.get_running_loop().call_soon(self._wake, growth)
+            # After them.
+            self._soon += 1
+            asyncio.get_running_loop().call_soon(self._wake_now, growth)
         if any(entry.kind == "hint" for entry in growth.entries or ()):
             self._hinted()
 
     @property
     def _is_anyone_there(self) -> bool:
         return bool(len(self._feed) or len(self._hub))
+
+    def _wake_now(self, growth: Growth) -> None:
+        self._soon -= 1
+        self._wake(growth)
 
     def _wake(self, growth: Growth) -> None:
         if self._is_anyone_there:
@@ -88,3 +105,15 @@ class Relay:
                 growth = await self._feed.with_entries(growth)
             self._wake(growth)
             del self._late[0]
+
+
+def _is_urgent(growth: Growth) -> bool:
+    """Return True for a few outcomes of callbacks: their waiters are woken before their senders have an answer.
+
+    A service does not wait for its acknowledgement. Of many, the last sender would wait for all frames. A client that
+    reports an outcome itself has its answer before the frame.
+    """
+    if not growth.entries or len(growth.entries) > _FEW_OUTCOMES:
+        return False
+    outcomes = [None if entry.task is None else entry.task.outcome for entry in growth.entries]
+    return all(outcome is not None and outcome.source == "callback" for outcome in outcomes)

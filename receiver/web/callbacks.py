@@ -1,30 +1,35 @@
 """`GET or POST /callback/{provider}/{token}`: callbacks of providers.
 
-Responses are tiny, never redirects, never cached, and say nothing about the task. A bad token costs one HMAC for each
-signing key and touches no storage.
+Responses are tiny, never redirects, never cached, and say nothing about the task. A bad token costs one or two HMACs
+for each signing key and touches no storage.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, StreamReader, web
 
 from client.providers import Dialect
+from receiver.domain.deliveries import DeliveryResult
 from receiver.domain.reading import CallbackRequest
 from receiver.domain.tokens import CallbackToken
 from receiver.domain.verdicts import VERDICTS, is_refusal
 from receiver.errors import PROBLEMS, ReceiverError, TooManyRequestsError
+from receiver.service.callbacks import Delivery
 from receiver.settings import Network
 from receiver.web.context import RUNTIME, Runtime
 from receiver.web.edge.addresses import client_address, client_ip, is_in
 from receiver.web.server.bodies import read_body
 from receiver.web.server.prebuilt import PrebuiltResponse
 
-__all__ = ["LENIENT_PATH", "RECEIVED", "callback", "receive"]
+__all__ = ["BEGUN", "LENIENT_PATH", "RECEIVED", "Begun", "begin", "callback", "receive"]
 
 LENIENT_PATH = "{lead:/*}callback{first:/+}{provider}{second:/+}{token}{tail:/*}"
 """Spellings that proxies and senders make of `callback/{provider}/{token}`: more slashes before, between and behind.
@@ -40,6 +45,60 @@ _HEADERS = {"Cache-Control": "no-store"}
 _ACKNOWLEDGED = PrebuiltResponse("ok")
 
 _log = structlog.get_logger()
+
+
+# Not frozen, as one is made for each callback. Nothing changes it.
+@dataclass(slots=True)
+class Begun:
+    """A callback that is being stored before aiohttp has made a request of it."""
+
+    runtime: Runtime
+    incoming: CallbackRequest
+    delivery: Delivery
+    started: float
+
+    @property
+    def stored(self) -> asyncio.Future[DeliveryResult]:
+        """Done once it is stored, or could not be."""
+        return self.delivery.stored
+
+    def acknowledgement(self) -> bytes | None:
+        """Return the whole response once it is stored. None: `receive` has to make another one."""
+        if self.stored.exception() is not None or VERDICTS[self.stored.result().verdict].status != 200:
+            return None
+        delivered = self.runtime.callbacks.end(self.delivery)
+        self.runtime.bookkeeping.stored(self.delivery.dialect.provider, self.incoming, delivered, self.started)
+        return _ACKNOWLEDGED.whole()
+
+    async def result(self) -> tuple[CallbackRequest, DeliveryResult]:
+        """Return the callback and the verdict on it, or raise as `Callbacks.deliver` does."""
+        return self.incoming, self.runtime.callbacks.end(self.delivery)
+
+
+BEGUN: web.RequestKey[Begun] = web.RequestKey("begun", Begun)
+"""The callback of a request, if it has begun already."""
+
+
+def begin(runtime: Runtime, provider: str, token_text: str, message: Any, body: StreamReader) -> Begun | None:
+    """Begin to store a plain callback. None, if there may be something else to do; then nothing has changed.
+
+    `message` is a parsed head of aiohttp. The future may have failed already.
+    """
+    started = time.perf_counter()
+    if not body.is_eof() or body.exception() is not None or body.total_bytes > runtime.max_body_bytes:
+        return None
+    if message.should_close or message.upgrade or message.version != HttpVersion11:
+        return None
+    headers = message.headers
+    if "Content-Encoding" in headers or "Expect" in headers:
+        return None
+    token, dialect = runtime.signing_keys.check(token_text, provider), runtime.dialects.get(provider)
+    if token is None or dialect is None or dialect.callback is None or message.method not in dialect.callback.methods:
+        return None
+    if provider in runtime.callback_networks or runtime.callbacks.makes_nothing(dialect, token):
+        return None
+    incoming = CallbackRequest(method=message.method, headers=headers, query=b"", body=body.read_nowait())
+    return Begun(runtime, incoming, runtime.callbacks.begin(dialect, token, incoming), started)
 
 
 async def callback(request: web.Request, app: web.Application | None = None) -> web.StreamResponse:
@@ -58,6 +117,9 @@ async def callback(request: web.Request, app: web.Application | None = None) -> 
 
 async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, token_text: str) -> web.StreamResponse:
     """Return the verdict as an HTTP status, once the delivery is durable."""
+    begun = request.get(BEGUN)
+    if begun is not None:
+        return await _answer_when_stored(request, runtime, begun.delivery.dialect, begun.result(), begun.started)
     started = time.perf_counter()
     # An unknown provider costs as much work as a bad token.
     token = runtime.signing_keys.check(token_text, provider)
@@ -70,12 +132,28 @@ async def receive(request: web.BaseRequest, runtime: Runtime, provider: str, tok
         runtime.metrics.refused(dialect.provider, 405)
         _note_unread(runtime, dialect, request)
         return _answer(405, {"Allow": ", ".join(sorted(dialect.callback.methods))})
+    return await _answer_when_stored(request, runtime, dialect, _deliver(request, runtime, dialect, token), started)
+
+
+async def _deliver(
+    request: web.BaseRequest, runtime: Runtime, dialect: Dialect, token: CallbackToken
+) -> tuple[CallbackRequest, DeliveryResult]:
+    incoming = _incoming(request, await _body_of(request, runtime, token))
+    networks = runtime.callback_networks.get(dialect.provider)
+    if networks is not None:
+        incoming.is_foreign = not _is_from(request, networks, runtime)
+    return incoming, await runtime.callbacks.deliver(dialect, token, incoming)
+
+
+async def _answer_when_stored(
+    request: web.BaseRequest,
+    runtime: Runtime,
+    dialect: Dialect,
+    delivering: Awaitable[tuple[CallbackRequest, DeliveryResult]],
+    started: float,
+) -> web.StreamResponse:
     try:
-        incoming = _incoming(request, await _body_of(request, runtime, token))
-        networks = runtime.callback_networks.get(provider)
-        if networks is not None:
-            incoming.is_foreign = not _is_from(request, networks, runtime)
-        delivered = await runtime.callbacks.deliver(dialect, token, incoming)
+        incoming, delivered = await delivering
     except ReceiverError as error:
         status = PROBLEMS[error.slug].status
         # Whoever kept a revoked URL, or knows a key that ends, is a stranger to the log.

@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 from multidict import istr
 from pydantic_core import to_json
 
 from receiver.settings import ApiKey
 from receiver.web.auth import bearer_key
-from receiver.web.callbacks import RECEIVED, receive
+from receiver.web.callbacks import RECEIVED, Begun, begin, receive
 from receiver.web.context import Runtime
 from receiver.web.edge.addresses import client_address
 from receiver.web.edge.overload import RETRY_SECONDS, overloaded
@@ -30,7 +31,7 @@ from receiver.web.server.unsent import send_small
 from receiver.web.streaming.streams import PeerGoneError
 from receiver.web.views import task_json
 
-__all__ = ["Handler", "front"]
+__all__ = ["Handler", "beginner", "front"]
 
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 """A handler of the low-level `web.Server`."""
@@ -70,6 +71,22 @@ def front(runtime: Runtime, application: Handler) -> Handler:
         return await application(request) if response is None else response
 
     return handle
+
+
+def beginner(runtime: Runtime) -> Callable[[Any, StreamReader], Begun | None]:
+    """Return the function that begins to store a callback before aiohttp makes a request of its parsed head and body.
+
+    It returns None for everything else.
+    """
+
+    def begin_callback(message: Any, body: StreamReader) -> Begun | None:
+        # There are messages for errors, too.
+        if not isinstance(message, RawRequestMessage) or message.method != "POST":
+            return None
+        path = _CALLBACK_PATH.fullmatch(message.path)
+        return None if path is None else begin(runtime, path[1], path[2], message, body)
+
+    return begin_callback
 
 
 async def _received(

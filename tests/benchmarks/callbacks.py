@@ -45,7 +45,7 @@ _ABOUT = {
     "bare": "parses the same JSON and answers",
     "receiver": "everything on, durable",
     "no store": "everything on, stored nowhere",
-    "rows alone": "everything on, the same rows written, nothing read or decided",
+    "rows alone": "everything on, the same rows found and written, nothing decided",
     "naive": "aiohttp and aiosqlite, one commit for each request",
     "DBOS": "send to a workflow, on SQLite",
 }

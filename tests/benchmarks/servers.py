@@ -30,7 +30,9 @@ from receiver.logs import configure_logs
 from receiver.service.callbacks import Callbacks
 from receiver.service.providers import Providers
 from receiver.settings import load_settings
+from receiver.storage.sqlite.checkpoints import Checkpoints
 from receiver.storage.sqlite.database import connect_writer
+from receiver.storage.sqlite.files import MOST_LOG_PAGES
 from receiver.storage.sqlite.writer import Writer
 from receiver.storage.store import Store
 from receiver.upstream.schedules import Schedules
@@ -196,20 +198,23 @@ def _no_store(_database: Path) -> web.Application:
 
 
 def _rows_alone(database: Path) -> web.Application:
-    """Return the whole receiver with a store that writes the rows of a callback and does nothing else."""
+    """Return the whole receiver with a store that reads and writes the rows of a callback, and decides nothing."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[RowsAlone]:
         # Beside the receiver's own store, which writes to its database now and then.
         rows = database.with_name(f"{database.name}-rows")
         copy_database(database, rows)
-        async with connect_writer(rows) as connection:
-            await connection.execute("PRAGMA synchronous = FULL")
-            store = RowsAlone(connection, task_record(0))
+        async with connect_writer(rows) as connection, connect_writer(rows) as copying:
+            for pragma in ("synchronous = FULL", f"wal_autocheckpoint = {MOST_LOG_PAGES}"):
+                await connection.execute(f"PRAGMA {pragma}")
+            checkpoints = Checkpoints(copying)
+            store = RowsAlone(connection, checkpoints, task_record(0))
             async with asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(store.run())
+                running = [tasks.create_task(store.run()), tasks.create_task(checkpoints.run())]
                 yield store
-                writer.cancel()
+                for task in running:
+                    task.cancel()
 
     return _with_store(opened)
 
@@ -245,10 +250,12 @@ class _NoStore:
     def __init__(self, task: TaskRecord) -> None:
         self._delivered = DeliveryResult("accepted", task)
 
-    async def write(self, _command: Command[Any], *, within_seconds: float) -> DeliveryResult:
+    def begin(self, _command: Command[Any], *, within_seconds: float) -> asyncio.Future[DeliveryResult]:
         """Report the delivery as accepted."""
         del within_seconds
-        return self._delivered
+        answer: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
+        answer.set_result(self._delivered)
+        return answer
 
 
 _RECEIVERS: Mapping[str, Callable[[Path], web.Application]] = {

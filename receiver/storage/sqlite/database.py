@@ -17,7 +17,7 @@ import aiosqlite
 
 from receiver.errors import CannotStartError, StoreFailedError
 from receiver.storage.sqlite import statements as sql
-from receiver.storage.sqlite.files import MOST_LOG_BYTES, lacks_log
+from receiver.storage.sqlite.files import MOST_LOG_BYTES, MOST_LOG_PAGES, lacks_log
 from receiver.storage.sqlite.restore_check import has_gone_back, note_head
 from receiver.storage.sqlite.schema import MIGRATIONS, check_schema, migrate
 
@@ -277,6 +277,7 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
             raise CannotStartError(f"{path}: the file system does not support SQLite's WAL mode (it is {mode})")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {MOST_LOG_BYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_LOG_PAGES}")
         with write_transaction(connection):
             migrate(connection, path)
             identity = _identify(connection, path, now)

@@ -43,10 +43,13 @@ from pathlib import Path
 from receiver.errors import CannotStartError
 from receiver.storage.sqlite.restore_check import forget_head
 
-__all__ = ["MOST_LOG_BYTES", "FileWatch", "FilesLostError", "data_version", "lacks_log"]
+__all__ = ["MOST_LOG_BYTES", "MOST_LOG_PAGES", "FileWatch", "FilesLostError", "data_version", "lacks_log"]
 
 MOST_LOG_BYTES = 8 * 1024 * 1024
-"""The log is cut to this size as soon as no reader holds it. Steady use takes half of it."""
+"""The log is cut to this size as soon as no reader holds it. Steady use takes less."""
+
+MOST_LOG_PAGES = MOST_LOG_BYTES // 4096
+"""A COMMIT that brings the log to this size makes a checkpoint, if `Checkpoints` has not come to its end before."""
 
 _DATABASE, _LOG, _INDEX = range(3)
 

@@ -1,4 +1,4 @@
-"""The SQLite store: one connection that writes, three that read, one file."""
+"""The SQLite store: one connection that writes, three that read, one for checkpoints, one file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import structlog
 
 from receiver.storage.shared import SharedStore
 from receiver.storage.sqlite.backups.locks import opening
+from receiver.storage.sqlite.checkpoints import Checkpoints
 from receiver.storage.sqlite.database import (
     Identity,
     connect_here,
@@ -70,9 +71,9 @@ async def open_sqlite_store(
                 newLogId=identity.log_id,
                 consequence="readers with a cursor are told of a gap",
             )
-        async with connect_reader(path) as fetch, connect_reader(path) as scan:
+        async with connect_reader(path) as fetch, connect_reader(path) as scan, connect_writer(path) as copying:
             with closing(connect_here(path)) as here:
-                yield SqliteStore(path, identity, (writer, fetch, scan, here), watch, clock, tally=tally)
+                yield SqliteStore(path, identity, (writer, fetch, scan, copying, here), watch, clock, tally=tally)
 
 
 class SqliteStore(SharedStore):
@@ -82,7 +83,9 @@ class SqliteStore(SharedStore):
         self,
         path: Path,
         identity: Identity,
-        connections: tuple[aiosqlite.Connection, aiosqlite.Connection, aiosqlite.Connection, sqlite3.Connection],
+        connections: tuple[
+            aiosqlite.Connection, aiosqlite.Connection, aiosqlite.Connection, aiosqlite.Connection, sqlite3.Connection
+        ],
         watch: FileWatch,
         clock: Callable[[], float],
         *,
@@ -90,13 +93,15 @@ class SqliteStore(SharedStore):
     ) -> None:
         cursors = Cursors(identity.log_id)
         # Lists and pages take long. A single task, read by its id, must not wait behind them.
-        writer, self._fetch, self._scan, self._here = connections
-        self._threads = writer, self._fetch, self._scan
+        writer, self._fetch, self._scan, copying, self._here = connections
+        self._threads = writer, self._fetch, self._scan, copying
+        self._checkpoints = Checkpoints(copying)
         self._writer = Writer(
             writer,
             cursor_at=cursors.at,
             note_head=lambda position: note_head(path, identity.log_id, position),
             watch=watch,
+            checkpoints=self._checkpoints,
             close_files=self._close_files,
             clock=clock,
             tally=tally,
@@ -108,10 +113,12 @@ class SqliteStore(SharedStore):
         """Write and read until `stop`."""
         async with asyncio.TaskGroup() as owner:
             owner.create_task(self._tasks.run(), name="reader")
+            checkpoints = owner.create_task(self._checkpoints.run(), name="checkpoints")
             try:
                 await self._writer.run()
             finally:
                 self._tasks.stop()
+                checkpoints.cancel()
 
     async def _read_soon(self, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
         return await read_on_thread(self._fetch, read)

@@ -26,6 +26,7 @@ from receiver.errors import StoreBusyError, StoreFailedError
 from receiver.storage.command_queue import CommandQueue, Decision, Queued
 from receiver.storage.sqlite import statements as sql
 from receiver.storage.sqlite.batch import Batch
+from receiver.storage.sqlite.checkpoints import Checkpoints
 from receiver.storage.sqlite.database import (
     NeedsThreadError,
     begin_at_once,
@@ -49,7 +50,6 @@ _PROBE_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
 _SAVE_SECONDS = 30.0
 _MAX_GROWTH = 10_000
-_FEW_OUTCOMES = 4
 _FILES_LOST = "the store has lost its files"
 
 Tally = Callable[[int, Sequence[TaskRecord]], None]
@@ -77,6 +77,7 @@ class Writer(CommandQueue):
         cursor_at: Callable[[int], str],
         note_head: Callable[[int], None],
         watch: FileWatch,
+        checkpoints: Checkpoints,
         close_files: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         tally: Tally | None = None,
@@ -92,6 +93,7 @@ class Writer(CommandQueue):
         self._tally = tally
         self._note_head = note_head
         self._watch = watch
+        self._checkpoints = checkpoints
         self._version_read_at = clock()
         self._close_files = close_files
         self._loss: FilesLostError | None = None
@@ -141,12 +143,9 @@ class Writer(CommandQueue):
         else:
             self.failure = None
             self._last_write = self._clock()
-            if _may_wake_first(committed.entries):
-                self._grow(committed.position, committed.grown, committed.entries)
-                self._release(batch, committed.answers)
-            else:
-                self._release(batch, committed.answers)
-                self._grow(committed.position, committed.grown, committed.entries)
+            self._checkpoints.committed(len(batch))
+            self._release(batch, committed.answers)
+            self._grow(committed.position, committed.grown, committed.entries)
             if self._tally is not None:
                 # Behind the answers and the wake-ups.
                 asyncio.get_running_loop().call_soon(self._tally, len(batch), committed.ended)
@@ -163,6 +162,7 @@ class Writer(CommandQueue):
         self._given_up = _FILES_LOST
         self.failure = str(error)
         _log.error("files.lost", reason=str(error))
+        await self._checkpoints.stop()
         await self._save()
 
     async def _save(self) -> None:
@@ -303,18 +303,6 @@ def _open(connection: sqlite3.Connection) -> int:
     """Prepare the connection for the event loop. Return the end of the log."""
     stop_waiting(connection)
     return _read_head(connection)
-
-
-def _may_wake_first(entries: Sequence[Entry] | None) -> bool:
-    """Return True for a few outcomes of callbacks: their waiters are woken before their senders have an answer.
-
-    A service does not wait for its acknowledgement. Of many, the last sender would wait for all frames. A client that
-    reports an outcome itself has its answer before the frame.
-    """
-    if not entries or len(entries) > _FEW_OUTCOMES:
-        return False
-    outcomes = [None if entry.task is None else entry.task.outcome for entry in entries]
-    return all(outcome is not None and outcome.source == "callback" for outcome in outcomes)
 
 
 def _read_head(connection: sqlite3.Connection) -> int:

@@ -10,6 +10,10 @@ A connection is in one of four states:
 
 By default aiohttp inflates compressed bodies while it parses them, before any handler runs and after one has answered.
 Here it never does: `read_body` inflates once the sender has proved itself, and only up to the limit of a body.
+
+aiohttp makes a request, a response and a task of what it has parsed, a tenth of all work for a callback. A plain
+callback is begun without them (`Connection._begin`), and answered once it is stored. Meanwhile aiohttp waits as if
+nothing had come. It gets the callback after all if the answer is not the usual acknowledgement.
 """
 
 from __future__ import annotations
@@ -23,17 +27,27 @@ from typing import Any
 
 import structlog
 from aiohttp import StreamReader, web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from pydantic_core import to_json
 
 from receiver.errors import PROBLEMS, ReceiverError
+from receiver.web.callbacks import Begun
 from receiver.web.edge.edge import Edge
 from receiver.web.middleware import problem_fields, problem_response
 from receiver.web.server.prebuilt import SECURITY_HEADERS, problem_head
 from receiver.web.server.sockets import has_unread
 from receiver.web.streaming.pacing import Budget
 
-__all__ = ["CONNECTIONS", "HEAD_SECONDS", "LINGER_SECONDS", "Connection", "ConnectionRules", "Connections"]
+__all__ = [
+    "CAN_BEGIN",
+    "CONNECTIONS",
+    "HEAD_SECONDS",
+    "LINGER_SECONDS",
+    "Connection",
+    "ConnectionRules",
+    "Connections",
+]
 
 HEAD_SECONDS = 20.0
 """Time for the head of a request, as in Apache's mod_reqtimeout. A new connection has it for its first byte, too."""
@@ -63,6 +77,30 @@ _TURNS = 3
 _log = structlog.get_logger()
 
 
+Begin = Callable[[Any, StreamReader], Begun | None]
+"""Begins with a callback, given the head and the body that aiohttp has parsed. None: aiohttp has to handle it."""
+
+_NAMES_OF_AIOHTTP = (
+    "_close",
+    "_force_close",
+    "_handler_waiter",
+    "_keepalive_handle",
+    "_keepalive_timeout",
+    "_manager",
+    "_messages",
+    "_next_keepalive_close_time",
+    "_parser",
+    "_paused",
+    "_process_keepalive",
+    "_request_in_progress",
+    "_waiter",
+)
+CAN_BEGIN = hasattr(HttpRequestParser, "message_consumed") and all(
+    hasattr(web.RequestHandler, name) for name in _NAMES_OF_AIOHTTP
+)
+"""True if this aiohttp has all names that are needed to begin with requests. They are not public."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRules:
     """Limits on connections: their number, the time for a head, and the time in which a peer must read something."""
@@ -90,6 +128,7 @@ class Connections:
         self.rules = rules
         self.budget = budget
         self.edge = edge
+        self.begin: Begin | None = None
         self._closed = closed
         self._count = 0
         # With the owners of their addresses, the one that is idle longest first.
@@ -191,12 +230,14 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_backlog",
+        "_begun",
         "_body",
         "_body_bytes",
         "_body_lines",
         "_connections",
         "_head_bytes",
         "_head_handle",
+        "_idle_waiter",
         "_is_chunked",
         "_owner",
         "_parse_handle",
@@ -211,6 +252,8 @@ class Connection(web.RequestHandler):
         self._head_bytes = self._body_bytes = self._body_lines = 0
         self._is_chunked = False
         self._backlog = b""
+        self._begun: Begun | None = None
+        self._idle_waiter: asyncio.Future[None] | None = None
         self._peer = ""
         self._owner: object = None
         self._head_handle: asyncio.TimerHandle | None = None
@@ -239,6 +282,9 @@ class Connection(web.RequestHandler):
         self._stop_watching()
         if self._parse_handle is not None:
             self._parse_handle.cancel()
+        if self._begun is not None:
+            self._begun.stored.cancel()
+            self._end_wait_of_shutdown()
         self._connections.lost(self, self._owner)
         super().connection_lost(exc)
 
@@ -266,8 +312,11 @@ class Connection(web.RequestHandler):
     def _parse(self, data: bytes) -> None:
         for place in range(0, len(data), _PART_BYTES):
             started = self._loop.time()
-            self._take(data[place : place + _PART_BYTES])
+            waiter = self._take(data[place : place + _PART_BYTES])
             now = self._loop.time()
+            if waiter is not None:
+                # No part of the parsing, which is paced.
+                self._begin(waiter)
             if now - started > _CHEAP_SECONDS and not self._upgraded:
                 self._backlog = data[place + _PART_BYTES :]
                 self._pause_transport_reading()
@@ -287,22 +336,118 @@ class Connection(web.RequestHandler):
         if self._parse_handle is None:
             super()._resume_transport_reading()
 
-    def _take(self, data: bytes) -> None:
-        """Parse a part. Cut off a peer that sends a head without an end, or a body in tiny chunks."""
+    def _take(self, data: bytes) -> asyncio.Future[None] | None:
+        """Parse a part. Cut off a peer that sends a head without an end, or a body in tiny chunks.
+
+        Return the future by which aiohttp waits for a request, if it does and one has come.
+        """
         if self._force_close:
-            return
+            return None
         is_body = self._body is not None and not self._body.is_eof()
         if is_body and self._is_shredded(data):
             self._connections.close(self, "chunks")
-            return
-        super().data_received(data)
-        if is_body or self._messages or self._upgraded:
-            return
+            return None
+        begun = 0 if self._begun is None else 1
+        waiter = self._feed(data)
+        if is_body or len(self._messages) > begun or self._upgraded:
+            return waiter
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse("head-too-large", f"head: expected at most {MAX_HEAD_BYTES} bytes, got more")
         elif self._head_handle is None:
             self._wait_for_head()
+        return None
+
+    def _feed(self, data: bytes) -> asyncio.Future[None] | None:
+        """Parse a part. If that completes a request while aiohttp waits for one, return its `_waiter`.
+
+        Without that, aiohttp keeps what has come in `_messages`, as while it handles a request.
+        """
+        waiter = self._waiter
+        if self._connections.begin is None or waiter is None or waiter.done():
+            super().data_received(data)
+            return None
+        self._waiter = None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        return waiter if self._messages else None
+
+    def _begin(self, waiter: asyncio.Future[None]) -> None:
+        """Begin with a request that has come alone, or let aiohttp handle all that have come.
+
+        The request stays in `_messages` until its answer, because they limit how many may wait behind it.
+        """
+        begin, begun = self._connections.begin, None
+        message: Any
+        message, body = self._messages[0]
+        is_alone = len(self._messages) == 1
+        if begin is not None and is_alone and not self._paused and not self._connections.is_draining:
+            # Reading the body lets aiohttp parse what it has kept. That must not wake it up.
+            self._waiter = None
+            try:
+                begun = begin(message, body)
+            finally:
+                self._waiter = waiter
+        if begun is None:
+            waiter.set_result(None)
+            return
+        self.request_began(body, is_chunked=message.chunked)
+        self._begun = begun
+        self._idle_waiter, self._waiter = waiter, None
+        self._request_in_progress = True
+        begun.stored.add_done_callback(self._answer)
+
+    def _answer(self, stored: asyncio.Future[Any]) -> None:
+        """Answer the request that was begun, or let aiohttp answer it."""
+        if self._begun is None or stored.cancelled():
+            return
+        answer = None
+        # The same error comes again in `receive`, which has an answer for it.
+        with suppress(Exception):
+            answer = self._begun.acknowledgement()
+        if answer is None:
+            if self._idle_waiter is not None and not self._idle_waiter.done():
+                self._idle_waiter.set_result(None)
+            return
+        self._begun = None
+        self._messages.popleft()
+        self._end_wait_of_shutdown()
+        if self._parser is None or self._manager is None or self.transport is None or self.transport.is_closing():
+            return
+        self._parser.message_consumed()
+        self._manager.requests_count += 1
+        self.transport.write(answer)
+        if not self._paused:
+            self._end_request()
+
+    def _end_request(self) -> None:
+        """Wait for the next request, once the system has taken all of the answer."""
+        waiter = self._idle_waiter
+        self._waiter, self._idle_waiter = waiter, None
+        self._connections.ended(self, self._owner)
+        if self._close or self._force_close or waiter is None or waiter.done():
+            self.force_close()
+        elif self._messages:
+            self._begin(waiter)
+        else:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def take_begun(self) -> Begun | None:
+        """Return what was begun with the request that aiohttp handles now, once; None for other requests."""
+        begun = self._begun
+        if begun is not None:
+            self._begun = self._idle_waiter = None
+        return begun
+
+    def _end_wait_of_shutdown(self) -> None:
+        """Let aiohttp's `shutdown` go on, which waits for the request that was begun."""
+        self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
 
     def _wait_for_head(self) -> None:
         self._head_handle = self._loop.call_later(self._connections.rules.head_seconds, self._miss_head)
@@ -351,6 +496,8 @@ class Connection(web.RequestHandler):
         """See `asyncio.Protocol`."""
         self._stop_watching()
         super().resume_writing()
+        if self._begun is None and self._idle_waiter is not None:
+            self._end_request()
 
     def request_began(self, body: StreamReader, *, is_chunked: bool) -> None:
         """Record that the head of a request has come, and that `body` follows."""

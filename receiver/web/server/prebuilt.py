@@ -104,9 +104,13 @@ class PrebuiltResponse(_SentResponse):
         """Return True if the connection stays open without a header that says so, and a body may be sent."""
         return request.keep_alive and request.version == HttpVersion11 and request.method != "HEAD"
 
+    def whole(self) -> bytes:
+        """Return all bytes of the response."""
+        return self._head.with_body(self._content)
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Send all of the response. Wait if the peer does not read."""
         writer = request.writer
-        await writer.write(self._head.with_body(self._content))
+        await writer.write(self.whole())
         await writer.drain()
         return writer

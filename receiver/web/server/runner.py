@@ -13,9 +13,11 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from receiver.web.callbacks import BEGUN
 from receiver.web.context import RUNTIME
-from receiver.web.front import Handler, front
+from receiver.web.front import Handler, beginner, front
 from receiver.web.server.connections import (
+    CAN_BEGIN,
     CONNECTIONS,
     HEAD_SECONDS,
     LINGER_SECONDS,
@@ -46,11 +48,15 @@ def most_connections(waiting: int, file_limit: int | None) -> int:
 class Runner(web.AppRunner):
     """An `AppRunner` of an application that has its `CONNECTIONS` once it has started.
 
-    With `has_front` callbacks come to `receiver.web.front` first. `leave` comes before `drain`, that before `cleanup`.
+    With `has_front` requests come to `receiver.web.front` first. If it also `is_direct`, plain callbacks come there
+    before aiohttp makes requests of them. `leave` comes before `drain`, that before `cleanup`.
     """
 
-    def __init__(self, app: web.Application, *, has_front: bool = False, **options: Any) -> None:
+    def __init__(
+        self, app: web.Application, *, has_front: bool = False, is_direct: bool = False, **options: Any
+    ) -> None:
         self._has_front = has_front
+        self._is_direct = is_direct
         super().__init__(
             app,
             access_log=None,
@@ -62,8 +68,12 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        handler = front(self._app[RUNTIME], server.request_handler) if self._has_front else server.request_handler
-        return _Server(self._app[CONNECTIONS], server, handler, self._kwargs)
+        handler, connections = server.request_handler, self._app[CONNECTIONS]
+        if self._has_front:
+            handler = front(self._app[RUNTIME], handler)
+            if self._is_direct and CAN_BEGIN:
+                connections.begin = beginner(self._app[RUNTIME])
+        return _Server(connections, server, handler, self._kwargs)
 
     async def leave(self, seconds: float) -> None:
         """Let `/healthz` and `/readyz` be 503, and serve all for so long. Load balancers then send nothing more."""
@@ -122,11 +132,18 @@ def _bound_receiving(listener: socket.socket) -> None:
 
 
 def make_runner(
-    app: web.Application, *, most: int, head_seconds: float = HEAD_SECONDS, has_front: bool = True, **options: Any
+    app: web.Application,
+    *,
+    most: int,
+    head_seconds: float = HEAD_SECONDS,
+    has_front: bool = True,
+    is_direct: bool = True,
+    **options: Any,
 ) -> Runner:
     """Return a runner of the receiver on its own sockets, with at most `most` connections.
 
-    Without `has_front` the application gets every request. `options` are those of `aiohttp.web.AppRunner`.
+    Without `has_front` the application gets every request. `is_direct` is explained at `Runner`. `options` are those of
+    `aiohttp.web.AppRunner`.
     """
 
     @asynccontextmanager
@@ -138,7 +155,7 @@ def make_runner(
         yield
 
     app.cleanup_ctx.append(counted)
-    return Runner(app, has_front=has_front, **options)
+    return Runner(app, has_front=has_front, is_direct=is_direct, **options)
 
 
 class _Server(web.Server):
@@ -160,16 +177,22 @@ class _Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        begun = None
         if isinstance(protocol, Connection):
-            protocol.request_began(payload, is_chunked=message.chunked)
+            begun = protocol.take_begun()
+            if begun is None:
+                protocol.request_began(payload, is_chunked=message.chunked)
             if self._connections_of.is_draining:
                 # Every kind of answer closes its connection then, and says so in its head.
                 message = message._replace(should_close=True)
         if message.path.partition("?")[0].count("/") > _MOST_SLASHES:
             message = message._replace(url=_NOWHERE)
         try:
-            return self._request_of(message, payload, protocol, writer, task)
+            request = self._request_of(message, payload, protocol, writer, task)
         except ValueError:
             # Such as a target `http://xn--a/`, whose host is no IDNA. It leads nowhere. An error would end the task of
             # the connection, and leave the connection open for ever.
-            return self._request_of(message._replace(url=_NOWHERE), payload, protocol, writer, task)
+            request = self._request_of(message._replace(url=_NOWHERE), payload, protocol, writer, task)
+        if begun is not None:
+            request[BEGUN] = begun
+        return request

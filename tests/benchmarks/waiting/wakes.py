@@ -34,10 +34,9 @@ from receiver.service.providers import Providers
 from receiver.service.signing_keys import SigningKeys
 from receiver.service.tasks import CallbackUrls, Tasks
 from receiver.service.waits import Waits
-from receiver.storage.sqlite.database import connect_here, connect_reader, on_thread, prepare
+from receiver.storage.sqlite.database import connect_here, connect_reader, connect_writer, on_thread, prepare
 from receiver.storage.sqlite.files import FileWatch
 from receiver.storage.sqlite.store import SqliteStore
-from receiver.storage.store import WRITE_SECONDS
 from receiver.upkeep.relay import Relay
 from receiver.upstream.schedules import Schedules
 from tests.benchmarks.load import percentile
@@ -191,12 +190,10 @@ class _NotingStore(SqliteStore):
     commits_at: dict[str, float]
     decided: list[str]
 
-    async def write(
-        self, command: Command[Answer] | Operation[Answer], *, within_seconds: float = WRITE_SECONDS
-    ) -> Answer:
-        """See `Store.write`."""
+    def begin(self, command: Command[Answer] | Operation[Answer], *, within_seconds: float) -> asyncio.Future[Answer]:
+        """See `Store.begin`."""
         noted = command if isinstance(command, Operation) else _Noted(command, self.decided)
-        return await super().write(noted, within_seconds=within_seconds)
+        return super().begin(noted, within_seconds=within_seconds)
 
 
 @asynccontextmanager
@@ -213,9 +210,10 @@ async def _noting_store(database: Path) -> AsyncIterator[_NotingStore]:
         identity = await on_thread(writer, lambda connection: prepare(connection, database, microseconds_now()))
         fetch = await stack.enter_async_context(connect_reader(database))
         scan = await stack.enter_async_context(connect_reader(database))
+        copying = await stack.enter_async_context(connect_writer(database))
         watch = await on_thread(writer, lambda connection: FileWatch(database, connection))
         here = stack.enter_context(closing(connect_here(database)))
-        store = _NotingStore(database, identity, (writer, fetch, scan, here), watch, time.monotonic)
+        store = _NotingStore(database, identity, (writer, fetch, scan, copying, here), watch, time.monotonic)
         store.commits_at, store.decided = connection.commits_at, connection.decided
         await stack.enter_async_context(running(store))
         yield store

@@ -19,8 +19,11 @@ from receiver.domain.records import Growth
 from receiver.domain.registrations import Expire
 from receiver.domain.transaction import Command, Transaction
 from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
+from receiver.feed.feed import Feed
+from receiver.feed.hub import Hub
 from receiver.storage.sqlite import writer
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
+from receiver.upkeep.relay import Relay
 from tests.faults.disks import full_disk, locked
 from tests.receiver.storage.stores import ALL, NOW, a_delivery, a_ref, a_registration, a_task, running_store
 from tests.support import eventually
@@ -389,8 +392,8 @@ async def test_waiters_of_few_callbacks_are_woken_before_the_acknowledgements(
     numbers = range(1, callbacks + 1)
     for number in numbers:
         await store.write(a_registration(number))
-    order = order_of(store)
     async with asyncio.TaskGroup() as group:
+        order = await order_of(store, group)
         for number in numbers:
             group.create_task(answered(store, a_delivery(number), order))
     await eventually(lambda: "wake-up" in order)
@@ -402,21 +405,21 @@ async def test_waiters_of_few_callbacks_are_woken_before_the_acknowledgements(
 async def test_a_caller_has_its_answer_before_the_waiters_of_other_outcomes(store: SqliteStore) -> None:
     """A client that reports an outcome, for example, learns of it by the answer to its report."""
     await store.write(a_registration(1))
-    order = order_of(store)
-    await answered(store, Expire(now=2 * NOW, limit=1), order)
-    await eventually(lambda: "wake-up" in order)
+    async with asyncio.TaskGroup() as group:
+        order = await order_of(store, group)
+        await answered(store, Expire(now=2 * NOW, limit=1), order)
+        await eventually(lambda: "wake-up" in order)
 
     assert order == ["answer", "wake-up"]
 
 
-def order_of(store: SqliteStore) -> list[str]:
-    """Return a list that takes a wake-up for each growth, in the turn of the loop in which readers are woken."""
+async def order_of(store: SqliteStore, owner: asyncio.TaskGroup) -> list[str]:
+    """Return a list that takes the first wake-up of a reader."""
     order: list[str] = []
-
-    def wake(_: Growth) -> None:
-        asyncio.get_running_loop().call_soon(order.append, "wake-up")
-
-    store.listen(wake)
+    feed = Feed(store)
+    await feed.open()
+    await feed.subscribe(ALL, None, lambda: order.append("wake-up"), owner="a")
+    store.listen(Relay(feed, Hub(), lambda: None, owner).take)
     return order
 
 

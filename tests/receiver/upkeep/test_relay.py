@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from opentelemetry.trace import NoOpTracerProvider
+from structlog.testing import capture_logs
 
 from client.protocol.filters import ResultFilter
 from receiver.domain.deliveries import HintTask
@@ -55,6 +57,21 @@ class Reader:
         """Read all the tail has."""
         while page := self.subscription.read_at_once():
             self.refs += [entry.ref for entry in page]
+
+
+class Broken(Hub):
+    """A hub with a fault."""
+
+    def wake(self, tasks: Iterable[TaskKey] | None) -> None:
+        """Fail."""
+        raise RuntimeError
+
+
+def from_source(entry: Entry, source: str) -> Entry:
+    """Return an entry whose outcome comes from there."""
+    assert entry.task is not None
+    assert entry.task.outcome is not None
+    return replace(entry, task=entry.task.evolve(outcome=replace(entry.task.outcome, source=source)))
 
 
 def nothing() -> None:
@@ -150,18 +167,51 @@ async def test_a_fault_of_tracing_ends_no_wake_up(
     await eventually(lambda: reader.refs == [a_ref(1)])
 
 
-async def test_released_callers_have_their_turn_first(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
-    """A reader has the entry one turn of the loop after `take`, behind all callers that were released before."""
-    (entry,) = await ended(store, 1)
+@pytest.mark.parametrize(
+    ("source", "tasks", "is_urgent"), [("callback", 1, True), ("callback", 5, False), ("poll", 1, False)]
+)
+async def test_readers_have_a_few_callbacks_before_their_callers(
+    store: Store, feed: Feed, owner: asyncio.TaskGroup, source: str, tasks: int, *, is_urgent: bool
+) -> None:
+    """Released callers have their turn after the wake-up for a few callbacks, and before every other one."""
+    log = [from_source(entry, source) for entry in await ended(store, tasks)]
     reader = Reader(feed)
-    seen: list[Sequence[str]] = []
-    asyncio.get_running_loop().call_soon(lambda: seen.append(list(reader.refs)))
+    seen: list[int] = []
+    asyncio.get_running_loop().call_soon(lambda: seen.append(len(reader.refs)))
 
-    Relay(feed, Hub(), nothing, owner).take(growth_of(entry))
+    Relay(feed, Hub(), nothing, owner).take(growth_of(*log))
     await asyncio.sleep(0)
 
-    assert seen == [[]]
-    assert reader.refs == [a_ref(1)]
+    assert seen == [tasks if is_urgent else 0]
+    assert len(reader.refs) == tasks
+
+
+async def test_a_growth_does_not_overtake_the_one_before(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
+    """Not even if nobody listens: a later reader then begins at the end of the log."""
+    first, second = await ended(store, 2)
+    relay = Relay(feed, Hub(), nothing, owner)
+
+    relay.take(growth_of(from_source(first, "poll")))
+    relay.take(growth_of(second))
+    await asyncio.sleep(0)
+
+    assert feed.tail.end == second.position
+
+
+async def test_an_error_in_a_wake_up_does_not_reach_the_writer(
+    store: Store, feed: Feed, owner: asyncio.TaskGroup
+) -> None:
+    """It is logged, and the next growth is passed on."""
+    first, second = await ended(store, 2)
+    relay = Relay(feed, Broken(), nothing, owner)
+    reader = Reader(feed)
+
+    with capture_logs() as logs:
+        relay.take(growth_of(first))
+        relay.take(growth_of(second))
+
+    assert [line["event"] for line in logs] == ["wake.failed"] * 2
+    assert reader.refs == [a_ref(1), a_ref(2)]
 
 
 async def test_a_hint_is_passed_on(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:

@@ -21,9 +21,11 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from receiver.domain.deliveries import DeliverToTask
 from receiver.domain.tokens import Kind, make_token
 from receiver.errors import StoreBusyError
 from receiver.service.callbacks import Callbacks
+from receiver.storage.shared import SharedStore
 from receiver.web.middleware import Handler, request_middleware
 from tests.dialects import ALL_DIALECTS
 from tests.support import running_receiver
@@ -302,16 +304,17 @@ async def test_strangers_are_limited_alike(prepared: tuple[Path, Sequence[str]],
 
 
 @pytest.mark.parametrize("error", [StoreBusyError("the store is busy"), RuntimeError("a fault of ours")])
+@pytest.mark.parametrize(("owner", "name"), [(SharedStore, "begin"), (DeliverToTask, "decide"), (Callbacks, "end")])
 async def test_an_error_is_answered_alike(
-    prepared: tuple[Path, Sequence[str]], monkeypatch: pytest.MonkeyPatch, error: Exception
+    prepared: tuple[Path, Sequence[str]], monkeypatch: pytest.MonkeyPatch, owner: type, name: str, error: Exception
 ) -> None:
     """A store without room for the callback, and an error of the program, are answered as by the route."""
 
-    async def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     database, (url, *_) = prepared
-    monkeypatch.setattr(Callbacks, "deliver", fail)
+    monkeypatch.setattr(owner, name, fail)
     results = []
     for has_front in (True, False):
         with capture_logs() as logs:
