@@ -27,7 +27,7 @@ _TRIES = 2
 
 
 class Checkpoints:
-    """Makes a checkpoint at the start, and whenever commits have written some 800 pages, while `run` is running."""
+    """Makes a checkpoint whenever commits have written some 800 pages, while `run` is running."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
@@ -43,12 +43,12 @@ class Checkpoints:
             self._due.set()
 
     async def run(self) -> None:
-        """Make checkpoints until cancelled, the first one at once: a process that was killed has left its log."""
+        """Make checkpoints until cancelled."""
         while True:
-            async with self._is_free:
-                await on_thread(self._connection, _make)
             await self._due.wait()
             self._due.clear()
+            async with self._is_free:
+                await on_thread(self._connection, _make)
 
     async def stop(self) -> None:
         """Let the running one end, and begin no other one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 import threading
 from contextlib import closing
@@ -37,23 +36,6 @@ async def test_commits_are_copied_into_the_database(tmp_path: Path) -> None:
         for number in range(1, 251):
             await store.write(a_registration(number))
         await eventually(lambda: copied_tasks(database) > 100)
-
-
-async def test_the_log_of_a_killed_process_is_copied_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next run has it in the database before its first commit."""
-    database, left = tmp_path / "receiver.db", tmp_path / "left.db"
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "_make", lambda _: None)
-        async with running_store(database) as store:
-            for number in range(1, 21):
-                await store.write(a_registration(number))
-            for suffix in ("", "-wal"):
-                shutil.copy(f"{database}{suffix}", f"{left}{suffix}")
-    assert copied_tasks(left) == 0
-    async with running_store(left):
-        await eventually(lambda: copied_tasks(left) == 20)
 
 
 async def test_the_log_stays_small(tmp_path: Path) -> None:
