@@ -29,7 +29,7 @@ from tests.benchmarks.servers import kilobytes
 from tests.faults.attackers import ATTACKS, FINISHED_TASKS, LENGTHS, SOLUTION_BYTES
 from tests.support import Api, ReceiverProcess, eventually, receiver_process
 
-__all__ = ["Suffered", "answers_to", "open_files", "read_once", "run_attack", "start_attacker"]
+__all__ = ["Suffered", "answers_to", "open_files", "run_attack", "start_attacker"]
 
 _PER_SECOND = 10
 _WARM_UP_SECONDS = 2.0
@@ -121,7 +121,6 @@ class _Honest:
     async def prepare(self, tasks: int) -> None:
         """Register the tasks, and finish a few more with large solutions."""
         self._urls = [await self._new_url() for _ in range(tasks)]
-        await read_once(self._api)
         solution = {"text": "x" * SOLUTION_BYTES}
         for _ in range(FINISHED_TASKS):
             await self._api.call_back(await self._new_url(), solution=solution)
@@ -193,13 +192,6 @@ async def answers_to(attacker: asyncio.subprocess.Process) -> Mapping[str, int]:
         raise RuntimeError(f"the attacker ended with {attacker.returncode}")
     answers: Mapping[str, int] = json.loads(counted)
     return answers
-
-
-async def read_once(api: Api) -> None:
-    """Let the store open the files that it opens at the first read of a kind."""
-    ref = (await api.register())["ref"]
-    for path in ("/v1/tasks", f"/v1/tasks/{ref}/timeline", f"/v1/tasks/{ref}"):
-        await api.send("GET", path)
 
 
 def open_files(process: asyncio.subprocess.Process) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.faults.attackers import ATTACKS
-from tests.faults.attacks import answers_to, open_files, read_once, start_attacker
+from tests.faults.attacks import answers_to, open_files, start_attacker
 from tests.support import Api, eventually, free_port, receiver_process
 
 SECONDS = 4.0
@@ -25,7 +25,6 @@ async def test_all_attacks_at_once_leave_the_receiver_as_it_was(tmp_path: Path) 
         aiohttp.ClientSession() as session,
     ):
         api = Api(receiver.url, session)
-        await read_once(api)
         urls = [(await api.register())["callbackUrl"] for _ in range(10)]
         last = await api.register()
         files = open_files(receiver.process)

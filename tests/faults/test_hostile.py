@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tests.benchmarks.servers import kilobytes
-from tests.faults.attacks import open_files, read_once
+from tests.faults.attacks import open_files
 from tests.faults.hostile import check_received, hostile_requests
 from tests.faults.peers import connect
 from tests.faults.schemas import run_schemathesis
@@ -65,7 +65,6 @@ async def test_every_hostile_request_is_answered_or_cut_off(tmp_path: Path) -> N
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
     ):
         api = Api(receiver.url, session)
-        await read_once(api)
         task = await api.register()
         path, ref = urlsplit(task["callbackUrl"]).path, task["ref"]
         keyed = {"Authorization": f"Bearer {ADMIN}", "Content-Type": "application/json"}

@@ -32,6 +32,7 @@ __all__ = [
     "handle_of",
     "make_file",
     "on_thread",
+    "open_log",
     "open_read_only",
     "prepare",
     "read_on_thread",
@@ -268,7 +269,7 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise CannotStartError(f"SQLite 3.37 or newer is needed, this is {sqlite3.sqlite_version}")
-    try:
+    with _starting(path):
         # Before the first write: another program's file stays unchanged.
         check_schema(connection, path)
         _restrict_modes(path)
@@ -281,13 +282,29 @@ def prepare(connection: sqlite3.Connection, path: Path, now: int) -> Identity:
         with write_transaction(connection):
             migrate(connection, path)
             identity = _identify(connection, path, now)
-    except sqlite3.Error as error:
-        passes = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _TEMPORARY_ERRORS
-        raise CannotStartError(f"{path}: the database cannot be used: {error}", passes=passes) from error
     if has_gone_back(path, identity.log_id, identity.head):
         # The log has a new id. Without that, the note stays: a command must not claim it for its own copy.
         note_head(path, identity.log_id, identity.head)
     return identity
+
+
+def open_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Open the write-ahead log and its index, which SQLite does with the first read.
+
+    Raises:
+        CannotStartError: they cannot be read.
+    """
+    with _starting(path):
+        connection.execute(sql.SELECT_HEAD).fetchone()
+
+
+@contextmanager
+def _starting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        passes = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _TEMPORARY_ERRORS
+        raise CannotStartError(f"{path}: the database cannot be used: {error}", passes=passes) from error
 
 
 def _restrict_modes(path: Path) -> None:

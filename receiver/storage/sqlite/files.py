@@ -19,8 +19,8 @@ commits to where the next start finds them:
 * A file was truncated. Its missing part is lost. Nothing is copied, because the copy would carry holes into the
   database.
 
-In all cases all connections are closed then, the writer first. The last connection to close would otherwise copy from
-its log into the database. The process has to be restarted.
+In all cases all connections are closed then, first those that may write. As the last one, such a connection would copy
+from its log into the database, and remove the log. The process has to be restarted.
 
 Known gaps:
 

@@ -22,6 +22,7 @@ from receiver.storage.sqlite.database import (
     connect_writer,
     make_file,
     on_thread,
+    open_log,
     prepare,
     read_on_thread,
     require_database,
@@ -73,7 +74,10 @@ async def open_sqlite_store(
             )
         async with connect_reader(path) as fetch, connect_reader(path) as scan, connect_writer(path) as copying:
             with closing(connect_here(path)) as here:
-                yield SqliteStore(path, identity, (writer, fetch, scan, copying, here), watch, clock, tally=tally)
+                for connection in (copying, fetch, scan):
+                    await on_thread(connection, lambda there: open_log(there, path))
+                open_log(here, path)
+                yield SqliteStore(path, identity, (writer, copying, fetch, scan, here), watch, clock, tally=tally)
 
 
 class SqliteStore(SharedStore):
@@ -93,8 +97,8 @@ class SqliteStore(SharedStore):
     ) -> None:
         cursors = Cursors(identity.log_id)
         # Lists and pages take long. A single task, read by its id, must not wait behind them.
-        writer, self._fetch, self._scan, copying, self._here = connections
-        self._threads = writer, self._fetch, self._scan, copying
+        writer, copying, self._fetch, self._scan, self._here = connections
+        self._threads = writer, copying, self._fetch, self._scan
         self._checkpoints = Checkpoints(copying)
         self._writer = Writer(
             writer,
@@ -127,7 +131,7 @@ class SqliteStore(SharedStore):
         return await read_on_thread(self._scan, read)
 
     async def _close_files(self) -> None:
-        """Close all files. The writer first: the last one to be closed may copy from the log into the database."""
+        """Close all files. First those that may write: as the last one, it would copy from its log, and remove it."""
         for connection in self._threads:
             await on_thread(connection, sqlite3.Connection.close)
         self._here.close()
