@@ -103,28 +103,35 @@ def cases(paths: Sequence[str]) -> Sequence[Parts]:
     plain = [request(json, READY), request(json, OTHER), request(json, b"{}"), request(form, CODED)]
     others = [
         request(json, b"no JSON"),
-        request(json, READY, "Connection: close"),
-        request(json, READY, "Expect: 100-continue"),
-        request(json, READY, "Connection: Upgrade", "Upgrade: websocket"),
-        request(json, READY, version="1.0"),
         request(json, READY, method="PUT"),
         request(json, None, method="HEAD"),
         request(json, None, "Transfer-Encoding: chunked") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(READY), READY),
-        request(json, b" " * 5000),
         request("/callback/capsolver/forged"),
         _HEALTH,
-        *[_HEALTH * 40] * 4,
-        b"POST / HTTP/1.1\r\nno header\r\n\r\n",
         b"\r\n",
     ]
+    # aiohttp stops parsing behind many requests, and behind an upgrade. When it goes on depends on the time.
+    # Then so do these answers: an error takes the requests with it that are parsed in the same step, and behind
+    # a body in two parts it may stop for good.
+    stopping = [*others, request(json, READY, "Connection: Upgrade", "Upgrade: websocket"), *[_HEALTH * 40] * 4]
+    ending = [
+        *others,
+        request(json, READY, "Connection: close"),
+        request(json, READY, "Expect: 100-continue"),
+        request(json, READY, version="1.0"),
+        request(json, b" " * 5000),
+        b"POST / HTTP/1.1\r\nno header\r\n\r\n",
+    ]
     found = []
-    for _ in range(_CASES):
+    for number in range(_CASES):
+        others = ending if number % 2 else stopping
         sent = [chance.choice(plain if chance.random() < 0.6 else others) for _ in range(chance.randrange(1, 6))]
         ends = [sum(map(len, sent[:number])) for number in range(1, len(sent) + 1)]
         # The last answer of the connection comes after all others.
         whole = b"".join([*sent, request("/healthz", None, "Connection: close", method="GET")])
         cuts = {end for end in ends if chance.random() < 0.6}
-        cuts |= {chance.randrange(1, len(whole)) for _ in range(chance.randrange(3))}
+        later = [end + 5 for end in ends] if others is stopping else range(1, len(whole))
+        cuts |= {chance.choice(later) for _ in range(chance.randrange(3))}
         places = [0, *sorted(cuts), len(whole)]
         found.append([(whole[start:end], chance.choice((0, 0, 0, 1, 3, 10, 30))) for start, end in pairwise(places)])
     return found
