@@ -54,6 +54,17 @@ async def refusal(path: Path, *, create: bool = True) -> str:
 
 
 @pytest.mark.usefixtures("_no_umask")
+def times_open(path: Path) -> int:
+    """Return how many times this process has the file open."""
+    return [file.readlink() for file in Path("/proc/self/fd").iterdir() if file.is_symlink()].count(path)
+
+
+async def test_all_connections_have_the_log_open_from_the_start(tmp_path: Path) -> None:
+    """So the number of open files stays, and the last one to be closed is one that only reads."""
+    async with running_store(tmp_path / "receiver.db"):
+        assert times_open(tmp_path / "receiver.db-wal") == 5
+
+
 async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     """The database, its log and its index get mode 0600 under any umask."""
     async with running_store(tmp_path / "receiver.db") as store:

@@ -330,6 +330,28 @@ async def test_a_body_behind_one_in_many_chunks_is_read(tmp_path: Path, monkeypa
             assert await answer(reader) == (200, b"ok")
 
 
+async def test_what_is_parsed_while_a_callback_is_begun_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading its body may let aiohttp go on parsing. The next request is handled after the answer."""
+    begin = Callbacks.begin
+    async with running_receiver(tmp_path / "receiver.db") as api:
+        task = await api.register()
+        server = api._runner.server
+        assert server is not None
+
+        def parse_and_begin(*given: Any) -> Any:
+            monkeypatch.setattr(Callbacks, "begin", begin)
+            (connection,) = server.connections
+            web.RequestHandler.data_received(connection, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            return begin(*given)
+
+        async with peer(api) as (reader, writer):
+            await eventually(lambda: len(server.connections) == 1)
+            monkeypatch.setattr(Callbacks, "begin", parse_and_begin)
+            writer.write(callback(task))
+            assert await answer(reader) == (200, b"ok")
+            assert b"alive" in (await answer(reader))[1]
+
+
 async def test_only_parsing_is_paced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A callback that takes long to read is no body in tiny chunks, whose sender has to wait."""
     begin, spend, spent = Callbacks.begin, Budget.spend, [0.0]
