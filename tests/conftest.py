@@ -71,9 +71,15 @@ def free_ports() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no receiver of a test refuse reads because a busy machine is late. Tests of overload override this."""
+    """Let no receiver in a test's process refuse because a busy machine stopped it for seconds.
+
+    Tests of overload override this.
+    """
     monkeypatch.setattr("receiver.web.edge.overload._LATE_SECONDS", 60.0)
     monkeypatch.setattr("receiver.storage.lateness._HURRY_SECONDS", -60.0)
+    monkeypatch.setattr("receiver.storage.lateness._TOO_SLOW_SECONDS", 60.0)
+    monkeypatch.setattr("receiver.service.callbacks._ACKNOWLEDGE_SECONDS", 60.0)
+    monkeypatch.setattr("receiver.service.tickets._WRITE_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -103,8 +109,6 @@ def on_postgres(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     cluster: Cluster = request.getfixturevalue("postgres")
     monkeypatch.setattr(PLACES, "new_url", cluster.new_database)
     monkeypatch.setattr(PLACES, "urls", {})
-    # A batch is eight round trips between two processes, which a busy machine delays more than a file.
-    monkeypatch.setattr("receiver.service.callbacks._ACKNOWLEDGE_SECONDS", 8.0)
     yield
     for url in PLACES.urls.values():
         cluster.drop_database(url)

@@ -269,9 +269,8 @@ async def test_a_full_disk_costs_time_only(database: Database) -> None:
     await endured(database, full_disk)
 
 
-async def test_a_locked_row_holds_up_its_own_callback_only(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_row_holds_up_its_own_callback_only(database: Database) -> None:
     """Callbacks of other tasks in the same batch are stored."""
-    monkeypatch.setattr("receiver.service.callbacks._ACKNOWLEDGE_SECONDS", 60.0)
     async with running_receiver(database.url) as receiver:
         tasks = [await receiver.register() for _ in range(20)]
         async with locked(database, "SELECT 1 FROM task WHERE id = 8 FOR UPDATE"):

@@ -110,12 +110,6 @@ async def first(results: AsyncGenerator[Task]) -> str:
     return str((await anext(results)).ref)
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a callback wait as long as a busy machine needs."""
-    monkeypatch.setattr("receiver.service.callbacks._ACKNOWLEDGE_SECONDS", SECONDS)
-
-
 @pytest.mark.parametrize(
     "waiter",
     [
