@@ -80,6 +80,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("receiver.storage.lateness._TOO_SLOW_SECONDS", 60.0)
     monkeypatch.setattr("receiver.service.callbacks._ACKNOWLEDGE_SECONDS", 60.0)
     monkeypatch.setattr("receiver.service.tickets._WRITE_SECONDS", 60.0)
+    monkeypatch.setattr("receiver.storage.postgres.store._POOL_SECONDS", 60.0)
 
 
 @pytest.fixture

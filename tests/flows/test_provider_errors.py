@@ -192,7 +192,8 @@ async def test_a_submission_that_was_not_carried_out_is_told_at_once(tmp_path: P
         pytest.param(Reply(b"<html>Access denied</html>", 403), "RECEIVER_NOT_CARRIED_OUT", id="403"),
         pytest.param(Reply(b"", 303, {"Location": "https://elsewhere.example/"}), "RECEIVER_NOT_CARRIED_OUT", id="303"),
         pytest.param(
-            Reply(b"upstream connect error or disconnect/reset before headers", 503),
+            # The pause is longer than the task's time, so nothing is sent again.
+            Reply(b"upstream connect error or disconnect/reset before headers", 503, {"Retry-After": "99"}),
             "RECEIVER_NOT_SUBMITTED",
             id="503 of a proxy (envoy)",
         ),
@@ -202,7 +203,7 @@ async def test_a_callback_proves_that_a_task_was_made(tmp_path: Path, reply: Rep
     """An HTTP status may come from a proxy. The paid answer then replaces the receiver's own outcome."""
     ready = {"errorId": 0, "status": "ready", "taskId": "t-1", "solution": {"text": "44795sds"}}
     async with scripted_provider(createTask=reply) as provider, receiving(tmp_path, provider.url) as api:
-        answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": IMAGE, "timeoutSeconds": 3})
+        answer = await api.send("POST", "/v1/tasks", json={"provider": "capsolver", "task": IMAGE, "timeoutSeconds": 9})
         before = await api.task(answer.json["ref"])
         (first, *_) = provider.calls["createTask"]
         delivered = await api.send("POST", urlsplit(first["callbackUrl"]).path, key=None, json=ready)
