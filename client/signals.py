@@ -14,13 +14,29 @@ Answer = TypeVar("Answer")
 
 
 def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> None:
-    """Let the running loop call `call` at each of the signals, even if it is about to sleep.
+    """Let the running loop call `call` once at each of the signals, even if it is about to sleep.
 
     On Windows loops take no signal handlers, and Python's own stay.
     """
+    loop = asyncio.get_running_loop()
+
+    def handle(*_: object) -> None:
+        # The loop may be closed.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(call)
+
     for number in numbers:
         with suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(number, call)
+            # The loop's handler wakes it. uvloop 0.23 may call it twice for one signal if another one comes just
+            # before it. Python calls its own handler once.
+            loop.add_signal_handler(number, _do_nothing)
+            signal.signal(number, handle)
+            # As the loop does it: system calls go on after the signal.
+            signal.siginterrupt(number, False)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def run_interruptibly(main: Coroutine[Any, Any, Answer]) -> Answer:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
-from client.signals import run_interruptibly
+from client.signals import on_signals, run_interruptibly
 
 
 def test_what_is_returned_is_given() -> None:
@@ -63,6 +66,33 @@ def test_an_interrupt_wakes_a_loop_that_is_about_to_sleep() -> None:
         return descriptor
 
     assert run_interruptibly(main()) != -1
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_signal_beside_another_one_is_told_once(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The loop `uvloop` sees it twice: by Python's handler, and by a byte that it reads a moment later."""
+    calls: list[int] = []
+
+    async def main() -> None:
+        on_signals(lambda: calls.append(signal.SIGTERM), signal.SIGTERM)
+        # From another thread, so that it comes while the loop sleeps.
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        async with asyncio.timeout(30):
+            while not calls:
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)
+
+    numbers = (signal.SIGHUP, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main())
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+    assert calls == [signal.SIGTERM]
 
 
 def test_a_cancellation_of_its_own_is_no_interrupt() -> None:
