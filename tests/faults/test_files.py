@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from receiver.storage.sqlite.files import FilesLostError, FileWatch
 from tests.client.support import until
 from tests.faults.commands import KEY, run_command
 from tests.support import Api, ReceiverProcess, receiver_process, running_receiver
@@ -119,6 +120,19 @@ async def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path, lo
     # The refused callback may have been stored, too.
     assert sorted(entry["task"]["ref"] for entry in log) == sorted([stored[0], waiting[0]])
     assert is_sound(database)
+
+
+async def test_an_earlier_copy_stays(tmp_path: Path) -> None:
+    """It may be the only one of what was acknowledged then. The next one has another name, which the reason tells."""
+    database = tmp_path / "receiver.db"
+    rescued(database).write_bytes(b"the first one")
+    async with receiver_at(database) as (process, api):
+        reason = await lose_files(api, database, replace, (await registered(api))[1])
+        await process.stop()
+
+    assert rescued(database).read_bytes() == b"the first one"
+    assert "all acknowledged data is in receiver.db-rescued-2: stop the receiver" in reason
+    assert is_sound(tmp_path / "receiver.db-rescued-2")
 
 
 @pytest.mark.parametrize("content", [b"", b"another program's file, longer than a header of SQLite is. " * 100])
@@ -246,6 +260,36 @@ async def test_others_may_shorten_the_files(tmp_path: Path) -> None:
         ready = await api.send("GET", "/readyz", key=None)
 
     assert (statuses, ready.status) == ([200] * 6, 200)
+
+
+def test_a_checkpoint_between_two_commits_may_shorten_the_database(tmp_path: Path) -> None:
+    """After VACUUM it cuts the file to the pages of that moment, and the next commit needs more. Less is a loss."""
+    database = tmp_path / "receiver.db"
+    with (
+        closing(sqlite3.connect(database, isolation_level=None)) as writing,
+        closing(sqlite3.connect(database, isolation_level=None)) as copying,
+    ):
+        writing.execute("PRAGMA journal_mode = WAL")
+        writing.execute("CREATE TABLE answer (text TEXT)")
+        writing.execute("INSERT INTO answer VALUES (?)", ("x" * 400_000,))
+        writing.execute("DELETE FROM answer")
+        copying.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        watch = FileWatch(database, writing)
+        execute(database, "VACUUM")
+        watch.check(writing, reads_version=True)
+        long = database.stat().st_size
+        for _ in range(2):
+            writing.execute("INSERT INTO answer VALUES (?)", ("y" * 40_000,))
+            copying.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            writing.execute("INSERT INTO answer VALUES (?)", ("z" * 40_000,))
+            watch.check(writing, reads_version=False)
+        short = database.stat().st_size
+        os.truncate(database, 4096)
+
+        with pytest.raises(FilesLostError, match="the database file was truncated"):
+            watch.check(writing, reads_version=False)
+
+    assert short < long / 2
 
 
 async def test_a_database_behind_a_link(tmp_path: Path) -> None:

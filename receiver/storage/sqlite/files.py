@@ -15,7 +15,8 @@ commits to where the next start finds them:
 * A new log has pages of another program. Copying ours would mix the two, so the commits in our log alone are lost.
 * The index of the log is gone. Log and database are complete, and the next program to open them makes a new index.
 * The database is gone or replaced. A complete copy is made from the files that are still open. It gets the name of the
-  database if that is free. The old log is emptied, so that it cannot pass for the log of the new database.
+  database if that is free; otherwise it stays beside it. The old log is emptied, so that it cannot pass for the log of
+  the new database.
 * A file was truncated. Its missing part is lost. Nothing is copied, because the copy would carry holes into the
   database.
 
@@ -38,6 +39,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 from receiver.errors import CannotStartError
@@ -72,6 +74,8 @@ class FileWatch:
         except OSError as error:
             raise CannotStartError(f"{path}: a file of it was removed: {error.strerror}", passes=True) from error
         self._version = data_version(connection)
+        self._least_bytes = _database_bytes(connection)
+        self._rescued: Path | None = None
         self._is_truncated = False
 
     def check(self, connection: sqlite3.Connection, *, reads_version: bool) -> None:
@@ -94,6 +98,8 @@ class FileWatch:
         if any(after[2] < before[2] for after, before in zip(found, self._opened, strict=True)):
             self._check_sizes(connection, found)
         self._opened, self._version = found, version
+        if reads_version:
+            self._least_bytes = _database_bytes(connection)
 
     def save(self, connection: sqlite3.Connection) -> str:
         """Save all acknowledged commits after a failed `check`. Return a text for the operator.
@@ -119,9 +125,9 @@ class FileWatch:
         # Read now, because another connection may have cut the file since the last check. Then it changed the version.
         if data_version(connection) != self._version:
             return
-        # After VACUUM the file still has all its pages, and this connection cuts the log to its limit.
-        pages, page_size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _SIZES)
-        for number, least in ((_DATABASE, int(pages) * int(page_size)), (_LOG, MOST_LOG_BYTES)):
+        # After VACUUM a checkpoint cuts the database to its size of that moment. Since the last look at the version our
+        # commits have only made it larger. And this connection cuts the log to its limit.
+        for number, least in ((_DATABASE, self._least_bytes), (_LOG, MOST_LOG_BYTES)):
             if found[number][2] < min(least, self._opened[number][2]):
                 self._is_truncated = True
                 raise FilesLostError(f"{_LABELS[number]} was truncated")
@@ -142,7 +148,7 @@ class FileWatch:
 
     def _save_copy(self, connection: sqlite3.Connection) -> str:
         database = self._path
-        copy = database.with_name(f"{database.name}-rescued")
+        copy = self._rescued = self._rescued or _free_path(database.with_name(f"{database.name}-rescued"))
         unfinished = copy.with_name(f"{copy.name}.new")
         if not self._is_ours_alone(connection):
             return _LOST
@@ -179,7 +185,6 @@ class FileWatch:
 
 _State = tuple[int, int, int]
 _LABELS = ("the database file", "the write-ahead log (-wal)", "the index of the write-ahead log (-shm)")
-_SIZES = ("page_count", "page_size")
 _SAVED = "all acknowledged data is in the database: restart the receiver"
 _LOST = "the last acknowledged data may be lost: restart the receiver; lost answers have to be polled"
 _CHOOSE = "stop the receiver, put the right file of the two in place, remove the -wal and the -shm file, and start it"
@@ -204,6 +209,18 @@ def _state(stat: os.stat_result) -> _State:
 def data_version(connection: sqlite3.Connection) -> int:
     """Return a number that changes after another connection has written, or has emptied the log."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _database_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size that the database file has once all of the log is copied into it."""
+    pages, page_size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages) * int(page_size)
+
+
+def _free_path(path: Path) -> Path:
+    """Return the path, or one with a number behind it if there is a file: an earlier copy may be the only one."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(free for free in chain([path], numbered) if not os.path.lexists(free))
 
 
 def _is_empty(path: Path) -> bool:
