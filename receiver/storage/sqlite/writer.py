@@ -199,6 +199,7 @@ class Writer(CommandQueue):
                 await self._save()
             return
         try:
+            self._end_left_over()
             self._grow(*await on_thread(self._connection, self._read_foreign_commits))
             if self._clock() - self._last_write >= _PROBE_SECONDS or self.failure is not None:
                 with self.lateness.writing():
@@ -215,13 +216,11 @@ class Writer(CommandQueue):
     async def _transact(self, batch: Sequence[Queued]) -> _Committed:
         """Carry out a batch. The connection's thread commits it. All of a long batch is done there."""
         commands = [queued.command for queued in batch]
+        self._end_left_over()
         started = self._clock()
         if started >= self._slow_until and sum(queued.weight for queued in batch) <= _MAX_LOOP_BYTES:
             # Its thread has no work now: only this task gives it some.
             connection = handle_of(self._connection)
-            if connection.in_transaction:
-                # An error such as a lack of memory came between writing and COMMIT, so nothing was acknowledged.
-                connection.rollback()
             try:
                 begin_at_once(connection)
                 written = self._write(connection, commands, is_on_loop=True)
@@ -234,6 +233,12 @@ class Writer(CommandQueue):
                 await on_thread(self._connection, self._finish)
                 return written
         return await on_thread(self._connection, lambda connection: self._transact_there(connection, commands))
+
+    def _end_left_over(self) -> None:
+        """Roll back what an error such as a lack of memory left between writing and COMMIT. Nothing of it was told."""
+        connection = handle_of(self._connection)
+        if connection.in_transaction:
+            connection.rollback()
 
     def _write(
         self, connection: sqlite3.Connection, commands: Sequence[Command[Any] | Operation[Any]], *, is_on_loop: bool

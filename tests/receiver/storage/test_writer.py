@@ -22,6 +22,7 @@ from receiver.errors import ReceiverError, StoreBusyError, StoreFailedError
 from receiver.feed.feed import Feed
 from receiver.feed.hub import Hub
 from receiver.storage.sqlite import writer
+from receiver.storage.sqlite.database import on_thread
 from receiver.storage.sqlite.store import SqliteStore, open_sqlite_store
 from receiver.upkeep.relay import Relay
 from tests.faults.disks import full_disk, locked
@@ -278,6 +279,33 @@ async def test_an_error_between_writing_and_commit_is_left_behind(store: SqliteS
     task = await store.task(a_ref(1))
     assert task is not None
     assert task.outcome is None
+
+
+@pytest.mark.parametrize("next_one", [None, Located(weight=2**21)], ids=["none", "large"])
+async def test_an_error_just_before_commit_is_left_behind(
+    store: SqliteStore, path: Path, next_one: Located | None
+) -> None:
+    """Also if only the check of the database comes after it, or a large command, which begins on the thread."""
+
+    def write_elsewhere() -> None:
+        with closing(sqlite3.connect(path, timeout=30)) as other:
+            other.execute("BEGIN IMMEDIATE")
+
+    failures = [MemoryError()]
+
+    def fail_first(connection: Any, function: Any) -> Any:
+        if failures and getattr(function, "__name__", "") == "_finish":
+            raise failures.pop()
+        return on_thread(connection, function)
+
+    with patch.object(writer, "on_thread", fail_first), pytest.raises(StoreFailedError):
+        await store.write(a_registration(1))
+
+    if next_one is not None:
+        await store.write(next_one)
+    await asyncio.to_thread(write_elsewhere)
+    assert store.failure is None
+    assert await store.task(a_ref(1)) is None
 
 
 async def test_a_full_disk_fails_writes_until_there_is_room(store: SqliteStore, path: Path) -> None:
