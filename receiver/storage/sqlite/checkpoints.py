@@ -14,6 +14,7 @@ import asyncio
 import sqlite3
 
 import aiosqlite
+import structlog
 
 from receiver.storage.sqlite.database import on_thread
 
@@ -25,6 +26,8 @@ _PAGES_OF_COMMIT = 4
 # The second one copies what was written during the first one. That is little, so the log then seldom grows.
 _TRIES = 2
 
+_log = structlog.get_logger()
+
 
 class Checkpoints:
     """Makes a checkpoint whenever commits have written some 800 pages, while `run` is running."""
@@ -32,6 +35,7 @@ class Checkpoints:
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
         self._pages = 0
+        self._failure: str | None = None
         self._due = asyncio.Event()
         self._is_free = asyncio.Lock()
 
@@ -48,19 +52,23 @@ class Checkpoints:
             await self._due.wait()
             self._due.clear()
             async with self._is_free:
-                await on_thread(self._connection, _make)
+                failure = await on_thread(self._connection, _make)
+            if failure is not None and self._failure is None:
+                _log.warning("checkpoint.failed", reason=failure, consequence="the write-ahead log grows")
+            self._failure = failure
 
     async def stop(self) -> None:
         """Let the running one end, and begin no other one."""
         await self._is_free.acquire()
 
 
-def _make(connection: sqlite3.Connection) -> None:
+def _make(connection: sqlite3.Connection) -> str | None:
+    """Make one and return None. If it fails, return the reason: the log has everything, and a later one may succeed."""
     try:
         for _ in range(_TRIES):
             (is_busy, pages, copied) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if is_busy or copied == pages:
-                return
-    except sqlite3.Error:
-        # As for those in a COMMIT: the log has everything, and a later one may succeed.
-        return
+                break
+    except sqlite3.Error as error:
+        return str(error)
+    return None

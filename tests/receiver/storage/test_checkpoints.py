@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.storage.sqlite import checkpoints
 from receiver.storage.sqlite.checkpoints import Checkpoints
@@ -48,26 +49,27 @@ async def test_the_log_stays_small(tmp_path: Path) -> None:
 
 
 async def test_a_failed_one_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commits go on meanwhile."""
+    """Commits go on meanwhile. The log names the reason once, however often it fails."""
     database = tmp_path / "receiver.db"
     make = checkpoints._make
-    failures: list[str] = []
+    failures: list[str | None] = []
 
-    def fail_first(connection: sqlite3.Connection) -> None:
-        if not failures:
-            failures.append("closed")
-            with closing(sqlite3.connect(database)) as closed:
-                pass
-            make(closed)
-        else:
-            make(connection)
+    def fail_twice(connection: sqlite3.Connection) -> str | None:
+        if len(failures) == 2:
+            return make(connection)
+        with closing(sqlite3.connect(database)) as closed:
+            pass
+        failures.append(make(closed))
+        return failures[-1]
 
-    monkeypatch.setattr(checkpoints, "_make", fail_first)
-    async with running_store(database) as store:
-        for number in range(1, 501):
-            await store.write(a_registration(number))
-        await eventually(lambda: copied_tasks(database) > 300)
-    assert failures == ["closed"]
+    monkeypatch.setattr(checkpoints, "_make", fail_twice)
+    with capture_logs() as lines:
+        async with running_store(database) as store:
+            for number in range(1, 751):
+                await store.write(a_registration(number))
+            await eventually(lambda: copied_tasks(database) > 450)
+    assert failures == ["Cannot operate on a closed database."] * 2
+    assert [line["reason"] for line in lines if line["event"] == "checkpoint.failed"] == failures[:1]
 
 
 async def test_stop_waits_for_the_running_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
