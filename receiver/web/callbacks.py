@@ -1,7 +1,7 @@
 """`GET or POST /callback/{provider}/{token}`: callbacks of providers.
 
-Responses are tiny, never redirects, never cached, and say nothing about the task. A bad token costs one or two HMACs
-for each signing key and touches no storage.
+Responses are tiny, never redirects, never cached, and say nothing about the task. A bad token costs up to four
+HMACs for each signing key and touches no storage.
 """
 
 from __future__ import annotations

@@ -456,7 +456,7 @@ class Connection(web.RequestHandler):
         """Close the connection, because the head of a request is not complete in time."""
         self._head_handle = None
         if not self._connections.is_idle(self):
-            # A part of the next head came early. It has its time once this request is answered.
+            # A part of the next head came early. Its time begins anew with its next byte; until then it is idle.
             return
         if self._head_bytes:
             self._refuse("too-slow", f"head: expected all of it within {self._connections.rules.head_seconds:g} s")
