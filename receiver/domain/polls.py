@@ -320,12 +320,14 @@ class ReleaseHeld:
         tasks = transaction.overdue_held(self.now, self.limit)
         transaction.require(*(("deliveries", task.ref) for task in tasks))
         for task in tasks:
-            held = _held_outcome(transaction, task, self.read) if is_open(task) else None
+            # A standing URL made it, and since then another task may have got its id.
+            target = task if task.joined_ref is None else transaction.joined_task(task.ref) or task
+            held = _held_outcome(transaction, task, self.read) if is_open(target) else None
             transaction.set_verdict(task, "accepted" if held is not None else "notFinal", was="held")
-            if held is None:
+            if held is None or target is not task:
                 transaction.change(task.evolve(held_until=None))
-            else:
-                settle(transaction, task, held)
+            if held is not None:
+                settle(transaction, target, held)
         return len(tasks)
 
 
