@@ -25,7 +25,8 @@ _log = structlog.get_logger()
 class Relay:
     """Wakes waiters and readers for each growth of the log, in order. `take` is the listener of the store.
 
-    A growth without its entries is read from the store first, in a task of `owner`. Later ones wait behind it.
+    For readers of the log, a growth without its entries is read from the store first, in a task of `owner`. Later ones
+    wait behind it. Waiters for single tasks are woken at once.
     `hinted` is called if there is a hint among the new entries. `tracing` makes a span of each wake-up.
     """
 
@@ -49,12 +50,12 @@ class Relay:
     def take(self, growth: Growth) -> None:
         """Wake all that wait for something in this growth, at once or in the next turn if its entries are known."""
         if self._late:
-            self._late.append(growth)
+            self._wait_behind(growth)
             if len(self._late) > _MOST_LATE:
                 # The first one is being read. For the others, all waiters look, and the log is read once.
                 self._late[1:] = [Growth(self._late[1].after, growth.until, None, None)]
         elif self._is_anyone_there and not self._feed.has_entries(growth):
-            self._late.append(growth)
+            self._wait_behind(growth)
             self._start()
         elif not self._soon and _is_urgent(growth):
             # Before the callers, which were released, have their turn.
@@ -69,6 +70,11 @@ class Relay:
             asyncio.get_running_loop().call_soon(self._wake_now, growth)
         if any(entry.kind == "hint" for entry in growth.entries or ()):
             self._hinted()
+
+    def _wait_behind(self, growth: Growth) -> None:
+        self._late.append(growth)
+        # Waiters for single tasks read those, and not the log. In the next turn, as a fault must not end the writer.
+        asyncio.get_running_loop().call_soon(self._hub.wake, growth.tasks)
 
     @property
     def _is_anyone_there(self) -> bool:

@@ -106,6 +106,30 @@ async def test_later_growths_wait_for_one_that_is_read(store: Store, feed: Feed,
     assert reader.refs == [a_ref(1), a_ref(2), a_ref(3)]
 
 
+async def test_a_waiter_does_not_wait_for_the_log(
+    store: Store, feed: Feed, owner: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads its task alone, so it is woken while the entries of another process are still being read."""
+    reader, hub, may_read = Reader(feed), Hub(), asyncio.Event()
+    read, log = feed.with_entries, await ended(store, 3)
+
+    async def read_later(growth: Growth) -> Growth:
+        await may_read.wait()
+        return await read(growth)
+
+    monkeypatch.setattr(feed, "with_entries", read_later)
+    relay = Relay(feed, hub, nothing, owner)
+    with hub.waiting(a_ref(1)) as one, hub.waiting(a_ref(3)) as other:
+        relay.take(Growth(0, 1, (TaskKey(a_ref(1), "capsolver", None),), None))
+        relay.take(growth_of(log[1]))
+        relay.take(replace(growth_of(log[2]), tasks=(TaskKey(a_ref(3), "capsolver", None),)))
+        woken = (await one.wait(30), await other.wait(30), list(reader.refs))
+        may_read.set()
+        await eventually(lambda: len(reader.refs) == 3)
+
+    assert woken == (True, True, [])
+
+
 async def test_too_many_late_growths_become_one(store: Store, feed: Feed, owner: asyncio.TaskGroup) -> None:
     """The relay keeps a bounded number of them. No entry is missing then, and all waiters look."""
     reader = Reader(feed)
