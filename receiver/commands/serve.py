@@ -34,6 +34,8 @@ __all__ = ["raise_file_limit", "serve", "tune"]
 _LIMIT_SECONDS = 9.0
 """Longest time from a signal, and the delay in the settings, to the end. Docker kills after 10 s."""
 
+# Supervisors such as `timeout` signal the process and then its group.
+_SAME_SIGNAL_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 0.5
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 # As many as the system allows by default. While no receiver runs, that many connections wait at a passed socket.
@@ -148,17 +150,17 @@ def _ignore_hangups() -> None:
 
 
 class _Signals:
-    """The signals of this process. The first SIGTERM or SIGINT is a wish to end, a second one ends the process at once.
+    """The signals of this process. The first SIGTERM or SIGINT is a wish to end.
 
-    So does the end of the time limit, which begins after `delay`. Everything acknowledged is in the database by then.
-    SIGHUP never ends anything.
+    A second one, at least half a second later, ends the process at once. So does the end of the time limit, which
+    begins after `delay`. Everything acknowledged is in the database by then. SIGHUP never ends anything.
     """
 
     def __init__(self, delay: float) -> None:
         self._limit_seconds = delay + _LIMIT_SECONDS
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._is_stopping = False
+        self._stopping_since: float | None = None
         on_signals(self._stop, signal.SIGTERM, signal.SIGINT)
         if _HANGUP is not None:
             # The event loop would restore the default at its end, and a late SIGHUP would kill.
@@ -168,12 +170,14 @@ class _Signals:
         """Wait for a signal. Return False if the process is to end."""
         await self._arrived.wait()
         self._arrived.clear()
-        return not self._is_stopping
+        return self._stopping_since is None
 
     def _stop(self) -> None:
-        if self._is_stopping:
-            _end_now(0, "a second signal")
-        self._is_stopping = True
+        if self._stopping_since is not None:
+            if self._loop.time() >= self._stopping_since + _SAME_SIGNAL_SECONDS:
+                _end_now(0, "a second signal")
+            return
+        self._stopping_since = self._loop.time()
         # A thread of its own: it ends the process even if the event loop or the disk hangs.
         reason = f"not done after {self._limit_seconds:g} s"
         limit = threading.Timer(self._limit_seconds, _end_now, (1, reason))
