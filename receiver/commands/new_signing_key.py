@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from math import isnan
 from pathlib import Path
 
 import click
@@ -21,6 +22,13 @@ _KEY_BYTES = 32
 _MOST_HOURS = 90 * 24
 
 
+def _a_number(_context: click.Context, _option: click.Parameter, hours: float) -> float:
+    """Refuse NaN, which is in every range."""
+    if isnan(hours):
+        raise click.BadParameter(f"expected a number from 0 to {_MOST_HOURS}, got nan")
+    return hours
+
+
 @click.command("new-signing-key", epilog="Exit codes: 0 done, 1 failed and may work later, 2 refused.")
 @click.option(
     "--accept-old",
@@ -28,6 +36,7 @@ _MOST_HOURS = 90 * 24
     metavar="HOURS",
     required=True,
     type=click.FloatRange(0, _MOST_HOURS),
+    callback=_a_number,
     help="Time for which URLs with the old key are accepted; 0 refuses them at once.",
 )
 def new_signing_key(hours: float) -> None:

@@ -128,7 +128,11 @@ async def test_a_second_change_prolongs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [([], "Missing option '--accept-old'"), (["--accept-old", "-1"], "Invalid value for '--accept-old'")],
+    [
+        ([], "Missing option '--accept-old'"),
+        (["--accept-old", "-1"], "Invalid value for '--accept-old'"),
+        (["--accept-old", "nan"], "Invalid value for '--accept-old'"),
+    ],
 )
 async def test_the_choice_is_the_operators(tmp_path: Path, arguments: list[str], text: str) -> None:
     """Without a choice nothing changes."""
