@@ -12,6 +12,7 @@ from receiver.__main__ import main
 from receiver.domain.transaction import Forget
 from tests.postgres import execute
 from tests.receiver.storage.stores import NOW, a_delivery, a_ref, a_registration, delivery_to_task, running_store
+from tests.support import free_port
 
 URL = "https://example.com/callbacks"
 
@@ -84,6 +85,7 @@ def test_the_doctor_reads_the_same_facts(
 ) -> None:
     """It finds that no receiver answers on this machine, and says nothing of files."""
     asyncio.run(filled(database))
+    monkeypatch.setenv("RECEIVER_PORT", str(free_port()))
     code, shown, _ = run("doctor --json", capsys, monkeypatch)
 
     wrong = [finding["about"] for finding in json.loads(shown)["findings"] if finding["isWrong"]]
