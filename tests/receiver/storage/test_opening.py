@@ -53,7 +53,6 @@ async def refusal(path: Path, *, create: bool = True) -> str:
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("_no_umask")
 def times_open(path: Path) -> int:
     """Return how many times this process has the file open."""
     return [file.readlink() for file in Path("/proc/self/fd").iterdir() if file.is_symlink()].count(path)
@@ -65,6 +64,7 @@ async def test_all_connections_have_the_log_open_from_the_start(tmp_path: Path) 
         assert times_open(tmp_path / "receiver.db-wal") == 5
 
 
+@pytest.mark.usefixtures("_no_umask")
 async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     """The database, its log and its index get mode 0600 under any umask."""
     async with running_store(tmp_path / "receiver.db") as store:
